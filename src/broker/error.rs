@@ -1,0 +1,81 @@
+//! What can go wrong in the broker, without a word about how a door says it.
+
+use std::time::Duration;
+
+use super::TopicName;
+
+/// Every way in which the broker refuses. `crate::problem` maps each to its code at every door.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Malformed, missing or contradictory input.
+    #[error("{field}: {message}")]
+    BadRequest {
+        /// The input's name as clients write it.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// The topic's name breaks the rule.
+    #[error("topic: {0}")]
+    InvalidTopic(&'static str),
+    /// There is no such topic.
+    #[error("topic {0:?} does not exist")]
+    TopicNotFound(String),
+    /// A topic of this name was created before.
+    #[error("topic {0:?} already exists")]
+    TopicExists(TopicName),
+    /// There is no consumer of this name.
+    #[error("consumer {0:?} does not exist")]
+    ConsumerNotFound(String),
+    /// `expectedOffset` does not hold.
+    #[error("expectedOffset: the topic's newest offset is {current}")]
+    Conflict {
+        /// The topic's newest offset, 0 when it has none.
+        current: u64,
+    },
+    /// A payload over the bound.
+    #[error("data: the payload must be at most {limit} bytes")]
+    PayloadTooLarge {
+        /// The bound in bytes.
+        limit: usize,
+    },
+    /// The topic's publish rate is used up.
+    #[error("the topic's publish rate of {per_second} a second is used up; try again in {} ms", wait.as_millis())]
+    RateLimited {
+        /// The rate, in messages a second.
+        per_second: u32,
+        /// When the next publish can succeed.
+        wait: Duration,
+    },
+    /// A bound is reached.
+    #[error("at most {limit} {what}")]
+    LimitReached {
+        /// What is bounded.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+        /// Whether the bound is the client's own, not the whole server's.
+        own: bool,
+    },
+    /// Nothing was stored; the same may be asked again later.
+    #[error("{0}")]
+    Unavailable(&'static str),
+    /// The subscription chose to end when it falls behind.
+    #[error("the subscription fell behind (overflow: DISCONNECT)")]
+    SlowConsumer,
+    /// The topic was deleted while subscribed.
+    #[error("topic {0:?} was deleted")]
+    TopicDeleted(TopicName),
+    /// A newer connection uses this consumer.
+    #[error("a newer connection uses consumer {0:?}")]
+    ConsumerTakenOver(String),
+}
+
+impl Error {
+    /// Malformed, missing or contradictory input in `field`.
+    #[must_use]
+    pub fn bad_request(field: &'static str, message: impl Into<String>) -> Self {
+        Error::BadRequest { field, message: message.into() }
+    }
+}

@@ -1,0 +1,299 @@
+//! A message, its place, and what is told where one could not be delivered.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Error, Filter, Key, MessageId, Payload, TopicName};
+
+/// Milliseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The wall clock now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(jiff::Timestamp::now().as_millisecond())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC with milliseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();
+        write!(f, "{at:.3}")
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = Error;
+
+    /// Reads RFC 3339 with any offset; finer than milliseconds is cut off.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.parse::<jiff::Timestamp>()
+            .map(|at| Self(at.as_millisecond()))
+            .map_err(|_| Error::bad_request("since", "must be a time like 2026-01-31T12:00:00Z (RFC 3339)"))
+    }
+}
+
+/// One life of a topic: made at random with it, so that deleted and created again is another epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// A new epoch. The random part of a version 7 UUID is 74 bits; 62 of them are its low half.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::now_v7().as_u64_pair().1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A place in a topic: after the message at `offset` of `epoch`. Offset 0 is before the first message. Its text is opaque to clients
+/// and the same at every door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// The life of the topic.
+    pub epoch: Epoch,
+    /// Grows strictly within an epoch, from 1.
+    pub offset: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:x}", self.epoch, self.offset)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let hex = |text: &str| {
+            let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+        };
+        text.split_once('-')
+            .filter(|(epoch, _)| epoch.len() == 16)
+            .and_then(|(epoch, offset)| Some(Cursor { epoch: Epoch(hex(epoch)?), offset: hex(offset)? }))
+            .ok_or_else(|| Error::bad_request("cursor", "is not a cursor that this service gave out"))
+    }
+}
+
+/// Why messages could not be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// The subscriber fell off the history while connected, or skips by its `overflow` choice.
+    SlowConsumer,
+    /// The next message after the asked position is no longer kept.
+    Expired,
+    /// The asked position is of another life of the topic.
+    NewEpoch,
+}
+
+impl GapReason {
+    /// The reason's name at every door.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            GapReason::SlowConsumer => "SLOW_CONSUMER",
+            GapReason::Expired => "EXPIRED",
+            GapReason::NewEpoch => "NEW_EPOCH",
+        }
+    }
+}
+
+/// What a subscriber missed at this very place of its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The topic in which it happened.
+    pub topic: TopicName,
+    /// How many messages; `None` where the engine cannot know.
+    pub missed: Option<u64>,
+    /// The first offset missed.
+    pub from_offset: u64,
+    /// The last offset missed; `from_offset - 1` where nothing was (a new epoch that is still whole).
+    pub to_offset: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+impl Gap {
+    /// Joins a gap that follows directly; the earlier reason stays.
+    #[must_use]
+    pub fn and_then(self, next: &Gap) -> Gap {
+        Gap {
+            missed: self.missed.zip(next.missed).map(|(a, b)| a + b),
+            to_offset: next.to_offset.max(self.to_offset),
+            ..self
+        }
+    }
+}
+
+/// Which form of a message is meant: all who ask for the same shape share one rendering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShapeId(pub u64);
+
+/// What was derived from a message for many, kept only while the message is among the newest of its topic.
+#[derive(Default)]
+struct Derived {
+    cold: bool,
+    renderings: Vec<(ShapeId, Bytes)>,
+    verdicts: Vec<(Filter, bool)>,
+}
+
+/// Larger renderings are not kept: writing them out costs far more than making them anew.
+const MAX_KEPT_RENDERING_BYTES: usize = 64 << 10;
+
+/// One message, immutable.
+pub struct Message {
+    /// Its topic.
+    pub topic: TopicName,
+    /// Its place.
+    pub cursor: Cursor,
+    /// The offset of the message before it in its topic; 0 for the first.
+    pub prev: u64,
+    /// The publisher's id, else a generated one.
+    pub id: MessageId,
+    /// For filters and for keeping the latest of each key.
+    pub key: Option<Key>,
+    /// Any JSON value.
+    pub data: Payload,
+    /// When it was accepted; never decreases within a topic.
+    pub published_at: Timestamp,
+    derived: Mutex<Derived>,
+}
+
+impl Message {
+    pub(super) fn new(
+        topic: TopicName,
+        cursor: Cursor,
+        prev: u64,
+        draft: Draft,
+        published_at: Timestamp,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            topic,
+            cursor,
+            prev,
+            id: draft.id.unwrap_or_else(MessageId::generate),
+            key: draft.key,
+            data: draft.data,
+            published_at,
+            derived: Mutex::default(),
+        })
+    }
+
+    /// The message in this shape: made by the first who asks, shared by all others while the message is young.
+    /// Rendering happens under the message's lock, so that it happens once.
+    pub fn rendering(&self, shape: ShapeId, render: impl FnOnce(&Message) -> Bytes) -> Bytes {
+        let mut derived = self.derived.lock();
+        if let Some((_, made)) = derived.renderings.iter().find(|(id, _)| *id == shape) {
+            return made.clone();
+        }
+        let made = render(self);
+        if !derived.cold && made.len() <= MAX_KEPT_RENDERING_BYTES {
+            derived.renderings.push((shape, made.clone()));
+        }
+        made
+    }
+
+    /// Whether `filter` lets the message pass: evaluated once for all who filter alike, while the message is young.
+    pub fn passes(&self, filter: &Filter) -> bool {
+        let mut derived = self.derived.lock();
+        if let Some((_, verdict)) = derived.verdicts.iter().find(|(known, _)| known == filter) {
+            return *verdict;
+        }
+        let verdict = filter.matches(self.key.as_ref().map(Key::as_str), self.data.as_str());
+        if !derived.cold {
+            derived.verdicts.push((filter.clone(), verdict));
+        }
+        verdict
+    }
+
+    /// Lets go of what was derived: the message is no longer among the newest.
+    pub(super) fn cool(&self) {
+        *self.derived.lock() = Derived { cold: true, ..Derived::default() };
+    }
+
+    /// What the message counts against the bounds on history bytes: its texts and what holds them.
+    pub(super) fn cost(&self) -> usize {
+        const FIXED: usize = size_of::<Message>() + 64;
+        FIXED + self.data.len() + self.id.as_str().len() + self.key.as_ref().map_or(0, |key| key.as_str().len())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.topic, self.cursor.offset)
+    }
+}
+
+/// A message on its way to the broker.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Any JSON value.
+    pub data: Payload,
+    /// Makes publishing idempotent: a repeated id within the history is answered with the first one's position.
+    pub id: Option<MessageId>,
+    /// For filters and for keeping the latest of each key.
+    pub key: Option<Key>,
+    /// Publish only if this is the topic's newest offset (0: the topic has had no message).
+    pub expected_offset: Option<u64>,
+}
+
+/// Where a published message stands.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// The message's id.
+    pub id: MessageId,
+    /// Its topic.
+    pub topic: TopicName,
+    /// Its place.
+    pub cursor: Cursor,
+    /// When it was accepted.
+    pub published_at: Timestamp,
+    /// Whether the id was known, and this is the first one's place.
+    pub duplicate: bool,
+}
+
+impl Publication {
+    pub(super) fn of(message: &Message, duplicate: bool) -> Self {
+        Self {
+            id: message.id.clone(),
+            topic: message.topic.clone(),
+            cursor: message.cursor,
+            published_at: message.published_at,
+            duplicate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_survive_as_text() {
+        let cursor = Cursor { epoch: Epoch::random(), offset: u64::MAX };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for bad in ["", "-", "1-1", "00000000000000zz-1", "+000000000000001-1", "0000000000000001-", "x"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let at: Timestamp = "2026-01-31T13:00:00.1239+01:00".parse().unwrap();
+        assert_eq!(at.to_string(), "2026-01-31T12:00:00.123Z");
+        assert!("yesterday".parse::<Timestamp>().is_err());
+        assert!(!Timestamp(i64::MAX).to_string().is_empty());
+    }
+}

@@ -1,0 +1,253 @@
+//! Names as types: parsed once at the border, infallible after.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+use super::Error;
+
+/// Longest topic name or pattern, in bytes of UTF-8. Leaves room for the worst escaping (three bytes for one) within
+/// the 4,096 bytes that a clustered engine's protocol line allows.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The name of a topic: 1 to 255 bytes of UTF-8 without control characters, without leading or trailing white space,
+/// without `*` and `>`, not beginning with `$`. `.` separates segments.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName(Arc<str>);
+
+impl TopicName {
+    /// Checks `text` against the rule above.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTopic`] with the part of the rule that it breaks.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        check_common(text)?;
+        if text.contains(['*', '>']) {
+            return Err(Error::InvalidTopic("must not contain '*' or '>' (they make a pattern)"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// A name that users cannot give, for the broker's own channels.
+    pub(super) fn reserved(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+fn check_common(text: &str) -> Result<(), Error> {
+    let problem = if text.is_empty() {
+        "must not be empty"
+    } else if text.len() > MAX_NAME_BYTES {
+        "must be at most 255 bytes of UTF-8"
+    } else if text.chars().any(char::is_control) {
+        "must not contain control characters"
+    } else if text.trim() != text {
+        "must not begin or end with white space"
+    } else if text.starts_with('$') {
+        "must not begin with '$' (reserved)"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidTopic(problem))
+}
+
+/// What a subscription reads: one topic, or all whose names match a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// One topic.
+    Topic(TopicName),
+    /// Every topic whose name matches, those created later too.
+    Pattern(Pattern),
+}
+
+impl Source {
+    /// A topic name, or a pattern when a whole segment is `*` or the last one is `>`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTopic`] with the part of the rule that the text breaks.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if text.contains(['*', '>']) {
+            Pattern::parse(text).map(Source::Pattern)
+        } else {
+            TopicName::parse(text).map(Source::Topic)
+        }
+    }
+
+    /// The name or pattern as the client wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Source::Topic(name) => name.as_str(),
+            Source::Pattern(pattern) => pattern.as_str(),
+        }
+    }
+}
+
+/// A topic name in which a whole segment may be `*` (any one segment) or the last one `>` (one or more).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern(Arc<str>);
+
+impl Pattern {
+    /// Checks `text` against the rule of topic names and that of patterns.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTopic`] with the part of the rule that the text breaks.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        check_common(text)?;
+        let mut segments = text.split('.').peekable();
+        while let Some(segment) = segments.next() {
+            if segment == ">" && segments.peek().is_some() {
+                return Err(Error::InvalidTopic("'>' may only be the last segment of a pattern"));
+            }
+            if segment.len() > 1 && segment.contains(['*', '>']) {
+                return Err(Error::InvalidTopic("'*' and '>' must be whole segments of a pattern"));
+            }
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The pattern as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What every matching name begins with: the text before the first wildcard.
+    #[must_use]
+    pub fn literal_prefix(&self) -> &str {
+        self.0.split(['*', '>']).next().unwrap_or_default()
+    }
+
+    /// Whether `name` matches; looks at each segment once.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let mut rest = name.split('.');
+        for wanted in self.0.split('.') {
+            match (wanted, rest.next()) {
+                (_, None) => return false,
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (wanted, Some(segment)) if wanted == segment => {}
+                _ => return false,
+            }
+        }
+        rest.next().is_none()
+    }
+}
+
+/// Bounded text that a client gives: message ids, keys, consumer names.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the bounds: 1 to 255 bytes of UTF-8 without control characters.
+            ///
+            /// # Errors
+            /// [`Error::BadRequest`] that names the field.
+            pub fn parse(text: &str) -> Result<Self, Error> {
+                if text.is_empty() || text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
+                    return Err(Error::bad_request(
+                        $field,
+                        "must be 1 to 255 bytes of UTF-8 without control characters",
+                    ));
+                }
+                Ok(Self(text.into()))
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+label!(
+    /// A message's id: the publisher's, else a new `UUIDv7`.
+    MessageId, "id"
+);
+label!(
+    /// A message's key, for filters and for keeping the latest of each key.
+    Key, "key"
+);
+label!(
+    /// The name under which the server keeps a subscriber's position.
+    ConsumerName, "consumer"
+);
+
+impl MessageId {
+    /// A new id, ordered by time.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        Self(Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_the_rule() {
+        for good in ["a", "news", "a.b.c", "ünï/%=x", "a b", &"x".repeat(255)] {
+            assert!(TopicName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", " a", "a ", "a\nb", "a\u{0}", "*", "a.>", "a*b", "$SYS", "\u{a0}a", &"x".repeat(256)] {
+            assert!(matches!(TopicName::parse(bad), Err(Error::InvalidTopic(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_whole_segments() {
+        let matches = |pattern: &str, name: &str| Pattern::parse(pattern).unwrap().matches(name);
+        assert!(matches("orders.*", "orders.eu"));
+        assert!(!matches("orders.*", "orders.eu.1"));
+        assert!(!matches("orders.*", "orders"));
+        assert!(matches("orders.>", "orders.eu.1"));
+        assert!(!matches("orders.>", "orders"));
+        assert!(matches("*.eu", "orders.eu"));
+        assert!(matches(">", "anything.at.all"));
+        for bad in ["a.>.b", "a*", ">a", "a.b*", " *", "$x.*"] {
+            assert!(Pattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn generated_ids_differ_and_grow() {
+        let (a, b) = (MessageId::generate(), MessageId::generate());
+        assert!(a < b);
+    }
+}

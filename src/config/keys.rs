@@ -1,0 +1,81 @@
+//! The one table of settings: key, meaning, and the field that it sets.
+
+use figment::value::Value;
+
+use super::{Config, Setting};
+
+/// One setting.
+pub struct Key {
+    /// The key in small letters; the environment variable is the same in capitals.
+    pub name: &'static str,
+    /// Units, bounds and effect, for the README's table.
+    pub meaning: &'static str,
+    pub(super) get: fn(&Config) -> String,
+    pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
+}
+
+/// Bounds that a type does not know.
+fn check<T: Setting + PartialOrd>(value: T, least: &T, what: &str) -> Result<T, String> {
+    if value < *least { Err(format!("must be {what} or more, not {}", value.write())) } else { Ok(value) }
+}
+
+macro_rules! keys {
+    ($($name:ident $(>= $least:literal)? $(in $choices:expr)? => $part:ident $(. $field:ident)+: $meaning:literal;)*) => {
+        /// Every setting, in the order of the README's table.
+        pub const KEYS: &[Key] = &[$(Key {
+            name: stringify!($name),
+            meaning: $meaning,
+            get: |config| Setting::write(&config.$part$(.$field)+),
+            set: |config, value| {
+                let value = Setting::read(value)?;
+                $(let value = check(value, &$least, stringify!($least))?;)?
+                $(let value = choose(value, $choices)?;)?
+                config.$part$(.$field)+ = value;
+                Ok(())
+            },
+        },)*];
+    };
+}
+
+fn choose(value: String, choices: &[&str]) -> Result<String, String> {
+    if choices.contains(&value.as_str()) {
+        return Ok(value);
+    }
+    Err(format!("must be one of {}, not {value:?}", choices.join(", ")))
+}
+
+keys! {
+    port => server.port: "TCP port to listen on; 0 takes a free one and logs it.";
+    host => server.host: "IP address to listen on; `::` for all of IPv6 and IPv4.";
+    max_messages_per_topic >= 1 => broker.max_messages_per_topic: "Messages a topic keeps, unless the topic sets its own bound. The oldest goes first.";
+    max_publish_rate => broker.max_publish_rate: "Messages a second and topic that may be published, unless the topic sets its own rate; a burst of one second's worth is let through. 0 = no limit.";
+    ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes asked of a WebSocket at once, and kept for reading by an idle connection.";
+    ws_write_buffer_size => socket.write_buffer_size: "Bytes an idle WebSocket keeps for writing; what is pending is gathered beyond it and leaves in one write.";
+    auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing make the topic.";
+    consumer_ttl => broker.consumer_ttl: "How long the position of a named consumer is kept while nobody uses it.";
+    drain_seconds => server.drain: "How long a stopping server waits for its connections before it drops them.";
+    max_topics => broker.max_topics: "Topics that may exist.";
+    max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in one message's data.";
+    max_messages_limit >= 1 => broker.max_messages_limit: "The largest history, in messages, that a topic may set for itself.";
+    max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes one topic's history may take in memory; the oldest message goes first.";
+    max_history_bytes => broker.max_history_bytes: "Bytes all histories may take in memory. At the bound a topic pays for a new message with its own oldest; one that has none is refused.";
+    max_connections >= 1 => server.max_connections: "Connections that may be open; a further one is answered 503 and closed.";
+    max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "Subscriptions on one `/ws` connection.";
+    max_operations_per_connection >= 1 => graphql.max_operations: "Operations, subscriptions among them, that one GraphQL WebSocket may have running.";
+    max_frame_bytes >= 1 => socket.max_frame_bytes: "Bytes of one WebSocket message from a client; a larger one closes the connection with 1009.";
+    max_body_bytes >= 1 => server.max_body_bytes: "Bytes of one HTTP request body.";
+    max_batch >= 1 => broker.max_batch: "Messages in one `POST /publish` array, `publishMany`, or page of history.";
+    max_malformed_frames >= 1 => socket.max_malformed_frames: "Malformed messages in a row after which a WebSocket is closed with 1008.";
+    max_patterns => broker.max_patterns: "Different patterns that may be subscribed.";
+    max_consumers_per_topic => broker.max_consumers_per_topic: "Named consumers of one topic or pattern.";
+    max_consumers => broker.max_consumers: "Named consumers in all.";
+    max_topics_per_consumer => broker.max_topics_per_consumer: "Topics whose positions one named consumer of a pattern may hold.";
+    max_filter_bytes => broker.filter.max_bytes: "Bytes of one filter as JSON.";
+    max_filter_conditions => broker.filter.max_conditions: "Conditions in one filter.";
+    ping_interval => socket.ping_interval: "How long a WebSocket may be silent before it is pinged; silent for as long again, it is dropped. Also the time between two comments on an idle event stream.";
+    write_timeout => socket.write_timeout: "How long a client may take nothing of what is written to it before it is dropped.";
+    request_timeout => server.request_timeout: "How long a client may take to send a request; also how long an idle kept-alive connection stays.";
+    connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408).";
+    log => server.log: "What is logged: a level, or `tracing` directives like `info,pub_sub=debug`.";
+    log_format in &["text", "json"] => server.log_format: "`text` or `json`, a line an event, on standard error.";
+}

@@ -1,0 +1,116 @@
+//! The GraphQL door at `/graphql`: queries and mutations by HTTP, subscriptions by WebSocket and by event stream.
+//!
+//! async-graphql is schema and executor; of async-graphql-axum only its subprotocol check is used. The transports are
+//! ours, because those fall short of the protocols (release 7.2.1): its HTTP runs mutations over GET and documents of any
+//! content type, ignores `operationName` over GET and `Accept`, and answers request errors with `data: null`; its
+//! WebSocket has neither the close codes nor the time limits of the protocol, sends no pings, polls all operations for
+//! each event, and executes and serialises every message anew for every subscriber. Here a message is rendered once for all
+//! who ask for the same (`execute.rs`), and the socket is the one that the raw door uses.
+
+mod accept;
+mod document;
+mod execute;
+mod http;
+mod json;
+mod mutation;
+mod query;
+mod scalars;
+mod stream;
+mod subscription;
+mod types;
+mod ws;
+
+use std::time::Duration;
+
+use async_graphql::Schema;
+use axum::{Router, routing::get};
+use tokio::time::Instant;
+
+use crate::{broker::Broker, socket::Sockets};
+pub use document::DocumentLimits;
+use execute::{ApiSchema, Executor};
+use mutation::Mutation;
+use query::Query;
+use subscription::SubscriptionRoot;
+
+/// Bounds and times of the GraphQL door.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Operations that one WebSocket may have running.
+    pub max_operations: usize,
+    /// How long a WebSocket may take to send `connection_init`.
+    pub connection_init_timeout: Duration,
+    /// Requests in one batch.
+    pub max_batch: usize,
+    /// Bounds on documents.
+    pub documents: DocumentLimits,
+    /// Bytes of checked documents that are kept.
+    pub document_cache_bytes: usize,
+    /// Whether the schema may be asked for.
+    pub introspection: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_operations: 2_000,
+            connection_init_timeout: Duration::from_secs(10),
+            max_batch: 10,
+            documents: DocumentLimits::default(),
+            document_cache_bytes: 8 << 20,
+            introspection: true,
+        }
+    }
+}
+
+/// What the door needs to know about its server.
+#[derive(Clone)]
+pub struct Context {
+    /// The broker behind the door.
+    pub broker: Broker,
+    /// When the server started.
+    pub started: Instant,
+    /// What WebSockets share.
+    pub sockets: Sockets,
+    /// How long an event stream may be silent.
+    pub heartbeat: Duration,
+    /// How long a client may take to send a body.
+    pub request_timeout: Duration,
+}
+
+#[derive(Clone)]
+struct Door {
+    context: Context,
+    settings: Settings,
+    executor: Executor,
+}
+
+/// The door's routes.
+pub fn routes(context: Context, settings: Settings) -> Router {
+    let schema = schema(context.broker.clone(), context.started, &settings);
+    let executor = Executor::new(schema, settings.documents.clone(), settings.document_cache_bytes);
+    Router::new()
+        .route("/graphql", get(http::get).post(http::post))
+        .route("/graphql/ws", get(http::upgrade))
+        .with_state(Door { context, settings, executor })
+}
+
+fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {
+    let query = Query { broker: broker.clone(), started };
+    let subscription = SubscriptionRoot { broker: broker.clone() };
+    let mut builder = Schema::build(query, Mutation { broker }, subscription);
+    if !settings.introspection {
+        builder = builder.disable_introspection();
+    }
+    // `document.rs` has bounded the document already; this only has to let the same through.
+    builder.limit_recursive_depth(64).finish()
+}
+
+/// The schema as text: what stands in `schema.graphql`.
+#[must_use]
+pub fn sdl() -> String {
+    let schema = schema(Broker::new(crate::broker::Settings::default()), Instant::now(), &Settings::default());
+    let options = async_graphql::SDLExportOptions::new().sorted_arguments().sorted_enum_items().include_specified_by();
+    let sdl = schema.sdl_with_options(options);
+    format!("{}\n", sdl.trim_end())
+}

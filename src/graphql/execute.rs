@@ -1,0 +1,354 @@
+//! From a request to its answer: checked documents, execution, and subscriptions of which each message is rendered once
+//! for all who ask for the same.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use async_graphql::{Pos, Request, Response, Schema, ServerError, Variables};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_stream::Stream;
+
+use super::{
+    document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
+    json,
+    mutation::Mutation,
+    query::Query,
+    subscription::{Feed, Opened, Opening, SubscriptionRoot},
+    types::{self, Message, TopicEvent},
+};
+use crate::{
+    broker::{self, Cursor, Event, Gap, Inbox, Progress, ShapeId, TopicEventKind, Turn},
+    problem::{Code, Problem},
+    wire,
+};
+
+/// The schema with its roots.
+pub type ApiSchema = Schema<Query, Mutation, SubscriptionRoot>;
+
+/// One subscription's turn.
+const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
+
+/// A request as a client sent it.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// The document.
+    pub query: String,
+    /// Which of its operations.
+    pub operation: Option<String>,
+    /// Its variables.
+    pub variables: Variables,
+}
+
+/// A request whose document and variables have passed all checks that need no schema.
+pub struct Prepared {
+    asked: Asked,
+    document: Arc<Document>,
+    /// What it does.
+    pub kind: OperationKind,
+}
+
+/// Executes requests; clones share everything.
+#[derive(Clone)]
+pub struct Executor(Arc<Shared>);
+
+struct Shared {
+    schema: ApiSchema,
+    limits: DocumentLimits,
+    documents: DocumentCache,
+    shapes: Mutex<HashMap<ShapeKey, Weak<Shape>>>,
+    next_shape: AtomicU64,
+    renderings: Arc<Renderings>,
+}
+
+/// How many times a message was rendered for GraphQL, and how many times it was wanted.
+#[derive(Debug, Default)]
+pub struct Renderings {
+    /// Executed and written as JSON.
+    pub made: AtomicU64,
+    /// Asked for, made or shared.
+    pub wanted: AtomicU64,
+}
+
+/// What makes two subscriptions' renderings the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct ShapeKey {
+    query: String,
+    operation: Option<String>,
+    variables: String,
+}
+
+/// The execution that all subscriptions of one shape share.
+struct Shape {
+    id: ShapeId,
+    rendering: Mutex<Execution>,
+    renderings: Arc<Renderings>,
+    key: ShapeKey,
+    executor: Weak<Shared>,
+}
+
+struct Execution {
+    stream: Pin<Box<dyn Stream<Item = Response> + Send>>,
+    feed: Feed,
+}
+
+impl Drop for Shape {
+    fn drop(&mut self) {
+        if let Some(executor) = self.executor.upgrade() {
+            let mut shapes = executor.shapes.lock();
+            // A newer shape of the same key may stand there by now.
+            if shapes.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
+                shapes.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Execution {
+    /// Runs one item through the execution. All resolvers of the output types are ready at once.
+    fn render(&mut self, message: &Arc<broker::Message>, gap: Option<Gap>) -> Option<String> {
+        match &self.feed {
+            Feed::Messages(slot) => slot.put(Message { message: message.clone(), gap }),
+            Feed::Events(broker, slot) => {
+                let kind = TopicEventKind::of(message)?;
+                slot.put(TopicEvent { broker: broker.clone(), kind, message: message.clone() });
+            }
+        }
+        match self.stream.as_mut().poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(response)) => Some(json::write_response(&response, true)),
+            Poll::Ready(None) | Poll::Pending => None,
+        }
+    }
+}
+
+/// An open subscription, read by its connection.
+pub struct Operation {
+    subscription: broker::Subscription,
+    shape: Arc<Shape>,
+    /// Missed before the next message.
+    gap: Option<Gap>,
+    /// The first result says how the consumer was resumed.
+    greeting: Option<String>,
+    events: Vec<Event>,
+}
+
+impl Executor {
+    pub fn new(schema: ApiSchema, limits: DocumentLimits, cache_bytes: usize) -> Self {
+        Self(Arc::new(Shared {
+            schema,
+            limits,
+            documents: DocumentCache::new(cache_bytes),
+            shapes: Mutex::default(),
+            next_shape: AtomicU64::new(wire::FIRST_FREE_SHAPE),
+            renderings: Arc::default(),
+        }))
+    }
+
+    /// Renderings made and wanted.
+    pub fn renderings(&self) -> &Renderings {
+        &self.0.renderings
+    }
+
+    /// Checks a request's document and variables.
+    ///
+    /// # Errors
+    /// What is wrong, as GraphQL errors.
+    pub fn prepare(&self, mut asked: Asked) -> Result<Prepared, Vec<ServerError>> {
+        let one = |error| vec![server_error(error)];
+        let document = self.0.documents.get_or_prepare(&asked.query, &self.0.limits).map_err(one)?;
+        let facts = document.operation(asked.operation.as_deref()).map_err(one)?;
+        let kind = facts.kind;
+        asked.operation = facts.name.clone();
+        document
+            .check_variables(asked.operation.as_deref(), &asked.variables, &self.0.limits)
+            .map_err(|errors| errors.into_iter().map(server_error).collect::<Vec<_>>())?;
+        document.fill_defaults(asked.operation.as_deref(), &mut asked.variables);
+        Ok(Prepared { asked, document, kind })
+    }
+
+    fn request(prepared: &Prepared) -> Request {
+        // The text stands in the parsed document: async-graphql does not look at it again.
+        let mut request = Request::new(String::new()).variables(prepared.asked.variables.clone());
+        request.operation_name.clone_from(&prepared.asked.operation);
+        request.set_parsed_query(prepared.document.executable());
+        request
+    }
+
+    /// Executes a query or mutation. The answer says whether execution began.
+    pub async fn single(&self, prepared: &Prepared) -> (Response, bool) {
+        let response = self.0.schema.execute(Self::request(prepared)).await;
+        // Validation leaves no path and no data; a resolver that fails leaves its path.
+        let refused = response.data == async_graphql::Value::Null
+            && !response.errors.is_empty()
+            && response.errors.iter().all(|error| error.path.is_empty());
+        (response, !refused)
+    }
+
+    /// Opens a subscription whose news come to `inbox` under `key`.
+    ///
+    /// # Errors
+    /// Why it was refused, as GraphQL errors.
+    pub async fn open(
+        &self,
+        prepared: Prepared,
+        inbox: &Inbox,
+        key: u64,
+        resume: Option<Cursor>,
+    ) -> Result<Operation, Vec<ServerError>> {
+        let opening = Arc::new(Opening { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
+        let request = Self::request(&prepared).data(opening.clone());
+        let mut stream: Pin<Box<dyn Stream<Item = Response> + Send>> = self.0.schema.execute_stream(request);
+        // The execution runs until the resolver has subscribed; it then waits for the first item.
+        let refused = poll_fn(|cx| match stream.as_mut().poll_next(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending if opening.opened.lock().is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        match refused.await {
+            None => {}
+            Some(Some(response)) if !response.errors.is_empty() => return Err(response.errors),
+            Some(_) => return Err(vec![internal()]),
+        }
+        let Some(Opened { subscription, feed }) = opening.opened.lock().take() else { return Err(vec![internal()]) };
+        let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
+        let shape = self.shape(prepared.asked, Execution { stream, feed });
+        Ok(Operation { subscription, shape, gap: None, greeting, events: Vec::new() })
+    }
+
+    /// The shape of equal requests; the first one's execution serves all.
+    fn shape(&self, asked: Asked, execution: Execution) -> Arc<Shape> {
+        let mut variables = String::new();
+        for (name, value) in asked.variables.iter() {
+            json::write_text(&mut variables, name);
+            json::write_value(&mut variables, value);
+        }
+        let key = ShapeKey { query: asked.query, operation: asked.operation, variables };
+        let mut shapes = self.0.shapes.lock();
+        if let Some(shape) = shapes.get(&key).and_then(Weak::upgrade) {
+            return shape;
+        }
+        let shape = Arc::new(Shape {
+            id: ShapeId(self.0.next_shape.fetch_add(1, Ordering::Relaxed)),
+            rendering: Mutex::new(execution),
+            renderings: self.0.renderings.clone(),
+            key: key.clone(),
+            executor: Arc::downgrade(&self.0),
+        });
+        shapes.insert(key, Arc::downgrade(&shape));
+        shape
+    }
+}
+
+impl Operation {
+    /// Reads one turn's worth; `each` gets every result as JSON with its message's place. `Some` is how the stream ended: a last result with the
+    /// error.
+    pub fn deliver(&mut self, mut each: impl FnMut(&[u8], Cursor)) -> Option<String> {
+        let progress = self.subscription.read(TURN, &mut self.events);
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Message(message) => {
+                    let result = self.render(&message);
+                    each(&result, message.cursor);
+                }
+                Event::Gap(gap) => {
+                    self.gap = Some(match self.gap.take() {
+                        Some(before) if before.topic == gap.topic => before.and_then(&gap),
+                        _ => gap,
+                    });
+                }
+                // The stream of a pattern goes on; `topicEvents` tells of topics.
+                Event::Deleted(_) => {}
+            }
+        }
+        match progress {
+            Progress::Ended(error) => {
+                let error = types::refuse(error).into_server_error(Pos::default());
+                let mut last = r#"{"data":null,"errors":"#.to_owned();
+                json::write_errors(&mut last, &[ServerError { locations: Vec::new(), ..error }]);
+                last.push('}');
+                Some(last)
+            }
+            Progress::More | Progress::CaughtUp => None,
+        }
+    }
+
+    fn render(&mut self, message: &Arc<broker::Message>) -> Bytes {
+        let shape = &self.shape;
+        shape.renderings.wanted.fetch_add(1, Ordering::Relaxed);
+        let make = |gap: Option<Gap>| {
+            shape.renderings.made.fetch_add(1, Ordering::Relaxed);
+            shape.rendering.lock().render(message, gap).unwrap_or_else(|| {
+                let mut result = r#"{"data":null,"errors":"#.to_owned();
+                json::write_errors(&mut result, &[internal()]);
+                result.push('}');
+                result
+            })
+        };
+        let gap = self.gap.take();
+        let greeting = self.greeting.take();
+        let result = match &gap {
+            // A gap is this subscriber's alone.
+            Some(gap) => Bytes::from(make(Some(gap.clone()))),
+            None => message.rendering(shape.id, |_| make(None).into()),
+        };
+        let gap = gap.map(|gap| format!(r#""gap":{}"#, gap_extension(&gap)));
+        match (gap, greeting) {
+            (None, None) => result,
+            (Some(one), None) | (None, Some(one)) => with_extensions(&result, &one),
+            (Some(gap), Some(greeting)) => with_extensions(&result, &format!("{gap},{greeting}")),
+        }
+    }
+
+    /// See [`broker::Subscription::seal`].
+    pub fn seal(&mut self) -> bool {
+        self.subscription.seal()
+    }
+
+    /// See [`broker::Subscription::confirm`].
+    pub fn confirm(&mut self) {
+        self.subscription.confirm();
+    }
+
+    /// Whether delivery is followed.
+    pub fn is_named(&self) -> bool {
+        self.subscription.consumer().is_some()
+    }
+}
+
+fn gap_extension(gap: &Gap) -> String {
+    let missed = gap.missed.map_or_else(|| "null".to_owned(), |missed| missed.to_string());
+    format!(
+        r#"{{"topic":{},"missed":{missed},"fromOffset":{},"toOffset":{},"reason":"{}"}}"#,
+        wire::quoted(gap.topic.as_str()),
+        gap.from_offset,
+        gap.to_offset,
+        gap.reason.code()
+    )
+}
+
+/// Adds extensions to a result that has none.
+fn with_extensions(result: &[u8], extensions: &str) -> Bytes {
+    let body = result.strip_suffix(b"}").unwrap_or(result);
+    [body, br#","extensions":{"#, extensions.as_bytes(), b"}}"].concat().into()
+}
+
+/// The error of a request that ended in a bug.
+fn internal() -> ServerError {
+    let problem = Problem::new(Code::Internal, "something went wrong here; the log has more");
+    types::problem(problem).into_server_error(Pos::default())
+}
+
+/// A document's error as async-graphql shows its own.
+pub fn server_error(error: DocumentError) -> ServerError {
+    let mut server_error = ServerError::new(error.message, None);
+    server_error.locations = error.locations.into_iter().map(|(line, column)| Pos { line, column }).collect();
+    server_error
+}

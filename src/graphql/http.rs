@@ -1,0 +1,264 @@
+//! GraphQL over HTTP, to the letter of its specification: what may be asked how, in which form it is answered, and with
+//! which status.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Query as UrlQuery, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use async_graphql::ServerError;
+use async_graphql_axum::GraphQLProtocol;
+use bytes::Bytes;
+use serde_json::Value as Json;
+use tokio::time::timeout;
+
+use super::{
+    Door,
+    accept::{self, Form},
+    document::OperationKind,
+    execute::Asked,
+    json, stream, ws,
+};
+use crate::{
+    broker::{Cursor, Inbox},
+    problem::{Code, Problem},
+    socket::Upgrade,
+    streaming,
+};
+
+/// Forms of a single result, best first. Clients that say nothing get what they all read.
+const SINGLE: [Form; 2] = [Form::Json, Form::GraphqlResponse];
+/// Forms of a stream.
+const STREAMS: [Form; 2] = [Form::EventStream, Form::Multipart];
+
+/// A WebSocket at `/graphql/ws`.
+pub async fn upgrade(State(door): State<Door>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    websocket(&door, &mut parts).await
+}
+
+async fn websocket(door: &Door, parts: &mut Parts) -> Response {
+    let known = GraphQLProtocol::from_request_parts(parts, &()).await.is_ok();
+    match Upgrade::from_request_parts(parts, &()).await {
+        Ok(upgrade) => ws::accept(door, upgrade, known),
+        Err(error) => Problem::from(error).into_response(),
+    }
+}
+
+/// `GET /graphql`: a WebSocket, a page, or a query in the address.
+pub async fn get(State(door): State<Door>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    if parts.headers.contains_key(header::UPGRADE) {
+        return websocket(&door, &mut parts).await;
+    }
+    let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|UrlQuery(pairs)| pairs);
+    let pairs = pairs.unwrap_or_default();
+    let parameter = |name: &str| {
+        let found = pairs.iter().rev().find(|(known, _)| known == name);
+        // An empty parameter is an absent one.
+        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    };
+    let Some(query) = parameter("query") else {
+        if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
+            return stream::page();
+        }
+        return refuse(&parts.headers, StatusCode::BAD_REQUEST, "query: is missing");
+    };
+    let object = |name: &'static str| match parameter(name).map(|text| serde_json::from_str::<Json>(&text)) {
+        None => Ok(Json::Null),
+        Some(Ok(value @ (Json::Object(_) | Json::Null))) => Ok(value),
+        Some(_) => Err(name),
+    };
+    let asked = object("variables").and_then(|variables| object("extensions").map(|_| variables));
+    let asked = match asked.and_then(|variables| json::read_variables(variables).map_err(|_| "variables")) {
+        Ok(variables) => Asked { query, operation: parameter("operationName"), variables },
+        Err(name) => {
+            return refuse(&parts.headers, StatusCode::BAD_REQUEST, &format!("{name}: must be a JSON object"));
+        }
+    };
+    answer(&door, &parts.headers, asked, true).await
+}
+
+/// `POST /graphql`: one request as a JSON object, or several as an array.
+pub async fn post(State(door): State<Door>, request: Request) -> Response {
+    let headers = request.headers().clone();
+    if !is_json(&headers) {
+        // Browsers send other types across sites without asking: refusing them is what keeps forged requests out.
+        let message = "content-type: must be application/json in UTF-8";
+        return refuse(&headers, StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+    }
+    let body = match timeout(door.context.request_timeout, Bytes::from_request(request, &())).await {
+        Err(_) => return refuse(&headers, StatusCode::REQUEST_TIMEOUT, "body: took too long to arrive"),
+        Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return refuse(&headers, StatusCode::PAYLOAD_TOO_LARGE, "body: is too large (MAX_BODY_BYTES)");
+        }
+        Ok(Err(_)) => return refuse(&headers, StatusCode::BAD_REQUEST, "body: could not be read"),
+        Ok(Ok(body)) => body,
+    };
+    let parsed: Json = match serde_json::from_slice(&body) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            return refuse(&headers, StatusCode::BAD_REQUEST, &format!("body: must be JSON ({error})"));
+        }
+    };
+    match parsed {
+        Json::Array(items) => batch(&door, &headers, items).await,
+        item => match read(item) {
+            Ok(asked) => answer(&door, &headers, asked, false).await,
+            Err(message) => refuse(&headers, StatusCode::BAD_REQUEST, &message),
+        },
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let mut parts = value.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    json && parts.all(|parameter| match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+            value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    })
+}
+
+/// One request as the specification writes it.
+pub fn read(item: Json) -> Result<Asked, String> {
+    let Json::Object(mut fields) = item else { return Err("body: must be a JSON object".to_owned()) };
+    let mut text = |name: &str| match fields.remove(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{name}: must be a string")),
+    };
+    let query = text("query")?;
+    let operation = text("operationName")?.filter(|name| !name.is_empty());
+    let query = query.ok_or("query: is missing")?;
+    match fields.remove("extensions") {
+        None | Some(Json::Null | Json::Object(_)) => {}
+        Some(_) => return Err("extensions: must be an object".to_owned()),
+    }
+    let variables = json::read_variables(fields.remove("variables").unwrap_or_default())?;
+    Ok(Asked { query, operation, variables })
+}
+
+/// Answers one request.
+async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) -> Response {
+    let single = accept::best(headers, &SINGLE);
+    let streaming = accept::best(headers, &STREAMS);
+    let prepared = match door.executor.prepare(asked) {
+        Ok(prepared) => prepared,
+        // A client that accepts only a stream reads its errors there.
+        Err(errors) => {
+            return match (single, streaming) {
+                (Some(form), _) => request_error(form, &errors),
+                (None, Some(form)) => stream::refused(form, &errors),
+                (None, None) => not_acceptable(),
+            };
+        }
+    };
+    match prepared.kind {
+        OperationKind::Subscription => {
+            let explicit = headers.get_all(header::ACCEPT).into_iter().any(|value| {
+                value.to_str().is_ok_and(|value| value.contains("event-stream") || value.contains("multipart"))
+            });
+            let Some(form) = streaming.filter(|_| explicit) else {
+                let message = "a subscription needs a WebSocket, or Accept: text/event-stream or multipart/mixed";
+                return refuse(headers, StatusCode::BAD_REQUEST, message);
+            };
+            let resume = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+            subscribe(door, form, prepared, resume).await
+        }
+        OperationKind::Mutation if by_get => {
+            let mut response = refuse(headers, StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            response
+        }
+        OperationKind::Query | OperationKind::Mutation => {
+            let (response, executed) = match (single, streaming) {
+                (None, None) => return not_acceptable(),
+                _ => door.executor.single(&prepared).await,
+            };
+            match (single, streaming, executed) {
+                (Some(form), _, true) => respond(form, StatusCode::OK, json::write_response(&response, true)),
+                (Some(form), _, false) => request_error(form, &response.errors),
+                (None, Some(form), true) => stream::once(form, &json::write_response(&response, true)),
+                (None, form, false) => stream::refused(form.unwrap_or(Form::EventStream), &response.errors),
+                (None, None, true) => not_acceptable(),
+            }
+        }
+    }
+}
+
+async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, resume: Option<Cursor>) -> Response {
+    let inbox = Inbox::default();
+    match door.executor.open(prepared, &inbox, 0, resume).await {
+        Ok(operation) => {
+            let source = stream::Results::new(operation, form);
+            let context = &door.context;
+            stream::response(form, streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ()))
+        }
+        Err(errors) => stream::refused(form, &errors),
+    }
+}
+
+/// Answers several requests in their order. Subscriptions have no place in a list.
+async fn batch(door: &Door, headers: &HeaderMap, items: Vec<Json>) -> Response {
+    let Some(form) = accept::best(headers, &SINGLE) else { return not_acceptable() };
+    let limit = door.settings.max_batch;
+    if items.is_empty() || items.len() > limit {
+        let message = format!("body: a batch must have 1 to {limit} requests");
+        return refuse(headers, StatusCode::BAD_REQUEST, &message);
+    }
+    let mut results = Vec::with_capacity(items.len());
+    for item in items {
+        let error = |message: String| vec![ServerError::new(message, None)];
+        let prepared = read(item).map_err(error).and_then(|asked| door.executor.prepare(asked));
+        results.push(match prepared {
+            Ok(prepared) if prepared.kind == OperationKind::Subscription => {
+                errors_only(&error("a subscription cannot be part of a batch".to_owned()))
+            }
+            Ok(prepared) => {
+                let (response, executed) = door.executor.single(&prepared).await;
+                json::write_response(&response, executed)
+            }
+            Err(errors) => errors_only(&errors),
+        });
+    }
+    respond(form, StatusCode::OK, format!("[{}]", results.join(",")))
+}
+
+/// A result that has only errors.
+pub fn errors_only(errors: &[ServerError]) -> String {
+    let mut result = r#"{"errors":"#.to_owned();
+    json::write_errors(&mut result, errors);
+    result.push('}');
+    result
+}
+
+/// Answers a request that was well-formed and yet refused before execution.
+fn request_error(form: Form, errors: &[ServerError]) -> Response {
+    let status = if form == Form::GraphqlResponse { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    respond(form, status, errors_only(errors))
+}
+
+fn respond(form: Form, status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, form.content_type())], Body::from(body)).into_response()
+}
+
+/// Refuses a request that was not well-formed, or not to be served at all.
+fn refuse(headers: &HeaderMap, status: StatusCode, message: &str) -> Response {
+    let code = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        _ => Code::BadRequest,
+    };
+    let error = super::types::problem(Problem::new(code, message.to_owned()));
+    let error = ServerError { locations: Vec::new(), ..error.into_server_error(async_graphql::Pos::default()) };
+    let form = accept::best(headers, &SINGLE).unwrap_or(Form::Json);
+    respond(form, status, errors_only(&[error]))
+}
+
+fn not_acceptable() -> Response {
+    refuse(&HeaderMap::new(), StatusCode::NOT_ACCEPTABLE, "accept: names no form that this service can answer in")
+}

@@ -1,0 +1,190 @@
+//! Between JSON text and async-graphql's values, without losing what a number was.
+
+use std::fmt::Write as _;
+
+use async_graphql::{Name, PathSegment, Response, ServerError, Value, Variables};
+use serde_json::Value as Json;
+
+use crate::problem::Code;
+
+/// Writes a value as compact JSON. [`Value::Binary`] is JSON text already (`scalars.rs`).
+pub fn write_value(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Number(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Value::String(text) => write_text(out, text),
+        Value::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
+        Value::Binary(text) => out.push_str(std::str::from_utf8(text).unwrap_or("null")),
+        Value::Enum(name) => write_text(out, name),
+        Value::List(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_value(out, item);
+            }
+            out.push(']');
+        }
+        Value::Object(fields) => {
+            out.push('{');
+            for (index, (name, value)) in fields.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_text(out, name);
+                out.push(':');
+                write_value(out, value);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// Writes text as a JSON string.
+pub fn write_text(out: &mut String, text: &str) {
+    // Most text needs no escape: then it is a copy.
+    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        let _ = write!(out, "{}", Json::from(text));
+    }
+}
+
+/// Reads a request's variables. `serde_json` keeps each number's text; its own reading of async-graphql's values would
+/// not.
+///
+/// # Errors
+/// What is wrong, for the client.
+pub fn read_variables(json: Json) -> Result<Variables, &'static str> {
+    match json {
+        Json::Null => Ok(Variables::default()),
+        Json::Object(fields) => {
+            let mut variables = Variables::default();
+            for (name, value) in fields {
+                variables.insert(Name::new(name), read_value(value));
+            }
+            Ok(variables)
+        }
+        _ => Err("variables: must be an object"),
+    }
+}
+
+fn read_value(json: Json) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Boolean(value),
+        Json::Number(number) => Value::Number(number),
+        Json::String(text) => Value::String(text),
+        Json::Array(items) => Value::List(items.into_iter().map(read_value).collect()),
+        Json::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (Name::new(name), read_value(value))).collect())
+        }
+    }
+}
+
+/// Errors listed in one answer; more say nothing that the first did not.
+const MAX_ERRORS: usize = 20;
+
+/// Writes a response. A response without data that came before execution has no `data` entry, as the specification
+/// wants of request errors.
+pub fn write_response(response: &Response, executed: bool) -> String {
+    let mut out = String::with_capacity(256);
+    out.push('{');
+    if executed {
+        out.push_str(r#""data":"#);
+        write_value(&mut out, &response.data);
+    }
+    if !response.errors.is_empty() {
+        out.push_str(if executed { r#","errors":"# } else { r#""errors":"# });
+        write_errors(&mut out, &response.errors);
+    }
+    out.push('}');
+    out
+}
+
+/// Writes a list of errors, each with its code.
+pub fn write_errors(out: &mut String, errors: &[ServerError]) {
+    out.push('[');
+    for (index, error) in errors.iter().take(MAX_ERRORS).enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(r#"{"message":"#);
+        write_text(out, &error.message);
+        if !error.locations.is_empty() {
+            out.push_str(r#","locations":["#);
+            for (index, at) in error.locations.iter().enumerate() {
+                let comma = if index > 0 { "," } else { "" };
+                let _ = write!(out, r#"{comma}{{"line":{},"column":{}}}"#, at.line, at.column);
+            }
+            out.push(']');
+        }
+        if !error.path.is_empty() {
+            out.push_str(r#","path":["#);
+            for (index, segment) in error.path.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                match segment {
+                    PathSegment::Field(name) => write_text(out, name),
+                    PathSegment::Index(index) => {
+                        let _ = write!(out, "{index}");
+                    }
+                }
+            }
+            out.push(']');
+        }
+        out.push_str(r#","extensions":{"#);
+        let extensions = error.extensions.as_ref();
+        if extensions.is_none_or(|extensions| extensions.get("code").is_none()) {
+            // What async-graphql itself finds is wrong with the request.
+            let _ = write!(out, r#""code":"{}""#, Code::BadRequest.as_str());
+        }
+        if let Some(extensions) = extensions
+            && let Ok(Json::Object(fields)) = serde_json::to_value(extensions)
+        {
+            for (index, (name, value)) in fields.iter().enumerate() {
+                let comma = if index > 0 || !fields.contains_key("code") { "," } else { "" };
+                let _ = write!(out, "{comma}{}:{value}", Json::from(name.as_str()));
+            }
+        }
+        out.push_str("}}");
+    }
+    out.push(']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there_and_back(text: &str) -> String {
+        let mut out = String::new();
+        write_value(&mut out, &read_value(serde_json::from_str(text).unwrap()));
+        out
+    }
+
+    #[test]
+    fn numbers_and_order_survive() {
+        for text in [
+            r#"{"z":12345678901234567890.5e400,"a":[0.10,1E5,-0,18446744073709551616],"é\n":null}"#,
+            r#""\u0001\"\\""#,
+            "[]",
+            "{}",
+            "[true,false]",
+        ] {
+            assert_eq!(there_and_back(text), text);
+        }
+    }
+
+    #[test]
+    fn every_error_has_a_code() {
+        let mut out = String::new();
+        write_errors(&mut out, &[ServerError::new("no \"good\"", None)]);
+        assert_eq!(out, r#"[{"message":"no \"good\"","extensions":{"code":"BAD_REQUEST"}}]"#);
+    }
+}

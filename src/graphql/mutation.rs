@@ -1,0 +1,144 @@
+//! Mutations.
+
+use async_graphql::{ID, InputObject, Object, Result};
+
+use super::{
+    scalars::{Cursor, Json, Long},
+    types::{Publication, PublishResult, Topic, refuse},
+};
+use crate::broker::{Broker, ConsumerName, Draft, Error, Key, MessageId, Source, TopicInfo, TopicName, TopicSettings};
+
+/// Changing: topics, messages, consumers.
+pub struct Mutation {
+    pub broker: Broker,
+}
+
+/// One message of a batch.
+#[derive(InputObject)]
+pub struct PublishInput {
+    /// The topic's name.
+    topic: String,
+    /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise.
+    data: Json,
+    /// Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255
+    /// bytes.
+    id: Option<ID>,
+    /// For filters and for keeping the latest of each key. 1 to 255 bytes.
+    key: Option<String>,
+    /// Publish only if this is the topic's newest offset; 0 means that it has had no message.
+    expected_offset: Option<Long>,
+}
+
+impl Mutation {
+    fn topic(&self, info: TopicInfo) -> Topic {
+        Topic { broker: self.broker.clone(), info }
+    }
+
+    fn accept(&self, input: PublishInput) -> Result<crate::broker::Publication, Error> {
+        let draft = Draft {
+            data: input.data.0.within(self.broker.settings().max_payload_bytes)?,
+            id: input.id.map(|id| MessageId::parse(&id)).transpose()?,
+            key: input.key.map(|key| Key::parse(&key)).transpose()?,
+            expected_offset: input.expected_offset.map(|offset| offset.0),
+        };
+        self.broker.publish(&TopicName::parse(&input.topic)?, draft)
+    }
+}
+
+fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicSettings, Error> {
+    let negative = |field| move |_| Error::bad_request(field, "must not be negative");
+    Ok(TopicSettings {
+        max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("maxMessages"))?,
+        max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("maxPublishRate"))?,
+    })
+}
+
+#[Object]
+impl Mutation {
+    /// Creates a topic. One that only exists implicitly is adopted; a second creation is refused with `TOPIC_EXISTS`.
+    async fn create_topic(
+        &self,
+        #[graphql(desc = "1 to 255 bytes of UTF-8 without `*`, `>`, control characters, outer white space and leading `$`.")]
+        name: String,
+        #[graphql(desc = "The bound of its history in messages, from 1; the server's setting unless given.")]
+        max_messages: Option<i32>,
+        #[graphql(desc = "Messages a second that may be published; 0 means no limit; the server's setting unless given.")]
+        max_publish_rate: Option<i32>,
+    ) -> Result<Topic> {
+        let name = TopicName::parse(&name).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        Ok(self.topic(self.broker.create_topic(&name, settings).map_err(refuse)?))
+    }
+
+    /// Changes a topic's settings; what is not given stays. A smaller history takes effect at once.
+    async fn update_topic(
+        &self,
+        #[graphql(desc = "The topic's name.")] name: String,
+        #[graphql(desc = "The bound of its history in messages, from 1.")] max_messages: Option<i32>,
+        #[graphql(desc = "Messages a second that may be published; 0 means no limit.")] max_publish_rate: Option<i32>,
+    ) -> Result<Topic> {
+        let name = TopicName::parse(&name).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        Ok(self.topic(self.broker.update_topic(&name, settings).map_err(refuse)?))
+    }
+
+    /// Deletes a topic with its history and consumers, and answers what it was. Its subscriptions end.
+    async fn delete_topic(&self, #[graphql(desc = "The topic's name.")] name: String) -> Result<Topic> {
+        let name = TopicName::parse(&name).map_err(refuse)?;
+        Ok(self.topic(self.broker.delete_topic(&name).map_err(refuse)?))
+    }
+
+    /// Publishes a message and answers where it stands, after the engine has accepted it.
+    async fn publish(
+        &self,
+        #[graphql(desc = "The topic's name.")] topic: String,
+        #[graphql(desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise.")] data: Json,
+        #[graphql(desc = "Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255 bytes.")]
+        id: Option<ID>,
+        #[graphql(desc = "For filters and for keeping the latest of each key. 1 to 255 bytes.")] key: Option<String>,
+        #[graphql(desc = "Publish only if this is the topic's newest offset; 0 means that it has had no message.")]
+        expected_offset: Option<Long>,
+    ) -> Result<Publication> {
+        let input = PublishInput { topic, data, id, key, expected_offset };
+        self.accept(input).map(Publication).map_err(refuse)
+    }
+
+    /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
+    /// after it.
+    async fn publish_many(
+        &self,
+        #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,
+    ) -> Result<Vec<PublishResult>> {
+        let limit = self.broker.settings().max_batch;
+        if messages.len() > limit {
+            return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
+        }
+        Ok(messages.into_iter().map(|input| self.accept(input).into()).collect())
+    }
+
+    /// Moves a consumer's position behind a cursor; everything up to it counts as processed. A cursor behind the position
+    /// changes nothing.
+    async fn acknowledge(
+        &self,
+        #[graphql(desc = "The topic's name, or the pattern as it was subscribed.")] topic: String,
+        #[graphql(desc = "The consumer's name.")] consumer: String,
+        #[graphql(desc = "The cursor of the last message processed.")] cursor: Cursor,
+    ) -> Result<bool> {
+        let source = Source::parse(&topic).map_err(refuse)?;
+        let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
+        self.broker.acknowledge(&source, &consumer, cursor.0).map_err(refuse)?;
+        Ok(true)
+    }
+
+    /// Forgets a consumer and its position. A live subscription of it ends.
+    async fn delete_consumer(
+        &self,
+        #[graphql(desc = "The topic's name, or the pattern as it was subscribed.")] topic: String,
+        #[graphql(desc = "The consumer's name.")] consumer: String,
+    ) -> Result<bool> {
+        let source = Source::parse(&topic).map_err(refuse)?;
+        let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
+        self.broker.delete_consumer(&source, &consumer).map_err(refuse)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,64 @@
+//! Queries.
+
+use async_graphql::{Object, Result};
+use tokio::time::Instant;
+
+use super::{
+    scalars::Long,
+    types::{Consumer, Health, Stats, Topic, TopicConnection, limit, refuse},
+};
+use crate::broker::{Broker, Source, TopicName};
+
+/// Reading. Nothing here changes anything.
+pub struct Query {
+    pub broker: Broker,
+    pub started: Instant,
+}
+
+#[Object]
+impl Query {
+    /// The topic of this name; null when there is none.
+    async fn topic(
+        &self,
+        #[graphql(desc = "1 to 255 bytes of UTF-8 without `*`, `>` and control characters.")] name: String,
+    ) -> Result<Option<Topic>> {
+        let name = TopicName::parse(&name).map_err(refuse)?;
+        Ok(self.broker.topic(&name).ok().map(|info| Topic { broker: self.broker.clone(), info }))
+    }
+
+    /// Topics in the order of their names.
+    #[graphql(complexity = "first.map_or(100, |count| usize::try_from(count).unwrap_or(1)).max(1) * child_complexity")]
+    async fn topics(
+        &self,
+        #[graphql(desc = "Only those whose names begin with this.", default)] prefix: String,
+        #[graphql(desc = "At most so many; 100 unless given, 1 to 1,000 unless the server sets otherwise.")]
+        first: Option<i32>,
+        #[graphql(desc = "Only those after this name.")] after: Option<String>,
+    ) -> Result<TopicConnection> {
+        let limit = limit("first", first, self.broker.settings().max_batch)?;
+        Ok(TopicConnection::new(&self.broker, &prefix, after.as_deref(), limit))
+    }
+
+    /// The named consumers of a topic or pattern, by name.
+    async fn consumers(
+        &self,
+        #[graphql(desc = "A topic's name, or a pattern as it was subscribed.")] topic: String,
+    ) -> Result<Vec<Consumer>> {
+        let source = Source::parse(&topic).map_err(refuse)?;
+        Ok(self.broker.consumers(&source).into_iter().map(Consumer::from).collect())
+    }
+
+    /// Numbers about the whole server.
+    async fn stats(&self) -> Stats {
+        Stats(self.broker.totals())
+    }
+
+    /// How the server is.
+    async fn health(&self) -> Health {
+        Health {
+            status: if self.broker.is_draining() { "draining" } else { "ok" },
+            uptime_seconds: Long(self.started.elapsed().as_secs()),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Scalars. Those that carry JSON go through async-graphql as [`Value::Binary`], which nothing else in this schema uses:
+//! the text of a payload, or of a number, passes unchanged, and `json.rs` writes it out as it is.
+
+use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
+
+use super::json;
+use crate::broker::{Cursor as Position, Payload, Timestamp};
+
+/// Any JSON value. Numbers survive unchanged, whatever their size or spelling; arrays and objects may nest 64 deep.
+#[derive(Clone, Debug)]
+pub struct Json(pub Payload);
+
+#[Scalar(name = "JSON", specified_by_url = "https://www.rfc-editor.org/rfc/rfc8259")]
+impl ScalarType for Json {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let mut text = String::new();
+        json::write_value(&mut text, &value);
+        Payload::parse(&text, usize::MAX).map(Self).map_err(|error| InputValueError::custom(error.to_string()))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Binary(self.0.as_bytes())
+    }
+}
+
+/// A whole number of 64 bits, from 0. As an input it may also be given as a string of digits, since many clients' numbers
+/// hold only 53 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Long(pub u64);
+
+#[Scalar(name = "Long", specified_by_url = "https://scalars.graphql.org/jakobmerrild/long.html")]
+impl ScalarType for Long {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let number = match &value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.parse().ok(),
+            _ => return Err(InputValueError::expected_type(value)),
+        };
+        number.map(Self).ok_or_else(|| InputValueError::custom("must be a whole number from 0 to 18446744073709551615"))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Number(self.0.into())
+    }
+}
+
+/// A time as RFC 3339 text, answered in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DateTime(pub Timestamp);
+
+#[Scalar(name = "DateTime", specified_by_url = "https://scalars.graphql.org/andimarek/date-time.html")]
+impl ScalarType for DateTime {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let Value::String(text) = &value else { return Err(InputValueError::expected_type(value)) };
+        text.parse().map(Self).map_err(|_| InputValueError::custom("must be a time like 2026-01-31T12:00:00Z (RFC 3339)"))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_string())
+    }
+}
+
+/// A place in a topic, as opaque text. The same text works at every door: `after` here, on `/ws` and in REST, and
+/// `Last-Event-ID` of an event stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(pub Position);
+
+#[Scalar(name = "Cursor", specified_by_url = "https://relay.dev/graphql/connections.htm#sec-Cursor")]
+impl ScalarType for Cursor {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let Value::String(text) = &value else { return Err(InputValueError::expected_type(value)) };
+        text.parse().map(Self).map_err(|_| InputValueError::custom("is not a cursor that this service gave out"))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.to_string())
+    }
+}

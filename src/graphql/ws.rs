@@ -1,0 +1,439 @@
+//! GraphQL over WebSocket: `graphql-transport-ws` to the letter of its protocol, and the legacy `graphql-ws` by a table of
+//! message names.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use async_graphql::{ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
+use axum::response::Response;
+use serde_json::Value as Json;
+use tokio::time::Instant;
+
+use super::{
+    Door, Settings,
+    document::OperationKind,
+    execute::{Executor, Operation},
+    http::read,
+    json,
+};
+use crate::{
+    broker::Inbox,
+    problem::{Code, Problem},
+    socket::{CloseCode, Flow, Outbox, Protocol, Upgrade},
+    wire,
+};
+
+/// The names of a protocol's messages.
+struct Names {
+    subscribe: &'static str,
+    next: &'static str,
+    complete: &'static str,
+    stop: &'static str,
+    legacy: bool,
+}
+
+const MODERN: Names =
+    Names { subscribe: "subscribe", next: "next", complete: "complete", stop: "complete", legacy: false };
+const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "complete", stop: "stop", legacy: true };
+
+/// Bytes of an operation's id: it is repeated in every message.
+const MAX_ID_BYTES: usize = 255;
+
+/// Accepts the client's favourite of the subprotocols that both know.
+pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
+    let offered = upgrade.offered().iter();
+    let chosen = offered.filter_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| **known == name)).next();
+    let Door { context, settings, executor } = door;
+    match chosen.filter(|_| known) {
+        Some(name) => {
+            let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };
+            let session = |inbox| -> Box<dyn Protocol> {
+                Box::new(Session::new(executor.clone(), settings, names, inbox))
+            };
+            upgrade.accept(&context.sockets, Some(name), session)
+        }
+        // The protocol wants the connection made and closed with 4406, where a client can see the code.
+        None => upgrade.accept(&context.sockets, None, |_| Box::new(WrongProtocol)),
+    }
+}
+
+/// A connection that speaks no protocol known here.
+struct WrongProtocol;
+
+impl WrongProtocol {
+    fn close() -> Flow {
+        Flow::Close(CloseCode(4406), "Subprotocol not acceptable".to_owned())
+    }
+}
+
+impl Protocol for WrongProtocol {
+    fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
+        Self::close()
+    }
+
+    fn binary(&mut self, _: &mut Outbox) -> Flow {
+        Self::close()
+    }
+
+    fn deliver(&mut self, _: u64, _: &mut Outbox) -> Flow {
+        Self::close()
+    }
+
+    fn poll_work(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<Flow> {
+        Poll::Ready(Self::close())
+    }
+}
+
+enum Phase {
+    /// `connection_init` has not come.
+    Waiting { until: Instant },
+    Ready,
+}
+
+type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// What became of an operation that was begun.
+enum Done {
+    /// Its one result.
+    Single(String),
+    /// Results will come.
+    Live(Operation),
+    /// Refused before execution.
+    Refused(Vec<ServerError>),
+}
+
+enum State {
+    Running(Running),
+    Live(Operation),
+}
+
+struct Entry {
+    /// As JSON text.
+    id: String,
+    state: State,
+}
+
+/// One connection.
+pub struct Session {
+    executor: Executor,
+    max_operations: usize,
+    names: &'static Names,
+    inbox: Inbox,
+    phase: Phase,
+    next_key: u64,
+    operations: HashMap<u64, Entry>,
+    by_id: HashMap<String, u64>,
+    /// Operations whose execution has not ended or begun to stream.
+    running: Vec<u64>,
+    /// Operations whose delivery is followed.
+    named: Vec<u64>,
+    waker: Option<Waker>,
+    keep_alive: Option<Instant>,
+}
+
+/// How often a legacy client is told that the connection lives, which it cannot see from WebSocket pings.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(25);
+
+impl Session {
+    fn new(executor: Executor, settings: &Settings, names: &'static Names, inbox: Inbox) -> Self {
+        Self {
+            executor,
+            max_operations: settings.max_operations,
+            names,
+            inbox,
+            phase: Phase::Waiting { until: Instant::now() + settings.connection_init_timeout },
+            next_key: 0,
+            operations: HashMap::new(),
+            by_id: HashMap::new(),
+            running: Vec::new(),
+            named: Vec::new(),
+            waker: None,
+            keep_alive: None,
+        }
+    }
+
+    fn message(&mut self, text: &str, out: &mut Outbox) -> Result<(), Flow> {
+        let invalid = |what: &str| close(4400, what);
+        let Ok(Json::Object(mut fields)) = serde_json::from_str(text) else {
+            return Err(invalid("Invalid message received: it is not a JSON object"));
+        };
+        let kind = match fields.get("type") {
+            Some(Json::String(kind)) => kind.clone(),
+            _ => return Err(invalid("Invalid message received: type must be a string")),
+        };
+        let names = self.names;
+        let payload = fields.remove("payload");
+        match &*kind {
+            "connection_init" => self.init(payload.as_ref(), out),
+            "ping" | "pong" if !names.legacy => {
+                if !matches!(payload, None | Some(Json::Null | Json::Object(_))) {
+                    return Err(invalid("Invalid message received: payload must be an object"));
+                }
+                if kind == "ping" {
+                    let payload = payload.filter(|payload| payload.is_object());
+                    let payload = payload.map(|payload| format!(r#","payload":{payload}"#)).unwrap_or_default();
+                    out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
+                }
+                Ok(())
+            }
+            "connection_terminate" if names.legacy => Err(Flow::Close(CloseCode::NORMAL, String::new())),
+            kind if kind == names.subscribe || kind == names.stop => {
+                let Some(Json::String(id)) = fields.remove("id") else {
+                    return Err(invalid("Invalid message received: id must be a string"));
+                };
+                if id.is_empty() || id.len() > MAX_ID_BYTES {
+                    return Err(invalid("Invalid message received: id must have 1 to 255 bytes"));
+                }
+                if kind == names.stop {
+                    self.stop(&id, out);
+                    Ok(())
+                } else {
+                    self.subscribe(id, payload, out)
+                }
+            }
+            _ => Err(invalid("Invalid message received: unknown type")),
+        }
+    }
+
+    fn init(&mut self, payload: Option<&Json>, out: &mut Outbox) -> Result<(), Flow> {
+        if !matches!(payload, None | Some(Json::Null | Json::Object(_))) {
+            return Err(close(4400, "Invalid message received: payload must be an object"));
+        }
+        if matches!(self.phase, Phase::Ready) {
+            return Err(close(4429, "Too many initialisation requests"));
+        }
+        self.phase = Phase::Ready;
+        out.text(&[br#"{"type":"connection_ack"}"#]);
+        if self.names.legacy {
+            out.text(&[br#"{"type":"ka"}"#]);
+            self.keep_alive = Some(Instant::now() + KEEP_ALIVE);
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, id: String, payload: Option<Json>, out: &mut Outbox) -> Result<(), Flow> {
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            return Err(close(4401, "Unauthorized"));
+        }
+        if let Some(key) = self.by_id.get(&id).copied() {
+            if !self.names.legacy {
+                return Err(close(4409, &format!("Subscriber for {id} already exists")));
+            }
+            // The legacy protocol lets a repeated id replace the operation.
+            self.remove(key);
+        }
+        let quoted = wire::quoted(&id);
+        let asked = match read(payload.unwrap_or_default()) {
+            Ok(asked) => asked,
+            Err(message) if self.names.legacy => {
+                self.error(&quoted, &[ServerError::new(message, None)], out);
+                return Ok(());
+            }
+            Err(message) => return Err(close(4400, &format!("Invalid message received: payload.{message}"))),
+        };
+        if self.operations.len() >= self.max_operations {
+            let message = format!("at most {} operations on one connection", self.max_operations);
+            let error = super::types::problem(Problem::new(Code::LimitReached, message));
+            self.error(&quoted, &[error.into_server_error(async_graphql::Pos::default())], out);
+            return Ok(());
+        }
+        let prepared = match self.executor.prepare(asked) {
+            Ok(prepared) => prepared,
+            Err(errors) => {
+                self.error(&quoted, &errors, out);
+                return Ok(());
+            }
+        };
+        let (executor, inbox, key) = (self.executor.clone(), self.inbox.clone(), self.next_key);
+        self.next_key += 1;
+        let running: Running = Box::pin(async move {
+            if prepared.kind == OperationKind::Subscription {
+                return match executor.open(prepared, &inbox, key, None).await {
+                    Ok(operation) => Done::Live(operation),
+                    Err(errors) => Done::Refused(errors),
+                };
+            }
+            let (response, executed) = executor.single(&prepared).await;
+            if executed { Done::Single(json::write_response(&response, true)) } else { Done::Refused(response.errors) }
+        });
+        self.operations.insert(key, Entry { id: quoted, state: State::Running(running) });
+        self.by_id.insert(id, key);
+        self.running.push(key);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// The client is done with an operation. Its source is dropped at once, and nothing more is said of it.
+    fn stop(&mut self, id: &str, out: &Outbox) {
+        let Some(key) = self.by_id.get(id).copied() else { return };
+        if let Some(Entry { state: State::Live(mut operation), .. }) = self.remove(key)
+            && out.pending().is_empty()
+            && operation.seal()
+        {
+            operation.confirm();
+        }
+    }
+
+    fn remove(&mut self, key: u64) -> Option<Entry> {
+        let entry = self.operations.remove(&key)?;
+        if let Ok(id) = serde_json::from_str::<String>(&entry.id) {
+            self.by_id.remove(&id);
+        }
+        self.named.retain(|named| *named != key);
+        Some(entry)
+    }
+
+    fn next(&self, id: &str, result: &[u8], out: &mut Outbox) {
+        let name = self.names.next.as_bytes();
+        out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#"","payload":"#, result, b"}"]);
+    }
+
+    fn complete(&self, id: &str, out: &mut Outbox) {
+        let name = self.names.complete.as_bytes();
+        out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#""}"#]);
+    }
+
+    /// Refused before execution: the operation's last word.
+    fn error(&self, id: &str, errors: &[ServerError], out: &mut Outbox) {
+        let mut list = String::new();
+        json::write_errors(&mut list, errors);
+        if self.names.legacy {
+            // One error, which its clients expect as an object.
+            let error = serde_json::from_str::<Vec<Box<serde_json::value::RawValue>>>(&list).unwrap_or_default();
+            let first = error.first().map_or("{}", |first| first.get());
+            out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":"error","payload":"#, first.as_bytes(), b"}"]);
+        } else {
+            out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":"error","payload":"#, list.as_bytes(), b"}"]);
+        }
+    }
+
+    fn done(&mut self, key: u64, done: Done, out: &mut Outbox) {
+        if let Done::Live(operation) = done {
+            if operation.is_named() {
+                self.named.push(key);
+            }
+            if let Some(entry) = self.operations.get_mut(&key) {
+                entry.state = State::Live(operation);
+            }
+            // News may have come to the inbox before the operation stood here.
+            self.deliver(key, out);
+            return;
+        }
+        let Some(entry) = self.remove(key) else { return };
+        match done {
+            Done::Single(result) => {
+                self.next(&entry.id, result.as_bytes(), out);
+                self.complete(&entry.id, out);
+            }
+            Done::Refused(errors) => self.error(&entry.id, &errors, out),
+            Done::Live(_) => {}
+        }
+    }
+}
+
+fn close(code: u16, reason: &str) -> Flow {
+    Flow::Close(CloseCode(code), reason.to_owned())
+}
+
+impl Protocol for Session {
+    fn text(&mut self, text: &str, out: &mut Outbox) -> Flow {
+        self.message(text, out).err().unwrap_or(Flow::Go)
+    }
+
+    fn binary(&mut self, _: &mut Outbox) -> Flow {
+        close(4400, "Invalid message received: it is binary")
+    }
+
+    fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
+        let Some(Entry { id, state: State::Live(operation) }) = self.operations.get_mut(&key) else { return Flow::Go };
+        let name = self.names.next.as_bytes();
+        let ended = operation.deliver(|result, _| {
+            out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#"","payload":"#, result, b"}"]);
+        });
+        if let Some(last) = ended
+            && let Some(entry) = self.remove(key)
+        {
+            self.next(&entry.id, last.as_bytes(), out);
+            self.complete(&entry.id, out);
+        }
+        Flow::Go
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Flow> {
+        let mut worked = false;
+        let mut index = 0;
+        while let Some(key) = self.running.get(index).copied() {
+            let polled = match self.operations.get_mut(&key).map(|entry| &mut entry.state) {
+                Some(State::Running(running)) => running.as_mut().poll(cx),
+                // Stopped by the client.
+                _ => {
+                    self.running.swap_remove(index);
+                    continue;
+                }
+            };
+            match polled {
+                Poll::Ready(done) => {
+                    self.running.remove(index);
+                    self.done(key, done, out);
+                    worked = true;
+                }
+                Poll::Pending => index += 1,
+            }
+        }
+        if worked {
+            return Poll::Ready(Flow::Go);
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting { until } => Some(until),
+            Phase::Ready => self.keep_alive,
+        }
+    }
+
+    fn timeout(&mut self, out: &mut Outbox) -> Flow {
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            return close(4408, "Connection initialisation timeout");
+        }
+        out.text(&[br#"{"type":"ka"}"#]);
+        self.keep_alive = Some(Instant::now() + KEEP_ALIVE);
+        Flow::Go
+    }
+
+    fn seal(&mut self) -> bool {
+        let mut any = false;
+        for key in &self.named {
+            if let Some(Entry { state: State::Live(operation), .. }) = self.operations.get_mut(key) {
+                any |= operation.seal();
+            }
+        }
+        any
+    }
+
+    fn confirm(&mut self) {
+        for key in &self.named {
+            if let Some(Entry { state: State::Live(operation), .. }) = self.operations.get_mut(key) {
+                operation.confirm();
+            }
+        }
+    }
+
+    fn goodbye(&mut self, out: &mut Outbox) {
+        let mut keys: Vec<_> = self.operations.keys().copied().collect();
+        keys.sort_unstable();
+        for key in keys {
+            if let Some(entry) = self.remove(key) {
+                self.complete(&entry.id, out);
+            }
+        }
+    }
+}

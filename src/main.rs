@@ -1,0 +1,140 @@
+//! The command line: reads settings, starts the log, binds, serves, and answers with an exit code.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Arg, ArgMatches, Command};
+use pub_sub::{
+    config::{Config, KEYS},
+    serve, telemetry,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let matches = command().get_matches();
+    match run(&matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "pub-sub: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    let settings = KEYS.iter().map(|key| {
+        let flag = key.name.replace('_', "-");
+        Arg::new(key.name).long(flag).value_name("VALUE").help(key.meaning).global(true).allow_hyphen_values(true)
+    });
+    Command::new("pub-sub")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A self-hosted, GraphQL-fronted publish/subscribe service that never loses a message silently")
+        .after_help("Settings come from pub-sub.toml (or --config FILE), then the environment (PORT=9000), then flags.")
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .global(true)
+                .help("Read settings from this TOML file instead of pub-sub.toml"),
+        )
+        .args(settings)
+        .subcommand(Command::new("serve").about("Serve (the default)"))
+        .subcommand(Command::new("config").about("Print the effective settings"))
+        .subcommand(Command::new("schema").about("Print the GraphQL schema"))
+        .subcommand(Command::new("openapi").about("Print the OpenAPI document of the REST routes"))
+        .subcommand(Command::new("healthcheck").about("Ask the server on this machine whether it is ready; exit 1 if not"))
+}
+
+fn run(matches: &ArgMatches) -> Result<(), String> {
+    let file = matches.get_one::<PathBuf>("config");
+    let flags: Vec<(String, String)> = KEYS
+        .iter()
+        .filter_map(|key| Some((key.name.to_owned(), matches.get_one::<String>(key.name)?.clone())))
+        .collect();
+    let config = Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())?;
+    match matches.subcommand_name() {
+        Some("config") => print(&config.to_toml()),
+        Some("schema") => print(&pub_sub::graphql::sdl()),
+        Some("openapi") => print(&pub_sub::rest::openapi_text()),
+        Some("healthcheck") => healthcheck(config.server.port),
+        _ => start(config),
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn start(config: Config) -> Result<(), String> {
+    telemetry::start(&config.server.log, &config.server.log_format)?;
+    raise_file_limit();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let (host, port) = (config.server.host, config.server.port);
+        let listener =
+            TcpListener::bind((host, port)).await.map_err(|error| format!("PORT: cannot listen on {host}:{port}: {error}"))?;
+        let signals = |kind| signal(kind).map_err(|error| error.to_string());
+        let stop = CancellationToken::new();
+        let signalled =
+            until_second_signal(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?, stop.clone());
+        tokio::select! {
+            served = serve(listener, config, stop) => served.map_err(|error| error.to_string()),
+            () = signalled => {
+                tracing::warn!("a second signal: stopping at once");
+                Ok(())
+            }
+        }
+    })
+}
+
+/// The first signal stops softly; ends with the second.
+async fn until_second_signal(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
+    for _ in 0..2 {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+        stop.cancel();
+    }
+}
+
+/// Every connection is a file descriptor, and many shells allow 1,024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit on open files stays as it was");
+    }
+}
+
+/// For container engines: no curl needed in the image.
+fn healthcheck(port: u16) -> Result<(), String> {
+    let ask = || -> std::io::Result<String> {
+        let wait = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), wait)?;
+        stream.set_read_timeout(Some(wait))?;
+        stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    match ask() {
+        Ok(answer) if answer.starts_with("HTTP/1.1 200") => Ok(()),
+        Ok(answer) => Err(answer.lines().next().unwrap_or_default().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}

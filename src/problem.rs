@@ -1,0 +1,212 @@
+//! The one table of errors: what each is called, and how every door says it.
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use crate::broker::{Error, Timestamp};
+
+/// A stable code: clients decide by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Malformed, missing or contradictory input.
+    BadRequest,
+    /// The topic's name breaks the rule.
+    InvalidTopic,
+    /// No or bad credentials.
+    Unauthenticated,
+    /// These credentials may not do this.
+    Forbidden,
+    /// No such topic.
+    TopicNotFound,
+    /// No such path, consumer or other thing.
+    NotFound,
+    /// The path exists, the method does not.
+    MethodNotAllowed,
+    /// The topic exists.
+    TopicExists,
+    /// A condition does not hold.
+    Conflict,
+    /// Over a bound on bytes.
+    PayloadTooLarge,
+    /// A rate is used up.
+    RateLimited,
+    /// A bound on how many is reached.
+    LimitReached,
+    /// The subscription fell behind and had chosen to end then.
+    SlowConsumer,
+    /// The topic was deleted.
+    TopicDeleted,
+    /// A newer connection uses the consumer.
+    ConsumerTakenOver,
+    /// The server or its engine cannot now.
+    Unavailable,
+    /// A bug.
+    Internal,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Code; 17] = [
+        Code::BadRequest,
+        Code::InvalidTopic,
+        Code::Unauthenticated,
+        Code::Forbidden,
+        Code::TopicNotFound,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::TopicExists,
+        Code::Conflict,
+        Code::PayloadTooLarge,
+        Code::RateLimited,
+        Code::LimitReached,
+        Code::SlowConsumer,
+        Code::TopicDeleted,
+        Code::ConsumerTakenOver,
+        Code::Unavailable,
+        Code::Internal,
+    ];
+
+    /// The code as clients see it, and its HTTP status.
+    const fn row(self) -> (&'static str, StatusCode) {
+        match self {
+            Code::BadRequest => ("BAD_REQUEST", StatusCode::BAD_REQUEST),
+            Code::InvalidTopic => ("INVALID_TOPIC", StatusCode::BAD_REQUEST),
+            Code::Unauthenticated => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
+            Code::Forbidden => ("FORBIDDEN", StatusCode::FORBIDDEN),
+            Code::TopicNotFound => ("TOPIC_NOT_FOUND", StatusCode::NOT_FOUND),
+            Code::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND),
+            Code::MethodNotAllowed => ("METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
+            Code::TopicExists => ("TOPIC_EXISTS", StatusCode::CONFLICT),
+            Code::Conflict => ("CONFLICT", StatusCode::CONFLICT),
+            Code::PayloadTooLarge => ("PAYLOAD_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+            Code::RateLimited => ("RATE_LIMITED", StatusCode::TOO_MANY_REQUESTS),
+            Code::LimitReached => ("LIMIT_REACHED", StatusCode::SERVICE_UNAVAILABLE),
+            Code::SlowConsumer => ("SLOW_CONSUMER", StatusCode::SERVICE_UNAVAILABLE),
+            Code::TopicDeleted => ("TOPIC_DELETED", StatusCode::GONE),
+            Code::ConsumerTakenOver => ("CONSUMER_TAKEN_OVER", StatusCode::CONFLICT),
+            Code::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            Code::Internal => ("INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+
+    /// The code as clients see it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+}
+
+/// An error as a client sees it. What it does not say (causes, addresses) goes to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Decides what the client may do.
+    pub code: Code,
+    /// For people; one line.
+    pub message: Cow<'static, str>,
+    /// When the same may be tried again.
+    pub retry_after: Option<Duration>,
+    /// With [`Code::Conflict`]: the topic's newest offset.
+    pub current_offset: Option<u64>,
+    /// Overrides the code's status.
+    status: Option<StatusCode>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem with a code and a message.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), retry_after: None, current_offset: None, status: None, header: None }
+    }
+
+    /// The same with another status and a header: what HTTP itself asks for (405 with `Allow`, 426 with `Upgrade`).
+    #[must_use]
+    pub fn with_http(mut self, status: StatusCode, header: Option<(HeaderName, HeaderValue)>) -> Self {
+        self.status = Some(status);
+        self.header = header;
+        self
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or(self.code.row().1)
+    }
+}
+
+/// The wait that is told where the server cannot know one.
+const SOON: Duration = Duration::from_secs(1);
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        let problem = |code| Problem::new(code, message.clone());
+        match error {
+            Error::BadRequest { .. } => problem(Code::BadRequest),
+            Error::InvalidTopic(_) => problem(Code::InvalidTopic),
+            Error::TopicNotFound(_) => problem(Code::TopicNotFound),
+            Error::TopicExists(_) => problem(Code::TopicExists),
+            Error::ConsumerNotFound(_) => problem(Code::NotFound),
+            Error::Conflict { current } => Problem { current_offset: Some(current), ..problem(Code::Conflict) },
+            Error::PayloadTooLarge { .. } => problem(Code::PayloadTooLarge),
+            Error::RateLimited { wait, .. } => Problem { retry_after: Some(wait), ..problem(Code::RateLimited) },
+            Error::LimitReached { own: true, .. } => {
+                Problem { status: Some(StatusCode::TOO_MANY_REQUESTS), ..problem(Code::LimitReached) }
+            }
+            Error::LimitReached { own: false, .. } => problem(Code::LimitReached),
+            Error::Unavailable(_) => Problem { retry_after: Some(SOON), ..problem(Code::Unavailable) },
+            Error::SlowConsumer => problem(Code::SlowConsumer),
+            Error::TopicDeleted(_) => problem(Code::TopicDeleted),
+            Error::ConsumerTakenOver(_) => problem(Code::ConsumerTakenOver),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut error = json!({"code": self.code.as_str(), "message": self.message});
+        if let Some(offset) = self.current_offset {
+            error["current_offset"] = offset.into();
+        }
+        if let Some(wait) = self.retry_after {
+            error["retry_after_ms"] = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into();
+        }
+        let body = json!({"error": error, "timestamp": Timestamp::now().to_string()});
+        let mut response = (self.status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: earlier would be refused again.
+            headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
+        }
+        if let Some((name, value)) = self.header {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn waits_are_rounded_up() {
+        let error = Error::RateLimited { per_second: 100, wait: Duration::from_millis(10) };
+        let response = Problem::from(error).into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+}

@@ -1,0 +1,105 @@
+//! What REST requests carry, taken out so that whatever is wrong gets the one error body.
+
+use std::borrow::Cow;
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::request::Parts,
+};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::Context;
+use crate::{
+    broker::Error,
+    problem::{Code, Problem},
+};
+
+/// The body as text, whatever its content type: `curl -d` calls JSON a form.
+pub struct Text(pub String);
+
+impl FromRequest<Context> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, context: &Context) -> Result<Self, Problem> {
+        let reading = timeout(context.request_timeout, Bytes::from_request(request, context));
+        let body = match reading.await {
+            Err(_) => return Err(Problem::new(Code::BadRequest, "body: took too long to arrive")),
+            Ok(Err(error)) if error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
+                return Err(Problem::new(Code::PayloadTooLarge, "body: is too large (MAX_BODY_BYTES)"));
+            }
+            Ok(Err(_)) => return Err(Problem::new(Code::BadRequest, "body: could not be read")),
+            Ok(Ok(body)) => body,
+        };
+        let text = String::from_utf8(body.into());
+        text.map(Self).map_err(|_| Problem::new(Code::BadRequest, "body: must be UTF-8"))
+    }
+}
+
+/// A topic's name or a pattern in the path, percent-decoded, not checked yet.
+pub struct TopicPath(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for TopicPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|_| undecodable())
+    }
+}
+
+/// A topic's name or a pattern, and a consumer's name.
+pub struct ConsumerPath(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ConsumerPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        path.map(|Path((topic, consumer))| Self(topic, consumer)).map_err(|_| undecodable())
+    }
+}
+
+fn undecodable() -> Problem {
+    Problem::new(Code::InvalidTopic, "topic: the path must be percent-encoded UTF-8")
+}
+
+/// The query string's parameters. Of a repeated one the last counts; unknown ones are ignored.
+pub struct Query(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        query
+            .map(|axum::extract::Query(pairs)| Self(pairs))
+            .map_err(|_| Problem::new(Code::BadRequest, "query: cannot be read"))
+    }
+}
+
+impl Query {
+    /// A parameter; an empty one counts as absent.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().rev().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A whole number.
+    pub fn number(&self, name: &'static str) -> Result<Option<u32>, Error> {
+        let read = |text: &str| {
+            let message = Cow::Borrowed("must be a whole number from 0 to 4294967295");
+            text.parse().map_err(|_| Error::bad_request(name, message))
+        };
+        self.text(name).map(read).transpose()
+    }
+
+    /// A number of items from 1 to `most`; 100 unless given.
+    pub fn limit(&self, name: &'static str, most: usize) -> Result<usize, Error> {
+        match self.number(name)?.map(|limit| limit as usize) {
+            None => Ok(most.min(100)),
+            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+            Some(_) => Err(Error::bad_request(name, format!("must be from 1 to {most}"))),
+        }
+    }
+}

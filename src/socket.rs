@@ -1,0 +1,193 @@
+//! WebSockets for the doors that speak over them: the upgrade, the frames, and the one loop that moves them.
+//!
+//! The frames are our own (`frame.rs`) because of what delivery needs: messages rendered once are copied straight into
+//! one buffer, all that is pending leaves in one write, an idle connection holds two small buffers, and after a close the
+//! loop still reads, so that the client gets to see the code. The `tungstenite` crate helps with the handshake, and as
+//! another's implementation is what the tests speak with.
+
+mod frame;
+mod pump;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts},
+    response::IntoResponse,
+};
+use hyper_util::rt::TokioIo;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use frame::{CloseCode, Outbox};
+pub use pump::{Flow, Protocol, run};
+
+use crate::{
+    broker::Inbox,
+    problem::{Code, Problem},
+};
+
+/// Bounds and times of every WebSocket.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes asked of the socket at once, and kept for reading by an idle connection.
+    pub read_buffer_size: usize,
+    /// Bytes kept for writing by an idle connection; pending messages are gathered beyond it.
+    pub write_buffer_size: usize,
+    /// Bytes of one message from a client, all its frames together.
+    pub max_frame_bytes: usize,
+    /// How long a connection may be silent before it is pinged; silent for as long again, it is dropped.
+    pub ping_interval: Duration,
+    /// How long a client may take nothing of what is written to it.
+    pub write_timeout: Duration,
+    /// Malformed messages in a row before the connection is closed with 1008.
+    pub max_malformed_frames: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            read_buffer_size: 1_024,
+            write_buffer_size: 1_024,
+            max_frame_bytes: (1 << 20) + (64 << 10),
+            ping_interval: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
+            max_malformed_frames: 100,
+        }
+    }
+}
+
+/// What connections of one server share: their bounds, who waits for their end, and when they are to end.
+#[derive(Clone)]
+pub struct Sockets {
+    /// Bounds and times.
+    pub settings: Arc<Settings>,
+    /// Every connection is a task here.
+    pub tasks: TaskTracker,
+    /// When cancelled, connections say goodbye.
+    pub stop: CancellationToken,
+}
+
+/// A request to become a WebSocket.
+pub struct Upgrade {
+    accept: HeaderValue,
+    offered: Vec<String>,
+    pending: hyper::upgrade::OnUpgrade,
+    guard: Option<ConnectionGuard>,
+}
+
+/// What the server puts into each request's extensions to know of the connection until its end, WebSocket or not.
+#[derive(Clone)]
+pub struct ConnectionGuard(#[expect(dead_code, reason = "held for its drop")] pub Arc<dyn Send + Sync>);
+
+/// Why a request cannot become a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpgradeError {
+    /// It does not ask to.
+    NotAWebSocket,
+    /// It asks for a version other than 13.
+    Version,
+    /// A header of the handshake is missing or malformed.
+    Malformed(&'static str),
+}
+
+const VERSION: HeaderValue = HeaderValue::from_static("13");
+
+impl From<UpgradeError> for Problem {
+    fn from(error: UpgradeError) -> Self {
+        let required = |message, name, value| {
+            let header = Some((name, HeaderValue::from_static(value)));
+            Problem::new(Code::BadRequest, message).with_http(StatusCode::UPGRADE_REQUIRED, header)
+        };
+        match error {
+            UpgradeError::NotAWebSocket => required("this is a WebSocket endpoint", header::UPGRADE, "websocket"),
+            UpgradeError::Version => {
+                required("only WebSocket version 13 is spoken here", header::SEC_WEBSOCKET_VERSION, "13")
+            }
+            UpgradeError::Malformed(what) => Problem::new(Code::BadRequest, what),
+        }
+    }
+}
+
+impl IntoResponse for UpgradeError {
+    fn into_response(self) -> Response<Body> {
+        Problem::from(self).into_response()
+    }
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+impl<S: Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = UpgradeError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, UpgradeError> {
+        let headers = &parts.headers;
+        if parts.method != Method::GET
+            || parts.version < Version::HTTP_11
+            || !has_token(headers, header::CONNECTION, "upgrade")
+            || !has_token(headers, header::UPGRADE, "websocket")
+        {
+            return Err(UpgradeError::NotAWebSocket);
+        }
+        if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
+            return Err(UpgradeError::Version);
+        }
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+        // 16 random bytes in base64.
+        if key.len() != 24 || !key.ends_with(b"==") {
+            return Err(UpgradeError::Malformed("Sec-WebSocket-Key must be 16 bytes in base64"));
+        }
+        let accept = HeaderValue::from_str(&tungstenite::handshake::derive_accept_key(key))
+            .map_err(|_| UpgradeError::Malformed("Sec-WebSocket-Key must be 16 bytes in base64"))?;
+        let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+        let offered = protocols
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|name| name.trim().to_owned())
+            .collect();
+        let pending = parts.extensions.remove().ok_or(UpgradeError::NotAWebSocket)?;
+        let guard = parts.extensions.get().cloned();
+        Ok(Self { accept, offered, pending, guard })
+    }
+}
+
+impl Upgrade {
+    /// The subprotocols that the client offers, in its order.
+    #[must_use]
+    pub fn offered(&self) -> &[String] {
+        &self.offered
+    }
+
+    /// Answers 101 and runs `protocol` over the connection as a task of its own.
+    pub fn accept(
+        self,
+        sockets: &Sockets,
+        subprotocol: Option<&'static str>,
+        protocol: impl FnOnce(Inbox) -> Box<dyn Protocol>,
+    ) -> Response<Body> {
+        let inbox = Inbox::default();
+        let protocol = protocol(inbox.clone());
+        let (settings, stop) = (sockets.settings.clone(), sockets.stop.clone());
+        let (pending, guard) = (self.pending, self.guard);
+        sockets.tasks.spawn(async move {
+            let _guard = guard;
+            // An error here is a client that went away during the handshake: nobody is left to tell.
+            if let Ok(upgraded) = pending.await {
+                run(TokioIo::new(upgraded), protocol, inbox, &settings, stop).await;
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
+        if let Some(name) = subprotocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+        }
+        response
+    }
+}

@@ -1,0 +1,380 @@
+//! WebSocket frames (RFC 6455, section 5), the server's side: reading masked ones, writing plain ones.
+
+use bytes::{Buf, BytesMut};
+
+/// A close code with the meaning that the specification gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// The purpose is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// The server goes; clients may come back.
+    pub const AWAY: Self = Self(1001);
+    /// The peer breaks the framing rules.
+    pub const PROTOCOL: Self = Self(1002);
+    /// A text message is not UTF-8.
+    pub const INVALID: Self = Self(1007);
+    /// The peer breaks this service's rules.
+    pub const POLICY: Self = Self(1008);
+    /// A message is too big.
+    pub const TOO_BIG: Self = Self(1009);
+
+    /// Whether a peer may send it.
+    fn is_sendable(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+/// What a client sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    Text(&'a str),
+    Binary,
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+    /// The client's code, if it gave one.
+    Close(Option<CloseCode>),
+}
+
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// Puts messages together from bytes as they come.
+pub struct Inbound {
+    /// Bytes from the socket, not looked at yet.
+    pub buffer: BytesMut,
+    /// The payload that was handed out last and is to be dropped.
+    handed_out: usize,
+    /// A message of which not all frames have come.
+    partial: Vec<u8>,
+    partial_is_text: Option<bool>,
+    partial_done: bool,
+    max_bytes: usize,
+    keep: usize,
+}
+
+struct Header {
+    fin: bool,
+    opcode: u8,
+    mask: [u8; 4],
+    bytes: usize,
+    payload: usize,
+}
+
+impl Inbound {
+    /// Messages of up to `max_bytes`; an idle one holds `keep` bytes.
+    pub fn new(max_bytes: usize, keep: usize) -> Self {
+        Self {
+            buffer: BytesMut::with_capacity(keep),
+            handed_out: 0,
+            partial: Vec::new(),
+            partial_is_text: None,
+            partial_done: false,
+            max_bytes,
+            keep,
+        }
+    }
+
+    /// Makes room for the next read.
+    pub fn reserve(&mut self) {
+        self.drop_handed_out();
+        if self.buffer.is_empty() && self.buffer.capacity() > 4 * self.keep {
+            self.buffer = BytesMut::with_capacity(self.keep);
+        }
+        // Doubling, not what a header claims: an announced length costs nothing until its bytes come.
+        let room = self.keep.max(self.buffer.len().min(64 << 10));
+        self.buffer.reserve(room);
+    }
+
+    fn drop_handed_out(&mut self) {
+        self.buffer.advance(self.handed_out);
+        self.handed_out = 0;
+        if self.partial_done {
+            self.partial = Vec::new();
+            self.partial_done = false;
+        }
+    }
+
+    /// The next message that is complete.
+    ///
+    /// # Errors
+    /// The code to close with, when the client breaks the rules.
+    pub fn next(&mut self) -> Result<Option<Incoming<'_>>, CloseCode> {
+        loop {
+            self.drop_handed_out();
+            let Some(header) = self.header()? else { return Ok(None) };
+            let frame = header.bytes + header.payload;
+            if self.buffer.len() < frame {
+                return Ok(None);
+            }
+            unmask(&mut self.buffer[header.bytes..frame], header.mask);
+            self.handed_out = frame;
+            match (header.opcode, header.fin) {
+                (TEXT | BINARY, true) => {
+                    if header.opcode == BINARY {
+                        return Ok(Some(Incoming::Binary));
+                    }
+                    let text = std::str::from_utf8(&self.buffer[header.bytes..frame]);
+                    return text.map(|text| Some(Incoming::Text(text))).map_err(|_| CloseCode::INVALID);
+                }
+                (TEXT | BINARY | CONTINUATION, fin) => {
+                    if header.opcode != CONTINUATION {
+                        self.partial_is_text = Some(header.opcode == TEXT);
+                    }
+                    self.partial.extend_from_slice(&self.buffer[header.bytes..frame]);
+                    if fin {
+                        self.partial_done = true;
+                        if self.partial_is_text.take() == Some(false) {
+                            return Ok(Some(Incoming::Binary));
+                        }
+                        let text = std::str::from_utf8(&self.partial);
+                        return text.map(|text| Some(Incoming::Text(text))).map_err(|_| CloseCode::INVALID);
+                    }
+                }
+                (PING, _) => return Ok(Some(Incoming::Ping(&self.buffer[header.bytes..frame]))),
+                (PONG, _) => return Ok(Some(Incoming::Pong(&self.buffer[header.bytes..frame]))),
+                _ => return close(&self.buffer[header.bytes..frame]).map(|code| Some(Incoming::Close(code))),
+            }
+        }
+    }
+
+    /// The header of the frame at the buffer's front, when it is complete; all rules that a header can break.
+    fn header(&self) -> Result<Option<Header>, CloseCode> {
+        let [first, second, rest @ ..] = &self.buffer[..] else { return Ok(None) };
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+        let masked = second & 0x80 != 0;
+        if first & 0x70 != 0 || !masked {
+            return Err(CloseCode::PROTOCOL);
+        }
+        let in_message = self.partial_is_text.is_some();
+        let allowed = match opcode {
+            TEXT | BINARY => !in_message,
+            CONTINUATION => in_message,
+            // Control frames are whole and short.
+            CLOSE | PING | PONG => fin && second & 0x7f <= 125,
+            _ => false,
+        };
+        if !allowed {
+            return Err(CloseCode::PROTOCOL);
+        }
+        let (length, rest) = match (second & 0x7f, rest) {
+            (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest),
+            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => {
+                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest)
+            }
+            (126 | 127, _) => return Ok(None),
+            (short, rest) => (u64::from(short), rest),
+        };
+        let payload = usize::try_from(length).unwrap_or(usize::MAX);
+        if payload > self.max_bytes || self.partial.len().saturating_add(payload) > self.max_bytes {
+            return Err(CloseCode::TOO_BIG);
+        }
+        let [a, b, c, d, rest @ ..] = rest else { return Ok(None) };
+        let bytes = self.buffer.len() - rest.len();
+        Ok(Some(Header { fin, opcode, mask: [*a, *b, *c, *d], bytes, payload }))
+    }
+}
+
+fn close(payload: &[u8]) -> Result<Option<CloseCode>, CloseCode> {
+    match payload {
+        [] => Ok(None),
+        [high, low, reason @ ..] => {
+            let code = CloseCode(u16::from_be_bytes([*high, *low]));
+            if !code.is_sendable() {
+                return Err(CloseCode::PROTOCOL);
+            }
+            std::str::from_utf8(reason).map(|_| Some(code)).map_err(|_| CloseCode::INVALID)
+        }
+        [_] => Err(CloseCode::PROTOCOL),
+    }
+}
+
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    // Eight bytes at a time: the compiler makes vectors of it.
+    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
+    let mut chunks = payload.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        let mut word = [0; 8];
+        word.copy_from_slice(chunk);
+        chunk.copy_from_slice(&(u64::from_ne_bytes(word) ^ wide).to_ne_bytes());
+    }
+    for (byte, mask) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+/// What is to be written: frames one after the other, ready for the socket.
+#[derive(Default)]
+pub struct Outbox {
+    buffer: Vec<u8>,
+    written: usize,
+    /// Messages put in since the start, pings and pongs not counted.
+    pub messages: u64,
+}
+
+impl Outbox {
+    /// Adds a text message made of these parts.
+    pub fn text(&mut self, parts: &[&[u8]]) {
+        self.messages += 1;
+        self.frame(TEXT, parts);
+    }
+
+    pub(super) fn ping(&mut self, payload: &[u8]) {
+        self.frame(PING, &[payload]);
+    }
+
+    pub(super) fn pong(&mut self, payload: &[u8]) {
+        self.frame(PONG, &[payload]);
+    }
+
+    /// A reason longer than a control frame carries (123 bytes) is cut at a character.
+    pub(super) fn close(&mut self, code: Option<CloseCode>, reason: &str) {
+        let Some(code) = code else { return self.frame(CLOSE, &[]) };
+        self.frame(CLOSE, &[&code.0.to_be_bytes(), reason[..reason.floor_char_boundary(123)].as_bytes()]);
+    }
+
+    fn frame(&mut self, opcode: u8, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.buffer.push(0x80 | opcode);
+        if length < 126 {
+            self.buffer.push(length as u8);
+        } else if let Ok(length) = u16::try_from(length) {
+            self.buffer.push(126);
+            self.buffer.extend_from_slice(&length.to_be_bytes());
+        } else {
+            self.buffer.push(127);
+            self.buffer.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+        for part in parts {
+            self.buffer.extend_from_slice(part);
+        }
+    }
+
+    /// What the socket has not taken yet.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        &self.buffer[self.written..]
+    }
+
+    /// The socket took so many bytes; an emptied outbox keeps `keep` bytes.
+    pub(super) fn took(&mut self, bytes: usize, keep: usize) {
+        self.written += bytes;
+        if self.written == self.buffer.len() {
+            self.written = 0;
+            self.buffer.clear();
+            self.buffer.shrink_to(keep);
+        } else if self.written > self.buffer.len() / 2 && self.written > 64 << 10 {
+            self.buffer.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        if payload.len() < 126 {
+            frame.push(0x80 | payload.len() as u8);
+        } else {
+            frame.push(0x80 | 126);
+            frame.extend((payload.len() as u16).to_be_bytes());
+        }
+        let mask = [1, 2, 3, 4];
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    fn all(bytes: &[u8], step: usize) -> Result<Vec<String>, CloseCode> {
+        let mut inbound = Inbound::new(1_000, 16);
+        let mut seen = Vec::new();
+        for chunk in bytes.chunks(step) {
+            inbound.reserve();
+            inbound.buffer.extend_from_slice(chunk);
+            while let Some(message) = inbound.next()? {
+                seen.push(format!("{message:?}"));
+            }
+        }
+        Ok(seen)
+    }
+
+    #[test]
+    fn messages_come_whole_however_they_are_cut() {
+        let long = "é".repeat(200);
+        let bytes = [
+            masked(0x81, b"hello"),
+            masked(0x01, b"in "),
+            masked(0x89, b"p"),
+            masked(0x00, b"three "),
+            masked(0x80, b"parts"),
+            masked(0x82, b"\xff"),
+            masked(0x81, long.as_bytes()),
+            masked(0x8a, b""),
+            masked(0x88, &[3, 232, b'x']),
+        ]
+        .concat();
+        for step in [1, 2, 3, 7, 64, 10_000] {
+            let seen = all(&bytes, step).unwrap();
+            let wanted = [
+                r#"Text("hello")"#,
+                "Ping([112])",
+                r#"Text("in three parts")"#,
+                "Binary",
+                &format!("Text({long:?})"),
+                "Pong([])",
+                "Close(Some(CloseCode(1000)))",
+            ];
+            assert_eq!(seen, wanted);
+        }
+    }
+
+    #[test]
+    fn broken_rules_have_their_code() {
+        for (bytes, code) in [
+            (vec![0x81, 0x01, b'x'], CloseCode::PROTOCOL),
+            (masked(0xc1, b"x"), CloseCode::PROTOCOL),
+            (masked(0x83, b"x"), CloseCode::PROTOCOL),
+            (masked(0x80, b"x"), CloseCode::PROTOCOL),
+            (masked(0x09, b"x"), CloseCode::PROTOCOL),
+            (masked(0x89, &[0; 126]), CloseCode::PROTOCOL),
+            ([masked(0x01, b"x"), masked(0x81, b"y")].concat(), CloseCode::PROTOCOL),
+            (masked(0x88, &[3]), CloseCode::PROTOCOL),
+            (masked(0x88, &[3, 237]), CloseCode::PROTOCOL),
+            (masked(0x88, &[3, 232, 0xff]), CloseCode::INVALID),
+            (masked(0x81, &[0xc3]), CloseCode::INVALID),
+            ([masked(0x01, &[0xc3]), masked(0x80, &[0x28])].concat(), CloseCode::INVALID),
+            (masked(0x81, &[b'x'; 1_001]), CloseCode::TOO_BIG),
+            ([masked(0x01, &[b'x'; 600]), masked(0x00, &[b'x'; 600])].concat(), CloseCode::TOO_BIG),
+            ([&[0x81, 0xff][..], &[0xff; 8]].concat(), CloseCode::TOO_BIG),
+        ] {
+            assert_eq!(all(&bytes, 1), Err(code), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn an_announced_length_costs_nothing() {
+        let mut inbound = Inbound::new(1 << 30, 16);
+        inbound.buffer.extend_from_slice(&[0x81, 0xff, 0, 0, 0, 0, 0x3f, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(inbound.next(), Ok(None));
+        inbound.reserve();
+        assert!(inbound.buffer.capacity() < 1_000);
+    }
+
+    #[test]
+    fn long_reasons_are_cut_at_a_character() {
+        let mut outbox = Outbox::default();
+        outbox.close(Some(CloseCode::POLICY), &"é".repeat(100));
+        assert_eq!(outbox.pending()[1], 2 + 122);
+        let sent = outbox.pending().len();
+        outbox.took(sent, 0);
+        assert!(outbox.pending().is_empty());
+    }
+}

@@ -1,0 +1,128 @@
+//! Response bodies that go on: event streams are read from their subscriptions when, and only when, the connection
+//! takes more, so that a client that does not read leaves its cursor standing and nothing else.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::broker::Inbox;
+
+/// Bytes after which a chunk goes out.
+const CHUNK: usize = 64 << 10;
+
+/// Whether a stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    Go,
+    /// What was written is the last.
+    End,
+}
+
+/// What a door writes into a stream.
+pub trait Source: Send + Unpin + 'static {
+    /// The subscription under `key` has something to read: one turn's worth goes out.
+    fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> Flow;
+
+    /// Work other than deliveries. Ready means that something was done; pending registers the waker.
+    fn poll_work(&mut self, _: &mut Context<'_>, _: &mut Vec<u8>) -> Poll<Flow> {
+        Poll::Pending
+    }
+
+    /// What shows a silent stream to be alive.
+    fn heartbeat(&mut self, out: &mut Vec<u8>);
+
+    /// The connection has taken everything so far.
+    fn taken(&mut self) {}
+
+    /// The server goes: last words.
+    fn goodbye(&mut self, _: &mut Vec<u8>) {}
+}
+
+struct Streaming<S, G> {
+    source: S,
+    inbox: Inbox,
+    beat: Duration,
+    sleep: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    taken: bool,
+    ended: bool,
+    _guard: G,
+}
+
+/// The body. A heartbeat goes out after `beat` of silence; `guard` lives as long as the body.
+pub fn body<S: Source, G: Send + Unpin + 'static>(
+    source: S,
+    inbox: Inbox,
+    beat: Duration,
+    stop: CancellationToken,
+    guard: G,
+) -> Body {
+    Body::new(Streaming {
+        source,
+        inbox,
+        beat,
+        sleep: Box::pin(sleep(beat)),
+        stop: Box::pin(stop.cancelled_owned()),
+        taken: true,
+        ended: false,
+        _guard: guard,
+    })
+}
+
+impl<S: Source, G: Send + Unpin + 'static> http_body::Body for Streaming<S, G> {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if !std::mem::replace(&mut this.taken, true) {
+            this.source.taken();
+        }
+        let mut chunk = Vec::new();
+        let mut ready = false;
+        while chunk.len() < CHUNK && !this.ended {
+            let flow = match this.source.poll_work(cx, &mut chunk) {
+                Poll::Ready(flow) => flow,
+                Poll::Pending => match this.inbox.poll_next(cx) {
+                    Poll::Ready(key) => this.source.deliver(key, &mut chunk),
+                    Poll::Pending => {
+                        ready = true;
+                        break;
+                    }
+                },
+            };
+            this.ended = flow == Flow::End;
+        }
+        if ready && chunk.is_empty() {
+            // Stopping waits until everything accepted before it was written.
+            if this.stop.as_mut().poll(cx).is_ready() {
+                this.source.goodbye(&mut chunk);
+                this.ended = true;
+            } else if this.sleep.as_mut().poll(cx).is_ready() {
+                this.source.heartbeat(&mut chunk);
+            }
+        }
+        if chunk.is_empty() {
+            return if this.ended { Poll::Ready(None) } else { Poll::Pending };
+        }
+        this.taken = false;
+        this.sleep.as_mut().reset(Instant::now() + this.beat);
+        // A timer that was reset wakes nobody until it is polled again, which the next call does.
+        Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
+    }
+}
