@@ -63,10 +63,12 @@ impl Config {
             return Err(ConfigError(format!("--config: {} is not a file", path.display())));
         }
         let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-        let mut figment = Figment::from(Toml::string(&Self::default().to_toml()))
-            .merge(Toml::file_exact(&path))
-            // Variables of other programs are left alone: only known names are looked at.
-            .merge(Env::raw().only(&known));
+        let mut figment = Figment::from(Toml::string(&Self::default().to_toml()));
+        if path.is_file() {
+            figment = figment.merge(Toml::file_exact(&path));
+        }
+        // Variables of other programs are left alone: only known names are looked at.
+        figment = figment.merge(Env::raw().only(&known));
         for (key, value) in flags {
             let Ok(value) = value.parse::<Value>();
             figment = figment.merge((key.as_str(), value));
@@ -158,7 +160,7 @@ macro_rules! whole_numbers {
         impl Setting for $kind {
             fn read(value: &Value) -> Result<Self, String> {
                 // Figment reads text that looks like a number as one; a number too big for it stays text.
-                let number = value.to_u128().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+                let number = whole(value).or_else(|| value.as_str().and_then(|text| text.parse().ok()));
                 let number = number.and_then(|number| Self::try_from(number).ok());
                 number.ok_or_else(|| format!("must be a whole number from 0 to {}, not {}", Self::MAX, shown(value)))
             }
@@ -176,7 +178,7 @@ impl Setting for Duration {
     /// Seconds, or text with units like `90s`, `15m`, `24h`.
     fn read(value: &Value) -> Result<Self, String> {
         let wrong = || format!("must be a time like 30s, 15m or 24h, not {}", shown(value));
-        if let Some(seconds) = value.to_u128() {
+        if let Some(seconds) = whole(value) {
             return u64::try_from(seconds).map(Duration::from_secs).map_err(|_| wrong());
         }
         let span: jiff::SignedDuration = value.as_str().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
@@ -192,6 +194,11 @@ impl Setting for Duration {
             seconds => format!("\"{seconds}s\""),
         }
     }
+}
+
+/// A whole number from 0, as whatever kind the layer's format gave it.
+fn whole(value: &Value) -> Option<u128> {
+    value.to_u128().or_else(|| value.to_i128().and_then(|number| u128::try_from(number).ok()))
 }
 
 fn shown(value: &Value) -> String {

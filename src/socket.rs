@@ -78,7 +78,7 @@ pub struct Upgrade {
 
 /// What the server puts into each request's extensions to know of the connection until its end, WebSocket or not.
 #[derive(Clone)]
-pub struct ConnectionGuard(#[expect(dead_code, reason = "held for its drop")] pub Arc<dyn Send + Sync>);
+pub struct ConnectionGuard(pub Arc<dyn Send + Sync>);
 
 /// Why a request cannot become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
