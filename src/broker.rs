@@ -506,7 +506,8 @@ impl Broker {
             // A place of this life goes before one of an earlier.
             let resume = places.and_then(|places| {
                 let here = places.get(&topic.epoch).map(|(_, offset)| Cursor { epoch: topic.epoch, offset: *offset });
-                let earlier = || places.iter().map(|(epoch, (_, offset))| Cursor { epoch: *epoch, offset: *offset }).next();
+                let earlier =
+                    || places.iter().map(|(epoch, (_, offset))| Cursor { epoch: *epoch, offset: *offset }).next();
                 here.or_else(earlier)
             });
             let start = resume.map(Start::After).or(start).unwrap_or(Start::Live);

@@ -80,7 +80,8 @@ impl Config {
         let values = figment.extract::<Dict>().map_err(|error| ConfigError(one_line(&error.to_string())))?;
         let mut config = Self::default();
         for (name, value) in &values {
-            let origin = figment.find_metadata(name).map_or_else(String::new, |metadata| format!(" ({})", metadata.name));
+            let origin =
+                figment.find_metadata(name).map_or_else(String::new, |metadata| format!(" ({})", metadata.name));
             let key = KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
                 ConfigError(one_line(&format!("{name}: there is no such setting{origin}; `pub-sub config` lists them")))
             })?;
@@ -172,7 +173,7 @@ macro_rules! whole_numbers {
     )*};
 }
 
-whole_numbers!(u16 u32 usize);
+whole_numbers!(u16 u32 u64 usize);
 
 impl Setting for Duration {
     /// Seconds, or text with units like `90s`, `15m`, `24h`.

@@ -48,6 +48,8 @@ pub struct Settings {
     pub document_cache_bytes: usize,
     /// Whether the schema may be asked for.
     pub introspection: bool,
+    /// Fields that one operation may resolve, pages counted with their size; 0 means no limit.
+    pub max_complexity: usize,
 }
 
 impl Default for Settings {
@@ -56,12 +58,20 @@ impl Default for Settings {
             max_operations: 2_000,
             connection_init_timeout: Duration::from_secs(10),
             max_batch: 10,
-            documents: DocumentLimits::default(),
+            documents: DocumentLimits {
+                list_default_types: INPUT_TYPES.map(str::to_owned).into(),
+                ..Default::default()
+            },
             document_cache_bytes: 8 << 20,
             introspection: true,
+            max_complexity: 100_000,
         }
     }
 }
+
+/// The schema's own input types: async-graphql panics on list defaults of types that do not exist, so only those that do
+/// are let through.
+const INPUT_TYPES: [&str; 8] = ["AckMode", "Cursor", "DateTime", "Filter", "JSON", "Long", "Overflow", "PublishInput"];
 
 /// What the door needs to know about its server.
 #[derive(Clone)]
@@ -100,7 +110,11 @@ fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {
     let subscription = SubscriptionRoot { broker: broker.clone() };
     let mut builder = Schema::build(query, Mutation { broker }, subscription);
     if !settings.introspection {
-        builder = builder.disable_introspection();
+        // A suggestion tells names as well.
+        builder = builder.disable_introspection().disable_suggestions();
+    }
+    if settings.max_complexity > 0 {
+        builder = builder.limit_complexity(settings.max_complexity);
     }
     // `document.rs` has bounded the document already; this only has to let the same through.
     builder.limit_recursive_depth(64).finish()

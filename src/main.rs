@@ -52,7 +52,9 @@ fn command() -> Command {
         .subcommand(Command::new("config").about("Print the effective settings"))
         .subcommand(Command::new("schema").about("Print the GraphQL schema"))
         .subcommand(Command::new("openapi").about("Print the OpenAPI document of the REST routes"))
-        .subcommand(Command::new("healthcheck").about("Ask the server on this machine whether it is ready; exit 1 if not"))
+        .subcommand(
+            Command::new("healthcheck").about("Ask the server on this machine whether it is ready; exit 1 if not"),
+        )
 }
 
 fn run(matches: &ArgMatches) -> Result<(), String> {
@@ -82,8 +84,9 @@ fn start(config: Config) -> Result<(), String> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let (host, port) = (config.server.host, config.server.port);
-        let listener =
-            TcpListener::bind((host, port)).await.map_err(|error| format!("PORT: cannot listen on {host}:{port}: {error}"))?;
+        let listener = TcpListener::bind((host, port))
+            .await
+            .map_err(|error| format!("PORT: cannot listen on {host}:{port}: {error}"))?;
         let signals = |kind| signal(kind).map_err(|error| error.to_string());
         let stop = CancellationToken::new();
         let signalled =

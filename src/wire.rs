@@ -89,8 +89,14 @@ impl<'a> Fields<'a> {
         self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
+    /// All fields in their order, as JSON text.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(name, value)| (&**name, value.get()))
+    }
+
     /// The field as JSON text; `null` is absent.
-    fn present(&self, name: &str) -> Option<&'a RawValue> {
+    #[must_use]
+    pub fn present(&self, name: &str) -> Option<&'a RawValue> {
         self.raw(name).filter(|value| value.get() != "null")
     }
 
@@ -119,7 +125,11 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`Error::BadRequest`] for anything else.
-    pub fn number<N: std::str::FromStr + std::fmt::Display>(&self, name: &'static str, most: N) -> Result<Option<N>, Error> {
+    pub fn number<N: std::str::FromStr + std::fmt::Display>(
+        &self,
+        name: &'static str,
+        most: N,
+    ) -> Result<Option<N>, Error> {
         let wrong = || Error::bad_request(name, format!("must be a whole number from 0 to {most}"));
         self.present(name).map(|value| value.get().parse().map_err(|_| wrong())).transpose()
     }
@@ -384,9 +394,13 @@ mod tests {
         assert_eq!(draft(r#"{"data":null}"#).unwrap().data.as_str(), "null");
         let nested = draft(r#"{"message":{"id":"7","payload":[1, 2]}}"#).unwrap();
         assert_eq!((nested.data.as_str(), nested.id.unwrap().as_str()), ("[1,2]", "7"));
-        for bad in
-            [r"{}", r#"{"data":1,"message":{"payload":2}}"#, r#"{"message":{}}"#, r#"{"message":3}"#, r#"{"data":1,"id":2}"#]
-        {
+        for bad in [
+            r"{}",
+            r#"{"data":1,"message":{"payload":2}}"#,
+            r#"{"message":{}}"#,
+            r#"{"message":3}"#,
+            r#"{"data":1,"id":2}"#,
+        ] {
             assert!(draft(bad).is_err(), "{bad}");
         }
     }

@@ -165,7 +165,8 @@ impl Ring {
     fn index_after(&self, offset: u64) -> usize {
         // Dense offsets, the common case, need no search.
         if let Some(oldest) = self.messages.front() {
-            let guess = usize::try_from(offset.saturating_add(1).saturating_sub(oldest.cursor.offset)).unwrap_or(usize::MAX);
+            let guess =
+                usize::try_from(offset.saturating_add(1).saturating_sub(oldest.cursor.offset)).unwrap_or(usize::MAX);
             if self.messages.get(guess).is_some_and(|message| message.prev == offset) {
                 return guess;
             }
@@ -282,7 +283,10 @@ impl Ring {
                     Some(first) if index > 0 => (first.prev, None),
                     None if index > 0 => (self.last, None),
                     // The oldest kept message is late enough: so may be some that are gone.
-                    _ => (floor, self.evicted_since(time, created_at).map(|after| self.gap(after, floor, GapReason::Expired))),
+                    _ => (
+                        floor,
+                        self.evicted_since(time, created_at).map(|after| self.gap(after, floor, GapReason::Expired)),
+                    ),
                 }
             }
         }

@@ -300,8 +300,10 @@ impl Consumers {
     pub fn list(&self, source: &Source) -> Vec<ConsumerStatus> {
         let all = self.all.lock();
         let siblings = all.by_source.get(source).into_iter().flat_map(HashMap::values);
-        let mut list: Vec<_> =
-            siblings.filter(|consumer| !consumer.is_expired(self.limits.ttl)).map(|consumer| consumer.status()).collect();
+        let mut list: Vec<_> = siblings
+            .filter(|consumer| !consumer.is_expired(self.limits.ttl))
+            .map(|consumer| consumer.status())
+            .collect();
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list
     }

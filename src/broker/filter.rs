@@ -61,11 +61,7 @@ pub struct FilterLimits {
 impl Default for FilterLimits {
     /// 4096 bytes, 64 conditions, 8 deep.
     fn default() -> Self {
-        Self {
-            max_bytes: 4096,
-            max_conditions: 64,
-            max_depth: 8,
-        }
+        Self { max_bytes: 4096, max_conditions: 64, max_depth: 8 }
     }
 }
 
@@ -122,12 +118,7 @@ impl Filter {
     #[must_use]
     pub fn matches(&self, key: Option<&str>, data: &str) -> bool {
         let key = key.map(|key| Seen::new(Shape::Text(Some(Cow::Borrowed(key)))));
-        let message = Message {
-            plan: &self.plan,
-            key,
-            data,
-            fields: OnceCell::new(),
-        };
+        let message = Message { plan: &self.plan, key, data, fields: OnceCell::new() };
         self.plan.root.holds(&message)
     }
 
@@ -193,10 +184,7 @@ enum Test {
     Order(fn(Ordering) -> bool, Bound),
     Exists(bool),
     StartsWith(String),
-    Contains {
-        element: String,
-        part: Option<String>,
-    },
+    Contains { element: String, part: Option<String> },
 }
 
 enum Bound {
@@ -223,10 +211,7 @@ impl<'a> Message<'a> {
             if whole.is_none() {
                 found.fill(None);
             }
-            found
-                .into_iter()
-                .map(|raw| raw.map(|raw| Seen::new(Shape::of(raw))))
-                .collect()
+            found.into_iter().map(|raw| raw.map(|raw| Seen::new(Shape::of(raw)))).collect()
         });
         fields.get(*self.plan.places.get(*number)?)?.as_ref()
     }
@@ -255,9 +240,9 @@ impl Test {
         match self {
             Self::Eq(operand) => seen.text(plan) == Some(operand),
             Self::Ne(operand) => seen.text(plan) != Some(operand),
-            Self::In(operands) => seen
-                .text(plan)
-                .is_some_and(|text| operands.binary_search_by(|o| o.as_str().cmp(text)).is_ok()),
+            Self::In(operands) => {
+                seen.text(plan).is_some_and(|text| operands.binary_search_by(|o| o.as_str().cmp(text)).is_ok())
+            }
             Self::Order(holds, bound) => match (&seen.shape, bound) {
                 (Shape::Number(value), Bound::Number(bound)) => {
                     Decimal::read(bound).is_some_and(|bound| holds(value.compare(&bound)))
@@ -272,10 +257,7 @@ impl Test {
             },
             Self::Contains { element, part } => match (&seen.shape, part) {
                 (Shape::Text(Some(value)), Some(part)) => value.contains(part),
-                (Shape::Other(raw), _) => seen
-                    .elements
-                    .get_or_init(|| probed(raw, plan))
-                    .contains(element.as_str()),
+                (Shape::Other(raw), _) => seen.elements.get_or_init(|| probed(raw, plan)).contains(element.as_str()),
                 _ => false,
             },
         }
@@ -308,11 +290,7 @@ impl<'a> Shape<'a> {
 
 impl<'a> Seen<'a> {
     fn new(shape: Shape<'a>) -> Self {
-        Self {
-            shape,
-            text: OnceCell::new(),
-            elements: OnceCell::new(),
-        }
+        Self { shape, text: OnceCell::new(), elements: OnceCell::new() }
     }
 
     /// The value's canonical text, unless that is certain to equal no operand.
@@ -349,12 +327,7 @@ fn probed<'a>(raw: &str, plan: &'a Plan) -> BTreeSet<&'a str> {
 
 /// Reads one value, `depth` segments down the given paths, and notes the text of each path's value.
 /// `found` lies alongside `paths`. Recurses no deeper than the longest path.
-fn walk<'a>(
-    cursor: &mut Cursor<'a>,
-    paths: &[Path],
-    depth: usize,
-    found: &mut [Option<&'a str>],
-) -> Option<()> {
+fn walk<'a>(cursor: &mut Cursor<'a>, paths: &[Path], depth: usize, found: &mut [Option<&'a str>]) -> Option<()> {
     let kind = cursor.peek()?;
     let start = cursor.position();
     // Paths are distinct and sorted, so only the first can end here, and the last goes on if any do.
@@ -387,12 +360,7 @@ fn walk<'a>(
                 let Some(branch) = branch else {
                     return cursor.skip();
                 };
-                walk(
-                    cursor,
-                    paths.get(branch.clone())?,
-                    next,
-                    found.get_mut(branch.clone())?,
-                )
+                walk(cursor, paths.get(branch.clone())?, next, found.get_mut(branch.clone())?)
             })?;
         }
         _ => cursor.skip()?,
@@ -414,11 +382,7 @@ fn branch(paths: &[Path], depth: usize, segment: &str) -> Option<Range<usize>> {
 fn array_index(segment: &str) -> Option<usize> {
     let plain = segment.bytes().all(|byte| byte.is_ascii_digit());
     let shortest = segment == "0" || !segment.starts_with('0');
-    if plain && shortest {
-        segment.parse().ok()
-    } else {
-        None
-    }
+    if plain && shortest { segment.parse().ok() } else { None }
 }
 
 #[cfg(test)]

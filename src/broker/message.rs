@@ -172,13 +172,7 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn new(
-        topic: TopicName,
-        cursor: Cursor,
-        prev: u64,
-        draft: Draft,
-        published_at: Timestamp,
-    ) -> Arc<Self> {
+    pub(super) fn new(topic: TopicName, cursor: Cursor, prev: u64, draft: Draft, published_at: Timestamp) -> Arc<Self> {
         Arc::new(Self {
             topic,
             cursor,

@@ -1,9 +1,6 @@
 //! A subscriber's cursor, or, for a pattern, its cursors: history and live are one path.
 
-use std::sync::{
-    Arc,
-    atomic::Ordering,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Broker, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, Rest, TopicName, Turn,
@@ -89,16 +86,18 @@ pub(super) struct Reader {
     pub gap: Option<Gap>,
     /// Has been at the end once: from then on it can fall behind.
     caught_up: bool,
+    /// Fell behind, and has not been at the end since.
+    behind: bool,
 }
 
 impl Reader {
     pub fn at(topic: Arc<Topic>, after: u64) -> Self {
-        Self { topic, after, gap: None, caught_up: true }
+        Self { topic, after, gap: None, caught_up: true, behind: false }
     }
 
     /// Begins in the past: the replay is not "falling behind".
     pub fn from(topic: Arc<Topic>, (after, gap): (u64, Option<Gap>)) -> Self {
-        Self { topic, after, gap, caught_up: false }
+        Self { topic, after, gap, caught_up: false, behind: false }
     }
 
     fn miss(&mut self, gap: Option<Gap>) {
@@ -122,8 +121,8 @@ impl Reader {
         let mut superseded = Vec::new();
         let topic = self.topic.clone();
         let ring = topic.ring.lock();
-        let behind = self.caught_up && ring.last().saturating_sub(self.after) > BEHIND_MESSAGES;
-        if behind && wanted.overflow == Overflow::Latest {
+        self.behind |= self.caught_up && ring.last().saturating_sub(self.after) > BEHIND_MESSAGES;
+        if self.behind && wanted.overflow == Overflow::Latest {
             let skipped = ring.skip_to_newest(&mut self.after);
             self.miss(skipped);
         }
@@ -132,11 +131,12 @@ impl Reader {
             return Err(Error::SlowConsumer);
         }
         self.miss(gap);
-        if behind && wanted.overflow == Overflow::LatestPerKey {
+        if self.behind && wanted.overflow == Overflow::LatestPerKey {
             superseded.extend(batch.iter().map(|message| ring.superseded(message)));
         }
         if rest != Rest::More {
             self.caught_up = true;
+            self.behind = false;
             at_end();
         }
         drop(ring);

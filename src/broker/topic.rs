@@ -156,12 +156,7 @@ impl Topic {
         let (mut after, gap) = ring.locate(start, self.created_at);
         let mut messages = Vec::new();
         let (_, rest) = ring.read(&mut after, turn, &mut messages);
-        Page {
-            messages,
-            gap,
-            more: rest == super::Rest::More,
-            end: super::Cursor { epoch: self.epoch, offset: after },
-        }
+        Page { messages, gap, more: rest == super::Rest::More, end: super::Cursor { epoch: self.epoch, offset: after } }
     }
 
     /// Kept messages before an offset, oldest first; `more` says whether there are earlier ones.

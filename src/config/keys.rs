@@ -72,6 +72,16 @@ keys! {
     max_topics_per_consumer => broker.max_topics_per_consumer: "Topics whose positions one named consumer of a pattern may hold.";
     max_filter_bytes => broker.filter.max_bytes: "Bytes of one filter as JSON.";
     max_filter_conditions => broker.filter.max_conditions: "Conditions in one filter.";
+    max_graphql_batch >= 1 => graphql.max_batch: "Requests in one GraphQL batch (a JSON array of requests).";
+    max_document_bytes >= 1 => graphql.documents.max_bytes: "Bytes of one GraphQL document.";
+    max_document_tokens >= 1 => graphql.documents.max_tokens: "Tokens in one GraphQL document.";
+    max_document_depth >= 1 => graphql.documents.max_depth: "Fields within one another in a GraphQL operation.";
+    max_document_selections >= 1 => graphql.documents.max_selections: "Selections of a GraphQL document, with fragments counted as often as they are spread.";
+    max_document_aliases => graphql.documents.max_aliases: "Aliases in one GraphQL operation.";
+    max_document_directives => graphql.documents.max_directives: "Directives in one GraphQL operation.";
+    max_complexity => graphql.max_complexity: "Fields that one GraphQL operation may resolve, pages counted with their size. 0 = no limit.";
+    document_cache_bytes => graphql.document_cache_bytes: "Bytes of checked GraphQL documents that are kept for the next request.";
+    introspection => graphql.introspection: "Whether clients may ask GraphQL for its schema, and errors suggest names.";
     ping_interval => socket.ping_interval: "How long a WebSocket may be silent before it is pinged; silent for as long again, it is dropped. Also the time between two comments on an idle event stream.";
     write_timeout => socket.write_timeout: "How long a client may take nothing of what is written to it before it is dropped.";
     request_timeout => server.request_timeout: "How long a client may take to send a request; also how long an idle kept-alive connection stays.";

@@ -57,7 +57,9 @@ impl<'a> Range<'a> {
             if name.trim().eq_ignore_ascii_case("q") {
                 quality = thousandths(value.trim())?;
             }
-            if name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8") {
+            if name.trim().eq_ignore_ascii_case("charset")
+                && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            {
                 // Everything is UTF-8 here.
                 return None;
             }

@@ -6,7 +6,7 @@
 //! all of that beforehand, settles the rules that async-graphql misses, and hands on a document
 //! rewritten where async-graphql would execute the original wrongly (`rewrite` says where).
 //!
-//! The stages, each bounded by the one before: [`scan`] bounds bytes, tokens and nesting of the
+//! The stages, each bounded by the one before: [`scan()`] bounds bytes, tokens and nesting of the
 //! text; the parser makes a tree of it; `analysis` bounds what the tree expands to; `rewrite`
 //! dissolves and merges; `overlap` looks for conflicting fields.
 //!
@@ -27,9 +27,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
-use async_graphql_parser::types::{
-    DocumentOperations, ExecutableDocument, OperationDefinition, OperationType,
-};
+use async_graphql_parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType};
 use async_graphql_parser::{Error as ParserError, Pos, parse_query};
 use async_graphql_value::{ConstValue, Variables};
 
@@ -54,7 +52,8 @@ pub struct DocumentLimits {
     /// linear in the document is bounded by this.
     pub max_tokens: usize,
     /// Brackets of all sorts open at once; 64, which is where the parser draws its own line for
-    /// selection sets, but only after having descended. At 64 it needs under 256 KiB of stack.
+    /// selection sets, but only after having descended. At 64 a document takes under 512 KiB of
+    /// stack, even in an unoptimised build.
     pub max_nesting: usize,
     /// Selection sets within one another, those of fragments included; 32, where async-graphql's
     /// `limit_recursive_depth` stands by default. It bounds every recursion along a chain of
@@ -146,11 +145,7 @@ pub struct DocumentError {
 
 impl DocumentError {
     fn new(kind: ErrorKind, message: String, locations: Vec<(usize, usize)>) -> Self {
-        Self {
-            kind,
-            message,
-            locations,
-        }
+        Self { kind, message, locations }
     }
 
     fn at(kind: ErrorKind, message: String, at: impl IntoIterator<Item = Pos>) -> Self {
@@ -182,9 +177,7 @@ impl From<ParserError> for DocumentError {
         let message = match &error {
             // The parser's message draws the whole line, twice; its last line has the reason.
             ParserError::Syntax { message, .. } => {
-                let reason = message
-                    .rsplit_once("= ")
-                    .map_or(&**message, |(_, tail)| tail);
+                let reason = message.rsplit_once("= ").map_or(&**message, |(_, tail)| tail);
                 let reason: String = reason.trim().chars().take(300).collect();
                 format!("Syntax error: {reason}.")
             }
@@ -261,8 +254,7 @@ impl Document {
     /// Reads and checks a document.
     ///
     /// The work is linear in the text, but for the search for conflicting fields, which is bounded
-    /// by [`max_selections`](DocumentLimits::max_selections) times
-    /// [`max_levels`](DocumentLimits::max_levels).
+    /// by eight times [`max_selections`](DocumentLimits::max_selections).
     ///
     /// # Errors
     ///
@@ -271,12 +263,9 @@ impl Document {
     pub fn prepare(text: &str, limits: &DocumentLimits) -> Result<Self, DocumentError> {
         scan(text, limits)?;
         let mut executable = parse_query(text)?;
-        let analysis::Analysis {
-            mut operations,
-            uses,
-        } = analysis::analyse(&executable, limits)?;
+        let analysis::Analysis { mut operations, uses } = analysis::analyse(&executable, limits)?;
         rewrite::rewrite(&mut executable)?;
-        overlap::check(&executable)?;
+        overlap::check(&executable, limits)?;
         for facts in &mut operations {
             if facts.kind == OperationKind::Subscription {
                 facts.subscription_field = definition(&executable, facts.name.as_deref())
@@ -292,12 +281,7 @@ impl Document {
             + names.sum::<usize>()
             + uses.keys().map(|name| 64 + name.len()).sum::<usize>()
             + size::document(&executable);
-        Ok(Self {
-            executable,
-            bytes,
-            operations,
-            uses,
-        })
+        Ok(Self { executable, bytes, operations, uses })
     }
 
     /// A copy for `async_graphql::Request::set_parsed_query`. Names are shared, the rest is copied.
@@ -330,11 +314,7 @@ impl Document {
                 }
             }
         };
-        Err(DocumentError::new(
-            ErrorKind::Operation,
-            message,
-            Vec::new(),
-        ))
+        Err(DocumentError::new(ErrorKind::Operation, message, Vec::new()))
     }
 
     fn definition(&self, name: Option<&str>) -> Result<&OperationDefinition, DocumentError> {
@@ -351,11 +331,7 @@ impl Document {
     ///
     /// If the operation cannot be told, that is the only error ([`ErrorKind::Operation`]).
     #[must_use]
-    pub fn missing_variables(
-        &self,
-        operation: Option<&str>,
-        given: &Variables,
-    ) -> Vec<DocumentError> {
+    pub fn missing_variables(&self, operation: Option<&str>, given: &Variables) -> Vec<DocumentError> {
         let definition = match self.definition(operation) {
             Ok(definition) => definition,
             Err(error) => return vec![error],
@@ -370,11 +346,8 @@ impl Document {
                 _ => continue,
             };
             let ty = variable.var_type.node.to_string();
-            let message = format!(
-                "Variable \"${}\" of required type \"{}\" {fault}.",
-                short(&variable.name.node),
-                short(&ty)
-            );
+            let message =
+                format!("Variable \"${}\" of required type \"{}\" {fault}.", short(&variable.name.node), short(&ty));
             errors.push(DocumentError::at(ErrorKind::Validation, message, [pos]));
         }
         errors
@@ -405,9 +378,7 @@ impl Document {
         }
         let limit = limits.max_substituted_bytes;
         if bytes > limit {
-            let message = format!(
-                "The variables come to {bytes} bytes where they are used; the limit is {limit}."
-            );
+            let message = format!("The variables come to {bytes} bytes where they are used; the limit is {limit}.");
             let error = DocumentError::new(ErrorKind::TooComplex, message, Vec::new());
             return Err(vec![error]);
         }
@@ -433,15 +404,10 @@ impl Document {
     }
 }
 
-fn definition<'a>(
-    document: &'a ExecutableDocument,
-    name: Option<&str>,
-) -> Option<&'a OperationDefinition> {
+fn definition<'a>(document: &'a ExecutableDocument, name: Option<&str>) -> Option<&'a OperationDefinition> {
     match (&document.operations, name) {
         (DocumentOperations::Single(operation), None) => Some(&operation.node),
-        (DocumentOperations::Multiple(operations), Some(name)) => {
-            operations.get(name).map(|operation| &operation.node)
-        }
+        (DocumentOperations::Multiple(operations), Some(name)) => operations.get(name).map(|operation| &operation.node),
         _ => None,
     }
 }

@@ -1,16 +1,18 @@
 //! GraphQL over HTTP, to the letter of its specification: what may be asked how, in which form it is answered, and with
 //! which status.
 
+use async_graphql::ServerError;
+use async_graphql_axum::GraphQLProtocol;
+use std::borrow::Cow;
+
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Query as UrlQuery, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use async_graphql::ServerError;
-use async_graphql_axum::GraphQLProtocol;
 use bytes::Bytes;
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::{
@@ -25,6 +27,7 @@ use crate::{
     problem::{Code, Problem},
     socket::Upgrade,
     streaming,
+    wire::Fields,
 };
 
 /// Forms of a single result, best first. Clients that say nothing get what they all read.
@@ -65,17 +68,20 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         }
         return refuse(&parts.headers, StatusCode::BAD_REQUEST, "query: is missing");
     };
-    let object = |name: &'static str| match parameter(name).map(|text| serde_json::from_str::<Json>(&text)) {
-        None => Ok(Json::Null),
-        Some(Ok(value @ (Json::Object(_) | Json::Null))) => Ok(value),
-        Some(_) => Err(name),
+    let object = |name: &'static str| {
+        let text = parameter(name).unwrap_or_else(|| "null".to_owned());
+        let wrong = || format!("{name}: must be a JSON object");
+        let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong())?;
+        if raw.get() == "null" || raw.get().starts_with('{') { Ok(raw) } else { Err(wrong()) }
     };
-    let asked = object("variables").and_then(|variables| object("extensions").map(|_| variables));
-    let asked = match asked.and_then(|variables| json::read_variables(variables).map_err(|_| "variables")) {
-        Ok(variables) => Asked { query, operation: parameter("operationName"), variables },
-        Err(name) => {
-            return refuse(&parts.headers, StatusCode::BAD_REQUEST, &format!("{name}: must be a JSON object"));
-        }
+    let asked = || -> Result<Asked, String> {
+        object("extensions")?;
+        let variables = json::read_variables(object("variables")?.get())?;
+        Ok(Asked { query, operation: parameter("operationName"), variables })
+    };
+    let asked = match asked() {
+        Ok(asked) => asked,
+        Err(message) => return refuse(&parts.headers, StatusCode::BAD_REQUEST, &message),
     };
     answer(&door, &parts.headers, asked, true).await
 }
@@ -96,18 +102,18 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         Ok(Err(_)) => return refuse(&headers, StatusCode::BAD_REQUEST, "body: could not be read"),
         Ok(Ok(body)) => body,
     };
-    let parsed: Json = match serde_json::from_slice(&body) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            return refuse(&headers, StatusCode::BAD_REQUEST, &format!("body: must be JSON ({error})"));
-        }
+    let Ok(text) = std::str::from_utf8(&body) else {
+        return refuse(&headers, StatusCode::BAD_REQUEST, "body: must be UTF-8");
     };
-    match parsed {
-        Json::Array(items) => batch(&door, &headers, items).await,
-        item => match read(item) {
-            Ok(asked) => answer(&door, &headers, asked, false).await,
-            Err(message) => refuse(&headers, StatusCode::BAD_REQUEST, &message),
-        },
+    if text.trim_start().starts_with('[') {
+        return match serde_json::from_str::<Vec<&RawValue>>(text) {
+            Ok(items) => batch(&door, &headers, &items).await,
+            Err(error) => refuse(&headers, StatusCode::BAD_REQUEST, &format!("body: must be JSON ({error})")),
+        };
+    }
+    match read(text) {
+        Ok(asked) => answer(&door, &headers, asked, false).await,
+        Err(message) => refuse(&headers, StatusCode::BAD_REQUEST, &message),
     }
 }
 
@@ -123,23 +129,20 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// One request as the specification writes it.
-pub fn read(item: Json) -> Result<Asked, String> {
-    let Json::Object(mut fields) = item else { return Err("body: must be a JSON object".to_owned()) };
-    let mut text = |name: &str| match fields.remove(name) {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("{name}: must be a string")),
-    };
-    let query = text("query")?;
-    let operation = text("operationName")?.filter(|name| !name.is_empty());
-    let query = query.ok_or("query: is missing")?;
-    match fields.remove("extensions") {
-        None | Some(Json::Null | Json::Object(_)) => {}
-        Some(_) => return Err("extensions: must be an object".to_owned()),
+/// One request as the specification writes it, from JSON text.
+///
+/// # Errors
+/// What is wrong, naming the parameter.
+pub fn read(text: &str) -> Result<Asked, String> {
+    let fields = Fields::parse("body", text).map_err(|error| error.to_string())?;
+    let parameter = |name| fields.text(name).map_err(|error| error.to_string());
+    let query = parameter("query")?.ok_or("query: is missing")?.into_owned();
+    let operation = parameter("operationName")?.filter(|name| !name.is_empty()).map(Cow::into_owned);
+    if fields.present("extensions").is_some_and(|extensions| !extensions.get().starts_with('{')) {
+        return Err("extensions: must be an object".to_owned());
     }
-    let variables = json::read_variables(fields.remove("variables").unwrap_or_default())?;
-    Ok(Asked { query, operation, variables })
+    let variables = fields.present("variables").map(|variables| json::read_variables(variables.get())).transpose()?;
+    Ok(Asked { query, operation, variables: variables.unwrap_or_default() })
 }
 
 /// Answers one request.
@@ -203,7 +206,7 @@ async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, 
 }
 
 /// Answers several requests in their order. Subscriptions have no place in a list.
-async fn batch(door: &Door, headers: &HeaderMap, items: Vec<Json>) -> Response {
+async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Response {
     let Some(form) = accept::best(headers, &SINGLE) else { return not_acceptable() };
     let limit = door.settings.max_batch;
     if items.is_empty() || items.len() > limit {
@@ -213,7 +216,7 @@ async fn batch(door: &Door, headers: &HeaderMap, items: Vec<Json>) -> Response {
     let mut results = Vec::with_capacity(items.len());
     for item in items {
         let error = |message: String| vec![ServerError::new(message, None)];
-        let prepared = read(item).map_err(error).and_then(|asked| door.executor.prepare(asked));
+        let prepared = read(item.get()).map_err(error).and_then(|asked| door.executor.prepare(asked));
         results.push(match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
                 errors_only(&error("a subscription cannot be part of a batch".to_owned()))

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use async_graphql::{Name, PathSegment, Response, ServerError, Value, Variables};
-use serde_json::Value as Json;
+use serde_json::{Number, Value as Json, value::RawValue};
 
-use crate::problem::Code;
+use crate::{problem::Code, wire::Fields};
 
 /// Writes a value as compact JSON. [`Value::Binary`] is JSON text already (`scalars.rs`).
 pub fn write_value(out: &mut String, value: &Value) {
@@ -55,34 +55,67 @@ pub fn write_text(out: &mut String, text: &str) {
     }
 }
 
-/// Reads a request's variables. `serde_json` keeps each number's text; its own reading of async-graphql's values would
-/// not.
+/// Reads a request's variables from JSON text.
 ///
 /// # Errors
 /// What is wrong, for the client.
-pub fn read_variables(json: Json) -> Result<Variables, &'static str> {
-    match json {
-        Json::Null => Ok(Variables::default()),
-        Json::Object(fields) => {
+pub fn read_variables(text: &str) -> Result<Variables, &'static str> {
+    const WRONG: &str = "variables: must be a JSON object, nested at most 64 deep";
+    if nesting(text) > crate::broker::MAX_NESTING + 1 {
+        return Err(WRONG);
+    }
+    match read_value(text) {
+        Some(Value::Null) => Ok(Variables::default()),
+        Some(Value::Object(fields)) => {
             let mut variables = Variables::default();
             for (name, value) in fields {
-                variables.insert(Name::new(name), read_value(value));
+                variables.insert(name, value);
             }
             Ok(variables)
         }
-        _ => Err("variables: must be an object"),
+        _ => Err(WRONG),
     }
 }
 
-fn read_value(json: Json) -> Value {
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(value) => Value::Boolean(value),
-        Json::Number(number) => Value::Number(number),
-        Json::String(text) => Value::String(text),
-        Json::Array(items) => Value::List(items.into_iter().map(read_value).collect()),
-        Json::Object(fields) => {
-            Value::Object(fields.into_iter().map(|(name, value)| (Name::new(name), read_value(value))).collect())
+/// How deep brackets of valid JSON text nest.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest, mut inside, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            b'[' | b'{' if !inside => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !inside => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Reads one value. Numbers keep their spelling, which no tree of `serde_json` or async-graphql does for all of them: one
+/// that would be respelled is passed on as JSON text, which only the `JSON` scalar takes.
+fn read_value(text: &str) -> Option<Value> {
+    match text.as_bytes().first()? {
+        b'{' => {
+            let fields: Fields<'_> = serde_json::from_str(text).ok()?;
+            let read = |(name, value): (&str, &str)| Some((Name::new(name), read_value(value)?));
+            Some(Value::Object(fields.iter().map(read).collect::<Option<_>>()?))
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            Some(Value::List(items.iter().map(|item| read_value(item.get())).collect::<Option<_>>()?))
+        }
+        b'"' => Some(Value::String(serde_json::from_str(text).ok()?)),
+        b't' | b'f' => Some(Value::Boolean(text == "true")),
+        b'n' => Some(Value::Null),
+        _ => {
+            let number: Number = serde_json::from_str(text).ok()?;
+            let kept = number.to_string() == text;
+            Some(if kept { Value::Number(number) } else { Value::Binary(text.to_owned().into()) })
         }
     }
 }
@@ -164,7 +197,7 @@ mod tests {
 
     fn there_and_back(text: &str) -> String {
         let mut out = String::new();
-        write_value(&mut out, &read_value(serde_json::from_str(text).unwrap()));
+        write_value(&mut out, &read_value(text).unwrap());
         out
     }
 
@@ -179,6 +212,17 @@ mod tests {
         ] {
             assert_eq!(there_and_back(text), text);
         }
+    }
+
+    #[test]
+    fn variables_are_an_object_of_bounded_depth() {
+        assert!(read_variables("null").unwrap().is_empty());
+        assert_eq!(read_variables(r#"{"a":"]"}"#).unwrap().len(), 1);
+        assert!(read_variables("[]").is_err());
+        let nested = |depth| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(read_variables(&nested(64)).is_ok());
+        assert!(read_variables(&nested(65)).is_err());
+        assert!(read_variables(&nested(100_000)).is_err());
     }
 
     #[test]

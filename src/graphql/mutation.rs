@@ -58,11 +58,15 @@ impl Mutation {
     /// Creates a topic. One that only exists implicitly is adopted; a second creation is refused with `TOPIC_EXISTS`.
     async fn create_topic(
         &self,
-        #[graphql(desc = "1 to 255 bytes of UTF-8 without `*`, `>`, control characters, outer white space and leading `$`.")]
+        #[graphql(
+            desc = "1 to 255 bytes of UTF-8 without `*`, `>`, control characters, outer white space and leading `$`."
+        )]
         name: String,
         #[graphql(desc = "The bound of its history in messages, from 1; the server's setting unless given.")]
         max_messages: Option<i32>,
-        #[graphql(desc = "Messages a second that may be published; 0 means no limit; the server's setting unless given.")]
+        #[graphql(
+            desc = "Messages a second that may be published; 0 means no limit; the server's setting unless given."
+        )]
         max_publish_rate: Option<i32>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
@@ -93,7 +97,9 @@ impl Mutation {
         &self,
         #[graphql(desc = "The topic's name.")] topic: String,
         #[graphql(desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise.")] data: Json,
-        #[graphql(desc = "Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255 bytes.")]
+        #[graphql(
+            desc = "Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255 bytes."
+        )]
         id: Option<ID>,
         #[graphql(desc = "For filters and for keeping the latest of each key. 1 to 255 bytes.")] key: Option<String>,
         #[graphql(desc = "Publish only if this is the topic's newest offset; 0 means that it has had no message.")]

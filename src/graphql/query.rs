@@ -30,13 +30,13 @@ impl Query {
     #[graphql(complexity = "first.map_or(100, |count| usize::try_from(count).unwrap_or(1)).max(1) * child_complexity")]
     async fn topics(
         &self,
-        #[graphql(desc = "Only those whose names begin with this.", default)] prefix: String,
+        #[graphql(desc = "Only those whose names begin with this.")] prefix: Option<String>,
         #[graphql(desc = "At most so many; 100 unless given, 1 to 1,000 unless the server sets otherwise.")]
         first: Option<i32>,
         #[graphql(desc = "Only those after this name.")] after: Option<String>,
     ) -> Result<TopicConnection> {
         let limit = limit("first", first, self.broker.settings().max_batch)?;
-        Ok(TopicConnection::new(&self.broker, &prefix, after.as_deref(), limit))
+        Ok(TopicConnection::new(&self.broker, prefix.as_deref().unwrap_or_default(), after.as_deref(), limit))
     }
 
     /// The named consumers of a topic or pattern, by name.

@@ -208,10 +208,14 @@ impl SubscriptionRoot {
         #[graphql(desc = "Begin with messages published at or after this time.")] since: Option<DateTime>,
         #[graphql(desc = "Only messages that match; others are neither delivered nor counted as missed.")]
         filter: Option<Filter>,
-        #[graphql(desc = "Keep the position under this name, 1 to 255 bytes, and go on from it next time; the start is then for the first time only. A newer connection with the same name takes over.")]
+        #[graphql(
+            desc = "Keep the position under this name, 1 to 255 bytes, and go on from it next time; the start is then for the first time only. A newer connection with the same name takes over."
+        )]
         consumer: Option<String>,
         #[graphql(desc = "When the consumer's position moves; AUTO unless given.")] ack: Option<AckMode>,
-        #[graphql(desc = "What happens when the subscription falls behind; HISTORY unless given.")] overflow: Option<Overflow>,
+        #[graphql(desc = "What happens when the subscription falls behind; HISTORY unless given.")] overflow: Option<
+            Overflow,
+        >,
     ) -> Result<Fed<Message>> {
         let request = || -> Result<Subscribe, Error> {
             let start = match (last, after, since) {

@@ -541,7 +541,9 @@ impl From<Result<broker::Publication, broker::Error>> for PublishResult {
                 let error = PublishError {
                     code: problem.code.as_str().to_owned(),
                     message: problem.message.into_owned(),
-                    retry_after_ms: problem.retry_after.map(|wait| Long(wait.as_millis().try_into().unwrap_or(u64::MAX))),
+                    retry_after_ms: problem
+                        .retry_after
+                        .map(|wait| Long(wait.as_millis().try_into().unwrap_or(u64::MAX))),
                     current_offset: problem.current_offset.map(Long),
                 };
                 Self { publication: None, error: Some(error) }

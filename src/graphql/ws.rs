@@ -10,7 +10,7 @@ use std::{
 
 use async_graphql::{ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
 use axum::response::Response;
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
     broker::Inbox,
     problem::{Code, Problem},
     socket::{CloseCode, Flow, Outbox, Protocol, Upgrade},
-    wire,
+    wire::{self, Fields},
 };
 
 /// The names of a protocol's messages.
@@ -51,9 +51,8 @@ pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
     match chosen.filter(|_| known) {
         Some(name) => {
             let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };
-            let session = |inbox| -> Box<dyn Protocol> {
-                Box::new(Session::new(executor.clone(), settings, names, inbox))
-            };
+            let session =
+                |inbox| -> Box<dyn Protocol> { Box::new(Session::new(executor.clone(), settings, names, inbox)) };
             upgrade.accept(&context.sockets, Some(name), session)
         }
         // The protocol wants the connection made and closed with 4406, where a client can see the code.
@@ -90,7 +89,9 @@ impl Protocol for WrongProtocol {
 
 enum Phase {
     /// `connection_init` has not come.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Ready,
 }
 
@@ -157,52 +158,43 @@ impl Session {
     }
 
     fn message(&mut self, text: &str, out: &mut Outbox) -> Result<(), Flow> {
-        let invalid = |what: &str| close(4400, what);
-        let Ok(Json::Object(mut fields)) = serde_json::from_str(text) else {
-            return Err(invalid("Invalid message received: it is not a JSON object"));
+        let invalid = |what: &str| close(4400, &format!("Invalid message received: {what}"));
+        let fields = Fields::parse("it", text).map_err(|error| invalid(&error.to_string()))?;
+        let text = |name| match fields.text(name) {
+            Ok(Some(text)) => Ok(text),
+            Ok(None) | Err(_) => Err(invalid(&format!("{name} must be a string"))),
         };
-        let kind = match fields.get("type") {
-            Some(Json::String(kind)) => kind.clone(),
-            _ => return Err(invalid("Invalid message received: type must be a string")),
-        };
+        let kind = text("type")?;
         let names = self.names;
-        let payload = fields.remove("payload");
+        let payload = fields.present("payload").map(RawValue::get);
+        let is_object = payload.is_none_or(|payload| payload.starts_with('{'));
         match &*kind {
-            "connection_init" => self.init(payload.as_ref(), out),
-            "ping" | "pong" if !names.legacy => {
-                if !matches!(payload, None | Some(Json::Null | Json::Object(_))) {
-                    return Err(invalid("Invalid message received: payload must be an object"));
-                }
-                if kind == "ping" {
-                    let payload = payload.filter(|payload| payload.is_object());
-                    let payload = payload.map(|payload| format!(r#","payload":{payload}"#)).unwrap_or_default();
-                    out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
-                }
+            "connection_init" | "ping" | "pong" if !is_object => Err(invalid("payload must be an object")),
+            "connection_init" => self.init(out),
+            "ping" if !names.legacy => {
+                let payload = payload.map(|payload| format!(r#","payload":{payload}"#)).unwrap_or_default();
+                out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
                 Ok(())
             }
+            "pong" if !names.legacy => Ok(()),
             "connection_terminate" if names.legacy => Err(Flow::Close(CloseCode::NORMAL, String::new())),
             kind if kind == names.subscribe || kind == names.stop => {
-                let Some(Json::String(id)) = fields.remove("id") else {
-                    return Err(invalid("Invalid message received: id must be a string"));
-                };
+                let id = text("id")?;
                 if id.is_empty() || id.len() > MAX_ID_BYTES {
-                    return Err(invalid("Invalid message received: id must have 1 to 255 bytes"));
+                    return Err(invalid("id must have 1 to 255 bytes"));
                 }
                 if kind == names.stop {
                     self.stop(&id, out);
                     Ok(())
                 } else {
-                    self.subscribe(id, payload, out)
+                    self.subscribe(id.into_owned(), payload.unwrap_or("null"), out)
                 }
             }
-            _ => Err(invalid("Invalid message received: unknown type")),
+            _ => Err(invalid("unknown type")),
         }
     }
 
-    fn init(&mut self, payload: Option<&Json>, out: &mut Outbox) -> Result<(), Flow> {
-        if !matches!(payload, None | Some(Json::Null | Json::Object(_))) {
-            return Err(close(4400, "Invalid message received: payload must be an object"));
-        }
+    fn init(&mut self, out: &mut Outbox) -> Result<(), Flow> {
         if matches!(self.phase, Phase::Ready) {
             return Err(close(4429, "Too many initialisation requests"));
         }
@@ -215,7 +207,7 @@ impl Session {
         Ok(())
     }
 
-    fn subscribe(&mut self, id: String, payload: Option<Json>, out: &mut Outbox) -> Result<(), Flow> {
+    fn subscribe(&mut self, id: String, payload: &str, out: &mut Outbox) -> Result<(), Flow> {
         if matches!(self.phase, Phase::Waiting { .. }) {
             return Err(close(4401, "Unauthorized"));
         }
@@ -227,7 +219,7 @@ impl Session {
             self.remove(key);
         }
         let quoted = wire::quoted(&id);
-        let asked = match read(payload.unwrap_or_default()) {
+        let asked = match read(payload) {
             Ok(asked) => asked,
             Err(message) if self.names.legacy => {
                 self.error(&quoted, &[ServerError::new(message, None)], out);

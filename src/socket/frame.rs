@@ -164,9 +164,7 @@ impl Inbound {
         }
         let (length, rest) = match (second & 0x7f, rest) {
             (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest),
-            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => {
-                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest)
-            }
+            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest),
             (126 | 127, _) => return Ok(None),
             (short, rest) => (u64::from(short), rest),
         };

@@ -114,7 +114,8 @@ where
     let (mut reading, mut writing) = tokio::io::split(io);
     let mut inbound = Inbound::new(settings.max_frame_bytes, settings.read_buffer_size);
     let mut out = Outbox::default();
-    let end = converse(&mut reading, &mut writing, &mut *protocol, &inbox, &mut inbound, &mut out, settings, stop).await;
+    let end =
+        converse(&mut reading, &mut writing, &mut *protocol, &inbox, &mut inbound, &mut out, settings, stop).await;
 
     match end {
         End::Gone => return,

@@ -138,7 +138,9 @@ impl Session {
         }
         let topic = wire::quoted(source.as_str());
         let error = wire::error_object(&Problem::from(error));
-        out.text(&[format!(r#"{{"type":"error","topic":{topic},"error":{error},"ts":"{}"}}"#, Timestamp::now()).as_bytes()]);
+        out.text(&[
+            format!(r#"{{"type":"error","topic":{topic},"error":{error},"ts":"{}"}}"#, Timestamp::now()).as_bytes()
+        ]);
     }
 }
 

@@ -42,10 +42,7 @@ impl<'a> Cursor<'a> {
     /// Skips to the first byte for which `stop` holds.
     fn run(&mut self, stop: impl Fn(u8) -> bool) {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        let length = rest
-            .iter()
-            .position(|byte| stop(*byte))
-            .unwrap_or(rest.len());
+        let length = rest.iter().position(|byte| stop(*byte)).unwrap_or(rest.len());
         self.at = self.at.saturating_add(length);
     }
 
@@ -97,12 +94,7 @@ impl<'a> Cursor<'a> {
                 }
                 _ => {
                     let before = self.at;
-                    self.run(|byte| {
-                        matches!(
-                            byte,
-                            b',' | b':' | b']' | b'}' | b'[' | b'{' | b'"' | 0..=b' '
-                        )
-                    });
+                    self.run(|byte| matches!(byte, b',' | b':' | b']' | b'}' | b'[' | b'{' | b'"' | 0..=b' '));
                     if self.at == before {
                         return None;
                     }
@@ -120,10 +112,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads an object; `each` is given every key, raw, and must read the value after it.
-    pub(super) fn members(
-        &mut self,
-        mut each: impl FnMut(&mut Self, &'a str) -> Option<()>,
-    ) -> Option<()> {
+    pub(super) fn members(&mut self, mut each: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
         self.take(b'{')?;
         if self.take(b'}').is_some() {
             return Some(());
@@ -174,12 +163,7 @@ pub(super) fn nesting(raw: &str) -> usize {
 ///
 /// `None` if the value nests deeper than `depth`, holds what is no text, or is sure to come out
 /// longer than `longest` bytes; a text a little longer may still be given.
-pub(super) fn respell(
-    cursor: &mut Cursor<'_>,
-    out: &mut String,
-    longest: usize,
-    depth: usize,
-) -> Option<()> {
+pub(super) fn respell(cursor: &mut Cursor<'_>, out: &mut String, longest: usize, depth: usize) -> Option<()> {
     if out.len() > longest {
         return None;
     }
@@ -231,10 +215,7 @@ pub(super) fn respell(
 
 /// Appends a text as a JSON string.
 pub(super) fn quote(text: &str, out: &mut String) {
-    if text
-        .bytes()
-        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
-    {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         out.push('"');
         out.push_str(text);
         out.push('"');
@@ -246,11 +227,7 @@ pub(super) fn quote(text: &str, out: &mut String) {
 /// The text a JSON string stands for; `None` if there is an unpaired surrogate in it.
 pub(super) fn decode(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str(raw).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
-    }
+    if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
 /// A JSON number by its exact value, `0.DIGITS × 10^magnitude`, still in the text it was read from:
@@ -271,9 +248,7 @@ impl<'a> Decimal<'a> {
     const FURTHEST: i128 = 10_i128.pow(36);
 
     pub(super) fn read(text: &'a str) -> Option<Self> {
-        let (negative, text) = text
-            .strip_prefix('-')
-            .map_or((false, text), |rest| (true, rest));
+        let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -281,20 +256,10 @@ impl<'a> Decimal<'a> {
             return None;
         }
         let bound = Self::FURTHEST.saturating_mul(2);
-        let beyond = if exponent.starts_with('-') {
-            -bound
-        } else {
-            bound
-        };
-        let exponent = exponent
-            .parse::<i128>()
-            .unwrap_or(beyond)
-            .clamp(-bound, bound);
+        let beyond = if exponent.starts_with('-') { -bound } else { bound };
+        let exponent = exponent.parse::<i128>().unwrap_or(beyond).clamp(-bound, bound);
 
-        let (mut whole, mut fraction) = (
-            whole.trim_start_matches('0'),
-            fraction.trim_end_matches('0'),
-        );
+        let (mut whole, mut fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
         let mut magnitude = exponent.saturating_add(length(whole));
         if whole.is_empty() {
             let significant = fraction.trim_start_matches('0');
@@ -306,17 +271,8 @@ impl<'a> Decimal<'a> {
             whole = whole.trim_end_matches('0');
         }
         let zero = whole.is_empty() && fraction.is_empty();
-        let magnitude = if zero {
-            0
-        } else {
-            magnitude.clamp(-Self::FURTHEST, Self::FURTHEST)
-        };
-        Some(Self {
-            negative: negative && !zero,
-            whole,
-            fraction,
-            magnitude,
-        })
+        let magnitude = if zero { 0 } else { magnitude.clamp(-Self::FURTHEST, Self::FURTHEST) };
+        Some(Self { negative: negative && !zero, whole, fraction, magnitude })
     }
 
     fn is_zero(&self) -> bool {
@@ -330,18 +286,8 @@ impl<'a> Decimal<'a> {
             (false, false) => 1,
         };
         let digits = |number: &Self| number.whole.bytes().chain(number.fraction.bytes());
-        let size = |a: &Self, b: &Self| {
-            a.magnitude
-                .cmp(&b.magnitude)
-                .then_with(|| digits(a).cmp(digits(b)))
-        };
-        sign(self).cmp(&sign(other)).then_with(|| {
-            if self.negative {
-                size(other, self)
-            } else {
-                size(self, other)
-            }
-        })
+        let size = |a: &Self, b: &Self| a.magnitude.cmp(&b.magnitude).then_with(|| digits(a).cmp(digits(b)));
+        sign(self).cmp(&sign(other)).then_with(|| if self.negative { size(other, self) } else { size(self, other) })
     }
 
     /// Appends the one spelling of this value: plain as far as that is short, else digits and an
@@ -367,10 +313,7 @@ impl<'a> Decimal<'a> {
         out.push_str(self.whole);
         out.push_str(self.fraction);
         if exponent < 0 && self.magnitude > 0 {
-            out.insert(
-                start.checked_add(usize::try_from(self.magnitude).ok()?)?,
-                '.',
-            );
+            out.insert(start.checked_add(usize::try_from(self.magnitude).ok()?)?, '.');
         } else if exponent > 0 && self.magnitude <= 21 {
             (0..exponent).for_each(|_| out.push('0'));
         } else if exponent > 0 || self.magnitude < -5 {

@@ -12,27 +12,13 @@ use super::{Bound, Condition, DEEPEST, FilterError, FilterLimits, Path, Plan, So
 /// The keys that say what kind of condition an object is.
 const HEADS: [&str; 4] = ["field", "and", "or", "not"];
 /// The operators of a field condition, in the order the canonical text has them.
-const OPERATORS: [&str; 10] = [
-    "eq",
-    "ne",
-    "in",
-    "gt",
-    "gte",
-    "lt",
-    "lte",
-    "exists",
-    "startsWith",
-    "contains",
-];
+const OPERATORS: [&str; 10] = ["eq", "ne", "in", "gt", "gte", "lt", "lte", "exists", "startsWith", "contains"];
 
 /// What [`Filter::parse`](super::Filter::parse) does.
 pub(super) fn plan(json: &str, limits: &FilterLimits) -> Result<Plan, FilterError> {
     let max = limits.max_bytes;
     if json.len() > max {
-        return refuse(
-            "filter",
-            format!("must be at most {max} bytes, not {}", json.len()),
-        );
+        return refuse("filter", format!("must be at most {max} bytes, not {}", json.len()));
     }
     // serde_json checks the grammar without recursion; from here on the text is known to be
     // JSON. It is not read into a `Value`, which would lose repeated keys, and would take an
@@ -51,35 +37,16 @@ pub(super) fn plan(json: &str, limits: &FilterLimits) -> Result<Plan, FilterErro
         out: String::new(),
     };
     let root = parser.condition(raw, "filter", 1)?;
-    let Parser {
-        paths: named,
-        mut probes,
-        longest,
-        out: canonical,
-        ..
-    } = parser;
+    let Parser { paths: named, mut probes, longest, out: canonical, .. } = parser;
     if canonical.len() > max {
         let length = canonical.len();
-        return refuse(
-            "filter",
-            format!("must be at most {max} bytes, not {length}, in canonical form"),
-        );
+        return refuse("filter", format!("must be at most {max} bytes, not {length}, in canonical form"));
     }
     probes.sort();
     let mut paths = named.clone();
     paths.sort();
-    let places = named
-        .iter()
-        .map(|path| paths.binary_search(path).unwrap_or_default())
-        .collect();
-    Ok(Plan {
-        canonical,
-        root,
-        paths,
-        places,
-        probes,
-        longest,
-    })
+    let places = named.iter().map(|path| paths.binary_search(path).unwrap_or_default()).collect();
+    Ok(Plan { canonical, root, paths, places, probes, longest })
 }
 
 struct Parser {
@@ -96,17 +63,11 @@ impl Parser {
     /// Reads one condition, and appends its canonical text.
     fn condition(&mut self, raw: &str, path: &str, depth: usize) -> Result<Condition, FilterError> {
         if depth > self.max_depth {
-            return refuse(
-                path,
-                format!("must be at most {} conditions deep", self.max_depth),
-            );
+            return refuse(path, format!("must be at most {} conditions deep", self.max_depth));
         }
         self.conditions = self.conditions.saturating_add(1);
         if self.conditions > self.max_conditions {
-            let message = format!(
-                "is one too many: at most {} conditions",
-                self.max_conditions
-            );
+            let message = format!("is one too many: at most {} conditions", self.max_conditions);
             return refuse(path, message);
         }
         let members = condition_members(raw, path)?;
@@ -138,13 +99,7 @@ impl Parser {
         }
     }
 
-    fn group(
-        &mut self,
-        head: &str,
-        raw: &str,
-        at: &str,
-        depth: usize,
-    ) -> Result<Vec<Condition>, FilterError> {
+    fn group(&mut self, head: &str, raw: &str, at: &str, depth: usize) -> Result<Vec<Condition>, FilterError> {
         let Some(items) = items(raw).filter(|items| !items.is_empty()) else {
             return refuse(at, "must be an array of at least one condition");
         };
@@ -182,21 +137,13 @@ impl Parser {
             if segments.len() > DEEPEST {
                 return refuse(at, format!("must have at most {DEEPEST} path segments"));
             }
-            Source::Data(
-                self.paths
-                    .iter()
-                    .position(|path| *path == segments)
-                    .unwrap_or_else(|| {
-                        self.paths.push(segments);
-                        self.paths.len().saturating_sub(1)
-                    }),
-            )
+            Source::Data(self.paths.iter().position(|path| *path == segments).unwrap_or_else(|| {
+                self.paths.push(segments);
+                self.paths.len().saturating_sub(1)
+            }))
         };
         if operators.is_empty() {
-            return refuse(
-                path,
-                format!("must have an operator: one of {}", OPERATORS.join(", ")),
-            );
+            return refuse(path, format!("must have an operator: one of {}", OPERATORS.join(", ")));
         }
         self.out.push_str("{\"field\":");
         quote(&name, &mut self.out);
@@ -241,10 +188,7 @@ impl Parser {
                     _ => {
                         self.probes.push(operand.clone());
                         let part = decode(&operand).map(Cow::into_owned);
-                        Test::Contains {
-                            element: operand.clone(),
-                            part,
-                        }
+                        Test::Contains { element: operand.clone(), part }
                     }
                 };
                 return Ok((test, operand));
@@ -253,10 +197,7 @@ impl Parser {
         match raw.bytes().next() {
             Some(b'"') => {
                 let text = self.operand(raw, at)?;
-                Ok((
-                    Test::Order(order, Bound::Text(text_operand(raw, at)?)),
-                    text,
-                ))
+                Ok((Test::Order(order, Bound::Text(text_operand(raw, at)?)), text))
             }
             Some(b'-' | b'0'..=b'9') => {
                 let text = self.operand(raw, at)?;
@@ -286,10 +227,7 @@ impl Parser {
 
     fn operand(&mut self, raw: &str, at: &str) -> Result<String, FilterError> {
         if nesting(raw) > self.max_depth {
-            return refuse(
-                at,
-                format!("must be nested at most {} deep", self.max_depth),
-            );
+            return refuse(at, format!("must be nested at most {} deep", self.max_depth));
         }
         let mut text = String::new();
         if respell(&mut Cursor::new(raw), &mut text, usize::MAX, DEEPEST).is_none() {
@@ -309,10 +247,7 @@ fn text_operand(raw: &str, at: &str) -> Result<String, FilterError> {
 }
 
 /// A condition's keys and the texts of their values, in canonical order.
-fn condition_members<'a>(
-    raw: &'a str,
-    path: &str,
-) -> Result<Vec<(&'static str, &'a str)>, FilterError> {
+fn condition_members<'a>(raw: &'a str, path: &str) -> Result<Vec<(&'static str, &'a str)>, FilterError> {
     let mut members = Vec::new();
     let whole = Cursor::new(raw).members(|cursor, key| {
         members.push((key, cursor.value()?));
@@ -324,11 +259,7 @@ fn condition_members<'a>(
     let mut known = BTreeMap::new();
     for (key, value) in members {
         let name = decode(key).unwrap_or(Cow::Borrowed(key));
-        let found = HEADS
-            .iter()
-            .chain(&OPERATORS)
-            .enumerate()
-            .find(|(_, known)| **known == name);
+        let found = HEADS.iter().chain(&OPERATORS).enumerate().find(|(_, known)| **known == name);
         let Some((rank, found)) = found else {
             return refuse(&member_path(path, &name), "is not a known key");
         };
@@ -363,8 +294,5 @@ fn items(raw: &str) -> Option<Vec<&str>> {
 }
 
 fn refuse<T>(path: &str, message: impl Into<String>) -> Result<T, FilterError> {
-    Err(FilterError {
-        path: path.to_owned(),
-        message: message.into(),
-    })
+    Err(FilterError { path: path.to_owned(), message: message.into() })
 }

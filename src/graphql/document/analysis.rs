@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use async_graphql_parser::types::{
-    Directive, ExecutableDocument, OperationDefinition, Selection, SelectionSet,
-};
+use async_graphql_parser::types::{Directive, ExecutableDocument, OperationDefinition, Selection, SelectionSet};
 use async_graphql_parser::{Pos, Positioned};
 use async_graphql_value::{Name, Value};
 
@@ -63,9 +61,7 @@ impl Facts {
 
     fn add_arguments(&mut self, arguments: &[(Positioned<Name>, Positioned<Value>)]) {
         for (_, value) in arguments {
-            self.literals = self
-                .literals
-                .saturating_add(size::literal(&value.node).bytes());
+            self.literals = self.literals.saturating_add(size::literal(&value.node).bytes());
         }
     }
 
@@ -101,21 +97,15 @@ struct Graph<'a> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Validation`] for a cycle of fragments, an unused fragment and what
-/// [`survey`](super::survey) finds; [`ErrorKind::TooComplex`] for an exceeded limit.
-pub(super) fn analyse(
-    document: &ExecutableDocument,
-    limits: &DocumentLimits,
-) -> Result<Analysis, DocumentError> {
+/// `Validation` for a cycle of fragments, an unused fragment and what [`survey`](super::survey)
+/// finds; `TooComplex` for an exceeded limit.
+pub(super) fn analyse(document: &ExecutableDocument, limits: &DocumentLimits) -> Result<Analysis, DocumentError> {
     // The parser keeps definitions in hash maps; by position, errors and facts are reproducible.
     let mut named: Vec<_> = document.fragments.iter().collect();
     named.sort_by_key(|(_, fragment)| fragment.pos);
     let names = named.iter().enumerate();
     let index = names.map(|(at, (name, _))| (name.as_str(), at)).collect();
-    let survey = Survey {
-        limits,
-        index: &index,
-    };
+    let survey = Survey { limits, index: &index };
     let mut fragments = Vec::with_capacity(named.len());
     for (name, fragment) in named {
         let (pos, fragment) = (fragment.pos, &fragment.node);
@@ -139,11 +129,7 @@ pub(super) fn analyse(
     }
 
     let order = dependencies_first(&fragments)?;
-    let mut graph = Graph {
-        limits,
-        index: &index,
-        facts: vec![Facts::default(); fragments.len()],
-    };
+    let mut graph = Graph { limits, index: &index, facts: vec![Facts::default(); fragments.len()] };
     for &at in &order {
         graph.facts[at] = graph.definition_facts(&fragments[at]);
     }
@@ -186,13 +172,9 @@ impl<'a> Graph<'a> {
                 }
                 Selection::FragmentSpread(spread) => {
                     let at = self.index.get(spread.node.fragment_name.node.as_str());
-                    at.and_then(|&at| self.facts.get(at))
-                        .copied()
-                        .unwrap_or_default()
+                    at.and_then(|&at| self.facts.get(at)).copied().unwrap_or_default()
                 }
-                Selection::InlineFragment(inline) => {
-                    self.set_facts(&inline.node.selection_set.node)
-                }
+                Selection::InlineFragment(inline) => self.set_facts(&inline.node.selection_set.node),
             };
             one.selections = one.selections.saturating_add(1);
             one.add_directives(item.node.directives());
@@ -216,27 +198,11 @@ impl<'a> Graph<'a> {
             let facts = self.definition_facts(definition);
             let pos = definition.pos;
             for (what, value, limit) in [
-                (
-                    "levels of selection sets and fragments",
-                    facts.levels,
-                    limits.max_levels,
-                ),
+                ("levels of selection sets and fragments", facts.levels, limits.max_levels),
                 ("levels of fields", facts.depth, limits.max_depth),
-                (
-                    "selections once fragments are expanded",
-                    facts.selections,
-                    limits.max_selections,
-                ),
-                (
-                    "aliases once fragments are expanded",
-                    facts.aliases,
-                    limits.max_aliases,
-                ),
-                (
-                    "directives once fragments are expanded",
-                    facts.directives,
-                    limits.max_directives,
-                ),
+                ("selections once fragments are expanded", facts.selections, limits.max_selections),
+                ("aliases once fragments are expanded", facts.aliases, limits.max_aliases),
+                ("directives once fragments are expanded", facts.directives, limits.max_directives),
             ] {
                 if value > limit {
                     return Err(too_complex("operation", limit, what, pos));
@@ -257,35 +223,17 @@ impl<'a> Graph<'a> {
                 if let Some(default) = &variable.node.default_value {
                     let times = uses.get(variable.node.name.node.as_str()).copied();
                     let weight = size::constant(&default.node).bytes();
-                    whole.literals = whole
-                        .literals
-                        .saturating_add(weight.saturating_mul(times.unwrap_or(0).max(1)));
+                    whole.literals = whole.literals.saturating_add(weight.saturating_mul(times.unwrap_or(0).max(1)));
                 }
             }
             last = pos;
         }
         let used = uses.values().fold(0u64, |sum, &n| sum.saturating_add(n));
         for (what, value, limit) in [
-            (
-                "selections once fragments are expanded",
-                whole.selections,
-                limits.max_selections,
-            ),
-            (
-                "uses of variables once fragments are expanded",
-                used,
-                limits.max_variable_uses,
-            ),
-            (
-                "bytes of values once fragments are expanded",
-                whole.literals,
-                limits.max_literal_bytes,
-            ),
-            (
-                "steps of introspection",
-                whole.introspection,
-                limits.max_introspection,
-            ),
+            ("selections once fragments are expanded", whole.selections, limits.max_selections),
+            ("uses of variables once fragments are expanded", used, limits.max_variable_uses),
+            ("bytes of values once fragments are expanded", whole.literals, limits.max_literal_bytes),
+            ("steps of introspection", whole.introspection, limits.max_introspection),
         ] {
             if value > limit {
                 return Err(too_complex("document", limit, what, last));

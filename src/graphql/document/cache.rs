@@ -42,10 +42,7 @@ impl DocumentCache {
     /// [`Document::bytes`]. Documents of more than half of that are never kept; with 0 none are.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Self {
-            half: max_bytes / 2,
-            generations: Mutex::default(),
-        }
+        Self { half: max_bytes / 2, generations: Mutex::default() }
     }
 
     /// The document of this text, from the cache or prepared now and kept.
@@ -55,11 +52,7 @@ impl DocumentCache {
     /// # Errors
     ///
     /// Those of [`Document::prepare`]; they are not kept.
-    pub fn get_or_prepare(
-        &self,
-        text: &str,
-        limits: &DocumentLimits,
-    ) -> Result<Arc<Document>, DocumentError> {
+    pub fn get_or_prepare(&self, text: &str, limits: &DocumentLimits) -> Result<Arc<Document>, DocumentError> {
         // What is too long to be accepted is not worth hashing either.
         if text.len() <= limits.max_bytes
             && let Some(found) = self.get(text)
@@ -109,12 +102,7 @@ impl DocumentCache {
 impl Generations {
     /// Puts an entry of no more than `half` bytes into the young generation, and returns what has
     /// to be dropped for it. A key is never in both generations.
-    fn insert(
-        &mut self,
-        key: Arc<str>,
-        document: Arc<Document>,
-        half: usize,
-    ) -> Option<Generation> {
+    fn insert(&mut self, key: Arc<str>, document: Arc<Document>, half: usize) -> Option<Generation> {
         let bytes = charge(&key, &document);
         // Another thread may have prepared the same text meanwhile.
         if self.young.entries.contains_key(&key) || self.old.entries.contains_key(&key) {

@@ -14,8 +14,8 @@
 use std::collections::{HashMap, HashSet};
 
 use async_graphql_parser::types::{
-    Directive, DocumentOperations, ExecutableDocument, Field, FragmentDefinition, InlineFragment,
-    OperationDefinition, OperationType, Selection, SelectionSet,
+    Directive, DocumentOperations, ExecutableDocument, Field, FragmentDefinition, InlineFragment, OperationDefinition,
+    OperationType, Selection, SelectionSet,
 };
 use async_graphql_parser::{Pos, Positioned};
 use async_graphql_value::Name;
@@ -32,7 +32,7 @@ type Selections = Vec<Positioned<Selection>>;
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Validation`] if a subscription does not select exactly one field or has a
+/// `Validation` if a subscription does not select exactly one field or has a
 /// condition at its root, or if a mutation selects one response key in ways that cannot be merged.
 pub(super) fn rewrite(document: &mut ExecutableDocument) -> Result<(), DocumentError> {
     let fragments = &document.fragments;
@@ -40,29 +40,19 @@ pub(super) fn rewrite(document: &mut ExecutableDocument) -> Result<(), DocumentE
     match &mut document.operations {
         DocumentOperations::Single(operation) => {
             rewrite_operation(None, operation, fragments)?;
-            reach(
-                &operation.node.selection_set.node,
-                fragments,
-                &mut reachable,
-            );
+            reach(&operation.node.selection_set.node, fragments, &mut reachable);
         }
         DocumentOperations::Multiple(operations) => {
             let mut operations: Vec<_> = operations.iter_mut().collect();
             operations.sort_by_key(|(_, operation)| operation.pos);
             for (name, operation) in operations {
                 rewrite_operation(Some(name), operation, fragments)?;
-                reach(
-                    &operation.node.selection_set.node,
-                    fragments,
-                    &mut reachable,
-                );
+                reach(&operation.node.selection_set.node, fragments, &mut reachable);
             }
         }
     }
     // What is unused now was used only at roots, and is written out there.
-    document
-        .fragments
-        .retain(|name, _| reachable.contains(name));
+    document.fragments.retain(|name, _| reachable.contains(name));
     for fragment in document.fragments.values_mut() {
         tidy(&mut fragment.node.selection_set.node);
     }
@@ -80,11 +70,7 @@ fn rewrite_operation(
         let subscription = kind == OperationType::Subscription;
         let mut root = Root {
             fragments,
-            type_name: if subscription {
-                SUBSCRIPTION_ROOT
-            } else {
-                MUTATION_ROOT
-            },
+            type_name: if subscription { SUBSCRIPTION_ROOT } else { MUTATION_ROOT },
             subscription,
             out: Vec::new(),
             keys: HashMap::new(),
@@ -185,38 +171,25 @@ impl<'a> Root<'a> {
 
     /// Refuses a directive at the root of a subscription: conditions may not stand there, and no
     /// other directive of the schema may stand on a fragment.
-    fn allow(
-        &self,
-        directives: &[Positioned<Directive>],
-        fragment: bool,
-    ) -> Result<(), DocumentError> {
-        let refused = directives.iter().find(|directive| {
-            fragment || matches!(directive.node.name.node.as_str(), "skip" | "include")
-        });
+    fn allow(&self, directives: &[Positioned<Directive>], fragment: bool) -> Result<(), DocumentError> {
+        let refused = directives
+            .iter()
+            .find(|directive| fragment || matches!(directive.node.name.node.as_str(), "skip" | "include"));
         match refused {
             Some(directive) if self.subscription => {
                 let name = short(&directive.node.name.node);
-                let message =
-                    format!("Directive \"@{name}\" may not be used at the root of a subscription.");
+                let message = format!("Directive \"@{name}\" may not be used at the root of a subscription.");
                 Err(validation(message, directive.pos))
             }
             _ => Ok(()),
         }
     }
 
-    fn field(
-        &mut self,
-        item: &Positioned<Selection>,
-        field: &'a Positioned<Field>,
-    ) -> Result<(), DocumentError> {
+    fn field(&mut self, item: &Positioned<Selection>, field: &'a Positioned<Field>) -> Result<(), DocumentError> {
         let plain = field.node.directives.is_empty();
         let key = &field.node.response_key().node;
         let Some(&slot) = self.keys.get(key) else {
-            let slot = if plain {
-                Slot::Plain(self.out.len())
-            } else {
-                Slot::Conditional
-            };
+            let slot = if plain { Slot::Plain(self.out.len()) } else { Slot::Conditional };
             self.keys.insert(key, slot);
             self.out.push(item.clone());
             return Ok(());
@@ -259,10 +232,8 @@ impl<'a> Root<'a> {
 
     /// Whether a subscription's root is the one field it has to be.
     fn check(&self, name: Option<&Name>, pos: Pos) -> Result<(), DocumentError> {
-        let subject = name.map_or_else(
-            || "An anonymous subscription".to_owned(),
-            |name| format!("Subscription \"{}\"", short(name)),
-        );
+        let subject = name
+            .map_or_else(|| "An anonymous subscription".to_owned(), |name| format!("Subscription \"{}\"", short(name)));
         let fields = || {
             self.out.iter().filter_map(|item| match &item.node {
                 Selection::Field(field) => Some(field),
@@ -332,9 +303,7 @@ fn tidy(set: &mut SelectionSet) {
                 let directives = std::mem::take(&mut field.node.directives);
                 item = carry(item, directives);
             }
-            Selection::FragmentSpread(spread)
-                if plain && !spreads.insert(spread.node.fragment_name.node.clone()) =>
-            {
+            Selection::FragmentSpread(spread) if plain && !spreads.insert(spread.node.fragment_name.node.clone()) => {
                 continue;
             }
             Selection::InlineFragment(inline) if plain && inline.node.type_condition.is_none() => {
@@ -357,20 +326,14 @@ fn tidy(set: &mut SelectionSet) {
 }
 
 /// Puts a selection into an inline fragment with `directives`.
-fn carry(
-    item: Positioned<Selection>,
-    directives: Vec<Positioned<Directive>>,
-) -> Positioned<Selection> {
+fn carry(item: Positioned<Selection>, directives: Vec<Positioned<Directive>>) -> Positioned<Selection> {
     let pos = item.pos;
     let fragment = InlineFragment {
         type_condition: None,
         directives,
         selection_set: Positioned::new(SelectionSet { items: vec![item] }, pos),
     };
-    Positioned::new(
-        Selection::InlineFragment(Positioned::new(fragment, pos)),
-        pos,
-    )
+    Positioned::new(Selection::InlineFragment(Positioned::new(fragment, pos)), pos)
 }
 
 /// Adds the fragments spread below `set` to `reachable`, visiting each once.
@@ -398,9 +361,6 @@ fn reach(set: &SelectionSet, fragments: &Fragments, reachable: &mut HashSet<Name
 }
 
 fn twice(key: &Name, pos: Pos) -> DocumentError {
-    let message = format!(
-        "\"{}\" is selected more than once under different conditions; use aliases.",
-        short(key)
-    );
+    let message = format!("\"{}\" is selected more than once under different conditions; use aliases.", short(key));
     validation(message, pos)
 }

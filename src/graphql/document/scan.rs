@@ -21,25 +21,10 @@ use super::{DocumentError, DocumentLimits, ErrorKind};
 /// that closes nothing and an opening one that is never closed.
 pub fn scan(text: &str, limits: &DocumentLimits) -> Result<(), DocumentError> {
     if text.len() > limits.max_bytes {
-        let message = format!(
-            "The document is {} bytes long; the limit is {}.",
-            text.len(),
-            limits.max_bytes
-        );
-        return Err(DocumentError::new(
-            ErrorKind::TooComplex,
-            message,
-            Vec::new(),
-        ));
+        let message = format!("The document is {} bytes long; the limit is {}.", text.len(), limits.max_bytes);
+        return Err(DocumentError::new(ErrorKind::TooComplex, message, Vec::new()));
     }
-    let mut lexer = Lexer {
-        text,
-        bytes: text.as_bytes(),
-        at: 0,
-        tokens: 0,
-        nesting: 0,
-        limits,
-    };
+    let mut lexer = Lexer { text, bytes: text.as_bytes(), at: 0, tokens: 0, nesting: 0, limits };
     while lexer.token()? {}
     if lexer.nesting > 0 {
         return Err(lexer.syntax(text.len(), "Syntax error: a bracket is never closed."));
@@ -50,14 +35,7 @@ pub fn scan(text: &str, limits: &DocumentLimits) -> Result<(), DocumentError> {
 /// Counts the tokens of a text that [`scan`] accepts.
 #[cfg(test)]
 pub(super) fn tokens(text: &str, limits: &DocumentLimits) -> usize {
-    let mut lexer = Lexer {
-        text,
-        bytes: text.as_bytes(),
-        at: 0,
-        tokens: 0,
-        nesting: 0,
-        limits,
-    };
+    let mut lexer = Lexer { text, bytes: text.as_bytes(), at: 0, tokens: 0, nesting: 0, limits };
     while lexer.token().unwrap() {}
     lexer.tokens
 }
@@ -80,9 +58,7 @@ impl Lexer<'_> {
     }
 
     fn starts_with(&self, prefix: &[u8]) -> bool {
-        self.bytes
-            .get(self.at..)
-            .is_some_and(|rest| rest.starts_with(prefix))
+        self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(prefix))
     }
 
     /// Reads one token, or whatever may stand between tokens; `false` at the end of the text.
@@ -104,10 +80,7 @@ impl Lexer<'_> {
                 self.at += 1;
                 self.nesting += 1;
                 if self.nesting > self.limits.max_nesting {
-                    let message = format!(
-                        "The document nests brackets more than {} deep.",
-                        self.limits.max_nesting
-                    );
+                    let message = format!("The document nests brackets more than {} deep.", self.limits.max_nesting);
                     return Err(self.error(ErrorKind::TooComplex, start, message));
                 }
                 self.count(start, 1)?;
@@ -150,10 +123,7 @@ impl Lexer<'_> {
     fn count(&mut self, start: usize, tokens: usize) -> Result<(), DocumentError> {
         self.tokens += tokens;
         if self.tokens > self.limits.max_tokens {
-            let message = format!(
-                "The document has more than {} tokens.",
-                self.limits.max_tokens
-            );
+            let message = format!("The document has more than {} tokens.", self.limits.max_tokens);
             return Err(self.error(ErrorKind::TooComplex, start, message));
         }
         Ok(())
@@ -165,19 +135,14 @@ impl Lexer<'_> {
     /// so that to the parser `truetruenull` is three values: each such prefix counts.
     fn name(&mut self) -> usize {
         let start = self.at;
-        while self
-            .peek(0)
-            .is_some_and(|b| b == b'_' || b.is_ascii_alphanumeric())
-        {
+        while self.peek(0).is_some_and(|b| b == b'_' || b.is_ascii_alphanumeric()) {
             self.at += 1;
         }
         let mut rest = self.bytes.get(start..self.at).unwrap_or_default();
         let mut words = 0;
         while !rest.is_empty() {
             words += 1;
-            let keyword = [&b"true"[..], b"false", b"null"]
-                .into_iter()
-                .find_map(|word| rest.strip_prefix(word));
+            let keyword = [&b"true"[..], b"false", b"null"].into_iter().find_map(|word| rest.strip_prefix(word));
             rest = keyword.unwrap_or_default();
         }
         words
@@ -267,9 +232,6 @@ fn location(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
-    let column = before
-        .get(start..)
-        .map_or(0, |tail| tail.chars().count())
-        .saturating_add(1);
+    let column = before.get(start..).map_or(0, |tail| tail.chars().count()).saturating_add(1);
     (line, column)
 }

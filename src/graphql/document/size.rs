@@ -2,8 +2,8 @@
 
 use async_graphql_parser::Positioned;
 use async_graphql_parser::types::{
-    BaseType, Directive, ExecutableDocument, Field, FragmentDefinition, OperationDefinition,
-    Selection, SelectionSet, Type, VariableDefinition,
+    BaseType, Directive, ExecutableDocument, Field, FragmentDefinition, OperationDefinition, Selection, SelectionSet,
+    Type, VariableDefinition,
 };
 use async_graphql_value::{ConstValue, Name, Value};
 
@@ -23,10 +23,7 @@ pub(super) struct Weight {
 
 impl Weight {
     fn node(text: usize) -> Self {
-        Self {
-            nodes: 1,
-            text: text as u64,
-        }
+        Self { nodes: 1, text: text as u64 }
     }
 
     fn add(&mut self, other: Self) {
@@ -49,7 +46,7 @@ impl Weight {
 }
 
 /// The weight of a literal in a document. Recurses no deeper than the literal nests, which
-/// [`scan`](super::scan) has bounded.
+/// [`scan`](super::scan()) has bounded.
 pub(super) fn literal(value: &Value) -> Weight {
     tick();
     let mut total = Weight::node(match value {
@@ -128,8 +125,7 @@ fn set(set: &SelectionSet) -> usize {
             Selection::FragmentSpread(spread) => NAME + spread.node.fragment_name.node.len(),
             Selection::InlineFragment(inline) => {
                 let condition = inline.node.type_condition.as_ref();
-                condition.map_or(0, |on| NAME + on.node.on.node.len())
-                    + self::set(&inline.node.selection_set.node)
+                condition.map_or(0, |on| NAME + on.node.on.node.len()) + self::set(&inline.node.selection_set.node)
             }
         };
         inside + directives(item.node.directives())
@@ -138,10 +134,7 @@ fn set(set: &SelectionSet) -> usize {
 }
 
 fn one_field(field: &Field) -> usize {
-    field
-        .alias
-        .as_ref()
-        .map_or(0, |alias| NAME + alias.node.len())
+    field.alias.as_ref().map_or(0, |alias| NAME + alias.node.len())
         + NAME
         + field.name.node.len()
         + arguments(&field.arguments)
@@ -149,16 +142,13 @@ fn one_field(field: &Field) -> usize {
 }
 
 fn directives(directives: &[Positioned<Directive>]) -> usize {
-    let inside = directives.iter().map(|directive| {
-        NAME + directive.node.name.node.len() + arguments(&directive.node.arguments)
-    });
+    let inside =
+        directives.iter().map(|directive| NAME + directive.node.name.node.len() + arguments(&directive.node.arguments));
     2 * size_of_val(directives) + inside.sum::<usize>()
 }
 
 fn arguments(arguments: &[(Positioned<Name>, Positioned<Value>)]) -> usize {
-    let inside = arguments
-        .iter()
-        .map(|(name, value)| NAME + name.node.len() + literal(&value.node).memory());
+    let inside = arguments.iter().map(|(name, value)| NAME + name.node.len() + literal(&value.node).memory());
     2 * size_of_val(arguments) + inside.sum::<usize>()
 }
 

@@ -3,9 +3,7 @@
 
 use std::collections::HashMap;
 
-use async_graphql_parser::types::{
-    BaseType, Directive, Selection, SelectionSet, Type, VariableDefinition,
-};
+use async_graphql_parser::types::{BaseType, Directive, Selection, SelectionSet, Type, VariableDefinition};
 use async_graphql_parser::{Pos, Positioned};
 use async_graphql_value::{Name, Value};
 
@@ -43,20 +41,14 @@ impl<'a> Survey<'a> {
         directives: &'a [Positioned<Directive>],
         set: &'a SelectionSet,
     ) -> Result<Definition<'a>, DocumentError> {
-        let mut definition = Definition {
-            name: name.map(Name::as_str),
-            pos,
-            directives,
-            set,
-            spreads: Vec::new(),
-            uses: Vec::new(),
-        };
+        let mut definition =
+            Definition { name: name.map(Name::as_str), pos, directives, set, spreads: Vec::new(), uses: Vec::new() };
         self.directives(directives, &mut definition)?;
         self.set(set, &mut definition)?;
         Ok(definition)
     }
 
-    /// Recurses into the selection sets written out in the text; [`scan`](super::scan) and the
+    /// Recurses into the selection sets written out in the text; [`scan`](super::scan()) and the
     /// parser have bounded those.
     fn set(&self, set: &'a SelectionSet, into: &mut Definition<'a>) -> Result<(), DocumentError> {
         for item in &set.items {
@@ -69,8 +61,7 @@ impl<'a> Survey<'a> {
                     if field.node.name.node == "__typename"
                         && !(inner.items.is_empty() && field.node.arguments.is_empty())
                     {
-                        let message =
-                            "Field \"__typename\" takes neither arguments nor selections.";
+                        let message = "Field \"__typename\" takes neither arguments nor selections.";
                         return Err(validation(message.to_owned(), field.pos));
                     }
                     self.arguments(&field.node.arguments, field.pos, into)?;
@@ -120,17 +111,13 @@ impl<'a> Survey<'a> {
     }
 
     /// Checks the variables an operation defines.
-    pub(super) fn variables(
-        &self,
-        variables: &[Positioned<VariableDefinition>],
-    ) -> Result<(), DocumentError> {
+    pub(super) fn variables(&self, variables: &[Positioned<VariableDefinition>]) -> Result<(), DocumentError> {
         for variable in variables {
             tick();
             // No directive may stand here, and async-graphql does not look.
             if let Some(directive) = variable.node.directives.first() {
                 let name = short(&directive.node.name.node);
-                let message =
-                    format!("Directive \"@{name}\" may not be used on a variable definition.");
+                let message = format!("Directive \"@{name}\" may not be used on a variable definition.");
                 return Err(validation(message, directive.pos));
             }
             // async-graphql panics ("Type `X` not defined") over the default of a list variable

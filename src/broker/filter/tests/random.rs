@@ -74,25 +74,16 @@ impl Dice {
                 format!(r#"{{"{head}":[{first} , {second}]}}"#)
             }
             _ => {
-                let field = self.pick(&[
-                    "a", "b", "a.a", "a.b", "a.0", "b.1", "0", "0.a", "a.b.a", "$key",
-                ]);
+                let field = self.pick(&["a", "b", "a.a", "a.b", "a.0", "b.1", "0", "0.a", "a.b.a", "$key"]);
                 let operator = match self.roll(7) {
                     0 => format!(r#""exists":{}"#, self.pick(&["true", "false"])),
                     1 => format!(r#""startsWith":{}"#, self.pick(&["\"a\"", "\"\"", "\"b\""])),
                     2 => format!(r#""in":[{}]"#, self.list(|dice| dice.value(1))),
                     3 => {
                         let name = self.pick(&["gt", "gte", "lt", "lte"]);
-                        format!(
-                            r#""{name}":{}"#,
-                            self.pick(&["0", "1.0", "15e-1", "\"a\"", "\"b\""])
-                        )
+                        format!(r#""{name}":{}"#, self.pick(&["0", "1.0", "15e-1", "\"a\"", "\"b\""]))
                     }
-                    _ => format!(
-                        r#""{}":{}"#,
-                        self.pick(&["eq", "ne", "contains"]),
-                        self.value(2)
-                    ),
+                    _ => format!(r#""{}":{}"#, self.pick(&["eq", "ne", "contains"]), self.value(2)),
                 };
                 format!(r#"{{{operator}, "field":"{field}"}}"#)
             }
@@ -107,10 +98,7 @@ fn same(left: &Value, right: &Value) -> bool {
             left.len() == right.len() && left.iter().zip(right).all(|(l, r)| same(l, r))
         }
         (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len()
-                && left
-                    .iter()
-                    .all(|(key, l)| right.get(key).is_some_and(|r| same(l, r)))
+            left.len() == right.len() && left.iter().all(|(key, l)| right.get(key).is_some_and(|r| same(l, r)))
         }
         _ => left == right,
     }
@@ -120,18 +108,10 @@ fn same(left: &Value, right: &Value) -> bool {
 fn naive(filter: &Value, key: Option<&str>, data: &Value) -> bool {
     let object = filter.as_object().unwrap();
     if let Some(group) = object.get("and") {
-        return group
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|inner| naive(inner, key, data));
+        return group.as_array().unwrap().iter().all(|inner| naive(inner, key, data));
     }
     if let Some(group) = object.get("or") {
-        return group
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|inner| naive(inner, key, data));
+        return group.as_array().unwrap().iter().any(|inner| naive(inner, key, data));
     }
     if let Some(inner) = object.get("not") {
         return !naive(inner, key, data);
@@ -148,44 +128,33 @@ fn naive(filter: &Value, key: Option<&str>, data: &Value) -> bool {
             })
             .cloned()
     };
-    object
-        .iter()
-        .filter(|(name, _)| *name != "field")
-        .all(|(name, operand)| {
-            let Some(value) = &value else {
-                return name == "ne" || (name == "exists" && operand == false);
-            };
-            let order = match (value, operand) {
-                (Value::Number(l), Value::Number(r)) => l.as_f64().partial_cmp(&r.as_f64()),
-                (Value::String(l), Value::String(r)) => l.chars().partial_cmp(r.chars()),
-                _ => None,
-            };
-            match name.as_str() {
-                "eq" => same(value, operand),
-                "ne" => !same(value, operand),
-                "in" => operand
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .any(|operand| same(value, operand)),
-                "gt" => order.is_some_and(Ordering::is_gt),
-                "gte" => order.is_some_and(Ordering::is_ge),
-                "lt" => order.is_some_and(Ordering::is_lt),
-                "lte" => order.is_some_and(Ordering::is_le),
-                "exists" => operand == true,
-                "startsWith" => value
-                    .as_str()
-                    .is_some_and(|v| v.starts_with(operand.as_str().unwrap())),
-                "contains" => match value {
-                    Value::String(value) => {
-                        operand.as_str().is_some_and(|part| value.contains(part))
-                    }
-                    Value::Array(items) => items.iter().any(|item| same(item, operand)),
-                    _ => false,
-                },
-                _ => unreachable!("{name}"),
-            }
-        })
+    object.iter().filter(|(name, _)| *name != "field").all(|(name, operand)| {
+        let Some(value) = &value else {
+            return name == "ne" || (name == "exists" && operand == false);
+        };
+        let order = match (value, operand) {
+            (Value::Number(l), Value::Number(r)) => l.as_f64().partial_cmp(&r.as_f64()),
+            (Value::String(l), Value::String(r)) => l.chars().partial_cmp(r.chars()),
+            _ => None,
+        };
+        match name.as_str() {
+            "eq" => same(value, operand),
+            "ne" => !same(value, operand),
+            "in" => operand.as_array().unwrap().iter().any(|operand| same(value, operand)),
+            "gt" => order.is_some_and(Ordering::is_gt),
+            "gte" => order.is_some_and(Ordering::is_ge),
+            "lt" => order.is_some_and(Ordering::is_lt),
+            "lte" => order.is_some_and(Ordering::is_le),
+            "exists" => operand == true,
+            "startsWith" => value.as_str().is_some_and(|v| v.starts_with(operand.as_str().unwrap())),
+            "contains" => match value {
+                Value::String(value) => operand.as_str().is_some_and(|part| value.contains(part)),
+                Value::Array(items) => items.iter().any(|item| same(item, operand)),
+                _ => false,
+            },
+            _ => unreachable!("{name}"),
+        }
+    })
 }
 
 #[test]
@@ -200,22 +169,12 @@ fn agrees_with_the_plain_way() {
         for _ in 0..6 {
             let data = format!(
                 "{{{}}}",
-                dice.list(|dice| {
-                    format!("\"{}\":{}", dice.pick(&["a", "b", "0"]), dice.value(3))
-                })
+                dice.list(|dice| { format!("\"{}\":{}", dice.pick(&["a", "b", "0"]), dice.value(3)) })
             );
-            let data = if dice.roll(8) == 0 {
-                format!("[{data},{data}]")
-            } else {
-                data
-            };
+            let data = if dice.roll(8) == 0 { format!("[{data},{data}]") } else { data };
             let key = [None, Some("a"), Some("b\n")][dice.roll(3)];
             let expected = naive(&plain, key, &serde_json::from_str(&data).unwrap());
-            assert_eq!(
-                filter.matches(key, &data),
-                expected,
-                "{json} {key:?} {data}"
-            );
+            assert_eq!(filter.matches(key, &data), expected, "{json} {key:?} {data}");
             *(if expected { &mut yes } else { &mut no }) += 1;
         }
     }
@@ -233,10 +192,7 @@ fn broken_text_does_no_harm() {
                 0 => chars.truncate(at),
                 1 => chars.insert(
                     at,
-                    dice.pick(&["{", "}", "[", "\"", "\\", ",", ":", "e", "é", "-"])
-                        .chars()
-                        .next()
-                        .unwrap(),
+                    dice.pick(&["{", "}", "[", "\"", "\\", ",", ":", "e", "é", "-"]).chars().next().unwrap(),
                 ),
                 _ => drop(chars.drain(at..(at + 2).min(chars.len()))),
             }

@@ -1,0 +1,32 @@
+FROM rust:1-slim-bookworm AS build
+WORKDIR /build
+ENV CARGO_INCREMENTAL=0
+
+# The dependencies are a layer of their own, built anew only when the manifests change.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked \
+    && rm -r src
+
+# Copied files keep their dates, and cargo would take the stand-ins built above for newer.
+COPY . .
+RUN find src -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --bin pub-sub \
+    && cp target/release/pub-sub /pub-sub
+
+# glibc and libgcc, and nothing else: no shell, no package manager.
+FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="pub-sub" \
+      org.opencontainers.image.description="A publish/subscribe service behind GraphQL, REST, WebSocket and server-sent events" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /pub-sub /usr/local/bin/pub-sub
+
+# The image's user "nonroot" as a number, so that a cluster sees without looking inside that it is not root.
+USER 65532:65532
+EXPOSE 8080
+# Stops softly: what was accepted is delivered and clients are told; after DRAIN_SECONDS it ends all the same.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/usr/local/bin/pub-sub", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/pub-sub"]

@@ -1,0 +1,50 @@
+# Everything here can be run again and does only what is still to do. `make test` is what has to pass.
+
+CARGO ?= cargo
+DENY_VERSION := 0.20.2
+TOOLS := target/tools
+# One that is installed already serves, too.
+DENY := $(or $(shell command -v cargo-deny 2>/dev/null),$(TOOLS)/bin/cargo-deny)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test fmt fmt-check lint doc unit audit advisories clients image
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: ## Serve on port 8080 from a debug build
+	$(CARGO) run
+
+test: fmt-check lint doc unit audit clients ## All checks and tests
+
+fmt: ## Bring the code into its form
+	$(CARGO) fmt
+
+fmt-check: ## Whether the code is in its form
+	$(CARGO) fmt --check
+
+lint: ## Clippy, warnings as errors
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc: ## The code's documentation, warnings as errors
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps
+
+unit: ## Unit tests, and tests of a running server
+	$(CARGO) test --locked
+
+audit: $(DENY) ## Licences, banned crates and sources of the dependencies
+	$(DENY) --offline --locked --config .deny.toml check bans licenses sources
+
+advisories: $(DENY) ## Known holes in the dependencies; needs the network
+	$(DENY) --locked --config .deny.toml check advisories
+
+clients: ## Other people's clients against this server; installs what they need
+	tests/clients/run.sh
+
+image: ## The container image
+	docker build -t pub-sub .
+
+# A debug build: it takes a third of the time, and checks some 200 crates in a moment either way.
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build

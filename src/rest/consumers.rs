@@ -1,0 +1,107 @@
+//! Named consumers: listing, acknowledging, deleting.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Answer, Context,
+    body::{ConsumerPath, Text, TopicPath},
+    openapi::ErrorBody,
+};
+use crate::{
+    broker::{ConsumerName, Cursor, Source, TopicName},
+    wire::{self, Fields},
+};
+
+/// A named consumer.
+#[derive(Serialize, ToSchema)]
+pub struct ConsumerBody {
+    name: String,
+    /// `AUTO` or `EXPLICIT`.
+    ack: &'static str,
+    /// Whether a subscription is live.
+    connected: bool,
+    /// When it was last used (RFC 3339).
+    last_used_at: String,
+    /// Its position in each topic.
+    positions: Vec<PositionBody>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct PositionBody {
+    topic: String,
+    cursor: String,
+    offset: u64,
+}
+
+/// The named consumers of a topic or pattern, by name.
+#[utoipa::path(get, path = "/topics/{name}/consumers", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = ConsumerList), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
+pub async fn list_consumers(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<ConsumerList>> {
+    let source = Source::parse(&name)?;
+    if let Source::Topic(name) = &source {
+        context.broker.topic(name)?;
+    }
+    let consumers = context.broker.consumers(&source).into_iter().map(|status| ConsumerBody {
+        name: status.name.as_str().to_owned(),
+        ack: status.ack.code(),
+        connected: status.connected,
+        last_used_at: status.last_used_at.to_string(),
+        positions: status.positions.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
+    });
+    Ok(Json(ConsumerList { consumers: consumers.collect() }))
+}
+
+fn position(topic: &TopicName, cursor: Cursor) -> PositionBody {
+    PositionBody { topic: topic.to_string(), cursor: cursor.to_string(), offset: cursor.offset }
+}
+
+/// Forgets a consumer and its position; a live subscription of it ends.
+#[utoipa::path(delete, path = "/topics/{name}/consumers/{consumer}", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
+pub async fn delete_consumer(
+    State(context): State<Context>,
+    ConsumerPath(topic, consumer): ConsumerPath,
+) -> Answer<Json<ConsumerDone>> {
+    context.broker.delete_consumer(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?)?;
+    Ok(Json(ConsumerDone { status: "deleted", topic, consumer, cursor: None }))
+}
+
+/// Moves a consumer's position behind a cursor.
+#[utoipa::path(post, path = "/topics/{name}/consumers/{consumer}/ack", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), request_body(content = AckBody), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
+pub async fn acknowledge(
+    State(context): State<Context>,
+    ConsumerPath(topic, consumer): ConsumerPath,
+    Text(body): Text,
+) -> Answer<Json<ConsumerDone>> {
+    let fields = Fields::parse("body", &body)?;
+    let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
+    context.broker.acknowledge(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?, cursor)?;
+    Ok(Json(ConsumerDone { status: "acknowledged", topic, consumer, cursor: Some(cursor.to_string()) }))
+}
+
+/// Named consumers.
+#[derive(Serialize, ToSchema)]
+pub struct ConsumerList {
+    consumers: Vec<ConsumerBody>,
+}
+
+/// What was done to a consumer.
+#[derive(Serialize, ToSchema)]
+pub struct ConsumerDone {
+    /// `deleted` or `acknowledged`.
+    status: &'static str,
+    /// The topic or pattern.
+    topic: String,
+    consumer: String,
+    /// The cursor that was acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+/// What is acknowledged.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read field by field; this says in the document what they hold")]
+pub struct AckBody {
+    /// The cursor of the last message processed.
+    cursor: String,
+}

@@ -1,0 +1,124 @@
+//! A topic's messages: pages of its history, or an event stream.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use utoipa::ToSchema;
+
+use super::{
+    Answer, Context,
+    body::{Query, TopicPath},
+    openapi::ErrorBody,
+    sse,
+};
+use crate::{
+    broker::{Inbox, Source, Start, TopicName, Turn},
+    streaming,
+    wire::{self, Options},
+};
+
+/// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
+#[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
+pub async fn messages(
+    State(context): State<Context>,
+    TopicPath(name): TopicPath,
+    headers: HeaderMap,
+    query: Query,
+) -> Answer<Response> {
+    let accepts = |kind: &str| {
+        let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|item| item.split(';').next().unwrap_or_default().trim() == kind)
+    };
+    if accepts("text/event-stream") {
+        return event_stream(&context, &name, &headers, &query);
+    }
+    let topic = TopicName::parse(&name)?;
+    let limit = query.limit("limit", context.broker.settings().max_batch)?;
+    let start = wire::start(query.number("last")?, query.text("after"), query.text("since"))?;
+    let start = match start {
+        // The last ones that fit a page, not the first of many.
+        Some(Start::Last(count)) => Start::Last(count.min(u32::try_from(limit).unwrap_or(u32::MAX))),
+        start => start.unwrap_or(Start::Oldest),
+    };
+    // A page of large messages ends early; `next` goes on.
+    let page = context.broker.history(&topic, start, Turn { messages: limit, bytes: 8 << 20 })?;
+    let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
+    let gap = page.gap.as_ref().map_or_else(|| "null".to_owned(), wire::gap_object);
+    let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> Answer<Response> {
+    let resumed = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?")).filter(|id| !id.is_empty());
+    let text = |name| query.text(name).map(Into::into);
+    let options = Options {
+        // A browser repeats its address when it reconnects: where it was goes before where it began.
+        last: if resumed.is_some() { None } else { query.number("last")? },
+        after: resumed.or(query.text("after")).map(Into::into),
+        since: if resumed.is_some() { None } else { text("since") },
+        filter: text("filter"),
+        consumer: text("consumer"),
+        ack: text("ack"),
+        overflow: text("overflow"),
+    };
+    let mut request = options.subscribe(name, &context.broker.settings().filter)?;
+    if let (Source::Pattern(_), Some(Start::After(_)), Some(_)) = (&request.source, &request.start, resumed) {
+        // A pattern's stream can only be resumed by a consumer; the browser cannot leave its header out.
+        request.start = None;
+    }
+    if resumed.is_some()
+        && let (Source::Topic(_), Some((consumer, _)), Some(Start::After(cursor))) =
+            (&request.source, &request.consumer, &request.start)
+    {
+        // What the client says it has seen is the truest acknowledgement there is.
+        let _ = context.broker.acknowledge(&request.source, consumer, *cursor);
+    }
+    let inbox = Inbox::default();
+    let subscription = context.broker.subscribe(request, &inbox, 0)?;
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    let stream = sse::Stream::new(subscription);
+    let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), ());
+    // nginx buffers answers unless told otherwise, which would hold events back.
+    Ok((headers, [("x-accel-buffering", "no")], body).into_response())
+}
+
+/// A page of history.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "written as text from messages as they are; this says in the document what it holds")]
+pub struct PageBody {
+    /// Oldest first.
+    messages: Vec<MessageBody>,
+    /// What was missed before the first of them.
+    gap: Option<GapBody>,
+    /// Ask with `after` set to this for what comes next.
+    next: String,
+}
+
+/// One message.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "written as text from messages as they are; this says in the document what it holds")]
+pub struct MessageBody {
+    topic: String,
+    /// Any JSON value.
+    data: serde_json::Value,
+    id: String,
+    key: Option<String>,
+    offset: u64,
+    cursor: String,
+    /// When it was accepted (RFC 3339).
+    ts: String,
+}
+
+/// What was missed.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "written as text; this says in the document what it holds")]
+pub struct GapBody {
+    topic: String,
+    /// `SLOW_CONSUMER`, `EXPIRED` or `NEW_EPOCH`.
+    reason: String,
+    missed: Option<u64>,
+    from_offset: u64,
+    to_offset: u64,
+}

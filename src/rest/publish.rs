@@ -1,0 +1,149 @@
+//! Publishing, one by one and in batches.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Answer, Context, body::Text, openapi::ErrorBody};
+use crate::{
+    broker::{Broker, Draft, Error, Publication, TopicName},
+    problem::Problem,
+    wire::Fields,
+};
+
+/// Where a published message stands.
+#[derive(Serialize, ToSchema)]
+pub struct Published {
+    /// `published`.
+    status: &'static str,
+    /// The topic's name.
+    topic: String,
+    /// The message's id: the given one, else a new one.
+    id: String,
+    /// Its offset in the topic.
+    offset: u64,
+    /// Its place, for `after`.
+    cursor: String,
+    /// Whether the id was published before; this is then the first one's place.
+    duplicate: bool,
+}
+
+impl From<Publication> for Published {
+    fn from(done: Publication) -> Self {
+        Self {
+            status: "published",
+            topic: done.topic.to_string(),
+            id: done.id.as_str().to_owned(),
+            offset: done.cursor.offset,
+            cursor: done.cursor.to_string(),
+            duplicate: done.duplicate,
+        }
+    }
+}
+
+/// One result of a batch: a `Published`, or an `error` as at the other doors.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum BatchItem {
+    Published(Published),
+    Refused { error: BatchError },
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct BatchError {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_offset: Option<u64>,
+}
+
+impl From<Problem> for BatchError {
+    fn from(problem: Problem) -> Self {
+        Self {
+            code: problem.code.as_str(),
+            message: problem.message.into_owned(),
+            retry_after_ms: problem.retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
+            current_offset: problem.current_offset,
+        }
+    }
+}
+
+fn draft(broker: &Broker, fields: &Fields<'_>) -> Result<(TopicName, Draft), Error> {
+    Ok((TopicName::parse(&fields.required("topic")?)?, fields.draft(broker.settings().max_payload_bytes)?))
+}
+
+/// Publishes a message, or several as an array; each item of an array has its own result.
+#[utoipa::path(post, path = "/publish", tag = "publish", request_body(content = PublishBody), responses((status = 200, body = PublishAnswer), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 413, body = ErrorBody, description = "`PAYLOAD_TOO_LARGE`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
+pub async fn publish(State(context): State<Context>, Text(body): Text) -> Answer<Response> {
+    let broker = &context.broker;
+    if !body.trim_start().starts_with('[') {
+        let (topic, draft) = draft(broker, &Fields::parse("body", &body)?)?;
+        return Ok(Json(Published::from(broker.publish(&topic, draft)?)).into_response());
+    }
+    let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(&body)
+        .map_err(|error| Error::bad_request("body", format!("must be a JSON array of objects ({error})")))?;
+    let limit = broker.settings().max_batch;
+    if items.len() > limit {
+        return Err(Error::bad_request("body", format!("must hold at most {limit} messages")).into());
+    }
+    let publish = |item: &serde_json::value::RawValue| {
+        let (topic, draft) = draft(broker, &Fields::parse("body", item.get())?)?;
+        broker.publish(&topic, draft)
+    };
+    let results = items.into_iter().map(|item| match publish(item) {
+        Ok(done) => BatchItem::Published(done.into()),
+        Err(error) => BatchItem::Refused { error: Problem::from(error).into() },
+    });
+    Ok(Json(BTreeMap::from([("results", results.collect::<Vec<_>>())])).into_response())
+}
+
+/// One message, or an array of them.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "bodies are read field by field; this says in the document what they hold")]
+pub enum PublishBody {
+    One(PublishItem),
+    Many(Vec<PublishItem>),
+}
+
+/// What is published.
+#[derive(Serialize, ToSchema)]
+pub struct PublishItem {
+    /// The topic's name.
+    topic: String,
+    /// Any JSON value.
+    data: Option<serde_json::Value>,
+    /// In place of `data` and `id`.
+    message: Option<PublishMessage>,
+    /// Makes publishing idempotent. 1 to 255 bytes.
+    id: Option<String>,
+    /// For filters and for keeping the latest of each key. 1 to 255 bytes.
+    key: Option<String>,
+    /// Publish only if this is the topic's newest offset.
+    expected_offset: Option<u64>,
+}
+
+/// A message with its id.
+#[derive(Serialize, ToSchema)]
+pub struct PublishMessage {
+    id: Option<String>,
+    /// Any JSON value.
+    payload: serde_json::Value,
+}
+
+/// One result, or one for each item.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "one of two bodies; this says in the document which")]
+pub enum PublishAnswer {
+    One(Published),
+    Many { results: Vec<BatchItem> },
+}

@@ -1,0 +1,122 @@
+//! Health and statistics.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State as Ctx};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Answer, Context, openapi::ErrorBody};
+use crate::{
+    broker::Timestamp,
+    problem::{Code, Problem},
+};
+
+/// Topics listed one by one in the statistics; a server with more says so.
+const STATS_TOPICS: usize = 10_000;
+
+/// Numbers about the whole server.
+#[derive(Serialize, ToSchema)]
+pub struct Stats {
+    total_topics: usize,
+    /// Messages that all listed topics keep.
+    total_messages: usize,
+    /// Messages accepted since the start.
+    total_published: u64,
+    /// Live subscriptions.
+    total_subscribers: usize,
+    /// Connections that are open.
+    active_connections: usize,
+    /// Bytes that all histories take in memory.
+    history_bytes: usize,
+    uptime_seconds: u64,
+    /// At most 10,000, in the order of their names.
+    topics: BTreeMap<String, TopicStats>,
+    generated_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct TopicStats {
+    name: String,
+    messages: usize,
+    subscribers: usize,
+    created_at: String,
+    last_message_at: Option<String>,
+}
+
+/// Numbers about the whole server.
+#[utoipa::path(get, path = "/stats", tag = "status", responses((status = 200, body = Stats)))]
+pub async fn stats(Ctx(context): Ctx<Context>) -> Json<Stats> {
+    let totals = context.broker.totals();
+    let (topics, _) = context.broker.topics("", None, STATS_TOPICS);
+    let topics: BTreeMap<_, _> = topics
+        .into_iter()
+        .map(|info| {
+            let stats = TopicStats {
+                name: info.name.to_string(),
+                messages: info.messages,
+                subscribers: info.subscribers,
+                created_at: info.created_at.to_string(),
+                last_message_at: info.last_published_at.map(|at| at.to_string()),
+            };
+            (stats.name.clone(), stats)
+        })
+        .collect();
+    Json(Stats {
+        total_topics: totals.topics,
+        total_messages: totals.messages,
+        total_published: totals.published,
+        total_subscribers: totals.subscriptions,
+        active_connections: (context.connections)(),
+        history_bytes: totals.history_bytes,
+        uptime_seconds: context.started.elapsed().as_secs(),
+        topics,
+        generated_at: Timestamp::now().to_string(),
+    })
+}
+
+/// How the server is.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`, or `draining` while the server stops.
+    status: &'static str,
+    uptime_sec: u64,
+    topics: usize,
+    /// Live subscriptions.
+    subscribers: usize,
+    version: &'static str,
+}
+
+/// How the server is.
+#[utoipa::path(get, path = "/health", tag = "status", responses((status = 200, body = Health)))]
+pub async fn health(Ctx(context): Ctx<Context>) -> Json<Health> {
+    let totals = context.broker.totals();
+    Json(Health {
+        status: if context.broker.is_draining() { "draining" } else { "ok" },
+        uptime_sec: context.started.elapsed().as_secs(),
+        topics: totals.topics,
+        subscribers: totals.subscriptions,
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// Whether the process serves at all.
+#[utoipa::path(get, path = "/health/live", tag = "status", responses((status = 200, body = State)))]
+pub async fn live() -> Json<State> {
+    Json(State { status: "ok" })
+}
+
+/// Whether the server should get traffic.
+#[utoipa::path(get, path = "/health/ready", tag = "status", responses((status = 200, body = State), (status = 503, body = ErrorBody, description = "`UNAVAILABLE`: draining")))]
+pub async fn ready(Ctx(context): Ctx<Context>) -> Answer<Json<State>> {
+    if context.broker.is_draining() {
+        return Err(Problem::new(Code::Unavailable, "the server is shutting down"));
+    }
+    Ok(Json(State { status: "ready" }))
+}
+
+/// One word.
+#[derive(Serialize, ToSchema)]
+pub struct State {
+    status: &'static str,
+}

@@ -1,0 +1,163 @@
+//! Topics: creating, listing, changing, deleting.
+
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Answer, Context,
+    body::{Query, Text, TopicPath},
+    openapi::ErrorBody,
+};
+use crate::{
+    broker::{Error, TopicInfo, TopicName, TopicSettings},
+    wire::Fields,
+};
+
+/// A topic as REST shows it.
+#[derive(Serialize, ToSchema)]
+pub struct TopicBody {
+    /// Its name.
+    name: String,
+    /// Live subscriptions.
+    subscribers: usize,
+    /// Messages kept.
+    messages: usize,
+    /// When it was made (RFC 3339).
+    created_at: String,
+    /// When its newest message was published; null without any.
+    last_message_at: Option<String>,
+    /// Its life: another after deleting and creating again.
+    epoch: String,
+    /// The newest offset; 0 without any message.
+    last_offset: u64,
+    /// The bound of its history in messages.
+    max_messages: usize,
+    /// Messages a second that may be published; 0 = no limit.
+    max_publish_rate: u32,
+    /// Made by a publish or subscribe; goes away when unused.
+    implicit: bool,
+}
+
+impl From<TopicInfo> for TopicBody {
+    fn from(info: TopicInfo) -> Self {
+        Self {
+            name: info.name.to_string(),
+            subscribers: info.subscribers,
+            messages: info.messages,
+            created_at: info.created_at.to_string(),
+            last_message_at: info.last_published_at.map(|at| at.to_string()),
+            epoch: info.epoch.to_string(),
+            last_offset: info.last_offset,
+            max_messages: info.max_messages,
+            max_publish_rate: info.max_publish_rate,
+            implicit: info.implicit,
+        }
+    }
+}
+
+/// What was done to a topic.
+#[derive(Serialize, ToSchema)]
+pub struct TopicDone {
+    /// `created`, `updated` or `deleted`.
+    status: &'static str,
+    /// The topic's name.
+    topic: String,
+    /// The bound of its history in messages.
+    max_messages: usize,
+    /// Messages a second that may be published; 0 = no limit.
+    max_publish_rate: u32,
+    /// When it was made (RFC 3339).
+    created_at: String,
+}
+
+impl TopicDone {
+    fn new(status: &'static str, info: &TopicInfo) -> Json<Self> {
+        Json(Self {
+            status,
+            topic: info.name.to_string(),
+            max_messages: info.max_messages,
+            max_publish_rate: info.max_publish_rate,
+            created_at: info.created_at.to_string(),
+        })
+    }
+}
+
+fn topic_settings(fields: &Fields<'_>) -> Result<TopicSettings, Error> {
+    Ok(TopicSettings {
+        max_messages: fields.number("max_messages", usize::MAX)?,
+        max_publish_rate: fields.number("max_publish_rate", u32::MAX)?,
+    })
+}
+
+/// Creates a topic; one that exists only implicitly is adopted.
+#[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
+pub async fn create_topic(State(context): State<Context>, Text(body): Text) -> Answer<impl IntoResponse> {
+    let fields = Fields::parse("body", &body)?;
+    let name = TopicName::parse(&fields.required("name")?)?;
+    let info = context.broker.create_topic(&name, topic_settings(&fields)?)?;
+    Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
+}
+
+/// Changes a topic's settings; what is not given stays.
+#[utoipa::path(patch, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), request_body(content = TopicChange), responses((status = 200, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
+pub async fn update_topic(
+    State(context): State<Context>,
+    TopicPath(name): TopicPath,
+    Text(body): Text,
+) -> Answer<Json<TopicDone>> {
+    let settings = topic_settings(&Fields::parse("body", &body)?)?;
+    Ok(TopicDone::new("updated", &context.broker.update_topic(&TopicName::parse(&name)?, settings)?))
+}
+
+/// Topics by name.
+#[derive(Serialize, ToSchema)]
+pub struct TopicList {
+    topics: Vec<TopicBody>,
+    /// Ask again with `after` set to this for the next ones; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Topics in the order of their names.
+#[utoipa::path(get, path = "/topics", tag = "topics", params(("prefix" = Option<String>, Query, description = "Only names that begin so"), ("limit" = Option<u32>, Query, description = "1 to MAX_BATCH; 100 unless given"), ("after" = Option<String>, Query, description = "Only names after this one")), responses((status = 200, body = TopicList), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`")))]
+pub async fn list_topics(State(context): State<Context>, query: Query) -> Answer<Json<TopicList>> {
+    let limit = query.limit("limit", context.broker.settings().max_batch)?;
+    let (topics, more) = context.broker.topics(query.text("prefix").unwrap_or_default(), query.text("after"), limit);
+    let next = topics.last().filter(|_| more).map(|last| last.name.to_string());
+    Ok(Json(TopicList { topics: topics.into_iter().map(TopicBody::from).collect(), next }))
+}
+
+/// One topic.
+#[utoipa::path(get, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicBody), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
+pub async fn get_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<TopicBody>> {
+    Ok(Json(context.broker.topic(&TopicName::parse(&name)?)?.into()))
+}
+
+/// Deletes a topic with its history and consumers; its subscriptions end.
+#[utoipa::path(delete, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
+pub async fn delete_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<TopicDone>> {
+    Ok(TopicDone::new("deleted", &context.broker.delete_topic(&TopicName::parse(&name)?)?))
+}
+
+/// What makes a topic.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read field by field; this says in the document what they hold")]
+pub struct CreateTopic {
+    /// 1 to 255 bytes of UTF-8 without `*`, `>`, control characters, outer white space and leading `$`.
+    name: String,
+    /// The bound of its history in messages, from 1.
+    max_messages: Option<usize>,
+    /// Messages a second that may be published; 0 = no limit.
+    max_publish_rate: Option<u32>,
+}
+
+/// What changes in a topic.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read field by field; this says in the document what they hold")]
+pub struct TopicChange {
+    /// The bound of its history in messages, from 1.
+    max_messages: Option<usize>,
+    /// Messages a second that may be published; 0 = no limit.
+    max_publish_rate: Option<u32>,
+}

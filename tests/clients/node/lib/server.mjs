@@ -1,0 +1,214 @@
+// A pub-sub of its own for each test, and a wire to it that can be cut.
+
+import { spawn } from 'node:child_process';
+import { existsSync, statSync } from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { after, DEADLINE, until } from './wait.mjs';
+
+const TOP = fileURLToPath(new URL('../../../../', import.meta.url));
+
+/** The binary under test: PUB_SUB_BIN, else the newer of the two builds. */
+export function binary() {
+  if (process.env.PUB_SUB_BIN) return path.resolve(process.env.PUB_SUB_BIN);
+  const built = ['release', 'debug'].map((profile) => path.join(TOP, 'target', profile, 'pub-sub')).filter(existsSync);
+  built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs);
+  if (!built.length) throw new Error('no pub-sub binary: set PUB_SUB_BIN or run `cargo build --release`');
+  return built[0];
+}
+
+/** A running pub-sub. It ends with the test `t`. */
+export class Server {
+  #child;
+  #env;
+  log = '';
+
+  static async start(t, env = {}) {
+    const server = new Server();
+    server.#env = env;
+    await server.#launch(0);
+    after(t, () => server.kill());
+    return server;
+  }
+
+  async #launch(port) {
+    const env = { PATH: process.env.PATH, HOST: '127.0.0.1', MAX_PUBLISH_RATE: '0', LOG: 'info', ...this.#env, PORT: `${port}` };
+    const child = spawn(binary(), [], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#child = child;
+    child.stderr.setEncoding('utf8');
+    let said = '';
+    let ended;
+    child.stderr.on('data', (text) => {
+      said += text;
+      this.log += text;
+    });
+    child.on('error', (error) => (ended = error.message));
+    child.on('exit', (code, signal) => (ended ??= `exit ${code ?? signal}`));
+    const listening = () => {
+      if (ended) throw new Error(`pub-sub did not start (${ended}): ${said}`);
+      return said.match(/listening addr="?127\.0\.0\.1:(\d+)/);
+    };
+    this.port = Number((await until('pub-sub listens', listening))[1]);
+  }
+
+  get origin() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get http() {
+    return `${this.origin}/graphql`;
+  }
+
+  get ws() {
+    return `ws://127.0.0.1:${this.port}/graphql`;
+  }
+
+  /** SIGKILL, by pid; done when the process is gone. */
+  async kill(signal = 'SIGKILL') {
+    const child = this.#child;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    process.kill(child.pid, signal);
+    await gone;
+  }
+
+  /** Killed without warning, then started again on the same port. */
+  async restart() {
+    await this.kill();
+    await this.#launch(this.port);
+  }
+
+  /** Publishes over REST, beside whatever door the test is about. */
+  async publish(topic, data, more = {}) {
+    const body = JSON.stringify({ topic, data, ...more });
+    const response = await fetch(`${this.origin}/publish`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body,
+    });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(`publish: ${JSON.stringify(answer)}`);
+    return answer;
+  }
+
+  async topic(name) {
+    const response = await fetch(`${this.origin}/topics/${encodeURIComponent(name)}`);
+    return response.ok ? response.json() : null;
+  }
+
+  async deleteTopic(name) {
+    const response = await fetch(`${this.origin}/topics/${encodeURIComponent(name)}`, { method: 'DELETE' });
+    if (!response.ok) throw new Error(`delete ${name}: ${response.status}`);
+  }
+
+  async consumers(topic) {
+    const response = await fetch(`${this.origin}/topics/${encodeURIComponent(topic)}/consumers`);
+    return (await response.json()).consumers;
+  }
+
+  /** Until the topic has so many live subscriptions. */
+  subscribers(topic, count, deadline = DEADLINE) {
+    const has = async () => ((await this.topic(topic))?.subscribers ?? 0) === count;
+    return until(`${topic} has ${count} subscriber(s)`, has, deadline);
+  }
+}
+
+/**
+ * A TCP proxy in front of a server. While there are cuts left, each connection is cut after a random number of bytes from
+ * the server, wherever in a frame that may be; `cut()` cuts all that are open.
+ */
+export class Proxy {
+  #server;
+  #target;
+  #sockets = new Set();
+  #random;
+  cutsLeft = 0;
+  cuts = 0;
+  accepted = 0;
+  onCut = () => {};
+
+  static async start(t, target, seed = Number(process.env.SEED ?? Date.now() % 1e6)) {
+    const proxy = new Proxy();
+    proxy.#target = target;
+    proxy.seed = seed;
+    proxy.#random = random(seed);
+    proxy.#server = net.createServer((client) => proxy.#accept(client));
+    await new Promise((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve));
+    proxy.port = proxy.#server.address().port;
+    after(t, () => {
+      proxy.cut();
+      return new Promise((resolve) => proxy.#server.close(resolve));
+    });
+    t.diagnostic(`SEED=${seed}`);
+    return proxy;
+  }
+
+  get origin() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get http() {
+    return `${this.origin}/graphql`;
+  }
+
+  get ws() {
+    return `ws://127.0.0.1:${this.port}/graphql`;
+  }
+
+  #accept(client) {
+    this.accepted += 1;
+    const upstream = net.connect(this.#target.port, '127.0.0.1');
+    const pair = { client, upstream };
+    this.#sockets.add(pair);
+    const end = () => {
+      this.#sockets.delete(pair);
+      client.destroy();
+      upstream.destroy();
+    };
+    for (const socket of [client, upstream]) socket.setNoDelay(true).on('error', end).on('close', end);
+    client.on('data', (bytes) => upstream.write(bytes));
+    let budget = this.cutsLeft > 0 ? 100 + Math.floor(this.#random() * 3_000) : Infinity;
+    upstream.on('data', (bytes) => {
+      if (bytes.length < budget) {
+        budget -= bytes.length;
+        client.write(bytes);
+        return;
+      }
+      if (client.destroyed) return;
+      this.cutsLeft -= 1;
+      const rest = bytes.subarray(0, budget);
+      budget = 0;
+      upstream.destroy();
+      // What was let through arrives; then the connection is gone in the middle of a message.
+      client.write(rest, () => this.#end(pair));
+    });
+  }
+
+  #end({ client, upstream }) {
+    this.cuts += 1;
+    this.onCut();
+    client.destroy();
+    upstream.destroy();
+  }
+
+  /** Cuts every open connection. */
+  cut() {
+    for (const pair of this.#sockets) this.#end(pair);
+  }
+
+  get open() {
+    return this.#sockets.size;
+  }
+}
+
+/** Mulberry32: small, seeded, good enough to choose where to cut. */
+function random(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

@@ -1,0 +1,33 @@
+// npm subscriptions-transport-ws: the legacy `graphql-ws` subprotocol, still in old apps.
+
+import { SubscriptionClient } from 'subscriptions-transport-ws';
+import WebSocket from 'ws';
+import { scenarios } from '../lib/scenarios.mjs';
+
+scenarios('subscriptions-transport-ws', ({ ws }) => {
+  const client = new SubscriptionClient(ws, { reconnect: true, reconnectionAttempts: 1_000, minTimeout: 2_000 }, WebSocket);
+  // It waits for seconds between tries, and has no setting for less.
+  client.maxConnectTimeGenerator.duration = () => 2_000;
+  client.backoff.duration = () => 20;
+  client.onError(() => {});
+  return {
+    run: ({ text, name }, variables) =>
+      new Promise((resolve, reject) => {
+        let result;
+        client.request({ query: text, operationName: name, variables }).subscribe({
+          next: (next) => (result = next),
+          error: (error) => (error?.extensions ? resolve({ errors: [error] }) : reject(error)),
+          complete: () => resolve(result),
+        });
+      }),
+    subscribe: ({ text, name }, variables, sink) => {
+      const running = client.request({ query: text, operationName: name, variables }).subscribe({
+        next: sink.next,
+        error: (error) => sink.end([error]),
+        complete: () => sink.end(),
+      });
+      return () => running.unsubscribe();
+    },
+    close: () => client.close(true),
+  };
+});

@@ -1,0 +1,60 @@
+// urql: fetchExchange, with and without subscriptions over fetch, and subscriptionExchange over graphql-ws and graphql-sse.
+
+import { Client, fetchExchange, subscriptionExchange } from '@urql/core';
+import { createClient as createSse } from 'graphql-sse';
+import { createClient as createWs } from 'graphql-ws';
+import { pipe, subscribe } from 'wonka';
+import WebSocket from 'ws';
+import { options } from '../lib/graphql-ws.mjs';
+import { scenarios } from '../lib/scenarios.mjs';
+
+function driver(url, exchanges, close, more = {}) {
+  const client = new Client({ url, exchanges, requestPolicy: 'network-only', preferGetMethod: false, ...more });
+  const result = ({ data, error, extensions }) => {
+    if (error?.networkError) throw error.networkError;
+    return { data, errors: error?.graphQLErrors, extensions };
+  };
+  return {
+    run: async ({ kind, text }, variables) => result(await client[kind](text, variables).toPromise()),
+    subscribe: ({ text }, variables, sink) => {
+      let last;
+      const next = (operation) => {
+        last = operation;
+        if (operation.error?.networkError) sink.end([operation.error.networkError]);
+        // urql says of an operation's end only that nothing more comes.
+        else if (operation.data || operation.error) sink.next(result(operation));
+        if (!operation.hasNext) sink.end();
+      };
+      const { unsubscribe } = pipe(client.subscription(text, variables), subscribe(next));
+      return unsubscribe;
+    },
+    close,
+  };
+}
+
+const overWs = (client) =>
+  subscriptionExchange({
+    forwardSubscription: ({ query, variables }) => ({
+      subscribe: (sink) => ({ unsubscribe: client.subscribe({ query, variables }, sink) }),
+    }),
+  });
+
+scenarios('urql fetchExchange and subscriptionExchange with graphql-ws', ({ http, ws }) => {
+  const client = createWs(options(WebSocket, ws));
+  return driver(http, [fetchExchange, overWs(client)], () => client.dispose());
+});
+
+scenarios(
+  'urql subscriptionExchange with graphql-sse',
+  ({ http }) => {
+    const client = createSse({ url: http, retryAttempts: 1_000, retry: () => new Promise((resolve) => setTimeout(resolve, 20)) });
+    return driver(http, [fetchExchange, overWs(client)], () => client.dispose());
+  },
+  // Nothing comes back on an HTTP stream, so the server cannot know what a cut swallowed: AUTO is for sockets.
+  { auto: false },
+);
+
+scenarios('urql fetchExchange with fetchSubscriptions', ({ http }) => driver(http, [fetchExchange], undefined, { fetchSubscriptions: true }), {
+  // urql does not ask again by itself.
+  reconnects: false,
+});

@@ -1,0 +1,161 @@
+//! Connections that break at random frames: resumed by cursor or by name, nothing is lost, and nothing comes twice but
+//! what was not acknowledged.
+
+use serde_json::json;
+
+use crate::{
+    doors::{Door, Event, GraphqlSse, GraphqlWs, Options, RawWs, Sse, Start},
+    harness::{Client, Random, TestServer},
+};
+
+every_door! {
+    resumed_by_cursor,
+}
+
+every_pushing_door! {
+    resumed_by_explicit_consumer,
+    resumed_by_auto_consumer,
+}
+
+const CUTS: u64 = 100;
+
+/// Publishes in the background, a little at a time, until it is told to end; answers how many there were.
+fn keep_publishing(server: &TestServer) -> (tokio::task::JoinHandle<u64>, tokio_util::sync::CancellationToken) {
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (client, stopped) = (Client::new(server.addr), stop.clone());
+    let publishing = tokio::spawn(async move {
+        let mut published = 0;
+        while !stopped.is_cancelled() {
+            client.publish_numbers("news", published + 1..=published + 20).await;
+            published += 20;
+            tokio::task::yield_now().await;
+        }
+        published
+    });
+    (publishing, stop)
+}
+
+fn server() -> TestServer {
+    TestServer::with(|config| config.broker.max_messages_per_topic = 1_000_000)
+}
+
+async fn resumed_by_cursor<D: Door>() {
+    let server = server();
+    let mut random = Random::new(2);
+    let mut cursor = server.publish("news", 0.into()).await["cursor"].as_str().unwrap().to_owned();
+    let (publishing, stop) = keep_publishing(&server);
+    let mut next = 2;
+    for _ in 0..CUTS {
+        let mut door = D::to(&server, "news", Start::After(cursor.clone())).await;
+        for _ in 0..random.below(40) {
+            let message = door.event().await.message();
+            assert_eq!(message.offset, next);
+            next += 1;
+            cursor = message.cursor;
+        }
+        // No goodbye: the connection is dropped, with whatever is on its way.
+        drop(door);
+    }
+    stop.cancel();
+    let published = publishing.await.unwrap() + 1;
+    let mut door = D::to(&server, "news", Start::After(cursor)).await;
+    while next <= published {
+        assert_eq!(door.event().await.message().offset, next);
+        next += 1;
+    }
+}
+
+async fn resumed_by_explicit_consumer<D: Door>() {
+    let server = server();
+    server.create("news").await;
+    let mut random = Random::new(3);
+    let options = Options::consumer("c", "EXPLICIT");
+    let mut door = D::with(&server, "news", Start::Live, &options).await;
+    let (publishing, stop) = keep_publishing(&server);
+    let mut acknowledged = 0;
+    for _ in 0..CUTS {
+        let mut next = acknowledged + 1;
+        for _ in 0..random.below(40) {
+            let message = door.event().await.message();
+            // The first one is the first that was not acknowledged: no more is repeated, no less is delivered.
+            assert_eq!(message.offset, next);
+            next += 1;
+            if random.below(10) == 0 {
+                let body = json!({"cursor": message.cursor});
+                server.post("/topics/news/consumers/c/ack", &body).await.expect(200);
+                acknowledged = message.offset;
+            }
+        }
+        drop(door);
+        door = D::with(&server, "news", Start::Live, &options).await;
+    }
+    stop.cancel();
+    let published = publishing.await.unwrap();
+    for next in acknowledged + 1..=published {
+        assert_eq!(door.event().await.message().offset, next);
+    }
+}
+
+async fn resumed_by_auto_consumer<D: Door>() {
+    let server = server();
+    server.create("news").await;
+    let mut random = Random::new(4);
+    let options = Options::consumer("c", "AUTO");
+    let mut door = D::with(&server, "news", Start::Live, &options).await;
+    let (publishing, stop) = keep_publishing(&server);
+    let mut seen = 0;
+    for _ in 0..CUTS {
+        let mut next = None;
+        for _ in 0..1 + random.below(40) {
+            let message = door.event().await.message();
+            assert_eq!(message.offset, next.unwrap_or(message.offset));
+            assert!(message.offset <= seen + 1, "{} to {} are lost", seen + 1, message.offset);
+            next = Some(message.offset + 1);
+            seen = seen.max(message.offset);
+        }
+        drop(door);
+        door = D::with(&server, "news", Start::Live, &options).await;
+    }
+    stop.cancel();
+    let published = publishing.await.unwrap();
+    while seen < published {
+        let offset = door.event().await.message().offset;
+        assert!(offset <= seen + 1);
+        seen = seen.max(offset);
+    }
+}
+
+/// One reader that goes from door to door, by cursor.
+#[tokio::test]
+async fn from_door_to_door() {
+    async fn some<D: Door>(server: &TestServer, cursor: &mut String, next: &mut u64, count: u64) {
+        let mut door = D::to(server, "news", Start::After(cursor.clone())).await;
+        for _ in 0..count {
+            match door.event().await {
+                Event::Message(message) => {
+                    assert_eq!(message.offset, *next);
+                    *next += 1;
+                    *cursor = message.cursor;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let server = server();
+    let mut random = Random::new(5);
+    let mut cursor = server.publish("news", 0.into()).await["cursor"].as_str().unwrap().to_owned();
+    let (publishing, stop) = keep_publishing(&server);
+    let mut next = 2;
+    for _ in 0..40 {
+        let count = random.below(30);
+        match random.below(5) {
+            0 => some::<GraphqlWs>(&server, &mut cursor, &mut next, count).await,
+            1 => some::<RawWs>(&server, &mut cursor, &mut next, count).await,
+            2 => some::<Sse>(&server, &mut cursor, &mut next, count).await,
+            3 => some::<GraphqlSse>(&server, &mut cursor, &mut next, count).await,
+            _ => some::<crate::doors::RestPages>(&server, &mut cursor, &mut next, count).await,
+        }
+    }
+    stop.cancel();
+    publishing.await.unwrap();
+}

@@ -1,0 +1,88 @@
+//! GraphQL subscriptions as server-sent events: one request, one operation.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use super::{
+    Door, Event, Options, Start, code_of, read_result,
+    sse::{End, EventStream},
+    subscription,
+};
+use crate::harness::Client;
+
+/// A stream of one subscription.
+pub struct GraphqlSse {
+    client: Client,
+    stream: Option<EventStream>,
+    topic: String,
+    queue: VecDeque<Event>,
+    consumer: Option<Value>,
+}
+
+impl Door for GraphqlSse {
+    async fn open(client: &Client) -> Self {
+        Self { client: client.clone(), stream: None, topic: String::new(), queue: VecDeque::new(), consumer: None }
+    }
+
+    async fn subscribe(&mut self, topic: &str, start: Start, options: &Options) -> Result<(), String> {
+        topic.clone_into(&mut self.topic);
+        let body = json!({"query": subscription(topic, &start, options)}).to_string();
+        let request = format!(
+            "POST /graphql HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.client.addr,
+            body.len()
+        );
+        let stream = EventStream::open(&self.client, &request).await.map_err(|(head, body)| {
+            let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {head:?} {body}"));
+            code_of(&body["errors"][0])
+        })?;
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    async fn event(&mut self) -> Event {
+        let stream = self.stream.as_mut().expect("a subscription");
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return event;
+            }
+            let sent = match stream.next().await {
+                Ok(sent) => sent,
+                Err(End::Clean) => return Event::Closed(None),
+                Err(End::Cut) => return Event::Cut,
+            };
+            match sent.event.as_str() {
+                "next" => {
+                    let events = read_result(&sent.data, &mut self.consumer);
+                    for event in events {
+                        if let Event::Message(message) = &event {
+                            assert_eq!(sent.id.as_deref(), Some(message.cursor.as_str()));
+                        }
+                        self.queue.push_back(match event {
+                            Event::Deleted(_) => Event::Deleted(self.topic.clone()),
+                            event => event,
+                        });
+                    }
+                }
+                "complete" | "" => {}
+                other => panic!("{other}: {sent:?}"),
+            }
+        }
+    }
+
+    async fn unsubscribe(&mut self, _: &str) {
+        self.stream = None;
+    }
+
+    async fn assert_open(&mut self) {
+        self.client.assert_alive().await;
+    }
+
+    async fn close(self) {}
+
+    fn consumer(&self) -> Option<Value> {
+        self.consumer.clone()
+    }
+}

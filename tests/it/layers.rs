@@ -1,0 +1,118 @@
+//! Who may import whom (`src/lib.rs` shows the picture), read from the `crate::` paths of the sources.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+const DOORS: [&str; 6] = ["graphql", "rest", "sse", "ws", "console", "metrics"];
+const TRANSPORTS: [&str; 7] = ["axum", "hyper", "hyper_util", "http", "async_graphql", "tungstenite", "tower"];
+
+/// Every source with its part (the first name of its path) and its text without comments.
+fn sources() -> Vec<(String, String, String)> {
+    fn walk(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    let read = |path: std::path::PathBuf| {
+        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        let part = name.split(['/', '.']).next().unwrap().to_owned();
+        let text = fs::read_to_string(path).unwrap();
+        let code: Vec<_> = text.lines().map(|line| line.split("//").next().unwrap()).collect();
+        (name, part, code.join("\n"))
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// The parts of this crate that the code names: what follows `crate::`, one by one where it is a list.
+fn parts_named(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut named = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::").filter(|(at, _)| !code[..*at].ends_with("$")) {
+        let rest = &code[at + "crate::".len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            named.insert(word(rest));
+            continue;
+        };
+        let (mut depth, mut item) = (0, String::new());
+        for c in list.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    named.insert(word(item.trim()));
+                    item.clear();
+                    continue;
+                }
+                _ => {}
+            }
+            item.push(c);
+        }
+        named.insert(word(item.trim()));
+    }
+    named.remove("");
+    named
+}
+
+#[test]
+fn imports_point_inwards() {
+    let sources = sources();
+    assert!(sources.len() > 20, "the sources were not found");
+    for (name, part, code) in &sources {
+        let named = parts_named(code);
+        let may_not = |forbidden: &[&str]| {
+            for other in forbidden.iter().filter(|other| **other != part) {
+                assert!(!named.contains(*other), "{name} names crate::{other}");
+            }
+        };
+        match part.as_str() {
+            "broker" | "engine" => {
+                let outside: Vec<_> =
+                    named.iter().filter(|other| !["broker", "engine"].contains(&other.as_str())).collect();
+                assert!(outside.is_empty(), "{name} names {outside:?}");
+                for transport in TRANSPORTS {
+                    assert!(!code.contains(&format!("{transport}::")), "{name} names {transport}");
+                }
+            }
+            "main" | "lib" | "server" => {}
+            "config" => may_not(&["problem"]),
+            "problem" => may_not(&[&DOORS[..], &["server", "config", "socket"]].concat()),
+            door if DOORS.contains(&door) => may_not(&[&DOORS[..], &["server", "config"]].concat()),
+            // What doors share.
+            _ => may_not(&[&DOORS[..], &["server", "config"]].concat()),
+        }
+    }
+}
+
+/// Which status an error has stands in one table.
+#[test]
+fn only_the_table_knows_statuses_of_errors() {
+    for (name, part, code) in sources() {
+        let statuses = [
+            "BAD_REQUEST",
+            "NOT_FOUND",
+            "CONFLICT",
+            "TOO_MANY_REQUESTS",
+            "SERVICE_UNAVAILABLE",
+            "INTERNAL_SERVER_ERROR",
+        ];
+        for status in statuses.map(|status| format!("StatusCode::{status}")) {
+            assert!(part == "problem" || !code.contains(&status), "{name} names {status}");
+        }
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    for (name, _, code) in sources() {
+        let lines = code.lines().count();
+        assert!(lines <= 500 || name.contains("tests"), "{name} has {lines} lines");
+    }
+}

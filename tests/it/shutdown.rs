@@ -1,0 +1,161 @@
+//! Graceful stop: nobody is left in the dark, nothing accepted is lost, and it ends.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::{
+    doors::{
+        Door, Event, GraphqlSse, GraphqlWs, RawWs, Sse, Start, numbers,
+        raw_ws::{Frame, Socket},
+    },
+    harness::{TestServer, eventually},
+    process::Process,
+    raw::Raw,
+};
+
+#[tokio::test]
+async fn subscribers_are_told() {
+    let server = TestServer::start();
+    let mut raw = RawWs::to(&server, "news", Start::Live).await;
+    let mut sse = Sse::to(&server, "news", Start::Live).await;
+    let mut graphql_sse = GraphqlSse::to(&server, "news", Start::Live).await;
+    let mut graphql = Socket::connect(&server, "/graphql", Some("graphql-transport-ws")).await;
+    graphql.send(r#"{"type":"connection_init"}"#).await;
+    graphql.send(json!({"id": "s", "type": "subscribe", "payload": {"query": "subscription { messages(topic: \"news\") { offset } }"}}).to_string()).await;
+    graphql.send(r#"{"type":"ping"}"#).await;
+    assert_eq!(graphql.json().await["type"], "connection_ack");
+    assert_eq!(graphql.json().await["type"], "pong");
+    server.wait_for_subscribers("news", 4).await;
+
+    server.ask_to_stop();
+    assert_eq!(raw.event().await, Event::Closed(Some(1001)));
+    assert_eq!(graphql.json().await, json!({"id": "s", "type": "complete"}));
+    assert_eq!(graphql.closed().await, Some(1001));
+    assert_eq!(sse.event().await, Event::Closed(None));
+    assert_eq!(graphql_sse.event().await, Event::Closed(None));
+    eventually("end of the server", || async { server.has_stopped().then_some(()) }).await;
+    assert!(tokio::net::TcpStream::connect(server.addr).await.is_err(), "the listener is closed");
+}
+
+/// What was accepted before the stop reaches those who read, however slowly.
+#[tokio::test]
+async fn what_was_accepted_is_flushed() {
+    async fn check<D: Door>() {
+        let server = TestServer::with(|config| {
+            config.broker.max_messages_per_topic = 20_000;
+            config.server.drain = Duration::from_secs(8);
+        });
+        server.create("news").await;
+        let mut door = D::to(&server, "news", Start::Live).await;
+        // More than any buffer between the two holds.
+        server.publish_all("news", (1..=10_000_u64).map(|number| json!([number, "x".repeat(1_000)]))).await;
+        server.ask_to_stop();
+        for number in 1..=10_000 {
+            assert_eq!(door.event().await.message().data[0], number);
+        }
+        let end = door.event().await;
+        assert!(matches!(end, Event::Closed(Some(1001) | None)), "{end:?}");
+    }
+    check::<GraphqlWs>().await;
+    check::<RawWs>().await;
+    check::<Sse>().await;
+    check::<GraphqlSse>().await;
+}
+
+/// One that never reads does not hold the server beyond the drain.
+#[tokio::test]
+async fn the_drain_has_an_end() {
+    let server = TestServer::with(|config| {
+        config.broker.max_messages_per_topic = 20_000;
+        config.server.drain = Duration::from_millis(500);
+    });
+    server.create("news").await;
+    let _deaf = (
+        RawWs::to(&server, "news", Start::Live).await,
+        GraphqlWs::to(&server, "news", Start::Live).await,
+        Sse::to(&server, "news", Start::Live).await,
+        GraphqlSse::to(&server, "news", Start::Live).await,
+    );
+    server.publish_all("news", (1..=10_000).map(|number| json!([number, "x".repeat(1_000)]))).await;
+    let begun = Instant::now();
+    server.ask_to_stop();
+    eventually("end of the server", || async { server.has_stopped().then_some(()) }).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// A request that has begun is answered; a connection that waits for nothing is closed.
+#[tokio::test]
+async fn requests_in_flight_are_answered() {
+    let server = TestServer::start();
+    let mut idle = Raw::connect(server.addr).await;
+    idle.write("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    idle.answer().await.unwrap();
+    let mut busy = Raw::connect(server.addr).await;
+    busy.write("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 25\r\n\r\n").await;
+    // The server has seen the head when it counts the connection.
+    eventually("both connections", || async {
+        let stats = server.get("/stats").await.expect(200);
+        (stats["active_connections"].as_u64().unwrap() >= 3).then_some(())
+    })
+    .await;
+    server.ask_to_stop();
+    idle.closed().await;
+    busy.write("{\"topic\":\"news\",\"data\":1}").await;
+    let (head, body) = busy.answer().await.expect("an answer");
+    // Published, or refused in words: never just cut.
+    assert!(head.status == 200 || (head.status == 503 && body.contains("UNAVAILABLE")), "{head:?} {body}");
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_well() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Process::start(&[]);
+        let mut ws = RawWs::to(&server.client, "news", Start::Live).await;
+        server.client.publish("news", 1.into()).await;
+        assert_eq!(numbers(&ws.messages(1).await), [1]);
+        server.signal(signal);
+        assert_eq!(ws.event().await, Event::Closed(Some(1001)));
+        ws.close().await;
+        assert!(server.ended().await.success(), "{:?}", server.log());
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut server =
+        Process::start(&[("DRAIN_SECONDS", "60"), ("MAX_PUBLISH_RATE", "0"), ("MAX_MESSAGES_PER_TOPIC", "20000")]);
+    let _deaf = RawWs::to(&server.client, "news", Start::Live).await;
+    server.client.publish_all("news", (1..=10_000).map(|number| json!([number, "x".repeat(1_000)]))).await;
+    server.signal("TERM");
+    // It refuses new connections, but waits for the deaf one.
+    eventually("closed listener", || async { tokio::net::TcpStream::connect(server.addr).await.err() }).await;
+    let begun = Instant::now();
+    server.signal("TERM");
+    server.ended().await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// On a connection that is already there, a draining server takes nothing new, and says so.
+#[tokio::test]
+async fn a_draining_server_takes_nothing_new() {
+    let server = TestServer::with(|config| {
+        config.broker.max_messages_per_topic = 20_000;
+        config.server.drain = Duration::from_secs(8);
+    });
+    let mut busy = RawWs::to(&server, "news", Start::Live).await;
+    server.publish_all("news", (1..=10_000).map(|number| json!([number, "x".repeat(1_000)]))).await;
+    server.ask_to_stop();
+    eventually("closed listener", || async { tokio::net::TcpStream::connect(server.addr).await.err() }).await;
+    busy.socket.send(r#"{"type":"publish","topic":"news","data":1,"request_id":"late"}"#).await;
+    let mut messages = 0;
+    let code = loop {
+        match busy.socket.frame().await {
+            Frame::Text(text) if text.contains("\"late\"") => assert!(text.contains("UNAVAILABLE"), "{text}"),
+            Frame::Text(_) => messages += 1,
+            Frame::Closed(code) => break code,
+            Frame::Cut => panic!("cut"),
+        }
+    };
+    assert_eq!((messages, code), (10_000, Some(1001)));
+}
