@@ -3,11 +3,11 @@
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
-# One that is installed already serves, too.
-DENY := $(or $(shell command -v cargo-deny 2>/dev/null),$(TOOLS)/bin/cargo-deny)
+# One of this version that is installed already serves, too.
+DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/null)),$(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt fmt-check lint doc unit audit advisories clients image
+.PHONY: help run test fmt fmt-check lint doc unit curl audit advisories clients image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,11 +29,16 @@ lint: ## Clippy, warnings as errors
 doc: ## The code's documentation, warnings as errors
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps
 
-unit: ## Unit tests, and tests of a running server
+unit: curl ## Unit tests, and tests of a running server
 	$(CARGO) test --locked
 
+# The README's examples are run as they stand.
+curl:
+	@command -v curl >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends curl) \
+		|| { echo "the README's examples need curl; install it and try again" >&2; exit 1; }
+
 audit: $(DENY) ## Licences, banned crates and sources of the dependencies
-	$(DENY) --offline --locked --config .deny.toml check bans licenses sources
+	$(DENY) --locked --config .deny.toml check bans licenses sources
 
 advisories: $(DENY) ## Known holes in the dependencies; needs the network
 	$(DENY) --locked --config .deny.toml check advisories

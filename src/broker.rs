@@ -7,6 +7,7 @@
 mod channel;
 mod consumer;
 mod error;
+mod events;
 mod filter;
 mod inbox;
 mod message;
@@ -14,19 +15,20 @@ mod name;
 mod pattern;
 mod payload;
 mod rate;
+mod settings;
+mod subscribe;
 mod subscription;
 #[cfg(test)]
 mod tests;
 mod topic;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -35,78 +37,22 @@ use slab::Slab;
 pub use channel::{Rest, Start, Turn};
 pub use consumer::{Ack, ConsumerInfo, ConsumerStatus};
 pub use error::Error;
+pub use events::TopicEventKind;
 pub use filter::{Filter, FilterLimits};
 pub use inbox::Inbox;
 pub use message::{Cursor, Draft, Epoch, Gap, GapReason, Message, Publication, ShapeId, Timestamp};
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
 pub use payload::{MAX_NESTING, Payload};
+pub use settings::Settings;
+pub use subscribe::Subscribe;
 pub use subscription::{BEHIND_MESSAGES, Event, Overflow, Progress, Subscription};
 pub use topic::{Page, SubscriptionInfo, TopicInfo};
 
 use channel::{Budget, Refusal, Ring};
 use consumer::{ConsumerLimits, Consumers};
-use inbox::Waiter;
-use pattern::{Member, Patterns};
+use pattern::Patterns;
 use rate::Bucket;
-use subscription::{Feed, Reader, Wanted};
 use topic::{Alive, Topic};
-
-/// What the broker may hold and how it behaves.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The bound of a topic's history in messages, unless the topic sets its own; 1 or more.
-    pub max_messages_per_topic: usize,
-    /// The largest bound that a topic may set for itself.
-    pub max_messages_limit: usize,
-    /// Messages a second and topic that may be published, unless the topic sets its own; 0 means no limit.
-    pub max_publish_rate: u32,
-    /// Whether publishing and subscribing make the topic.
-    pub auto_create_topics: bool,
-    /// Topics that may exist.
-    pub max_topics: usize,
-    /// Bytes of compact JSON in one message.
-    pub max_payload_bytes: usize,
-    /// Bytes one topic's history may hold.
-    pub max_bytes_per_topic: usize,
-    /// Bytes all histories may hold.
-    pub max_history_bytes: usize,
-    /// Messages in one batch or page.
-    pub max_batch: usize,
-    /// Different patterns that may be subscribed.
-    pub max_patterns: usize,
-    /// Consumers of one topic or pattern.
-    pub max_consumers_per_topic: usize,
-    /// Consumers in all.
-    pub max_consumers: usize,
-    /// Topics whose positions one consumer of a pattern may hold.
-    pub max_topics_per_consumer: usize,
-    /// How long an unused consumer is kept.
-    pub consumer_ttl: Duration,
-    /// Bounds on filters.
-    pub filter: FilterLimits,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_messages_per_topic: 1_000,
-            max_messages_limit: 1_000_000,
-            max_publish_rate: 100,
-            auto_create_topics: true,
-            max_topics: 100_000,
-            max_payload_bytes: 1 << 20,
-            max_bytes_per_topic: 64 << 20,
-            max_history_bytes: 1 << 30,
-            max_batch: 1_000,
-            max_patterns: 10_000,
-            max_consumers_per_topic: 1_000,
-            max_consumers: 100_000,
-            max_topics_per_consumer: 10_000,
-            consumer_ttl: Duration::from_secs(24 * 3600),
-            filter: FilterLimits::default(),
-        }
-    }
-}
 
 /// The one broker behind all doors; clones share it.
 #[derive(Clone)]
@@ -153,60 +99,6 @@ pub struct TopicSettings {
     pub max_messages: Option<usize>,
     /// Messages a second that may be published; 0 means no limit.
     pub max_publish_rate: Option<u32>,
-}
-
-/// What a subscriber asks for.
-#[derive(Clone, Debug)]
-pub struct Subscribe {
-    /// The topic or pattern.
-    pub source: Source,
-    /// Where to begin; a known consumer's position goes before it.
-    pub start: Option<Start>,
-    /// Only messages that match.
-    pub filter: Option<Filter>,
-    /// What happens when it falls behind.
-    pub overflow: Overflow,
-    /// Keep the position under this name.
-    pub consumer: Option<(ConsumerName, Ack)>,
-}
-
-impl Subscribe {
-    /// Live, everything, no name.
-    #[must_use]
-    pub fn to(source: Source) -> Self {
-        Self { source, start: None, filter: None, overflow: Overflow::default(), consumer: None }
-    }
-}
-
-/// What became of a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TopicEventKind {
-    /// It exists now.
-    Created,
-    /// Its settings changed.
-    Updated,
-    /// It is gone.
-    Deleted,
-}
-
-impl TopicEventKind {
-    const ALL: [TopicEventKind; 3] = [TopicEventKind::Created, TopicEventKind::Updated, TopicEventKind::Deleted];
-
-    /// The kind's name at every door.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            TopicEventKind::Created => "CREATED",
-            TopicEventKind::Updated => "UPDATED",
-            TopicEventKind::Deleted => "DELETED",
-        }
-    }
-
-    /// The kind that a message of the broker's own events is about.
-    #[must_use]
-    pub fn of(message: &Message) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| message.data.as_str().trim_matches('"') == kind.code())
-    }
 }
 
 /// Numbers about the whole broker at one moment.
@@ -408,11 +300,11 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::Conflict`], [`Error::RateLimited`],
     /// [`Error::LimitReached`], [`Error::Unavailable`] while draining. Nothing is stored then.
-    pub fn publish(&self, name: &TopicName, draft: Draft) -> Result<Publication, Error> {
+    pub fn publish(&self, name: &TopicName, mut draft: Draft) -> Result<Publication, Error> {
         self.check_not_draining()?;
         loop {
             let topic = self.find_or_make(name)?;
-            match topic.append(draft.clone()) {
+            match topic.append(draft) {
                 Ok(publication) => {
                     if !publication.duplicate {
                         self.0.published.fetch_add(1, Ordering::Relaxed);
@@ -420,191 +312,13 @@ impl Broker {
                     return Ok(publication);
                 }
                 // Deleted between finding and appending: the next look finds what there is now.
-                Err(Refusal::Closed) => {}
+                Err(Refusal::Closed(back)) => draft = *back,
                 Err(Refusal::Error(error)) => {
                     self.forget_if_unused(&topic);
                     return Err(error);
                 }
             }
         }
-    }
-
-    // ---- subscribing
-
-    /// Subscribes. The inbox says under `key` when there is something to read, from now on.
-    ///
-    /// # Errors
-    /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::LimitReached`], [`Error::BadRequest`] for a
-    /// start that a pattern cannot have, [`Error::Unavailable`] while draining.
-    pub fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.check_not_draining()?;
-        let name = request.consumer.as_ref().map(|(name, _)| name.clone());
-        let waiter = Waiter::new(inbox.clone(), key, request.overflow, name);
-        let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
-        let lease = match &request.consumer {
-            Some((name, ack)) => Some(self.0.consumers.take(&request.source, name, *ack, &waiter)?),
-            None => None,
-        };
-        let is_new = lease.as_ref().is_some_and(|lease| !lease.info.resumed);
-        let subscribed = match &request.source {
-            Source::Topic(name) => self.subscribe_topic(name, request.start, &waiter, lease),
-            Source::Pattern(pattern) => self.subscribe_pattern(pattern, request.start, &waiter, lease),
-        };
-        if subscribed.is_err()
-            && is_new
-            && let Some((name, _)) = &request.consumer
-        {
-            // A consumer that never had a subscription has no position to keep.
-            let _ = self.0.consumers.delete(&request.source, name);
-        }
-        let mut subscription = subscribed?;
-        subscription.wanted = wanted;
-        // The history it may begin with is news, too.
-        waiter.wake();
-        Ok(subscription)
-    }
-
-    /// Subscribes to what becomes of topics whose names match (all, without a pattern): the messages' key is the
-    /// topic's name, [`TopicEventKind::of`] tells the rest.
-    pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
-        let waiter = Waiter::new(inbox.clone(), key, Overflow::default(), None);
-        let mut subscription = self.attach(&self.0.events, waiter, |ring| ring.locate(Start::Live, Timestamp(0)));
-        subscription.wanted.about = about;
-        subscription
-    }
-
-    fn attach(
-        &self,
-        topic: &Arc<Topic>,
-        waiter: Arc<Waiter>,
-        locate: impl FnOnce(&Ring) -> (u64, Option<Gap>),
-    ) -> Subscription {
-        // Waiting first, then looking where to begin: what is published in between wakes.
-        let slot = topic.waiters.lock().insert(waiter.clone());
-        let place = locate(&topic.ring.lock());
-        waiter.position.store(place.0, Ordering::Relaxed);
-        self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Subscription {
-            broker: self.clone(),
-            feed: Feed::Topic { reader: Reader::from(topic.clone(), place), waiter, slot },
-            wanted: Wanted::default(),
-            lease: None,
-            ended: None,
-        }
-    }
-
-    fn subscribe_topic(
-        &self,
-        name: &TopicName,
-        start: Option<Start>,
-        waiter: &Arc<Waiter>,
-        mut lease: Option<consumer::Lease>,
-    ) -> Result<Subscription, Error> {
-        loop {
-            let topic = self.find_or_make(name)?;
-            let places = lease.as_ref().filter(|lease| lease.info.resumed).map(consumer::Lease::places);
-            // A place of this life goes before one of an earlier.
-            let resume = places.and_then(|places| {
-                let here = places.get(&topic.epoch).map(|(_, offset)| Cursor { epoch: topic.epoch, offset: *offset });
-                let earlier =
-                    || places.iter().map(|(epoch, (_, offset))| Cursor { epoch: *epoch, offset: *offset }).next();
-                here.or_else(earlier)
-            });
-            let start = resume.map(Start::After).or(start).unwrap_or(Start::Live);
-            let mut subscription = self.attach(&topic, waiter.clone(), |ring| ring.locate(start, topic.created_at));
-            if topic.ring.lock().closed {
-                continue;
-            }
-            if let Some(lease) = &mut lease {
-                let Feed::Topic { reader, .. } = &subscription.feed else { continue };
-                let here = Cursor { epoch: topic.epoch, offset: reader.after };
-                lease.prune(|epoch| epoch == topic.epoch);
-                if resume.is_none_or(|place| place.epoch != topic.epoch) {
-                    lease.begin(name, here)?;
-                }
-                lease.info.cursor = Some(resume.unwrap_or(here));
-            }
-            subscription.lease = lease;
-            return Ok(subscription);
-        }
-    }
-
-    fn subscribe_pattern(
-        &self,
-        pattern: &Pattern,
-        start: Option<Start>,
-        waiter: &Arc<Waiter>,
-        mut lease: Option<consumer::Lease>,
-    ) -> Result<Subscription, Error> {
-        if matches!(start, Some(Start::After(_))) {
-            return Err(Error::bad_request(
-                "after",
-                "is a place in one topic; a pattern begins live, with last, with since, or as a consumer",
-            ));
-        }
-        let member = Member::new(waiter.clone());
-        let membership = self.0.patterns.join(pattern, member.clone())?;
-        self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
-        let mut subscription = Subscription {
-            broker: self.clone(),
-            feed: Feed::Pattern { member: member.clone(), _membership: membership },
-            wanted: Wanted::default(),
-            lease: None,
-            ended: None,
-        };
-        let places = match &lease {
-            Some(lease) if lease.info.resumed => Some(lease.places()),
-            _ => None,
-        };
-        if start.is_some_and(|start| start != Start::Live) || lease.is_some() {
-            // Where a topic of this name stood in an earlier life: that it was made anew is to be told.
-            let earlier: HashMap<&str, Cursor> = places
-                .iter()
-                .flatten()
-                .map(|(epoch, (name, offset))| (name.as_str(), Cursor { epoch: *epoch, offset: *offset }))
-                .collect();
-            let topics = self.matching(pattern);
-            let mut epochs = HashSet::new();
-            for topic in &topics {
-                epochs.insert(topic.epoch);
-                let place = places.as_ref().map(|places| match places.get(&topic.epoch) {
-                    Some((_, offset)) => Start::After(Cursor { epoch: topic.epoch, offset: *offset }),
-                    // A topic that the consumer has not met was made while it was away.
-                    None => earlier.get(topic.name.as_str()).map_or(Start::Oldest, |cursor| Start::After(*cursor)),
-                });
-                let ring = topic.ring.lock();
-                let (after, gap) = ring.locate(place.or(start).unwrap_or(Start::Live), topic.created_at);
-                if let Some(lease) = &mut lease
-                    && places.as_ref().is_none_or(|places| !places.contains_key(&topic.epoch))
-                {
-                    lease.begin(&topic.name, Cursor { epoch: topic.epoch, offset: after })?;
-                }
-                if after < ring.last() || gap.is_some() {
-                    member.seed(Reader::from(topic.clone(), (after, gap)));
-                }
-            }
-            if let Some(lease) = &mut lease {
-                lease.prune(|epoch| epochs.contains(&epoch));
-            }
-        }
-        subscription.lease = lease;
-        Ok(subscription)
-    }
-
-    fn unsubscribed(&self) {
-        self.0.subscriptions.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn matching(&self, pattern: &Pattern) -> Vec<Arc<Topic>> {
-        let registry = self.0.registry.read();
-        let prefix = pattern.literal_prefix();
-        registry
-            .in_order
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(|name| name.as_str().starts_with(prefix))
-            .filter(|name| pattern.matches(name.as_str()))
-            .filter_map(|name| registry.by_name.get(name).cloned())
-            .collect()
     }
 
     // ---- consumers
@@ -740,16 +454,6 @@ impl Broker {
             && let Ok(topic) = self.find(name)
         {
             self.forget_if_unused(&topic);
-        }
-    }
-
-    /// Called under the registry's lock, so that events stand in the order in which things happened.
-    fn announce(&self, name: &TopicName, kind: TopicEventKind) {
-        let data = Payload::parse(&format!("{:?}", kind.code()), usize::MAX);
-        let key = Key::parse(name.as_str());
-        if let (Ok(data), Ok(key)) = (data, key) {
-            // The events' own channel has no limits, so there is nothing to refuse.
-            let _ = self.0.events.append(Draft { data, id: None, key: Some(key), expected_offset: None });
         }
     }
 }

@@ -109,7 +109,8 @@ impl Config {
     /// The effective settings as lines of TOML.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        KEYS.iter().map(|key| format!("{} = {}\n", key.name, (key.get)(self))).collect()
+        let lines: Vec<_> = KEYS.iter().map(|key| format!("{} = {}", key.name, (key.get)(self))).collect();
+        lines.join("\n") + "\n"
     }
 }
 

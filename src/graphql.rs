@@ -20,15 +20,19 @@ mod subscription;
 mod types;
 mod ws;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_graphql::Schema;
 use axum::{Router, routing::get};
 use tokio::time::Instant;
 
 use crate::{broker::Broker, socket::Sockets};
+use document::DocumentCache;
 pub use document::DocumentLimits;
-use execute::{ApiSchema, Executor};
+use execute::{ApiSchema, Executor, Renderings};
 use mutation::Mutation;
 use query::Query;
 use subscription::SubscriptionRoot;
@@ -95,14 +99,45 @@ struct Door {
     executor: Executor,
 }
 
-/// The door's routes.
-pub fn routes(context: Context, settings: Settings) -> Router {
+/// What the door counts.
+#[derive(Clone)]
+pub struct Counts {
+    renderings: Arc<Renderings>,
+    documents: Arc<DocumentCache>,
+}
+
+impl Counts {
+    /// Messages rendered for GraphQL subscribers: executed and written as JSON.
+    #[must_use]
+    pub fn renderings_made(&self) -> u64 {
+        self.renderings.made.load(Ordering::Relaxed)
+    }
+
+    /// Renderings delivered to GraphQL subscribers, made or shared.
+    #[must_use]
+    pub fn renderings_wanted(&self) -> u64 {
+        self.renderings.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of checked documents that are kept.
+    #[must_use]
+    pub fn document_bytes(&self) -> usize {
+        self.documents.bytes()
+    }
+}
+
+/// The door's routes, and what it counts.
+pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
     let schema = schema(context.broker.clone(), context.started, &settings);
-    let executor = Executor::new(schema, settings.documents.clone(), settings.document_cache_bytes);
-    Router::new()
+    let counts =
+        Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
+    let Counts { renderings, documents } = counts.clone();
+    let executor = Executor::new(schema, settings.documents.clone(), documents, renderings);
+    let router = Router::new()
         .route("/graphql", get(http::get).post(http::post))
         .route("/graphql/ws", get(http::upgrade))
-        .with_state(Door { context, settings, executor })
+        .with_state(Door { context, settings, executor });
+    (router, counts)
 }
 
 fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {

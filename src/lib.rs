@@ -1,7 +1,58 @@
-//! pub-sub
+//! A GraphQL-fronted publish/subscribe service. **No silent loss**: a subscriber gets every message of its topic, in order,
+//! once; where it could not, it is told at that place in the stream how many it missed and which.
+//!
+//! # The map
+//!
+//! ```text
+//! main.rs            the command line: settings, log, bind, serve, exit code
+//! config.rs          gathers every part's settings; config/keys.rs is the one table of them
+//! server.rs          accepts connections, joins the doors, stops in good order
+//!
+//! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
+//!   http.rs ws.rs stream.rs accept.rs     over HTTP, WebSocket, event streams; which form is wanted
+//!   document.rs                           what a document costs, before async-graphql sees it
+//!   execute.rs                            prepared, executed; each message rendered once per shape
+//!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
+//! rest.rs            /topics /publish /stats /health, pages and plain event streams
+//! ws.rs              /ws: one JSON object a frame
+//! metrics.rs         /metrics for Prometheus
+//!
+//! socket.rs          WebSockets for the doors: upgrade, frames, the one loop (pump.rs)
+//! streaming.rs       response bodies that go on, for event streams
+//! wire.rs            the JSON that /ws, event streams and REST share
+//! problem.rs         the one table: error -> code -> status
+//! telemetry.rs       the log
+//!
+//! broker.rs          topics, publishing, subscribing, history; no transport
+//!   channel.rs       a topic's ring: broadcast channel and history in one
+//!   subscription.rs inbox.rs              cursors, and how a connection learns that one has news
+//!   pattern.rs filter.rs consumer.rs      what a subscriber may ask for
+//!   name.rs payload.rs message.rs         types that are checked once, at the border
+//! ```
+//!
+//! # A message's way
+//!
+//! socket -> door decodes into a topic's name and a draft, both checked by their types -> `Broker::publish` -> limits ->
+//! the ring: one lock, offset, push, unlock -> waiting subscriptions are put into their connections' inboxes -> position
+//! back to the publisher. Each connection's own task wakes, reads a bounded batch from the ring, writes what was rendered
+//! once for all who want the same shape, and flushes once. No forwarding task, no queue between the broker and the socket,
+//! no copy of the payload on the way; back-pressure is the cursor standing still.
+//!
+//! # Architecture invariants
+//!
+//! - Architecture invariant: `broker` knows no HTTP, no GraphQL and no socket, and nothing of the crate outside itself.
+//! - Architecture invariant: doors (`graphql`, `rest`, `ws`) do not know each other, nor `config`; only `server` knows all.
+//! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
+//! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a publisher
+//!   wait.
+//! - Architecture invariant: replay and live are one path, the ring; a gap is data and goes out at every door.
+//!
+//! `tests/it/layers.rs` keeps the first three.
+
 pub mod broker;
 pub mod config;
 pub mod graphql;
+pub mod metrics;
 pub mod problem;
 pub mod rest;
 pub mod server;

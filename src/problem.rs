@@ -115,7 +115,7 @@ pub struct Problem {
     pub current_offset: Option<u64>,
     /// Overrides the code's status.
     status: Option<StatusCode>,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Problem {
@@ -128,7 +128,7 @@ impl Problem {
     #[must_use]
     pub fn with_http(mut self, status: StatusCode, header: Option<(HeaderName, HeaderValue)>) -> Self {
         self.status = Some(status);
-        self.header = header;
+        self.header = header.map(Box::new);
         self
     }
 
@@ -183,8 +183,8 @@ impl IntoResponse for Problem {
             // Whole seconds, rounded up: earlier would be refused again.
             headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
         }
-        if let Some((name, value)) = self.header {
-            headers.insert(name, value);
+        if let Some(header) = self.header {
+            headers.insert(header.0, header.1);
         }
         response
     }

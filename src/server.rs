@@ -29,7 +29,7 @@ use tower::ServiceExt;
 use crate::{
     broker::Broker,
     config::Config,
-    graphql,
+    graphql, metrics,
     problem::{Code, Problem},
     rest,
     socket::{ConnectionGuard, Sockets},
@@ -74,7 +74,7 @@ impl Default for Settings {
 }
 
 /// How often positions of forgotten consumers are looked for.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 
 /// Connections that are open; a guard for each.
 #[derive(Clone, Default)]
@@ -227,7 +227,7 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
         request_timeout: config.server.request_timeout,
         stop: sockets.stop.clone(),
     });
-    let graphql = graphql::routes(
+    let (graphql, counts) = graphql::routes(
         graphql::Context {
             broker: broker.clone(),
             started,
@@ -238,11 +238,49 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
         config.graphql.clone(),
     );
     let ws = ws::routes(broker.clone(), config.ws.clone(), sockets.clone());
+    let metrics = metrics::routes(Arc::new({
+        let (broker, connections) = (broker.clone(), connections.clone());
+        move || samples(&broker, &connections, &counts)
+    }));
     rest.merge(graphql)
         .merge(ws)
+        .merge(metrics)
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(config.server.max_body_bytes))
         .layer(middleware::from_fn(finish))
+}
+
+fn samples(broker: &Broker, connections: &Connections, graphql: &graphql::Counts) -> Vec<metrics::Sample> {
+    let totals = broker.totals();
+    let sample = |name, counter, help, value| metrics::Sample { name, counter, help, value };
+    let count = |number: usize| number as u64;
+    vec![
+        sample("topics", false, "Topics that exist.", count(totals.topics)),
+        sample("subscriptions", false, "Live subscriptions.", count(totals.subscriptions)),
+        sample("connections", false, "Connections that are open.", count(connections.open())),
+        sample("patterns", false, "Different patterns that are subscribed.", count(totals.patterns)),
+        sample("history_messages", false, "Messages that all histories keep.", count(totals.messages)),
+        sample("history_bytes", false, "Bytes that all histories take in memory.", count(totals.history_bytes)),
+        sample("messages_published_total", true, "Messages accepted since the start.", totals.published),
+        sample(
+            "graphql_renderings_made_total",
+            true,
+            "Messages executed and written as JSON for GraphQL subscribers.",
+            graphql.renderings_made(),
+        ),
+        sample(
+            "graphql_renderings_wanted_total",
+            true,
+            "Renderings delivered to GraphQL subscribers, made or shared.",
+            graphql.renderings_wanted(),
+        ),
+        sample(
+            "graphql_document_cache_bytes",
+            false,
+            "Bytes of checked GraphQL documents that are kept.",
+            count(graphql.document_bytes()),
+        ),
+    ]
 }
 
 /// What holds for every answer.

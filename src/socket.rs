@@ -51,7 +51,7 @@ impl Default for Settings {
             write_buffer_size: 1_024,
             max_frame_bytes: (1 << 20) + (64 << 10),
             ping_interval: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_mins(1),
             max_malformed_frames: 100,
         }
     }

@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`Error::BadRequest`] for anything else.
-    pub fn number<N: std::str::FromStr + std::fmt::Display>(
+    pub fn number<N: std::str::FromStr + std::fmt::Display + Copy>(
         &self,
         name: &'static str,
         most: N,

@@ -66,8 +66,8 @@ impl Turn {
 
 /// Why the channel does not take a message.
 pub(super) enum Refusal {
-    /// The channel is closed: its topic was deleted.
-    Closed,
+    /// The channel is closed: its topic was deleted. The draft comes back.
+    Closed(Box<Draft>),
     /// The rules refuse it.
     Error(Error),
 }
@@ -177,7 +177,7 @@ impl Ring {
     /// Numbers and appends a message: the one place where order is decided.
     pub fn append(&mut self, draft: Draft) -> Result<Publication, Refusal> {
         if self.closed {
-            return Err(Refusal::Closed);
+            return Err(Refusal::Closed(Box::new(draft)));
         }
         // A repeated id comes first: repeating what was accepted must succeed whatever has changed since.
         if let Some(first) = draft.id.as_ref().and_then(|id| self.ids.get(id)).copied()

@@ -123,12 +123,11 @@ mod tests {
     #[tokio::test]
     async fn news_wakes_a_waiting_connection() {
         let inbox = Inbox::default();
-        let waiting = tokio::spawn({
-            let inbox = inbox.clone();
-            async move { inbox.next().await }
-        });
-        tokio::task::yield_now().await;
-        Waiter::new(inbox, 7, Overflow::History, None).wake();
-        assert_eq!(waiting.await.unwrap(), 7);
+        let news = async {
+            tokio::task::yield_now().await;
+            Waiter::new(inbox.clone(), 7, Overflow::History, None).wake();
+        };
+        let (key, ()) = tokio::join!(inbox.next(), news);
+        assert_eq!(key, 7);
     }
 }

@@ -146,7 +146,6 @@ impl Pattern {
         let mut rest = name.split('.');
         for wanted in self.0.split('.') {
             match (wanted, rest.next()) {
-                (_, None) => return false,
                 (">", Some(_)) => return true,
                 ("*", Some(_)) => {}
                 (wanted, Some(segment)) if wanted == segment => {}

@@ -1,12 +1,15 @@
 //! The broker against a model: whatever happens in whatever order, every subscriber's stream is the topic's log, in order,
 //! each message once, with every hole announced exactly.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use proptest::prelude::*;
 use tokio_util::task::TaskTracker;
 
-use super::*;
+use super::{
+    TopicEventKind::{Created, Deleted, Updated},
+    *,
+};
 
 fn broker(max_messages: usize) -> Broker {
     Broker::new(Settings { max_messages_per_topic: max_messages, max_publish_rate: 0, ..Settings::default() })
@@ -592,7 +595,6 @@ fn events_of_topics_are_a_stream() {
             .filter_map(|event| if let Event::Message(message) = event { Some(of(message)) } else { None })
             .collect()
     };
-    use TopicEventKind::{Created, Deleted, Updated};
     let a = |kind| ("a.1".to_owned(), kind);
     assert_eq!(kinds(&mut all), [a(Created), ("b".to_owned(), Created), a(Updated), a(Deleted)]);
     assert_eq!(kinds(&mut some), [a(Created), a(Updated), a(Deleted)]);

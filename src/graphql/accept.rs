@@ -79,8 +79,12 @@ impl<'a> Range<'a> {
 }
 
 fn thousandths(text: &str) -> Option<u16> {
-    let quality: f32 = text.parse().ok()?;
-    (0.0..=1.0).contains(&quality).then_some((quality * 1_000.0) as u16)
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 3 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let quality = whole.parse::<u16>().ok()?.checked_mul(1_000)? + format!("{fraction:0<3}").parse::<u16>().ok()?;
+    (quality <= 1_000).then_some(quality)
 }
 
 /// The best of `offers` for the client, the earlier the better among equals; `None` when it accepts none. Without `Accept`

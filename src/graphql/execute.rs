@@ -63,7 +63,7 @@ pub struct Executor(Arc<Shared>);
 struct Shared {
     schema: ApiSchema,
     limits: DocumentLimits,
-    documents: DocumentCache,
+    documents: Arc<DocumentCache>,
     shapes: Mutex<HashMap<ShapeKey, Weak<Shape>>>,
     next_shape: AtomicU64,
     renderings: Arc<Renderings>,
@@ -141,20 +141,20 @@ pub struct Operation {
 }
 
 impl Executor {
-    pub fn new(schema: ApiSchema, limits: DocumentLimits, cache_bytes: usize) -> Self {
+    pub fn new(
+        schema: ApiSchema,
+        limits: DocumentLimits,
+        documents: Arc<DocumentCache>,
+        renderings: Arc<Renderings>,
+    ) -> Self {
         Self(Arc::new(Shared {
             schema,
             limits,
-            documents: DocumentCache::new(cache_bytes),
+            documents,
             shapes: Mutex::default(),
             next_shape: AtomicU64::new(wire::FIRST_FREE_SHAPE),
-            renderings: Arc::default(),
+            renderings,
         }))
-    }
-
-    /// Renderings made and wanted.
-    pub fn renderings(&self) -> &Renderings {
-        &self.0.renderings
     }
 
     /// Checks a request's document and variables.
@@ -343,7 +343,7 @@ fn with_extensions(result: &[u8], extensions: &str) -> Bytes {
 /// The error of a request that ended in a bug.
 fn internal() -> ServerError {
     let problem = Problem::new(Code::Internal, "something went wrong here; the log has more");
-    types::problem(problem).into_server_error(Pos::default())
+    types::problem(&problem).into_server_error(Pos::default())
 }
 
 /// A document's error as async-graphql shows its own.

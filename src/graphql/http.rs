@@ -256,7 +256,7 @@ fn refuse(headers: &HeaderMap, status: StatusCode, message: &str) -> Response {
         StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
         _ => Code::BadRequest,
     };
-    let error = super::types::problem(Problem::new(code, message.to_owned()));
+    let error = super::types::problem(&Problem::new(code, message.to_owned()));
     let error = ServerError { locations: Vec::new(), ..error.into_server_error(async_graphql::Pos::default()) };
     let form = accept::best(headers, &SINGLE).unwrap_or(Form::Json);
     respond(form, status, errors_only(&[error]))

@@ -10,6 +10,7 @@ use crate::broker::{Cursor as Position, Payload, Timestamp};
 #[derive(Clone, Debug)]
 pub struct Json(pub Payload);
 
+/// Any JSON value. Numbers survive unchanged, whatever their size or spelling; arrays and objects may nest 64 deep.
 #[Scalar(name = "JSON", specified_by_url = "https://www.rfc-editor.org/rfc/rfc8259")]
 impl ScalarType for Json {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -28,6 +29,8 @@ impl ScalarType for Json {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Long(pub u64);
 
+/// A whole number of 64 bits, from 0. As an input it may also be given as a string of digits, since many clients' numbers
+/// hold only 53 bits.
 #[Scalar(name = "Long", specified_by_url = "https://scalars.graphql.org/jakobmerrild/long.html")]
 impl ScalarType for Long {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -48,6 +51,7 @@ impl ScalarType for Long {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DateTime(pub Timestamp);
 
+/// A time as RFC 3339 text, answered in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
 #[Scalar(name = "DateTime", specified_by_url = "https://scalars.graphql.org/andimarek/date-time.html")]
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -67,6 +71,8 @@ impl ScalarType for DateTime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub Position);
 
+/// A place in a topic, as opaque text. The same text works at every door: `after` here, on `/ws` and in REST, and
+/// `Last-Event-ID` of an event stream.
 #[Scalar(name = "Cursor", specified_by_url = "https://relay.dev/graphql/connections.htm#sec-Cursor")]
 impl ScalarType for Cursor {
     fn parse(value: Value) -> InputValueResult<Self> {

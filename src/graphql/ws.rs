@@ -45,8 +45,8 @@ const MAX_ID_BYTES: usize = 255;
 
 /// Accepts the client's favourite of the subprotocols that both know.
 pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
-    let offered = upgrade.offered().iter();
-    let chosen = offered.filter_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| **known == name)).next();
+    let mut offered = upgrade.offered().iter();
+    let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
     let Door { context, settings, executor } = door;
     match chosen.filter(|_| known) {
         Some(name) => {
@@ -229,7 +229,7 @@ impl Session {
         };
         if self.operations.len() >= self.max_operations {
             let message = format!("at most {} operations on one connection", self.max_operations);
-            let error = super::types::problem(Problem::new(Code::LimitReached, message));
+            let error = super::types::problem(&Problem::new(Code::LimitReached, message));
             self.error(&quoted, &[error.into_server_error(async_graphql::Pos::default())], out);
             return Ok(());
         }

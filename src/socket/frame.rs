@@ -164,8 +164,11 @@ impl Inbound {
         }
         let (length, rest) = match (second & 0x7f, rest) {
             (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest),
-            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest),
-            (126 | 127, _) => return Ok(None),
+            (127, rest) => match rest.split_first_chunk() {
+                Some((length, rest)) => (u64::from_be_bytes(*length), rest),
+                None => return Ok(None),
+            },
+            (126, _) => return Ok(None),
             (short, rest) => (u64::from(short), rest),
         };
         let payload = usize::try_from(length).unwrap_or(usize::MAX);
@@ -233,7 +236,7 @@ impl Outbox {
     /// A reason longer than a control frame carries (123 bytes) is cut at a character.
     pub(super) fn close(&mut self, code: Option<CloseCode>, reason: &str) {
         let Some(code) = code else { return self.frame(CLOSE, &[]) };
-        self.frame(CLOSE, &[&code.0.to_be_bytes(), reason[..reason.floor_char_boundary(123)].as_bytes()]);
+        self.frame(CLOSE, &[&code.0.to_be_bytes(), &reason.as_bytes()[..reason.floor_char_boundary(123)]]);
     }
 
     fn frame(&mut self, opcode: u8, parts: &[&[u8]]) {
@@ -282,7 +285,7 @@ mod tests {
         if payload.len() < 126 {
             frame.push(0x80 | payload.len() as u8);
         } else {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7e);
             frame.extend((payload.len() as u16).to_be_bytes());
         }
         let mask = [1, 2, 3, 4];

@@ -148,7 +148,7 @@ fn whatever_parses_is_as_shallow_as_the_scan_said() {
     let mut parsed = 0;
     for _ in 0..8_000 {
         let mut text = SEEDS[next(SEEDS.len())].to_owned();
-        for _ in 0..1 + next(4) {
+        for _ in 0..=next(4) {
             let at = next(text.len() + 1);
             if next(3) == 0 && at < text.len() {
                 text.remove(at);

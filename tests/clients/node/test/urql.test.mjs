@@ -17,13 +17,11 @@ function driver(url, exchanges, close, more = {}) {
   return {
     run: async ({ kind, text }, variables) => result(await client[kind](text, variables).toPromise()),
     subscribe: ({ text }, variables, sink) => {
-      let last;
+      // urql carries errors and extensions over to later results, and says of an end only that nothing more comes.
       const next = (operation) => {
-        last = operation;
-        if (operation.error?.networkError) sink.end([operation.error.networkError]);
-        // urql says of an operation's end only that nothing more comes.
-        else if (operation.data || operation.error) sink.next(result(operation));
-        if (!operation.hasNext) sink.end();
+        if (operation.error) sink.end(operation.error.networkError ? [operation.error.networkError] : operation.error.graphQLErrors);
+        else if (operation.hasNext) sink.next(result(operation));
+        else sink.end();
       };
       const { unsubscribe } = pipe(client.subscription(text, variables), subscribe(next));
       return unsubscribe;
@@ -42,7 +40,7 @@ const overWs = (client) =>
 scenarios('urql fetchExchange and subscriptionExchange with graphql-ws', ({ http, ws }) => {
   const client = createWs(options(WebSocket, ws));
   return driver(http, [fetchExchange, overWs(client)], () => client.dispose());
-});
+}, { sticky: true });
 
 scenarios(
   'urql subscriptionExchange with graphql-sse',
@@ -51,7 +49,7 @@ scenarios(
     return driver(http, [fetchExchange, overWs(client)], () => client.dispose());
   },
   // Nothing comes back on an HTTP stream, so the server cannot know what a cut swallowed: AUTO is for sockets.
-  { auto: false },
+  { auto: false, sticky: true },
 );
 
 scenarios('urql fetchExchange with fetchSubscriptions', ({ http }) => driver(http, [fetchExchange], undefined, { fetchSubscriptions: true }), {

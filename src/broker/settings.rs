@@ -1,0 +1,62 @@
+//! What the broker may hold and how it behaves: every bound with its default.
+
+use std::time::Duration;
+
+use super::FilterLimits;
+
+/// What the broker may hold and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The bound of a topic's history in messages, unless the topic sets its own; 1 or more.
+    pub max_messages_per_topic: usize,
+    /// The largest bound that a topic may set for itself.
+    pub max_messages_limit: usize,
+    /// Messages a second and topic that may be published, unless the topic sets its own; 0 means no limit.
+    pub max_publish_rate: u32,
+    /// Whether publishing and subscribing make the topic.
+    pub auto_create_topics: bool,
+    /// Topics that may exist.
+    pub max_topics: usize,
+    /// Bytes of compact JSON in one message.
+    pub max_payload_bytes: usize,
+    /// Bytes one topic's history may hold.
+    pub max_bytes_per_topic: usize,
+    /// Bytes all histories may hold.
+    pub max_history_bytes: usize,
+    /// Messages in one batch or page.
+    pub max_batch: usize,
+    /// Different patterns that may be subscribed.
+    pub max_patterns: usize,
+    /// Consumers of one topic or pattern.
+    pub max_consumers_per_topic: usize,
+    /// Consumers in all.
+    pub max_consumers: usize,
+    /// Topics whose positions one consumer of a pattern may hold.
+    pub max_topics_per_consumer: usize,
+    /// How long an unused consumer is kept.
+    pub consumer_ttl: Duration,
+    /// Bounds on filters.
+    pub filter: FilterLimits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_messages_per_topic: 1_000,
+            max_messages_limit: 1_000_000,
+            max_publish_rate: 100,
+            auto_create_topics: true,
+            max_topics: 100_000,
+            max_payload_bytes: 1 << 20,
+            max_bytes_per_topic: 64 << 20,
+            max_history_bytes: 1 << 30,
+            max_batch: 1_000,
+            max_patterns: 10_000,
+            max_consumers_per_topic: 1_000,
+            max_consumers: 100_000,
+            max_topics_per_consumer: 10_000,
+            consumer_ttl: Duration::from_hours(24),
+            filter: FilterLimits::default(),
+        }
+    }
+}

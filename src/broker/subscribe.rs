@@ -1,0 +1,219 @@
+//! Subscribing: where a new subscription begins, and whose position it goes on from.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Bound,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    Ack, Broker, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Overflow, Pattern, Source, Start, Subscription,
+    Timestamp, TopicName,
+    channel::Ring,
+    consumer::Lease,
+    inbox::Waiter,
+    pattern::Member,
+    subscription::{Feed, Reader, Wanted},
+    topic::Topic,
+};
+
+/// What a subscriber asks for.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// The topic or pattern.
+    pub source: Source,
+    /// Where to begin; a known consumer's position goes before it.
+    pub start: Option<Start>,
+    /// Only messages that match.
+    pub filter: Option<Filter>,
+    /// What happens when it falls behind.
+    pub overflow: Overflow,
+    /// Keep the position under this name.
+    pub consumer: Option<(ConsumerName, Ack)>,
+}
+
+impl Subscribe {
+    /// Live, everything, no name.
+    #[must_use]
+    pub fn to(source: Source) -> Self {
+        Self { source, start: None, filter: None, overflow: Overflow::default(), consumer: None }
+    }
+}
+
+impl Broker {
+    /// Subscribes. The inbox says under `key` when there is something to read, from now on.
+    ///
+    /// # Errors
+    /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::LimitReached`], [`Error::BadRequest`] for a
+    /// start that a pattern cannot have, [`Error::Unavailable`] while draining.
+    pub fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
+        self.check_not_draining()?;
+        let name = request.consumer.as_ref().map(|(name, _)| name.clone());
+        let waiter = Waiter::new(inbox.clone(), key, request.overflow, name);
+        let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
+        let lease = match &request.consumer {
+            Some((name, ack)) => Some(self.0.consumers.take(&request.source, name, *ack, &waiter)?),
+            None => None,
+        };
+        let is_new = lease.as_ref().is_some_and(|lease| !lease.info.resumed);
+        let subscribed = match &request.source {
+            Source::Topic(name) => self.subscribe_topic(name, request.start, &waiter, lease),
+            Source::Pattern(pattern) => self.subscribe_pattern(pattern, request.start, &waiter, lease),
+        };
+        if subscribed.is_err()
+            && is_new
+            && let Some((name, _)) = &request.consumer
+        {
+            // A consumer that never had a subscription has no position to keep.
+            let _ = self.0.consumers.delete(&request.source, name);
+        }
+        let mut subscription = subscribed?;
+        subscription.wanted = wanted;
+        // The history it may begin with is news, too.
+        waiter.wake();
+        Ok(subscription)
+    }
+
+    /// Subscribes to what becomes of topics whose names match (all, without a pattern): the messages' key is the
+    /// topic's name, [`TopicEventKind::of`] tells the rest.
+    pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
+        let waiter = Waiter::new(inbox.clone(), key, Overflow::default(), None);
+        let mut subscription = self.attach(&self.0.events, waiter, |ring| ring.locate(Start::Live, Timestamp(0)));
+        subscription.wanted.about = about;
+        subscription
+    }
+
+    fn attach(
+        &self,
+        topic: &Arc<Topic>,
+        waiter: Arc<Waiter>,
+        locate: impl FnOnce(&Ring) -> (u64, Option<Gap>),
+    ) -> Subscription {
+        // Waiting first, then looking where to begin: what is published in between wakes.
+        let slot = topic.waiters.lock().insert(waiter.clone());
+        let place = locate(&topic.ring.lock());
+        waiter.position.store(place.0, Ordering::Relaxed);
+        self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
+        Subscription {
+            broker: self.clone(),
+            feed: Feed::Topic { reader: Reader::from(topic.clone(), place), waiter, slot },
+            wanted: Wanted::default(),
+            lease: None,
+            ended: None,
+        }
+    }
+
+    fn subscribe_topic(
+        &self,
+        name: &TopicName,
+        start: Option<Start>,
+        waiter: &Arc<Waiter>,
+        mut lease: Option<Lease>,
+    ) -> Result<Subscription, Error> {
+        loop {
+            let topic = self.find_or_make(name)?;
+            let places = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::places);
+            // A place of this life goes before one of an earlier.
+            let resume = places.and_then(|places| {
+                let here = places.get(&topic.epoch).map(|(_, offset)| Cursor { epoch: topic.epoch, offset: *offset });
+                let earlier =
+                    || places.iter().map(|(epoch, (_, offset))| Cursor { epoch: *epoch, offset: *offset }).next();
+                here.or_else(earlier)
+            });
+            let start = resume.map(Start::After).or(start).unwrap_or(Start::Live);
+            let mut subscription = self.attach(&topic, waiter.clone(), |ring| ring.locate(start, topic.created_at));
+            if topic.ring.lock().closed {
+                continue;
+            }
+            if let Some(lease) = &mut lease {
+                let Feed::Topic { reader, .. } = &subscription.feed else { continue };
+                let here = Cursor { epoch: topic.epoch, offset: reader.after };
+                lease.prune(|epoch| epoch == topic.epoch);
+                if resume.is_none_or(|place| place.epoch != topic.epoch) {
+                    lease.begin(name, here)?;
+                }
+                lease.info.cursor = Some(resume.unwrap_or(here));
+            }
+            subscription.lease = lease;
+            return Ok(subscription);
+        }
+    }
+
+    fn subscribe_pattern(
+        &self,
+        pattern: &Pattern,
+        start: Option<Start>,
+        waiter: &Arc<Waiter>,
+        mut lease: Option<Lease>,
+    ) -> Result<Subscription, Error> {
+        if matches!(start, Some(Start::After(_))) {
+            return Err(Error::bad_request(
+                "after",
+                "is a place in one topic; a pattern begins live, with last, with since, or as a consumer",
+            ));
+        }
+        let member = Member::new(waiter.clone());
+        let membership = self.0.patterns.join(pattern, member.clone())?;
+        self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
+        let mut subscription = Subscription {
+            broker: self.clone(),
+            feed: Feed::Pattern { member: member.clone(), _membership: membership },
+            wanted: Wanted::default(),
+            lease: None,
+            ended: None,
+        };
+        let places = match &lease {
+            Some(lease) if lease.info.resumed => Some(lease.places()),
+            _ => None,
+        };
+        if start.is_some_and(|start| start != Start::Live) || lease.is_some() {
+            // Where a topic of this name stood in an earlier life: that it was made anew is to be told.
+            let earlier: HashMap<&str, Cursor> = places
+                .iter()
+                .flatten()
+                .map(|(epoch, (name, offset))| (name.as_str(), Cursor { epoch: *epoch, offset: *offset }))
+                .collect();
+            let topics = self.matching(pattern);
+            let mut epochs = HashSet::new();
+            for topic in &topics {
+                epochs.insert(topic.epoch);
+                let place = places.as_ref().map(|places| match places.get(&topic.epoch) {
+                    Some((_, offset)) => Start::After(Cursor { epoch: topic.epoch, offset: *offset }),
+                    // A topic that the consumer has not met was made while it was away.
+                    None => earlier.get(topic.name.as_str()).map_or(Start::Oldest, |cursor| Start::After(*cursor)),
+                });
+                let ring = topic.ring.lock();
+                let (after, gap) = ring.locate(place.or(start).unwrap_or(Start::Live), topic.created_at);
+                if let Some(lease) = &mut lease
+                    && places.as_ref().is_none_or(|places| !places.contains_key(&topic.epoch))
+                {
+                    lease.begin(&topic.name, Cursor { epoch: topic.epoch, offset: after })?;
+                }
+                if after < ring.last() || gap.is_some() {
+                    member.seed(Reader::from(topic.clone(), (after, gap)));
+                }
+            }
+            if let Some(lease) = &mut lease {
+                lease.prune(|epoch| epochs.contains(&epoch));
+            }
+        }
+        subscription.lease = lease;
+        Ok(subscription)
+    }
+
+    pub(super) fn unsubscribed(&self) {
+        self.0.subscriptions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn matching(&self, pattern: &Pattern) -> Vec<Arc<Topic>> {
+        let registry = self.0.registry.read();
+        let prefix = pattern.literal_prefix();
+        registry
+            .in_order
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|name| name.as_str().starts_with(prefix))
+            .filter(|name| pattern.matches(name.as_str()))
+            .filter_map(|name| registry.by_name.get(name).cloned())
+            .collect()
+    }
+}

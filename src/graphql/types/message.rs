@@ -1,0 +1,172 @@
+//! Messages, gaps and pages of history.
+
+use std::sync::Arc;
+
+use async_graphql::{Enum, ID, Object, SimpleObject};
+
+use super::int;
+use crate::{
+    broker::{self, Gap as BrokerGap, GapReason as BrokerGapReason, Page},
+    graphql::scalars::{Cursor, DateTime, Json, Long},
+};
+
+/// Why messages could not be delivered.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "BrokerGapReason")]
+pub enum GapReason {
+    /// The subscriber fell off the history while connected, or skips by its `overflow` choice.
+    SlowConsumer,
+    /// The next message after the asked position is no longer kept.
+    Expired,
+    /// The asked position is of another life of the topic: it was recreated, or its log was reset.
+    NewEpoch,
+}
+
+/// What a subscriber missed at one place of its stream.
+#[derive(SimpleObject, Clone)]
+pub struct Gap {
+    /// How many messages; null only where a clustered engine cannot know.
+    missed: Option<Long>,
+    /// The first offset missed.
+    from_offset: Long,
+    /// The last offset missed, included; one less than `fromOffset` when nothing was.
+    to_offset: Long,
+    /// Why.
+    reason: GapReason,
+}
+
+impl From<&BrokerGap> for Gap {
+    fn from(gap: &BrokerGap) -> Self {
+        Self {
+            missed: gap.missed.map(Long),
+            from_offset: Long(gap.from_offset),
+            to_offset: Long(gap.to_offset),
+            reason: gap.reason.into(),
+        }
+    }
+}
+
+/// One message of a topic. Messages never change.
+pub struct Message {
+    pub message: Arc<broker::Message>,
+    pub gap: Option<BrokerGap>,
+}
+
+#[Object]
+impl Message {
+    /// The publisher's id, else a generated UUID (version 7). 1 to 255 bytes.
+    async fn id(&self) -> ID {
+        self.message.id.as_str().into()
+    }
+
+    /// The name of the message's topic.
+    async fn topic(&self) -> &str {
+        self.message.topic.as_str()
+    }
+
+    /// What was published.
+    async fn data(&self) -> Json {
+        Json(self.message.data.clone())
+    }
+
+    /// The publisher's key, if it gave one. 1 to 255 bytes.
+    async fn key(&self) -> Option<&str> {
+        self.message.key.as_ref().map(broker::Key::as_str)
+    }
+
+    /// The message's number in its topic: grows strictly within an epoch, from 1.
+    async fn offset(&self) -> Long {
+        Long(self.message.cursor.offset)
+    }
+
+    /// The message's place, for `after`.
+    async fn cursor(&self) -> Cursor {
+        Cursor(self.message.cursor)
+    }
+
+    /// When the message was accepted. Never decreases within a topic.
+    async fn published_at(&self) -> DateTime {
+        DateTime(self.message.published_at)
+    }
+
+    /// What was missed just before this message; null when nothing was. The same stands in the result's `extensions.gap`.
+    async fn gap(&self) -> Option<Gap> {
+        self.gap.as_ref().map(Gap::from)
+    }
+}
+
+/// Where a page stands in its whole.
+#[derive(SimpleObject, Default)]
+pub struct PageInfo {
+    /// Whether there is more after the page.
+    pub has_next_page: bool,
+    /// Whether there is more before the page.
+    pub has_previous_page: bool,
+    /// The place of the page's first item; null on an empty page.
+    pub start_cursor: Option<String>,
+    /// The place of the page's last item; null on an empty page.
+    pub end_cursor: Option<String>,
+}
+
+/// A message with its place.
+#[derive(SimpleObject)]
+pub struct MessageEdge {
+    /// The message's place, for `after` and `before`.
+    cursor: Cursor,
+    /// The message.
+    node: Message,
+}
+
+/// A page of a topic's history, oldest first.
+pub struct MessageConnection {
+    page: Page,
+    info: PageInfo,
+    total: usize,
+}
+
+impl MessageConnection {
+    pub fn new(page: Page, more_before: bool, more_after: bool, total: usize) -> Self {
+        let cursor = |message: Option<&Arc<broker::Message>>| message.map(|message| message.cursor.to_string());
+        let info = PageInfo {
+            has_next_page: more_after,
+            has_previous_page: more_before,
+            start_cursor: cursor(page.messages.first()),
+            end_cursor: cursor(page.messages.last()),
+        };
+        Self { page, info, total }
+    }
+
+    fn messages(&self) -> impl Iterator<Item = Message> {
+        // What was missed stands before the first message of the page.
+        let mut gap = self.page.gap.clone();
+        self.page.messages.iter().map(move |message| Message { message: message.clone(), gap: gap.take() })
+    }
+}
+
+#[Object]
+impl MessageConnection {
+    /// The messages with their places.
+    async fn edges(&self) -> Vec<MessageEdge> {
+        self.messages().map(|node| MessageEdge { cursor: Cursor(node.message.cursor), node }).collect()
+    }
+
+    /// The messages.
+    async fn nodes(&self) -> Vec<Message> {
+        self.messages().collect()
+    }
+
+    /// Where the page stands in the history.
+    async fn page_info(&self) -> &PageInfo {
+        &self.info
+    }
+
+    /// Messages in the whole history.
+    async fn total_count(&self) -> i32 {
+        int(self.total)
+    }
+
+    /// What was missed between the asked position and the page's first message; null when nothing was.
+    async fn gap(&self) -> Option<Gap> {
+        self.page.gap.as_ref().map(Gap::from)
+    }
+}

@@ -1,0 +1,88 @@
+//! What publishing answers.
+
+use async_graphql::{ID, Object, SimpleObject};
+
+use crate::{
+    broker,
+    graphql::scalars::{Cursor, DateTime, Long},
+    problem::Problem,
+};
+
+/// Where a published message stands.
+pub struct Publication(pub broker::Publication);
+
+#[Object]
+impl Publication {
+    /// The message's id: the given one, else a generated UUID (version 7).
+    async fn id(&self) -> ID {
+        self.0.id.as_str().into()
+    }
+
+    /// The topic's name.
+    async fn topic(&self) -> &str {
+        self.0.topic.as_str()
+    }
+
+    /// The message's number in its topic.
+    async fn offset(&self) -> Long {
+        Long(self.0.cursor.offset)
+    }
+
+    /// The message's place, for `after`.
+    async fn cursor(&self) -> Cursor {
+        Cursor(self.0.cursor)
+    }
+
+    /// When the message was accepted.
+    async fn published_at(&self) -> DateTime {
+        DateTime(self.0.published_at)
+    }
+
+    /// Whether the id was published before, within the history; this is then the first one's place, and nothing was
+    /// stored anew.
+    async fn duplicate(&self) -> bool {
+        self.0.duplicate
+    }
+}
+
+/// One item's own result in a batch: exactly one of the two.
+#[derive(SimpleObject)]
+pub struct PublishResult {
+    /// Where the message stands; null if it was refused.
+    publication: Option<Publication>,
+    /// Why the message was refused; null if it was not.
+    error: Option<PublishError>,
+}
+
+/// Why one message of a batch was refused.
+#[derive(SimpleObject)]
+pub struct PublishError {
+    /// The code, as in other errors' `extensions.code`.
+    code: String,
+    /// One line for people.
+    message: String,
+    /// With `RATE_LIMITED` and `UNAVAILABLE`: milliseconds after which it may be tried again.
+    retry_after_ms: Option<Long>,
+    /// With `CONFLICT`: the topic's newest offset.
+    current_offset: Option<Long>,
+}
+
+impl From<Result<broker::Publication, broker::Error>> for PublishResult {
+    fn from(result: Result<broker::Publication, broker::Error>) -> Self {
+        match result {
+            Ok(done) => Self { publication: Some(Publication(done)), error: None },
+            Err(error) => {
+                let problem = Problem::from(error);
+                let error = PublishError {
+                    code: problem.code.as_str().to_owned(),
+                    message: problem.message.into_owned(),
+                    retry_after_ms: problem
+                        .retry_after
+                        .map(|wait| Long(wait.as_millis().try_into().unwrap_or(u64::MAX))),
+                    current_offset: problem.current_offset.map(Long),
+                };
+                Self { publication: None, error: Some(error) }
+            }
+        }
+    }
+}

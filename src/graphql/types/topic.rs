@@ -1,0 +1,332 @@
+//! Topics, their subscriptions and consumers, and what becomes of topics.
+
+use std::sync::Arc;
+
+use async_graphql::{Enum, ID, Object, Result, SimpleObject};
+
+use super::{MessageConnection, PageInfo, int, refuse};
+use crate::{
+    broker::{
+        self, Ack, Broker, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName, Turn,
+    },
+    graphql::scalars::{Cursor, DateTime, Long},
+};
+
+/// What happens to a subscription that falls behind (more than 64 messages wait for it), once it has caught up.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "BrokerOverflow")]
+pub enum Overflow {
+    /// It reads on from the history; a gap tells when that is gone.
+    History,
+    /// It jumps to the newest message; a gap says what was skipped.
+    Latest,
+    /// It gets only the newest message of each key; gaps say what was skipped. Messages without a key are all kept.
+    LatestPerKey,
+    /// It ends with an error of code `SLOW_CONSUMER` when the history no longer has what it would read next. Subscribing
+    /// again is safe.
+    Disconnect,
+}
+
+/// When a consumer's position moves.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "Ack")]
+pub enum AckMode {
+    /// As messages reach the client.
+    Auto,
+    /// When the client acknowledges a cursor.
+    Explicit,
+}
+
+/// A live subscription as its topic sees it.
+#[derive(SimpleObject)]
+pub struct SubscriptionStatus {
+    /// Messages published that it has not read yet.
+    lag: Long,
+    /// `CAUGHT_UP`, or `BEHIND` while messages wait for it.
+    state: SubscriptionState,
+    /// What happens when it falls behind.
+    overflow: Overflow,
+    /// The name of its consumer, if it has one.
+    consumer: Option<String>,
+}
+
+/// Whether messages wait for a subscription.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// It has read everything.
+    CaughtUp,
+    /// Messages wait for it.
+    Behind,
+}
+
+/// A named consumer: the server keeps its position.
+#[derive(SimpleObject)]
+pub struct Consumer {
+    /// Its name. 1 to 255 bytes.
+    name: String,
+    /// When its position moves, as of its newest subscription.
+    ack: AckMode,
+    /// Whether a subscription is live.
+    connected: bool,
+    /// When it was last used; now while connected.
+    last_used_at: DateTime,
+    /// Its position in each topic.
+    positions: Vec<Position>,
+}
+
+/// How far a consumer has come in one topic.
+#[derive(SimpleObject)]
+pub struct Position {
+    /// The topic's name.
+    topic: String,
+    /// The place after which it goes on.
+    cursor: Cursor,
+    /// The offset of that place.
+    offset: Long,
+}
+
+impl From<ConsumerStatus> for Consumer {
+    fn from(status: ConsumerStatus) -> Self {
+        let position = |(topic, cursor): (TopicName, broker::Cursor)| Position {
+            topic: topic.to_string(),
+            cursor: Cursor(cursor),
+            offset: Long(cursor.offset),
+        };
+        Self {
+            name: status.name.as_str().to_owned(),
+            ack: status.ack.into(),
+            connected: status.connected,
+            last_used_at: DateTime(status.last_used_at),
+            positions: status.positions.into_iter().map(position).collect(),
+        }
+    }
+}
+
+/// A named, ordered log of messages with bounded history.
+pub struct Topic {
+    pub broker: Broker,
+    pub info: TopicInfo,
+}
+
+#[Object]
+impl Topic {
+    /// 1 to 255 bytes of UTF-8; `.` separates segments.
+    async fn name(&self) -> &str {
+        self.info.name.as_str()
+    }
+
+    /// When it was made.
+    async fn created_at(&self) -> DateTime {
+        DateTime(self.info.created_at)
+    }
+
+    /// The topic's life: another after deleting it and creating it again.
+    async fn epoch(&self) -> ID {
+        self.info.epoch.to_string().into()
+    }
+
+    /// Messages kept in its history.
+    async fn message_count(&self) -> i32 {
+        int(self.info.messages)
+    }
+
+    /// Live subscriptions, those through patterns included.
+    async fn subscriber_count(&self) -> i32 {
+        int(self.info.subscribers)
+    }
+
+    /// The newest offset given out; 0 without any message.
+    async fn last_offset(&self) -> Long {
+        Long(self.info.last_offset)
+    }
+
+    /// The bound of its history in messages.
+    async fn max_messages(&self) -> i32 {
+        int(self.info.max_messages)
+    }
+
+    /// Messages a second that may be published; 0 means no limit.
+    async fn max_publish_rate(&self) -> i32 {
+        int(self.info.max_publish_rate as usize)
+    }
+
+    /// Made by a publish or a subscribe; goes away when it has no message, subscriber or consumer.
+    async fn implicit(&self) -> bool {
+        self.info.implicit
+    }
+
+    /// When its newest message was published; null without any.
+    async fn last_published_at(&self) -> Option<DateTime> {
+        self.info.last_published_at.map(DateTime)
+    }
+
+    /// A page of its history, oldest first: the `first` messages after a place, or the `last` ones before one. Without
+    /// either, the first 100 kept.
+    #[graphql(complexity = "page(first, last) * child_complexity")]
+    async fn messages(
+        &self,
+        #[graphql(desc = "At most so many messages, 1 to 1,000 unless the server sets otherwise.")] first: Option<i32>,
+        #[graphql(desc = "Messages after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "The last so many messages.")] last: Option<i32>,
+        #[graphql(desc = "Messages before this place; goes with `last`.")] before: Option<Cursor>,
+        #[graphql(desc = "Messages published at or after this time.")] since: Option<DateTime>,
+    ) -> Result<MessageConnection> {
+        let bad = |field, message: &str| refuse(broker::Error::bad_request(field, message));
+        let most = self.broker.settings().max_batch;
+        let name = &self.info.name;
+        if last.is_some() || before.is_some() {
+            if first.is_some() || after.is_some() || since.is_some() {
+                return Err(bad("last", "last and before cannot stand beside first, after and since"));
+            }
+            let limit = limit("last", last, most)?;
+            let before = before.map(|cursor| cursor.0);
+            let page = self.broker.history_before(name, before, limit).map_err(refuse)?;
+            let (more, total) = (page.more, self.info.messages);
+            return Ok(MessageConnection::new(page, more, before.is_some(), total));
+        }
+        let start = match (after, since) {
+            (Some(_), Some(_)) => return Err(bad("since", "only one of after and since may be given")),
+            (Some(cursor), None) => Start::After(cursor.0),
+            (None, Some(time)) => Start::Since(time.0),
+            (None, None) => Start::Oldest,
+        };
+        let turn = Turn::messages(limit("first", first, most)?);
+        let page = self.broker.history(name, start, turn).map_err(refuse)?;
+        let more = page.more;
+        Ok(MessageConnection::new(page, start != Start::Oldest, more, self.info.messages))
+    }
+
+    /// Its live subscriptions, those through patterns not included.
+    async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>> {
+        let list = self.broker.subscriptions(&self.info.name).map_err(refuse)?;
+        let status = |info: broker::SubscriptionInfo| SubscriptionStatus {
+            lag: Long(info.lag),
+            state: if info.lag == 0 { SubscriptionState::CaughtUp } else { SubscriptionState::Behind },
+            overflow: info.overflow.into(),
+            consumer: info.consumer,
+        };
+        Ok(list.into_iter().map(status).collect())
+    }
+
+    /// Its named consumers, by name.
+    async fn consumers(&self) -> Vec<Consumer> {
+        let source = Source::Topic(self.info.name.clone());
+        self.broker.consumers(&source).into_iter().map(Consumer::from).collect()
+    }
+}
+
+fn page(first: Option<i32>, last: Option<i32>) -> usize {
+    first.or(last).map_or(100, |count| usize::try_from(count).unwrap_or(1)).max(1)
+}
+
+/// A page's size.
+pub fn limit(field: &'static str, given: Option<i32>, most: usize) -> Result<usize> {
+    match given.map(usize::try_from) {
+        None => Ok(most.min(100)),
+        Some(Ok(count)) if (1..=most).contains(&count) => Ok(count),
+        Some(_) => Err(refuse(broker::Error::bad_request(field, format!("must be from 1 to {most}")))),
+    }
+}
+
+/// A topic with its place in the order of names.
+#[derive(SimpleObject)]
+pub struct TopicEdge {
+    /// The topic's name, for `after`.
+    cursor: String,
+    /// The topic.
+    node: Topic,
+}
+
+/// A page of topics in the order of their names.
+pub struct TopicConnection {
+    broker: Broker,
+    topics: Vec<TopicInfo>,
+    more: bool,
+    after: bool,
+    total: usize,
+}
+
+impl TopicConnection {
+    pub fn new(broker: &Broker, prefix: &str, after: Option<&str>, limit: usize) -> Self {
+        let (topics, more) = broker.topics(prefix, after, limit);
+        let total = broker.count_topics(prefix);
+        Self { broker: broker.clone(), topics, more, after: after.is_some(), total }
+    }
+
+    fn list(&self) -> impl Iterator<Item = Topic> {
+        self.topics.iter().map(|info| Topic { broker: self.broker.clone(), info: info.clone() })
+    }
+}
+
+#[Object]
+impl TopicConnection {
+    /// The topics with their places.
+    async fn edges(&self) -> Vec<TopicEdge> {
+        self.list().map(|node| TopicEdge { cursor: node.info.name.to_string(), node }).collect()
+    }
+
+    /// The topics.
+    async fn nodes(&self) -> Vec<Topic> {
+        self.list().collect()
+    }
+
+    /// Where the page stands among the topics.
+    async fn page_info(&self) -> PageInfo {
+        let name = |info: Option<&TopicInfo>| info.map(|info| info.name.to_string());
+        PageInfo {
+            has_next_page: self.more,
+            has_previous_page: self.after,
+            start_cursor: name(self.topics.first()),
+            end_cursor: name(self.topics.last()),
+        }
+    }
+
+    /// Topics that begin with the prefix.
+    async fn total_count(&self) -> i32 {
+        int(self.total)
+    }
+}
+
+/// What became of a topic.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "broker::TopicEventKind")]
+pub enum TopicEventKind {
+    /// It exists now.
+    Created,
+    /// Its settings changed.
+    Updated,
+    /// It is gone.
+    Deleted,
+}
+
+/// Something became of a topic.
+pub struct TopicEvent {
+    pub broker: Broker,
+    pub kind: broker::TopicEventKind,
+    pub message: Arc<broker::Message>,
+}
+
+#[Object]
+impl TopicEvent {
+    /// What happened.
+    async fn kind(&self) -> TopicEventKind {
+        self.kind.into()
+    }
+
+    /// The topic's name.
+    async fn name(&self) -> &str {
+        self.message.key.as_ref().map_or("", broker::Key::as_str)
+    }
+
+    /// When it happened.
+    async fn at(&self) -> DateTime {
+        DateTime(self.message.published_at)
+    }
+
+    /// The topic as it is when the event is delivered; null when there is none of the name.
+    async fn topic(&self) -> Option<Topic> {
+        let name = TopicName::parse(self.message.key.as_ref()?.as_str()).ok()?;
+        let info = self.broker.topic(&name).ok()?;
+        Some(Topic { broker: self.broker.clone(), info })
+    }
+}

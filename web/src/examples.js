@@ -1,0 +1,14 @@
+// The tabs that GraphiQL opens with. `test/examples.test.mjs` checks them against the schema.
+
+import history from './examples/history.graphql';
+import publish from './examples/publish.graphql';
+import publishVariables from './examples/publish.json';
+import subscribe from './examples/subscribe.graphql';
+import topics from './examples/topics.graphql';
+
+export const examples = [
+  { query: subscribe },
+  { query: publish, variables: JSON.stringify(publishVariables, null, 2) },
+  { query: topics },
+  { query: history },
+];
