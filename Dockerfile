@@ -1,3 +1,11 @@
+# The browser's page: GraphiQL with all that it needs, so that it works where there is no other network.
+FROM node:20-bookworm-slim AS web
+WORKDIR /web
+COPY web/package.json web/package-lock.json web/.npmrc ./
+RUN npm ci
+COPY web .
+RUN npm run build
+
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
 ENV CARGO_INCREMENTAL=0
@@ -11,8 +19,10 @@ RUN mkdir src \
     && rm -r src
 
 # Copied files keep their dates, and cargo would take the stand-ins built above for newer.
-COPY . .
-RUN find src -name '*.rs' -exec touch {} + \
+COPY build.rs ./
+COPY src src
+COPY --from=web /web/dist web/dist
+RUN find build.rs src -type f -exec touch {} + \
     && cargo build --release --locked --bin pub-sub \
     && cp target/release/pub-sub /pub-sub
 

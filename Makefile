@@ -7,13 +7,16 @@ TOOLS := target/tools
 DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/null)),$(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt fmt-check lint doc unit curl audit advisories clients image
+.PHONY: help run web test fmt fmt-check lint doc unit curl audit advisories clients image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## Serve on port 8080 from a debug build
 	$(CARGO) run
+
+web: ## GraphiQL for the next build; needs Node.js 20
+	cd web && npm ci && npm run build
 
 test: fmt-check lint doc unit audit clients ## All checks and tests
 

@@ -114,6 +114,19 @@ impl Config {
     }
 }
 
+/// The table of settings as it stands in the README.
+#[must_use]
+pub fn settings_table() -> String {
+    let defaults = Config::default();
+    let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
+    for key in KEYS {
+        let default = (key.get)(&defaults);
+        let (variable, default) = (key.name.to_uppercase(), default.trim_matches('"'));
+        table.push_str(&format!("| `{variable}` | {default} | {} |\n", key.meaning));
+    }
+    table
+}
+
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -144,6 +157,17 @@ impl Setting for IpAddr {
 
     fn write(&self) -> String {
         format!("\"{self}\"")
+    }
+}
+
+impl Setting for crate::graphql::PersistedDocuments {
+    fn read(value: &Value) -> Result<Self, String> {
+        let path = value.as_str().ok_or_else(|| format!("must be a path, not {}", shown(value)))?;
+        Self::read(path)
+    }
+
+    fn write(&self) -> String {
+        format!("{:?}", self.path())
     }
 }
 

@@ -13,14 +13,18 @@ mod execute;
 mod http;
 mod json;
 mod mutation;
+mod persisted;
 mod query;
 mod scalars;
+mod single;
 mod stream;
 mod subscription;
 mod types;
 mod ws;
 
 use std::{
+    collections::HashMap,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -34,7 +38,9 @@ use document::DocumentCache;
 pub use document::DocumentLimits;
 use execute::{ApiSchema, Executor, Renderings};
 use mutation::Mutation;
+use persisted::Persisted;
 use query::Query;
+use single::Streams;
 use subscription::SubscriptionRoot;
 
 /// Bounds and times of the GraphQL door.
@@ -50,10 +56,39 @@ pub struct Settings {
     pub documents: DocumentLimits,
     /// Bytes of checked documents that are kept.
     pub document_cache_bytes: usize,
+    /// Documents that clients may name by their hash.
+    pub persisted_documents: PersistedDocuments,
+    /// Whether only those are executed.
+    pub persisted_documents_only: bool,
+    /// Bytes of documents that clients registered by their hash.
+    pub persisted_cache_bytes: usize,
+    /// Whether the schema is served as a federation subgraph.
+    pub federation: bool,
     /// Whether the schema may be asked for.
     pub introspection: bool,
     /// Fields that one operation may resolve, pages counted with their size; 0 means no limit.
     pub max_complexity: usize,
+}
+
+/// An allow-list of documents, with the file that it was read from.
+#[derive(Clone, Debug, Default)]
+pub struct PersistedDocuments(HashMap<String, Arc<str>>, String);
+
+impl PersistedDocuments {
+    /// Reads a JSON file: an object of documents by their SHA-256 hash, or an array of documents. No path, no documents.
+    ///
+    /// # Errors
+    /// What is wrong, in one line.
+    pub fn read(path: &str) -> Result<Self, String> {
+        let documents = if path.is_empty() { HashMap::new() } else { persisted::read_list(Path::new(path))? };
+        Ok(Self(documents, path.to_owned()))
+    }
+
+    /// The file's path; empty without one.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.1
+    }
 }
 
 impl Default for Settings {
@@ -67,6 +102,10 @@ impl Default for Settings {
                 ..Default::default()
             },
             document_cache_bytes: 8 << 20,
+            persisted_documents: PersistedDocuments::default(),
+            persisted_documents_only: false,
+            persisted_cache_bytes: 4 << 20,
+            federation: false,
             introspection: true,
             max_complexity: 100_000,
         }
@@ -97,6 +136,7 @@ struct Door {
     context: Context,
     settings: Settings,
     executor: Executor,
+    streams: Streams,
 }
 
 /// What the door counts.
@@ -132,11 +172,16 @@ pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
     let counts =
         Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
     let Counts { renderings, documents } = counts.clone();
-    let executor = Executor::new(schema, settings.documents.clone(), documents, renderings);
+    let persisted = Persisted::new(
+        settings.persisted_documents.0.clone(),
+        settings.persisted_documents_only,
+        settings.persisted_cache_bytes,
+    );
+    let executor = Executor::new(schema, settings.documents.clone(), documents, persisted, renderings);
     let router = Router::new()
-        .route("/graphql", get(http::get).post(http::post))
+        .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
         .route("/graphql/ws", get(http::upgrade))
-        .with_state(Door { context, settings, executor });
+        .with_state(Door { context, settings, executor, streams: Streams::default() });
     (router, counts)
 }
 
@@ -147,6 +192,9 @@ fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {
     if !settings.introspection {
         // A suggestion tells names as well.
         builder = builder.disable_introspection().disable_suggestions();
+    }
+    if settings.federation {
+        builder = builder.enable_federation().enable_subscription_in_federation();
     }
     if settings.max_complexity > 0 {
         builder = builder.limit_complexity(settings.max_complexity);

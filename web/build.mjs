@@ -58,6 +58,8 @@ const main = await build({
   jsx: 'automatic',
   loader: { '.graphql': 'text' },
   plugins: [monacoStylesOnce],
+  // GraphiQL takes prettier's parsers by old names, which lead to CommonJS: imported when needed, that has no named exports.
+  alias: { 'prettier/parser-babel': 'prettier/plugins/babel', 'prettier/parser-graphql': 'prettier/plugins/graphql' },
   define: { ...common.define, ...Object.fromEntries(workerNames) },
 });
 

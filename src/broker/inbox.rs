@@ -56,7 +56,8 @@ impl Inbox {
         self.0.0.lock().ready.pop_front()
     }
 
-    fn push(&self, key: u64) {
+    /// Says that there is something under `key`.
+    pub fn wake(&self, key: u64) {
         let waker = {
             let mut state = self.0.0.lock();
             state.ready.push_back(key);
@@ -87,7 +88,7 @@ impl Waiter {
     /// There is something to read. Does nothing while the subscription already stands in the inbox.
     pub fn wake(&self) {
         if !self.queued.swap(true, Ordering::AcqRel) {
-            self.inbox.push(self.key);
+            self.inbox.wake(self.key);
         }
     }
 

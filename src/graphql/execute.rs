@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use async_graphql::{Pos, Request, Response, Schema, ServerError, Variables};
+use async_graphql::{Error, ErrorExtensions, Pos, Request, Response, Schema, ServerError, Variables};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_stream::Stream;
@@ -21,6 +21,7 @@ use super::{
     document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
     json,
     mutation::Mutation,
+    persisted::Persisted,
     query::Query,
     subscription::{Feed, Opened, Opening, SubscriptionRoot},
     types::{self, Message, TopicEvent},
@@ -40,17 +41,24 @@ const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
 /// A request as a client sent it.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// The document.
-    pub query: String,
+    /// The document, unless it is named by its hash alone.
+    pub query: Option<String>,
+    /// The SHA-256 hash of a persisted document.
+    pub hash: Option<String>,
     /// Which of its operations.
     pub operation: Option<String>,
     /// Its variables.
     pub variables: Variables,
+    /// Its id on a single-connection event stream.
+    pub operation_id: Option<String>,
 }
 
 /// A request whose document and variables have passed all checks that need no schema.
 pub struct Prepared {
-    asked: Asked,
+    text: String,
+    hash: Option<String>,
+    operation: Option<String>,
+    variables: Variables,
     document: Arc<Document>,
     /// What it does.
     pub kind: OperationKind,
@@ -64,6 +72,7 @@ struct Shared {
     schema: ApiSchema,
     limits: DocumentLimits,
     documents: Arc<DocumentCache>,
+    persisted: Persisted,
     shapes: Mutex<HashMap<ShapeKey, Weak<Shape>>>,
     next_shape: AtomicU64,
     renderings: Arc<Renderings>,
@@ -145,12 +154,14 @@ impl Executor {
         schema: ApiSchema,
         limits: DocumentLimits,
         documents: Arc<DocumentCache>,
+        persisted: Persisted,
         renderings: Arc<Renderings>,
     ) -> Self {
         Self(Arc::new(Shared {
             schema,
             limits,
             documents,
+            persisted,
             shapes: Mutex::default(),
             next_shape: AtomicU64::new(wire::FIRST_FREE_SHAPE),
             renderings,
@@ -161,23 +172,34 @@ impl Executor {
     ///
     /// # Errors
     /// What is wrong, as GraphQL errors.
-    pub fn prepare(&self, mut asked: Asked) -> Result<Prepared, Vec<ServerError>> {
+    pub fn prepare(&self, asked: Asked) -> Result<Prepared, Vec<ServerError>> {
         let one = |error| vec![server_error(error)];
-        let document = self.0.documents.get_or_prepare(&asked.query, &self.0.limits).map_err(one)?;
-        let facts = document.operation(asked.operation.as_deref()).map_err(one)?;
-        let kind = facts.kind;
-        asked.operation = facts.name.clone();
+        let Asked { query, hash, operation, mut variables, .. } = asked;
+        let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
+            let error = Error::new(refusal.message()).extend_with(|_, e| e.set("code", refusal.code()));
+            vec![ServerError { locations: Vec::new(), ..error.into_server_error(Pos::default()) }]
+        })?;
+        let document = self.0.documents.get_or_prepare(&text, &self.0.limits).map_err(one)?;
+        let facts = document.operation(operation.as_deref()).map_err(one)?;
+        let (kind, operation) = (facts.kind, facts.name.clone());
         document
-            .check_variables(asked.operation.as_deref(), &asked.variables, &self.0.limits)
+            .check_variables(operation.as_deref(), &variables, &self.0.limits)
             .map_err(|errors| errors.into_iter().map(server_error).collect::<Vec<_>>())?;
-        document.fill_defaults(asked.operation.as_deref(), &mut asked.variables);
-        Ok(Prepared { asked, document, kind })
+        document.fill_defaults(operation.as_deref(), &mut variables);
+        Ok(Prepared { text, hash, operation, variables, document, kind })
+    }
+
+    /// Keeps a document that the schema has found valid, too.
+    fn keep(&self, prepared: &Prepared) {
+        if let Some(hash) = &prepared.hash {
+            self.0.persisted.keep(hash, &prepared.text);
+        }
     }
 
     fn request(prepared: &Prepared) -> Request {
         // The text stands in the parsed document: async-graphql does not look at it again.
-        let mut request = Request::new(String::new()).variables(prepared.asked.variables.clone());
-        request.operation_name.clone_from(&prepared.asked.operation);
+        let mut request = Request::new(String::new()).variables(prepared.variables.clone());
+        request.operation_name.clone_from(&prepared.operation);
         request.set_parsed_query(prepared.document.executable());
         request
     }
@@ -189,6 +211,9 @@ impl Executor {
         let refused = response.data == async_graphql::Value::Null
             && !response.errors.is_empty()
             && response.errors.iter().all(|error| error.path.is_empty());
+        if !refused {
+            self.keep(prepared);
+        }
         (response, !refused)
     }
 
@@ -219,18 +244,19 @@ impl Executor {
         }
         let Some(Opened { subscription, feed }) = opening.opened.lock().take() else { return Err(vec![internal()]) };
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
-        let shape = self.shape(prepared.asked, Execution { stream, feed });
+        self.keep(&prepared);
+        let shape = self.shape(prepared, Execution { stream, feed });
         Ok(Operation { subscription, shape, gap: None, greeting, events: Vec::new() })
     }
 
     /// The shape of equal requests; the first one's execution serves all.
-    fn shape(&self, asked: Asked, execution: Execution) -> Arc<Shape> {
+    fn shape(&self, prepared: Prepared, execution: Execution) -> Arc<Shape> {
         let mut variables = String::new();
-        for (name, value) in asked.variables.iter() {
+        for (name, value) in prepared.variables.iter() {
             json::write_text(&mut variables, name);
             json::write_value(&mut variables, value);
         }
-        let key = ShapeKey { query: asked.query, operation: asked.operation, variables };
+        let key = ShapeKey { query: prepared.text, operation: prepared.operation, variables };
         let mut shapes = self.0.shapes.lock();
         if let Some(shape) = shapes.get(&key).and_then(Weak::upgrade) {
             return shape;

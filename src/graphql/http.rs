@@ -1,7 +1,7 @@
 //! GraphQL over HTTP, to the letter of its specification: what may be asked how, in which form it is answered, and with
 //! which status.
 
-use async_graphql::ServerError;
+use async_graphql::{ServerError, Variables};
 use async_graphql_axum::GraphQLProtocol;
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use super::{
     accept::{self, Form},
     document::OperationKind,
     execute::Asked,
-    json, stream, ws,
+    json, single, stream, ws,
 };
 use crate::{
     broker::{Cursor, Inbox},
@@ -62,27 +62,37 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         // An empty parameter is an absent one.
         found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
     };
-    let Some(query) = parameter("query") else {
+    let token = single::token(&parts.headers, parameter("token"));
+    let query = parameter("query");
+    if query.is_none() && parameter("extensions").is_none() {
+        if let Some(token) = token.filter(|_| accept::best(&parts.headers, &[Form::EventStream]).is_some()) {
+            return door.streams.connect(&token, &door.context);
+        }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
             return stream::page();
         }
         return refuse(&parts.headers, StatusCode::BAD_REQUEST, "query: is missing");
-    };
+    }
     let object = |name: &'static str| {
         let text = parameter(name).unwrap_or_else(|| "null".to_owned());
         let wrong = || format!("{name}: must be a JSON object");
         let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong())?;
         if raw.get() == "null" || raw.get().starts_with('{') { Ok(raw) } else { Err(wrong()) }
     };
-    let asked = || -> Result<Asked, String> {
-        object("extensions")?;
+    let read = || -> Result<Asked, String> {
+        let extensions = object("extensions")?;
+        let extensions =
+            if extensions.get() == "null" { Extensions::default() } else { read_extensions(extensions.get())? };
         let variables = json::read_variables(object("variables")?.get())?;
-        Ok(Asked { query, operation: parameter("operationName"), variables })
+        asked(query, parameter("operationName"), variables, extensions)
     };
-    let asked = match asked() {
+    let asked = match read() {
         Ok(asked) => asked,
         Err(message) => return refuse(&parts.headers, StatusCode::BAD_REQUEST, &message),
     };
+    if let Some(token) = token {
+        return over_stream(&door, &token, asked).await;
+    }
     answer(&door, &parts.headers, asked, true).await
 }
 
@@ -112,8 +122,40 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         };
     }
     match read(text) {
+        Ok(asked) if headers.contains_key(single::TOKEN) => {
+            let token = single::token(&headers, None).unwrap_or_default();
+            over_stream(&door, &token, asked).await
+        }
         Ok(asked) => answer(&door, &headers, asked, false).await,
         Err(message) => refuse(&headers, StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+/// `PUT /graphql`: reserves a stream of the single-connection mode.
+pub async fn put(State(door): State<Door>) -> Response {
+    door.streams.reserve()
+}
+
+/// `DELETE /graphql`: stops an operation on a stream of the single-connection mode.
+pub async fn delete(State(door): State<Door>, request: Request) -> Response {
+    let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(request.uri()).map(|UrlQuery(pairs)| pairs);
+    let pairs = pairs.unwrap_or_default();
+    let parameter = |name: &str| pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    match (single::token(request.headers(), parameter("token")), parameter("operationId")) {
+        (Some(token), Some(id)) => door.streams.stop(&token, &id),
+        _ => refuse(request.headers(), StatusCode::BAD_REQUEST, "a token and operationId are needed"),
+    }
+}
+
+/// Executes a request whose results come over a reserved stream.
+async fn over_stream(door: &Door, token: &str, mut asked: Asked) -> Response {
+    let id = asked.operation_id.take();
+    match door.executor.prepare(asked) {
+        Ok(prepared) => {
+            let most = door.settings.max_operations;
+            door.streams.execute(&door.executor, token, id.as_deref(), prepared, most).await
+        }
+        Err(errors) => single::refused(&errors),
     }
 }
 
@@ -136,13 +178,46 @@ fn is_json(headers: &HeaderMap) -> bool {
 pub fn read(text: &str) -> Result<Asked, String> {
     let fields = Fields::parse("body", text).map_err(|error| error.to_string())?;
     let parameter = |name| fields.text(name).map_err(|error| error.to_string());
-    let query = parameter("query")?.ok_or("query: is missing")?.into_owned();
+    let query = parameter("query")?.map(Cow::into_owned);
     let operation = parameter("operationName")?.filter(|name| !name.is_empty()).map(Cow::into_owned);
-    if fields.present("extensions").is_some_and(|extensions| !extensions.get().starts_with('{')) {
-        return Err("extensions: must be an object".to_owned());
-    }
+    let extensions = fields.present("extensions").map(|extensions| read_extensions(extensions.get())).transpose()?;
     let variables = fields.present("variables").map(|variables| json::read_variables(variables.get())).transpose()?;
-    Ok(Asked { query, operation, variables: variables.unwrap_or_default() })
+    asked(query, operation, variables.unwrap_or_default(), extensions.unwrap_or_default())
+}
+
+/// What this service reads of a request's extensions.
+#[derive(Default)]
+struct Extensions {
+    /// The hash of a persisted document.
+    hash: Option<String>,
+    /// The operation's id on a single-connection event stream.
+    operation_id: Option<String>,
+}
+
+fn read_extensions(text: &str) -> Result<Extensions, String> {
+    let object = |text| Fields::parse("extensions", text).map_err(|_| "extensions: must be an object".to_owned());
+    let text_of = |fields: &Fields<'_>, name| {
+        fields.text(name).map(|text| text.map(Cow::into_owned)).map_err(|error| format!("extensions.{error}"))
+    };
+    let fields = object(text)?;
+    let persisted = fields.present("persistedQuery").map(|persisted| object(persisted.get())).transpose()?;
+    Ok(Extensions {
+        hash: persisted.map(|persisted| text_of(&persisted, "sha256Hash")).transpose()?.flatten(),
+        operation_id: text_of(&fields, "operationId")?,
+    })
+}
+
+fn asked(
+    query: Option<String>,
+    operation: Option<String>,
+    variables: Variables,
+    extensions: Extensions,
+) -> Result<Asked, String> {
+    let Extensions { hash, operation_id } = extensions;
+    if query.is_none() && hash.is_none() {
+        return Err("query: is missing".to_owned());
+    }
+    Ok(Asked { query, hash, operation, variables, operation_id })
 }
 
 /// Answers one request.
@@ -240,7 +315,7 @@ pub fn errors_only(errors: &[ServerError]) -> String {
 }
 
 /// Answers a request that was well-formed and yet refused before execution.
-fn request_error(form: Form, errors: &[ServerError]) -> Response {
+pub fn request_error(form: Form, errors: &[ServerError]) -> Response {
     let status = if form == Form::GraphqlResponse { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     respond(form, status, errors_only(errors))
 }

@@ -47,7 +47,7 @@ const MAX_ID_BYTES: usize = 255;
 pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
     let mut offered = upgrade.offered().iter();
     let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
-    let Door { context, settings, executor } = door;
+    let Door { context, settings, executor, .. } = door;
     match chosen.filter(|_| known) {
         Some(name) => {
             let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };

@@ -183,6 +183,14 @@ where
                 }
             }
         }
+        // A turn for deliveries in every round: a client that never stops sending must not hold back what it subscribed to.
+        if !stopping
+            && out.pending().len() < ENOUGH_PENDING
+            && let Some(key) = inbox.try_next()
+            && let Flow::Close(code, reason) = deliver(key, protocol, inbox, out)
+        {
+            return End::Server(code, reason);
+        }
         inbound.reserve();
         let pending_bytes = out.pending().len();
         let deadline = protocol.deadline();

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     doors::{Door, Event, GraphqlSse, GraphqlWs, Options, RawWs, Sse, Start},
-    harness::{Client, Random, TestServer},
+    harness::{Random, TestServer, keep_publishing},
 };
 
 every_door! {
@@ -19,22 +19,6 @@ every_pushing_door! {
 
 const CUTS: u64 = 100;
 
-/// Publishes in the background, a little at a time, until it is told to end; answers how many there were.
-fn keep_publishing(server: &TestServer) -> (tokio::task::JoinHandle<u64>, tokio_util::sync::CancellationToken) {
-    let stop = tokio_util::sync::CancellationToken::new();
-    let (client, stopped) = (Client::new(server.addr), stop.clone());
-    let publishing = tokio::spawn(async move {
-        let mut published = 0;
-        while !stopped.is_cancelled() {
-            client.publish_numbers("news", published + 1..=published + 20).await;
-            published += 20;
-            tokio::task::yield_now().await;
-        }
-        published
-    });
-    (publishing, stop)
-}
-
 fn server() -> TestServer {
     TestServer::with(|config| config.broker.max_messages_per_topic = 1_000_000)
 }
@@ -43,7 +27,7 @@ async fn resumed_by_cursor<D: Door>() {
     let server = server();
     let mut random = Random::new(2);
     let mut cursor = server.publish("news", 0.into()).await["cursor"].as_str().unwrap().to_owned();
-    let (publishing, stop) = keep_publishing(&server);
+    let publishing = keep_publishing(&server, "news");
     let mut next = 2;
     for _ in 0..CUTS {
         let mut door = D::to(&server, "news", Start::After(cursor.clone())).await;
@@ -56,8 +40,7 @@ async fn resumed_by_cursor<D: Door>() {
         // No goodbye: the connection is dropped, with whatever is on its way.
         drop(door);
     }
-    stop.cancel();
-    let published = publishing.await.unwrap() + 1;
+    let published = publishing.stop().await + 1;
     let mut door = D::to(&server, "news", Start::After(cursor)).await;
     while next <= published {
         assert_eq!(door.event().await.message().offset, next);
@@ -71,7 +54,7 @@ async fn resumed_by_explicit_consumer<D: Door>() {
     let mut random = Random::new(3);
     let options = Options::consumer("c", "EXPLICIT");
     let mut door = D::with(&server, "news", Start::Live, &options).await;
-    let (publishing, stop) = keep_publishing(&server);
+    let publishing = keep_publishing(&server, "news");
     let mut acknowledged = 0;
     for _ in 0..CUTS {
         let mut next = acknowledged + 1;
@@ -89,40 +72,51 @@ async fn resumed_by_explicit_consumer<D: Door>() {
         drop(door);
         door = D::with(&server, "news", Start::Live, &options).await;
     }
-    stop.cancel();
-    let published = publishing.await.unwrap();
+    let published = publishing.stop().await;
     for next in acknowledged + 1..=published {
         assert_eq!(door.event().await.message().offset, next);
     }
 }
 
+/// What the position covers has arrived: a socket's client is asked, an event stream's client says so when it comes back.
 async fn resumed_by_auto_consumer<D: Door>() {
     let server = server();
     server.create("news").await;
     let mut random = Random::new(4);
     let options = Options::consumer("c", "AUTO");
     let mut door = D::with(&server, "news", Start::Live, &options).await;
-    let (publishing, stop) = keep_publishing(&server);
-    let mut seen = 0;
+    let publishing = keep_publishing(&server, "news");
+    let (mut seen, mut cursor) = (0, None);
     for _ in 0..CUTS {
         let mut next = None;
+        let mut events = Vec::new();
         for _ in 0..1 + random.below(40) {
-            let message = door.event().await.message();
+            events.push(door.event().await);
+        }
+        events.extend(door.received());
+        for message in events.into_iter().map(Event::message) {
             assert_eq!(message.offset, next.unwrap_or(message.offset));
-            assert!(message.offset <= seen + 1, "{} to {} are lost", seen + 1, message.offset);
+            assert!(message.offset <= seen + 1, "{} to {} are lost", seen + 1, message.offset - 1);
             next = Some(message.offset + 1);
-            seen = seen.max(message.offset);
+            if message.offset > seen {
+                seen = message.offset;
+                cursor = Some(message.cursor);
+            }
         }
         drop(door);
-        door = D::with(&server, "news", Start::Live, &options).await;
+        door = D::with(&server, "news", resume::<D>(cursor.as_ref()), &options).await;
     }
-    stop.cancel();
-    let published = publishing.await.unwrap();
+    let published = publishing.stop().await;
     while seen < published {
         let offset = door.event().await.message().offset;
         assert!(offset <= seen + 1);
         seen = seen.max(offset);
     }
+}
+
+/// Where a client says it was: an event stream's does, by `Last-Event-ID`.
+fn resume<D: Door>(cursor: Option<&String>) -> Start {
+    cursor.filter(|_| !D::SHARES).map_or(Start::Live, |cursor| Start::After(cursor.clone()))
 }
 
 /// One reader that goes from door to door, by cursor.
@@ -144,7 +138,7 @@ async fn from_door_to_door() {
     let server = server();
     let mut random = Random::new(5);
     let mut cursor = server.publish("news", 0.into()).await["cursor"].as_str().unwrap().to_owned();
-    let (publishing, stop) = keep_publishing(&server);
+    let publishing = keep_publishing(&server, "news");
     let mut next = 2;
     for _ in 0..40 {
         let count = random.below(30);
@@ -156,6 +150,5 @@ async fn from_door_to_door() {
             _ => some::<crate::doors::RestPages>(&server, &mut cursor, &mut next, count).await,
         }
     }
-    stop.cancel();
-    publishing.await.unwrap();
+    publishing.stop().await;
 }

@@ -115,6 +115,10 @@ pub trait Door: Sized + Send {
     const SLOW: &'static str = "SLOW_CONSUMER";
     /// Whether several subscriptions share the connection.
     const SHARES: bool = false;
+    /// Whether a gap is told before the message that follows it is there.
+    const TELLS_GAPS_ALONE: bool = true;
+    /// Whether a pattern's subscription is told that one of its topics was deleted.
+    const TELLS_OF_TOPICS: bool = true;
 
     /// Connects.
     async fn open(client: &Client) -> Self;
@@ -140,6 +144,11 @@ pub trait Door: Sized + Send {
     /// What the newest subscription was told about its consumer.
     fn consumer(&self) -> Option<Value> {
         None
+    }
+
+    /// What has come over the wire already and was not asked for yet.
+    fn received(&mut self) -> Vec<Event> {
+        Vec::new()
     }
 
     /// Opens and subscribes.

@@ -246,6 +246,35 @@ impl Client {
     }
 }
 
+/// A publisher in the background.
+pub struct Publishing {
+    running: tokio::task::JoinHandle<u64>,
+    stop: CancellationToken,
+}
+
+impl Publishing {
+    /// Ends it and answers how many messages it has published.
+    pub async fn stop(self) -> u64 {
+        self.stop.cancel();
+        self.running.await.unwrap()
+    }
+}
+
+/// Publishes the numbers from 1, a few at a time, until it is told to stop.
+pub fn keep_publishing(server: &TestServer, topic: &'static str) -> Publishing {
+    let stop = CancellationToken::new();
+    let (client, stopped) = (Client::new(server.addr), stop.clone());
+    let running = tokio::spawn(async move {
+        let mut published = 0;
+        while !stopped.is_cancelled() {
+            client.publish_numbers(topic, published + 1..=published + 20).await;
+            published += 20;
+        }
+        published
+    });
+    Publishing { running, stop }
+}
+
 /// Percent-encodes a path segment or query value.
 pub fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);

@@ -201,6 +201,7 @@ async fn many_requests_in_flight() {
         let frame = json!({"type": "publish", "topic": "news", "data": number, "request_id": number.to_string()});
         socket.feed(frame.to_string()).await;
     }
+    socket.flush().await;
     for number in 0..2_000_u64 {
         let reply = socket.json().await;
         assert_eq!((&reply["request_id"], &reply["offset"]), (&number.to_string().into(), &(number + 1).into()));

@@ -21,22 +21,32 @@ pub struct GraphqlSse {
 }
 
 impl Door for GraphqlSse {
+    const TELLS_GAPS_ALONE: bool = false;
+    const TELLS_OF_TOPICS: bool = false;
+
     async fn open(client: &Client) -> Self {
         Self { client: client.clone(), stream: None, topic: String::new(), queue: VecDeque::new(), consumer: None }
     }
 
     async fn subscribe(&mut self, topic: &str, start: Start, options: &Options) -> Result<(), String> {
         topic.clone_into(&mut self.topic);
+        // A client that comes back says where it was as `EventSource` does.
+        let (start, resume) = match start {
+            Start::After(cursor) if options.consumer.is_some() => (Start::Live, format!("Last-Event-ID: {cursor}\r\n")),
+            start => (start, String::new()),
+        };
         let body = json!({"query": subscription(topic, &start, options)}).to_string();
         let request = format!(
             "POST /graphql HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+             {resume}Content-Length: {}\r\n\r\n{body}",
             self.client.addr,
             body.len()
         );
         let stream = EventStream::open(&self.client, &request).await.map_err(|(head, body)| {
-            let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {head:?} {body}"));
-            code_of(&body["errors"][0])
+            // A client that accepts only streams is refused in a short one.
+            let result = body.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&body);
+            let result: Value = serde_json::from_str(result).unwrap_or_else(|error| panic!("{error}: {head:?} {body}"));
+            code_of(&result["errors"][0])
         })?;
         self.stream = Some(stream);
         Ok(())

@@ -61,7 +61,7 @@ impl GraphqlWs {
         (envelope.r#type, envelope.id)
     }
 
-    /// Frames are handled in order, so an answered ping means that what was sent before is done.
+    /// An answered ping means that what was sent before is done.
     async fn settle(&mut self) {
         self.socket.send(r#"{"type":"ping"}"#).await;
         loop {
@@ -75,6 +75,8 @@ impl GraphqlWs {
 
 impl Door for GraphqlWs {
     const SHARES: bool = true;
+    const TELLS_GAPS_ALONE: bool = false;
+    const TELLS_OF_TOPICS: bool = false;
 
     async fn open(client: &Client) -> Self {
         let mut socket = Socket::connect(client, "/graphql", Some("graphql-transport-ws")).await;
@@ -89,6 +91,8 @@ impl Door for GraphqlWs {
         self.operations.insert(id.clone(), topic.to_owned());
         let query = subscription(topic, &start, options);
         self.socket.send(json!({"id": id, "type": "subscribe", "payload": {"query": query}}).to_string()).await;
+        // The first pong may overtake a refusal, the second does not.
+        self.settle().await;
         self.settle().await;
         if !self.operations.contains_key(&id)
             && let Some(place) = self.queue.iter().position(|event| matches!(event, Event::Error(_)))
@@ -133,5 +137,9 @@ impl Door for GraphqlWs {
 
     fn consumer(&self) -> Option<Value> {
         self.consumer.clone()
+    }
+
+    fn received(&mut self) -> Vec<Event> {
+        self.queue.drain(..).collect()
     }
 }

@@ -49,9 +49,13 @@ impl Socket {
         let _ = within("room to send", self.stream.send(Message::text(text.into()))).await;
     }
 
-    /// Sends without waiting for room on the wire; the next `send` or `frame` moves it on.
+    /// Sends with what follows: a `flush` or `send` moves it on.
     pub async fn feed(&mut self, text: impl Into<String>) {
         let _ = within("room to send", self.stream.feed(Message::text(text.into()))).await;
+    }
+
+    pub async fn flush(&mut self) {
+        let _ = within("room to send", self.stream.flush()).await;
     }
 
     pub async fn frame(&mut self) -> Frame {
@@ -185,5 +189,9 @@ impl Door for RawWs {
 
     fn consumer(&self) -> Option<Value> {
         self.consumer.clone()
+    }
+
+    fn received(&mut self) -> Vec<Event> {
+        self.queue.drain(..).collect()
     }
 }

@@ -30,7 +30,6 @@ pub enum End {
 pub struct EventStream {
     raw: Raw,
     buffer: Vec<u8>,
-    pub head: Head,
     /// Comments seen.
     pub comments: usize,
 }
@@ -45,13 +44,14 @@ impl EventStream {
         raw.write(request).await;
         let head = raw.head().await.expect("an answer");
         let kind = head.headers.get("content-type").cloned().unwrap_or_default();
-        if head.status != 200 || !kind.starts_with("text/event-stream") {
+        let whole = head.headers.contains_key("content-length");
+        if head.status != 200 || !kind.starts_with("text/event-stream") || whole {
             let length = head.headers["content-length"].parse().unwrap();
             let body = String::from_utf8(raw.exactly(length).await.unwrap()).unwrap();
             return Err((head, body));
         }
         assert!(head.headers["cache-control"].contains("no-"), "{head:?}");
-        Ok(Self { raw, buffer: Vec::new(), head, comments: 0 })
+        Ok(Self { raw, buffer: Vec::new(), comments: 0 })
     }
 
     pub async fn next(&mut self) -> Result<Sent, End> {

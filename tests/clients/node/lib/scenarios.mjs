@@ -269,6 +269,25 @@ export function scenarios(name, make, traits = {}) {
       await stream.stop();
     });
 
+    test('server stopped in good order and started again: the subscription goes on', options, async (t) => {
+      const server = await Server.start(t);
+      const client = connect(t, server);
+      const stream = new Stream(client, { topic: 'news', consumer: 'tab-1' });
+      let ended = false;
+      stream.ended.then((errors) => (ended = `the client takes it for the end: ${JSON.stringify(errors)}`));
+      await server.subscribers('news', 1);
+      await server.publish('news', 1);
+      assert.equal((await stream.message()).data, 1);
+      await server.restart('SIGTERM');
+      await until('the client is back', async () => {
+        if (ended) throw new Error(ended);
+        return (await server.topic('news'))?.subscribers === 1;
+      });
+      await server.publish('news', 2);
+      assert.equal((await stream.message()).data, 2);
+      await stream.stop();
+    });
+
     test('cut and connected again: a consumer learns resumed: true', options, async (t) => {
       const server = await Server.start(t);
       const proxy = await Proxy.start(t, server);

@@ -73,9 +73,9 @@ export class Server {
     await gone;
   }
 
-  /** Killed without warning, then started again on the same port. */
-  async restart() {
-    await this.kill();
+  /** Stopped, without warning unless a softer signal is given, then started again on the same port. */
+  async restart(signal = 'SIGKILL') {
+    await this.kill(signal);
     await this.#launch(this.port);
   }
 

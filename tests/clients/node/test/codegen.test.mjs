@@ -64,7 +64,7 @@ export const wrong: MessagesSubscriptionVariables = { last: 3 };
 `,
   );
   const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc');
-  const flags = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', '--types', ''];
+  const flags = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext'];
   try {
     execFileSync(process.execPath, [tsc, ...flags, 'use.ts', 'types.ts'], { cwd: folder, encoding: 'utf8', stdio: 'pipe' });
   } catch (error) {

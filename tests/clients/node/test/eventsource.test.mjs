@@ -102,7 +102,7 @@ for (const [door, { open, message }] of Object.entries(DOORS)) {
         for (let i = 1; i <= TOTAL; i++) await server.publish('news', { i, pad: 'x'.repeat(200) });
         const messages = () => inbox.items.filter(({ type }) => type === 'message' || type === 'next').map(message);
         const all = () => messages().at(-1)?.data.i >= TOTAL;
-        await until(() => `all come (SEED=${proxy.seed}): ${messages().map(({ offset }) => offset)}`, all, 2 * CONNECTS_AGAIN);
+        await until(() => `all come (SEED=${proxy.seed}): ${messages().map(({ offset }) => offset)}`, all, CONNECTS_AGAIN);
         // What EventSource says it has seen is an acknowledgement, so nothing comes twice.
         assert.deepEqual(messages().map(({ data }) => data.i), Array.from({ length: TOTAL }, (_, i) => i + 1), `SEED=${proxy.seed}`);
         source.close();

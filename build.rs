@@ -1,0 +1,80 @@
+//! Puts the browser's page into the binary: GraphiQL where `web/` has been built (`make web`), else the small page of our
+//! own that stands in `src/graphql/`. It only reads files, so that `cargo build` needs neither Node nor a network.
+//! `src/graphql/page.rs` serves what this writes.
+
+use std::{
+    env,
+    error::Error,
+    fmt::Write as _,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+};
+
+/// What both pages are: a document, and a folder of files that it loads.
+const BUILT: [&str; 2] = ["web/dist/index.html", "web/dist/assets"];
+const OWN: [&str; 2] = ["src/graphql/page.html", "src/graphql/page"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    // The bundler writes the document last: where it is, the build is whole.
+    let graphiql = root.join(BUILT[0]).exists();
+    let [document, folder] = if graphiql { BUILT } else { OWN };
+    // Cargo runs this at every build while a path named here is missing, so each has to exist. While there is no
+    // `web/dist`, the folder above tells when it appears.
+    let watched = ["web/dist", "web"].into_iter().find(|path| root.join(path).exists());
+    for path in watched.into_iter().chain(["build.rs", OWN[0], OWN[1]]) {
+        println!("cargo::rerun-if-changed={path}");
+    }
+
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(root.join(folder))?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension != "gz"));
+    paths.sort();
+
+    let mut code = format!("/// Whether the page is GraphiQL.\nconst GRAPHIQL: bool = {graphiql};\n");
+    writeln!(code, "/// The page itself.\nstatic DOCUMENT: File = {};", file(&root.join(document))?)?;
+    writeln!(code, "/// What it loads, by name.\nstatic ASSETS: [(&str, File); {}] = [", paths.len())?;
+    for path in paths {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or("a file name that is not UTF-8")?;
+        writeln!(code, "    ({name:?}, {}),", file(&path)?)?;
+    }
+    code.push_str("];\n");
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("page.rs"), code)?;
+    Ok(())
+}
+
+/// A `File` of `page.rs`, as code.
+fn file(path: &Path) -> Result<String, Box<dyn Error>> {
+    let content = fs::read(path)?;
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    let packed = PathBuf::from(format!("{}.gz", path.display()));
+    let gzip = if packed.exists() { format!("Some(include_bytes!({packed:?}))") } else { "None".to_owned() };
+    Ok(format!(
+        "File {{ kind: {:?}, hash: \"{:016x}\", immutable: {}, content: include_bytes!({path:?}), gzip: {gzip} }}",
+        kind(path)?,
+        hasher.finish(),
+        has_hashed_name(path),
+    ))
+}
+
+fn kind(path: &Path) -> Result<&'static str, String> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("css") => Ok("text/css; charset=utf-8"),
+        Some("html") => Ok("text/html; charset=utf-8"),
+        Some("js") => Ok("text/javascript; charset=utf-8"),
+        Some("svg") => Ok("image/svg+xml"),
+        Some("ttf") => Ok("font/ttf"),
+        Some("txt") => Ok("text/plain; charset=utf-8"),
+        Some("woff2") => Ok("font/woff2"),
+        _ => Err(format!("{}: no content type is known for it", path.display())),
+    }
+}
+
+/// Whether the bundler put a hash of the content into the name: `main-PEYNGDAB.js`.
+fn has_hashed_name(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let hash = stem.rsplit_once('-').map_or("", |(_, hash)| hash);
+    hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}

@@ -1,0 +1,95 @@
+// A page in headless Chromium that reaches one server and nothing else, and that notes everything that goes wrong.
+
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { chromium } from 'playwright-core';
+import { TOP } from './server.mjs';
+
+export const DEADLINE = Number(process.env.DEADLINE ?? 30_000);
+
+const FLAGS = [
+  // As root, as in CI, Chromium starts only without; the one server that it can reach is ours.
+  '--no-sandbox',
+  '--disable-dev-shm-usage',
+  '--disable-gpu',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-default-apps',
+  '--disable-domain-reliability',
+  '--disable-sync',
+  '--no-first-run',
+  '--no-pings',
+  // Whatever is not asked through the page, and so not seen below, finds no other host either.
+  '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
+];
+
+let browser;
+
+/** Closes the browser that `open` has started. */
+export async function close() {
+  await browser?.close();
+}
+
+/**
+ * A fresh page; `options` are Playwright's, and `prepare` gets its context before anything is loaded. `clean` fails if the
+ * page has done what it must not do, with all of that in its order.
+ */
+export async function open(t, origin, options = {}, prepare = () => {}) {
+  browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+  const context = await browser.newContext({ viewport: { width: 1_280, height: 800 }, ...options });
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(DEADLINE);
+
+  const faults = [];
+  t.after(() => faults.forEach((fault) => t.diagnostic(fault)));
+  const requests = [];
+  const own = (url) => ['data:', 'blob:'].includes(url.protocol) || url.host === new URL(origin).host;
+  const seen = (url) => {
+    requests.push(url);
+    if (!own(new URL(url))) faults.push(`asked another host: ${url}`);
+  };
+  await context.route((url) => !own(url), (route) => route.abort());
+  await prepare(context);
+  context.on('request', (request) => seen(request.url()));
+  context.on('response', (response) => {
+    if (response.status() >= 400) faults.push(`${response.status()} of ${response.url()}`);
+  });
+  page.on('websocket', (socket) => {
+    seen(socket.url());
+    socket.on('socketerror', (error) => faults.push(`socket: ${error}`));
+  });
+  page.on('pageerror', (error) => faults.push(`exception: ${error.stack}`));
+  // Violations of the content security policy are errors on the console, of workers as well.
+  context.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type())) faults.push(`console ${message.type()}: ${message.text()}`);
+  });
+  await page.addInitScript(() => {
+    document.addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI, sourceFile }) => {
+      console.error(`policy: ${violatedDirective} forbids ${blockedURI} in ${sourceFile}`);
+    });
+  });
+
+  await page.goto(`${origin}/graphql`);
+  const clean = () => assert.deepEqual(faults, []);
+  return { page, requests, clean };
+}
+
+/** A picture for people, in target/. */
+export async function picture(page, name) {
+  const folder = path.join(TOP, 'target');
+  mkdirSync(folder, { recursive: true });
+  await page.screenshot({ path: path.join(folder, name) });
+}
+
+/** Until `check` answers something truthy. */
+export async function until(what, check) {
+  const end = Date.now() + DEADLINE;
+  for (;;) {
+    const answer = await check();
+    if (answer) return answer;
+    if (Date.now() > end) throw new Error(`not within ${DEADLINE} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
