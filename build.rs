@@ -49,10 +49,12 @@ fn file(path: &Path) -> Result<String, Box<dyn Error>> {
     let content = fs::read(path)?;
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
-    let packed = PathBuf::from(format!("{}.gz", path.display()));
-    let gzip = if packed.exists() { format!("Some(include_bytes!({packed:?}))") } else { "None".to_owned() };
+    let plain = path.to_str().ok_or("a path that is not UTF-8")?;
+    let packed = format!("{plain}.gz");
+    let gzip =
+        if Path::new(&packed).exists() { format!("Some(include_bytes!({packed:?}))") } else { "None".to_owned() };
     Ok(format!(
-        "File {{ kind: {:?}, hash: \"{:016x}\", immutable: {}, content: include_bytes!({path:?}), gzip: {gzip} }}",
+        "File {{ kind: {:?}, hash: \"{:016x}\", immutable: {}, content: include_bytes!({plain:?}), gzip: {gzip} }}",
         kind(path)?,
         hasher.finish(),
         has_hashed_name(path),

@@ -257,7 +257,14 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicNotFound`].
     pub fn history(&self, name: &TopicName, start: Start, turn: Turn) -> Result<Page, Error> {
-        Ok(self.find(name)?.page(start, turn))
+        let topic = self.find(name)?;
+        if let Start::After(place) = start
+            && place.epoch == topic.epoch
+            && place.offset > topic.ring.lock().last()
+        {
+            return Err(subscribe::ahead("after"));
+        }
+        Ok(topic.page(start, turn))
     }
 
     /// The last `limit` kept messages before a place (or before the end), oldest first.
@@ -326,9 +333,13 @@ impl Broker {
     /// Moves a consumer's position behind `cursor`.
     ///
     /// # Errors
-    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or life.
+    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or life, or ahead of the topic.
     pub fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
-        self.0.consumers.acknowledge(source, consumer, cursor)
+        self.0.consumers.acknowledge(source, consumer, cursor, |topic, epoch| match self.find(topic) {
+            Ok(topic) if topic.epoch == epoch => topic.ring.lock().last(),
+            // Of an earlier life there is nothing to lose any more.
+            _ => u64::MAX,
+        })
     }
 
     /// Forgets a consumer.

@@ -13,6 +13,7 @@ mod execute;
 mod http;
 mod json;
 mod mutation;
+mod page;
 mod persisted;
 mod query;
 mod scalars;
@@ -181,6 +182,7 @@ pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
     let router = Router::new()
         .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
         .route("/graphql/ws", get(http::upgrade))
+        .route("/graphql/assets/{file}", get(page::asset))
         .with_state(Door { context, settings, executor, streams: Streams::default() });
     (router, counts)
 }

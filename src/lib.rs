@@ -10,7 +10,8 @@
 //!
 //! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
 //!   http.rs ws.rs stream.rs accept.rs     over HTTP, WebSocket, event streams; which form is wanted
-//!   document.rs                           what a document costs, before async-graphql sees it
+//!   document.rs persisted.rs              what a document costs, before async-graphql sees it; documents by hash
+//!   single.rs page.rs                     one event stream for many operations; what a browser sees
 //!   execute.rs                            prepared, executed; each message rendered once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams

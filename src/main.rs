@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -68,7 +68,7 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         Some("config") => print(&config.to_toml()),
         Some("schema") => print(&pub_sub::graphql::sdl()),
         Some("openapi") => print(&pub_sub::rest::openapi_text()),
-        Some("healthcheck") => healthcheck(config.server.port),
+        Some("healthcheck") => healthcheck(config.server.host, config.server.port),
         _ => start(config),
     }
 }
@@ -125,10 +125,16 @@ fn raise_file_limit() {
 }
 
 /// For container engines: no curl needed in the image.
-fn healthcheck(port: u16) -> Result<(), String> {
+fn healthcheck(host: IpAddr, port: u16) -> Result<(), String> {
     let ask = || -> std::io::Result<String> {
         let wait = Duration::from_secs(2);
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), wait)?;
+        // A server that listens everywhere answers on loopback.
+        let address = match host {
+            IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            host => host,
+        };
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), wait)?;
         stream.set_read_timeout(Some(wait))?;
         stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();

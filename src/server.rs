@@ -248,6 +248,10 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(config.server.max_body_bytes))
         .layer(middleware::from_fn(finish))
+        .layer(middleware::from_fn({
+            let limit = config.server.max_body_bytes;
+            move |request, next| refuse_announced(limit, request, next)
+        }))
 }
 
 fn samples(broker: &Broker, connections: &Connections, graphql: &graphql::Counts) -> Vec<metrics::Sample> {
@@ -281,6 +285,15 @@ fn samples(broker: &Broker, connections: &Connections, graphql: &graphql::Counts
             count(graphql.document_bytes()),
         ),
     ]
+}
+
+/// A body that announces itself as too large is refused before it comes.
+async fn refuse_announced(limit: usize, request: Request, next: Next) -> Response {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > limit as u64) {
+        return Problem::new(Code::PayloadTooLarge, "body: is too large (MAX_BODY_BYTES)").into_response();
+    }
+    next.run(request).await
 }
 
 /// What holds for every answer.

@@ -51,7 +51,8 @@ impl Default for Settings {
             write_buffer_size: 1_024,
             max_frame_bytes: (1 << 20) + (64 << 10),
             ping_interval: Duration::from_secs(30),
-            write_timeout: Duration::from_mins(1),
+            // A client that pauses has its history to come back to; this only ends those that never do.
+            write_timeout: Duration::from_mins(5),
             max_malformed_frames: 100,
         }
     }

@@ -42,9 +42,6 @@ pub trait Source: Send + Unpin + 'static {
 
     /// The connection has taken everything so far.
     fn taken(&mut self) {}
-
-    /// The server goes: last words.
-    fn goodbye(&mut self, _: &mut Vec<u8>) {}
 }
 
 struct Streaming<S, G> {
@@ -106,9 +103,9 @@ impl<S: Source, G: Send + Unpin + 'static> http_body::Body for Streaming<S, G> {
             this.ended = flow == Flow::End;
         }
         if ready && chunk.is_empty() {
-            // Stopping waits until everything accepted before it was written.
+            // Stopping waits until everything accepted before it was written. The body then just ends: what a protocol says
+            // at a stream's end would tell clients not to come back.
             if this.stop.as_mut().poll(cx).is_ready() {
-                this.source.goodbye(&mut chunk);
                 this.ended = true;
             } else if this.sleep.as_mut().poll(cx).is_ready() {
                 this.source.heartbeat(&mut chunk);

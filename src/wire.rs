@@ -223,6 +223,7 @@ impl Options<'_> {
         Ok(Subscribe {
             source: Source::parse(topic)?,
             start: start(self.last, self.after.as_deref(), self.since.as_deref())?,
+            resume: None,
             filter: self.filter.map(|filter| parse_filter(&filter, limits)).transpose()?,
             overflow: overflow.unwrap_or_default(),
             consumer: consumer.map(|name| (name, ack.unwrap_or_default())),
@@ -235,7 +236,9 @@ impl Options<'_> {
 /// # Errors
 /// [`Error::BadRequest`] that names the place in the filter.
 pub fn parse_filter(json: &str, limits: &FilterLimits) -> Result<Filter, Error> {
-    Filter::parse(json, limits).map_err(|error| Error::bad_request("filter", error.to_string()))
+    // The error names the place in the filter, which begins with the field's name.
+    let wrong = |error: &str| Error::bad_request("filter", error.strip_prefix("filter: ").unwrap_or(error));
+    Filter::parse(json, limits).map_err(|error| wrong(&error.to_string()))
 }
 
 fn choice<T: Copy>(field: &'static str, given: Option<&str>, choices: &[(&str, T)]) -> Result<Option<T>, Error> {

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{ConsumerName, Cursor, Epoch, Error, Source, Timestamp, TopicName, inbox::Waiter};
+use super::{ConsumerName, Cursor, Epoch, Error, Source, Timestamp, TopicName, inbox::Waiter, subscribe::ahead};
 
 /// When a consumer's position moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,16 +115,16 @@ impl Lease {
         self.consumer.state.lock().places.clone()
     }
 
-    /// Sets where the consumer stands in a topic it has not met.
+    /// Sets where the consumer stands in a topic, further back too.
     ///
     /// # Errors
     /// [`Error::LimitReached`] when it would hold more topics than it may.
     pub fn begin(&mut self, topic: &TopicName, cursor: Cursor) -> Result<(), Error> {
         let mut state = self.consumer.state.lock();
-        if state.places.len() >= state.max_places {
+        if state.places.len() >= state.max_places && !state.places.contains_key(&cursor.epoch) {
             return Err(Error::LimitReached { what: "topics for one consumer", limit: state.max_places, own: true });
         }
-        state.advance(topic, cursor);
+        state.places.insert(cursor.epoch, (topic.clone(), cursor.offset));
         Ok(())
     }
 
@@ -235,15 +235,25 @@ impl Consumers {
     ///
     /// # Errors
     /// [`Error::ConsumerNotFound`]; [`Error::BadRequest`] for a cursor of a topic the consumer has not read.
-    pub fn acknowledge(&self, source: &Source, name: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
+    pub fn acknowledge(
+        &self,
+        source: &Source,
+        name: &ConsumerName,
+        cursor: Cursor,
+        newest: impl Fn(&TopicName, Epoch) -> u64,
+    ) -> Result<(), Error> {
         let consumer = self.find(source, name)?;
-        let mut state = consumer.state.lock();
-        let Some((topic, _)) = state.places.get(&cursor.epoch).cloned() else {
+        let known = consumer.state.lock().places.get(&cursor.epoch).cloned();
+        let Some((topic, _)) = known else {
             return Err(Error::bad_request(
                 "cursor",
                 "is of another life of the topic, or of a topic that this consumer does not read",
             ));
         };
+        if cursor.offset > newest(&topic, cursor.epoch) {
+            return Err(ahead("cursor"));
+        }
+        let mut state = consumer.state.lock();
         state.advance(&topic, cursor);
         state.used = Instant::now();
         state.used_at = Timestamp::now();
@@ -265,11 +275,17 @@ impl Consumers {
     /// [`Error::ConsumerNotFound`].
     pub fn delete(&self, source: &Source, name: &ConsumerName) -> Result<(), Error> {
         self.find(source, name)?;
-        self.retain(source, |consumer| consumer.name != *name);
+        self.retain(source, |consumer| {
+            let kept = consumer.name != *name;
+            if !kept {
+                consumer.revoke();
+            }
+            kept
+        });
         Ok(())
     }
 
-    /// Forgets all consumers of a topic that is gone.
+    /// Forgets all consumers of a topic that is gone. Live subscriptions of theirs end with the topic.
     pub fn delete_all(&self, source: &Source) {
         self.retain(source, |_| false);
     }
@@ -278,13 +294,7 @@ impl Consumers {
         let mut all = self.all.lock();
         let Some(siblings) = all.by_source.get_mut(source) else { return };
         let before = siblings.len();
-        siblings.retain(|_, consumer| {
-            let kept = keep(consumer);
-            if !kept {
-                consumer.revoke();
-            }
-            kept
-        });
+        siblings.retain(|_, consumer| keep(consumer));
         let after = siblings.len();
         if after == 0 {
             all.by_source.remove(source);

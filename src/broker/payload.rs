@@ -60,6 +60,12 @@ impl Payload {
         Ok(Self(compact.into()))
     }
 
+    /// JSON's null.
+    #[must_use]
+    pub fn null() -> Self {
+        Self("null".into())
+    }
+
     /// The payload, if it has at most `max_bytes`.
     ///
     /// # Errors

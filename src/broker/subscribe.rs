@@ -24,6 +24,9 @@ pub struct Subscribe {
     pub source: Source,
     /// Where to begin; a known consumer's position goes before it.
     pub start: Option<Start>,
+    /// Where a client that comes back says it was. Goes before all else, a consumer's position too: nobody knows better
+    /// what arrived.
+    pub resume: Option<Cursor>,
     /// Only messages that match.
     pub filter: Option<Filter>,
     /// What happens when it falls behind.
@@ -36,8 +39,13 @@ impl Subscribe {
     /// Live, everything, no name.
     #[must_use]
     pub fn to(source: Source) -> Self {
-        Self { source, start: None, filter: None, overflow: Overflow::default(), consumer: None }
+        Self { source, start: None, resume: None, filter: None, overflow: Overflow::default(), consumer: None }
     }
+}
+
+/// A place that has not been given out yet: taking it as it is would make what comes next vanish without a word.
+pub(super) fn ahead(field: &'static str) -> Error {
+    Error::bad_request(field, "is ahead of the topic")
 }
 
 impl Broker {
@@ -57,7 +65,7 @@ impl Broker {
         };
         let is_new = lease.as_ref().is_some_and(|lease| !lease.info.resumed);
         let subscribed = match &request.source {
-            Source::Topic(name) => self.subscribe_topic(name, request.start, &waiter, lease),
+            Source::Topic(name) => self.subscribe_topic(name, request.start, request.resume, &waiter, lease),
             Source::Pattern(pattern) => self.subscribe_pattern(pattern, request.start, &waiter, lease),
         };
         if subscribed.is_err()
@@ -107,12 +115,19 @@ impl Broker {
         &self,
         name: &TopicName,
         start: Option<Start>,
+        said: Option<Cursor>,
         waiter: &Arc<Waiter>,
         mut lease: Option<Lease>,
     ) -> Result<Subscription, Error> {
         loop {
             let topic = self.find_or_make(name)?;
             let places = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::places);
+            if let Some(Start::After(place)) = said.map(Start::After).or(start)
+                && place.epoch == topic.epoch
+                && place.offset > topic.ring.lock().last()
+            {
+                return Err(ahead("after"));
+            }
             // A place of this life goes before one of an earlier.
             let resume = places.and_then(|places| {
                 let here = places.get(&topic.epoch).map(|(_, offset)| Cursor { epoch: topic.epoch, offset: *offset });
@@ -120,6 +135,7 @@ impl Broker {
                     || places.iter().map(|(epoch, (_, offset))| Cursor { epoch: *epoch, offset: *offset }).next();
                 here.or_else(earlier)
             });
+            let resume = said.or(resume);
             let start = resume.map(Start::After).or(start).unwrap_or(Start::Live);
             let mut subscription = self.attach(&topic, waiter.clone(), |ring| ring.locate(start, topic.created_at));
             if topic.ring.lock().closed {
@@ -129,9 +145,7 @@ impl Broker {
                 let Feed::Topic { reader, .. } = &subscription.feed else { continue };
                 let here = Cursor { epoch: topic.epoch, offset: reader.after };
                 lease.prune(|epoch| epoch == topic.epoch);
-                if resume.is_none_or(|place| place.epoch != topic.epoch) {
-                    lease.begin(name, here)?;
-                }
+                lease.begin(name, resume.filter(|place| place.epoch == topic.epoch).unwrap_or(here))?;
                 lease.info.cursor = Some(resume.unwrap_or(here));
             }
             subscription.lease = lease;

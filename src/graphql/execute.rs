@@ -142,8 +142,8 @@ impl Execution {
 pub struct Operation {
     subscription: broker::Subscription,
     shape: Arc<Shape>,
-    /// Missed before the next message.
-    gap: Option<Gap>,
+    /// Missed before the next message, for each topic.
+    gaps: Vec<Gap>,
     /// The first result says how the consumer was resumed.
     greeting: Option<String>,
     events: Vec<Event>,
@@ -246,7 +246,7 @@ impl Executor {
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
         self.keep(&prepared);
         let shape = self.shape(prepared, Execution { stream, feed });
-        Ok(Operation { subscription, shape, gap: None, greeting, events: Vec::new() })
+        Ok(Operation { subscription, shape, gaps: Vec::new(), greeting, events: Vec::new() })
     }
 
     /// The shape of equal requests; the first one's execution serves all.
@@ -276,22 +276,26 @@ impl Executor {
 impl Operation {
     /// Reads one turn's worth; `each` gets every result as JSON with its message's place. `Some` is how the stream ended: a last result with the
     /// error.
-    pub fn deliver(&mut self, mut each: impl FnMut(&[u8], Cursor)) -> Option<String> {
+    pub fn deliver(&mut self, mut each: impl FnMut(&[u8], Option<Cursor>)) -> Option<Bytes> {
         let progress = self.subscription.read(TURN, &mut self.events);
         for event in std::mem::take(&mut self.events) {
             match event {
                 Event::Message(message) => {
                     let result = self.render(&message);
-                    each(&result, message.cursor);
+                    each(&result, Some(message.cursor));
                 }
-                Event::Gap(gap) => {
-                    self.gap = Some(match self.gap.take() {
-                        Some(before) if before.topic == gap.topic => before.and_then(&gap),
-                        _ => gap,
-                    });
+                Event::Gap(gap) => match self.gaps.iter_mut().find(|before| before.topic == gap.topic) {
+                    Some(before) => *before = before.clone().and_then(&gap),
+                    None => self.gaps.push(gap),
+                },
+                // The stream of a pattern goes on; `topicEvents` tells of topics. Its gap has no message to stand with.
+                Event::Deleted(topic) => {
+                    let place = self.gaps.iter().position(|gap| gap.topic == topic);
+                    if let Some(gap) = place.map(|place| self.gaps.swap_remove(place)) {
+                        let cursor = None;
+                        each(&with_extensions(br#"{"data":null}"#, &gap_extension(&gap)), cursor);
+                    }
                 }
-                // The stream of a pattern goes on; `topicEvents` tells of topics.
-                Event::Deleted(_) => {}
             }
         }
         match progress {
@@ -300,7 +304,16 @@ impl Operation {
                 let mut last = r#"{"data":null,"errors":"#.to_owned();
                 json::write_errors(&mut last, &[ServerError { locations: Vec::new(), ..error }]);
                 last.push('}');
-                Some(last)
+                // What was missed is told at the latest here.
+                let mut gaps = std::mem::take(&mut self.gaps);
+                let newest = gaps.pop();
+                for gap in gaps {
+                    each(&with_extensions(br#"{"data":null}"#, &gap_extension(&gap)), None);
+                }
+                Some(match newest {
+                    Some(gap) => with_extensions(last.as_bytes(), &gap_extension(&gap)),
+                    None => last.into(),
+                })
             }
             Progress::More | Progress::CaughtUp => None,
         }
@@ -318,14 +331,15 @@ impl Operation {
                 result
             })
         };
-        let gap = self.gap.take();
+        let place = self.gaps.iter().position(|gap| gap.topic == message.topic);
+        let gap = place.map(|place| self.gaps.swap_remove(place));
         let greeting = self.greeting.take();
         let result = match &gap {
             // A gap is this subscriber's alone.
             Some(gap) => Bytes::from(make(Some(gap.clone()))),
             None => message.rendering(shape.id, |_| make(None).into()),
         };
-        let gap = gap.map(|gap| format!(r#""gap":{}"#, gap_extension(&gap)));
+        let gap = gap.map(|gap| gap_extension(&gap));
         match (gap, greeting) {
             (None, None) => result,
             (Some(one), None) | (None, Some(one)) => with_extensions(&result, &one),
@@ -352,7 +366,7 @@ impl Operation {
 fn gap_extension(gap: &Gap) -> String {
     let missed = gap.missed.map_or_else(|| "null".to_owned(), |missed| missed.to_string());
     format!(
-        r#"{{"topic":{},"missed":{missed},"fromOffset":{},"toOffset":{},"reason":"{}"}}"#,
+        r#""gap":{{"topic":{},"missed":{missed},"fromOffset":{},"toOffset":{},"reason":"{}"}}"#,
         wire::quoted(gap.topic.as_str()),
         gap.from_offset,
         gap.to_offset,

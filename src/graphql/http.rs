@@ -20,14 +20,14 @@ use super::{
     accept::{self, Form},
     document::OperationKind,
     execute::Asked,
-    json, single, stream, ws,
+    json, page, single, stream, ws,
 };
 use crate::{
     broker::{Cursor, Inbox},
     problem::{Code, Problem},
     socket::Upgrade,
     streaming,
-    wire::Fields,
+    wire::{self, Fields},
 };
 
 /// Forms of a single result, best first. Clients that say nothing get what they all read.
@@ -69,7 +69,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
             return door.streams.connect(&token, &door.context);
         }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
-            return stream::page();
+            return page::page(&parts.headers);
         }
         return refuse(&parts.headers, StatusCode::BAD_REQUEST, "query: is missing");
     }
@@ -155,7 +155,7 @@ async fn over_stream(door: &Door, token: &str, mut asked: Asked) -> Response {
             let most = door.settings.max_operations;
             door.streams.execute(&door.executor, token, id.as_deref(), prepared, most).await
         }
-        Err(errors) => single::refused(&errors),
+        Err(errors) => request_error(Form::GraphqlResponse, &errors),
     }
 }
 
@@ -244,8 +244,14 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) ->
                 let message = "a subscription needs a WebSocket, or Accept: text/event-stream or multipart/mixed";
                 return refuse(headers, StatusCode::BAD_REQUEST, message);
             };
-            let resume = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-            subscribe(door, form, prepared, resume).await
+            // One that cannot be read is not ignored: what was missed would be lost without a word.
+            let resume = headers.get("last-event-id").filter(|id| !id.is_empty());
+            let resume =
+                resume.map(|id| wire::parse_cursor("Last-Event-ID", id.to_str().unwrap_or_default())).transpose();
+            match resume {
+                Ok(resume) => subscribe(door, form, prepared, resume).await,
+                Err(error) => refuse(headers, StatusCode::BAD_REQUEST, &error.to_string()),
+            }
         }
         OperationKind::Mutation if by_get => {
             let mut response = refuse(headers, StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST");

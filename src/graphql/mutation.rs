@@ -1,12 +1,14 @@
 //! Mutations.
 
-use async_graphql::{ID, InputObject, Object, Result};
+use async_graphql::{ID, InputObject, MaybeUndefined, Object, Result};
 
 use super::{
     scalars::{Cursor, Json, Long},
     types::{Publication, PublishResult, Topic, refuse},
 };
-use crate::broker::{Broker, ConsumerName, Draft, Error, Key, MessageId, Source, TopicInfo, TopicName, TopicSettings};
+use crate::broker::{
+    Broker, ConsumerName, Draft, Error, Key, MessageId, Payload, Source, TopicInfo, TopicName, TopicSettings,
+};
 
 /// Changing: topics, messages, consumers.
 pub struct Mutation {
@@ -18,8 +20,8 @@ pub struct Mutation {
 pub struct PublishInput {
     /// The topic's name.
     topic: String,
-    /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise.
-    data: Json,
+    /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. It must be given; null is a value.
+    data: MaybeUndefined<Json>,
     /// Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255
     /// bytes.
     id: Option<ID>,
@@ -35,8 +37,13 @@ impl Mutation {
     }
 
     fn accept(&self, input: PublishInput) -> Result<crate::broker::Publication, Error> {
+        let data = match input.data {
+            MaybeUndefined::Value(Json(data)) => data,
+            MaybeUndefined::Null => Payload::null(),
+            MaybeUndefined::Undefined => return Err(Error::bad_request("data", "is missing")),
+        };
         let draft = Draft {
-            data: input.data.0.within(self.broker.settings().max_payload_bytes)?,
+            data: data.within(self.broker.settings().max_payload_bytes)?,
             id: input.id.map(|id| MessageId::parse(&id)).transpose()?,
             key: input.key.map(|key| Key::parse(&key)).transpose()?,
             expected_offset: input.expected_offset.map(|offset| offset.0),
@@ -96,7 +103,10 @@ impl Mutation {
     async fn publish(
         &self,
         #[graphql(desc = "The topic's name.")] topic: String,
-        #[graphql(desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise.")] data: Json,
+        #[graphql(
+            desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. It must be given; null is a value."
+        )]
+        data: MaybeUndefined<Json>,
         #[graphql(
             desc = "Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255 bytes."
         )]

@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn gzip_only_for_those_who_take_it() {
-        for (value, takes) in [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)] {
+        for (value, takes) in
+            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)]
+        {
             assert_eq!(accepts_gzip(&headers([(header::ACCEPT_ENCODING, value)])), takes, "{value}");
         }
         let file = File { kind: "text/plain", hash: "1", immutable: true, content: b"aaaa", gzip: Some(b"a") };

@@ -19,7 +19,7 @@ use super::{
     accept::Form,
     document::OperationKind,
     execute::{Executor, Operation, Prepared},
-    http::{errors_only, request_error},
+    http::request_error,
     json, stream,
 };
 use crate::{
@@ -237,7 +237,7 @@ impl Source for Connected {
         let Some((id, Some(operation))) = state.operations.get_mut(&key) else { return Flow::Go };
         let ended = operation.deliver(|result, _| next(out, id, result));
         if let Some(last) = ended {
-            next(out, id, last.as_bytes());
+            next(out, id, &last);
             complete(out, id);
             state.remove(key);
         }
@@ -257,16 +257,4 @@ impl Source for Connected {
             }
         }
     }
-
-    fn goodbye(&mut self, out: &mut Vec<u8>) {
-        let state = self.stream.state.lock();
-        for (id, _) in state.operations.values() {
-            complete(out, id);
-        }
-    }
-}
-
-/// Errors of a request with a token, as its own answer.
-pub fn refused(errors: &[async_graphql::ServerError]) -> Response {
-    (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, Form::Json.content_type())], errors_only(errors)).into_response()
 }

@@ -33,10 +33,10 @@ impl Source for Results {
             begin(self.form, out);
         }
         let form = self.form;
-        let ended = self.operation.deliver(|result, cursor| next(form, result, Some(cursor), out));
+        let ended = self.operation.deliver(|result, cursor| next(form, result, cursor, out));
         match ended {
             Some(last) => {
-                next(form, last.as_bytes(), None, out);
+                next(form, &last, None, out);
                 end(form, out);
                 Flow::End
             }
@@ -55,10 +55,6 @@ impl Source for Results {
         if self.operation.seal() {
             self.operation.confirm();
         }
-    }
-
-    fn goodbye(&mut self, out: &mut Vec<u8>) {
-        end(self.form, out);
     }
 }
 
@@ -120,9 +116,4 @@ pub fn response(form: Form, body: Body) -> Response {
         ("x-accel-buffering", "no"),
     ];
     (StatusCode::OK, headers, body).into_response()
-}
-
-/// What a browser gets.
-pub fn page() -> Response {
-    ([(header::CONTENT_TYPE, Form::Html.content_type())], include_str!("page.html")).into_response()
 }

@@ -234,6 +234,7 @@ impl SubscriptionRoot {
             Ok(Subscribe {
                 source: Source::parse(&topic)?,
                 start,
+                resume: None,
                 filter: None,
                 overflow: overflow.map(Into::into).unwrap_or_default(),
                 consumer: name.map(|name| (name, ack.map(Into::into).unwrap_or_default())),
@@ -246,13 +247,8 @@ impl SubscriptionRoot {
             request.filter = Some(filter_json(&json, &self.broker)?);
         }
         let opening = ctx.data::<Arc<Opening>>()?;
-        if let (Some(place), Source::Topic(_)) = (opening.resume, &request.source) {
-            request.start = Some(Start::After(place));
-            if let Some((consumer, _)) = &request.consumer {
-                // What the client says it has seen is the truest acknowledgement there is.
-                let _ = self.broker.acknowledge(&request.source, consumer, place);
-            }
-        }
+        // A pattern's stream is resumed by its consumer; a browser cannot leave its header out.
+        request.resume = opening.resume.filter(|_| matches!(request.source, Source::Topic(_)));
         let subscription = self.broker.subscribe(request, &opening.inbox, opening.key).map_err(refuse)?;
         let (slot, fed) = Slot::new();
         *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Messages(slot) });

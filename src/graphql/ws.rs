@@ -351,7 +351,7 @@ impl Protocol for Session {
         if let Some(last) = ended
             && let Some(entry) = self.remove(key)
         {
-            self.next(&entry.id, last.as_bytes(), out);
+            self.next(&entry.id, &last, out);
             self.complete(&entry.id, out);
         }
         Flow::Go
@@ -415,16 +415,6 @@ impl Protocol for Session {
         for key in &self.named {
             if let Some(Entry { state: State::Live(operation), .. }) = self.operations.get_mut(key) {
                 operation.confirm();
-            }
-        }
-    }
-
-    fn goodbye(&mut self, out: &mut Outbox) {
-        let mut keys: Vec<_> = self.operations.keys().copied().collect();
-        keys.sort_unstable();
-        for key in keys {
-            if let Some(entry) = self.remove(key) {
-                self.complete(&entry.id, out);
             }
         }
     }

@@ -55,25 +55,18 @@ fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Quer
     let text = |name| query.text(name).map(Into::into);
     let options = Options {
         // A browser repeats its address when it reconnects: where it was goes before where it began.
-        last: if resumed.is_some() { None } else { query.number("last")? },
-        after: resumed.or(query.text("after")).map(Into::into),
-        since: if resumed.is_some() { None } else { text("since") },
+        last: query.number("last")?,
+        after: text("after"),
+        since: text("since"),
         filter: text("filter"),
         consumer: text("consumer"),
         ack: text("ack"),
         overflow: text("overflow"),
     };
     let mut request = options.subscribe(name, &context.broker.settings().filter)?;
-    if let (Source::Pattern(_), Some(Start::After(_)), Some(_)) = (&request.source, &request.start, resumed) {
-        // A pattern's stream can only be resumed by a consumer; the browser cannot leave its header out.
-        request.start = None;
-    }
-    if resumed.is_some()
-        && let (Source::Topic(_), Some((consumer, _)), Some(Start::After(cursor))) =
-            (&request.source, &request.consumer, &request.start)
-    {
-        // What the client says it has seen is the truest acknowledgement there is.
-        let _ = context.broker.acknowledge(&request.source, consumer, *cursor);
+    // A pattern's stream is resumed by its consumer; the browser cannot leave its header out.
+    if let (Some(cursor), Source::Topic(_)) = (resumed, &request.source) {
+        request.resume = Some(wire::parse_cursor("Last-Event-ID", cursor)?);
     }
     let inbox = Inbox::default();
     let subscription = context.broker.subscribe(request, &inbox, 0)?;

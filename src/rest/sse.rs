@@ -1,7 +1,7 @@
 //! A topic as plain server-sent events: `id:` is the cursor, so a browser's `EventSource` resumes by itself.
 
 use crate::{
-    broker::{Error, Event, Message, Progress, Subscription, Turn},
+    broker::{Error, Event, Message, Progress, Subscription, Timestamp, Turn},
     problem::Problem,
     streaming::{Flow, Source},
     wire,
@@ -25,7 +25,11 @@ impl Stream {
         match error {
             Error::TopicDeleted(topic) => event(out, None, "deleted", wire::deleted_frame(topic.as_str()).as_bytes()),
             error => {
-                let frame = format!(r#"{{"type":"error","error":{}}}"#, wire::error_object(&Problem::from(error)));
+                let frame = format!(
+                    r#"{{"type":"error","error":{},"ts":"{}"}}"#,
+                    wire::error_object(&Problem::from(error)),
+                    Timestamp::now()
+                );
                 event(out, None, "error", frame.as_bytes());
             }
         }
@@ -48,7 +52,11 @@ impl Source for Stream {
             // So that a client sees at once that it is subscribed, and proxies pass the head on.
             out.extend_from_slice(b": subscribed\n\n");
             if let Some(info) = self.subscription.consumer() {
-                let frame = format!(r#"{{"type":"consumer","consumer":{}}}"#, wire::consumer_object(info));
+                let frame = format!(
+                    r#"{{"type":"consumer","consumer":{},"ts":"{}"}}"#,
+                    wire::consumer_object(info),
+                    Timestamp::now()
+                );
                 event(out, None, "consumer", frame.as_bytes());
             }
         }

@@ -81,9 +81,6 @@ pub trait Protocol: Send {
 
     /// What was sealed has arrived.
     fn confirm(&mut self) {}
-
-    /// The server goes, and everything to be delivered was: last words.
-    fn goodbye(&mut self, _: &mut Outbox) {}
 }
 
 enum Next {
@@ -178,7 +175,7 @@ where
                     continue;
                 }
                 None => {
-                    protocol.goodbye(out);
+                    // Only the code: a protocol's own last words would tell clients not to come back.
                     return End::Server(CloseCode::AWAY, "the server is shutting down".to_owned());
                 }
             }

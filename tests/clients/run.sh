@@ -58,10 +58,11 @@ if [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$pinned" ]; then
 fi
 ready=$SECONDS
 
-# Node's runner runs the files beside each other; Python's tests run after it, so that the two do not share two cores.
-(cd "$here/node" && node --test --test-concurrency=2 --test-reporter=spec test/*.test.mjs)
+# The time limits are for a client that hangs; a run takes a fraction of them. Python's tests run after Node's, whose files
+# run beside each other, so that the two do not share the cores.
+(cd "$here/node" && timeout --kill-after=10 540 node --test --test-concurrency=2 --test-reporter=spec test/*.test.mjs)
 node_status=$?
-(cd "$here/python" && PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -q)
+(cd "$here/python" && PYTHONDONTWRITEBYTECODE=1 timeout --kill-after=10 300 "$venv/bin/python" -m pytest -q)
 python_status=$?
 
 verdict() { [ "$1" = 0 ] && echo passed || echo "FAILED (exit $1)"; }

@@ -35,6 +35,7 @@ async fn resumed_by_cursor<D: Door>() {
             let message = door.event().await.message();
             assert_eq!(message.offset, next);
             next += 1;
+            publishing.seen(message.offset);
             cursor = message.cursor;
         }
         // No goodbye: the connection is dropped, with whatever is on its way.
@@ -63,6 +64,7 @@ async fn resumed_by_explicit_consumer<D: Door>() {
             // The first one is the first that was not acknowledged: no more is repeated, no less is delivered.
             assert_eq!(message.offset, next);
             next += 1;
+            publishing.seen(message.offset);
             if random.below(10) == 0 {
                 let body = json!({"cursor": message.cursor});
                 server.post("/topics/news/consumers/c/ack", &body).await.expect(200);
@@ -100,6 +102,7 @@ async fn resumed_by_auto_consumer<D: Door>() {
             next = Some(message.offset + 1);
             if message.offset > seen {
                 seen = message.offset;
+                publishing.seen(seen);
                 cursor = Some(message.cursor);
             }
         }
@@ -141,6 +144,7 @@ async fn from_door_to_door() {
     let publishing = keep_publishing(&server, "news");
     let mut next = 2;
     for _ in 0..40 {
+        publishing.seen(next);
         let count = random.below(30);
         match random.below(5) {
             0 => some::<GraphqlWs>(&server, &mut cursor, &mut next, count).await,

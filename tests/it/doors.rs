@@ -278,7 +278,7 @@ fn subscription(topic: &str, start: &Start, options: &Options) -> String {
         arguments += &format!(", filter: {}", literal(filter));
     }
     if let Some(name) = options.consumer {
-        arguments += &format!(", consumer: {name:?}");
+        arguments += &format!(", consumer: {}", Value::from(name));
     }
     for (name, value) in [("ack", options.ack), ("overflow", options.overflow)] {
         if let Some(value) = value {

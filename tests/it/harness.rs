@@ -1,6 +1,16 @@
 //! A server inside the test's process, and what is asked of it in passing.
 
-use std::{future::Future, net::SocketAddr, sync::mpsc, thread, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use pub_sub::config::Config;
 use reqwest::{Method, header::HeaderMap};
@@ -246,13 +256,19 @@ impl Client {
     }
 }
 
-/// A publisher in the background.
+/// A publisher in the background that stays ahead of its reader, but not by far.
 pub struct Publishing {
+    seen: Arc<AtomicU64>,
     running: tokio::task::JoinHandle<u64>,
     stop: CancellationToken,
 }
 
 impl Publishing {
+    /// The reader has come to this offset.
+    pub fn seen(&self, offset: u64) {
+        self.seen.fetch_max(offset, Ordering::Relaxed);
+    }
+
     /// Ends it and answers how many messages it has published.
     pub async fn stop(self) -> u64 {
         self.stop.cancel();
@@ -264,15 +280,21 @@ impl Publishing {
 pub fn keep_publishing(server: &TestServer, topic: &'static str) -> Publishing {
     let stop = CancellationToken::new();
     let (client, stopped) = (Client::new(server.addr), stop.clone());
+    let seen = Arc::new(AtomicU64::new(0));
+    let reader = seen.clone();
     let running = tokio::spawn(async move {
         let mut published = 0;
         while !stopped.is_cancelled() {
+            if published > reader.load(Ordering::Relaxed) + 500 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
             client.publish_numbers(topic, published + 1..=published + 20).await;
             published += 20;
         }
         published
     });
-    Publishing { running, stop }
+    Publishing { seen, running, stop }
 }
 
 /// Percent-encodes a path segment or query value.

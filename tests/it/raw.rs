@@ -151,6 +151,21 @@ impl Raw {
         Some((start[0], self.exactly(length).await?))
     }
 
+    /// So many text frames of 126 to 65,535 bytes, each beginning like this: many at once, so without ceremony.
+    pub async fn short_texts(&mut self, count: u64, beginning: &[u8]) {
+        let read = async {
+            let (mut head, mut text) = ([0; 4], Vec::new());
+            for _ in 0..count {
+                self.stream.read_exact(&mut head).await?;
+                text.resize(usize::from(u16::from_be_bytes([head[2], head[3]])), 0);
+                self.stream.read_exact(&mut text).await?;
+                assert!(head[..2] == [0x81, 126] && text.starts_with(beginning), "{}", String::from_utf8_lossy(&text));
+            }
+            std::io::Result::Ok(())
+        };
+        within("answers", read).await.unwrap();
+    }
+
     /// Reads on to the close frame and answers its code.
     pub async fn close_code(&mut self) -> Option<u16> {
         loop {

@@ -44,14 +44,14 @@ async fn what_was_accepted_is_flushed() {
     async fn check<D: Door>() {
         let server = TestServer::with(|config| {
             config.broker.max_messages_per_topic = 20_000;
-            config.server.drain = Duration::from_secs(8);
+            config.server.drain = Duration::from_secs(30);
         });
         server.create("news").await;
         let mut door = D::to(&server, "news", Start::Live).await;
         // More than any buffer between the two holds.
-        server.publish_all("news", (1..=10_000_u64).map(|number| json!([number, "x".repeat(1_000)]))).await;
+        server.publish_all("news", (1..=6_000_u64).map(|number| json!([number, "x".repeat(1_000)]))).await;
         server.ask_to_stop();
-        for number in 1..=10_000 {
+        for number in 1..=6_000 {
             assert_eq!(door.event().await.message().data[0], number);
         }
         let end = door.event().await;
@@ -141,7 +141,7 @@ async fn a_second_signal_ends_it_at_once() {
 async fn a_draining_server_takes_nothing_new() {
     let server = TestServer::with(|config| {
         config.broker.max_messages_per_topic = 20_000;
-        config.server.drain = Duration::from_secs(8);
+        config.server.drain = Duration::from_secs(30);
     });
     let mut busy = RawWs::to(&server, "news", Start::Live).await;
     server.publish_all("news", (1..=10_000).map(|number| json!([number, "x".repeat(1_000)]))).await;

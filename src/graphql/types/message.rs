@@ -64,9 +64,9 @@ impl Message {
         self.message.topic.as_str()
     }
 
-    /// What was published.
-    async fn data(&self) -> Json {
-        Json(self.message.data.clone())
+    /// What was published: any JSON value. Null is one: a message always has data.
+    async fn data(&self) -> Option<Json> {
+        Some(Json(self.message.data.clone()))
     }
 
     /// The publisher's key, if it gave one. 1 to 255 bytes.

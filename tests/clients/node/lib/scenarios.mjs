@@ -5,7 +5,8 @@
 // with sink.next({data, errors, extensions}), sink.end(errors?).
 //
 // Traits say where a client differs by itself: `reconnects`, `auto` (see the drivers), `invalid` (whether it sends documents
-// that break the schema), `sticky` (whether it carries one result's extensions over to the next).
+// that break the schema), `sticky` (whether it carries one result's extensions over to the next),
+// `spared` (bytes of each connection that it needs to get to try again after a cut).
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -41,7 +42,7 @@ class Stream {
 
 /** Registers the tests of one client. */
 export function scenarios(name, make, traits = {}) {
-  const { reconnects = true, auto = true, invalid = true, sticky = false } = traits;
+  const { reconnects = true, auto = true, invalid = true, sticky = false, spared } = traits;
   const options = { timeout: 60_000 };
 
   const connect = (t, at) => {
@@ -175,6 +176,7 @@ export function scenarios(name, make, traits = {}) {
       };
       proxy.onCut = () => (ackedAtCut = acked);
       proxy.cutsLeft = CUTS;
+      proxy.spared = spared ?? proxy.spared;
       const stop = client.subscribe(MESSAGES, { topic, consumer, ack }, {
         next: (result) => {
           const message = result.data?.messages;

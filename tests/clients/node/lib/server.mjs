@@ -124,6 +124,8 @@ export class Proxy {
   #sockets = new Set();
   #random;
   cutsLeft = 0;
+  /** Bytes from the server that every connection gets. */
+  spared = 100;
   cuts = 0;
   accepted = 0;
   onCut = () => {};
@@ -168,7 +170,7 @@ export class Proxy {
     };
     for (const socket of [client, upstream]) socket.setNoDelay(true).on('error', end).on('close', end);
     client.on('data', (bytes) => upstream.write(bytes));
-    let budget = this.cutsLeft > 0 ? 100 + Math.floor(this.#random() * 3_000) : Infinity;
+    let budget = this.cutsLeft > 0 ? this.spared + Math.floor(this.#random() * 3_000) : Infinity;
     upstream.on('data', (bytes) => {
       if (bytes.length < budget) {
         budget -= bytes.length;

@@ -28,6 +28,16 @@ scenarios('subscriptions-transport-ws', ({ ws }) => {
       });
       return () => running.unsubscribe();
     },
-    close: () => client.close(true),
+    close: () => {
+      // Closing between two connections leaves its timers running.
+      client.reconnect = false;
+      client.close(true);
+      client.clearTryReconnectTimeout();
+      client.clearMaxConnectTimeout();
+      client.clearCheckConnectionInterval();
+    },
   };
+}, {
+  // Cut while it connects again, between its start and the server's ack, it forgets its operations: no server can help that.
+  spared: 400,
 });
