@@ -7,7 +7,8 @@ TOOLS := target/tools
 DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/null)),$(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help run web test fmt fmt-check lint doc unit curl audit advisories clients image
+
+.PHONY: node web help run web test fmt fmt-check lint doc unit curl audit advisories clients image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -15,8 +16,12 @@ help: ## This list
 run: ## Serve on port 8080 from a debug build
 	$(CARGO) run
 
-web: ## GraphiQL for the next build; needs Node.js 20
-	cd web && npm ci && npm run build
+web: node ## GraphiQL for the next build
+	cd web && npm ci --no-audit --no-fund && npm run build
+
+node:
+	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
+		|| { echo "GraphiQL and the clients' tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
 test: fmt-check lint doc unit audit clients ## All checks and tests
 
@@ -46,8 +51,11 @@ audit: $(DENY) ## Licences, banned crates and sources of the dependencies
 advisories: $(DENY) ## Known holes in the dependencies; needs the network
 	$(DENY) --locked --config .deny.toml check advisories
 
-clients: ## Other people's clients against this server; installs what they need
-	tests/clients/run.sh
+clients: web ## Other people's clients and a browser against this server; installs what they need
+	npm --prefix web test
+	$(CARGO) build --release --locked
+	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh
+	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} CI=true tests/clients/browser/run.sh
 
 image: ## The container image
 	docker build -t pub-sub .

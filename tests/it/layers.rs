@@ -104,6 +104,7 @@ fn only_the_table_knows_statuses_of_errors() {
             "INTERNAL_SERVER_ERROR",
         ];
         for status in statuses.map(|status| format!("StatusCode::{status}")) {
+            let code = code.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
             assert!(part == "problem" || !code.contains(&status), "{name} names {status}");
         }
     }

@@ -3,6 +3,20 @@
 //! A scenario of the contract is written once and runs through every door ([`every_door!`]). Every wait has a deadline
 //! and waits for a state.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by failing there, its helpers too"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "deadlines here are of the real clock, and tasks end with the test"
+)]
+#![allow(clippy::pedantic, clippy::explicit_counter_loop, reason = "tests are written to be read, not to be used")]
+#![allow(dead_code, reason = "a door says more than every test looks at")]
+
 #[macro_use]
 mod doors;
 mod harness;
@@ -14,6 +28,7 @@ mod bad_input;
 mod consumers;
 mod cuts;
 mod delivery;
+mod generated;
 mod graphql;
 mod layers;
 mod limits;

@@ -183,7 +183,7 @@ async fn a_flood_of_malformed_frames_closes_with_1008() {
 
 #[tokio::test]
 async fn dead_peers_are_dropped() {
-    let server = TestServer::with(|config| config.socket.ping_interval = Duration::from_millis(200));
+    let server = TestServer::with(|config| config.socket.ping_interval = Duration::from_secs(1));
     let mut raw = open(&server).await;
     raw.text(r#"{"type":"subscribe","topic":"news"}"#).await;
     raw.next_frame().await.unwrap();

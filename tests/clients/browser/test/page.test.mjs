@@ -36,13 +36,15 @@ const execute = (page) => page.locator('.graphiql-execute-button').click();
 
 /** Opens a tab and runs it as soon as it shows, which is before GraphiQL has looked at what is in it. */
 async function run(page, name) {
-  const tab = await page.getByRole('tab', { name, exact: true }).elementHandle();
-  await tab.evaluate(async (button, operation) => {
-    button.click();
+  await page.evaluate((operation) => {
     const model = globalThis.__MONACO.editor.getModels().find(({ uri }) => uri.path.endsWith('operation.graphql'));
-    while (!model.getValue().includes(` ${operation}`)) await new Promise(requestAnimationFrame);
-    document.querySelector('.graphiql-execute-button').click();
+    const look = () => {
+      if (!model.getValue().includes(` ${operation}`)) return requestAnimationFrame(look);
+      return document.querySelector('.graphiql-execute-button').click();
+    };
+    look();
   }, name);
+  await page.getByRole('tab', { name, exact: true }).click();
 }
 
 test('GraphiQL: queries, mutations and subscriptions work, from this server alone', async (t) => {
