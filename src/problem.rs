@@ -100,6 +100,12 @@ impl Code {
     pub const fn as_str(self) -> &'static str {
         self.row().0
     }
+
+    /// The HTTP status that goes with it.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        self.row().1
+    }
 }
 
 /// An error as a client sees it. What it does not say (causes, addresses) goes to the log.

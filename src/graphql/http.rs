@@ -71,7 +71,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
             return page::page(&parts.headers);
         }
-        return refuse(&parts.headers, StatusCode::BAD_REQUEST, "query: is missing");
+        return refuse(&parts.headers, Code::BadRequest.status(), "query: is missing");
     }
     let object = |name: &'static str| {
         let text = parameter(name).unwrap_or_else(|| "null".to_owned());
@@ -88,7 +88,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
     };
     let asked = match read() {
         Ok(asked) => asked,
-        Err(message) => return refuse(&parts.headers, StatusCode::BAD_REQUEST, &message),
+        Err(message) => return refuse(&parts.headers, Code::BadRequest.status(), &message),
     };
     if let Some(token) = token {
         return over_stream(&door, &token, asked).await;
@@ -109,16 +109,16 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             return refuse(&headers, StatusCode::PAYLOAD_TOO_LARGE, "body: is too large (MAX_BODY_BYTES)");
         }
-        Ok(Err(_)) => return refuse(&headers, StatusCode::BAD_REQUEST, "body: could not be read"),
+        Ok(Err(_)) => return refuse(&headers, Code::BadRequest.status(), "body: could not be read"),
         Ok(Ok(body)) => body,
     };
     let Ok(text) = std::str::from_utf8(&body) else {
-        return refuse(&headers, StatusCode::BAD_REQUEST, "body: must be UTF-8");
+        return refuse(&headers, Code::BadRequest.status(), "body: must be UTF-8");
     };
     if text.trim_start().starts_with('[') {
         return match serde_json::from_str::<Vec<&RawValue>>(text) {
             Ok(items) => batch(&door, &headers, &items).await,
-            Err(error) => refuse(&headers, StatusCode::BAD_REQUEST, &format!("body: must be JSON ({error})")),
+            Err(error) => refuse(&headers, Code::BadRequest.status(), &format!("body: must be JSON ({error})")),
         };
     }
     match read(text) {
@@ -127,7 +127,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
             over_stream(&door, &token, asked).await
         }
         Ok(asked) => answer(&door, &headers, asked, false).await,
-        Err(message) => refuse(&headers, StatusCode::BAD_REQUEST, &message),
+        Err(message) => refuse(&headers, Code::BadRequest.status(), &message),
     }
 }
 
@@ -143,7 +143,7 @@ pub async fn delete(State(door): State<Door>, request: Request) -> Response {
     let parameter = |name: &str| pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     match (single::token(request.headers(), parameter("token")), parameter("operationId")) {
         (Some(token), Some(id)) => door.streams.stop(&token, &id),
-        _ => refuse(request.headers(), StatusCode::BAD_REQUEST, "a token and operationId are needed"),
+        _ => refuse(request.headers(), Code::BadRequest.status(), "a token and operationId are needed"),
     }
 }
 
@@ -242,7 +242,7 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) ->
             });
             let Some(form) = streaming.filter(|_| explicit) else {
                 let message = "a subscription needs a WebSocket, or Accept: text/event-stream or multipart/mixed";
-                return refuse(headers, StatusCode::BAD_REQUEST, message);
+                return refuse(headers, Code::BadRequest.status(), message);
             };
             // One that cannot be read is not ignored: what was missed would be lost without a word.
             let resume = headers.get("last-event-id").filter(|id| !id.is_empty());
@@ -250,7 +250,7 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) ->
                 resume.map(|id| wire::parse_cursor("Last-Event-ID", id.to_str().unwrap_or_default())).transpose();
             match resume {
                 Ok(resume) => subscribe(door, form, prepared, resume).await,
-                Err(error) => refuse(headers, StatusCode::BAD_REQUEST, &error.to_string()),
+                Err(error) => refuse(headers, Code::BadRequest.status(), &error.to_string()),
             }
         }
         OperationKind::Mutation if by_get => {
@@ -292,7 +292,7 @@ async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Respons
     let limit = door.settings.max_batch;
     if items.is_empty() || items.len() > limit {
         let message = format!("body: a batch must have 1 to {limit} requests");
-        return refuse(headers, StatusCode::BAD_REQUEST, &message);
+        return refuse(headers, Code::BadRequest.status(), &message);
     }
     let mut results = Vec::with_capacity(items.len());
     for item in items {
@@ -322,7 +322,7 @@ pub fn errors_only(errors: &[ServerError]) -> String {
 
 /// Answers a request that was well-formed and yet refused before execution.
 pub fn request_error(form: Form, errors: &[ServerError]) -> Response {
-    let status = if form == Form::GraphqlResponse { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let status = if form == Form::GraphqlResponse { Code::BadRequest.status() } else { StatusCode::OK };
     respond(form, status, errors_only(errors))
 }
 
