@@ -20,6 +20,8 @@ mod scalars;
 mod single;
 mod stream;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod types;
 mod ws;
 

@@ -74,6 +74,14 @@ enum Step {
     Unsubscribe(usize),
     Shrink(usize),
     Recreate,
+    /// The named consumer subscribes (again); one that is live is taken over.
+    Attach,
+    /// It reads.
+    Consume(usize),
+    /// It acknowledges this share of what it has read.
+    Acknowledge(u8),
+    /// Its connection breaks.
+    Detach,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +106,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4_usize).prop_map(Step::Unsubscribe),
         1 => (1..12_usize).prop_map(Step::Shrink),
         1 => Just(Step::Recreate),
+        2 => Just(Step::Attach),
+        3 => (1..9_usize).prop_map(Step::Consume),
+        2 => (0..=4_u8).prop_map(Step::Acknowledge),
+        1 => Just(Step::Detach),
     ]
 }
 
@@ -123,6 +135,10 @@ proptest! {
         let mut floor = 0_usize;
         let mut published = 0_u64;
         let mut readers: [Option<Model>; 4] = Default::default();
+        // The named consumer: its live stream, and up to where it has acknowledged.
+        let (source, consumer) = (Source::parse("t").unwrap(), ConsumerName::parse("c").unwrap());
+        let mut named: Option<Model> = None;
+        let mut acknowledged: Option<u64> = None;
         for step in steps {
             match step {
                 Step::Publish(count) => for _ in 0..count {
@@ -170,14 +186,48 @@ proptest! {
                         reader.seen.extend(events);
                         assert_tiles(&reader.seen, reader.first, log.len() as u64);
                     }
+                    if let Some(mut reader) = named.take() {
+                        let (events, progress) = drain(&mut reader.subscription);
+                        prop_assert_eq!(progress, Progress::Ended(Error::TopicDeleted(topic.clone())));
+                        reader.seen.extend(events);
+                        assert_tiles(&reader.seen, reader.first, log.len() as u64);
+                    }
                     broker.create_topic(&topic, TopicSettings::default()).unwrap();
                     log.clear();
                     (kept, floor) = (10, 0);
+                    acknowledged = None;
                 }
+                Step::Attach => {
+                    let request = Subscribe { consumer: Some((consumer.clone(), Ack::Explicit)), ..to("t") };
+                    let subscription = broker.subscribe(request, &Inbox::default(), 0).unwrap();
+                    prop_assert_eq!(subscription.consumer().unwrap().resumed, acknowledged.is_some());
+                    if let Some(mut older) = named.take() {
+                        let taken = Progress::Ended(Error::ConsumerTakenOver("c".to_owned()));
+                        prop_assert_eq!(older.subscription.read(Turn::messages(1), &mut Vec::new()), taken);
+                    }
+                    // First use begins live; from then on behind what was acknowledged.
+                    let place = *acknowledged.get_or_insert(log.len() as u64);
+                    named = Some(Model { subscription, first: place + 1, seen: Vec::new(), ended: false });
+                }
+                Step::Consume(max) => if let Some(reader) = &mut named {
+                    reader.subscription.read(Turn::messages(max), &mut reader.seen);
+                },
+                Step::Acknowledge(quarters) => if let Some(reader) = &named {
+                    let messages: Vec<_> = reader.seen.iter().filter_map(|event| match event {
+                        Event::Message(message) => Some(message.cursor),
+                        _ => None,
+                    }).collect();
+                    let chosen = messages.len() * usize::from(quarters) / 4;
+                    if let Some(cursor) = chosen.checked_sub(1).and_then(|index| messages.get(index)) {
+                        broker.acknowledge(&source, &consumer, *cursor).unwrap();
+                        acknowledged = acknowledged.max(Some(cursor.offset));
+                    }
+                },
+                Step::Detach => named = None,
             }
             floor = floor.max(log.len().saturating_sub(kept));
         }
-        for reader in readers.iter_mut().flatten() {
+        for reader in readers.iter_mut().flatten().chain(named.as_mut()) {
             let (events, progress) = drain(&mut reader.subscription);
             prop_assert_eq!(progress, Progress::CaughtUp);
             reader.seen.extend(events);

@@ -380,10 +380,13 @@ fn with_extensions(result: &[u8], extensions: &str) -> Bytes {
     [body, br#","extensions":{"#, extensions.as_bytes(), b"}}"].concat().into()
 }
 
-/// The error of a request that ended in a bug.
+/// The error of a request that ended in a bug. What it was is nobody's business but the operator's, who finds it by its id.
 fn internal() -> ServerError {
-    let problem = Problem::new(Code::Internal, "something went wrong here; the log has more");
-    types::problem(&problem).into_server_error(Pos::default())
+    let id = uuid::Uuid::new_v4();
+    tracing::error!(%id, "an execution ended without a result");
+    let problem = Problem::new(Code::Internal, "something went wrong here; the log has it by its id");
+    let error = types::problem(&problem).extend_with(|_, extensions| extensions.set("errorId", id.to_string()));
+    error.into_server_error(Pos::default())
 }
 
 /// A document's error as async-graphql shows its own.

@@ -1,0 +1,182 @@
+//! The executor with the real schema: renderings are shared, and no document that mutation makes of good ones gets through
+//! to a panic.
+
+use std::sync::Arc;
+
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use super::*;
+use crate::broker::{self, Draft, Inbox, Payload, TopicName};
+use execute::Asked;
+
+fn executor(settings: &Settings) -> (Broker, Executor, Arc<Renderings>) {
+    let broker = Broker::new(broker::Settings { max_publish_rate: 0, ..broker::Settings::default() });
+    let renderings = Arc::new(Renderings::default());
+    let executor = Executor::new(
+        schema(broker.clone(), Instant::now(), settings),
+        settings.documents.clone(),
+        Arc::new(DocumentCache::new(1 << 20)),
+        Persisted::new(HashMap::new(), false, 1 << 20),
+        renderings.clone(),
+    );
+    (broker, executor, renderings)
+}
+
+fn ask(query: &str) -> Asked {
+    Asked { query: Some(query.to_owned()), ..Asked::default() }
+}
+
+fn publish(broker: &Broker, count: u64) {
+    let topic = TopicName::parse("news").unwrap();
+    for number in 1..=count {
+        let data = Payload::parse(&number.to_string(), 100).unwrap();
+        broker.publish(&topic, Draft { data, id: None, key: None, expected_offset: None }).unwrap();
+    }
+}
+
+/// 1,000 equal subscriptions and 100 messages: 100 renderings, not 100,000.
+#[tokio::test]
+async fn equal_subscriptions_share_each_rendering() {
+    let (broker, executor, renderings) = executor(&Settings::default());
+    let inbox = Inbox::default();
+    let mut operations = Vec::new();
+    for key in 0..1_000 {
+        let prepared = executor.prepare(ask(r#"subscription { messages(topic: "news") { offset data } }"#)).unwrap();
+        operations.push(executor.open(prepared, &inbox, key, None).await.unwrap());
+    }
+    let mut delivered = 0;
+    for _ in 0..10 {
+        publish(&broker, 10);
+        for operation in &mut operations {
+            operation.deliver(|result, _| {
+                assert!(result.starts_with(br#"{"data":{"messages":{"offset":"#));
+                delivered += 1;
+            });
+        }
+    }
+    assert_eq!(delivered, 100_000);
+    assert_eq!(renderings.made.load(Ordering::Relaxed), 100);
+    assert_eq!(renderings.wanted.load(Ordering::Relaxed), 100_000);
+}
+
+/// Another shape is rendered for itself; the same shape from the past shares as soon as it has caught up.
+#[tokio::test]
+async fn shapes_are_told_apart() {
+    let (broker, executor, renderings) = executor(&Settings::default());
+    publish(&broker, 1);
+    let inbox = Inbox::default();
+    let open = async |query: &str| {
+        let prepared = executor.prepare(ask(query)).unwrap();
+        executor.open(prepared, &inbox, 0, None).await.unwrap()
+    };
+    let mut one = open(r#"subscription { messages(topic: "news", last: 5) { offset } }"#).await;
+    let mut other = open(r#"subscription { messages(topic: "news", last: 5) { data } }"#).await;
+    let mut results = Vec::new();
+    for operation in [&mut one, &mut other] {
+        operation.deliver(|result, _| results.push(String::from_utf8_lossy(result).into_owned()));
+    }
+    assert_eq!(results, [r#"{"data":{"messages":{"offset":1}}}"#, r#"{"data":{"messages":{"data":1}}}"#]);
+    assert_eq!(renderings.made.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_subgraph_by_setting() {
+    let settings = Settings { federation: true, ..Settings::default() };
+    let (_, executor, _) = executor(&settings);
+    let prepared = executor.prepare(ask("{ _service { sdl } }")).unwrap();
+    let (response, executed) = executor.single(&prepared).await;
+    assert!(executed && response.errors.is_empty(), "{:?}", response.errors);
+}
+
+/// Good documents, of which mutation makes others.
+const GOOD: [&str; 8] = [
+    "{ topics(first: 3) { nodes { name messages(last: 2) { nodes { ...m } } } } } fragment m on Message { id data key }",
+    "query Q($n: String = \"a\", $on: Boolean = true) { topic(name: $n) @include(if: $on) { name ... on Topic { epoch } } }",
+    r#"mutation { a: publish(topic: "t", data: {x: [1, 2.5e3, null, TRUE, "\u00e9"]}, id: "1") { offset duplicate } }"#,
+    r#"mutation M($m: [PublishInput!]!) { publishMany(messages: $m) { publication { id } error { code } } }"#,
+    r#"subscription { messages(topic: "orders.>", filter: {and: [{field: "a", gt: 1}, {not: {field: "b", exists: true}}]}) { data gap { missed } } }"#,
+    "subscription S { ...f } fragment f on Subscription { topicEvents { kind name } }",
+    "{ __schema { types { name fields { name type { ofType { ofType { name } } } } } } __type(name: \"Topic\") { name } }",
+    "query A { stats { topics } } query B { health { status } } # \"\"\" x\n",
+];
+
+/// What documents are made of.
+const PIECES: [&str; 26] = [
+    "{",
+    "}",
+    "(",
+    ")",
+    "[",
+    "]",
+    ":",
+    "!",
+    "$",
+    "@",
+    "...",
+    "\"",
+    "\"\"\"",
+    "\\",
+    "#",
+    "fragment f on Topic",
+    "query",
+    "mutation",
+    "subscription",
+    "@skip(if: true)",
+    "$x: [Nope] = [1]",
+    "__typename",
+    "1e999",
+    "null",
+    "{a{b{c{",
+    "é\u{0}",
+];
+
+/// One good document with one edit, or pieces of several joined.
+fn mutated() -> impl Strategy<Value = String> {
+    let edit = (0..GOOD.len(), 0..200_usize, 0..6_usize, 0..PIECES.len(), 0..2_usize);
+    let edited = edit.prop_map(|(good, at, dropped, piece, repeat)| {
+        let good = GOOD[good];
+        let at = good.floor_char_boundary(at.min(good.len()));
+        let end = good.floor_char_boundary((at + dropped).min(good.len()));
+        format!("{}{}{}", &good[..at], PIECES[piece].repeat(repeat), &good[end..])
+    });
+    let cut = (0..GOOD.len(), 0..200_usize, 0..200_usize, 0..PIECES.len(), 0..4_usize);
+    let joined = prop::collection::vec(cut, 1..6).prop_map(|cuts| {
+        let mut text = String::new();
+        for (good, from, length, piece, repeat) in cuts {
+            let good = GOOD[good];
+            let from = good.floor_char_boundary(from.min(good.len()));
+            let to = good.floor_char_boundary((from + length).min(good.len()));
+            text.push_str(&good[from..to]);
+            text.push_str(&PIECES[piece].repeat(repeat));
+        }
+        text
+    });
+    prop_oneof![edited, joined]
+}
+
+/// The preparation is fuzzed, and whatever passes it is executed by the real schema. `PROPTEST_CASES` sets how long.
+#[test]
+fn no_document_reaches_a_panic() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_, executor, _) = executor(&Settings::default());
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100_000);
+    let passed = std::cell::Cell::new(0);
+    TestRunner::new(ProptestConfig { cases, ..config })
+        .run(&mutated(), |text| {
+            for operation in [None, Some("A".to_owned())] {
+                let Ok(prepared) = executor.prepare(Asked { operation, ..ask(&text) }) else { continue };
+                passed.set(passed.get() + 1);
+                runtime.block_on(async {
+                    if prepared.kind == document::OperationKind::Subscription {
+                        let _ = executor.open(prepared, &Inbox::default(), 0, None).await;
+                    } else {
+                        executor.single(&prepared).await;
+                    }
+                });
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(passed.get() > 100, "mutation leaves enough documents whole: {}", passed.get());
+}
