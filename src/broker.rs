@@ -38,7 +38,7 @@ pub use channel::{Rest, Start, Turn};
 pub use consumer::{Ack, ConsumerInfo, ConsumerStatus};
 pub use error::Error;
 pub use events::TopicEventKind;
-pub use filter::{Filter, FilterLimits};
+pub use filter::{Filter, FilterError, FilterLimits};
 pub use inbox::Inbox;
 pub use message::{Cursor, Draft, Epoch, Gap, GapReason, Message, Publication, ShapeId, Timestamp};
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};

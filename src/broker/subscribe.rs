@@ -83,7 +83,7 @@ impl Broker {
     }
 
     /// Subscribes to what becomes of topics whose names match (all, without a pattern): the messages' key is the
-    /// topic's name, [`TopicEventKind::of`] tells the rest.
+    /// topic's name, [`super::TopicEventKind::of`] tells the rest.
     pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
         let waiter = Waiter::new(inbox.clone(), key, Overflow::default(), None);
         let mut subscription = self.attach(&self.0.events, waiter, |ring| ring.locate(Start::Live, Timestamp(0)));

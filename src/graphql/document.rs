@@ -40,7 +40,7 @@ pub const MUTATION_ROOT: &str = "Mutation";
 pub const SUBSCRIPTION_ROOT: &str = "Subscription";
 
 /// Bounds on a request document. A document that exceeds one is refused as
-/// [`ErrorKind::TooComplex`].
+/// `ErrorKind::TooComplex`.
 ///
 /// "Expanded" numbers count what a fragment contains once for every time it is spread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub struct DocumentLimits {
     pub max_introspection: u64,
     /// Bytes of variables (32 for each value and each item, and their text), each as often as it
     /// is used; 16 MiB. async-graphql copies a variable wherever it is used. See
-    /// [`Document::check_variables`].
+    /// `Document::check_variables`.
     pub max_substituted_bytes: u64,
     /// The schema's scalar, enum and input types of which a list variable may have a default
     /// value (`$of: [Kind!] = [A]`), beside the five built-in scalars; none. async-graphql panics
@@ -359,7 +359,7 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// All missing variables, or one [`ErrorKind::TooComplex`].
+    /// All missing variables, or one `ErrorKind::TooComplex`.
     pub fn check_variables(
         &self,
         operation: Option<&str>,
