@@ -405,6 +405,23 @@ fn patterns_read_old_and_new_topics_fairly() {
     assert_eq!(progress, Progress::CaughtUp);
 }
 
+/// An event costs a connection one turn, however many subscriptions it has.
+#[test]
+fn turns_do_not_grow_with_subscriptions() {
+    let broker = broker(10);
+    let inbox = Inbox::default();
+    let mut subscriptions: Vec<_> =
+        (0..1_000).map(|key| broker.subscribe(to(&format!("t{key}")), &inbox, key).unwrap()).collect();
+    while let Some(key) = inbox.try_next() {
+        drain(&mut subscriptions[usize::try_from(key).unwrap()]);
+    }
+    for key in [7, 999, 7] {
+        broker.publish(&name(&format!("t{key}")), draft(key)).unwrap();
+        assert_eq!((inbox.try_next(), inbox.try_next()), (Some(key), None));
+        assert_eq!(drain(&mut subscriptions[usize::try_from(key).unwrap()]).0.len(), 1);
+    }
+}
+
 /// Publishing does no matching, however many topics and patterns there are.
 #[test]
 fn matching_does_not_grow() {

@@ -155,7 +155,7 @@ async fn over_stream(door: &Door, token: &str, mut asked: Asked) -> Response {
             let most = door.settings.max_operations;
             door.streams.execute(&door.executor, token, id.as_deref(), prepared, most).await
         }
-        Err(errors) => request_error(Form::GraphqlResponse, &errors),
+        Err(errors) => door.streams.refuse(token, id.as_deref(), &errors),
     }
 }
 

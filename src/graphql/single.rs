@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use async_graphql::ServerError;
 use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -19,7 +20,7 @@ use super::{
     accept::Form,
     document::OperationKind,
     execute::{Executor, Operation, Prepared},
-    http::request_error,
+    http::{errors_only, request_error},
     json, stream,
 };
 use crate::{
@@ -149,22 +150,28 @@ impl Streams {
                 }
                 Err(errors) => {
                     stream.state.lock().remove(key);
-                    return request_error(Form::GraphqlResponse, &errors);
+                    stream.last(id, &errors_only(&errors));
                 }
             }
         } else {
             let (response, executed) = executor.single(&prepared).await;
-            let mut state = stream.state.lock();
-            state.remove(key);
-            if !executed {
-                return request_error(Form::GraphqlResponse, &response.errors);
-            }
-            next(&mut state.ready, id, json::write_response(&response, true).as_bytes());
-            complete(&mut state.ready, id);
-            drop(state);
-            stream.inbox.wake(RESULTS);
+            stream.state.lock().remove(key);
+            stream.last(id, &json::write_response(&response, executed));
         }
         StatusCode::ACCEPTED.into_response()
+    }
+
+    /// A request with a token that was refused before execution: its errors come over the stream, too. As the request's own
+    /// answer, clients would take them for a fault of the network and ask again.
+    pub fn refuse(&self, token: &str, id: Option<&str>, errors: &[ServerError]) -> Response {
+        match (self.find(token), id) {
+            (Ok(stream), Some(id)) => {
+                stream.last(id, &errors_only(errors));
+                StatusCode::ACCEPTED.into_response()
+            }
+            (Ok(_), None) => request_error(Form::GraphqlResponse, errors),
+            (Err(response), _) => *response,
+        }
     }
 
     /// `DELETE`: stops an operation.
@@ -181,6 +188,17 @@ impl Streams {
             stream.inbox.wake(RESULTS);
         }
         StatusCode::OK.into_response()
+    }
+}
+
+impl Stream {
+    /// The only or last result of an operation, and its end.
+    fn last(&self, id: &str, result: &str) {
+        let mut state = self.state.lock();
+        next(&mut state.ready, id, result.as_bytes());
+        complete(&mut state.ready, id);
+        drop(state);
+        self.inbox.wake(RESULTS);
     }
 }
 

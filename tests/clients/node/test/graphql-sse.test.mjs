@@ -1,12 +1,12 @@
-// npm graphql-sse, distinct connections mode.
+// npm graphql-sse in both of its modes.
 
 import { createClient } from 'graphql-sse';
 import { scenarios } from '../lib/scenarios.mjs';
 
-scenarios(
-  'graphql-sse',
+const make =
+  (more) =>
   ({ http }) => {
-    const client = createClient({ url: http, retryAttempts: 1_000, retry: () => new Promise((resolve) => setTimeout(resolve, 20)) });
+    const client = createClient({ ...more, url: http, retryAttempts: 1_000, retry: () => new Promise((resolve) => setTimeout(resolve, 20)) });
     return {
       run: ({ text, name }, variables) =>
         new Promise((resolve, reject) => {
@@ -25,7 +25,8 @@ scenarios(
         }),
       close: () => client.dispose(),
     };
-  },
-  // Nothing comes back on an HTTP stream, so the server cannot know what a cut swallowed: AUTO is for sockets.
-  { auto: false },
-);
+  };
+
+// Nothing comes back on an HTTP stream, so the server cannot know what a cut swallowed: AUTO is for sockets.
+scenarios('graphql-sse', make({}), { auto: false });
+scenarios('graphql-sse, single connection', make({ singleConnection: true }), { auto: false });
