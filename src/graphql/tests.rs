@@ -93,7 +93,7 @@ const GOOD: [&str; 8] = [
     "{ topics(first: 3) { nodes { name messages(last: 2) { nodes { ...m } } } } } fragment m on Message { id data key }",
     "query Q($n: String = \"a\", $on: Boolean = true) { topic(name: $n) @include(if: $on) { name ... on Topic { epoch } } }",
     r#"mutation { a: publish(topic: "t", data: {x: [1, 2.5e3, null, TRUE, "\u00e9"]}, id: "1") { offset duplicate } }"#,
-    r#"mutation M($m: [PublishInput!]!) { publishMany(messages: $m) { publication { id } error { code } } }"#,
+    "mutation M($m: [PublishInput!]!) { publishMany(messages: $m) { publication { id } error { code } } }",
     r#"subscription { messages(topic: "orders.>", filter: {and: [{field: "a", gt: 1}, {not: {field: "b", exists: true}}]}) { data gap { missed } } }"#,
     "subscription S { ...f } fragment f on Subscription { topicEvents { kind name } }",
     "{ __schema { types { name fields { name type { ofType { ofType { name } } } } } } __type(name: \"Topic\") { name } }",
