@@ -32,11 +32,6 @@ pub trait Source: Send + Unpin + 'static {
     /// The subscription under `key` has something to read: one turn's worth goes out.
     fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> Flow;
 
-    /// Work other than deliveries. Ready means that something was done; pending registers the waker.
-    fn poll_work(&mut self, _: &mut Context<'_>, _: &mut Vec<u8>) -> Poll<Flow> {
-        Poll::Pending
-    }
-
     /// What shows a silent stream to be alive.
     fn heartbeat(&mut self, out: &mut Vec<u8>);
 
@@ -90,16 +85,11 @@ impl<S: Source, G: Send + Unpin + 'static> http_body::Body for Streaming<S, G> {
         let mut chunk = Vec::new();
         let mut ready = false;
         while chunk.len() < CHUNK && !this.ended {
-            let flow = match this.source.poll_work(cx, &mut chunk) {
-                Poll::Ready(flow) => flow,
-                Poll::Pending => match this.inbox.poll_next(cx) {
-                    Poll::Ready(key) => this.source.deliver(key, &mut chunk),
-                    Poll::Pending => {
-                        ready = true;
-                        break;
-                    }
-                },
+            let Poll::Ready(key) = this.inbox.poll_next(cx) else {
+                ready = true;
+                break;
             };
+            let flow = this.source.deliver(key, &mut chunk);
             this.ended = flow == Flow::End;
         }
         if ready && chunk.is_empty() {

@@ -214,14 +214,11 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 pub struct Outbox {
     buffer: Vec<u8>,
     written: usize,
-    /// Messages put in since the start, pings and pongs not counted.
-    pub messages: u64,
 }
 
 impl Outbox {
     /// Adds a text message made of these parts.
     pub fn text(&mut self, parts: &[&[u8]]) {
-        self.messages += 1;
         self.frame(TEXT, parts);
     }
 
