@@ -1,58 +1,43 @@
-//! The broker: topics, publishing, subscribing, history. It knows no HTTP, no GraphQL and no socket.
+//! The broker: publishing, subscribing, history, limits; over the channels of this instance and the engine behind them. It
+//! knows no HTTP, no GraphQL and no socket.
 //!
 //! Handle -> shared state -> guarded data: [`Broker`] is a clonable handle, and nobody outside sees a lock. No lock is
 //! ever held over an await. Locks are taken in this order: registry, consumers, a topic's ring, the set of patterns, a
 //! pattern's members, an inbox.
 
-mod channel;
 mod consumer;
-mod error;
-mod events;
-mod filter;
-mod inbox;
-mod message;
-mod name;
-mod pattern;
-mod payload;
-mod rate;
 mod settings;
 mod subscribe;
 mod subscription;
 #[cfg(test)]
 mod tests;
-mod topic;
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    ops::Bound,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
-use parking_lot::{Mutex, RwLock};
-use slab::Slab;
-
-pub use channel::{Rest, Start, Turn};
-pub use consumer::{Ack, ConsumerInfo, ConsumerStatus};
-pub use error::Error;
-pub use events::TopicEventKind;
-pub use filter::{Filter, FilterError, FilterLimits};
-pub use inbox::Inbox;
-pub use message::{Cursor, Draft, Epoch, Gap, GapReason, Message, Publication, ShapeId, Timestamp};
-pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
-pub use payload::{MAX_NESTING, Payload};
+// What doors need to know of the layers beneath, they know from here.
+pub use crate::channel::{
+    Ack, BEHIND_MESSAGES, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Draft, Epoch, Error, Event, Filter,
+    FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, Overflow,
+    Page, Pattern, Payload, Publication, Rest, ShapeId, Source, Start, SubscriptionInfo, Timestamp, TopicEventKind,
+    TopicInfo, TopicName, Turn,
+};
+pub use crate::engine::{Figure, Health};
 pub use settings::Settings;
 pub use subscribe::Subscribe;
-pub use subscription::{BEHIND_MESSAGES, Event, Overflow, Progress, Subscription};
-pub use topic::{Page, SubscriptionInfo, TopicInfo};
+pub use subscription::{Progress, Subscription};
 
-use channel::{Budget, Refusal, Ring};
-use consumer::{ConsumerLimits, Consumers};
-use pattern::Patterns;
-use rate::Bucket;
-use topic::{Alive, Topic};
+use crate::{
+    channel::{Change, Channel, ConsumerKey, ConsumerLimits, Consumers, Refusal, Registry, RegistrySettings, Spec},
+    engine::{Append, Engine, Memory},
+};
 
 /// The one broker behind all doors; clones share it.
 #[derive(Clone)]
@@ -60,36 +45,59 @@ pub struct Broker(Arc<Shared>);
 
 struct Shared {
     settings: Settings,
-    registry: RwLock<Registry>,
-    consumers: Consumers,
-    patterns: Arc<Patterns>,
-    budget: Arc<Budget>,
-    serial: AtomicU64,
-    /// Topics in memory, deleted ones that are still being read included.
-    alive: Arc<AtomicUsize>,
+    registry: Arc<Registry>,
+    consumers: Arc<Consumers>,
+    engine: Arc<dyn Engine>,
     published: AtomicU64,
     subscriptions: AtomicUsize,
     draining: AtomicBool,
-    /// The broker's own events: topics created, updated, deleted.
-    events: Arc<Topic>,
 }
 
-#[derive(Default)]
-struct Registry {
-    by_name: HashMap<TopicName, Arc<Topic>>,
-    in_order: BTreeSet<TopicName>,
+/// The answer to a publish, now or later.
+#[must_use]
+pub enum Publishing {
+    /// The answer; `None` once it was taken.
+    Done(Option<Result<Publication, Error>>),
+    /// The message has its place in the order, and the answer will come.
+    Begun(Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>>),
+    /// Its topic has to be made first: nothing happens unless this is polled, and what is to stand behind the message waits
+    /// for the answer.
+    Waiting(Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>>),
 }
 
-impl Registry {
-    fn insert(&mut self, topic: Arc<Topic>) {
-        self.in_order.insert(topic.name.clone());
-        self.by_name.insert(topic.name.clone(), topic);
-    }
+impl Future for Publishing {
+    type Output = Result<Publication, Error>;
 
-    fn remove(&mut self, name: &str) -> Option<Arc<Topic>> {
-        self.in_order.remove(name);
-        self.by_name.remove(name)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            // Polled again after its answer it stays silent, as a future may.
+            Publishing::Done(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
+            Publishing::Begun(later) | Publishing::Waiting(later) => later.as_mut().poll(cx),
+        }
     }
+}
+
+impl From<Result<Publication, Error>> for Publishing {
+    fn from(result: Result<Publication, Error>) -> Self {
+        Publishing::Done(Some(result))
+    }
+}
+
+/// Publishes in the order of `begin`'s items, and answers in it: each message is begun before the answer to the one before it
+/// has come, unless that one holds it back.
+pub async fn publish_all(begin: impl Iterator<Item = Publishing>) -> Vec<Result<Publication, Error>> {
+    let mut begun: Vec<Publishing> = Vec::new();
+    for publishing in begin {
+        begun.push(match publishing {
+            waiting @ Publishing::Waiting(_) => waiting.await.into(),
+            publishing => publishing,
+        });
+    }
+    let mut results = Vec::with_capacity(begun.len());
+    for publishing in begun {
+        results.push(publishing.await);
+    }
+    results
 }
 
 /// What a topic sets for itself; `None` leaves it as it is, or at the server's setting.
@@ -99,6 +107,12 @@ pub struct TopicSettings {
     pub max_messages: Option<usize>,
     /// Messages a second that may be published; 0 means no limit.
     pub max_publish_rate: Option<u32>,
+}
+
+impl TopicSettings {
+    fn change(self, adopt: bool) -> Change {
+        Change { adopt, max_messages: self.max_messages, max_publish_rate: self.max_publish_rate }
+    }
 }
 
 /// Numbers about the whole broker at one moment.
@@ -119,43 +133,41 @@ pub struct Totals {
 }
 
 impl Broker {
-    /// A broker without topics.
+    /// A broker over an engine that is opened with it.
+    ///
+    /// # Errors
+    /// What makes starting senseless, in one line that names the setting.
+    pub async fn open(settings: Settings, engine: Arc<dyn Engine>) -> Result<Self, String> {
+        let broker = Self::over(settings, engine);
+        broker.0.engine.open(broker.0.registry.clone(), broker.0.consumers.clone()).await?;
+        Ok(broker)
+    }
+
+    /// A broker without topics that keeps everything in memory.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let budget = Budget::new(settings.max_history_bytes, settings.max_bytes_per_topic);
-        let patterns = Patterns::new(settings.max_patterns);
-        let alive = Arc::new(AtomicUsize::new(0));
-        let events_name = TopicName::reserved("$topics");
-        let epoch = Epoch::random();
-        let events = Arc::new(Topic {
-            serial: 0,
-            name: events_name.clone(),
-            epoch,
-            created_at: Timestamp::now(),
-            implicit: AtomicBool::new(false),
-            ring: Mutex::new(Ring::new(events_name, epoch, 1_000, Bucket::new(0), Budget::new(usize::MAX, usize::MAX))),
-            waiters: Mutex::new(Slab::new()),
-            patterns: Patterns::new(0),
-            _alive: Alive::new(&Arc::default()),
-        });
-        let consumers = Consumers::new(ConsumerLimits {
-            per_source: settings.max_consumers_per_topic,
-            total: settings.max_consumers,
-            topics: settings.max_topics_per_consumer,
-            ttl: settings.consumer_ttl,
-        });
+    pub fn in_memory(settings: Settings) -> Self {
+        let engine = Memory::default();
+        let registry = Registry::new(registry_settings(&settings));
+        let consumers = Arc::new(Consumers::new(consumer_limits(&settings)));
+        engine.begin(registry.clone(), consumers.clone());
+        Self::with(settings, registry, consumers, Arc::new(engine))
+    }
+
+    fn over(settings: Settings, engine: Arc<dyn Engine>) -> Self {
+        let registry = Registry::new(registry_settings(&settings));
+        let consumers = Arc::new(Consumers::new(consumer_limits(&settings)));
+        Self::with(settings, registry, consumers, engine)
+    }
+
+    fn with(settings: Settings, registry: Arc<Registry>, consumers: Arc<Consumers>, engine: Arc<dyn Engine>) -> Self {
         Self(Arc::new(Shared {
             settings,
-            registry: RwLock::default(),
+            registry,
             consumers,
-            patterns,
-            budget,
-            serial: AtomicU64::new(1),
-            alive,
+            engine,
             published: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
-            events,
         }))
     }
 
@@ -171,115 +183,103 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::TopicExists`], [`Error::LimitReached`], [`Error::BadRequest`] for a setting out of bounds,
-    /// [`Error::Unavailable`] while draining.
-    pub fn create_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
+    /// [`Error::Unavailable`] while draining or cut off from the engine.
+    pub async fn create_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
         self.check_topic_settings(settings)?;
-        self.check_not_draining()?;
-        let mut registry = self.0.registry.write();
-        if let Some(topic) = registry.by_name.get(name) {
-            if !topic.implicit.swap(false, Ordering::AcqRel) {
-                return Err(Error::TopicExists(name.clone()));
+        self.check_writable()?;
+        loop {
+            let Some(channel) = self.0.registry.find(name) else {
+                self.0.registry.check_room()?;
+                return Ok(self.0.engine.create(name, self.spec(false, settings)).await?.info());
+            };
+            match self.0.engine.update(&channel, settings.change(true)).await {
+                Ok(()) => return Ok(channel.info()),
+                // Gone in between: the next look finds what there is now.
+                Err(Error::TopicNotFound(_)) => {}
+                Err(error) => return Err(error),
             }
-            apply(topic, settings);
-            self.announce(name, TopicEventKind::Updated);
-            return Ok(topic.info());
         }
-        Ok(self.make_topic(&mut registry, name, false, settings)?.info())
     }
 
     /// Changes a topic's settings. A smaller bound takes effect at once.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`], [`Error::BadRequest`] for a setting out of bounds.
-    pub fn update_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
+    /// [`Error::TopicNotFound`], [`Error::BadRequest`] for a setting out of bounds, [`Error::Unavailable`].
+    pub async fn update_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
         self.check_topic_settings(settings)?;
-        let topic = self.find(name)?;
-        apply(&topic, settings);
-        self.announce(name, TopicEventKind::Updated);
-        Ok(topic.info())
+        self.check_writable()?;
+        let channel = self.find_here_or_elsewhere(name).await?;
+        self.0.engine.update(&channel, settings.change(false)).await?;
+        Ok(channel.info())
     }
 
     /// Deletes a topic with its history and consumers. Its subscriptions read what they have not read yet, then end.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`].
-    pub fn delete_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        let mut registry = self.0.registry.write();
-        let topic = registry.remove(name.as_str()).ok_or_else(|| not_found(name))?;
-        let info = topic.info();
-        topic.close();
-        self.0.consumers.delete_all(&Source::Topic(name.clone()));
-        self.announce(name, TopicEventKind::Deleted);
+    /// [`Error::TopicNotFound`], [`Error::Unavailable`].
+    pub async fn delete_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+        self.check_writable()?;
+        let channel = self.find_here_or_elsewhere(name).await?;
+        let info = channel.info();
+        self.0.engine.delete(&channel).await?;
+        self.0.engine.positions().remove_all(&Source::Topic(name.clone())).await?;
         Ok(info)
     }
 
     /// What is known of a topic.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`].
-    pub fn topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        Ok(self.find(name)?.info())
+    /// [`Error::TopicNotFound`], [`Error::Unavailable`] while the engine is starting.
+    pub async fn topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+        Ok(self.find_here_or_elsewhere(name).await?.info())
     }
 
     /// Up to `limit` topics in the order of their names: those that begin with `prefix` and come after `after`; and
     /// whether there are more.
     #[must_use]
     pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> (Vec<TopicInfo>, bool) {
-        let registry = self.0.registry.read();
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        let mut names = registry
-            .in_order
-            .range::<str, _>((from, Bound::Unbounded))
-            .take_while(|name| name.as_str().starts_with(prefix))
-            .filter_map(|name| registry.by_name.get(name));
-        let found: Vec<_> = names.by_ref().take(limit).cloned().collect();
-        let more = names.next().is_some();
-        drop(registry);
-        (found.iter().map(|topic| topic.info()).collect(), more)
+        self.0.registry.page(prefix, after, limit)
     }
 
     /// How many topics begin with `prefix`.
     #[must_use]
     pub fn count_topics(&self, prefix: &str) -> usize {
-        let registry = self.0.registry.read();
-        if prefix.is_empty() {
-            return registry.in_order.len();
-        }
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        registry.in_order.range::<str, _>(from).take_while(|name| name.as_str().starts_with(prefix)).count()
+        self.0.registry.count(prefix)
     }
 
     /// Kept messages from a start on, oldest first, one turn's worth.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`].
-    pub fn history(&self, name: &TopicName, start: Start, turn: Turn) -> Result<Page, Error> {
-        let topic = self.find(name)?;
+    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place that was not given out.
+    pub async fn history(&self, name: &TopicName, start: Start, turn: Turn) -> Result<Page, Error> {
+        let channel = match start {
+            Start::After(place) => self.at(name, place).await?,
+            _ => self.find_here_or_elsewhere(name).await?,
+        };
         if let Start::After(place) = start
-            && place.epoch == topic.epoch
-            && place.offset > topic.ring.lock().last()
+            && subscribe::is_ahead(&channel, place)
         {
             return Err(subscribe::ahead("after"));
         }
-        Ok(topic.page(start, turn))
+        Ok(channel.page(start, turn))
     }
 
     /// The last `limit` kept messages before a place (or before the end), oldest first.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place in another life of the topic.
-    pub fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        let topic = self.find(name)?;
-        if before.is_some_and(|cursor| cursor.epoch != topic.epoch) {
+    pub async fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        let channel = match before {
+            Some(place) => self.at(name, place).await?,
+            None => self.find_here_or_elsewhere(name).await?,
+        };
+        if before.is_some_and(|cursor| cursor.epoch != channel.epoch()) {
             return Err(Error::bad_request("before", "is of another life of the topic"));
         }
-        Ok(topic.page_before(before.map(|cursor| cursor.offset), limit))
+        Ok(channel.page_before(before.map(|cursor| cursor.offset), limit))
     }
 
-    /// The live subscriptions of a topic, those through patterns not included.
+    /// The live subscriptions of a topic on this instance, those through patterns not included.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`].
@@ -291,40 +291,98 @@ impl Broker {
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals {
-            topics: self.0.registry.read().in_order.len(),
+            topics: self.0.registry.count(""),
             subscriptions: self.0.subscriptions.load(Ordering::Relaxed),
             published: self.0.published.load(Ordering::Relaxed),
-            messages: self.0.budget.messages(),
-            history_bytes: self.0.budget.used(),
-            patterns: self.0.patterns.len(),
+            messages: self.0.registry.messages(),
+            history_bytes: self.0.registry.history_bytes(),
+            patterns: self.0.registry.patterns.len(),
         }
     }
 
     // ---- publishing
 
-    /// Appends a message to its topic and answers where it stands.
+    /// Publishes a message; the answer says where it stands. Messages published one after the other stand in that order,
+    /// whether their answers are waited for or not, but for those that follow one that is [`Publishing::Waiting`].
     ///
     /// # Errors
     /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::Conflict`], [`Error::RateLimited`],
-    /// [`Error::LimitReached`], [`Error::Unavailable`] while draining. Nothing is stored then.
-    pub fn publish(&self, name: &TopicName, mut draft: Draft) -> Result<Publication, Error> {
-        self.check_not_draining()?;
-        loop {
-            let topic = self.find_or_make(name)?;
-            match topic.append(draft) {
-                Ok(publication) => {
-                    if !publication.duplicate {
-                        self.0.published.fetch_add(1, Ordering::Relaxed);
+    /// [`Error::LimitReached`], [`Error::Unavailable`]: nothing is stored then. [`Error::Unknown`]: perhaps.
+    pub fn publish(&self, name: &TopicName, draft: Draft) -> Publishing {
+        if let Err(error) = self.check_not_draining() {
+            return Err(error).into();
+        }
+        let channel = match self.registry_or_new(name) {
+            Ok(Some(channel)) => channel,
+            Ok(None) => return Publishing::Waiting(self.publish_later(name, draft, None)),
+            Err(error) => return Err(error).into(),
+        };
+        match self.0.engine.append(&channel, draft.clone()) {
+            Append::Done(Some(Ok(publication))) => {
+                self.count(&publication);
+                Ok(publication).into()
+            }
+            Append::Done(Some(Err(Refusal::Error(error)))) => {
+                self.forget_if_unused(&channel);
+                Err(error).into()
+            }
+            // Deleted between finding and appending.
+            Append::Done(_) => Publishing::Waiting(self.publish_later(name, draft, None)),
+            later @ Append::Later(_) => Publishing::Begun(self.publish_later(name, draft, Some((channel, later)))),
+        }
+    }
+
+    /// The topic, if it is there, or if it can be made without waiting.
+    fn registry_or_new(&self, name: &TopicName) -> Result<Option<Arc<Channel>>, Error> {
+        if let Some(channel) = self.0.registry.find(name) {
+            return Ok(Some(channel));
+        }
+        if self.0.settings.auto_create_topics {
+            self.check_writable()?;
+            self.0.registry.check_room()?;
+            // An engine that makes topics at once has made it when this returns; what it answers is told by the append.
+            drop(self.0.engine.create(name, self.spec(true, TopicSettings::default())));
+        }
+        Ok(self.0.registry.find(name))
+    }
+
+    /// The way of a message whose topic has to be made, or whose engine takes its time.
+    fn publish_later(
+        &self,
+        name: &TopicName,
+        draft: Draft,
+        mut begun: Option<(Arc<Channel>, Append)>,
+    ) -> Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>> {
+        let (broker, name) = (self.clone(), name.clone());
+        Box::pin(async move {
+            loop {
+                let (channel, append) = match begun.take() {
+                    Some(begun) => begun,
+                    None => {
+                        let channel = broker.find_or_make(&name).await?;
+                        let append = broker.0.engine.append(&channel, draft.clone());
+                        (channel, append)
                     }
-                    return Ok(publication);
-                }
-                // Deleted between finding and appending: the next look finds what there is now.
-                Err(Refusal::Closed(back)) => draft = *back,
-                Err(Refusal::Error(error)) => {
-                    self.forget_if_unused(&topic);
-                    return Err(error);
+                };
+                match append.await {
+                    Ok(publication) => {
+                        broker.count(&publication);
+                        return Ok(publication);
+                    }
+                    // Deleted between finding and storing: the next look finds what there is now.
+                    Err(Refusal::Closed) => {}
+                    Err(Refusal::Error(error)) => {
+                        broker.forget_if_unused(&channel);
+                        return Err(error);
+                    }
                 }
             }
+        })
+    }
+
+    fn count(&self, publication: &Publication) {
+        if !publication.duplicate {
+            self.0.published.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -334,33 +392,49 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or life, or ahead of the topic.
-    pub fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
-        self.0.consumers.acknowledge(source, consumer, cursor, |topic, epoch| match self.find(topic) {
-            Ok(topic) if topic.epoch == epoch => topic.ring.lock().last(),
+    pub async fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
+        self.check_opened()?;
+        let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
+        let positions = self.0.engine.positions();
+        let places = positions.look(&key).await?.position.places;
+        let Some((topic, _)) = places.iter().find(|(_, place)| place.epoch == cursor.epoch) else {
+            return Err(Error::bad_request(
+                "cursor",
+                "is of another life of the topic, or of a topic that this consumer does not read",
+            ));
+        };
+        match self.at(topic, cursor).await {
+            Ok(channel) if subscribe::is_ahead(&channel, cursor) => return Err(subscribe::ahead("cursor")),
             // Of an earlier life there is nothing to lose any more.
-            _ => u64::MAX,
-        })
+            Ok(_) | Err(_) => {}
+        }
+        positions.acknowledge(&key, topic, cursor).await
     }
 
     /// Forgets a consumer.
     ///
     /// # Errors
-    /// [`Error::ConsumerNotFound`].
-    pub fn delete_consumer(&self, source: &Source, consumer: &ConsumerName) -> Result<(), Error> {
-        self.0.consumers.delete(source, consumer)?;
+    /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
+    pub async fn delete_consumer(&self, source: &Source, consumer: &ConsumerName) -> Result<(), Error> {
+        self.check_opened()?;
+        let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
+        self.0.engine.positions().remove(&key).await?;
         self.forget_source_if_unused(source);
         Ok(())
     }
 
     /// The consumers of a topic or pattern, by name.
-    #[must_use]
-    pub fn consumers(&self, source: &Source) -> Vec<ConsumerStatus> {
-        self.0.consumers.list(source)
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn consumers(&self, source: &Source) -> Result<Vec<ConsumerStatus>, Error> {
+        self.check_opened()?;
+        self.0.engine.positions().list(source).await
     }
 
     /// Forgets consumers whose time is over. To be called now and then.
     pub fn sweep(&self) {
-        for source in self.0.consumers.sweep() {
+        for source in self.0.engine.positions().sweep() {
             self.forget_source_if_unused(&source);
         }
     }
@@ -378,11 +452,44 @@ impl Broker {
         self.0.draining.load(Ordering::Acquire)
     }
 
+    /// Stores what is on its way and lets go of the engine.
+    pub async fn close(&self) {
+        self.0.engine.close().await;
+    }
+
+    /// How the engine is.
+    #[must_use]
+    pub fn engine_health(&self) -> Health {
+        self.0.engine.health()
+    }
+
+    /// Numbers about the engine.
+    #[must_use]
+    pub fn engine_figures(&self) -> Vec<Figure> {
+        self.0.engine.figures()
+    }
+
     fn check_not_draining(&self) -> Result<(), Error> {
         if self.is_draining() {
             return Err(Error::Unavailable("the server is shutting down"));
         }
         Ok(())
+    }
+
+    /// Nothing can be said about what was not read yet.
+    fn check_opened(&self) -> Result<(), Error> {
+        match self.0.engine.health() {
+            Health::Ready | Health::ReadOnly(_) => Ok(()),
+            Health::Starting(why) => Err(Error::Unavailable(why)),
+        }
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        self.check_not_draining()?;
+        match self.0.engine.health() {
+            Health::Ready => Ok(()),
+            Health::ReadOnly(why) | Health::Starting(why) => Err(Error::Unavailable(why)),
+        }
     }
 
     fn check_topic_settings(&self, settings: TopicSettings) -> Result<(), Error> {
@@ -393,78 +500,77 @@ impl Broker {
         Ok(())
     }
 
-    fn find(&self, name: &TopicName) -> Result<Arc<Topic>, Error> {
-        self.0.registry.read().by_name.get(name).cloned().ok_or_else(|| not_found(name))
+    fn spec(&self, implicit: bool, settings: TopicSettings) -> Spec {
+        Spec {
+            implicit,
+            max_messages: settings.max_messages.unwrap_or(self.0.settings.max_messages_per_topic),
+            max_publish_rate: settings.max_publish_rate.unwrap_or(self.0.settings.max_publish_rate),
+        }
     }
 
-    fn find_or_make(&self, name: &TopicName) -> Result<Arc<Topic>, Error> {
-        match self.find(name) {
-            Err(Error::TopicNotFound(_)) if self.0.settings.auto_create_topics => {}
-            found => return found,
+    fn find(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
+        match self.0.registry.find(name) {
+            Some(channel) => Ok(channel),
+            None => Err(self.check_opened().err().unwrap_or_else(|| not_found(name))),
         }
-        let mut registry = self.0.registry.write();
-        if let Some(topic) = registry.by_name.get(name) {
-            return Ok(topic.clone());
-        }
-        self.make_topic(&mut registry, name, true, TopicSettings::default())
     }
 
-    fn make_topic(
-        &self,
-        registry: &mut Registry,
-        name: &TopicName,
-        implicit: bool,
-        settings: TopicSettings,
-    ) -> Result<Arc<Topic>, Error> {
-        let shared = &self.0;
-        if shared.alive.load(Ordering::Relaxed) >= shared.settings.max_topics {
-            let limit = shared.settings.max_topics;
-            return Err(Error::LimitReached { what: "topics on this server", limit, own: false });
+    /// The topic, also when another instance has made it a moment ago.
+    async fn find_here_or_elsewhere(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
+        if let Ok(channel) = self.find(name) {
+            return Ok(channel);
         }
-        let epoch = Epoch::random();
-        let max_messages = settings.max_messages.unwrap_or(shared.settings.max_messages_per_topic);
-        let bucket = Bucket::new(settings.max_publish_rate.unwrap_or(shared.settings.max_publish_rate));
-        let topic = Arc::new(Topic {
-            serial: shared.serial.fetch_add(1, Ordering::Relaxed),
-            name: name.clone(),
-            epoch,
-            created_at: Timestamp::now(),
-            implicit: AtomicBool::new(implicit),
-            ring: Mutex::new(Ring::new(name.clone(), epoch, max_messages, bucket, shared.budget.clone())),
-            waiters: Mutex::new(Slab::new()),
-            patterns: shared.patterns.clone(),
-            _alive: Alive::new(&shared.alive),
-        });
-        registry.insert(topic.clone());
-        self.announce(name, TopicEventKind::Created);
-        Ok(topic)
+        self.check_opened()?;
+        self.0.engine.catch_up(name, None).await;
+        self.find(name)
+    }
+
+    /// The topic, once this instance knows as much of it as the one that gave out the cursor.
+    async fn at(&self, name: &TopicName, place: Cursor) -> Result<Arc<Channel>, Error> {
+        if let Ok(channel) = self.find(name)
+            && channel.epoch() == place.epoch
+            && !subscribe::is_ahead(&channel, place)
+        {
+            return Ok(channel);
+        }
+        self.check_opened()?;
+        self.0.engine.catch_up(name, Some(place)).await;
+        self.find(name)
+    }
+
+    async fn find_or_make(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
+        loop {
+            match self.find(name) {
+                Err(Error::TopicNotFound(_)) if self.0.settings.auto_create_topics => {}
+                Err(Error::TopicNotFound(_)) => return self.find_here_or_elsewhere(name).await,
+                found => return found,
+            }
+            self.check_writable()?;
+            self.0.registry.check_room()?;
+            match self.0.engine.create(name, self.spec(true, TopicSettings::default())).await {
+                // Somebody else was faster.
+                Err(Error::TopicExists(_)) => {}
+                made => return made,
+            }
+        }
     }
 
     /// An implicit topic with no message, no subscriber and no consumer goes away.
-    fn forget_if_unused(&self, topic: &Arc<Topic>) {
-        if !topic.implicit.load(Ordering::Relaxed) || !topic.waiters.lock().is_empty() {
-            return;
-        }
-        let mut registry = self.0.registry.write();
-        let current = registry.by_name.get(&topic.name).is_some_and(|known| Arc::ptr_eq(known, topic));
-        if !current || self.0.consumers.any(&Source::Topic(topic.name.clone())) {
-            return;
-        }
-        // Looked at again under the locks that a new subscriber or message needs.
-        let waiters = topic.waiters.lock();
-        let mut ring = topic.ring.lock();
-        if topic.implicit.load(Ordering::Acquire) && waiters.is_empty() && ring.last() == 0 {
-            ring.closed = true;
-            registry.remove(topic.name.as_str());
-            self.announce(&topic.name, TopicEventKind::Deleted);
+    fn forget_if_unused(&self, channel: &Arc<Channel>) {
+        if channel.implicit.load(Ordering::Relaxed)
+            && channel.waiters.lock().is_empty()
+            && channel.ring.lock().is_unused()
+            && !self.0.consumers.any(&Source::Topic(channel.name().clone()))
+        {
+            self.0.engine.forget(channel);
         }
     }
 
     fn forget_source_if_unused(&self, source: &Source) {
         if let Source::Topic(name) = source
-            && let Ok(topic) = self.find(name)
+            && let Some(channel) = self.0.registry.find(name)
         {
-            self.forget_if_unused(&topic);
+            self.forget_if_unused(&channel);
         }
     }
 }
@@ -473,13 +579,20 @@ fn not_found(name: &TopicName) -> Error {
     Error::TopicNotFound(name.as_str().to_owned())
 }
 
-fn apply(topic: &Topic, settings: TopicSettings) {
-    let mut ring = topic.ring.lock();
-    if let Some(count) = settings.max_messages {
-        ring.max_messages = count;
-        ring.evict_to(count);
+fn registry_settings(settings: &Settings) -> RegistrySettings {
+    RegistrySettings {
+        max_topics: settings.max_topics,
+        max_bytes_per_topic: settings.max_bytes_per_topic,
+        max_history_bytes: settings.max_history_bytes,
+        max_patterns: settings.max_patterns,
     }
-    if let Some(rate) = settings.max_publish_rate {
-        ring.bucket = Bucket::new(rate);
+}
+
+fn consumer_limits(settings: &Settings) -> ConsumerLimits {
+    ConsumerLimits {
+        per_source: settings.max_consumers_per_topic,
+        total: settings.max_consumers,
+        topics: settings.max_topics_per_consumer,
+        ttl: settings.consumer_ttl,
     }
 }

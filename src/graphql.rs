@@ -210,7 +210,7 @@ fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {
 /// The schema as text: what stands in `schema.graphql`.
 #[must_use]
 pub fn sdl() -> String {
-    let schema = schema(Broker::new(crate::broker::Settings::default()), Instant::now(), &Settings::default());
+    let schema = schema(Broker::in_memory(crate::broker::Settings::default()), Instant::now(), &Settings::default());
     let options = async_graphql::SDLExportOptions::new().sorted_arguments().sorted_enum_items().include_specified_by();
     let sdl = schema.sdl_with_options(options);
     format!("{}\n", sdl.trim_end())

@@ -24,34 +24,45 @@
 //! problem.rs         the one table: error -> code -> status
 //! telemetry.rs       the log
 //!
-//! broker.rs          topics, publishing, subscribing, history; no transport
-//!   channel.rs       a topic's ring: broadcast channel and history in one
-//!   subscription.rs inbox.rs              cursors, and how a connection learns that one has news
+//! broker.rs          publishing, subscribing, history, limits; no transport
+//!   subscribe.rs subscription.rs consumer.rs    where a subscription begins, what it reads, whose position it moves
+//!
+//! engine.rs          the seam: what survives the process, what instances share
+//!   memory.rs        nothing, and nothing
+//!   conformance.rs   what every engine is asked for
+//!
+//! channel.rs         a topic on this instance, whatever the engine
+//!   ring.rs reader.rs inbox.rs            history and broadcast channel in one; cursors; how a connection learns of news
+//!   registry.rs events.rs                 all topics, and what becomes of them
 //!   pattern.rs filter.rs consumer.rs      what a subscriber may ask for
 //!   name.rs payload.rs message.rs         types that are checked once, at the border
 //! ```
 //!
 //! # A message's way
 //!
-//! socket -> door decodes into a topic's name and a draft, both checked by their types -> `Broker::publish` -> limits ->
-//! the ring: one lock, offset, push, unlock -> waiting subscriptions are put into their connections' inboxes -> position
-//! back to the publisher. Each connection's own task wakes, reads a bounded batch from the ring, writes what was rendered
+//! socket -> door decodes into a topic's name and a draft, both checked by their types -> `Broker::publish` -> the engine
+//! accepts it, at once or later -> the ring: one lock, offset, push, unlock -> waiting subscriptions are put into their
+//! connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded batch from the ring, writes what was rendered
 //! once for all who want the same shape, and flushes once. No forwarding task, no queue between the broker and the socket,
 //! no copy of the payload on the way; back-pressure is the cursor standing still.
 //!
 //! # Architecture invariants
 //!
-//! - Architecture invariant: `broker` knows no HTTP, no GraphQL and no socket, and nothing of the crate outside itself.
-//! - Architecture invariant: doors (`graphql`, `rest`, `ws`) do not know each other, nor `config`; only `server` knows all.
+//! - Architecture invariant: `broker` knows `engine`, which knows `channel`, which knows nothing else; none of them knows
+//!   HTTP, GraphQL or a socket.
+//! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
+//! - Architecture invariant: doors (`graphql`, `rest`, `ws`) know the broker, but neither each other nor `config`; only `server` knows all.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
 //! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a publisher
 //!   wait.
 //! - Architecture invariant: replay and live are one path, the ring; a gap is data and goes out at every door.
 //!
-//! `tests/it/layers.rs` keeps the first three.
+//! `tests/it/layers.rs` keeps those about who knows whom.
 
 pub mod broker;
+pub mod channel;
 pub mod config;
+pub mod engine;
 pub mod graphql;
 pub mod metrics;
 pub mod problem;

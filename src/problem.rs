@@ -44,15 +44,17 @@ pub enum Code {
     TopicDeleted,
     /// A newer connection uses the consumer.
     ConsumerTakenOver,
-    /// The server or its engine cannot now.
+    /// The server or its engine cannot now; nothing was stored.
     Unavailable,
+    /// The engine did not say in time whether the message is stored.
+    Unknown,
     /// A bug.
     Internal,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 17] = [
+    pub const ALL: [Code; 18] = [
         Code::BadRequest,
         Code::InvalidTopic,
         Code::Unauthenticated,
@@ -69,6 +71,7 @@ impl Code {
         Code::TopicDeleted,
         Code::ConsumerTakenOver,
         Code::Unavailable,
+        Code::Unknown,
         Code::Internal,
     ];
 
@@ -91,6 +94,7 @@ impl Code {
             Code::TopicDeleted => ("TOPIC_DELETED", StatusCode::GONE),
             Code::ConsumerTakenOver => ("CONSUMER_TAKEN_OVER", StatusCode::CONFLICT),
             Code::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            Code::Unknown => ("UNKNOWN", StatusCode::GATEWAY_TIMEOUT),
             Code::Internal => ("INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
@@ -119,6 +123,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// With [`Code::Conflict`]: the topic's newest offset.
     pub current_offset: Option<u64>,
+    /// With [`Code::Unknown`]: the id with which to publish again.
+    pub id: Option<Box<str>>,
     /// Overrides the code's status.
     status: Option<StatusCode>,
     header: Option<Box<(HeaderName, HeaderValue)>>,
@@ -127,7 +133,15 @@ pub struct Problem {
 impl Problem {
     /// A problem with a code and a message.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), retry_after: None, current_offset: None, status: None, header: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after: None,
+            current_offset: None,
+            id: None,
+            status: None,
+            header: None,
+        }
     }
 
     /// The same with another status and a header: what HTTP itself asks for (405 with `Allow`, 426 with `Upgrade`).
@@ -166,6 +180,10 @@ impl From<Error> for Problem {
             }
             Error::LimitReached { own: false, .. } => problem(Code::LimitReached),
             Error::Unavailable(_) => Problem { retry_after: Some(SOON), ..problem(Code::Unavailable) },
+            Error::Unknown(id) => {
+                let id = Some(id.as_str().into());
+                Problem { retry_after: Some(SOON), id, ..problem(Code::Unknown) }
+            }
             Error::SlowConsumer => problem(Code::SlowConsumer),
             Error::TopicDeleted(_) => problem(Code::TopicDeleted),
             Error::ConsumerTakenOver(_) => problem(Code::ConsumerTakenOver),
@@ -178,6 +196,9 @@ impl IntoResponse for Problem {
         let mut error = json!({"code": self.code.as_str(), "message": self.message});
         if let Some(offset) = self.current_offset {
             error["current_offset"] = offset.into();
+        }
+        if let Some(id) = &self.id {
+            error["id"] = (&**id).into();
         }
         if let Some(wait) = self.retry_after {
             error["retry_after_ms"] = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into();

@@ -29,6 +29,7 @@ use tower::ServiceExt;
 use crate::{
     broker::Broker,
     config::Config,
+    engine::Memory,
     graphql, metrics,
     problem::{Code, Problem},
     rest,
@@ -105,7 +106,7 @@ impl Drop for Connected {
 /// # Errors
 /// When the listener cannot be used.
 pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
-    let broker = Broker::new(config.broker.clone());
+    let broker = Broker::open(config.broker.clone(), Arc::new(Memory::default())).await.map_err(io::Error::other)?;
     let connections = Connections::default();
     let tasks = TaskTracker::new();
     let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: stop.child_token() };
@@ -152,6 +153,7 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
         tracing::warn!(connections = connections.open(), "the drain time is over; dropping what is left");
         hard.cancel();
     }
+    broker.close().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -355,6 +355,9 @@ pub fn error_object(problem: &Problem) -> String {
     if let Some(offset) = problem.current_offset {
         let _ = write!(object, r#","current_offset":{offset}"#);
     }
+    if let Some(id) = &problem.id {
+        let _ = write!(object, r#","id":{}"#, quoted(id));
+    }
     if let Some(wait) = problem.retry_after {
         let _ = write!(object, r#","retry_after_ms":{}"#, wait.as_millis());
     }

@@ -2,19 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ops::Bound,
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{
-    Ack, Broker, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Overflow, Pattern, Source, Start, Subscription,
-    Timestamp, TopicName,
-    channel::Ring,
-    consumer::Lease,
-    inbox::Waiter,
-    pattern::Member,
-    subscription::{Feed, Reader, Wanted},
-    topic::Topic,
+use super::{Broker, Subscription, consumer::Lease, subscription::Source as ReadFrom};
+use crate::channel::{
+    Ack, Channel, ConsumerKey, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Member, Overflow, Pattern, Place,
+    Reader, Ring, Source, Start, Timestamp, TopicName, Waiter, Wanted,
 };
 
 /// What a subscriber asks for.
@@ -48,34 +42,53 @@ pub(super) fn ahead(field: &'static str) -> Error {
     Error::bad_request(field, "is ahead of the topic")
 }
 
+/// Whether a cursor of the channel's life lies beyond what this instance knows.
+pub(super) fn is_ahead(channel: &Channel, place: Cursor) -> bool {
+    place.epoch == channel.epoch && place.offset > channel.last()
+}
+
 impl Broker {
     /// Subscribes. The inbox says under `key` when there is something to read, from now on.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::LimitReached`], [`Error::BadRequest`] for a
-    /// start that a pattern cannot have, [`Error::Unavailable`] while draining.
-    pub fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
+    /// start that a pattern cannot have, [`Error::Unavailable`] while draining or where the engine is needed and out of
+    /// reach.
+    pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
         self.check_not_draining()?;
+        self.check_opened()?;
         let name = request.consumer.as_ref().map(|(name, _)| name.clone());
         let waiter = Waiter::new(inbox.clone(), key, request.overflow, name);
         let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
-        let lease = match &request.consumer {
-            Some((name, ack)) => Some(self.0.consumers.take(&request.source, name, *ack, &waiter)?),
+        let positions = self.0.engine.positions();
+        let consumer = request.consumer.map(|(name, ack)| (ConsumerKey { source: request.source.clone(), name }, ack));
+        let lease = match &consumer {
+            Some((key, ack)) => {
+                let claim = positions.claim(key, *ack, &waiter).await?;
+                Some(Lease::new(self.0.engine.clone(), &key.name, *ack, claim))
+            }
             None => None,
         };
         let is_new = lease.as_ref().is_some_and(|lease| !lease.info.resumed);
         let subscribed = match &request.source {
-            Source::Topic(name) => self.subscribe_topic(name, request.start, request.resume, &waiter, lease),
+            Source::Topic(name) => self.subscribe_topic(name, request.start, request.resume, &waiter, lease).await,
             Source::Pattern(pattern) => self.subscribe_pattern(pattern, request.start, &waiter, lease),
         };
-        if subscribed.is_err()
+        let kept = match subscribed {
+            Ok(subscription) => match &subscription.lease {
+                Some(lease) => lease.keep().await.map(|()| subscription),
+                None => Ok(subscription),
+            },
+            refused => refused,
+        };
+        if kept.is_err()
             && is_new
-            && let Some((name, _)) = &request.consumer
+            && let Some((key, _)) = &consumer
         {
             // A consumer that never had a subscription has no position to keep.
-            let _ = self.0.consumers.delete(&request.source, name);
+            let _ = positions.remove(key).await;
         }
-        let mut subscription = subscribed?;
+        let mut subscription = kept?;
         subscription.wanted = wanted;
         // The history it may begin with is news, too.
         waiter.wake();
@@ -86,32 +99,33 @@ impl Broker {
     /// topic's name, [`super::TopicEventKind::of`] tells the rest.
     pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
         let waiter = Waiter::new(inbox.clone(), key, Overflow::default(), None);
-        let mut subscription = self.attach(&self.0.events, waiter, |ring| ring.locate(Start::Live, Timestamp(0)));
+        let events = &self.0.registry.events;
+        let mut subscription = self.attach(events, waiter, |ring| ring.locate(Start::Live, Timestamp(0)));
         subscription.wanted.about = about;
         subscription
     }
 
     fn attach(
         &self,
-        topic: &Arc<Topic>,
+        topic: &Arc<Channel>,
         waiter: Arc<Waiter>,
-        locate: impl FnOnce(&Ring) -> (u64, Option<Gap>),
+        locate: impl FnOnce(&Ring) -> (Place, Option<Gap>),
     ) -> Subscription {
         // Waiting first, then looking where to begin: what is published in between wakes.
         let slot = topic.waiters.lock().insert(waiter.clone());
-        let place = locate(&topic.ring.lock());
-        waiter.position.store(place.0, Ordering::Relaxed);
+        let (place, gap) = locate(&topic.ring.lock());
+        waiter.seen.store(place.seen, Ordering::Relaxed);
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
         Subscription {
             broker: self.clone(),
-            feed: Feed::Topic { reader: Reader::from(topic.clone(), place), waiter, slot },
+            source: ReadFrom::Topic { reader: Reader::from(topic.clone(), (place, gap)), waiter, slot },
             wanted: Wanted::default(),
             lease: None,
             ended: None,
         }
     }
 
-    fn subscribe_topic(
+    async fn subscribe_topic(
         &self,
         name: &TopicName,
         start: Option<Start>,
@@ -120,21 +134,27 @@ impl Broker {
         mut lease: Option<Lease>,
     ) -> Result<Subscription, Error> {
         loop {
-            let topic = self.find_or_make(name)?;
+            let mut topic = self.find_or_make(name).await?;
             let places = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::places);
-            if let Some(Start::After(place)) = said.map(Start::After).or(start)
-                && place.epoch == topic.epoch
-                && place.offset > topic.ring.lock().last()
-            {
-                return Err(ahead("after"));
+            if let Some(Start::After(place)) = said.map(Start::After).or(start) {
+                topic = self.at(name, place).await?;
+                if is_ahead(&topic, place) {
+                    return Err(ahead("after"));
+                }
             }
             // A place of this life goes before one of an earlier.
-            let resume = places.and_then(|places| {
+            let resume = places.as_ref().and_then(|places| {
                 let here = places.get(&topic.epoch).map(|(_, offset)| Cursor { epoch: topic.epoch, offset: *offset });
                 let earlier =
                     || places.iter().map(|(epoch, (_, offset))| Cursor { epoch: *epoch, offset: *offset }).next();
                 here.or_else(earlier)
             });
+            if let Some(place) = resume
+                && (place.epoch != topic.epoch || is_ahead(&topic, place))
+            {
+                // Another instance may have delivered further than this one knows yet.
+                topic = self.at(name, place).await?;
+            }
             let resume = said.or(resume);
             let start = resume.map(Start::After).or(start).unwrap_or(Start::Live);
             let mut subscription = self.attach(&topic, waiter.clone(), |ring| ring.locate(start, topic.created_at));
@@ -142,8 +162,8 @@ impl Broker {
                 continue;
             }
             if let Some(lease) = &mut lease {
-                let Feed::Topic { reader, .. } = &subscription.feed else { continue };
-                let here = Cursor { epoch: topic.epoch, offset: reader.after };
+                let ReadFrom::Topic { reader, .. } = &subscription.source else { continue };
+                let here = reader.cursor();
                 lease.prune(|epoch| epoch == topic.epoch);
                 lease.begin(name, resume.filter(|place| place.epoch == topic.epoch).unwrap_or(here))?;
                 lease.info.cursor = Some(resume.unwrap_or(here));
@@ -167,11 +187,11 @@ impl Broker {
             ));
         }
         let member = Member::new(waiter.clone());
-        let membership = self.0.patterns.join(pattern, member.clone())?;
+        let membership = self.0.registry.patterns.join(pattern, member.clone())?;
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
         let mut subscription = Subscription {
             broker: self.clone(),
-            feed: Feed::Pattern { member: member.clone(), _membership: membership },
+            source: ReadFrom::Pattern { member: member.clone(), _membership: membership },
             wanted: Wanted::default(),
             lease: None,
             ended: None,
@@ -187,7 +207,7 @@ impl Broker {
                 .flatten()
                 .map(|(epoch, (name, offset))| (name.as_str(), Cursor { epoch: *epoch, offset: *offset }))
                 .collect();
-            let topics = self.matching(pattern);
+            let topics = self.0.registry.matching(pattern);
             let mut epochs = HashSet::new();
             for topic in &topics {
                 epochs.insert(topic.epoch);
@@ -197,14 +217,14 @@ impl Broker {
                     None => earlier.get(topic.name.as_str()).map_or(Start::Oldest, |cursor| Start::After(*cursor)),
                 });
                 let ring = topic.ring.lock();
-                let (after, gap) = ring.locate(place.or(start).unwrap_or(Start::Live), topic.created_at);
+                let (place, gap) = ring.locate(place.or(start).unwrap_or(Start::Live), topic.created_at);
                 if let Some(lease) = &mut lease
                     && places.as_ref().is_none_or(|places| !places.contains_key(&topic.epoch))
                 {
-                    lease.begin(&topic.name, Cursor { epoch: topic.epoch, offset: after })?;
+                    lease.begin(&topic.name, Cursor { epoch: topic.epoch, offset: place.after })?;
                 }
-                if after < ring.last() || gap.is_some() {
-                    member.seed(Reader::from(topic.clone(), (after, gap)));
+                if place.after < ring.last() || gap.is_some() {
+                    member.seed(Reader::from(topic.clone(), (place, gap)));
                 }
             }
             if let Some(lease) = &mut lease {
@@ -217,17 +237,5 @@ impl Broker {
 
     pub(super) fn unsubscribed(&self) {
         self.0.subscriptions.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn matching(&self, pattern: &Pattern) -> Vec<Arc<Topic>> {
-        let registry = self.0.registry.read();
-        let prefix = pattern.literal_prefix();
-        registry
-            .in_order
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(|name| name.as_str().starts_with(prefix))
-            .filter(|name| pattern.matches(name.as_str()))
-            .filter_map(|name| registry.by_name.get(name).cloned())
-            .collect()
     }
 }

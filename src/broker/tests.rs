@@ -1,7 +1,7 @@
 //! The broker against a model: whatever happens in whatever order, every subscriber's stream is the topic's log, in order,
 //! each message once, with every hole announced exactly.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, task::Waker, time::Duration};
 
 use proptest::prelude::*;
 use tokio_util::task::TaskTracker;
@@ -12,7 +12,15 @@ use super::{
 };
 
 fn broker(max_messages: usize) -> Broker {
-    Broker::new(Settings { max_messages_per_topic: max_messages, max_publish_rate: 0, ..Settings::default() })
+    Broker::in_memory(Settings { max_messages_per_topic: max_messages, max_publish_rate: 0, ..Settings::default() })
+}
+
+/// The answer of an engine that has it at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("memory has its answers at once"),
+    }
 }
 
 fn name(text: &str) -> TopicName {
@@ -128,7 +136,7 @@ proptest! {
     fn every_stream_is_the_log(steps in prop::collection::vec(step(), 1..80)) {
         let broker = broker(10);
         let topic = name("t");
-        broker.create_topic(&topic, TopicSettings::default()).unwrap();
+        now(broker.create_topic(&topic, TopicSettings::default())).unwrap();
         let mut log: Vec<u64> = Vec::new();
         let mut kept = 10_usize;
         // The newest offset that is gone: a larger bound set later does not bring it back.
@@ -144,13 +152,13 @@ proptest! {
                 Step::Publish(count) => for _ in 0..count {
                     published += 1;
                     log.push(published);
-                    let done = broker.publish(&topic, draft(published)).unwrap();
+                    let done = now(broker.publish(&topic, draft(published))).unwrap();
                     prop_assert_eq!(done.cursor.offset, log.len() as u64);
                 },
                 Step::Subscribe(slot, begin) => {
                     let last = log.len() as u64;
                     let oldest = floor as u64;
-                    let epoch = broker.topic(&topic).unwrap().epoch;
+                    let epoch = now(broker.topic(&topic)).unwrap().epoch;
                     let (start, first) = match begin {
                         Begin::Live => (Start::Live, last + 1),
                         Begin::Oldest => (Start::Oldest, oldest + 1),
@@ -161,7 +169,7 @@ proptest! {
                         }
                     };
                     let request = Subscribe { start: Some(start), ..to("t") };
-                    let subscription = broker.subscribe(request, &Inbox::default(), 0).unwrap();
+                    let subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
                     readers[slot] = Some(Model { subscription, first, seen: Vec::new(), ended: false });
                 }
                 Step::Read(slot, max) => if let Some(reader) = &mut readers[slot] {
@@ -175,10 +183,10 @@ proptest! {
                 Step::Shrink(max) => {
                     kept = max;
                     let settings = TopicSettings { max_messages: Some(max), max_publish_rate: None };
-                    broker.update_topic(&topic, settings).unwrap();
+                    now(broker.update_topic(&topic, settings)).unwrap();
                 }
                 Step::Recreate => {
-                    broker.delete_topic(&topic).unwrap();
+                    now(broker.delete_topic(&topic)).unwrap();
                     for reader in readers.iter_mut().filter_map(Option::take) {
                         let mut reader = reader;
                         let (events, progress) = drain(&mut reader.subscription);
@@ -192,14 +200,14 @@ proptest! {
                         reader.seen.extend(events);
                         assert_tiles(&reader.seen, reader.first, log.len() as u64);
                     }
-                    broker.create_topic(&topic, TopicSettings::default()).unwrap();
+                    now(broker.create_topic(&topic, TopicSettings::default())).unwrap();
                     log.clear();
                     (kept, floor) = (10, 0);
                     acknowledged = None;
                 }
                 Step::Attach => {
                     let request = Subscribe { consumer: Some((consumer.clone(), Ack::Explicit)), ..to("t") };
-                    let subscription = broker.subscribe(request, &Inbox::default(), 0).unwrap();
+                    let subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
                     prop_assert_eq!(subscription.consumer().unwrap().resumed, acknowledged.is_some());
                     if let Some(mut older) = named.take() {
                         let taken = Progress::Ended(Error::ConsumerTakenOver("c".to_owned()));
@@ -219,7 +227,7 @@ proptest! {
                     }).collect();
                     let chosen = messages.len() * usize::from(quarters) / 4;
                     if let Some(cursor) = chosen.checked_sub(1).and_then(|index| messages.get(index)) {
-                        broker.acknowledge(&source, &consumer, *cursor).unwrap();
+                        now(broker.acknowledge(&source, &consumer, *cursor)).unwrap();
                         acknowledged = acknowledged.max(Some(cursor.offset));
                     }
                 },
@@ -249,12 +257,12 @@ async fn many_at_once() {
     const PUBLISHERS: u64 = 4;
     const EACH: u64 = 5_000;
     let broker = broker(50);
-    broker.create_topic(&name("busy.one"), TopicSettings::default()).unwrap();
+    now(broker.create_topic(&name("busy.one"), TopicSettings::default())).unwrap();
     let tasks = TaskTracker::new();
     for source in ["busy.one", "busy.one", "busy.*", ">"] {
         let broker = broker.clone();
         let inbox = Inbox::default();
-        let mut subscription = broker.subscribe(to(source), &inbox, 9).unwrap();
+        let mut subscription = now(broker.subscribe(to(source), &inbox, 9)).unwrap();
         tasks.spawn(async move {
             let mut events = Vec::new();
             loop {
@@ -273,7 +281,7 @@ async fn many_at_once() {
         let broker = broker.clone();
         tasks.spawn(async move {
             for number in 0..EACH {
-                broker.publish(&name("busy.one"), draft(publisher * EACH + number)).unwrap();
+                now(broker.publish(&name("busy.one"), draft(publisher * EACH + number))).unwrap();
                 if number % 64 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -289,13 +297,13 @@ async fn many_at_once() {
 fn starts_in_the_past_say_what_is_gone() {
     let broker = broker(10);
     let topic = name("t");
-    let first = broker.publish(&topic, draft(1)).unwrap();
+    let first = now(broker.publish(&topic, draft(1))).unwrap();
     for number in 2..=30 {
-        broker.publish(&topic, draft(number)).unwrap();
+        now(broker.publish(&topic, draft(number))).unwrap();
     }
     let read = |start| {
         let request = Subscribe { start: Some(start), ..to("t") };
-        drain(&mut broker.subscribe(request, &Inbox::default(), 0).unwrap()).0
+        drain(&mut now(broker.subscribe(request, &Inbox::default(), 0)).unwrap()).0
     };
     let events = read(Start::After(first.cursor));
     assert_tiles(&events, 2, 30);
@@ -311,10 +319,10 @@ fn starts_in_the_past_say_what_is_gone() {
 #[test]
 fn a_new_epoch_without_loss_is_told_too() {
     let broker = broker(10);
-    let before = broker.publish(&name("t"), draft(1)).unwrap().cursor;
-    broker.delete_topic(&name("t")).unwrap();
+    let before = now(broker.publish(&name("t"), draft(1))).unwrap().cursor;
+    now(broker.delete_topic(&name("t"))).unwrap();
     let request = Subscribe { start: Some(Start::After(before)), ..to("t") };
-    let mut subscription = broker.subscribe(request, &Inbox::default(), 0).unwrap();
+    let mut subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
     let (events, _) = drain(&mut subscription);
     let [Event::Gap(gap)] = &events[..] else { panic!("{events:?}") };
     assert_eq!((gap.missed, gap.from_offset, gap.to_offset), (Some(0), 1, 0));
@@ -325,29 +333,32 @@ fn ids_and_conditions() {
     let broker = broker(3);
     let topic = name("t");
     let with_id = |id: &str| Draft { id: Some(MessageId::parse(id).unwrap()), ..draft(1) };
-    let first = broker.publish(&topic, with_id("a")).unwrap();
-    let again = broker.publish(&topic, with_id("a")).unwrap();
+    let first = now(broker.publish(&topic, with_id("a"))).unwrap();
+    let again = now(broker.publish(&topic, with_id("a"))).unwrap();
     assert!(again.duplicate && again.cursor == first.cursor && !first.duplicate);
     let expecting = |offset| Draft { expected_offset: Some(offset), ..draft(2) };
-    assert_eq!(broker.publish(&topic, expecting(0)).unwrap_err(), Error::Conflict { current: 1 });
-    assert_eq!(broker.publish(&topic, expecting(1)).unwrap().cursor.offset, 2);
-    broker.publish(&topic, draft(3)).unwrap();
-    broker.publish(&topic, draft(4)).unwrap();
+    assert_eq!(now(broker.publish(&topic, expecting(0))).unwrap_err(), Error::Conflict { current: 1 });
+    assert_eq!(now(broker.publish(&topic, expecting(1))).unwrap().cursor.offset, 2);
+    now(broker.publish(&topic, draft(3))).unwrap();
+    now(broker.publish(&topic, draft(4))).unwrap();
     // The id has left the history with its message.
-    assert!(!broker.publish(&topic, with_id("a")).unwrap().duplicate);
+    assert!(!now(broker.publish(&topic, with_id("a"))).unwrap().duplicate);
 }
 
 #[test]
 fn implicit_topics_come_and_go() {
     let broker = broker(10);
-    let subscription = broker.subscribe(to("t"), &Inbox::default(), 0).unwrap();
-    assert!(broker.topic(&name("t")).unwrap().implicit);
+    let subscription = now(broker.subscribe(to("t"), &Inbox::default(), 0)).unwrap();
+    assert!(now(broker.topic(&name("t"))).unwrap().implicit);
     drop(subscription);
-    assert_eq!(broker.topic(&name("t")).unwrap_err(), Error::TopicNotFound("t".to_owned()));
-    broker.publish(&name("t"), draft(1)).unwrap();
-    broker.create_topic(&name("t"), TopicSettings::default()).unwrap();
-    assert_eq!(broker.create_topic(&name("t"), TopicSettings::default()).unwrap_err(), Error::TopicExists(name("t")));
-    assert!(!broker.topic(&name("t")).unwrap().implicit);
+    assert_eq!(now(broker.topic(&name("t"))).unwrap_err(), Error::TopicNotFound("t".to_owned()));
+    now(broker.publish(&name("t"), draft(1))).unwrap();
+    now(broker.create_topic(&name("t"), TopicSettings::default())).unwrap();
+    assert_eq!(
+        now(broker.create_topic(&name("t"), TopicSettings::default())).unwrap_err(),
+        Error::TopicExists(name("t"))
+    );
+    assert!(!now(broker.topic(&name("t"))).unwrap().implicit);
 }
 
 #[test]
@@ -359,33 +370,33 @@ fn bounds_refuse_or_evict() {
         max_history_bytes: 6_000,
         ..Settings::default()
     };
-    let broker = Broker::new(settings);
+    let broker = Broker::in_memory(settings);
     let big = || draft(format!("\"{}\"", "x".repeat(900)));
     for _ in 0..20 {
-        broker.publish(&name("a"), big()).unwrap();
+        now(broker.publish(&name("a"), big())).unwrap();
     }
-    assert!(broker.topic(&name("a")).unwrap().messages < 4, "the topic's own bytes");
+    assert!(now(broker.topic(&name("a"))).unwrap().messages < 4, "the topic's own bytes");
     for _ in 0..20 {
-        broker.publish(&name("b"), big()).unwrap();
+        now(broker.publish(&name("b"), big())).unwrap();
     }
     assert!(broker.totals().history_bytes <= 6_000, "all bytes");
-    broker.create_topic(&name("c"), TopicSettings::default()).unwrap();
-    let refused = broker.create_topic(&name("d"), TopicSettings::default()).unwrap_err();
+    now(broker.create_topic(&name("c"), TopicSettings::default())).unwrap();
+    let refused = now(broker.create_topic(&name("d"), TopicSettings::default())).unwrap_err();
     assert!(matches!(refused, Error::LimitReached { limit: 3, .. }), "{refused}");
-    broker.delete_topic(&name("a")).unwrap();
-    broker.create_topic(&name("d"), TopicSettings::default()).unwrap();
+    now(broker.delete_topic(&name("a"))).unwrap();
+    now(broker.create_topic(&name("d"), TopicSettings::default())).unwrap();
 }
 
 #[test]
 fn patterns_read_old_and_new_topics_fairly() {
     let broker = broker(100);
-    broker.publish(&name("orders.eu"), draft(0)).unwrap();
-    let mut subscription = broker.subscribe(to("orders.*"), &Inbox::default(), 0).unwrap();
+    now(broker.publish(&name("orders.eu"), draft(0))).unwrap();
+    let mut subscription = now(broker.subscribe(to("orders.*"), &Inbox::default(), 0)).unwrap();
     for number in 0..90 {
-        broker.publish(&name("orders.eu"), draft(number)).unwrap();
+        now(broker.publish(&name("orders.eu"), draft(number))).unwrap();
     }
-    broker.publish(&name("orders.us"), draft(7)).unwrap();
-    broker.publish(&name("orders.us.ny"), draft(8)).unwrap();
+    now(broker.publish(&name("orders.us"), draft(7))).unwrap();
+    now(broker.publish(&name("orders.us.ny"), draft(8))).unwrap();
     let mut events = Vec::new();
     assert_eq!(subscription.read(Turn::messages(32), &mut events), Progress::More);
     let us =
@@ -399,7 +410,7 @@ fn patterns_read_old_and_new_topics_fairly() {
         .collect();
     assert_tiles(&eu, 2, 91);
     assert_eq!(events.len(), 91);
-    broker.delete_topic(&name("orders.us")).unwrap();
+    now(broker.delete_topic(&name("orders.us"))).unwrap();
     let (events, progress) = drain(&mut subscription);
     assert!(matches!(&events[..], [Event::Deleted(topic)] if *topic == name("orders.us")));
     assert_eq!(progress, Progress::CaughtUp);
@@ -411,12 +422,12 @@ fn turns_do_not_grow_with_subscriptions() {
     let broker = broker(10);
     let inbox = Inbox::default();
     let mut subscriptions: Vec<_> =
-        (0..1_000).map(|key| broker.subscribe(to(&format!("t{key}")), &inbox, key).unwrap()).collect();
+        (0..1_000).map(|key| now(broker.subscribe(to(&format!("t{key}")), &inbox, key)).unwrap()).collect();
     while let Some(key) = inbox.try_next() {
         drain(&mut subscriptions[usize::try_from(key).unwrap()]);
     }
     for key in [7, 999, 7] {
-        broker.publish(&name(&format!("t{key}")), draft(key)).unwrap();
+        now(broker.publish(&name(&format!("t{key}")), draft(key))).unwrap();
         assert_eq!((inbox.try_next(), inbox.try_next()), (Some(key), None));
         assert_eq!(drain(&mut subscriptions[usize::try_from(key).unwrap()]).0.len(), 1);
     }
@@ -425,24 +436,25 @@ fn turns_do_not_grow_with_subscriptions() {
 /// Publishing does no matching, however many topics and patterns there are.
 #[test]
 fn matching_does_not_grow() {
-    let broker = Broker::new(Settings { max_publish_rate: 0, ..Settings::default() });
+    let broker = Broker::in_memory(Settings { max_publish_rate: 0, ..Settings::default() });
     let inbox = Inbox::default();
-    let patterns: Vec<_> =
-        (0..10_000).map(|number| broker.subscribe(to(&format!("a{number}.*.x")), &inbox, number).unwrap()).collect();
+    let patterns: Vec<_> = (0..10_000)
+        .map(|number| now(broker.subscribe(to(&format!("a{number}.*.x")), &inbox, number)).unwrap())
+        .collect();
     for number in 0..100_000 {
-        broker.create_topic(&name(&format!("a{}.{number}.x", number % 10_000)), TopicSettings::default()).unwrap();
+        now(broker.create_topic(&name(&format!("a{}.{number}.x", number % 10_000)), TopicSettings::default())).unwrap();
     }
     let steps = |publishes: u64| {
-        let before = broker.0.patterns.steps.load(Ordering::Relaxed);
+        let before = broker.0.registry.patterns.steps.load(Ordering::Relaxed);
         for number in 0..publishes {
-            broker.publish(&name("a7.7.x"), draft(number)).unwrap();
+            now(broker.publish(&name("a7.7.x"), draft(number))).unwrap();
         }
-        broker.0.patterns.steps.load(Ordering::Relaxed) - before
+        broker.0.registry.patterns.steps.load(Ordering::Relaxed) - before
     };
     assert!(steps(1) <= 8, "one walk along the name's segments");
     assert_eq!(steps(1_000), 0, "then none");
     drop(patterns);
-    assert_eq!(broker.0.patterns.len(), 0);
+    assert_eq!(broker.0.registry.patterns.len(), 0);
 }
 
 #[test]
@@ -450,7 +462,7 @@ fn overflow_is_the_subscribers_choice() {
     let broker = broker(100);
     let choose = |overflow| {
         let request = Subscribe { overflow, ..to("t") };
-        let mut subscription = broker.subscribe(request, &Inbox::default(), 0).unwrap();
+        let mut subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
         drain(&mut subscription);
         subscription
     };
@@ -458,14 +470,14 @@ fn overflow_is_the_subscribers_choice() {
     let mut per_key = choose(Overflow::LatestPerKey);
     let mut disconnect = choose(Overflow::Disconnect);
     for number in 1..=99 {
-        broker.publish(&name("t"), keyed(number, if number % 2 == 0 { "even" } else { "odd" })).unwrap();
+        now(broker.publish(&name("t"), keyed(number, if number % 2 == 0 { "even" } else { "odd" }))).unwrap();
     }
     let (events, _) = drain(&mut latest);
     assert_eq!(offsets(&events), [(1, 98), (99, 99)]);
     let (events, _) = drain(&mut per_key);
     assert_eq!(offsets(&events), [(1, 97), (98, 98), (99, 99)]);
-    broker.publish(&name("t"), draft(100)).unwrap();
-    broker.publish(&name("t"), draft(101)).unwrap();
+    now(broker.publish(&name("t"), draft(100))).unwrap();
+    now(broker.publish(&name("t"), draft(101))).unwrap();
     let (events, progress) = drain(&mut disconnect);
     assert!(events.is_empty());
     assert_eq!(progress, Progress::Ended(Error::SlowConsumer));
@@ -476,9 +488,9 @@ fn filters_pass_and_do_not_count_as_missed() {
     let broker = broker(10);
     let filter = Filter::parse(r#"{"field":"n","gte":5}"#, &FilterLimits::default()).unwrap();
     let request = Subscribe { filter: Some(filter), ..to("t") };
-    let mut subscription = broker.subscribe(request, &Inbox::default(), 0).unwrap();
+    let mut subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
     for number in 1..=8 {
-        broker.publish(&name("t"), draft(format!("{{\"n\":{number}}}"))).unwrap();
+        now(broker.publish(&name("t"), draft(format!("{{\"n\":{number}}}")))).unwrap();
     }
     let (events, _) = drain(&mut subscription);
     assert_eq!(offsets(&events), [(5, 5), (6, 6), (7, 7), (8, 8)]);
@@ -492,7 +504,7 @@ mod consumers {
     }
 
     fn open(broker: &Broker, source: &str, ack: Ack) -> Subscription {
-        broker.subscribe(request(source, ack), &Inbox::default(), 0).unwrap()
+        now(broker.subscribe(request(source, ack), &Inbox::default(), 0)).unwrap()
     }
 
     #[test]
@@ -501,16 +513,16 @@ mod consumers {
         let mut subscription = open(&broker, "t", Ack::Auto);
         assert!(!subscription.consumer().unwrap().resumed);
         for number in 1..=5 {
-            broker.publish(&name("t"), draft(number)).unwrap();
+            now(broker.publish(&name("t"), draft(number))).unwrap();
         }
         drain(&mut subscription);
         assert!(subscription.seal());
         subscription.confirm();
-        broker.publish(&name("t"), draft(6)).unwrap();
+        now(broker.publish(&name("t"), draft(6))).unwrap();
         drain(&mut subscription);
         // Read, but never confirmed.
         drop(subscription);
-        broker.publish(&name("t"), draft(7)).unwrap();
+        now(broker.publish(&name("t"), draft(7))).unwrap();
         let mut subscription = open(&broker, "t", Ack::Auto);
         assert!(subscription.consumer().unwrap().resumed);
         assert_tiles(&drain(&mut subscription).0, 6, 7);
@@ -520,24 +532,25 @@ mod consumers {
     fn explicit_repeats_what_was_not_acknowledged() {
         let broker = broker(100);
         let mut subscription = open(&broker, "t", Ack::Explicit);
-        let places: Vec<_> = (1..=5).map(|number| broker.publish(&name("t"), draft(number)).unwrap().cursor).collect();
+        let places: Vec<_> =
+            (1..=5).map(|number| now(broker.publish(&name("t"), draft(number))).unwrap().cursor).collect();
         drain(&mut subscription);
         let (source, consumer) = (Source::parse("t").unwrap(), ConsumerName::parse("c").unwrap());
-        broker.acknowledge(&source, &consumer, places[2]).unwrap();
+        now(broker.acknowledge(&source, &consumer, places[2])).unwrap();
         // Behind the position already: nothing moves.
-        broker.acknowledge(&source, &consumer, places[0]).unwrap();
+        now(broker.acknowledge(&source, &consumer, places[0])).unwrap();
         assert!(!subscription.seal());
         drop(subscription);
         assert_tiles(&drain(&mut open(&broker, "t", Ack::Explicit)).0, 4, 5);
         let foreign = Cursor { epoch: Epoch::random(), offset: 1 };
-        assert!(matches!(broker.acknowledge(&source, &consumer, foreign), Err(Error::BadRequest { .. })));
+        assert!(matches!(now(broker.acknowledge(&source, &consumer, foreign)), Err(Error::BadRequest { .. })));
     }
 
     #[test]
     fn a_newer_connection_takes_over() {
         let broker = broker(100);
         let inbox = Inbox::default();
-        let mut older = broker.subscribe(request("t", Ack::Auto), &inbox, 3).unwrap();
+        let mut older = now(broker.subscribe(request("t", Ack::Auto), &inbox, 3)).unwrap();
         drain(&mut older);
         while inbox.try_next().is_some() {}
         let _newer = open(&broker, "t", Ack::Auto);
@@ -546,22 +559,22 @@ mod consumers {
         // What the older one confirms now counts no more.
         older.confirm();
         drop(older);
-        assert!(broker.consumers(&Source::parse("t").unwrap())[0].connected);
+        assert!(now(broker.consumers(&Source::parse("t").unwrap())).unwrap()[0].connected);
     }
 
     #[test]
     fn patterns_resume_each_topic_and_find_new_ones() {
         let broker = broker(100);
-        broker.publish(&name("a.1"), draft(1)).unwrap();
+        now(broker.publish(&name("a.1"), draft(1))).unwrap();
         let mut subscription = open(&broker, "a.*", Ack::Auto);
-        broker.publish(&name("a.1"), draft(2)).unwrap();
+        now(broker.publish(&name("a.1"), draft(2))).unwrap();
         drain(&mut subscription);
         subscription.seal();
         subscription.confirm();
         drop(subscription);
-        broker.publish(&name("a.1"), draft(3)).unwrap();
-        broker.publish(&name("a.2"), draft(1)).unwrap();
-        broker.publish(&name("b.1"), draft(1)).unwrap();
+        now(broker.publish(&name("a.1"), draft(3))).unwrap();
+        now(broker.publish(&name("a.2"), draft(1))).unwrap();
+        now(broker.publish(&name("b.1"), draft(1))).unwrap();
         let (events, _) = drain(&mut open(&broker, "a.*", Ack::Auto));
         let mut seen: Vec<_> = events
             .iter()
@@ -577,10 +590,10 @@ mod consumers {
     #[test]
     fn the_topics_new_life_is_told() {
         let broker = broker(100);
-        broker.publish(&name("a.1"), draft(1)).unwrap();
+        now(broker.publish(&name("a.1"), draft(1))).unwrap();
         drop(open(&broker, "a.*", Ack::Auto));
-        broker.delete_topic(&name("a.1")).unwrap();
-        broker.publish(&name("a.1"), draft(1)).unwrap();
+        now(broker.delete_topic(&name("a.1"))).unwrap();
+        now(broker.publish(&name("a.1"), draft(1))).unwrap();
         let (events, _) = drain(&mut open(&broker, "a.*", Ack::Auto));
         assert!(matches!(&events[..], [Event::Gap(gap), Event::Message(_)] if gap.reason == GapReason::NewEpoch));
     }
@@ -591,22 +604,22 @@ mod consumers {
         let live = open(&broker, "t", Ack::Auto);
         tokio::time::advance(Duration::from_secs(48 * 3600)).await;
         broker.sweep();
-        assert_eq!(broker.consumers(&Source::parse("t").unwrap()).len(), 1, "in use");
+        assert_eq!(now(broker.consumers(&Source::parse("t").unwrap())).unwrap().len(), 1, "in use");
         drop(live);
         tokio::time::advance(Duration::from_secs(25 * 3600)).await;
         assert!(!open(&broker, "t", Ack::Auto).consumer().unwrap().resumed);
         tokio::time::advance(Duration::from_secs(25 * 3600)).await;
         broker.sweep();
-        assert!(broker.topic(&name("t")).is_err(), "nothing uses the implicit topic any more");
+        assert!(now(broker.topic(&name("t"))).is_err(), "nothing uses the implicit topic any more");
     }
 
     #[test]
     fn there_is_a_bound_on_them() {
         let settings = Settings { max_consumers_per_topic: 2, max_consumers: 3, ..Settings::default() };
-        let broker = Broker::new(settings);
+        let broker = Broker::in_memory(settings);
         let open = |source: &str, consumer: &str| {
             let consumer = Some((ConsumerName::parse(consumer).unwrap(), Ack::Auto));
-            broker.subscribe(Subscribe { consumer, ..to(source) }, &Inbox::default(), 0).map(drop)
+            now(broker.subscribe(Subscribe { consumer, ..to(source) }, &Inbox::default(), 0)).map(drop)
         };
         open("t", "1").unwrap();
         open("t", "2").unwrap();
@@ -614,7 +627,7 @@ mod consumers {
         open("u", "1").unwrap();
         assert!(matches!(open("u", "2"), Err(Error::LimitReached { limit: 3, own: false, .. })));
         let consumer = ConsumerName::parse("1").unwrap();
-        broker.delete_consumer(&Source::parse("t").unwrap(), &consumer).unwrap();
+        now(broker.delete_consumer(&Source::parse("t").unwrap(), &consumer)).unwrap();
         open("u", "2").unwrap();
     }
 }
@@ -627,10 +640,10 @@ fn renderings_and_verdicts_are_made_once() {
     let mut subscriptions: Vec<_> = (0..50)
         .map(|key| {
             let request = Subscribe { filter: Some(filter.clone()), ..to("t") };
-            broker.subscribe(request, &inbox, key).unwrap()
+            now(broker.subscribe(request, &inbox, key)).unwrap()
         })
         .collect();
-    broker.publish(&name("t"), keyed(1, "k")).unwrap();
+    now(broker.publish(&name("t"), keyed(1, "k"))).unwrap();
     let mut made = 0;
     for subscription in &mut subscriptions {
         let (events, _) = drain(subscription);
@@ -648,10 +661,10 @@ fn events_of_topics_are_a_stream() {
     let broker = broker(10);
     let mut all = broker.subscribe_events(None, &Inbox::default(), 0);
     let mut some = broker.subscribe_events(Some(Pattern::parse("a.*").unwrap()), &Inbox::default(), 0);
-    broker.create_topic(&name("a.1"), TopicSettings::default()).unwrap();
-    broker.publish(&name("b"), draft(1)).unwrap();
-    broker.update_topic(&name("a.1"), TopicSettings { max_messages: Some(5), max_publish_rate: None }).unwrap();
-    broker.delete_topic(&name("a.1")).unwrap();
+    now(broker.create_topic(&name("a.1"), TopicSettings::default())).unwrap();
+    now(broker.publish(&name("b"), draft(1))).unwrap();
+    now(broker.update_topic(&name("a.1"), TopicSettings { max_messages: Some(5), max_publish_rate: None })).unwrap();
+    now(broker.delete_topic(&name("a.1"))).unwrap();
     let kinds = |subscription: &mut Subscription| -> VecDeque<(String, TopicEventKind)> {
         let of = |message: &Arc<Message>| {
             (message.key.as_ref().unwrap().as_str().to_owned(), TopicEventKind::of(message).unwrap())
@@ -670,10 +683,10 @@ fn events_of_topics_are_a_stream() {
 #[test]
 fn going_refuses_new_work_only() {
     let broker = broker(10);
-    let mut subscription = broker.subscribe(to("t"), &Inbox::default(), 0).unwrap();
-    broker.publish(&name("t"), draft(1)).unwrap();
+    let mut subscription = now(broker.subscribe(to("t"), &Inbox::default(), 0)).unwrap();
+    now(broker.publish(&name("t"), draft(1))).unwrap();
     broker.drain();
-    assert!(matches!(broker.publish(&name("t"), draft(2)), Err(Error::Unavailable(_))));
-    assert!(matches!(broker.subscribe(to("t"), &Inbox::default(), 0), Err(Error::Unavailable(_))));
+    assert!(matches!(now(broker.publish(&name("t"), draft(2))), Err(Error::Unavailable(_))));
+    assert!(matches!(now(broker.subscribe(to("t"), &Inbox::default(), 0)), Err(Error::Unavailable(_))));
     assert_eq!(drain(&mut subscription).0.len(), 1);
 }

@@ -7,7 +7,8 @@ use super::{
     types::{Publication, PublishResult, Topic, refuse},
 };
 use crate::broker::{
-    Broker, ConsumerName, Draft, Error, Key, MessageId, Payload, Source, TopicInfo, TopicName, TopicSettings,
+    Broker, ConsumerName, Draft, Error, Key, MessageId, Payload, Publishing, Source, TopicInfo, TopicName,
+    TopicSettings, publish_all,
 };
 
 /// Changing: topics, messages, consumers.
@@ -36,7 +37,7 @@ impl Mutation {
         Topic { broker: self.broker.clone(), info }
     }
 
-    fn accept(&self, input: PublishInput) -> Result<crate::broker::Publication, Error> {
+    fn accept(&self, input: PublishInput) -> Result<Publishing, Error> {
         let data = match input.data {
             MaybeUndefined::Value(Json(data)) => data,
             MaybeUndefined::Null => Payload::null(),
@@ -48,7 +49,7 @@ impl Mutation {
             key: input.key.map(|key| Key::parse(&key)).transpose()?,
             expected_offset: input.expected_offset.map(|offset| offset.0),
         };
-        self.broker.publish(&TopicName::parse(&input.topic)?, draft)
+        Ok(self.broker.publish(&TopicName::parse(&input.topic)?, draft))
     }
 }
 
@@ -78,7 +79,7 @@ impl Mutation {
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.broker.create_topic(&name, settings).map_err(refuse)?))
+        Ok(self.topic(self.broker.create_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Changes a topic's settings; what is not given stays. A smaller history takes effect at once.
@@ -90,13 +91,13 @@ impl Mutation {
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.broker.update_topic(&name, settings).map_err(refuse)?))
+        Ok(self.topic(self.broker.update_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Deletes a topic with its history and consumers, and answers what it was. Its subscriptions end.
     async fn delete_topic(&self, #[graphql(desc = "The topic's name.")] name: String) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        Ok(self.topic(self.broker.delete_topic(&name).map_err(refuse)?))
+        Ok(self.topic(self.broker.delete_topic(&name).await.map_err(refuse)?))
     }
 
     /// Publishes a message and answers where it stands, after the engine has accepted it.
@@ -116,7 +117,7 @@ impl Mutation {
         expected_offset: Option<Long>,
     ) -> Result<Publication> {
         let input = PublishInput { topic, data, id, key, expected_offset };
-        self.accept(input).map(Publication).map_err(refuse)
+        self.accept(input).map_err(refuse)?.await.map(Publication).map_err(refuse)
     }
 
     /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
@@ -129,7 +130,8 @@ impl Mutation {
         if messages.len() > limit {
             return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
         }
-        Ok(messages.into_iter().map(|input| self.accept(input).into()).collect())
+        let begin = |input| self.accept(input).unwrap_or_else(|error| Err(error).into());
+        Ok(publish_all(messages.into_iter().map(begin)).await.into_iter().map(Into::into).collect())
     }
 
     /// Moves a consumer's position behind a cursor; everything up to it counts as processed. A cursor behind the position
@@ -142,7 +144,7 @@ impl Mutation {
     ) -> Result<bool> {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
-        self.broker.acknowledge(&source, &consumer, cursor.0).map_err(refuse)?;
+        self.broker.acknowledge(&source, &consumer, cursor.0).await.map_err(refuse)?;
         Ok(true)
     }
 
@@ -154,7 +156,7 @@ impl Mutation {
     ) -> Result<bool> {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
-        self.broker.delete_consumer(&source, &consumer).map_err(refuse)?;
+        self.broker.delete_consumer(&source, &consumer).await.map_err(refuse)?;
         Ok(true)
     }
 }

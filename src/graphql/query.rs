@@ -7,7 +7,7 @@ use super::{
     scalars::Long,
     types::{Consumer, Health, Stats, Topic, TopicConnection, limit, refuse},
 };
-use crate::broker::{Broker, Source, TopicName};
+use crate::broker::{Broker, Error, Source, TopicName};
 
 /// Reading. Nothing here changes anything.
 pub struct Query {
@@ -23,7 +23,11 @@ impl Query {
         #[graphql(desc = "1 to 255 bytes of UTF-8 without `*`, `>` and control characters.")] name: String,
     ) -> Result<Option<Topic>> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        Ok(self.broker.topic(&name).ok().map(|info| Topic { broker: self.broker.clone(), info }))
+        match self.broker.topic(&name).await {
+            Ok(info) => Ok(Some(Topic { broker: self.broker.clone(), info })),
+            Err(Error::TopicNotFound(_)) => Ok(None),
+            Err(error) => Err(refuse(error)),
+        }
     }
 
     /// Topics in the order of their names.
@@ -45,7 +49,7 @@ impl Query {
         #[graphql(desc = "A topic's name, or a pattern as it was subscribed.")] topic: String,
     ) -> Result<Vec<Consumer>> {
         let source = Source::parse(&topic).map_err(refuse)?;
-        Ok(self.broker.consumers(&source).into_iter().map(Consumer::from).collect())
+        Ok(self.broker.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
     }
 
     /// Numbers about the whole server.

@@ -249,7 +249,7 @@ impl SubscriptionRoot {
         let opening = ctx.data::<Arc<Opening>>()?;
         // A pattern's stream is resumed by its consumer; a browser cannot leave its header out.
         request.resume = opening.resume.filter(|_| matches!(request.source, Source::Topic(_)));
-        let subscription = self.broker.subscribe(request, &opening.inbox, opening.key).map_err(refuse)?;
+        let subscription = self.broker.subscribe(request, &opening.inbox, opening.key).await.map_err(refuse)?;
         let (slot, fed) = Slot::new();
         *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Messages(slot) });
         Ok(fed)

@@ -10,7 +10,7 @@ use crate::broker::{self, Draft, Inbox, Payload, TopicName};
 use execute::Asked;
 
 fn executor(settings: &Settings) -> (Broker, Executor, Arc<Renderings>) {
-    let broker = Broker::new(broker::Settings { max_publish_rate: 0, ..broker::Settings::default() });
+    let broker = Broker::in_memory(broker::Settings { max_publish_rate: 0, ..broker::Settings::default() });
     let renderings = Arc::new(Renderings::default());
     let executor = Executor::new(
         schema(broker.clone(), Instant::now(), settings),
@@ -26,11 +26,11 @@ fn ask(query: &str) -> Asked {
     Asked { query: Some(query.to_owned()), ..Asked::default() }
 }
 
-fn publish(broker: &Broker, count: u64) {
+async fn publish(broker: &Broker, count: u64) {
     let topic = TopicName::parse("news").unwrap();
     for number in 1..=count {
         let data = Payload::parse(&number.to_string(), 100).unwrap();
-        broker.publish(&topic, Draft { data, id: None, key: None, expected_offset: None }).unwrap();
+        broker.publish(&topic, Draft { data, id: None, key: None, expected_offset: None }).await.unwrap();
     }
 }
 
@@ -46,7 +46,7 @@ async fn equal_subscriptions_share_each_rendering() {
     }
     let mut delivered = 0;
     for _ in 0..10 {
-        publish(&broker, 10);
+        publish(&broker, 10).await;
         for operation in &mut operations {
             operation.deliver(|result, _| {
                 assert!(result.starts_with(br#"{"data":{"messages":{"offset":"#));
@@ -63,7 +63,7 @@ async fn equal_subscriptions_share_each_rendering() {
 #[tokio::test]
 async fn shapes_are_told_apart() {
     let (broker, executor, renderings) = executor(&Settings::default());
-    publish(&broker, 1);
+    publish(&broker, 1).await;
     let inbox = Inbox::default();
     let open = async |query: &str| {
         let prepared = executor.prepare(ask(query)).unwrap();

@@ -29,6 +29,9 @@ pub fn problem(problem: &Problem) -> Error {
         if let Some(wait) = problem.retry_after {
             extensions.set("retryAfterMs", u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         }
+        if let Some(id) = &problem.id {
+            extensions.set("id", &**id);
+        }
         if let Some(offset) = problem.current_offset {
             extensions.set("currentOffset", offset);
         }

@@ -108,7 +108,11 @@ enum Done {
 }
 
 enum State {
-    Running(Running),
+    Running {
+        running: Running,
+        /// Whether it is a subscription.
+        opens: bool,
+    },
     Live(Operation),
 }
 
@@ -242,6 +246,7 @@ impl Session {
         };
         let (executor, inbox, key) = (self.executor.clone(), self.inbox.clone(), self.next_key);
         self.next_key += 1;
+        let opens = prepared.kind == OperationKind::Subscription;
         let running: Running = Box::pin(async move {
             if prepared.kind == OperationKind::Subscription {
                 return match executor.open(prepared, &inbox, key, None).await {
@@ -252,7 +257,7 @@ impl Session {
             let (response, executed) = executor.single(&prepared).await;
             if executed { Done::Single(json::write_response(&response, true)) } else { Done::Refused(response.errors) }
         });
-        self.operations.insert(key, Entry { id: quoted, state: State::Running(running) });
+        self.operations.insert(key, Entry { id: quoted, state: State::Running { running, opens } });
         self.by_id.insert(id, key);
         self.running.push(key);
         if let Some(waker) = self.waker.take() {
@@ -334,6 +339,10 @@ fn close(code: u16, reason: &str) -> Flow {
 }
 
 impl Protocol for Session {
+    fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     fn text(&mut self, text: &str, out: &mut Outbox) -> Flow {
         self.message(text, out).err().unwrap_or(Flow::Go)
     }
@@ -362,19 +371,21 @@ impl Protocol for Session {
         let mut index = 0;
         while let Some(key) = self.running.get(index).copied() {
             let polled = match self.operations.get_mut(&key).map(|entry| &mut entry.state) {
-                Some(State::Running(running)) => running.as_mut().poll(cx),
+                Some(State::Running { running, opens }) => (running.as_mut().poll(cx), *opens),
                 // Stopped by the client.
                 _ => {
-                    self.running.swap_remove(index);
+                    self.running.remove(index);
                     continue;
                 }
             };
-            match polled {
+            match polled.0 {
                 Poll::Ready(done) => {
                     self.running.remove(index);
                     self.done(key, done, out);
                     worked = true;
                 }
+                // What the client publishes after it has subscribed is to be delivered.
+                Poll::Pending if polled.1 => break,
                 Poll::Pending => index += 1,
             }
         }

@@ -40,14 +40,14 @@ pub struct PositionBody {
 pub async fn list_consumers(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<ConsumerList>> {
     let source = Source::parse(&name)?;
     if let Source::Topic(name) = &source {
-        context.broker.topic(name)?;
+        context.broker.topic(name).await?;
     }
-    let consumers = context.broker.consumers(&source).into_iter().map(|status| ConsumerBody {
+    let consumers = context.broker.consumers(&source).await?.into_iter().map(|status| ConsumerBody {
         name: status.name.as_str().to_owned(),
-        ack: status.ack.code(),
+        ack: status.position.ack.code(),
         connected: status.connected,
-        last_used_at: status.last_used_at.to_string(),
-        positions: status.positions.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
+        last_used_at: status.position.used_at.to_string(),
+        positions: status.position.places.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
     });
     Ok(Json(ConsumerList { consumers: consumers.collect() }))
 }
@@ -62,7 +62,7 @@ pub async fn delete_consumer(
     State(context): State<Context>,
     ConsumerPath(topic, consumer): ConsumerPath,
 ) -> Answer<Json<ConsumerDone>> {
-    context.broker.delete_consumer(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?)?;
+    context.broker.delete_consumer(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?).await?;
     Ok(Json(ConsumerDone { status: "deleted", topic, consumer, cursor: None }))
 }
 
@@ -75,7 +75,7 @@ pub async fn acknowledge(
 ) -> Answer<Json<ConsumerDone>> {
     let fields = Fields::parse("body", &body)?;
     let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
-    context.broker.acknowledge(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?, cursor)?;
+    context.broker.acknowledge(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?, cursor).await?;
     Ok(Json(ConsumerDone { status: "acknowledged", topic, consumer, cursor: Some(cursor.to_string()) }))
 }
 

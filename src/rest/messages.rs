@@ -32,7 +32,7 @@ pub async fn messages(
         values.flat_map(|value| value.split(',')).any(|item| item.split(';').next().unwrap_or_default().trim() == kind)
     };
     if accepts("text/event-stream") {
-        return event_stream(&context, &name, &headers, &query);
+        return event_stream(&context, &name, &headers, &query).await;
     }
     let topic = TopicName::parse(&name)?;
     let limit = query.limit("limit", context.broker.settings().max_batch)?;
@@ -43,14 +43,14 @@ pub async fn messages(
         start => start.unwrap_or(Start::Oldest),
     };
     // A page of large messages ends early; `next` goes on.
-    let page = context.broker.history(&topic, start, Turn { messages: limit, bytes: 8 << 20 })?;
+    let page = context.broker.history(&topic, start, Turn { messages: limit, bytes: 8 << 20 }).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
     let gap = page.gap.as_ref().map_or_else(|| "null".to_owned(), wire::gap_object);
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> Answer<Response> {
+async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> Answer<Response> {
     let resumed = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?")).filter(|id| !id.is_empty());
     let text = |name| query.text(name).map(Into::into);
     let options = Options {
@@ -69,7 +69,7 @@ fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Quer
         request.resume = Some(wire::parse_cursor("Last-Event-ID", cursor)?);
     }
     let inbox = Inbox::default();
-    let subscription = context.broker.subscribe(request, &inbox, 0)?;
+    let subscription = context.broker.subscribe(request, &inbox, 0).await?;
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
     let stream = sse::Stream::new(subscription);
     let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), ());

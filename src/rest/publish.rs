@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{Answer, Context, body::Text, openapi::ErrorBody};
 use crate::{
-    broker::{Broker, Draft, Error, Publication, TopicName},
+    broker::{Broker, Draft, Error, Publication, TopicName, publish_all},
     problem::Problem,
     wire::Fields,
 };
@@ -63,6 +63,9 @@ pub struct BatchError {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_offset: Option<u64>,
+    /// With `UNKNOWN`: the id with which to publish again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
 }
 
 impl From<Problem> for BatchError {
@@ -72,6 +75,7 @@ impl From<Problem> for BatchError {
             message: problem.message.into_owned(),
             retry_after_ms: problem.retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
             current_offset: problem.current_offset,
+            id: problem.id.map(Into::into),
         }
     }
 }
@@ -86,7 +90,7 @@ pub async fn publish(State(context): State<Context>, Text(body): Text) -> Answer
     let broker = &context.broker;
     if !body.trim_start().starts_with('[') {
         let (topic, draft) = draft(broker, &Fields::parse("body", &body)?)?;
-        return Ok(Json(Published::from(broker.publish(&topic, draft)?)).into_response());
+        return Ok(Json(Published::from(broker.publish(&topic, draft).await?)).into_response());
     }
     let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(&body)
         .map_err(|error| Error::bad_request("body", format!("must be a JSON array of objects ({error})")))?;
@@ -94,11 +98,11 @@ pub async fn publish(State(context): State<Context>, Text(body): Text) -> Answer
     if items.len() > limit {
         return Err(Error::bad_request("body", format!("must hold at most {limit} messages")).into());
     }
-    let publish = |item: &serde_json::value::RawValue| {
-        let (topic, draft) = draft(broker, &Fields::parse("body", item.get())?)?;
-        broker.publish(&topic, draft)
+    let begin = |item: &serde_json::value::RawValue| {
+        let begun = Fields::parse("body", item.get()).and_then(|fields| draft(broker, &fields));
+        begun.map_or_else(|error| Err(error).into(), |(topic, draft)| broker.publish(&topic, draft))
     };
-    let results = items.into_iter().map(|item| match publish(item) {
+    let results = publish_all(items.into_iter().map(begin)).await.into_iter().map(|result| match result {
         Ok(done) => BatchItem::Published(done.into()),
         Err(error) => BatchItem::Refused { error: Problem::from(error).into() },
     });

@@ -95,7 +95,7 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicSettings, Error> {
 pub async fn create_topic(State(context): State<Context>, Text(body): Text) -> Answer<impl IntoResponse> {
     let fields = Fields::parse("body", &body)?;
     let name = TopicName::parse(&fields.required("name")?)?;
-    let info = context.broker.create_topic(&name, topic_settings(&fields)?)?;
+    let info = context.broker.create_topic(&name, topic_settings(&fields)?).await?;
     Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
 }
 
@@ -107,7 +107,7 @@ pub async fn update_topic(
     Text(body): Text,
 ) -> Answer<Json<TopicDone>> {
     let settings = topic_settings(&Fields::parse("body", &body)?)?;
-    Ok(TopicDone::new("updated", &context.broker.update_topic(&TopicName::parse(&name)?, settings)?))
+    Ok(TopicDone::new("updated", &context.broker.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
 
 /// Topics by name.
@@ -131,13 +131,13 @@ pub async fn list_topics(State(context): State<Context>, query: Query) -> Answer
 /// One topic.
 #[utoipa::path(get, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicBody), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn get_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<TopicBody>> {
-    Ok(Json(context.broker.topic(&TopicName::parse(&name)?)?.into()))
+    Ok(Json(context.broker.topic(&TopicName::parse(&name)?).await?.into()))
 }
 
 /// Deletes a topic with its history and consumers; its subscriptions end.
 #[utoipa::path(delete, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn delete_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<TopicDone>> {
-    Ok(TopicDone::new("deleted", &context.broker.delete_topic(&TopicName::parse(&name)?)?))
+    Ok(TopicDone::new("deleted", &context.broker.delete_topic(&TopicName::parse(&name)?).await?))
 }
 
 /// What makes a topic.

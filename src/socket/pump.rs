@@ -50,6 +50,17 @@ pub enum Flow {
 
 /// What a door says over a socket. It decides what to send and puts it into the outbox; the pump moves the bytes.
 pub trait Protocol: Send {
+    /// Whether the next message may be taken. While not, the client is not read: [`Protocol::poll_work`] is at work on
+    /// what has to come first.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Whether something was begun that will still be answered: a connection that the server ends waits for it.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// A text message from the client.
     fn text(&mut self, text: &str, out: &mut Outbox) -> Flow;
 
@@ -165,7 +176,7 @@ where
             out.ping(CONFIRM);
             confirming = true;
         }
-        if stopping && out.pending().is_empty() {
+        if stopping && out.pending().is_empty() && !protocol.is_busy() {
             // Everything accepted before the stop has been read and written.
             match inbox.try_next() {
                 Some(key) => {
@@ -190,12 +201,12 @@ where
         }
         inbound.reserve();
         let pending_bytes = out.pending().len();
-        let deadline = protocol.deadline();
+        let (ready, deadline) = (protocol.is_ready(), protocol.deadline());
         let next = tokio::select! {
             biased;
             // What is pending leaves before more is made.
             next = poll_fn(|cx| work_or_write(protocol, writing, out, cx)) => next,
-            read = reading.read_buf(&mut inbound.buffer), if pending_bytes < TOO_MUCH_PENDING => Next::Read(read),
+            read = reading.read_buf(&mut inbound.buffer), if pending_bytes < TOO_MUCH_PENDING && ready => Next::Read(read),
             key = inbox.next(), if pending_bytes < ENOUGH_PENDING && !stopping => Next::Deliver(key),
             () = sleep_until(patience.next) => Next::Tick,
             () = async { match deadline { Some(at) => sleep_until(at).await, None => pending().await } } => Next::Deadline,
@@ -275,7 +286,7 @@ fn handle_frames(
     settings: &Settings,
     confirming: &mut bool,
 ) -> Result<(), End> {
-    while out.pending().len() < TOO_MUCH_PENDING {
+    while out.pending().len() < TOO_MUCH_PENDING && protocol.is_ready() {
         let message = match inbound.next() {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),

@@ -1,9 +1,20 @@
 //! What is said on `/ws`: frames in, frames out, no socket.
+//!
+//! Frames are answered in their order, and act in it. A publish whose engine takes its time does not hold up the next
+//! publish; any other frame waits for those before it.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 
 use crate::{
-    broker::{Broker, ConsumerName, Error, Event, Inbox, Progress, Source, Subscription, Timestamp, TopicName, Turn},
+    broker::{
+        Broker, ConsumerName, Error, Event, Inbox, Progress, Publication, Publishing, Source, Subscription, Timestamp,
+        TopicName, Turn,
+    },
     problem::Problem,
     socket::{Flow, Outbox, Protocol},
     wire::{self, Fields},
@@ -11,6 +22,10 @@ use crate::{
 
 /// One subscription's turn: what fits a write well, so that others wait no longer than that.
 const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
+
+/// Publishes on one connection that may wait for the engine: as many as an engine takes at once where that is worth
+/// anything.
+const MAX_WAITING: usize = 1_024;
 
 /// The types of frames that a client may send.
 const TYPES: &str = "subscribe, unsubscribe, publish, ack or ping";
@@ -26,6 +41,57 @@ pub struct Session {
     /// The subscriptions that have a consumer, the only ones whose delivery is followed.
     named: Vec<u64>,
     events: Vec<Event>,
+    /// Begun and not answered, in order.
+    waiting: VecDeque<Waiting>,
+    /// A frame that has to wait for those before it.
+    held: Option<String>,
+    waker: Option<Waker>,
+}
+
+/// What an answer repeats of its question.
+struct Tag {
+    /// As JSON text.
+    topic: Option<String>,
+    /// As JSON text.
+    request_id: Option<String>,
+}
+
+struct Waiting {
+    tag: Tag,
+    work: Work,
+}
+
+enum Work {
+    Publish(Publishing),
+    Other(Pin<Box<dyn Future<Output = Done> + Send>>),
+}
+
+/// What has become of a frame.
+enum Done {
+    Published(Result<Publication, Error>),
+    Subscribed(u64, Source, Result<Box<Subscription>, Error>),
+    Acknowledged(Result<(), Error>),
+}
+
+impl Work {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        match self {
+            Work::Publish(publishing) => Pin::new(publishing).poll(cx).map(Done::Published),
+            Work::Other(work) => work.as_mut().poll(cx),
+        }
+    }
+
+    /// Whether what comes next may begin before this is done.
+    fn holds_back(&self) -> bool {
+        !matches!(self, Work::Publish(Publishing::Done(_) | Publishing::Begun(_)))
+    }
+}
+
+impl Tag {
+    fn of(fields: Option<&Fields<'_>>) -> Self {
+        let text = |name| fields?.text(name).ok().flatten().map(|text| wire::quoted(&text));
+        Self { topic: text("topic"), request_id: text("request_id") }
+    }
 }
 
 impl Session {
@@ -39,29 +105,91 @@ impl Session {
             by_source: HashMap::new(),
             named: Vec::new(),
             events: Vec::new(),
+            waiting: VecDeque::new(),
+            held: None,
+            waker: None,
         }
     }
 
-    fn frame(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<(), Error> {
-        match &*fields.required("type")? {
-            "subscribe" => self.subscribe(fields, out),
-            "unsubscribe" => self.unsubscribe(fields, out),
-            "publish" => self.publish(fields, out),
-            "ack" => self.acknowledge(fields, out),
-            "ping" => {
-                send(out, r#""type":"pong""#, fields);
-                Ok(())
+    /// Takes one frame. `None` where it has to wait for those before it.
+    fn frame(&mut self, text: &str, out: &mut Outbox) -> Option<Flow> {
+        let fields = match Fields::parse("frame", text) {
+            Ok(fields) => fields,
+            Err(_) if !self.waiting.is_empty() => return None,
+            Err(error) => {
+                refuse(out, &Tag::of(None), error);
+                return Some(Flow::Malformed);
             }
-            _ => Err(Error::bad_request("type", format!("must be {TYPES}"))),
+        };
+        let begun = match fields.required("type").as_deref() {
+            Ok("publish") => self.publish(&fields, out),
+            // Acts, and is answered, in its turn.
+            _ if !self.waiting.is_empty() => return None,
+            Ok("subscribe") => self.subscribe(&fields, out),
+            Ok("unsubscribe") => self.unsubscribe(&fields, out),
+            Ok("ack") => self.acknowledge(&fields, out),
+            Ok("ping") => {
+                send(out, r#""type":"pong""#, &Tag::of(Some(&fields)));
+                Ok(Flow::Go)
+            }
+            Ok(_) => Err(Error::bad_request("type", format!("must be {TYPES}"))),
+            Err(error) => Err(error.clone()),
+        };
+        match begun {
+            Ok(flow) => Some(flow),
+            Err(_) if !self.waiting.is_empty() => None,
+            Err(error) => Some(refused(out, &Tag::of(Some(&fields)), error)),
         }
     }
 
-    fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<(), Error> {
+    /// Answers work that is done, and keeps what is not.
+    fn begin(&mut self, tag: Tag, mut work: Work, out: &mut Outbox) -> Flow {
+        // Most is done at once; what is not is polled again with the connection's own waker.
+        if self.waiting.is_empty()
+            && let Poll::Ready(done) = work.poll(&mut Context::from_waker(Waker::noop()))
+        {
+            return self.done(&tag, done, out);
+        }
+        self.waiting.push_back(Waiting { tag, work });
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        Flow::Go
+    }
+
+    fn done(&mut self, tag: &Tag, done: Done, out: &mut Outbox) -> Flow {
+        let answered = match done {
+            Done::Published(published) => published.map(|done| {
+                let duplicate = if done.duplicate { r#","duplicate":true"# } else { "" };
+                let id = wire::quoted(done.id.as_str());
+                let (offset, cursor) = (done.cursor.offset, done.cursor);
+                ack(out, &format!(r#","id":{id},"offset":{offset},"cursor":"{cursor}"{duplicate}"#), tag);
+            }),
+            Done::Subscribed(key, source, subscribed) => subscribed.map(|subscription| {
+                let info = subscription.consumer().map(wire::consumer_object);
+                // Delivery begins in a later turn, so the ack stands before any replay.
+                ack(out, &info.map(|info| format!(r#","consumer":{info}"#)).unwrap_or_default(), tag);
+                if subscription.consumer().is_some() {
+                    self.named.push(key);
+                }
+                self.subscriptions.insert(key, (source.clone(), *subscription));
+                self.by_source.insert(source, key);
+            }),
+            Done::Acknowledged(acknowledged) => acknowledged.map(|()| ack(out, "", tag)),
+        };
+        match answered {
+            Ok(()) => Flow::Go,
+            Err(error) => refused(out, tag, error),
+        }
+    }
+
+    fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let request = fields.subscribe(&self.broker.settings().filter)?;
+        let tag = Tag::of(Some(fields));
         if self.by_source.contains_key(&request.source) {
             // One delivery however often it is asked for.
-            ack(out, request.source.as_str(), "", fields);
-            return Ok(());
+            ack(out, "", &tag);
+            return Ok(Flow::Go);
         }
         if self.by_source.len() >= self.max_subscriptions {
             return Err(Error::LimitReached {
@@ -70,22 +198,17 @@ impl Session {
                 own: true,
             });
         }
-        let source = request.source.clone();
-        let key = self.next_key;
-        let subscription = self.broker.subscribe(request, &self.inbox, key)?;
+        let (broker, inbox, key) = (self.broker.clone(), self.inbox.clone(), self.next_key);
         self.next_key += 1;
-        let consumer = subscription.consumer().map(|info| format!(r#","consumer":{}"#, wire::consumer_object(info)));
-        // Delivery begins in a later turn, so the ack stands before any replay.
-        ack(out, source.as_str(), &consumer.unwrap_or_default(), fields);
-        if subscription.consumer().is_some() {
-            self.named.push(key);
-        }
-        self.subscriptions.insert(key, (source.clone(), subscription));
-        self.by_source.insert(source, key);
-        Ok(())
+        let work = async move {
+            let source = request.source.clone();
+            let subscribed = broker.subscribe(request, &inbox, key).await;
+            Done::Subscribed(key, source, subscribed.map(Box::new))
+        };
+        Ok(self.begin(tag, Work::Other(Box::pin(work)), out))
     }
 
-    fn unsubscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<(), Error> {
+    fn unsubscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
         if let Some(key) = self.by_source.get(&source).copied()
             && let Some((_, mut subscription)) = self.remove(key)
@@ -95,32 +218,24 @@ impl Session {
         {
             subscription.confirm();
         }
-        ack(out, source.as_str(), "", fields);
-        Ok(())
+        ack(out, "", &Tag::of(Some(fields)));
+        Ok(Flow::Go)
     }
 
-    fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<(), Error> {
+    fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let topic = TopicName::parse(&fields.required("topic")?)?;
         let draft = fields.draft(self.broker.settings().max_payload_bytes)?;
-        let done = self.broker.publish(&topic, draft)?;
-        let duplicate = if done.duplicate { r#","duplicate":true"# } else { "" };
-        let more = format!(
-            r#","id":{},"offset":{},"cursor":"{}"{duplicate}"#,
-            wire::quoted(done.id.as_str()),
-            done.cursor.offset,
-            done.cursor
-        );
-        ack(out, topic.as_str(), &more, fields);
-        Ok(())
+        let publishing = self.broker.publish(&topic, draft);
+        Ok(self.begin(Tag::of(Some(fields)), Work::Publish(publishing), out))
     }
 
-    fn acknowledge(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<(), Error> {
+    fn acknowledge(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
         let consumer = ConsumerName::parse(&fields.required("consumer")?)?;
         let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
-        self.broker.acknowledge(&source, &consumer, cursor)?;
-        ack(out, source.as_str(), "", fields);
-        Ok(())
+        let broker = self.broker.clone();
+        let work = async move { Done::Acknowledged(broker.acknowledge(&source, &consumer, cursor).await) };
+        Ok(self.begin(Tag::of(Some(fields)), Work::Other(Box::pin(work)), out))
     }
 
     fn remove(&mut self, key: u64) -> Option<(Source, Subscription)> {
@@ -145,27 +260,52 @@ impl Session {
 }
 
 impl Protocol for Session {
+    fn is_ready(&self) -> bool {
+        let held_back = self.waiting.back().is_some_and(|last| last.work.holds_back());
+        self.held.is_none() && !held_back && self.waiting.len() < MAX_WAITING
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || self.held.is_some()
+    }
+
     fn text(&mut self, text: &str, out: &mut Outbox) -> Flow {
-        let fields = match Fields::parse("frame", text) {
-            Ok(fields) => fields,
-            Err(error) => {
-                refuse(out, None, error);
-                return Flow::Malformed;
+        self.frame(text, out).unwrap_or_else(|| {
+            self.held = Some(text.to_owned());
+            Flow::Go
+        })
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Flow> {
+        let mut worked = false;
+        while let Some(Waiting { tag, work }) = self.waiting.front_mut() {
+            let Poll::Ready(done) = work.poll(cx) else { break };
+            let tag = Tag { topic: tag.topic.take(), request_id: tag.request_id.take() };
+            self.waiting.pop_front();
+            worked = true;
+            if let Done::Subscribed(key, _, Ok(_)) = &done {
+                // News may have come to the inbox before the subscription stands here.
+                self.inbox.wake(*key);
             }
-        };
-        match self.frame(&fields, out) {
-            Ok(()) => Flow::Go,
-            Err(error) => {
-                let malformed = matches!(error, Error::BadRequest { .. });
-                refuse(out, Some(&fields), error);
-                if malformed { Flow::Malformed } else { Flow::Go }
+            let flow = self.done(&tag, done, out);
+            if flow != Flow::Go {
+                return Poll::Ready(flow);
             }
         }
+        if self.waiting.is_empty()
+            && let Some(text) = self.held.take()
+        {
+            return Poll::Ready(self.text(&text, out));
+        }
+        if worked {
+            return Poll::Ready(Flow::Go);
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     fn binary(&mut self, out: &mut Outbox) -> Flow {
-        refuse(out, None, Error::bad_request("frame", "must be text, not binary"));
-        Flow::Malformed
+        refused(out, &Tag::of(None), Error::bad_request("frame", "must be text, not binary"))
     }
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
@@ -201,21 +341,26 @@ impl Protocol for Session {
     }
 }
 
-fn ack(out: &mut Outbox, topic: &str, more: &str, fields: &Fields<'_>) {
-    send(out, &format!(r#""type":"ack","topic":{},"status":"ok"{more}"#, wire::quoted(topic)), fields);
+fn ack(out: &mut Outbox, more: &str, tag: &Tag) {
+    let topic = tag.topic.as_deref().unwrap_or("null");
+    send(out, &format!(r#""type":"ack","topic":{topic},"status":"ok"{more}"#), tag);
 }
 
-fn refuse(out: &mut Outbox, fields: Option<&Fields<'_>>, error: Error) {
+/// Answers with the error; what is malformed counts.
+fn refused(out: &mut Outbox, tag: &Tag, error: Error) -> Flow {
+    let malformed = matches!(error, Error::BadRequest { .. });
+    refuse(out, tag, error);
+    if malformed { Flow::Malformed } else { Flow::Go }
+}
+
+fn refuse(out: &mut Outbox, tag: &Tag, error: Error) {
     let problem = wire::error_object(&Problem::from(error));
-    let nothing = Fields::parse("frame", "{}");
-    let Some(fields) = fields.or(nothing.as_ref().ok()) else { return };
-    let topic = fields.text("topic").ok().flatten().map(|topic| format!(r#","topic":{}"#, wire::quoted(&topic)));
-    send(out, &format!(r#""type":"error"{},"error":{problem}"#, topic.unwrap_or_default()), fields);
+    let topic = tag.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
+    send(out, &format!(r#""type":"error"{topic},"error":{problem}"#), tag);
 }
 
 /// Adds what every answer carries: the client's `request_id`, if it gave one, and the time.
-fn send(out: &mut Outbox, body: &str, fields: &Fields<'_>) {
-    let request_id = fields.text("request_id").ok().flatten();
-    let request_id = request_id.map(|id| format!(r#","request_id":{}"#, wire::quoted(&id))).unwrap_or_default();
+fn send(out: &mut Outbox, body: &str, tag: &Tag) {
+    let request_id = tag.request_id.as_ref().map(|id| format!(r#","request_id":{id}"#)).unwrap_or_default();
     out.text(&[format!(r#"{{{body}{request_id},"ts":"{}"}}"#, Timestamp::now()).as_bytes()]);
 }

@@ -65,6 +65,8 @@ pub struct PublishError {
     retry_after_ms: Option<Long>,
     /// With `CONFLICT`: the topic's newest offset.
     current_offset: Option<Long>,
+    /// With `UNKNOWN`: the id with which to publish again, so that the message is stored once whatever happened.
+    id: Option<ID>,
 }
 
 impl From<Result<broker::Publication, broker::Error>> for PublishResult {
@@ -80,6 +82,7 @@ impl From<Result<broker::Publication, broker::Error>> for PublishResult {
                         .retry_after
                         .map(|wait| Long(wait.as_millis().try_into().unwrap_or(u64::MAX))),
                     current_offset: problem.current_offset.map(Long),
+                    id: problem.id.map(|id| ID::from(&*id)),
                 };
                 Self { publication: None, error: Some(error) }
             }

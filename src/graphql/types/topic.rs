@@ -94,10 +94,10 @@ impl From<ConsumerStatus> for Consumer {
         };
         Self {
             name: status.name.as_str().to_owned(),
-            ack: status.ack.into(),
+            ack: status.position.ack.into(),
             connected: status.connected,
-            last_used_at: DateTime(status.last_used_at),
-            positions: status.positions.into_iter().map(position).collect(),
+            last_used_at: DateTime(status.position.used_at),
+            positions: status.position.places.into_iter().map(position).collect(),
         }
     }
 }
@@ -180,7 +180,7 @@ impl Topic {
             }
             let limit = limit("last", last, most)?;
             let before = before.map(|cursor| cursor.0);
-            let page = self.broker.history_before(name, before, limit).map_err(refuse)?;
+            let page = self.broker.history_before(name, before, limit).await.map_err(refuse)?;
             let (more, total) = (page.more, self.info.messages);
             return Ok(MessageConnection::new(page, more, before.is_some(), total));
         }
@@ -191,7 +191,7 @@ impl Topic {
             (None, None) => Start::Oldest,
         };
         let turn = Turn::messages(limit("first", first, most)?);
-        let page = self.broker.history(name, start, turn).map_err(refuse)?;
+        let page = self.broker.history(name, start, turn).await.map_err(refuse)?;
         let more = page.more;
         Ok(MessageConnection::new(page, start != Start::Oldest, more, self.info.messages))
     }
@@ -209,9 +209,9 @@ impl Topic {
     }
 
     /// Its named consumers, by name.
-    async fn consumers(&self) -> Vec<Consumer> {
+    async fn consumers(&self) -> Result<Vec<Consumer>> {
         let source = Source::Topic(self.info.name.clone());
-        self.broker.consumers(&source).into_iter().map(Consumer::from).collect()
+        Ok(self.broker.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
     }
 }
 
@@ -326,7 +326,7 @@ impl TopicEvent {
     /// The topic as it is when the event is delivered; null when there is none of the name.
     async fn topic(&self) -> Option<Topic> {
         let name = TopicName::parse(self.message.key.as_ref()?.as_str()).ok()?;
-        let info = self.broker.topic(&name).ok()?;
+        let info = self.broker.topic(&name).await.ok()?;
         Some(Topic { broker: self.broker.clone(), info })
     }
 }

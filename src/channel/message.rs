@@ -158,7 +158,7 @@ pub struct Message {
     pub topic: TopicName,
     /// Its place.
     pub cursor: Cursor,
-    /// The offset of the message before it in its topic; 0 for the first.
+    /// The place before it: a reader that stands earlier has missed something.
     pub prev: u64,
     /// The publisher's id, else a generated one.
     pub id: MessageId,
@@ -172,7 +172,7 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn new(topic: TopicName, cursor: Cursor, prev: u64, draft: Draft, published_at: Timestamp) -> Arc<Self> {
+    pub(crate) fn new(topic: TopicName, cursor: Cursor, prev: u64, draft: Draft, published_at: Timestamp) -> Arc<Self> {
         Arc::new(Self {
             topic,
             cursor,
@@ -243,6 +243,25 @@ pub struct Draft {
     pub expected_offset: Option<u64>,
 }
 
+/// A message that an engine has numbered and stored.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its offset.
+    pub offset: u64,
+    /// The place before it: nothing was published in the topic between the two.
+    pub prev: u64,
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// Its id.
+    pub id: MessageId,
+    /// Whether the publisher gave the id.
+    pub given_id: bool,
+    /// Its key.
+    pub key: Option<Key>,
+    /// Its data.
+    pub data: Payload,
+}
+
 /// Where a published message stands.
 #[derive(Clone, Debug)]
 pub struct Publication {
@@ -259,7 +278,7 @@ pub struct Publication {
 }
 
 impl Publication {
-    pub(super) fn of(message: &Message, duplicate: bool) -> Self {
+    pub(crate) fn of(message: &Message, duplicate: bool) -> Self {
         Self {
             id: message.id.clone(),
             topic: message.topic.clone(),

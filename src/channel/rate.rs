@@ -8,7 +8,7 @@ use super::Error;
 
 /// A token bucket in the form of one instant: when it will be full again. Holds one second's worth of tokens.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     per_second: u32,
     full_at: Option<Instant>,
 }
@@ -28,20 +28,41 @@ impl Bucket {
     /// # Errors
     /// [`Error::RateLimited`] with the wait after which there is one.
     pub fn take(&mut self) -> Result<(), Error> {
+        self.check()?;
+        self.charge();
+        Ok(())
+    }
+
+    /// Whether there is a token.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] with the wait after which there is one.
+    pub fn check(self) -> Result<(), Error> {
         if self.per_second == 0 {
             return Ok(());
         }
-        let token = Duration::from_secs(1) / self.per_second;
-        let now = Instant::now();
-        let full_at = self.full_at.map_or(now, |at| at.max(now)) + token;
-        let missing = full_at.duration_since(now);
+        let (token, now) = (self.token(), Instant::now());
+        let missing = (self.full_at.map_or(now, |at| at.max(now)) + token).duration_since(now);
         // Dividing cuts the token's length, so a full bucket is that many tokens rather than a second.
         if missing > token * self.per_second {
             let wait = missing.saturating_sub(token * self.per_second);
             return Err(Error::RateLimited { per_second: self.per_second, wait });
         }
-        self.full_at = Some(full_at);
         Ok(())
+    }
+
+    /// Takes a token whether there is one or not: the message is published already. What others publish at the same time
+    /// elsewhere may overdraw, so there is a bound on the debt: two seconds' worth.
+    pub fn charge(&mut self) {
+        if self.per_second > 0 {
+            let (token, now) = (self.token(), Instant::now());
+            let full_at = self.full_at.map_or(now, |at| at.max(now)) + token;
+            self.full_at = Some(full_at.min(now + Duration::from_secs(2)));
+        }
+    }
+
+    fn token(self) -> Duration {
+        Duration::from_secs(1) / self.per_second
     }
 }
 

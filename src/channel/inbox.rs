@@ -70,19 +70,21 @@ impl Inbox {
 }
 
 /// The subscription's end.
-pub(super) struct Waiter {
+pub struct Waiter {
     inbox: Inbox,
     key: u64,
     queued: AtomicBool,
-    /// The offset up to which a subscription to one topic has read; others only look.
-    pub position: AtomicU64,
-    pub overflow: Overflow,
-    pub consumer: Option<ConsumerName>,
+    /// How many of the topic's messages a subscription to one topic has passed; others only look.
+    pub(crate) seen: AtomicU64,
+    pub(crate) overflow: Overflow,
+    pub(crate) consumer: Option<ConsumerName>,
 }
 
 impl Waiter {
+    /// For a subscription that the inbox's owner knows as `key`.
+    #[must_use]
     pub fn new(inbox: Inbox, key: u64, overflow: Overflow, consumer: Option<ConsumerName>) -> Arc<Self> {
-        Arc::new(Self { inbox, key, queued: AtomicBool::new(false), position: AtomicU64::new(0), overflow, consumer })
+        Arc::new(Self { inbox, key, queued: AtomicBool::new(false), seen: AtomicU64::new(0), overflow, consumer })
     }
 
     /// There is something to read. Does nothing while the subscription already stands in the inbox.
@@ -93,7 +95,7 @@ impl Waiter {
     }
 
     /// To be called before reading: news from here on wakes again.
-    pub fn rearm(&self) {
+    pub(crate) fn rearm(&self) {
         self.queued.store(false, Ordering::Release);
         // Pairs with the publisher's append-then-wake: either it sees the flag down and wakes, or the read that follows
         // sees its message. The ring's lock orders the two; the fence keeps the store from passing it.

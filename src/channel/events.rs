@@ -1,6 +1,6 @@
 //! The broker's own events: what becomes of topics. They are messages of a channel like any other.
 
-use super::{Broker, Draft, Key, Message, Payload, TopicName};
+use super::{Draft, Key, Message, Payload, Registry, TopicName};
 
 /// What became of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +33,14 @@ impl TopicEventKind {
     }
 }
 
-impl Broker {
+impl Registry {
     /// Called under the registry's lock, so that events stand in the order in which things happened.
     pub(super) fn announce(&self, name: &TopicName, kind: TopicEventKind) {
         let data = Payload::parse(&format!("{:?}", kind.code()), usize::MAX);
         let key = Key::parse(name.as_str());
         if let (Ok(data), Ok(key)) = (data, key) {
             // The events' own channel has no limits, so there is nothing to refuse.
-            let _ = self.0.events.append(Draft { data, id: None, key: Some(key), expected_offset: None });
+            let _ = self.events.push(Draft { data, id: None, key: Some(key), expected_offset: None });
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What can go wrong in the broker, without a word about how a door says it.
+//! What can go wrong, without a word about how a door says it.
 
 use std::time::Duration;
 
-use super::TopicName;
+use super::{MessageId, TopicName};
 
 /// Every way in which the broker refuses. `crate::problem` maps each to its code at every door.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +61,9 @@ pub enum Error {
     /// Nothing was stored; the same may be asked again later.
     #[error("{0}")]
     Unavailable(&'static str),
+    /// The message is perhaps stored. Publishing it again with the same id stores it once, whatever happened.
+    #[error("it is not known whether the message was stored: publish it again with id {:?}", .0.as_str())]
+    Unknown(MessageId),
     /// The subscription chose to end when it falls behind.
     #[error("the subscription fell behind (overflow: DISCONNECT)")]
     SlowConsumer,
@@ -77,5 +80,20 @@ impl Error {
     #[must_use]
     pub fn bad_request(field: &'static str, message: impl Into<String>) -> Self {
         Error::BadRequest { field, message: message.into() }
+    }
+}
+
+/// Why a channel does not take a message.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// The channel is closed: its topic was deleted.
+    Closed,
+    /// The rules refuse it, or the engine cannot.
+    Error(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Error(error)
     }
 }

@@ -14,22 +14,22 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
-use super::{Error, Pattern, inbox::Waiter, subscription::Reader, topic::Topic};
+use super::{Channel, Error, Pattern, Place, Reader, Waiter};
 
 /// The patterns that match one topic, as of a version of the set.
 #[derive(Default)]
-pub(super) struct Matched {
+pub(crate) struct Matched {
     version: u64,
     groups: Box<[Arc<Group>]>,
 }
 
 /// All subscribers of one pattern.
-pub(super) struct Group {
+pub(crate) struct Group {
     members: Mutex<Slab<Arc<Member>>>,
 }
 
 /// One subscriber of a pattern: which topics it has still to read, each from where.
-pub(super) struct Member {
+pub(crate) struct Member {
     pub waiter: Arc<Waiter>,
     unread: Mutex<Unread>,
 }
@@ -45,12 +45,12 @@ impl Member {
         Arc::new(Self { waiter, unread: Mutex::default() })
     }
 
-    /// The topic has something after `after`. Called under the topic's lock, so that the first call since the topic was
+    /// The topic has something behind `place`. Called under the topic's lock, so that the first call since the topic was
     /// last read to its end names the right place.
-    fn touch(&self, topic: &Arc<Topic>, after: u64) {
+    fn touch(&self, topic: &Arc<Channel>, place: Place) {
         let mut unread = self.unread.lock();
         if let Entry::Vacant(vacant) = unread.readers.entry(topic.serial) {
-            vacant.insert(Reader::at(topic.clone(), after));
+            vacant.insert(Reader::at(topic.clone(), place));
             unread.turns.push_back(topic.serial);
         }
         drop(unread);
@@ -71,7 +71,10 @@ impl Member {
     pub fn take_turn(&self) -> Option<Reader> {
         let mut unread = self.unread.lock();
         let serial = unread.turns.pop_front()?;
-        unread.readers.get_mut(&serial).map(|reader| std::mem::replace(reader, Reader::at(reader.topic.clone(), 0)))
+        unread
+            .readers
+            .get_mut(&serial)
+            .map(|reader| std::mem::replace(reader, Reader::at(reader.topic.clone(), reader.place)))
     }
 
     /// Puts a reader that has more to read at the end of the line.
@@ -94,7 +97,7 @@ impl Member {
 }
 
 /// A subscriber's place in a group; leaving is dropping.
-pub(super) struct Membership {
+pub(crate) struct Membership {
     group: Arc<Group>,
     slot: usize,
     pattern: Pattern,
@@ -111,7 +114,7 @@ impl Drop for Membership {
 }
 
 /// The set of patterns that are subscribed.
-pub(super) struct Patterns {
+pub(crate) struct Patterns {
     root: RwLock<Node>,
     /// Grows with every change of the set; starts at 1, so that a new topic's empty look-up (0) is out of date.
     version: AtomicU64,
@@ -253,13 +256,13 @@ impl Patterns {
         matched.groups = found.into();
     }
 
-    /// Tells the subscribers of all matching patterns that `topic` has something after `after`. To be called under the
+    /// Tells the subscribers of all matching patterns that `topic` has something behind `place`. To be called under the
     /// topic's lock.
-    pub fn touch(&self, topic: &Arc<Topic>, matched: &mut Matched, after: u64) {
+    pub fn touch(&self, topic: &Arc<Channel>, matched: &mut Matched, place: Place) {
         self.refresh(topic.name.as_str(), matched);
         for group in &matched.groups {
             for (_, member) in group.members.lock().iter() {
-                member.touch(topic, after);
+                member.touch(topic, place);
             }
         }
     }

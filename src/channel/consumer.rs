@@ -1,0 +1,489 @@
+//! Named consumers: the server keeps the position of a subscriber that comes back under the same name. What an engine
+//! keeps of one beyond this process is its [`Position`].
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{ConsumerName, Cursor, Epoch, Error, Source, Timestamp, TopicName, Waiter};
+
+/// Bytes that the places of one consumer may take when they are written down: a clustered engine stores a consumer in one
+/// message, of which many servers allow a mebibyte.
+const MAX_POSITION_BYTES: usize = 900 << 10;
+
+/// What a place takes beside its topic's name when it is written down.
+const PLACE_BYTES: usize = 64;
+
+/// When a consumer's position moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ack {
+    /// As messages reach the client.
+    #[default]
+    Auto,
+    /// When the client acknowledges a cursor.
+    Explicit,
+}
+
+impl Ack {
+    /// The choice's name at every door.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Ack::Auto => "AUTO",
+            Ack::Explicit => "EXPLICIT",
+        }
+    }
+}
+
+/// Who a consumer is: names are counted within what is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConsumerKey {
+    /// The topic or pattern.
+    pub source: Source,
+    /// The name.
+    pub name: ConsumerName,
+}
+
+/// What a consumer's new subscription is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerInfo {
+    /// Its name.
+    pub name: ConsumerName,
+    /// Whether the server knew the name, and delivery goes on from its position.
+    pub resumed: bool,
+    /// The position, where the source is one topic.
+    pub cursor: Option<Cursor>,
+}
+
+/// What is kept of a consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// When it moves, as of its newest subscription.
+    pub ack: Ack,
+    /// Up to where each topic was delivered: one for a topic, one for each topic it has met for a pattern. By name.
+    pub places: Vec<(TopicName, Cursor)>,
+    /// When it was last used.
+    pub used_at: Timestamp,
+}
+
+/// A consumer as listed.
+#[derive(Clone, Debug)]
+pub struct ConsumerStatus {
+    /// Its name.
+    pub name: ConsumerName,
+    /// Where it stands; last used now while connected.
+    pub position: Position,
+    /// Whether a subscription is live.
+    pub connected: bool,
+}
+
+/// A consumer on this instance.
+pub struct Consumer {
+    key: ConsumerKey,
+    /// Grows with each subscription: only the newest may move the position.
+    generation: AtomicU64,
+    state: Mutex<State>,
+    /// Whether the engine has been told that it moved, and has not looked yet.
+    pub(crate) moved: AtomicBool,
+    /// A number that the engine keeps with it: the version of what is stored, say.
+    pub(crate) revision: AtomicU64,
+}
+
+struct State {
+    ack: Ack,
+    places: HashMap<Epoch, (TopicName, u64)>,
+    bytes: usize,
+    max_places: usize,
+    holder: Option<Arc<Waiter>>,
+    used: Instant,
+    used_at: Timestamp,
+    /// How long it had been unused when it was read back.
+    idle: Duration,
+}
+
+impl State {
+    fn use_it(&mut self) {
+        (self.used, self.used_at, self.idle) = (Instant::now(), Timestamp::now(), Duration::ZERO);
+    }
+
+    fn put(&mut self, topic: &TopicName, cursor: Cursor) -> Result<(), Error> {
+        let limit = |limit| Err(Error::LimitReached { what: "topics for one consumer", limit, own: true });
+        if !self.places.contains_key(&cursor.epoch) {
+            if self.places.len() >= self.max_places {
+                return limit(self.max_places);
+            }
+            let bytes = PLACE_BYTES + topic.as_str().len();
+            if self.bytes + bytes > MAX_POSITION_BYTES {
+                return limit(self.places.len());
+            }
+            self.bytes += bytes;
+        }
+        self.places.insert(cursor.epoch, (topic.clone(), cursor.offset));
+        Ok(())
+    }
+
+    fn advance(&mut self, topic: &TopicName, cursor: Cursor) {
+        match self.places.get_mut(&cursor.epoch) {
+            Some(place) => place.1 = place.1.max(cursor.offset),
+            None => _ = self.put(topic, cursor),
+        }
+    }
+
+    fn position(&self) -> Position {
+        let place = |(epoch, (topic, offset)): (&Epoch, &(TopicName, u64))| {
+            (topic.clone(), Cursor { epoch: *epoch, offset: *offset })
+        };
+        let mut places: Vec<_> = self.places.iter().map(place).collect();
+        places.sort_by(|a, b| a.0.cmp(&b.0));
+        let used_at = if self.holder.is_some() { Timestamp::now() } else { self.used_at };
+        Position { ack: self.ack, places, used_at }
+    }
+}
+
+impl Consumer {
+    fn new(key: ConsumerKey, ack: Ack, max_places: usize) -> Arc<Self> {
+        let state = State {
+            ack,
+            places: HashMap::new(),
+            bytes: 0,
+            max_places,
+            holder: None,
+            used: Instant::now(),
+            used_at: Timestamp::now(),
+            idle: Duration::ZERO,
+        };
+        Arc::new(Self {
+            key,
+            generation: AtomicU64::new(0),
+            state: Mutex::new(state),
+            moved: AtomicBool::new(false),
+            revision: AtomicU64::new(0),
+        })
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn key(&self) -> &ConsumerKey {
+        &self.key
+    }
+
+    /// What is to be kept of it now.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.state.lock().position()
+    }
+
+    /// Whether a newer subscription than the `generation`-th has it.
+    #[must_use]
+    pub fn is_taken_over(&self, generation: u64) -> bool {
+        self.generation.load(Ordering::Acquire) != generation
+    }
+
+    /// Whether a subscription on this instance has it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state.lock().holder.is_some()
+    }
+
+    /// Puts what was kept in place of what is known here.
+    pub fn restore(&self, position: &Position) {
+        let mut state = self.state.lock();
+        state.places.clear();
+        state.bytes = 0;
+        state.ack = position.ack;
+        for (topic, cursor) in &position.places {
+            // A lower limit than before: what is beyond begins anew.
+            let _ = state.put(topic, *cursor);
+        }
+        let idle = Timestamp::now().0.saturating_sub(position.used_at.0);
+        state.used = Instant::now();
+        state.used_at = position.used_at;
+        state.idle = Duration::from_millis(u64::try_from(idle).unwrap_or(0));
+    }
+
+    /// Ends a live subscription of it as taken over.
+    pub fn revoke(&self) {
+        let mut state = self.state.lock();
+        let holder = state.holder.take();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        drop(state);
+        if let Some(holder) = holder {
+            holder.wake();
+        }
+    }
+
+    /// Moves its place in one topic forward, never back. A place in a topic that it has not met yet is taken, too, unless
+    /// it holds as many as it may: there it begins anew.
+    pub fn advance(&self, topic: &TopicName, cursor: Cursor) {
+        self.state.lock().advance(topic, cursor);
+    }
+
+    /// It was used just now.
+    pub fn touch(&self) {
+        self.state.lock().use_it();
+    }
+
+    /// The topic of this life, if it reads it.
+    #[must_use]
+    pub fn topic_of(&self, epoch: Epoch) -> Option<TopicName> {
+        self.state.lock().places.get(&epoch).map(|(topic, _)| topic.clone())
+    }
+
+    pub(crate) fn places(&self) -> HashMap<Epoch, (TopicName, u64)> {
+        self.state.lock().places.clone()
+    }
+
+    /// Sets where it stands in a topic, further back too.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] when it would hold more topics than it may.
+    pub(crate) fn begin(&self, topic: &TopicName, cursor: Cursor) -> Result<(), Error> {
+        self.state.lock().put(topic, cursor)
+    }
+
+    /// Drops places of topics' earlier lives.
+    pub(crate) fn prune(&self, keep: impl Fn(Epoch) -> bool) {
+        let mut state = self.state.lock();
+        let State { places, bytes, .. } = &mut *state;
+        places.retain(|epoch, (topic, _)| {
+            let kept = keep(*epoch);
+            if !kept {
+                *bytes -= PLACE_BYTES + topic.as_str().len();
+            }
+            kept
+        });
+    }
+
+    /// The `generation`-th subscription says that these places were reached; a newer one's do not move.
+    pub(crate) fn reached(&self, generation: u64, places: impl Iterator<Item = (Epoch, (TopicName, u64))>) -> bool {
+        // A newer subscription takes its generation under the lock of the state, so it is looked at under it, too.
+        let mut state = self.state.lock();
+        if self.is_taken_over(generation) {
+            return false;
+        }
+        for (epoch, (topic, offset)) in places {
+            state.advance(&topic, Cursor { epoch, offset });
+        }
+        true
+    }
+
+    /// The `generation`-th subscription is over; answers whether it was the newest.
+    pub(crate) fn release(&self, generation: u64) -> bool {
+        let mut state = self.state.lock();
+        let newest = !self.is_taken_over(generation);
+        if newest {
+            state.holder = None;
+        }
+        state.use_it();
+        newest
+    }
+
+    fn is_expired(&self, ttl: Duration) -> bool {
+        let state = self.state.lock();
+        state.holder.is_none() && state.idle.saturating_add(state.used.elapsed()) >= ttl
+    }
+
+    /// It as it is listed.
+    #[must_use]
+    pub fn status(&self) -> ConsumerStatus {
+        let state = self.state.lock();
+        ConsumerStatus { name: self.key.name.clone(), position: state.position(), connected: state.holder.is_some() }
+    }
+}
+
+/// The consumers that this instance knows, by what they read.
+pub struct Consumers {
+    all: Mutex<All>,
+    limits: ConsumerLimits,
+}
+
+#[derive(Default)]
+struct All {
+    by_source: HashMap<Source, HashMap<ConsumerName, Arc<Consumer>>>,
+    count: usize,
+}
+
+/// Bounds on consumers.
+#[derive(Clone, Copy, Debug)]
+pub struct ConsumerLimits {
+    /// Consumers of one topic or pattern.
+    pub per_source: usize,
+    /// Consumers in all.
+    pub total: usize,
+    /// Topics whose places one consumer of a pattern may hold.
+    pub topics: usize,
+    /// How long an unused one is kept.
+    pub ttl: Duration,
+}
+
+/// A subscription's hold on a consumer.
+#[must_use]
+pub struct Claim {
+    /// The consumer.
+    pub consumer: Arc<Consumer>,
+    /// Which of its subscriptions this is.
+    pub generation: u64,
+    /// Whether it was known.
+    pub resumed: bool,
+}
+
+impl Consumers {
+    /// None yet.
+    #[must_use]
+    pub fn new(limits: ConsumerLimits) -> Self {
+        Self { all: Mutex::default(), limits }
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(&self) -> ConsumerLimits {
+        self.limits
+    }
+
+    /// Makes the subscription behind `holder` the one that has the consumer; an older one is told.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] when it would be one consumer too many.
+    pub fn claim(&self, key: &ConsumerKey, ack: Ack, holder: &Arc<Waiter>) -> Result<Claim, Error> {
+        let mut all = self.all.lock();
+        let siblings = all.by_source.get(&key.source);
+        let known = siblings.and_then(|siblings| siblings.get(&key.name));
+        let known = known.filter(|known| !known.is_expired(self.limits.ttl));
+        let resumed = known.is_some();
+        let consumer = match known {
+            Some(consumer) => consumer.clone(),
+            None => {
+                let replaces = siblings.is_some_and(|siblings| siblings.contains_key(&key.name));
+                let limit = |what, limit, own| Err(Error::LimitReached { what, limit, own });
+                if !replaces && siblings.map_or(0, HashMap::len) >= self.limits.per_source {
+                    return limit("consumers for one topic or pattern", self.limits.per_source, true);
+                }
+                if !replaces && all.count >= self.limits.total {
+                    return limit("consumers on this server", self.limits.total, false);
+                }
+                all.insert(Consumer::new(key.clone(), ack, self.limits.topics))
+            }
+        };
+        let mut state = consumer.state.lock();
+        let generation = consumer.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        state.ack = ack;
+        state.use_it();
+        let older = state.holder.replace(holder.clone());
+        drop(state);
+        drop(all);
+        if let Some(older) = older {
+            older.wake();
+        }
+        Ok(Claim { consumer, generation, resumed })
+    }
+
+    /// Puts what was kept of a consumer back, whatever the limits say: it was accepted once.
+    pub fn restore(&self, key: &ConsumerKey, position: &Position) -> Arc<Consumer> {
+        let mut all = self.all.lock();
+        let known = all.by_source.get(&key.source).and_then(|siblings| siblings.get(&key.name)).cloned();
+        let consumer =
+            known.unwrap_or_else(|| all.insert(Consumer::new(key.clone(), position.ack, self.limits.topics)));
+        drop(all);
+        consumer.restore(position);
+        consumer
+    }
+
+    /// The consumer, if this instance knows it.
+    #[must_use]
+    pub fn get(&self, key: &ConsumerKey) -> Option<Arc<Consumer>> {
+        let all = self.all.lock();
+        let consumer = all.by_source.get(&key.source).and_then(|siblings| siblings.get(&key.name));
+        consumer.filter(|consumer| !consumer.is_expired(self.limits.ttl)).cloned()
+    }
+
+    /// Forgets a consumer; a live subscription of it ends as if taken over.
+    pub fn remove(&self, key: &ConsumerKey) -> Option<Arc<Consumer>> {
+        let mut all = self.all.lock();
+        let siblings = all.by_source.get_mut(&key.source)?;
+        let removed = siblings.remove(&key.name)?;
+        if siblings.is_empty() {
+            all.by_source.remove(&key.source);
+        }
+        all.count -= 1;
+        drop(all);
+        removed.revoke();
+        Some(removed)
+    }
+
+    /// Forgets all consumers of a topic that is gone. Live subscriptions of theirs end with the topic.
+    pub fn remove_all(&self, source: &Source) -> Vec<Arc<Consumer>> {
+        let mut all = self.all.lock();
+        let removed: Vec<_> =
+            all.by_source.remove(source).map(|siblings| siblings.into_values().collect()).unwrap_or_default();
+        all.count -= removed.len();
+        removed
+    }
+
+    /// Whether there are consumers of it.
+    #[must_use]
+    pub fn any(&self, source: &Source) -> bool {
+        self.all.lock().by_source.contains_key(source)
+    }
+
+    /// The consumers of a topic or pattern, by name.
+    #[must_use]
+    pub fn list(&self, source: &Source) -> Vec<ConsumerStatus> {
+        let all = self.all.lock();
+        let siblings = all.by_source.get(source).into_iter().flat_map(HashMap::values);
+        let mut list: Vec<_> = siblings
+            .filter(|consumer| !consumer.is_expired(self.limits.ttl))
+            .map(|consumer| consumer.status())
+            .collect();
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+
+    /// All that a subscription on this instance has.
+    #[must_use]
+    pub fn held(&self) -> Vec<Arc<Consumer>> {
+        let all = self.all.lock();
+        let consumers = all.by_source.values().flat_map(HashMap::values);
+        consumers.filter(|consumer| consumer.is_held()).cloned().collect()
+    }
+
+    /// Every one that is known here.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Consumer>> {
+        self.all.lock().by_source.values().flat_map(HashMap::values).cloned().collect()
+    }
+
+    /// Forgets consumers whose time is over, and answers them.
+    pub fn expire(&self) -> Vec<Arc<Consumer>> {
+        let mut all = self.all.lock();
+        let mut expired = Vec::new();
+        all.by_source.retain(|_, siblings| {
+            siblings.retain(|_, consumer| {
+                let over = consumer.is_expired(self.limits.ttl);
+                if over {
+                    expired.push(consumer.clone());
+                }
+                !over
+            });
+            !siblings.is_empty()
+        });
+        all.count -= expired.len();
+        expired
+    }
+}
+
+impl All {
+    fn insert(&mut self, consumer: Arc<Consumer>) -> Arc<Consumer> {
+        let ConsumerKey { source, name } = consumer.key.clone();
+        let replaced = self.by_source.entry(source).or_default().insert(name, consumer.clone());
+        self.count += usize::from(replaced.is_none());
+        consumer
+    }
+}

@@ -1,0 +1,152 @@
+//! A cursor into one topic: history and live are one path.
+
+use std::sync::Arc;
+
+use super::{Channel, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, Place, Rest, TopicName, Turn};
+
+/// A subscription is behind when more messages than this wait for it: more than one turn's worth, so that the
+/// ordinary burst does not count.
+pub const BEHIND_MESSAGES: u64 = 64;
+
+/// What happens to a subscription that falls behind, once it has caught up for the first time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// It reads on from the history; a gap tells when that is gone.
+    #[default]
+    History,
+    /// It jumps to the newest message; a gap says what was skipped.
+    Latest,
+    /// It gets only the newest message of each key; gaps say what was skipped. Messages without a key are all kept.
+    LatestPerKey,
+    /// It ends with [`Error::SlowConsumer`] when the history no longer has what it would read next.
+    Disconnect,
+}
+
+/// What a subscription delivers.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The next message.
+    Message(Arc<Message>),
+    /// Messages were missed here.
+    Gap(Gap),
+    /// A topic of the pattern was deleted. A subscription to one topic ends instead.
+    Deleted(TopicName),
+}
+
+impl Event {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Event::Message(message) => message.data.len(),
+            Event::Gap(_) | Event::Deleted(_) => 0,
+        }
+    }
+}
+
+/// What a subscriber wants of the messages.
+#[derive(Clone, Default)]
+pub(crate) struct Wanted {
+    pub filter: Option<Filter>,
+    /// For the broker's own events: the topics they are about.
+    pub about: Option<Pattern>,
+    pub overflow: Overflow,
+}
+
+impl Wanted {
+    fn takes(&self, message: &Message) -> bool {
+        let about = |pattern: &Pattern| message.key.as_ref().is_some_and(|key| pattern.matches(key.as_str()));
+        self.about.as_ref().is_none_or(about) && self.filter.as_ref().is_none_or(|filter| message.passes(filter))
+    }
+}
+
+/// A cursor into one topic.
+pub(crate) struct Reader {
+    pub topic: Arc<Channel>,
+    pub place: Place,
+    /// Missed, and not told yet.
+    pub gap: Option<Gap>,
+    /// Has been at the end once: from then on it can fall behind.
+    caught_up: bool,
+    /// Fell behind, and has not been at the end since.
+    behind: bool,
+}
+
+impl Reader {
+    pub fn at(topic: Arc<Channel>, place: Place) -> Self {
+        Self { topic, place, gap: None, caught_up: true, behind: false }
+    }
+
+    /// Begins in the past: the replay is not "falling behind".
+    pub fn from(topic: Arc<Channel>, (place, gap): (Place, Option<Gap>)) -> Self {
+        Self { topic, place, gap, caught_up: false, behind: false }
+    }
+
+    fn miss(&mut self, gap: Option<Gap>) {
+        if let Some(gap) = gap {
+            self.gap = Some(match self.gap.take() {
+                Some(before) => before.and_then(&gap),
+                None => gap,
+            });
+        }
+    }
+
+    /// Reads one turn's worth. `at_end` runs under the topic's lock when there is nothing more.
+    pub fn read(
+        &mut self,
+        wanted: &Wanted,
+        turn: Turn,
+        events: &mut Vec<Event>,
+        at_end: impl FnOnce(),
+    ) -> Result<Rest, Error> {
+        let mut batch = Vec::new();
+        let mut superseded = Vec::new();
+        let topic = self.topic.clone();
+        let ring = topic.ring.lock();
+        self.behind |= self.caught_up && ring.end().seen.saturating_sub(self.place.seen) > BEHIND_MESSAGES;
+        if self.behind && wanted.overflow == Overflow::Latest {
+            let skipped = ring.skip_to_newest(&mut self.place);
+            self.miss(skipped);
+        }
+        let (gap, rest) = ring.read(&mut self.place, turn, &mut batch);
+        if gap.is_some() && self.caught_up && wanted.overflow == Overflow::Disconnect {
+            return Err(Error::SlowConsumer);
+        }
+        self.miss(gap);
+        if self.behind && wanted.overflow == Overflow::LatestPerKey {
+            superseded.extend(batch.iter().map(|message| ring.superseded(message)));
+        }
+        if rest != Rest::More {
+            self.caught_up = true;
+            self.behind = false;
+            at_end();
+        }
+        drop(ring);
+
+        let mut superseded = superseded.into_iter();
+        for message in batch {
+            let skipped = superseded.next().unwrap_or(false);
+            if !wanted.takes(&message) {
+                continue;
+            }
+            if skipped {
+                self.miss(Some(Gap {
+                    topic: message.topic.clone(),
+                    missed: Some(1),
+                    from_offset: message.cursor.offset,
+                    to_offset: message.cursor.offset,
+                    reason: GapReason::SlowConsumer,
+                }));
+                continue;
+            }
+            events.extend(self.gap.take().map(Event::Gap));
+            events.push(Event::Message(message));
+        }
+        if rest != Rest::More {
+            events.extend(self.gap.take().map(Event::Gap));
+        }
+        Ok(rest)
+    }
+
+    pub fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.topic.epoch, offset: self.place.after }
+    }
+}

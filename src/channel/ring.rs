@@ -1,0 +1,372 @@
+//! A topic's broadcast channel, which is its history: one ring under one lock; receivers are cursors into it.
+//!
+//! Publishing never waits for a receiver. A receiver that falls behind reads from the ring as long as that lasts, then
+//! learns exactly what it missed. Offsets grow but need not be dense: every message names the place before it, and a
+//! receiver at `after` has missed something exactly when the next message's `prev` lies beyond it. So what an engine has
+//! lost is told like what was evicted: the place moves on ([`Ring::skip_to`]), and the next message names it.
+
+mod budget;
+mod read;
+mod staging;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    Cursor, Draft, Epoch, Error, Key, Message, MessageId, Publication, Refusal, Timestamp, TopicName, pattern::Matched,
+    rate::Bucket,
+};
+
+pub(crate) use budget::Budget;
+use staging::Staged;
+pub(crate) use staging::Staging;
+
+/// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full turn behind still
+/// shares; one that reads from the past renders for itself.
+const YOUNG_MESSAGES: usize = 64;
+
+/// Where a receiver begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next message.
+    Live,
+    /// With the oldest kept message.
+    Oldest,
+    /// With the last so many kept messages.
+    Last(u32),
+    /// After a known place.
+    After(Cursor),
+    /// With the first message at or after a time.
+    Since(Timestamp),
+}
+
+/// What one read found, besides the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// More can be read now.
+    More,
+    /// Nothing more yet.
+    CaughtUp,
+    /// Nothing more ever: the topic was deleted.
+    Closed,
+}
+
+/// How much may be read at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Messages at most.
+    pub messages: usize,
+    /// Bytes of data after which no further message is read; the one that crosses the bound still is.
+    pub bytes: usize,
+}
+
+impl Turn {
+    /// So many messages, whatever their size.
+    #[must_use]
+    pub fn messages(messages: usize) -> Self {
+        Self { messages, bytes: usize::MAX }
+    }
+}
+
+/// Where a receiver stands: behind the message at `after`, which is the `seen`-th that the ring has held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub after: u64,
+    pub seen: u64,
+}
+
+/// How an engine numbers: what the ring may conclude from offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbering {
+    /// From this offset on numbers have no holes, so that a difference is a count.
+    pub dense_from: u64,
+    /// The messages that were published before the ring's first; `None` where nobody knows.
+    pub before: Option<u64>,
+}
+
+impl Numbering {
+    /// From 1, without holes.
+    pub const DENSE: Self = Self { dense_from: 0, before: Some(0) };
+    /// With holes anywhere.
+    pub const SPARSE: Self = Self { dense_from: u64::MAX, before: None };
+}
+
+/// What becomes of a message that wants into the ring.
+pub(crate) enum Admission {
+    /// It may be numbered.
+    Fresh(Draft),
+    /// Its id is known: this is the first one's place.
+    Duplicate(Publication),
+    /// Its id is that of a message on its way, whose fate it shares.
+    Staged(u64),
+}
+
+/// The bounded history of a topic.
+pub(crate) struct Ring {
+    topic: TopicName,
+    epoch: Epoch,
+    /// The newest place: everything up to here was readable, is gone, or never was.
+    last: u64,
+    /// The offset of the newest message that was ever readable.
+    newest: u64,
+    /// Messages that were ever readable here: what was evicted counts.
+    total: u64,
+    messages: VecDeque<Arc<Message>>,
+    staged: VecDeque<Staged>,
+    cost: usize,
+    pub max_messages: usize,
+    pub bucket: Bucket,
+    pub numbering: Numbering,
+    /// Places within the ring where something was lost.
+    holes: usize,
+    /// The end of the newest of them that has left the ring: what was missed before cannot be counted.
+    torn: u64,
+    pub last_published_at: Option<Timestamp>,
+    pub closed: bool,
+    /// The patterns that match this topic, as of the newest look.
+    pub patterns: Matched,
+    /// Publisher-given ids of kept messages.
+    ids: HashMap<MessageId, u64>,
+    /// The newest offset of each key among kept messages.
+    latest: HashMap<Key, u64>,
+    /// When evicted messages were published: the first offset of each millisecond, as many as the history is long, so
+    /// that a receiver that starts at a time can be told what it missed.
+    evicted: VecDeque<(Timestamp, u64)>,
+    /// Whether `evicted` begins with the topic's first message.
+    evicted_from_first: bool,
+    budget: Arc<Budget>,
+}
+
+impl Ring {
+    pub fn new(topic: TopicName, epoch: Epoch, max_messages: usize, bucket: Bucket, budget: Arc<Budget>) -> Self {
+        Self {
+            topic,
+            epoch,
+            last: 0,
+            newest: 0,
+            total: 0,
+            messages: VecDeque::new(),
+            staged: VecDeque::new(),
+            cost: 0,
+            max_messages,
+            bucket,
+            numbering: Numbering::DENSE,
+            holes: 0,
+            torn: 0,
+            last_published_at: None,
+            closed: false,
+            patterns: Matched::default(),
+            ids: HashMap::new(),
+            latest: HashMap::new(),
+            evicted: VecDeque::new(),
+            evicted_from_first: true,
+            budget,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub fn is_unused(&self) -> bool {
+        self.last == 0 && self.staged.is_empty()
+    }
+
+    /// The newest place.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The newest message's offset; 0 when there was none.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The end of the history.
+    pub fn end(&self) -> Place {
+        Place { after: self.last, seen: self.total }
+    }
+
+    /// The newest place that is no longer kept: a receiver standing before it has missed something.
+    pub fn floor(&self) -> u64 {
+        self.messages.front().map_or(self.newest, |oldest| oldest.prev)
+    }
+
+    /// How many messages have left the ring.
+    fn gone(&self) -> u64 {
+        self.total - self.messages.len() as u64
+    }
+
+    /// Where the messages after `offset` begin in the ring.
+    fn index_after(&self, offset: u64) -> usize {
+        // Dense offsets, the common case, need no search.
+        if let Some(oldest) = self.messages.front() {
+            let guess =
+                usize::try_from(offset.saturating_add(1).saturating_sub(oldest.cursor.offset)).unwrap_or(usize::MAX);
+            if self.messages.get(guess).is_some_and(|message| message.prev == offset) {
+                return guess;
+            }
+        }
+        self.messages.partition_point(|message| message.cursor.offset <= offset)
+    }
+
+    // ---- writing
+
+    /// The kept message with this publisher-given id.
+    pub fn find_id(&self, id: &MessageId) -> Option<&Arc<Message>> {
+        let offset = *self.ids.get(id)?;
+        self.messages.get(self.index_after(offset.saturating_sub(1)))
+    }
+
+    /// Whether a message may be numbered, or its id is known.
+    pub fn admit(&mut self, draft: Draft) -> Result<Admission, Refusal> {
+        if self.closed {
+            return Err(Refusal::Closed);
+        }
+        // A repeated id comes first: repeating what was accepted must succeed whatever has changed since.
+        if let Some(id) = &draft.id {
+            if let Some(message) = self.find_id(id) {
+                return Ok(Admission::Duplicate(Publication::of(message, true)));
+            }
+            let same = |staged: &Staged| staged.given_id && staged.message.id == *id;
+            if let Some(staged) = self.staged.iter().find(|staged| same(staged)) {
+                return Ok(Admission::Staged(staged.message.cursor.offset));
+            }
+        }
+        let newest = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
+        if draft.expected_offset.is_some_and(|expected| expected != newest) {
+            return Err(Error::Conflict { current: newest }.into());
+        }
+        self.bucket.take()?;
+        Ok(Admission::Fresh(draft))
+    }
+
+    /// Gives the next number.
+    fn number(&self, draft: Draft) -> Arc<Message> {
+        let (prev, at) = match self.staged.back() {
+            Some(staged) => (staged.message.cursor.offset, Some(staged.message.published_at)),
+            None => (self.last, self.last_published_at),
+        };
+        // The wall clock may step back; a topic's times do not, so that a search by time stays a search.
+        let at = at.map_or_else(Timestamp::now, |last| Timestamp::now().max(last));
+        let cursor = Cursor { epoch: self.epoch, offset: prev + 1 };
+        Message::new(self.topic.clone(), cursor, prev, draft, at)
+    }
+
+    /// Numbers a message and makes it readable: the one place where order is decided.
+    pub fn push(&mut self, draft: Draft) -> Result<Publication, Refusal> {
+        let draft = match self.admit(draft)? {
+            Admission::Fresh(draft) => draft,
+            Admission::Duplicate(first) => return Ok(first),
+            // Only an engine that takes its time stages, and it does not push.
+            Admission::Staged(_) => return Err(Error::Unavailable("the message is on its way").into()),
+        };
+        let given_id = draft.id.is_some();
+        let message = self.number(draft);
+        self.check_room(message.cost())?;
+        let publication = Publication::of(&message, false);
+        self.insert(message, given_id);
+        Ok(publication)
+    }
+
+    /// Takes a message that an engine has numbered. One for which no room can be made is lost here, which its readers are
+    /// told: what others published may not fill this server's memory.
+    pub fn feed(&mut self, message: Arc<Message>, given_id: bool) {
+        let offset = message.cursor.offset;
+        self.make_room(message.cost());
+        if self.messages.is_empty() && self.budget.used() + message.cost() > self.budget.total {
+            self.skip_to(offset);
+        } else {
+            self.insert(message, given_id);
+        }
+    }
+
+    /// What lies up to here and was not fed is lost.
+    pub fn skip_to(&mut self, offset: u64) {
+        self.last = self.last.max(offset);
+    }
+
+    fn insert(&mut self, message: Arc<Message>, given_id: bool) {
+        let cost = message.cost();
+        self.make_room(cost);
+        self.holes += usize::from(self.messages.back().is_some_and(|before| before.cursor.offset != message.prev));
+        self.last = message.cursor.offset;
+        self.newest = message.cursor.offset;
+        self.total += 1;
+        self.last_published_at = Some(message.published_at);
+        if given_id {
+            self.ids.insert(message.id.clone(), message.cursor.offset);
+        }
+        if let Some(key) = &message.key {
+            self.latest.insert(key.clone(), message.cursor.offset);
+        }
+        self.cost += cost;
+        self.budget.add(cost);
+        self.messages.push_back(message);
+        if let Some(aged) = self.messages.len().checked_sub(YOUNG_MESSAGES + 1) {
+            self.messages[aged].cool();
+        }
+    }
+
+    /// Evicts until a message of `cost` fits all bounds, or nothing is left.
+    fn make_room(&mut self, cost: usize) {
+        while (self.messages.len() >= self.max_messages
+            || self.cost + cost > self.budget.per_topic
+            || self.budget.used() + cost > self.budget.total)
+            && self.evict_oldest()
+        {}
+    }
+
+    /// All histories together may be full: a topic pays with its own oldest, never with another's, and one that has not
+    /// enough to pay with is refused.
+    fn check_room(&self, cost: usize) -> Result<(), Error> {
+        if self.budget.used() + cost > self.budget.total.saturating_add(self.cost) {
+            return Err(Error::LimitReached {
+                what: "bytes of history on this server",
+                limit: self.budget.total,
+                own: false,
+            });
+        }
+        Ok(())
+    }
+
+    pub fn evict_to(&mut self, max_messages: usize) {
+        while self.messages.len() > max_messages && self.evict_oldest() {}
+    }
+
+    fn evict_oldest(&mut self) -> bool {
+        let Some(message) = self.messages.pop_front() else { return false };
+        self.cost -= message.cost();
+        self.budget.remove(1, message.cost());
+        if self.ids.get(&message.id) == Some(&message.cursor.offset) {
+            self.ids.remove(&message.id);
+        }
+        if let Some(key) = &message.key
+            && self.latest.get(key) == Some(&message.cursor.offset)
+        {
+            self.latest.remove(key);
+        }
+        if let Some(next) = self.messages.front()
+            && next.prev != message.cursor.offset
+        {
+            self.holes -= 1;
+            self.torn = next.prev;
+        }
+        if self.evicted.back().is_none_or(|(at, _)| *at < message.published_at) {
+            self.evicted.push_back((message.published_at, message.cursor.offset));
+            if self.evicted.len() > self.max_messages {
+                self.evicted.pop_front();
+                self.evicted_from_first = false;
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.budget.remove(self.messages.len(), self.cost);
+    }
+}

@@ -1,0 +1,210 @@
+//! The seam behind the broker: what survives the process, and what several instances share.
+//!
+//! In every engine what subscribers read is the local [`Channel`] of a topic. The engine numbers messages, stores them,
+//! keeps the registry of topics, remembers publish ids and consumers' positions, and feeds the channels. What every engine
+//! owes is in the two traits' words, and `conformance.rs` asks each for it.
+
+pub mod conformance;
+mod memory;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+pub use memory::Memory;
+
+use crate::channel::{
+    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Publication,
+    Refusal, Registry, Source, Spec, TopicName, Waiter,
+};
+
+/// An answer that may take its time.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// An answer that is there already.
+pub(crate) fn ready<'a, T: Send + 'a>(result: Result<T, Error>) -> Later<'a, T> {
+    Box::pin(std::future::ready(result))
+}
+
+/// What becomes of a message: an engine without a store has the answer at once, and makes no future for it.
+#[must_use]
+pub enum Append {
+    /// The answer; `None` once it was taken.
+    Done(Option<Result<Publication, Refusal>>),
+    /// It will come, whether this is polled or not.
+    Later(Pin<Box<dyn Future<Output = Result<Publication, Refusal>> + Send>>),
+}
+
+impl From<Result<Publication, Refusal>> for Append {
+    fn from(result: Result<Publication, Refusal>) -> Self {
+        Append::Done(Some(result))
+    }
+}
+
+impl Future for Append {
+    type Output = Result<Publication, Refusal>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            // Polled again after its answer it stays silent, as a future may.
+            Append::Done(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
+            Append::Later(later) => later.as_mut().poll(cx),
+        }
+    }
+}
+
+/// How an engine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It reads and writes.
+    Ready,
+    /// It has not read yet what exists: nothing can be said about any topic.
+    Starting(&'static str),
+    /// What was read is readable; writing is refused.
+    ReadOnly(&'static str),
+}
+
+/// One number about an engine, for the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Its name, with its unit.
+    pub name: &'static str,
+    /// Whether it only grows.
+    pub counter: bool,
+    /// What it says.
+    pub help: &'static str,
+    /// The number now.
+    pub value: u64,
+}
+
+/// Where topics and messages live. One instance of the service has one, behind its broker.
+///
+/// What every engine owes:
+/// - A message is in its channel only after it is stored by the engine's rule, and a publish is answered only when the
+///   message is in the channel of the instance that answers.
+/// - A channel's messages are the engine's log of the topic, in its order, each once; where the engine has lost some, the
+///   channel is told ([`Channel::skip_to`]).
+/// - No two messages of one epoch have the same offset, whatever breaks.
+/// - [`Error::Unavailable`] means that nothing was stored and nothing will be; [`Error::Unknown`] that it may have been.
+/// - After a deletion every reader of the channel learns it, and every append is refused as closed.
+pub trait Engine: Send + Sync + 'static {
+    /// Reads everything that exists into the registry, the positions into `consumers`, and keeps both up to date from here
+    /// on. Called once, first. An engine that cannot reach its store yet answers at once and says so in its health.
+    ///
+    /// # Errors
+    /// What makes starting senseless, in one line that names the setting.
+    fn open(
+        &self,
+        registry: Arc<Registry>,
+        consumers: Arc<Consumers>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+
+    /// Makes a topic. It stands in the registry when this is answered, and, where the engine need not ask anybody, already
+    /// when this returns: messages may then be appended behind its creation, whose fate they share.
+    ///
+    /// # Errors
+    /// [`Error::TopicExists`], also if another instance was faster; [`Error::Unavailable`].
+    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>>;
+
+    /// Changes a topic. The change is in force on this instance when this is answered.
+    ///
+    /// # Errors
+    /// [`Error::TopicExists`] for an adoption that came second, [`Error::TopicNotFound`] for a topic that is gone,
+    /// [`Error::BadRequest`] for what the engine cannot do, [`Error::Unavailable`].
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()>;
+
+    /// Deletes a topic with its messages.
+    ///
+    /// # Errors
+    /// [`Error::TopicNotFound`] for one that is gone already, [`Error::Unavailable`].
+    fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()>;
+
+    /// Publishes. Appends begun one after the other are stored in that order.
+    fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append;
+
+    /// An implicit topic has no message, and no subscriber on this instance: it may go if no other instance needs it.
+    fn forget(&self, channel: &Arc<Channel>);
+
+    /// Waits, but not for long, until this instance knows what another has already told a client: the topic, its newest
+    /// life, and its messages up to a cursor. An engine for a single instance knows all there is.
+    fn catch_up<'a>(
+        &'a self,
+        _name: &'a TopicName,
+        _cursor: Option<Cursor>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// How it is.
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+
+    /// Numbers about it.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+
+    /// Stores what is on its way, and ends. Appends are refused from here on.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Where the engine keeps consumers' positions.
+    fn positions(&self) -> &dyn Positions;
+}
+
+/// Where consumers' positions live. The consumers of one process know their positions themselves ([`Consumers`]); this
+/// keeps them beyond it, and, where several instances share them, decides who has which.
+pub trait Positions: Send + Sync {
+    /// Makes the subscription behind `holder` the one that has the consumer. An older one is told, on whatever instance.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] when it would be one consumer too many; [`Error::Unavailable`].
+    fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim>;
+
+    /// The position of a consumer that is held here has moved. It is kept soon; many moves may become one.
+    fn moved(&self, consumer: &Arc<Consumer>);
+
+    /// Keeps the position of a consumer that is held here, before this is answered.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()>;
+
+    /// The consumer as it stands now, wherever it is held.
+    ///
+    /// # Errors
+    /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
+    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus>;
+
+    /// Moves the position forward to a cursor that the client has acknowledged, and keeps it.
+    ///
+    /// # Errors
+    /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
+    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()>;
+
+    /// Forgets a consumer; a live subscription of it ends.
+    ///
+    /// # Errors
+    /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
+    fn remove<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ()>;
+
+    /// Forgets all consumers of a topic that is gone.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn remove_all<'a>(&'a self, source: &'a Source) -> Later<'a, ()>;
+
+    /// The consumers of a topic or pattern, by name.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn list<'a>(&'a self, source: &'a Source) -> Later<'a, Vec<ConsumerStatus>>;
+
+    /// Forgets consumers whose time is over; answers what may have none left. To be called now and then.
+    fn sweep(&self) -> Vec<Source>;
+}

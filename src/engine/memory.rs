@@ -1,0 +1,136 @@
+//! The engine that stores nothing: the channels are all there is.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock, atomic::Ordering},
+};
+
+use super::{Append, Engine, Later, Positions, ready};
+use crate::channel::{
+    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Life,
+    Registry, Source, Spec, TopicName, Waiter,
+};
+
+/// Topics, messages and positions as long as the process lives.
+#[derive(Default)]
+pub struct Memory {
+    opened: OnceLock<(Arc<Registry>, Arc<Consumers>)>,
+}
+
+/// What every call before [`Engine::open`] is told.
+const CLOSED: Error = Error::Unavailable("the engine is not open");
+
+impl Memory {
+    /// Opens it at once; whether it was closed until now.
+    pub(crate) fn begin(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> bool {
+        self.opened.set((registry, consumers)).is_ok()
+    }
+
+    fn registry(&self) -> Result<&Arc<Registry>, Error> {
+        self.opened.get().map(|(registry, _)| registry).ok_or(CLOSED)
+    }
+
+    fn consumers(&self) -> Result<&Arc<Consumers>, Error> {
+        self.opened.get().map(|(_, consumers)| consumers).ok_or(CLOSED)
+    }
+}
+
+impl Engine for Memory {
+    fn open(
+        &self,
+        registry: Arc<Registry>,
+        consumers: Arc<Consumers>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        let opened =
+            self.begin(registry, consumers).then_some(()).ok_or_else(|| "the engine is open already".to_owned());
+        Box::pin(std::future::ready(opened))
+    }
+
+    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
+        ready(self.registry().and_then(|registry| registry.insert(Life::new(name, spec), |_| Ok(()))))
+    }
+
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
+        let update = || {
+            let registry = self.registry()?;
+            let spec = channel.spec();
+            if change.adopt && !channel.implicit.swap(false, Ordering::AcqRel) {
+                return Err(Error::TopicExists(channel.name().clone()));
+            }
+            registry.apply(channel, change.applied_to(spec));
+            Ok(())
+        };
+        ready(update())
+    }
+
+    fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
+        let deleted = self.registry().and_then(|registry| {
+            let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
+            registry.remove(channel).then_some(()).ok_or_else(gone)
+        });
+        ready(deleted)
+    }
+
+    fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append {
+        channel.push(draft).into()
+    }
+
+    fn forget(&self, channel: &Arc<Channel>) {
+        if let Ok(registry) = self.registry() {
+            registry.remove_unused(channel, || {});
+        }
+    }
+
+    fn positions(&self) -> &dyn Positions {
+        self
+    }
+}
+
+/// [`Error::ConsumerNotFound`].
+pub(crate) fn no_consumer(key: &ConsumerKey) -> Error {
+    Error::ConsumerNotFound(key.name.as_str().to_owned())
+}
+
+impl Positions for Memory {
+    fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
+        ready(self.consumers().and_then(|consumers| consumers.claim(key, ack, holder)))
+    }
+
+    fn moved(&self, _: &Arc<Consumer>) {}
+
+    fn keep<'a>(&'a self, _: &'a Arc<Consumer>) -> Later<'a, ()> {
+        ready(Ok(()))
+    }
+
+    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+        let look = |consumers: &Arc<Consumers>| consumers.get(key).ok_or_else(|| no_consumer(key));
+        ready(self.consumers().and_then(look).map(|consumer| consumer.status()))
+    }
+
+    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
+        let look = |consumers: &Arc<Consumers>| consumers.get(key).ok_or_else(|| no_consumer(key));
+        ready(self.consumers().and_then(look).map(|consumer| {
+            consumer.advance(topic, cursor);
+            consumer.touch();
+        }))
+    }
+
+    fn remove<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ()> {
+        let remove = |consumers: &Arc<Consumers>| consumers.remove(key).map(drop).ok_or_else(|| no_consumer(key));
+        ready(self.consumers().and_then(remove))
+    }
+
+    fn remove_all<'a>(&'a self, source: &'a Source) -> Later<'a, ()> {
+        ready(self.consumers().map(|consumers| drop(consumers.remove_all(source))))
+    }
+
+    fn list<'a>(&'a self, source: &'a Source) -> Later<'a, Vec<ConsumerStatus>> {
+        ready(self.consumers().map(|consumers| consumers.list(source)))
+    }
+
+    fn sweep(&self) -> Vec<Source> {
+        let expired = self.consumers().map(|consumers| consumers.expire()).unwrap_or_default();
+        expired.iter().map(|consumer| consumer.key().source.clone()).collect()
+    }
+}
