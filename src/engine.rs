@@ -5,6 +5,7 @@
 //! owes is in the two traits' words, and `conformance.rs` asks each for it.
 
 pub mod conformance;
+mod disk;
 mod memory;
 
 use std::{

@@ -1,0 +1,347 @@
+//! The files beneath the log: a directory of segments, one lock, and the reader of frames.
+//!
+//! Behind two small traits, because what matters here (a power cut, a full disk, a failing fsync, a short write) does
+//! not happen on request on a real disk.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    error::OpenError,
+    record::{FRAME_HEADER, MAX_PAYLOAD, checksum, frame_header},
+};
+
+/// The version of everything in a segment. A build reads only its own.
+pub(super) const FORMAT: u32 = 1;
+
+/// Bytes of a segment's header: magic, version, number, checksum of these.
+pub(super) const SEGMENT_HEADER: usize = 24;
+
+const MAGIC: [u8; 8] = *b"psublog\n";
+
+/// What a read asks for, in bytes: large enough that the count of calls does not matter, small beside the history.
+pub(super) const READ_BYTES: usize = 1 << 20;
+
+/// A directory of numbered segments.
+pub(super) trait Storage: Send {
+    /// The numbers of all segments, in any order.
+    fn list(&self) -> io::Result<Vec<u64>>;
+    /// A new, empty segment; one that exists is emptied.
+    fn create(&self, number: u64) -> io::Result<Box<dyn SegmentFile>>;
+    /// A segment that exists, read from its start.
+    fn open(&self, number: u64) -> io::Result<Box<dyn SegmentFile>>;
+    fn remove(&self, number: u64) -> io::Result<()>;
+    /// Makes creations and removals durable.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// What was last written as the footprint.
+    fn footprint(&self) -> io::Result<Vec<u8>>;
+    /// Writes the footprint in place of the one before, of which it has the length.
+    fn write_footprint(&self, bytes: &[u8], synced: bool) -> io::Result<()>;
+    /// Names the time since the kernel started: what a process has written, the next one of the same time reads.
+    fn boot(&self) -> String;
+}
+
+/// One segment's file. Reading goes on from the last read; writing is always at the end.
+pub(super) trait SegmentFile: Send {
+    fn size(&self) -> io::Result<u64>;
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes a part of `bytes`, from its beginning, and says how much.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Makes the content and the size durable.
+    fn sync(&mut self) -> io::Result<()>;
+    fn truncate(&mut self, size: u64) -> io::Result<()>;
+}
+
+/// A segment's file name.
+pub(super) fn file_name(number: u64) -> String {
+    format!("{number:020}.seg")
+}
+
+fn number_of(file_name: &str) -> Option<u64> {
+    let digits = file_name.strip_suffix(".seg")?;
+    if digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+/// The header of segment `number`.
+pub(super) fn segment_header(number: u64) -> [u8; SEGMENT_HEADER] {
+    let mut header = [0; SEGMENT_HEADER];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    header[12..20].copy_from_slice(&number.to_le_bytes());
+    let sum = crc32fast::hash(&header[..20]);
+    header[20..].copy_from_slice(&sum.to_le_bytes());
+    header
+}
+
+/// What a segment's first bytes say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Header {
+    Valid,
+    /// `sound` if the checksum holds where this version has it.
+    OtherVersion {
+        version: u32,
+        sound: bool,
+    },
+    Bad(&'static str),
+}
+
+/// Reads the header of the file that is named after segment `number`.
+pub(super) fn read_header(bytes: &[u8], number: u64) -> Header {
+    let Some(header) = bytes.first_chunk::<SEGMENT_HEADER>() else { return Header::Bad("the header is cut off") };
+    if header[..8] != MAGIC {
+        return Header::Bad("not a segment of this log");
+    }
+    // Before the checksum: a later version may well lay out the rest differently.
+    let version = header[8..12].first_chunk::<4>().map_or(0, |v| u32::from_le_bytes(*v));
+    if version != FORMAT {
+        let sound = header[20..] == crc32fast::hash(&header[..20]).to_le_bytes();
+        return Header::OtherVersion { version, sound };
+    }
+    if *header == segment_header(number) {
+        Header::Valid
+    } else {
+        Header::Bad("the header's checksum or number differs")
+    }
+}
+
+/// The directory on the real disk, locked against other processes while it lives.
+pub(super) struct Disk {
+    directory: PathBuf,
+    footprint: File,
+    boot: String,
+    _lock: File,
+}
+
+impl Disk {
+    /// Opens the directory, creating it if it is missing.
+    pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
+        let doing = |what: &str| format!("{what} {}", directory.display());
+        if !directory.is_dir() {
+            fs::create_dir_all(directory).map_err(OpenError::io(doing("creating")))?;
+            // Else a power cut could take the directory itself, with everything in it.
+            if let Some(parent) = directory.parent().filter(|p| !p.as_os_str().is_empty()) {
+                sync_directory(parent).map_err(OpenError::io(doing("syncing the parent of")))?;
+            }
+        }
+        let path = directory.join("lock");
+        let options = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = options.map_err(OpenError::io(format!("opening {}", path.display())))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                let path = directory.join("footprint");
+                let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+                let footprint = options.map_err(OpenError::io(format!("opening {}", path.display())))?;
+                // Elsewhere than on Linux nothing is known, and nothing is trusted.
+                let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+                let boot = boot.trim().to_owned();
+                Ok(Self { directory: directory.to_owned(), footprint, boot, _lock: lock })
+            }
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked(directory.to_owned())),
+            Err(TryLockError::Error(error)) => {
+                Err(OpenError::Io { doing: format!("locking {}", path.display()), error })
+            }
+        }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.directory.join(file_name(number))
+    }
+}
+
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Elsewhere a directory cannot be opened as a file, and its entries are the file system's own concern.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+impl Storage for Disk {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            numbers.extend(entry?.file_name().to_str().and_then(number_of));
+        }
+        Ok(numbers)
+    }
+
+    fn create(&self, number: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let file = OpenOptions::new().read(true).append(true).create(true).open(self.path(number))?;
+        file.set_len(0)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, number: u64) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(OpenOptions::new().read(true).append(true).open(self.path(number))?))
+    }
+
+    fn remove(&self, number: u64) -> io::Result<()> {
+        fs::remove_file(self.path(number))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        sync_directory(&self.directory)
+    }
+
+    fn footprint(&self) -> io::Result<Vec<u8>> {
+        fs::read(self.directory.join("footprint"))
+    }
+
+    fn write_footprint(&self, bytes: &[u8], synced: bool) -> io::Result<()> {
+        let mut file = &self.footprint;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(bytes)?;
+        if synced { file.sync_all() } else { Ok(()) }
+    }
+
+    fn boot(&self) -> String {
+        self.boot.clone()
+    }
+}
+
+impl SegmentFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Read::read(self, buffer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Write::write(self, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn truncate(&mut self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+}
+
+/// Reads a segment from its start, frame by frame, with large reads.
+pub(super) struct Scanner {
+    file: Box<dyn SegmentFile>,
+    /// The file's size when the scan began: what a length in it is checked against.
+    size: u64,
+    /// Holds at most [`READ_BYTES`] or the one frame that is longer, which is never longer than the file.
+    buffer: Vec<u8>,
+    /// The part of `buffer` that was read and not yet handed out.
+    begin: usize,
+    end: usize,
+    /// Where in the file `begin` is.
+    position: u64,
+    reads: u64,
+}
+
+/// What comes next in a segment.
+pub(super) enum Next<'a> {
+    /// A frame whose checksum holds, header included.
+    Frame(&'a [u8]),
+    /// The file ends behind a whole frame.
+    End,
+    /// No frame begins at this byte.
+    Bad { at: u64, why: &'static str },
+}
+
+impl Scanner {
+    pub(super) fn new(file: Box<dyn SegmentFile>) -> io::Result<Self> {
+        let size = file.size()?;
+        Ok(Self { file, size, buffer: Vec::new(), begin: 0, end: 0, position: 0, reads: 0 })
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How often the file was read so far.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    pub(super) fn into_file(self) -> Box<dyn SegmentFile> {
+        self.file
+    }
+
+    /// The segment's header; to be called first, and once.
+    pub(super) fn header(&mut self, number: u64) -> io::Result<Header> {
+        self.fill(SEGMENT_HEADER)?;
+        let header = read_header(&self.buffer[self.begin..self.end], number);
+        self.skip(SEGMENT_HEADER.min(self.end - self.begin));
+        Ok(header)
+    }
+
+    pub(super) fn next(&mut self) -> io::Result<Next<'_>> {
+        let at = self.position;
+        let left = self.size.saturating_sub(at);
+        if left == 0 {
+            return Ok(Next::End);
+        }
+        if !self.fill(FRAME_HEADER)? {
+            return Ok(Next::Bad { at, why: "a record's length is cut off" });
+        }
+        let Some((length, expected)) = frame_header(&self.buffer[self.begin..self.end]) else {
+            return Ok(Next::Bad { at, why: "a record's length is cut off" });
+        };
+        // Every bound is checked before the length moves anything: it may be any four bytes.
+        if length == 0 {
+            return Ok(Next::Bad { at, why: "a record of no bytes" });
+        }
+        if length > MAX_PAYLOAD {
+            return Ok(Next::Bad { at, why: "a record longer than the format allows" });
+        }
+        let whole = FRAME_HEADER + length;
+        if whole as u64 > left || !self.fill(whole)? {
+            return Ok(Next::Bad { at, why: "a record is cut off" });
+        }
+        let from = self.begin;
+        let payload = &self.buffer[from + FRAME_HEADER..from + whole];
+        if checksum((length as u32).to_le_bytes(), payload) != expected {
+            return Ok(Next::Bad { at, why: "a record's checksum differs" });
+        }
+        self.skip(whole);
+        Ok(Next::Frame(&self.buffer[from..from + whole]))
+    }
+
+    /// Where in the file the next frame begins.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.begin += bytes;
+        self.position += bytes as u64;
+    }
+
+    /// Has `wanted` bytes ready, unless the file ends before.
+    fn fill(&mut self, wanted: usize) -> io::Result<bool> {
+        if self.end - self.begin >= wanted {
+            return Ok(true);
+        }
+        self.buffer.copy_within(self.begin..self.end, 0);
+        self.end -= self.begin;
+        self.begin = 0;
+        let room = wanted.max(READ_BYTES.min(usize::try_from(self.size).unwrap_or(READ_BYTES)));
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+        while self.end < wanted {
+            self.reads += 1;
+            match self.file.read(&mut self.buffer[self.end..]) {
+                Ok(0) => return Ok(false),
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,392 @@
+//! What the log stores, and its bytes.
+//!
+//! A frame is `length: u32, crc32: u32, payload`, little-endian; the length counts the payload, the checksum covers the
+//! length and the payload. A payload begins with its kind. Whole numbers are LEB128 varints (signed ones zigzag), texts
+//! and byte strings are preceded by their length, except the last field of a record, which takes the rest.
+//!
+//! Versioned as a whole: a change here that an older build would misread raises [`super::files::FORMAT`].
+
+/// Bytes before a frame's payload.
+pub(super) const FRAME_HEADER: usize = 8;
+
+/// The longest payload that the format knows, in bytes. Not the setting: a reader with a lower `max_record_bytes` than
+/// the writer had must still read everything that was written. It bounds what a damaged length can make a reader hold.
+pub(super) const MAX_PAYLOAD: usize = 64 << 20;
+
+/// What the fields around a record's texts and bytes can take at most, in bytes.
+pub(super) const FIELDS: usize = 96;
+
+const TOPIC_CREATED: u8 = 1;
+const TOPIC_UPDATED: u8 = 2;
+const TOPIC_DELETED: u8 = 3;
+const MESSAGE: u8 = 4;
+const CONSUMER_PUT: u8 = 5;
+const CONSUMER_DELETED: u8 = 6;
+const RESERVATION: u8 = 7;
+const CLEAN_SHUTDOWN: u8 = 8;
+
+const IMPLICIT: u8 = 1;
+const ID_IS_GIVEN: u8 = 1;
+const HAS_KEY: u8 = 2;
+
+/// What a caller appends. It borrows: the bytes are copied once, into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A topic begins. `topic_id` never names another topic, not even after a deletion.
+    TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
+    /// The topic's settings from here on, whole.
+    TopicUpdated { topic_id: u64, implicit: bool, settings: &'a [u8] },
+    /// The topic and all that was its own are gone.
+    TopicDeleted { topic_id: u64 },
+    /// A message of a topic that was created before in the log.
+    Message(Message<'a>),
+    /// A consumer's state, whole; replaces what was put before under the same source and name.
+    ConsumerPut { source: &'a str, name: &'a str, blob: &'a [u8] },
+    /// The consumer is gone.
+    ConsumerDeleted { source: &'a str, name: &'a str },
+}
+
+/// A message as it is stored. Within a topic `offset` grows strictly from record to record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    pub topic_id: u64,
+    pub offset: u64,
+    /// The offset of the message that is stored before it in its topic, less than `offset`; 0 before the first. Recovery
+    /// takes a message that is nobody's `prev` for the end of what was evicted.
+    pub prev: u64,
+    /// When it was published, in milliseconds since 1970.
+    pub at_ms: i64,
+    pub id: &'a [u8],
+    /// Whether the publisher chose `id`.
+    pub id_is_given: bool,
+    pub key: Option<&'a [u8]>,
+    pub data: &'a [u8],
+}
+
+impl Record<'_> {
+    /// The bytes of the record's texts and byte strings together; its frame takes at most [`FIELDS`] more.
+    pub(super) fn content_bytes(&self) -> usize {
+        match self {
+            Self::TopicCreated { name, settings, .. } => name.len() + settings.len(),
+            Self::TopicUpdated { settings, .. } => settings.len(),
+            Self::TopicDeleted { .. } => 0,
+            Self::Message(m) => m.id.len() + m.key.map_or(0, <[u8]>::len) + m.data.len(),
+            Self::ConsumerPut { source, name, blob } => source.len() + name.len() + blob.len(),
+            Self::ConsumerDeleted { source, name } => source.len() + name.len(),
+        }
+    }
+
+    /// Why the record makes no sense, if it makes none.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        match self {
+            Self::Message(m) if m.prev >= m.offset => Some("a message's prev is not below its offset"),
+            _ => None,
+        }
+    }
+
+    /// Adds the record's frame, its checksum left open for [`seal`]. `sequence` grows with every record put; it tells an
+    /// old state that compaction copied behind a newer one from that newer one.
+    pub(super) fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
+        let start = open_frame(out);
+        match *self {
+            Self::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
+                out.push(TOPIC_CREATED);
+                put_u64(out, topic_id);
+                // An epoch is random in all its bits as often as not: a varint would be longer.
+                out.extend_from_slice(&epoch.to_le_bytes());
+                put_i64(out, created_at_ms);
+                out.push(if implicit { IMPLICIT } else { 0 });
+                put_bytes(out, name.as_bytes());
+                out.extend_from_slice(settings);
+            }
+            Self::TopicUpdated { topic_id, implicit, settings } => {
+                out.push(TOPIC_UPDATED);
+                put_u64(out, topic_id);
+                put_u64(out, sequence);
+                out.push(if implicit { IMPLICIT } else { 0 });
+                out.extend_from_slice(settings);
+            }
+            Self::TopicDeleted { topic_id } => {
+                out.push(TOPIC_DELETED);
+                put_u64(out, topic_id);
+            }
+            Self::Message(ref m) => {
+                out.push(MESSAGE);
+                put_u64(out, m.topic_id);
+                put_u64(out, m.offset);
+                put_u64(out, m.offset.saturating_sub(m.prev));
+                put_i64(out, m.at_ms);
+                out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
+                put_bytes(out, m.id);
+                if let Some(key) = m.key {
+                    put_bytes(out, key);
+                }
+                out.extend_from_slice(m.data);
+            }
+            Self::ConsumerPut { source, name, blob } => {
+                out.push(CONSUMER_PUT);
+                put_bytes(out, source.as_bytes());
+                put_bytes(out, name.as_bytes());
+                put_u64(out, sequence);
+                out.extend_from_slice(blob);
+            }
+            Self::ConsumerDeleted { source, name } => {
+                out.push(CONSUMER_DELETED);
+                put_bytes(out, source.as_bytes());
+                put_bytes(out, name.as_bytes());
+                put_u64(out, sequence);
+            }
+        }
+        close_frame(out, start);
+    }
+}
+
+/// What is known of a topic's offsets beside its messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Offsets {
+    /// The highest one that was used.
+    pub last: u64,
+    /// Those up to here may have been used, and shown to somebody.
+    pub upto: u64,
+    /// Those above here were used one by one: below, some were skipped after an end that may have lost messages.
+    pub since: u64,
+}
+
+/// Adds the frame of a reservation.
+pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    out.push(RESERVATION);
+    put_u64(out, topic_id);
+    put_u64(out, offsets.upto);
+    put_u64(out, offsets.last);
+    put_u64(out, offsets.since);
+    close_frame(out, start);
+}
+
+/// Adds the frame that says: everything before me was synced and nothing was going on.
+pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    out.push(CLEAN_SHUTDOWN);
+    close_frame(out, start);
+}
+
+/// A record as it was read. It borrows from the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored<'a> {
+    TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
+    TopicUpdated { topic_id: u64, sequence: u64, implicit: bool, settings: &'a [u8] },
+    TopicDeleted { topic_id: u64 },
+    Message(Message<'a>),
+    ConsumerPut { consumer: Consumer<'a>, sequence: u64, blob: &'a [u8] },
+    ConsumerDeleted { consumer: Consumer<'a>, sequence: u64 },
+    Reservation { topic_id: u64, offsets: Offsets },
+    CleanShutdown,
+}
+
+/// Who a consumer record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Consumer<'a> {
+    pub source: &'a str,
+    pub name: &'a str,
+    /// Both as they are encoded: one map key without an allocation to look it up.
+    pub key: &'a [u8],
+}
+
+/// A payload whose checksum holds but which says nothing this version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(pub &'static str);
+
+impl<'a> Stored<'a> {
+    /// Reads one payload, without allocating.
+    ///
+    /// # Errors
+    /// If it is of no known kind, too short, too long, or not UTF-8 where it must be.
+    pub(super) fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields(payload);
+        let stored = match fields.byte()? {
+            TOPIC_CREATED => Self::TopicCreated {
+                topic_id: fields.u64()?,
+                epoch: u64::from_le_bytes(fields.array()?),
+                created_at_ms: fields.i64()?,
+                implicit: fields.flags(IMPLICIT)? != 0,
+                name: fields.text()?,
+                settings: fields.rest(),
+            },
+            TOPIC_UPDATED => Self::TopicUpdated {
+                topic_id: fields.u64()?,
+                sequence: fields.u64()?,
+                implicit: fields.flags(IMPLICIT)? != 0,
+                settings: fields.rest(),
+            },
+            TOPIC_DELETED => Self::TopicDeleted { topic_id: fields.u64()? },
+            MESSAGE => {
+                let (topic_id, offset, back) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                let prev = offset.checked_sub(back).ok_or(Malformed("a message's prev is below 0"))?;
+                if back == 0 {
+                    return Err(Malformed("a message's prev is not below its offset"));
+                }
+                let at_ms = fields.i64()?;
+                let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
+                let id = fields.bytes()?;
+                let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
+                let id_is_given = flags & ID_IS_GIVEN != 0;
+                Self::Message(Message { topic_id, offset, prev, at_ms, id, id_is_given, key, data: fields.rest() })
+            }
+            CONSUMER_PUT => {
+                Self::ConsumerPut { consumer: fields.consumer()?, sequence: fields.u64()?, blob: fields.rest() }
+            }
+            CONSUMER_DELETED => Self::ConsumerDeleted { consumer: fields.consumer()?, sequence: fields.u64()? },
+            RESERVATION => {
+                let topic_id = fields.u64()?;
+                let (upto, last, since) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                Self::Reservation { topic_id, offsets: Offsets { last, upto, since } }
+            }
+            CLEAN_SHUTDOWN => Self::CleanShutdown,
+            _ => return Err(Malformed("a record of an unknown kind")),
+        };
+        if fields.0.is_empty() { Ok(stored) } else { Err(Malformed("a record is followed by bytes of no field")) }
+    }
+
+    /// The sequence number of the kinds that carry one.
+    pub(super) fn sequence(&self) -> u64 {
+        match self {
+            Self::TopicUpdated { sequence, .. }
+            | Self::ConsumerPut { sequence, .. }
+            | Self::ConsumerDeleted { sequence, .. } => *sequence,
+            _ => 0,
+        }
+    }
+}
+
+/// The payload length and checksum at the start of `bytes`; `None` if there are not enough of them.
+pub(super) fn frame_header(bytes: &[u8]) -> Option<(usize, u32)> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let checksum = rest.first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*length) as usize, u32::from_le_bytes(*checksum)))
+}
+
+/// The checksum that a frame with this payload must carry.
+pub(super) fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&length);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// Fills in the checksums of frames that [`Record::encode`] left open: the writer's work, not done under the lock of
+/// the queue.
+pub(super) fn seal(frames: &mut [u8]) {
+    let mut rest = frames;
+    while let Some((length, _)) = frame_header(rest) {
+        let Some((frame, behind)) = rest.split_at_mut_checked(FRAME_HEADER + length) else { return };
+        let sum = checksum((length as u32).to_le_bytes(), &frame[FRAME_HEADER..]);
+        frame[4..FRAME_HEADER].copy_from_slice(&sum.to_le_bytes());
+        rest = behind;
+    }
+}
+
+/// The whole frames in `bytes`, in order. For bytes that were checked or made here.
+pub(super) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, _) = frame_header(bytes)?;
+        let (frame, behind) = bytes.split_at_checked(FRAME_HEADER + length)?;
+        bytes = behind;
+        Some(frame)
+    })
+}
+
+fn open_frame(out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_HEADER]);
+    start
+}
+
+fn close_frame(out: &mut [u8], start: usize) {
+    // The callers bound a record far below 4 GiB.
+    let length = (out.len() - start - FRAME_HEADER) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_i64(out: &mut Vec<u8>, value: i64) {
+    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u64(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// What is left of a payload.
+struct Fields<'a>(&'a [u8]);
+
+const SHORT: Malformed = Malformed("a record ends within a field");
+
+impl<'a> Fields<'a> {
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        let (&byte, rest) = self.0.split_first().ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(byte)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn flags(&mut self, known: u8) -> Result<u8, Malformed> {
+        let flags = self.byte()?;
+        if flags & !known == 0 { Ok(flags) } else { Err(Malformed("a record has an unknown flag")) }
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed("a number has more than 64 bits"))
+    }
+
+    fn i64(&mut self) -> Result<i64, Malformed> {
+        let value = self.u64()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = usize::try_from(self.u64()?).map_err(|_| SHORT)?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("a text is not UTF-8"))
+    }
+
+    fn consumer(&mut self) -> Result<Consumer<'a>, Malformed> {
+        let before = self.0;
+        let (source, name) = (self.text()?, self.text()?);
+        Ok(Consumer { source, name, key: &before[..before.len() - self.0.len()] })
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+}

@@ -1,0 +1,352 @@
+//! Reading the log back: what is in it, and where it ends.
+//!
+//! One pass, in log order. Nothing is known about a topic's bound before the end (its latest settings may be the last
+//! record), so messages are dropped only then: while it lasts, recovery holds what the segments hold, which the
+//! compaction rule bounds.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+};
+
+use bytes::Bytes;
+
+use super::{
+    error::OpenError,
+    files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
+    ledger::Ledger,
+    footprint::is_whole,
+    record::{FRAME_HEADER, Message, Offsets, Stored, encode_reservation, seal},
+    store::{Tail, begin_segment},
+};
+
+/// What a log held when it was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The topics that were not deleted, by id.
+    pub topics: Vec<RecoveredTopic>,
+    /// The consumers that were not deleted, in no order.
+    pub consumers: Vec<RecoveredConsumer>,
+    /// Whether the log was closed in order (or is new).
+    pub clean: bool,
+    /// Whether everything that was acknowledged is certainly there. If not, offsets jump behind the reservations.
+    pub whole: bool,
+    /// Bytes cut off the end, which no whole record began: a write that a crash tore. More than 0 is worth a warning.
+    pub truncated_bytes: u64,
+    /// Messages of topics that do not exist: published while their topic was being deleted. They are dropped.
+    pub orphaned_messages: u64,
+    /// Messages before a hole in the chain of `prev`: they were trimmed once, and lay around still. They are dropped, so
+    /// that a history has no hole.
+    pub detached_messages: u64,
+    /// How many reads it took.
+    pub reads: u64,
+}
+
+/// A topic as it was left.
+#[derive(Debug)]
+pub struct RecoveredTopic {
+    pub id: u64,
+    pub epoch: u64,
+    pub name: String,
+    pub created_at_ms: i64,
+    pub implicit: bool,
+    /// The latest settings.
+    pub settings: Bytes,
+    /// The newest messages, as many as `keep` says for these settings, by offset.
+    pub messages: Vec<RecoveredMessage>,
+    /// The highest offset known to have been used; 0 if none.
+    pub last_offset: u64,
+    /// The first offset that was certainly never seen by anybody.
+    pub next_offset: u64,
+    /// Offsets above this one were used one by one.
+    pub dense_from: u64,
+}
+
+/// A message as it was left; the fields are those of [`Message`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredMessage {
+    pub offset: u64,
+    pub prev: u64,
+    pub at_ms: i64,
+    pub id: Bytes,
+    pub id_is_given: bool,
+    pub key: Option<Bytes>,
+    pub data: Bytes,
+}
+
+impl RecoveredMessage {
+    fn copy(message: &Message<'_>) -> Self {
+        Self {
+            offset: message.offset,
+            prev: message.prev,
+            at_ms: message.at_ms,
+            id: Bytes::copy_from_slice(message.id),
+            id_is_given: message.id_is_given,
+            key: message.key.map(Bytes::copy_from_slice),
+            data: Bytes::copy_from_slice(message.data),
+        }
+    }
+}
+
+/// A consumer's latest state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredConsumer {
+    pub source: String,
+    pub name: String,
+    pub blob: Bytes,
+}
+
+/// What the writer needs of what was read.
+pub(super) struct Resume {
+    pub ledger: Ledger,
+    pub tail: Tail,
+    /// Frames that say which offsets are skipped from now on: to be stored before anything else.
+    pub skips: Vec<u8>,
+    /// The next sequence number.
+    pub sequence: u64,
+}
+
+#[derive(Default)]
+struct Gathered {
+    created: Option<Created>,
+    /// With the sequence number that makes it the latest.
+    updated: Option<(u64, bool, Bytes)>,
+    messages: Vec<RecoveredMessage>,
+}
+
+struct Created {
+    epoch: u64,
+    name: String,
+    created_at_ms: i64,
+    implicit: bool,
+    settings: Bytes,
+}
+
+/// A segment's file and its length in bytes.
+type OpenSegment = (Box<dyn SegmentFile>, u64);
+
+struct Reader {
+    ledger: Ledger,
+    topics: HashMap<u64, Gathered>,
+    deleted: HashSet<u64>,
+    /// `None`: deleted, by the record with this sequence number.
+    consumers: HashMap<Box<[u8]>, (u64, Option<RecoveredConsumer>)>,
+    sequence: u64,
+    ends_clean: bool,
+    recovered: Recovered,
+}
+
+/// Reads all segments, cuts a torn tail off, and makes what was read durable.
+///
+/// # Errors
+/// If a segment is damaged where no torn write explains it, has another version, or cannot be read.
+pub(super) fn recover(
+    storage: &dyn Storage,
+    segment_bytes: u64,
+    keep: &dyn Fn(&[u8]) -> usize,
+) -> Result<(Recovered, Resume), OpenError> {
+    let mut reader = Reader {
+        ledger: Ledger::new(segment_bytes),
+        topics: HashMap::new(),
+        deleted: HashSet::new(),
+        consumers: HashMap::new(),
+        sequence: 0,
+        ends_clean: true,
+        recovered: Recovered::default(),
+    };
+    let mut numbers = storage.list().map_err(OpenError::io("listing the segments"))?;
+    numbers.sort_unstable();
+    let last = numbers.pop();
+    for number in numbers {
+        reader.segment(storage, number, false)?;
+    }
+    let (number, file, length) = match last {
+        Some(number) => match reader.segment(storage, number, true)? {
+            Some((file, length)) => (number, file, length),
+            None => first_record_goes_here(storage, number)?,
+        },
+        None => first_record_goes_here(storage, 1)?,
+    };
+    if reader.ledger.active() != Some(number) {
+        reader.ledger.begin(number, SEGMENT_HEADER as u64);
+    }
+    let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
+    // A cut may have taken records behind the clean end.
+    reader.recovered.clean = reader.ends_clean && reader.recovered.truncated_bytes == 0;
+    reader.recovered.whole = is_whole(&footprint, &storage.boot(), (number, length), reader.recovered.clean);
+    Ok(reader.finish(keep, (number, file, length)))
+}
+
+fn first_record_goes_here(storage: &dyn Storage, number: u64) -> Result<(u64, Box<dyn SegmentFile>, u64), OpenError> {
+    let begun = begin_segment(storage, number).map_err(io::Error::from);
+    let file = begun.map_err(OpenError::io(format!("creating {}", file_name(number))))?;
+    Ok((number, file, SEGMENT_HEADER as u64))
+}
+
+impl Reader {
+    /// Reads one segment. Answers the last one's file and length, unless not even its header was written whole.
+    fn segment(&mut self, storage: &dyn Storage, number: u64, is_last: bool) -> Result<Option<OpenSegment>, OpenError> {
+        let file = file_name(number);
+        let reading = |error| OpenError::Io { doing: format!("reading {file}"), error };
+        let damaged = |at, why| OpenError::Damaged { file: file.clone(), at, why };
+        let mut scanner = storage.open(number).and_then(Scanner::new).map_err(reading)?;
+        match scanner.header(number).map_err(reading)? {
+            Header::Valid => {}
+            // The header is synced before a record is written, so this file never had one.
+            Header::Bad(_) | Header::OtherVersion { sound: false, .. }
+                if is_last && scanner.size() <= SEGMENT_HEADER as u64 =>
+            {
+                self.recovered.truncated_bytes += scanner.size();
+                self.recovered.reads += scanner.reads();
+                return Ok(None);
+            }
+            Header::OtherVersion { version, .. } => {
+                return Err(OpenError::UnknownVersion { file, found: version, known: FORMAT });
+            }
+            Header::Bad(why) => return Err(damaged(0, why)),
+        }
+        self.ledger.begin(number, SEGMENT_HEADER as u64);
+        let cut = loop {
+            let at = scanner.position();
+            match scanner.next().map_err(reading)? {
+                Next::End => break None,
+                Next::Bad { at, .. } if is_last => break Some(at),
+                Next::Bad { at, why } => return Err(damaged(at, why)),
+                Next::Frame(frame) => {
+                    // Its checksum holds: this was written so, and cutting it off would lose what is sound.
+                    let stored = Stored::decode(&frame[FRAME_HEADER..]).map_err(|fault| damaged(at, fault.0))?;
+                    self.ledger.grow(number, frame.len() as u64);
+                    self.ledger.note(number, &stored, frame.len() as u64);
+                    self.take(&stored);
+                }
+            }
+        };
+        self.recovered.reads += scanner.reads();
+        let length = cut.unwrap_or_else(|| scanner.size());
+        self.recovered.truncated_bytes += scanner.size() - length;
+        let mut file = scanner.into_file();
+        if is_last {
+            if cut.is_some() {
+                file.truncate(length).map_err(reading)?;
+            }
+            // After a mere kill, what was read may be in the page cache alone, and it is about to be shown to others.
+            file.sync().map_err(reading)?;
+        }
+        Ok(Some((file, length)))
+    }
+
+    fn take(&mut self, stored: &Stored<'_>) {
+        self.ends_clean = false;
+        self.sequence = self.sequence.max(stored.sequence());
+        match *stored {
+            Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
+                let (name, settings) = (name.to_owned(), Bytes::copy_from_slice(settings));
+                let created = Created { epoch, name, created_at_ms, implicit, settings };
+                self.topics.entry(topic_id).or_default().created = Some(created);
+            }
+            Stored::TopicUpdated { topic_id, sequence, implicit, settings } => {
+                let topic = self.topics.entry(topic_id).or_default();
+                if topic.updated.as_ref().is_none_or(|(old, ..)| *old <= sequence) {
+                    topic.updated = Some((sequence, implicit, Bytes::copy_from_slice(settings)));
+                }
+            }
+            Stored::TopicDeleted { topic_id } => {
+                self.topics.remove(&topic_id);
+                self.deleted.insert(topic_id);
+            }
+            Stored::Message(ref message) => {
+                if self.deleted.contains(&message.topic_id) {
+                    self.recovered.orphaned_messages += 1;
+                } else {
+                    let topic = self.topics.entry(message.topic_id).or_default();
+                    topic.messages.push(RecoveredMessage::copy(message));
+                }
+            }
+            Stored::ConsumerPut { consumer, sequence, blob } => {
+                let (source, name) = (consumer.source.to_owned(), consumer.name.to_owned());
+                let put = RecoveredConsumer { source, name, blob: Bytes::copy_from_slice(blob) };
+                self.consumer(consumer.key, sequence, Some(put));
+            }
+            Stored::ConsumerDeleted { consumer, sequence } => self.consumer(consumer.key, sequence, None),
+            // The ledger has it.
+            Stored::Reservation { .. } => {}
+            Stored::CleanShutdown => self.ends_clean = true,
+        }
+    }
+
+    fn consumer(&mut self, key: &[u8], sequence: u64, state: Option<RecoveredConsumer>) {
+        match self.consumers.get_mut(key) {
+            Some((old, _)) if *old > sequence => {}
+            Some(entry) => *entry = (sequence, state),
+            None => {
+                self.consumers.insert(key.into(), (sequence, state));
+            }
+        }
+    }
+
+    fn finish(
+        mut self,
+        keep: &dyn Fn(&[u8]) -> usize,
+        (number, file, length): (u64, Box<dyn SegmentFile>, u64),
+    ) -> (Recovered, Resume) {
+        self.ledger.settle();
+        let mut skips = Vec::new();
+        let mut recovered = self.recovered;
+        for (id, topic) in self.topics {
+            let Some(created) = topic.created else {
+                recovered.orphaned_messages += topic.messages.len() as u64;
+                continue;
+            };
+            let (implicit, settings) = match topic.updated {
+                Some((_, implicit, settings)) => (implicit, settings),
+                None => (created.implicit, created.settings),
+            };
+            let (messages, detached) = newest(topic.messages, keep(&settings));
+            recovered.detached_messages += detached as u64;
+            let Offsets { last: last_offset, upto, since } = self.ledger.offsets(id);
+            let used = last_offset.max(if recovered.whole { since } else { upto });
+            let mut dense_from = since;
+            if used > last_offset.max(since) {
+                dense_from = used;
+                let skipped = Offsets { last: last_offset, upto: used, since: used };
+                encode_reservation(id, skipped, &mut skips);
+            }
+            let next_offset = used.saturating_add(1);
+            self.ledger.trim(id, messages.first().map_or(last_offset.saturating_add(1), |message| message.offset));
+            let Created { epoch, name, created_at_ms, .. } = created;
+            recovered.topics.push(RecoveredTopic {
+                id,
+                epoch,
+                name,
+                created_at_ms,
+                implicit,
+                settings,
+                messages,
+                last_offset,
+                next_offset,
+                dense_from,
+            });
+        }
+        recovered.topics.sort_unstable_by_key(|topic| topic.id);
+        recovered.consumers = self.consumers.into_values().filter_map(|(_, state)| state).collect();
+        seal(&mut skips);
+        let sequence = self.sequence.saturating_add(1);
+        let tail = Tail { number, file, length, ends_clean: self.ends_clean };
+        (recovered, Resume { ledger: self.ledger, tail, sequence, skips })
+    }
+}
+
+/// The `keep` newest of a topic's messages, by offset, and how many of those were dropped because a hole is behind them.
+fn newest(mut messages: Vec<RecoveredMessage>, keep: usize) -> (Vec<RecoveredMessage>, usize) {
+    // Compaction copies old messages behind newer ones, and a crash can leave both.
+    if !messages.is_sorted_by(|a, b| a.offset < b.offset) {
+        messages.sort_by_key(|message| message.offset);
+        messages.dedup_by_key(|message| message.offset);
+    }
+    messages.drain(..messages.len().saturating_sub(keep));
+    // What was trimmed lingers until its segment goes, and segments go in any order.
+    let whole = messages.windows(2).rposition(|pair| pair[1].prev != pair[0].offset).map_or(0, |before| before + 1);
+    messages.drain(..whole);
+    messages.shrink_to_fit();
+    (messages, whole)
+}

@@ -1,0 +1,336 @@
+//! The tail of the log: appending whole frames, syncing, beginning and removing segments. One thread uses it.
+
+use std::{
+    io::{self, ErrorKind},
+    sync::Arc,
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Counters,
+    error::LogError,
+    files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, segment_header},
+    footprint::Footprint,
+    ledger::Ledger,
+    record::{FRAME_HEADER, Stored, encode_clean_shutdown, encode_reservation, frames, seal},
+};
+
+/// Where appending goes on.
+pub(super) struct Tail {
+    pub number: u64,
+    pub file: Box<dyn SegmentFile>,
+    pub length: u64,
+    /// Whether the last record says that the log was closed.
+    pub ends_clean: bool,
+}
+
+pub(super) struct Store {
+    storage: Box<dyn Storage>,
+    segment_bytes: u64,
+    /// Whether nothing is acknowledged before it is synced.
+    always: bool,
+    /// Whether a footprint was left since the log was opened.
+    has_footprint: bool,
+    /// Frames that say which offsets are skipped, as long as they are not stored.
+    skips: Vec<u8>,
+    number: u64,
+    file: Box<dyn SegmentFile>,
+    /// The tail segment's length in bytes: all whole frames.
+    length: u64,
+    /// Since when the tail has bytes that no sync covers.
+    dirty: Option<Instant>,
+    /// Whether nothing may be acknowledged before a sync, whatever the policy: a reservation was written, or the record
+    /// that a clean end is no longer the end.
+    owed: bool,
+    /// Whether the last record says that the log was closed.
+    ends_clean: bool,
+    ledger: Arc<Mutex<Ledger>>,
+    counters: Arc<Counters>,
+}
+
+impl Store {
+    /// The store behind the tail that was recovered; all of it is synced.
+    pub(super) fn new(
+        storage: Box<dyn Storage>,
+        segment_bytes: u64,
+        always: bool,
+        Tail { number, file, length, ends_clean }: Tail,
+        skips: Vec<u8>,
+        ledger: Arc<Mutex<Ledger>>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            storage,
+            segment_bytes,
+            always,
+            has_footprint: false,
+            skips,
+            number,
+            file,
+            length,
+            dirty: None,
+            owed: true,
+            ends_clean,
+            ledger,
+            counters,
+        }
+    }
+
+    pub(super) fn dirty(&self) -> Option<Instant> {
+        self.dirty
+    }
+
+    pub(super) fn owes_sync(&self) -> bool {
+        self.owed
+    }
+
+    /// From here on nothing may be acknowledged before a sync of what was put last.
+    pub(super) fn owe_sync(&mut self) {
+        self.owed = true;
+    }
+
+    /// How many of the first bytes of `frames` (one frame at least) go into the tail segment; begins a new one if not
+    /// even the first fits.
+    pub(super) fn make_room(&mut self, bytes: &[u8]) -> Result<usize, LogError> {
+        let first = frames(bytes).next().map_or(0, <[u8]>::len) as u64;
+        if self.length > SEGMENT_HEADER as u64 && self.length + first > self.segment_bytes {
+            self.rotate()?;
+        }
+        let room = self.segment_bytes.saturating_sub(self.length).max(first);
+        if bytes.len() as u64 <= room {
+            return Ok(bytes.len());
+        }
+        let mut end = 0;
+        for frame in frames(bytes) {
+            if (end + frame.len()) as u64 > room {
+                break;
+            }
+            end += frame.len();
+        }
+        Ok(end)
+    }
+
+    /// Appends sealed frames to the tail segment.
+    ///
+    /// # Errors
+    /// `Full`, `Write`: nothing was stored, not even in part. `Failed`: unknown.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        if let Err(error) = write_all(&mut *self.file, bytes) {
+            return Err(self.take_back(&error));
+        }
+        self.ends_clean = false;
+        self.length += bytes.len() as u64;
+        self.dirty.get_or_insert_with(Instant::now);
+        let mut ledger = self.ledger.lock();
+        ledger.grow(self.number, bytes.len() as u64);
+        for frame in frames(bytes) {
+            match Stored::decode(&frame[FRAME_HEADER..]) {
+                Ok(stored) => ledger.note(self.number, &stored, frame.len() as u64),
+                Err(fault) => {
+                    return Err(LogError::Failed(format!("wrote a record that cannot be read: {fault}").into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all that was put durable.
+    ///
+    /// # Errors
+    /// `Failed`. The kernel may have dropped the pages that it could not write and call the next sync a success: no
+    /// later sync can be believed.
+    pub(super) fn sync(&mut self) -> Result<(), LogError> {
+        if self.dirty.is_some() {
+            self.counters.syncs.add(1);
+            self.file.sync().map_err(|e| LogError::failed(&format!("syncing {}", file_name(self.number)), &e))?;
+            self.settled();
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self) {
+        // A debt made before the first byte is not paid by a sync of nothing.
+        if self.dirty.take().is_some() {
+            self.owed = false;
+        }
+    }
+
+    /// Stores which offsets are skipped, if that is still to be done. Until then the old footprint stands, and a next
+    /// start skips them, too.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub(super) fn put_skips(&mut self) -> Result<(), LogError> {
+        if !self.skips.is_empty() {
+            let skips = std::mem::take(&mut self.skips);
+            let put = self.put_all(&skips);
+            if put.is_err() {
+                self.skips = skips;
+            }
+            put?;
+            self.owe_sync();
+        }
+        Ok(())
+    }
+
+    /// Leaves the footprint of what is about to be shown to somebody.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub(super) fn leave_footprint(&mut self) -> Result<(), LogError> {
+        let footprint = Footprint { always: self.always, segment: self.number, length: self.length };
+        let text = footprint.write(&self.storage.boot());
+        // The first one is synced, so that a power cut leaves it or a later one, and with it the policy.
+        let written = self.storage.write_footprint(text.as_bytes(), !self.has_footprint);
+        self.has_footprint = true;
+        written.map_err(|e| LogError::failed("writing the footprint", &e))
+    }
+
+    /// A sealed segment, read from its start.
+    pub(super) fn scan(&self, number: u64) -> io::Result<Scanner> {
+        Scanner::new(self.storage.open(number)?)
+    }
+
+    /// Removes a segment that has no live record.
+    ///
+    /// # Errors
+    /// As [`Self::put`]; the segment is there still.
+    pub(super) fn retire(&mut self, number: u64) -> Result<(), LogError> {
+        let marks = self.ledger.lock().marks(number);
+        if !marks.is_empty() {
+            let mut bytes = Vec::new();
+            for (topic_id, offsets) in marks {
+                encode_reservation(topic_id, offsets, &mut bytes);
+            }
+            seal(&mut bytes);
+            self.put_all(&bytes)?;
+        }
+        // What made the segment dead (later messages, copies, a deletion) must not be lost while the segment is.
+        self.sync()?;
+        let doing = || format!("removing {}", file_name(number));
+        self.storage.remove(number).map_err(|e| LogError::failed(&doing(), &e))?;
+        // One by one, in order: a deletion that outlived its segment's elders may go only when they are gone for good.
+        self.storage.sync_directory().map_err(|e| LogError::failed(&doing(), &e))?;
+        self.ledger.lock().removed(number);
+        Ok(())
+    }
+
+    /// Puts sealed frames into as many segments as they need.
+    pub(super) fn put_all(&mut self, mut bytes: &[u8]) -> Result<(), LogError> {
+        while !bytes.is_empty() {
+            let (piece, behind) = bytes.split_at(self.make_room(bytes)?);
+            self.put(piece)?;
+            bytes = behind;
+        }
+        Ok(())
+    }
+
+    /// Syncs, and notes that the log was closed unless nothing was put since the last time.
+    pub(super) fn close(&mut self) -> Result<(), LogError> {
+        if self.ends_clean {
+            return Ok(());
+        }
+        self.put_skips()?;
+        let mut frame = Vec::new();
+        encode_clean_shutdown(&mut frame);
+        seal(&mut frame);
+        // One sync for all: a record whose forerunners did not make it is cut off with them.
+        self.put_all(&frame)?;
+        self.sync()?;
+        self.ends_clean = true;
+        Ok(())
+    }
+
+    /// Seals the tail segment and begins the next. A sealed segment is synced under every policy: only the last one may
+    /// end in the middle of a record.
+    fn rotate(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        let number = self.number + 1;
+        match begin_segment(&*self.storage, number) {
+            Ok(file) => {
+                self.counters.syncs.add(1);
+                self.file = file;
+                self.number = number;
+                self.length = SEGMENT_HEADER as u64;
+                self.ledger.lock().begin(number, SEGMENT_HEADER as u64);
+                Ok(())
+            }
+            Err(Begin::Synced(error)) => Err(LogError::failed(&format!("syncing {}", file_name(number)), &error)),
+            Err(Begin::Written(error)) => {
+                // A file that is only begun makes the tail look sealed: it must be gone before the tail grows.
+                let gone = match self.storage.remove(number) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                    _ => self.storage.sync_directory(),
+                };
+                match gone {
+                    Ok(()) => Err(refusal(&error)),
+                    Err(error) => Err(LogError::failed(&format!("removing {}", file_name(number)), &error)),
+                }
+            }
+        }
+    }
+
+    /// After a failed write: the tail ends again where it ended before.
+    fn take_back(&mut self, error: &io::Error) -> LogError {
+        // Synced, or a power cut could bring back whole records that their publishers were told are not stored.
+        self.counters.syncs.add(1);
+        let undone = self.file.truncate(self.length).and_then(|()| self.file.sync());
+        match undone {
+            Ok(()) => {
+                self.settled();
+                refusal(error)
+            }
+            Err(second) => {
+                let file = file_name(self.number);
+                LogError::Failed(format!("writing {file}: {error}; taking it back: {second}").into())
+            }
+        }
+    }
+}
+
+/// What a failed write that left nothing behind means to the callers.
+fn refusal(error: &io::Error) -> LogError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => LogError::Full,
+        _ => LogError::Write(error.to_string().into()),
+    }
+}
+
+/// Where the beginning of a segment failed.
+pub(super) enum Begin {
+    /// Before a sync: the file may be removed and the matter forgotten.
+    Written(io::Error),
+    Synced(io::Error),
+}
+
+impl From<Begin> for io::Error {
+    fn from(begin: Begin) -> Self {
+        match begin {
+            Begin::Written(error) | Begin::Synced(error) => error,
+        }
+    }
+}
+
+/// Creates a segment, durable with its header and its name before a record is in it: a header that cannot be read is a
+/// fault, except in a file that has no more than that.
+pub(super) fn begin_segment(storage: &dyn Storage, number: u64) -> Result<Box<dyn SegmentFile>, Begin> {
+    let mut file = storage.create(number).map_err(Begin::Written)?;
+    write_all(&mut *file, &segment_header(number)).map_err(Begin::Written)?;
+    file.sync().map_err(Begin::Synced)?;
+    storage.sync_directory().map_err(Begin::Synced)?;
+    Ok(file)
+}
+
+fn write_all(file: &mut dyn SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

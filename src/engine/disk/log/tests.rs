@@ -1,0 +1,195 @@
+//! The log on a disk that fails on request, and on the real one.
+
+mod damage;
+mod fake;
+mod faults;
+mod order;
+mod power;
+mod space;
+mod speed;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+    vec::Drain,
+};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::*;
+use fake::Fake;
+
+/// No wait is longer; on a loaded machine most are far shorter.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A sink that remembers.
+struct Acks<T> {
+    heard: Mutex<Vec<(T, Option<LogError>)>>,
+    more: Condvar,
+}
+
+impl<T> Acks<T> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { heard: Mutex::new(Vec::new()), more: Condvar::new() })
+    }
+
+    /// Waits until so many outcomes are known.
+    fn wait(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut heard = self.heard.lock();
+        while heard.len() < count {
+            assert!(!self.more.wait_until(&mut heard, deadline).timed_out(), "{} of {count} outcomes", heard.len());
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.heard.lock().len()
+    }
+}
+
+impl<T: Send> Sink<T> for Arc<Acks<T>> {
+    fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, T>) {
+        let mut heard = self.heard.lock();
+        heard.extend(tokens.map(|token| (token, outcome.clone().err())));
+        self.more.notify_all();
+    }
+}
+
+/// A sink that goes no further while the gate is locked.
+struct Waits(Arc<Mutex<()>>, Arc<Acks<u64>>);
+
+impl Sink<u64> for Waits {
+    fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, u64>) {
+        drop(self.0.lock());
+        self.1.committed(outcome, tokens);
+    }
+}
+
+/// Waits until `holds`; there is no condition variable for what is only counted.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn settings(fsync: Fsync, segment_bytes: u64) -> Settings {
+    Settings { fsync, segment_bytes, reserve_offsets: 10, ..Settings::default() }
+}
+
+/// The settings of a test's topic are its bound, as one byte.
+fn keep(settings: &[u8]) -> usize {
+    settings.first().map_or(usize::MAX, |bound| usize::from(*bound))
+}
+
+fn reopen(fake: &Fake, settings: &Settings) -> Result<(Recovered, Ready), OpenError> {
+    open(Box::new(fake.clone()), settings.clone(), &keep)
+}
+
+fn start<T: Send + 'static>(fake: &Fake, settings: &Settings) -> (Log<T>, Arc<Acks<T>>, Recovered) {
+    let (recovered, ready) = reopen(fake, settings).expect("opens");
+    let acks = Acks::new();
+    (ready.start(Box::new(acks.clone())).expect("starts"), acks, recovered)
+}
+
+fn created(topic_id: u64, bound: &[u8]) -> Record<'_> {
+    Record::TopicCreated {
+        topic_id,
+        epoch: !topic_id,
+        name: "töpic",
+        created_at_ms: -5,
+        implicit: true,
+        settings: bound,
+    }
+}
+
+fn message(topic_id: u64, offset: u64, data: &[u8]) -> Record<'_> {
+    message_after(topic_id, offset - 1, offset, data)
+}
+
+fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'_> {
+    let key = offset.is_multiple_of(2).then_some(&b"k"[..]);
+    let id_is_given = offset.is_multiple_of(3);
+    Record::Message(Message { topic_id, offset, prev, at_ms: offset as i64, id: b"id", id_is_given, key, data })
+}
+
+/// The offsets of each topic's messages.
+fn offsets(recovered: &Recovered) -> Vec<(u64, Vec<u64>)> {
+    recovered.topics.iter().map(|t| (t.id, t.messages.iter().map(|m| m.offset).collect())).collect()
+}
+
+#[test]
+fn everything_comes_back_as_it_was() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Always, 1 << 20);
+    let (log, acks, recovered) = start(&fake, &settings);
+    assert!(recovered.clean && recovered.topics.is_empty());
+    let records = [
+        created(7, &[2]),
+        created(8, &[9]),
+        message(7, 1, b"one"),
+        message(8, 1, b""),
+        message(7, 2, b"two"),
+        message(7, 3, &[0; 300]),
+        Record::TopicUpdated { topic_id: 8, implicit: false, settings: &[8, 1] },
+        Record::ConsumerPut { source: "a", name: "x", blob: b"1" },
+        Record::ConsumerPut { source: "a", name: "x", blob: b"2" },
+        Record::ConsumerPut { source: "a", name: "y", blob: b"" },
+        Record::ConsumerDeleted { source: "a", name: "y" },
+        created(9, &[]),
+        message(9, 1, b"gone"),
+        Record::TopicDeleted { topic_id: 9 },
+        message(9, 2, b"too late"),
+    ];
+    for (token, record) in records.iter().enumerate() {
+        log.append(record, token).expect("appended");
+    }
+    acks.wait(records.len());
+    assert!(acks.heard.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
+    log.close().expect("closes");
+    assert!(matches!(log.append(&records[0], 0), Err(LogError::Closed)));
+    log.close().expect("closes twice");
+
+    let (recovered, _ready) = reopen(&fake, &settings).expect("opens");
+    assert!(recovered.clean);
+    assert_eq!(recovered.truncated_bytes, 0);
+    assert_eq!(recovered.orphaned_messages, 1);
+    assert_eq!(offsets(&recovered), [(7, vec![2, 3]), (8, vec![1])]);
+    let topic = &recovered.topics[0];
+    assert_eq!((topic.epoch, &topic.name[..], topic.created_at_ms, topic.implicit), (!7, "töpic", -5, true));
+    assert_eq!((topic.last_offset, topic.next_offset), (3, 4));
+    let (two, three) = (&topic.messages[0], &topic.messages[1]);
+    assert_eq!((two.prev, two.at_ms, two.id_is_given, two.key.as_deref()), (1, 2, false, Some(&b"k"[..])));
+    assert_eq!((&two.id[..], &two.data[..]), (&b"id"[..], &b"two"[..]));
+    assert_eq!((three.id_is_given, three.key.as_deref(), three.data.len()), (true, None, 300));
+    assert_eq!((recovered.topics[1].implicit, &recovered.topics[1].settings[..]), (false, &[8, 1][..]));
+    let consumer = RecoveredConsumer { source: "a".into(), name: "x".into(), blob: Bytes::from_static(b"2") };
+    assert_eq!(recovered.consumers, [consumer]);
+}
+
+#[test]
+fn what_is_out_of_bounds_is_refused_and_not_stored() {
+    let fake = Fake::default();
+    let settings = Settings { max_record_bytes: 100, queue_bytes: 300, ..settings(Fsync::Always, 1000) };
+    let (log, acks, _) = start(&fake, &settings);
+    let refused = |record: &Record<'_>| log.append(record, ()).expect_err("refused");
+    assert!(matches!(refused(&message(1, 1, &[0; 99])), LogError::TooLarge { bytes: 101, limit: 100 }));
+    assert!(matches!(refused(&message_after(1, 1, 1, b"")), LogError::Invalid(_)));
+    log.append(&created(1, &[]), ()).expect("appended");
+    log.append(&message(1, 1, &[0; 98]), ()).expect("just fits");
+    acks.wait(2);
+    drop(log);
+    assert_eq!(offsets(&start::<()>(&fake, &settings).2), [(1, vec![1])]);
+
+    for wrong in [
+        Settings { segment_bytes: 127, ..Settings::default() },
+        Settings { max_record_bytes: 64 << 20, queue_bytes: 64 << 20, ..Settings::default() },
+        Settings { queue_bytes: 1, ..Settings::default() },
+        Settings { reserve_offsets: 0, ..Settings::default() },
+    ] {
+        let refused = Log::<()>::open(Path::new("/nowhere"), wrong, &keep).err();
+        assert!(matches!(refused, Some(OpenError::Settings(_))), "{refused:?}");
+    }
+}

@@ -1,0 +1,310 @@
+//! A disk in memory that does on request what real ones do at night.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::super::files::{SegmentFile, Storage};
+
+/// A random sequence that is the same each time (xorshift64*).
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Fake(Arc<Mutex<World>>);
+
+#[derive(Default)]
+struct World {
+    disk: Image,
+    faults: Faults,
+    reads: u64,
+    largest_read: usize,
+    /// Called before every change, with what the disk looks like then.
+    #[expect(clippy::type_complexity, reason = "written once")]
+    watch: Option<Box<dyn FnMut(&Image) + Send>>,
+}
+
+/// What goes wrong from now on.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Bytes that the disk has room for.
+    pub room: Option<usize>,
+    pub sync_fails: bool,
+    pub truncate_fails: bool,
+    pub write_fails: bool,
+    /// The kernel writes back at once, unasked.
+    pub writes_through: bool,
+    /// The most bytes that one write takes.
+    pub short_writes: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// Names as programs see them, and as a power cut leaves them.
+    names: BTreeMap<u64, usize>,
+    synced_names: BTreeMap<u64, usize>,
+    files: Vec<Content>,
+    footprint: Content,
+    /// Power cuts so far.
+    boots: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+impl Image {
+    /// After a power cut that took all that was not synced.
+    pub fn cut(&self) -> Fake {
+        self.after(self.boots + 1, self.synced_names.clone(), |file| file.synced.clone())
+    }
+
+    /// After a power cut that took some of what was not synced, as file systems do: a part of a file's new end, zeros
+    /// instead of it, names but not contents, and the other way round.
+    pub fn torn(&self, dice: &mut Dice) -> Fake {
+        let mut names = self.synced_names.clone();
+        for number in self.names.keys().chain(self.synced_names.keys()) {
+            if dice.below(2) == 0 {
+                match self.names.get(number) {
+                    Some(file) => _ = names.insert(*number, *file),
+                    None => _ = names.remove(number),
+                }
+            }
+        }
+        self.after(self.boots + 1, names, |file| {
+            let Some(new) = file.bytes.strip_prefix(&file.synced[..]) else {
+                // It was truncated, which is not synced yet.
+                return if dice.below(2) == 0 { file.bytes.clone() } else { file.synced.clone() };
+            };
+            let mut bytes = file.synced.clone();
+            let survives = dice.below(new.len() as u64 + 1) as usize;
+            bytes.extend_from_slice(&new[..survives]);
+            match dice.below(4) {
+                // The size made it, the content did not.
+                0 => bytes.resize(file.bytes.len(), 0),
+                // A page in the middle did not make it.
+                1 => {
+                    bytes.extend_from_slice(&new[survives..]);
+                    let hole = file.synced.len() + survives;
+                    let to = bytes.len().min(hole + 16);
+                    bytes[hole..to].fill(0);
+                }
+                _ => {}
+            }
+            bytes
+        })
+    }
+
+    /// After the process was killed.
+    pub fn killed(&self) -> Fake {
+        self.after(self.boots, self.names.clone(), |file| file.bytes.clone())
+    }
+
+    fn after(
+        &self,
+        boots: u64,
+        names: BTreeMap<u64, usize>,
+        mut content: impl FnMut(&Content) -> Vec<u8>,
+    ) -> Fake {
+        let file = |bytes: Vec<u8>| Content { synced: bytes.clone(), bytes };
+        let files = self.files.iter().map(|f| file(content(f))).collect();
+        let footprint = file(content(&self.footprint));
+        let disk = Self { synced_names: names.clone(), names, files, footprint, boots };
+        Fake(Arc::new(Mutex::new(World { disk, ..World::default() })))
+    }
+}
+
+impl Fake {
+    /// A disk with these segments, all durable.
+    pub fn with(segments: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Self {
+        let mut disk = Image::default();
+        for (number, bytes) in segments {
+            disk.names.insert(number, disk.files.len());
+            disk.files.push(Content { synced: bytes.clone(), bytes });
+        }
+        disk.synced_names = disk.names.clone();
+        Self(Arc::new(Mutex::new(World { disk, ..World::default() })))
+    }
+
+    pub fn image(&self) -> Image {
+        self.0.lock().disk.clone()
+    }
+
+    /// Takes the last bytes of a segment away.
+    pub fn cut_off(&self, segment: u64, bytes: usize) {
+        let mut world = self.0.lock();
+        let file = world.disk.names[&segment];
+        let Content { bytes: content, synced } = &mut world.disk.files[file];
+        content.truncate(content.len() - bytes);
+        synced.clone_from(content);
+    }
+
+    pub fn set(&self, faults: Faults) {
+        self.0.lock().faults = faults;
+    }
+
+    pub fn watch(&self, watch: impl FnMut(&Image) + Send + 'static) {
+        self.0.lock().watch = Some(Box::new(watch));
+    }
+
+    /// How often files were read, and the most bytes that a read asked for.
+    pub fn reads(&self) -> (u64, usize) {
+        let world = self.0.lock();
+        (world.reads, world.largest_read)
+    }
+
+    /// What the segments hold.
+    pub fn segments(&self) -> BTreeMap<u64, Vec<u8>> {
+        let world = self.0.lock();
+        world.disk.names.iter().map(|(number, file)| (*number, world.disk.files[*file].bytes.clone())).collect()
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut World) -> R) -> R {
+        let mut world = self.0.lock();
+        if let Some(mut watch) = world.watch.take() {
+            watch(&world.disk);
+            world.watch = Some(watch);
+        }
+        change(&mut world)
+    }
+}
+
+impl Storage for Fake {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        Ok(self.0.lock().disk.names.keys().copied().collect())
+    }
+
+    fn create(&self, number: u64) -> io::Result<Box<dyn SegmentFile>> {
+        self.change(|world| {
+            let file = world.disk.files.len();
+            world.disk.files.push(Content::default());
+            world.disk.names.insert(number, file);
+            Ok(Box::new(Handle { fake: self.clone(), file, position: 0 }) as Box<dyn SegmentFile>)
+        })
+    }
+
+    fn open(&self, number: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let file = *self.0.lock().disk.names.get(&number).ok_or(ErrorKind::NotFound)?;
+        Ok(Box::new(Handle { fake: self.clone(), file, position: 0 }))
+    }
+
+    fn remove(&self, number: u64) -> io::Result<()> {
+        self.change(|world| world.disk.names.remove(&number).map(drop).ok_or(ErrorKind::NotFound.into()))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.change(|world| {
+            world.disk.synced_names = world.disk.names.clone();
+            Ok(())
+        })
+    }
+
+    fn footprint(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.lock().disk.footprint.bytes.clone())
+    }
+
+    fn write_footprint(&self, bytes: &[u8], synced: bool) -> io::Result<()> {
+        self.change(|world| {
+            world.disk.footprint.bytes = bytes.to_vec();
+            if synced {
+                world.disk.footprint.synced = bytes.to_vec();
+            }
+            Ok(())
+        })
+    }
+
+    fn boot(&self) -> String {
+        self.0.lock().disk.boots.to_string()
+    }
+}
+
+struct Handle {
+    fake: Fake,
+    file: usize,
+    position: usize,
+}
+
+impl SegmentFile for Handle {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.fake.0.lock().disk.files[self.file].bytes.len() as u64)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut world = self.fake.0.lock();
+        world.reads += 1;
+        world.largest_read = world.largest_read.max(buffer.len());
+        let rest = world.disk.files[self.file].bytes.get(self.position..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        self.position += read;
+        Ok(read)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.fake.change(|world| {
+            if world.faults.write_fails {
+                return Err(io::Error::other("the controller is gone"));
+            }
+            let mut take = bytes.len().min(world.faults.short_writes.unwrap_or(usize::MAX));
+            if let Some(room) = &mut world.faults.room {
+                if *room == 0 {
+                    return Err(ErrorKind::StorageFull.into());
+                }
+                take = take.min(*room);
+                *room -= take;
+            }
+            let file = &mut world.disk.files[self.file];
+            file.bytes.extend_from_slice(&bytes[..take]);
+            if world.faults.writes_through {
+                file.synced = file.bytes.clone();
+            }
+            Ok(take)
+        })
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.fake.change(|world| {
+            if world.faults.sync_fails {
+                return Err(io::Error::other("the page could not be written"));
+            }
+            let file = &mut world.disk.files[self.file];
+            file.synced = file.bytes.clone();
+            Ok(())
+        })
+    }
+
+    fn truncate(&mut self, size: u64) -> io::Result<()> {
+        self.fake.change(|world| {
+            if world.faults.truncate_fails {
+                return Err(io::Error::other("read-only by now"));
+            }
+            let size = size as usize;
+            let freed = world.disk.files[self.file].bytes.len().saturating_sub(size);
+            if let Some(room) = &mut world.faults.room {
+                *room += freed;
+            }
+            world.disk.files[self.file].bytes.truncate(size);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,408 @@
+//! Power cuts and kills at any moment: before every single change that the log makes to the disk.
+
+use std::collections::BTreeMap;
+
+use super::{
+    fake::{Dice, Faults, Image},
+    *,
+};
+
+/// The topics' bound.
+const KEEP: u64 = 5;
+
+/// What a caller did, in the order of its appends; an acknowledged token says how far it got.
+#[derive(Clone, Debug)]
+enum Done {
+    Created { topic: u64 },
+    Published { topic: u64, offset: u64 },
+    Updated { topic: u64, version: u16 },
+    Deleted { topic: u64 },
+    Put { name: u64, version: u16 },
+    Dropped { name: u64 },
+}
+
+/// What was shown to somebody so far, over all lives of the log.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    /// By topic, the highest acknowledged offset.
+    highest: BTreeMap<u64, u64>,
+    /// The same, of those that were not lost in an earlier life.
+    kept: BTreeMap<u64, u64>,
+    versions: BTreeMap<u64, u16>,
+    deleted: BTreeMap<u64, bool>,
+    consumers: BTreeMap<u64, Option<u16>>,
+}
+
+impl Shown {
+    fn after(mut self, acknowledged: &[Done]) -> Self {
+        for done in acknowledged {
+            match *done {
+                Done::Created { topic } => _ = self.deleted.insert(topic, false),
+                Done::Published { topic, offset } => {
+                    self.highest.insert(topic, offset);
+                    self.kept.insert(topic, offset);
+                }
+                Done::Updated { topic, version } => _ = self.versions.insert(topic, version),
+                Done::Deleted { topic } => _ = self.deleted.insert(topic, true),
+                Done::Put { name, version } => _ = self.consumers.insert(name, Some(version)),
+                Done::Dropped { name } => _ = self.consumers.insert(name, None),
+            }
+        }
+        self
+    }
+}
+
+/// A moment at which the world may end: just before a change on the disk, with all acknowledgements up to then.
+struct Moment {
+    image: Image,
+    acknowledged: usize,
+}
+
+struct Life {
+    done: Vec<Done>,
+    moments: Vec<Moment>,
+}
+
+fn number(bytes: &[u8]) -> u16 {
+    u16::from_le_bytes(bytes.try_into().expect("two bytes"))
+}
+
+fn data(topic: u64, offset: u64) -> Vec<u8> {
+    vec![(topic * 31 + offset) as u8; (offset * 7 % 50) as usize]
+}
+
+/// Lets a caller work on the log for a while, and watches every change on the disk.
+fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_topic: u64, close: bool) -> Life {
+    let (log, acks, recovered) = start::<usize>(fake, settings);
+    let moments = Arc::new(Mutex::new(Vec::new()));
+    {
+        let (moments, acks) = (moments.clone(), acks.clone());
+        fake.watch(move |image| {
+            let acknowledged = acks.count();
+            moments.lock().push(Moment { image: image.clone(), acknowledged });
+        });
+    }
+    let mut next: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    let mut histories: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for topic in &recovered.topics {
+        next.insert(topic.id, (topic.last_offset, topic.next_offset));
+        histories.insert(topic.id, topic.messages.iter().map(|m| m.offset).collect());
+    }
+    let mut new_topic = first_topic;
+    let mut done = Vec::new();
+    for step in 0..steps {
+        let pick = |dice: &mut Dice| {
+            let at = dice.below(next.len().max(1) as u64) as usize;
+            next.keys().nth(at).copied()
+        };
+        let version = (first_topic as usize * 10 + step) as u16;
+        let bytes = version.to_le_bytes();
+        let name = dice.below(2);
+        let text = name.to_string();
+        let roll = if next.len() < 2 { 0 } else { 1 + dice.below(30) };
+        let did = match (roll, pick(dice)) {
+            (0, _) => {
+                new_topic += 1;
+                log.append(&created(new_topic, &[KEEP as u8, 0, 0]), done.len()).expect("appended");
+                next.insert(new_topic, (0, 1));
+                Done::Created { topic: new_topic }
+            }
+            (1, Some(topic)) => {
+                log.append(&Record::TopicDeleted { topic_id: topic }, done.len()).expect("appended");
+                next.remove(&topic);
+                Done::Deleted { topic }
+            }
+            (2..4, Some(topic)) => {
+                let settings = &[KEEP as u8, bytes[0], bytes[1]];
+                let record = Record::TopicUpdated { topic_id: topic, implicit: false, settings };
+                log.append(&record, done.len()).expect("appended");
+                Done::Updated { topic, version }
+            }
+            (4..6, _) => {
+                let record = Record::ConsumerPut { source: "s", name: &text, blob: &bytes };
+                log.append(&record, done.len()).expect("appended");
+                Done::Put { name, version }
+            }
+            (6, _) => {
+                log.append(&Record::ConsumerDeleted { source: "s", name: &text }, done.len()).expect("appended");
+                Done::Dropped { name }
+            }
+            (_, topic) => {
+                // Mostly the youngest topic, so that another one is cold.
+                let youngest = next.keys().next_back().copied();
+                let topic = if dice.below(10) > 0 { youngest } else { topic }.expect("there is one");
+                let (prev, offset) = next[&topic];
+                let data = data(topic, offset);
+                log.append(&message_after(topic, prev, offset, &data), done.len()).expect("appended");
+                next.insert(topic, (offset, offset + 1));
+                Done::Published { topic, offset }
+            }
+        };
+        done.push(did);
+        if dice.below(3) == 0 {
+            acks.wait(done.len());
+        }
+        if let Some(Done::Published { topic, offset }) = done.last() {
+            let history = histories.entry(*topic).or_default();
+            history.push(*offset);
+            // A bounded history evicts when its messages are committed.
+            if acks.count() == done.len() && history.len() as u64 > KEEP {
+                history.drain(..history.len() - KEEP as usize);
+                log.trim(*topic, history[0]);
+            }
+        }
+    }
+    acks.wait(done.len());
+    assert!(acks.heard.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
+    if close {
+        log.close().expect("closes");
+    }
+    let moments = {
+        drop(log);
+        fake.watch(|_| {});
+        let mut moments = std::mem::take(&mut *moments.lock());
+        moments.push(Moment { image: fake.image(), acknowledged: done.len() });
+        moments
+    };
+    Life { done, moments }
+}
+
+/// Checks a recovered log against what was shown before, and what was still ahead; `durable` if every acknowledgement
+/// must have survived.
+fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[Done], durable: bool) {
+    let found: BTreeMap<u64, &RecoveredTopic> = recovered.topics.iter().map(|topic| (topic.id, topic)).collect();
+    for (id, deleted) in &shown.deleted {
+        let topic = found.get(id);
+        let highest = shown.highest.get(id).copied().unwrap_or(0);
+        let kept = shown.kept.get(id).copied().unwrap_or(0);
+        if durable && !deleted && all.deleted.get(id) == Some(&false) {
+            assert!(topic.is_some_and(|t| t.last_offset >= kept), "topic {id}, {kept}: {topic:?}");
+        }
+        if durable && *deleted {
+            assert!(topic.is_none(), "deleted {id}");
+        }
+        if highest > 0 && all.deleted.get(id) == Some(&false) {
+            assert!(topic.is_some(), "topic {id} showed {highest}");
+        }
+    }
+    for (id, topic) in &found {
+        let highest = shown.highest.get(id).copied().unwrap_or(0);
+        assert!(topic.next_offset > highest, "offset {highest} of topic {id} would be used again: {topic:?}");
+        assert!(topic.next_offset > topic.last_offset);
+        let last = topic.messages.last().map_or(0, |message| message.offset);
+        assert_eq!(last, topic.last_offset, "the newest message is there");
+        for pair in topic.messages.windows(2) {
+            assert_eq!(pair[1].prev, pair[0].offset, "a hole in {:?}", offsets(recovered));
+        }
+        if let Some(first) = topic.messages.first() {
+            assert!(first.prev == 0 || topic.messages.len() as u64 == KEEP, "less than the bound: {topic:?}");
+        }
+        for message in &topic.messages {
+            assert_eq!(message.data, data(*id, message.offset));
+        }
+        if durable && let Some(version) = shown.versions.get(id) {
+            let newest = all.versions[id];
+            assert!((*version..=newest).contains(&number(&topic.settings[1..])), "settings of topic {id}");
+        }
+    }
+    if durable && !ahead.iter().any(|done| matches!(done, Done::Put { .. } | Done::Dropped { .. })) {
+        let found: BTreeMap<u64, u16> =
+            recovered.consumers.iter().map(|c| (c.name.parse().expect("a number"), number(&c.blob))).collect();
+        let expected: BTreeMap<u64, u16> = shown.consumers.iter().filter_map(|(n, v)| v.map(|v| (*n, v))).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+fn lives(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
+    let settings = Settings { segment_bytes: 400, ..settings(fsync, 400) };
+    let mut dice = Dice::new(seed);
+    let mut fake = Fake::default();
+    let mut before = Shown::default();
+    let mut checked = 0;
+    let mut jumps = 0;
+    for generation in 0..4 {
+        let close = dice.below(2) == 0;
+        let life = live(&fake, &settings, &mut dice, steps, generation * 100, close);
+        let all = before.clone().after(&life.done);
+        let count = life.moments.len();
+        let mut chosen = None;
+        let choice = dice.below(count as u64) as usize;
+        for (at, moment) in life.moments.iter().enumerate() {
+            let shown = before.clone().after(&life.done[..moment.acknowledged]);
+            for (disk, durable) in [
+                (moment.image.cut(), fsync == Fsync::Always),
+                (moment.image.torn(&mut dice), fsync == Fsync::Always),
+                (moment.image.killed(), true),
+            ] {
+                let (recovered, _) = reopen(&disk, &settings)
+                    .unwrap_or_else(|error| panic!("seed {seed}, life {generation}, moment {at} of {count}: {error}"));
+                check(&recovered, &shown, &all, &life.done[moment.acknowledged..], durable);
+                checked += 1;
+            }
+            if at == choice {
+                let disk = match dice.below(3) {
+                    0 => moment.image.cut(),
+                    1 => moment.image.torn(&mut dice),
+                    _ => moment.image.killed(),
+                };
+                chosen = Some((disk, shown));
+            }
+        }
+        let (disk, shown) = chosen.expect("one was chosen");
+        let image = disk.image();
+        let (recovered, ready) = reopen(&disk, &settings).expect("opens");
+        jumps += recovered.topics.iter().filter(|t| t.next_offset > t.last_offset + 1).count();
+        drop(ready);
+        fake = image.killed();
+        // What was shown and lost is lost, but its offsets stay used.
+        before = Shown { highest: shown.highest.clone(), ..Shown::default() };
+        for topic in &recovered.topics {
+            before.deleted.insert(topic.id, false);
+            before.kept.insert(topic.id, topic.last_offset);
+            before.versions.insert(topic.id, number(&topic.settings[1..]));
+        }
+        before.highest.retain(|id, _| before.deleted.contains_key(id));
+        for consumer in &recovered.consumers {
+            before.consumers.insert(consumer.name.parse().expect("a number"), Some(number(&consumer.blob)));
+        }
+    }
+    (checked, jumps)
+}
+
+#[test]
+fn always_keeps_what_it_acknowledged_whenever_the_power_goes() {
+    let counts: Vec<_> = (0..6).map(|seed| lives(Fsync::Always, seed, 120)).collect();
+    println!("{} crashes", counts.iter().map(|(checked, _)| checked).sum::<usize>());
+}
+
+#[test]
+fn an_interval_loses_a_suffix_and_never_an_offset() {
+    let counts: Vec<_> = (10..16).map(|seed| lives(Fsync::Interval(Duration::from_micros(200)), seed, 120)).collect();
+    println!("{} crashes", counts.iter().map(|(checked, _)| checked).sum::<usize>());
+}
+
+#[test]
+fn never_loses_a_suffix_and_never_an_offset() {
+    let counts: Vec<_> = (20..26).map(|seed| lives(Fsync::Never, seed, 120)).collect();
+    let jumps: usize = counts.iter().map(|(_, jumps)| jumps).sum();
+    println!("{} crashes, {jumps} jumps", counts.iter().map(|(checked, _)| checked).sum::<usize>());
+    assert!(jumps > 0, "the reservations were of no use");
+}
+
+#[test]
+fn a_clean_end_is_dense_and_stays_so_until_the_first_append() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Never, 1 << 20);
+    let (log, acks, _) = start(&fake, &settings);
+    log.append(&created(1, &[]), ()).expect("appended");
+    log.append(&message(1, 1, b""), ()).expect("appended");
+    acks.wait(2);
+    // Killed here, everything is there; after a power cut, nobody knows, and the offsets jump behind the reservation.
+    assert_eq!(start::<()>(&fake.image().killed(), &settings).2.topics[0].next_offset, 2);
+    assert_eq!(start::<()>(&fake.image().cut(), &settings).2.topics[0].next_offset, 12);
+    log.close().expect("closes");
+    for _ in 0..3 {
+        let before = fake.segments();
+        let (log, _, recovered) = start::<()>(&fake, &settings);
+        assert!(recovered.clean);
+        assert_eq!(recovered.topics[0].next_offset, 2);
+        drop(log);
+        assert_eq!(fake.segments(), before, "opening and closing writes nothing");
+    }
+    // A refused append changes nothing about that, and nothing about the next one.
+    let (log, acks, _) = start(&fake, &settings);
+    fake.set(Faults { room: Some(10), ..Faults::default() });
+    log.append(&message(1, 2, b""), ()).expect("accepted");
+    acks.wait(1);
+    fake.set(Faults::default());
+    until("accepted again", || log.append(&message(1, 2, b""), ()).is_ok());
+    acks.wait(2);
+    assert!(!reopen(&fake.image().cut(), &settings).expect("opens").0.clean);
+    log.close().expect("closes");
+
+    // The reservation still covers this offset, but the end is not clean any more, even if the power goes at once.
+    let (log, acks, _) = start(&fake, &settings);
+    log.append(&message(1, 3, b""), ()).expect("appended");
+    acks.wait(1);
+    let (recovered, _) = reopen(&fake.image().cut(), &settings).expect("opens");
+    assert!(!recovered.clean);
+    assert_eq!(recovered.topics[0].next_offset, 12);
+    drop(log);
+}
+
+#[test]
+fn a_clean_end_in_a_full_segment_is_no_end_after_the_next_append() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Never, 150);
+    let (log, acks, _) = start(&fake, &settings);
+    log.append(&created(1, &[]), ()).expect("appended");
+    log.append(&message(1, 1, &[0; 40]), ()).expect("appended");
+    acks.wait(2);
+    log.close().expect("closes");
+    let (log, acks, recovered) = start(&fake, &settings);
+    assert!(recovered.clean && log.metrics().segments == 1);
+    // Begins a segment: what was written before is durable, this must be too.
+    log.append(&message(1, 2, &[0; 100]), ()).expect("appended");
+    acks.wait(1);
+    assert_eq!(log.metrics().segments, 2);
+    let (recovered, _) = reopen(&fake.image().cut(), &settings).expect("opens");
+    assert!(!recovered.clean);
+    assert!(recovered.topics[0].next_offset > 2);
+}
+
+/// A disk that has lost what it had promised, or an operator with a knife: what was shown is not given out again.
+#[test]
+fn a_log_that_is_shorter_than_what_was_shown_skips_what_may_have_been_used() {
+    for fsync in [Fsync::Always, Fsync::Never] {
+        let settings = settings(fsync, 1 << 20);
+        let fake = Fake::default();
+        let (log, acks, _) = start(&fake, &settings);
+        log.append(&created(1, &[]), ()).expect("appended");
+        for offset in 1..=5 {
+            log.append(&message(1, offset, b"text"), ()).expect("appended");
+            // One by one, so that the first reservation is for the first message.
+            acks.wait(1 + usize::try_from(offset).expect("fits"));
+        }
+        let mut disk = fake.image().killed();
+        assert_eq!(start::<()>(&disk, &settings).2.topics[0].next_offset, 6, "whole");
+        disk.cut_off(1, 3);
+        // Not only the first start skips: nothing is noted before the skip itself is.
+        for _ in 0..3 {
+            let (_, _, recovered) = start::<()>(&disk, &settings);
+            let topic = &recovered.topics[0];
+            assert_eq!((topic.last_offset, topic.next_offset, topic.dense_from), (4, 12, 11));
+            disk = disk.image().killed();
+        }
+        let (log, acks, _) = start(&disk, &settings);
+        log.append(&message_after(1, 4, 12, b"on"), ()).expect("appended");
+        acks.wait(1);
+        let (recovered, _) = reopen(&disk.image().killed(), &settings).expect("opens");
+        let topic = &recovered.topics[0];
+        assert_eq!((topic.last_offset, topic.next_offset, topic.dense_from), (12, 13, 11));
+        assert_eq!(offsets(&recovered), [(1, vec![1, 2, 3, 4, 12])], "the chain goes on over the skip");
+    }
+}
+
+/// Under `Always` a power cut takes nothing that was shown, so nothing is skipped.
+#[test]
+fn always_stays_dense_over_a_power_cut() {
+    let settings = settings(Fsync::Always, 1 << 20);
+    let fake = Fake::default();
+    let (log, acks, _) = start(&fake, &settings);
+    log.append(&created(1, &[]), ()).expect("appended");
+    log.append(&message(1, 1, b""), ()).expect("appended");
+    acks.wait(2);
+    let cut = fake.image().cut();
+    let (log, acks, recovered) = start(&cut, &settings);
+    assert_eq!((recovered.clean, recovered.topics[0].next_offset), (false, 2));
+    log.append(&message(1, 2, b""), ()).expect("appended");
+    acks.wait(1);
+    // The same under a lax policy: now nobody knows.
+    drop(log);
+    let lax = Settings { fsync: Fsync::Never, ..settings };
+    let (log, acks, _) = start(&cut, &lax);
+    log.append(&message(1, 3, b""), ()).expect("appended");
+    acks.wait(1);
+    let (recovered, _) = reopen(&cut.image().cut(), &lax).expect("opens");
+    assert_eq!(recovered.topics[0].next_offset, 12);
+}

@@ -1,0 +1,332 @@
+//! The log's thread: commits batches, syncs by policy, and tidies segments up in between.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Counters, Fsync, Settings, Sink,
+    error::LogError,
+    files::{Header, Next, Scanner, file_name},
+    ledger::Ledger,
+    queue::{Batch, Queue, Woken},
+    record::{FIELDS, FRAME_HEADER, Offsets, Stored, encode_reservation, frames, seal},
+    store::Store,
+};
+
+/// The least that one step of a compaction reads, in bytes: a batch waits for at most about a millisecond.
+const STEP_BYTES: usize = 256 << 10;
+
+/// What a step of a compaction reads for each byte just committed: compaction must be faster than the callers, or the
+/// log would grow while it goes on.
+const STEP_RATIO: usize = 4;
+
+/// When a compaction that found no room is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer<T> {
+    fsync: Fsync,
+    reserve_offsets: u64,
+    queue: Arc<Queue<T>>,
+    ledger: Arc<Mutex<Ledger>>,
+    counters: Arc<Counters>,
+    sink: Box<dyn Sink<T>>,
+    store: Store,
+    batch: Batch<T>,
+    /// The compaction under way: the segment and how far it was read.
+    sweep: Option<(u64, Scanner)>,
+    /// Survivors on their way to the tail.
+    copies: Vec<u8>,
+    /// Not before then may the segments be tidied up: the disk was full.
+    rest_until: Option<Instant>,
+}
+
+impl<T> Writer<T> {
+    pub(super) fn new(
+        settings: &Settings,
+        queue: Arc<Queue<T>>,
+        ledger: Arc<Mutex<Ledger>>,
+        counters: Arc<Counters>,
+        sink: Box<dyn Sink<T>>,
+        store: Store,
+    ) -> Self {
+        Self {
+            fsync: settings.fsync,
+            reserve_offsets: settings.reserve_offsets,
+            queue,
+            ledger,
+            counters,
+            sink,
+            store,
+            batch: Batch::new(),
+            sweep: None,
+            copies: Vec::new(),
+            rest_until: None,
+        }
+    }
+
+    /// Works until the log is closed or fails.
+    ///
+    /// # Errors
+    /// If it failed.
+    pub(super) fn run(mut self) -> Result<(), LogError> {
+        // Also when the sink panics: nobody may wait for ever.
+        let _abandon = Abandon(self.queue.clone());
+        let result = self.work().and_then(|()| self.store.close());
+        if let Err(error) = &result {
+            self.stop(error);
+        }
+        result
+    }
+
+    fn work(&mut self) -> Result<(), LogError> {
+        loop {
+            let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work());
+            let mut batch = std::mem::replace(&mut self.batch, Batch::new());
+            let woken = self.queue.take(&mut batch, self.deadline(), busy);
+            let committed = batch.frames.len();
+            let result = if woken == Woken::Batch { self.commit(&mut batch) } else { Ok(()) };
+            batch.clear();
+            self.batch = batch;
+            result?;
+            if woken == Woken::Closing {
+                return Ok(());
+            }
+            self.sync_by_the_clock()?;
+            self.tidy_up(STEP_BYTES.max(committed.saturating_mul(STEP_RATIO)))?;
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let sync = match self.fsync {
+            Fsync::Interval(interval) => self.store.dirty().and_then(|since| since.checked_add(interval)),
+            Fsync::Always | Fsync::Never => None,
+        };
+        [sync, self.rest_until].into_iter().flatten().min()
+    }
+
+    fn sync_by_the_clock(&mut self) -> Result<(), LogError> {
+        if let (Fsync::Interval(interval), Some(since)) = (self.fsync, self.store.dirty())
+            && since.elapsed() >= interval
+        {
+            self.store.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, in as many pieces as segments it touches, and tells the sink of each.
+    ///
+    /// # Errors
+    /// `Failed`; all the batch's tokens were told. Other errors end with the batch and what was queued behind it.
+    fn commit(&mut self, batch: &mut Batch<T>) -> Result<(), LogError> {
+        seal(&mut batch.frames);
+        let mut rest = &*batch.frames;
+        while !rest.is_empty() {
+            let outcome = self.commit_piece(rest);
+            match outcome {
+                Ok(bytes) => {
+                    let (piece, behind) = rest.split_at(bytes);
+                    let records = frames(piece).count();
+                    self.counters.records.add(records);
+                    self.counters.batches.add(1);
+                    let records = records.min(batch.tokens.len());
+                    self.sink.committed(Ok(()), batch.tokens.drain(..records));
+                    rest = behind;
+                }
+                Err(Unwritten { bytes, error: error @ LogError::Failed(_) }) => {
+                    let unknown = frames(&rest[..bytes]).count().min(batch.tokens.len());
+                    // Refuse first, so that nobody builds on what is about to be told.
+                    let mut behind = Batch::new();
+                    self.queue.refuse(stopped(&error), &mut behind);
+                    self.sink.committed(Err(error.clone()), batch.tokens.drain(..unknown));
+                    self.sink.committed(Err(stopped(&error)), batch.tokens.drain(..));
+                    self.sink.committed(Err(stopped(&error)), behind.tokens.drain(..));
+                    return Err(error);
+                }
+                Err(Unwritten { error, .. }) => {
+                    let mut behind = Batch::new();
+                    self.queue.refuse(error.clone(), &mut behind);
+                    self.sink.committed(Err(error.clone()), batch.tokens.drain(..));
+                    self.sink.committed(Err(error), behind.tokens.drain(..));
+                    self.queue.accept();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes as much of `rest` as goes into one segment, and syncs it if it must be; tells how much that was.
+    fn commit_piece(&mut self, rest: &[u8]) -> Result<usize, Unwritten> {
+        let unwritten = |bytes| move |error| Unwritten { bytes, error };
+        // What fails before the piece is written cannot have stored any of it.
+        self.store.put_skips().map_err(unwritten(0))?;
+        let bytes = self.store.make_room(rest).map_err(unwritten(0))?;
+        let piece = &rest[..bytes];
+        match self.with_reservations(piece) {
+            None => self.store.put(piece).map_err(unwritten(bytes))?,
+            // In one write, so that it succeeds or is taken back as one.
+            Some(reserved) => {
+                self.store.put(&reserved).map_err(unwritten(bytes))?;
+                self.store.owe_sync();
+            }
+        }
+        if self.fsync == Fsync::Always || self.store.owes_sync() {
+            self.store.sync().map_err(unwritten(bytes))?;
+        }
+        self.store.leave_footprint().map_err(unwritten(bytes))?;
+        Ok(bytes)
+    }
+
+    /// The piece with the reservations without which its offsets must not be shown to anybody, each before the first
+    /// message that needs it: so no cut leaves the one without the other. `None` if it needs none. Under `Always` they only
+    /// matter to a disk that loses what it has synced.
+    fn with_reservations(&self, piece: &[u8]) -> Option<Vec<u8>> {
+        let message = |frame: &[u8]| match Stored::decode(frame.get(FRAME_HEADER..)?) {
+            Ok(Stored::Message(message)) => Some((message.topic_id, message.offset)),
+            _ => None,
+        };
+        // Of each topic that passes its reservation, its new one.
+        let mut passing: BTreeMap<u64, Offsets> = BTreeMap::new();
+        {
+            let ledger = self.ledger.lock();
+            for (topic_id, offset) in frames(piece).filter_map(message) {
+                let offsets = ledger.offsets(topic_id);
+                if offset > offsets.upto {
+                    let upto = offset.saturating_add(self.reserve_offsets);
+                    passing.insert(topic_id, Offsets { upto, ..offsets });
+                }
+            }
+        }
+        if passing.is_empty() {
+            return None;
+        }
+        let mut reserved = Vec::with_capacity(piece.len() + passing.len() * 2 * FIELDS);
+        for frame in frames(piece) {
+            if let Some((topic_id, _)) = message(frame)
+                && let Some(offsets) = passing.remove(&topic_id)
+            {
+                let from = reserved.len();
+                encode_reservation(topic_id, offsets, &mut reserved);
+                seal(&mut reserved[from..]);
+            }
+            reserved.extend_from_slice(frame);
+        }
+        Some(reserved)
+    }
+
+    /// Removes dead segments, and copies at most `budget` bytes of the oldest one if the log is crowded.
+    fn tidy_up(&mut self, budget: usize) -> Result<(), LogError> {
+        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        self.rest_until = None;
+        match self.remove_dead().and_then(|()| self.copy_survivors(budget)) {
+            Err(LogError::Full | LogError::Write(_)) => {
+                // What was copied is alive in its new place; the next sweep finds it dead in the old one.
+                self.sweep = None;
+                self.rest_until = Instant::now().checked_add(RETRY);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn remove_dead(&mut self) -> Result<(), LogError> {
+        loop {
+            let Some(number) = self.ledger.lock().removable() else { return Ok(()) };
+            self.store.retire(number)?;
+        }
+    }
+
+    fn copy_survivors(&mut self, budget: usize) -> Result<(), LogError> {
+        let (crowded, swept) = {
+            let ledger = self.ledger.lock();
+            (ledger.crowded(), self.sweep.take().filter(|(number, _)| ledger.contains(*number)))
+        };
+        let (number, mut scanner) = match (swept, crowded) {
+            (Some(sweep), _) => sweep,
+            (None, Some(number)) => (number, self.open_sweep(number)?),
+            (None, None) => return Ok(()),
+        };
+        let until = scanner.position().saturating_add(budget as u64);
+        self.copies.clear();
+        let done = loop {
+            if scanner.position() >= until {
+                break false;
+            }
+            let frame =
+                match scanner.next().map_err(|e| LogError::failed(&format!("reading {}", file_name(number)), &e))? {
+                    Next::End => break true,
+                    Next::Bad { at, why } => return Err(damaged(number, at, why)),
+                    Next::Frame(frame) => frame,
+                };
+            match Stored::decode(&frame[FRAME_HEADER..]) {
+                Ok(stored) if self.ledger.lock().is_live(number, &stored) => self.copies.extend_from_slice(frame),
+                Ok(_) => {}
+                Err(fault) => return Err(damaged(number, scanner.position(), fault.0)),
+            }
+        };
+        self.store.put_all(&self.copies)?;
+        if !done {
+            self.sweep = Some((number, scanner));
+            return Ok(());
+        }
+        // Should the books be wrong, the segment stays: rather stop than lose what somebody counts on.
+        match self.ledger.lock().live_records(number) {
+            0 => {}
+            left => {
+                return Err(damaged(number, scanner.size(), &format!("{left} records that should be in it are not")));
+            }
+        }
+        self.store.retire(number)
+    }
+
+    fn open_sweep(&self, number: u64) -> Result<Scanner, LogError> {
+        let opened = self.store.scan(number).and_then(|mut scanner| Ok((scanner.header(number)?, scanner)));
+        match opened {
+            Ok((Header::Valid, scanner)) => Ok(scanner),
+            Ok(_) => Err(damaged(number, 0, "the header changed")),
+            Err(error) => Err(LogError::failed(&format!("reading {}", file_name(number)), &error)),
+        }
+    }
+
+    /// After a failure outside of a batch: what is queued was not written.
+    fn stop(&mut self, error: &LogError) {
+        let mut behind = Batch::new();
+        self.queue.refuse(stopped(error), &mut behind);
+        self.sink.committed(Err(stopped(error)), behind.tokens.drain(..));
+    }
+}
+
+/// A piece that was not committed, and how many of its bytes may be on the disk nevertheless if the log failed.
+struct Unwritten {
+    bytes: usize,
+    error: LogError,
+}
+
+/// What the failure of a record means to those behind it.
+fn stopped(error: &LogError) -> LogError {
+    match error {
+        LogError::Failed(reason) => LogError::Stopped(reason.clone()),
+        other => LogError::Stopped(other.to_string().into()),
+    }
+}
+
+/// What was sound when it was read is not any more. The log stops: the next start would refuse this segment anyway, and
+/// the sooner somebody looks at the disk the more of it is left.
+fn damaged(number: u64, at: u64, why: &str) -> LogError {
+    LogError::Failed(format!("{} is damaged at byte {at}: {why}", file_name(number)).into())
+}
+
+struct Abandon<T>(Arc<Queue<T>>);
+
+impl<T> Drop for Abandon<T> {
+    fn drop(&mut self) {
+        self.0.abandon("the log's thread ended");
+    }
+}
