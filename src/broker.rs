@@ -29,14 +29,14 @@ pub use crate::channel::{
     Page, Pattern, Payload, Publication, Rest, ShapeId, Source, Start, SubscriptionInfo, Timestamp, TopicEventKind,
     TopicInfo, TopicName, Turn,
 };
-pub use crate::engine::{Figure, Health};
+pub use crate::engine::Figure;
 pub use settings::Settings;
 pub use subscribe::Subscribe;
 pub use subscription::{Progress, Subscription};
 
 use crate::{
     channel::{Change, Channel, ConsumerKey, ConsumerLimits, Consumers, Refusal, Registry, RegistrySettings, Spec},
-    engine::{Append, Engine, Memory},
+    engine::{Append, Engine, Health, Memory},
 };
 
 /// The one broker behind all doors; clones share it.
@@ -457,10 +457,24 @@ impl Broker {
         self.0.engine.close().await;
     }
 
-    /// How the engine is.
+    /// How the server is, in one word: `ok`; `draining` while it stops; `starting` while the engine has not read yet what
+    /// exists; `read_only` while it cannot store.
     #[must_use]
-    pub fn engine_health(&self) -> Health {
-        self.0.engine.health()
+    pub fn status(&self) -> &'static str {
+        match self.0.engine.health() {
+            _ if self.is_draining() => "draining",
+            Health::Ready => "ok",
+            Health::Starting(_) => "starting",
+            Health::ReadOnly(_) => "read_only",
+        }
+    }
+
+    /// Whether the server can do all it is there for.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason.
+    pub fn check_ready(&self) -> Result<(), Error> {
+        self.check_writable()
     }
 
     /// Numbers about the engine.

@@ -40,6 +40,7 @@ pub use reader::{BEHIND_MESSAGES, Event, Overflow};
 pub use registry::{Life, Registry, RegistrySettings};
 pub use ring::{Rest, Start, Turn};
 
+pub(crate) use consumer::Saving;
 pub(crate) use pattern::{Member, Membership, Patterns};
 pub(crate) use rate::Bucket;
 pub(crate) use reader::{Reader, Wanted};
@@ -245,6 +246,38 @@ impl Channel {
         Feed::Taken
     }
 
+    /// Numbers a message for an engine that takes its time; `store` gets it, with the offset of the message stored before it
+    /// and whether its id is the publisher's, under the lock that decides the order. Nobody reads it before
+    /// [`Channel::commit`].
+    ///
+    /// # Errors
+    /// [`Refusal`], that of `store` among them; nothing has changed then.
+    pub(crate) fn stage(
+        &self,
+        draft: Draft,
+        store: impl FnOnce(&Message, u64, bool) -> Result<(), Error>,
+    ) -> Result<Staging, Refusal> {
+        self.ring.lock().stage(draft, store)
+    }
+
+    /// The oldest `count` staged messages are stored: they are read from here on, and their publishers are answered. Tells
+    /// the newest place that is no longer kept, if it moved.
+    pub(crate) fn commit(self: &Arc<Self>, count: usize) -> Option<u64> {
+        let mut ring = self.ring.lock();
+        let (before, floor) = (ring.end(), ring.floor());
+        ring.commit(count);
+        let moved = Some(ring.floor()).filter(|now| *now != floor);
+        if ring.end() != before {
+            self.tell(ring, before);
+        }
+        moved
+    }
+
+    /// The oldest `count` staged messages are not stored, or perhaps not.
+    pub(crate) fn withdraw(&self, count: usize, why: impl Fn(&Message) -> Refusal) {
+        self.ring.lock().withdraw(count, why);
+    }
+
     /// What lies up to `offset` and was not fed is lost. Readers are told at that place.
     pub fn skip_to(self: &Arc<Self>, offset: u64) {
         let mut ring = self.ring.lock();
@@ -271,7 +304,7 @@ impl Channel {
     pub(crate) fn close(self: &Arc<Self>) {
         let mut ring = self.ring.lock();
         ring.closed = true;
-        ring.withdraw(usize::MAX, &Refusal::Closed);
+        ring.withdraw(usize::MAX, |_| Refusal::Closed);
         let end = ring.end();
         self.tell(ring, end);
     }

@@ -20,7 +20,7 @@ use figment::{
 
 pub use keys::{KEYS, Key};
 
-use crate::{broker, graphql, server, socket, ws};
+use crate::{broker, engine, graphql, server, socket, ws};
 
 /// The settings of every part.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub server: server::Settings,
     /// What the broker may hold.
     pub broker: broker::Settings,
+    /// Where it stores.
+    pub engine: engine::Settings,
     /// Every WebSocket.
     pub socket: socket::Settings,
     /// The raw `/ws` protocol.
@@ -103,7 +105,7 @@ impl Config {
         if self.broker.max_bytes_per_topic > self.broker.max_history_bytes {
             return Err(ConfigError("MAX_BYTES_PER_TOPIC: must not exceed MAX_HISTORY_BYTES".to_owned()));
         }
-        Ok(())
+        self.engine.engine(self.broker.max_payload_bytes).map(drop).map_err(ConfigError)
     }
 
     /// The effective settings as lines of TOML.

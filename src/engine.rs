@@ -5,22 +5,76 @@
 //! owes is in the two traits' words, and `conformance.rs` asks each for it.
 
 pub mod conformance;
-mod disk;
+pub mod disk;
 mod memory;
+mod position;
 
 use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
+pub use disk::Disk;
 pub use memory::Memory;
 
 use crate::channel::{
     Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Publication,
     Refusal, Registry, Source, Spec, TopicName, Waiter,
 };
+
+/// Which engine, and how it stores.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `memory`, `disk` or `nats`.
+    pub engine: String,
+    /// The disk engine's directory.
+    pub data_dir: String,
+    /// When the disk engine counts a message as stored: `always`, `interval` or `never`.
+    pub fsync: String,
+    /// With `interval`: the time between two syncs.
+    pub fsync_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            engine: "memory".to_owned(),
+            data_dir: "data".to_owned(),
+            fsync: "always".to_owned(),
+            fsync_interval: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Settings {
+    /// The engine, not yet open, for payloads of at most so many bytes.
+    ///
+    /// # Errors
+    /// What is wrong, in one line that names the setting.
+    pub fn engine(&self, max_payload_bytes: usize) -> Result<Arc<dyn Engine>, String> {
+        match self.engine.as_str() {
+            "memory" => Ok(Arc::new(Memory::default())),
+            "disk" => {
+                let fsync = match self.fsync.as_str() {
+                    "always" => disk::Fsync::Always,
+                    "interval" => disk::Fsync::Interval(self.fsync_interval),
+                    "never" => disk::Fsync::Never,
+                    other => return Err(format!("FSYNC: must be one of always, interval, never, not {other:?}")),
+                };
+                if max_payload_bytes > disk::MAX_PAYLOAD_BYTES {
+                    let most = disk::MAX_PAYLOAD_BYTES;
+                    return Err(format!("MAX_PAYLOAD_BYTES: must be at most {most} with ENGINE=disk"));
+                }
+                let directory = self.data_dir.clone().into();
+                Ok(Arc::new(Disk::new(disk::Settings { directory, fsync, max_payload_bytes })))
+            }
+            other => Err(format!("ENGINE: must be one of memory, disk, nats, not {other:?}")),
+        }
+    }
+}
 
 /// An answer that may take its time.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;

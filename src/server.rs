@@ -29,7 +29,6 @@ use tower::ServiceExt;
 use crate::{
     broker::Broker,
     config::Config,
-    engine::Memory,
     graphql, metrics,
     problem::{Code, Problem},
     rest,
@@ -106,7 +105,8 @@ impl Drop for Connected {
 /// # Errors
 /// When the listener cannot be used.
 pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
-    let broker = Broker::open(config.broker.clone(), Arc::new(Memory::default())).await.map_err(io::Error::other)?;
+    let engine = config.engine.engine(config.broker.max_payload_bytes).map_err(io::Error::other)?;
+    let broker = Broker::open(config.broker.clone(), engine).await.map_err(io::Error::other)?;
     let connections = Connections::default();
     let tasks = TaskTracker::new();
     let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: stop.child_token() };
@@ -259,8 +259,10 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
 fn samples(broker: &Broker, connections: &Connections, graphql: &graphql::Counts) -> Vec<metrics::Sample> {
     let totals = broker.totals();
     let sample = |name, counter, help, value| metrics::Sample { name, counter, help, value };
+    let engine = broker.engine_figures().into_iter();
+    let engine = engine.map(|figure| sample(figure.name, figure.counter, figure.help, figure.value));
     let count = |number: usize| number as u64;
-    vec![
+    let own = vec![
         sample("topics", false, "Topics that exist.", count(totals.topics)),
         sample("subscriptions", false, "Live subscriptions.", count(totals.subscriptions)),
         sample("connections", false, "Connections that are open.", count(connections.open())),
@@ -286,7 +288,8 @@ fn samples(broker: &Broker, connections: &Connections, graphql: &graphql::Counts
             "Bytes of checked GraphQL documents that are kept.",
             count(graphql.document_bytes()),
         ),
-    ]
+    ];
+    own.into_iter().chain(engine).collect()
 }
 
 /// A body that announces itself as too large is refused before it comes.

@@ -1,11 +1,13 @@
 //! Named consumers: the server keeps the position of a subscriber that comes back under the same name. What an engine
 //! keeps of one beyond this process is its [`Position`].
 
+mod known;
+
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{ConsumerName, Cursor, Epoch, Error, Source, Timestamp, TopicName, Waiter};
+
+pub use known::{Claim, ConsumerLimits, Consumers};
 
 /// Bytes that the places of one consumer may take when they are written down: a clustered engine stores a consumer in one
 /// message, of which many servers allow a mebibyte.
@@ -85,14 +89,53 @@ pub struct ConsumerStatus {
     pub connected: bool,
 }
 
+/// Lets one save at a time be on its way for each consumer, and the next follow if the position has moved meanwhile.
+#[derive(Default)]
+pub(crate) struct SavingState(Mutex<Option<Saving>>);
+
+/// What is to be done when a save is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saving {
+    /// Nothing: what was saved is where the consumer stands.
+    Done,
+    /// The next save: it has moved meanwhile.
+    Again,
+}
+
+impl SavingState {
+    /// The position has moved; answers whether a save is to begin now.
+    pub fn moved(&self) -> bool {
+        let mut state = self.0.lock();
+        let idle = state.is_none();
+        *state = Some(if idle { Saving::Done } else { Saving::Again });
+        idle
+    }
+
+    /// A save is over. With [`Saving::Again`] the next one counts as begun.
+    pub fn stored(&self) -> Saving {
+        let mut state = self.0.lock();
+        if *state == Some(Saving::Again) {
+            *state = Some(Saving::Done);
+            return Saving::Again;
+        }
+        *state = None;
+        Saving::Done
+    }
+
+    /// A save did not begin, or came to nothing.
+    pub fn refused(&self) {
+        *self.0.lock() = None;
+    }
+}
+
 /// A consumer on this instance.
 pub struct Consumer {
     key: ConsumerKey,
     /// Grows with each subscription: only the newest may move the position.
     generation: AtomicU64,
     state: Mutex<State>,
-    /// Whether the engine has been told that it moved, and has not looked yet.
-    pub(crate) moved: AtomicBool,
+    /// Whether its position is on its way to where the engine keeps it.
+    pub(crate) saving: SavingState,
     /// A number that the engine keeps with it: the version of what is stored, say.
     pub(crate) revision: AtomicU64,
 }
@@ -164,7 +207,7 @@ impl Consumer {
             key,
             generation: AtomicU64::new(0),
             state: Mutex::new(state),
-            moved: AtomicBool::new(false),
+            saving: SavingState::default(),
             revision: AtomicU64::new(0),
         })
     }
@@ -296,194 +339,5 @@ impl Consumer {
     pub fn status(&self) -> ConsumerStatus {
         let state = self.state.lock();
         ConsumerStatus { name: self.key.name.clone(), position: state.position(), connected: state.holder.is_some() }
-    }
-}
-
-/// The consumers that this instance knows, by what they read.
-pub struct Consumers {
-    all: Mutex<All>,
-    limits: ConsumerLimits,
-}
-
-#[derive(Default)]
-struct All {
-    by_source: HashMap<Source, HashMap<ConsumerName, Arc<Consumer>>>,
-    count: usize,
-}
-
-/// Bounds on consumers.
-#[derive(Clone, Copy, Debug)]
-pub struct ConsumerLimits {
-    /// Consumers of one topic or pattern.
-    pub per_source: usize,
-    /// Consumers in all.
-    pub total: usize,
-    /// Topics whose places one consumer of a pattern may hold.
-    pub topics: usize,
-    /// How long an unused one is kept.
-    pub ttl: Duration,
-}
-
-/// A subscription's hold on a consumer.
-#[must_use]
-pub struct Claim {
-    /// The consumer.
-    pub consumer: Arc<Consumer>,
-    /// Which of its subscriptions this is.
-    pub generation: u64,
-    /// Whether it was known.
-    pub resumed: bool,
-}
-
-impl Consumers {
-    /// None yet.
-    #[must_use]
-    pub fn new(limits: ConsumerLimits) -> Self {
-        Self { all: Mutex::default(), limits }
-    }
-
-    /// The bounds.
-    #[must_use]
-    pub fn limits(&self) -> ConsumerLimits {
-        self.limits
-    }
-
-    /// Makes the subscription behind `holder` the one that has the consumer; an older one is told.
-    ///
-    /// # Errors
-    /// [`Error::LimitReached`] when it would be one consumer too many.
-    pub fn claim(&self, key: &ConsumerKey, ack: Ack, holder: &Arc<Waiter>) -> Result<Claim, Error> {
-        let mut all = self.all.lock();
-        let siblings = all.by_source.get(&key.source);
-        let known = siblings.and_then(|siblings| siblings.get(&key.name));
-        let known = known.filter(|known| !known.is_expired(self.limits.ttl));
-        let resumed = known.is_some();
-        let consumer = match known {
-            Some(consumer) => consumer.clone(),
-            None => {
-                let replaces = siblings.is_some_and(|siblings| siblings.contains_key(&key.name));
-                let limit = |what, limit, own| Err(Error::LimitReached { what, limit, own });
-                if !replaces && siblings.map_or(0, HashMap::len) >= self.limits.per_source {
-                    return limit("consumers for one topic or pattern", self.limits.per_source, true);
-                }
-                if !replaces && all.count >= self.limits.total {
-                    return limit("consumers on this server", self.limits.total, false);
-                }
-                all.insert(Consumer::new(key.clone(), ack, self.limits.topics))
-            }
-        };
-        let mut state = consumer.state.lock();
-        let generation = consumer.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        state.ack = ack;
-        state.use_it();
-        let older = state.holder.replace(holder.clone());
-        drop(state);
-        drop(all);
-        if let Some(older) = older {
-            older.wake();
-        }
-        Ok(Claim { consumer, generation, resumed })
-    }
-
-    /// Puts what was kept of a consumer back, whatever the limits say: it was accepted once.
-    pub fn restore(&self, key: &ConsumerKey, position: &Position) -> Arc<Consumer> {
-        let mut all = self.all.lock();
-        let known = all.by_source.get(&key.source).and_then(|siblings| siblings.get(&key.name)).cloned();
-        let consumer =
-            known.unwrap_or_else(|| all.insert(Consumer::new(key.clone(), position.ack, self.limits.topics)));
-        drop(all);
-        consumer.restore(position);
-        consumer
-    }
-
-    /// The consumer, if this instance knows it.
-    #[must_use]
-    pub fn get(&self, key: &ConsumerKey) -> Option<Arc<Consumer>> {
-        let all = self.all.lock();
-        let consumer = all.by_source.get(&key.source).and_then(|siblings| siblings.get(&key.name));
-        consumer.filter(|consumer| !consumer.is_expired(self.limits.ttl)).cloned()
-    }
-
-    /// Forgets a consumer; a live subscription of it ends as if taken over.
-    pub fn remove(&self, key: &ConsumerKey) -> Option<Arc<Consumer>> {
-        let mut all = self.all.lock();
-        let siblings = all.by_source.get_mut(&key.source)?;
-        let removed = siblings.remove(&key.name)?;
-        if siblings.is_empty() {
-            all.by_source.remove(&key.source);
-        }
-        all.count -= 1;
-        drop(all);
-        removed.revoke();
-        Some(removed)
-    }
-
-    /// Forgets all consumers of a topic that is gone. Live subscriptions of theirs end with the topic.
-    pub fn remove_all(&self, source: &Source) -> Vec<Arc<Consumer>> {
-        let mut all = self.all.lock();
-        let removed: Vec<_> =
-            all.by_source.remove(source).map(|siblings| siblings.into_values().collect()).unwrap_or_default();
-        all.count -= removed.len();
-        removed
-    }
-
-    /// Whether there are consumers of it.
-    #[must_use]
-    pub fn any(&self, source: &Source) -> bool {
-        self.all.lock().by_source.contains_key(source)
-    }
-
-    /// The consumers of a topic or pattern, by name.
-    #[must_use]
-    pub fn list(&self, source: &Source) -> Vec<ConsumerStatus> {
-        let all = self.all.lock();
-        let siblings = all.by_source.get(source).into_iter().flat_map(HashMap::values);
-        let mut list: Vec<_> = siblings
-            .filter(|consumer| !consumer.is_expired(self.limits.ttl))
-            .map(|consumer| consumer.status())
-            .collect();
-        list.sort_by(|a, b| a.name.cmp(&b.name));
-        list
-    }
-
-    /// All that a subscription on this instance has.
-    #[must_use]
-    pub fn held(&self) -> Vec<Arc<Consumer>> {
-        let all = self.all.lock();
-        let consumers = all.by_source.values().flat_map(HashMap::values);
-        consumers.filter(|consumer| consumer.is_held()).cloned().collect()
-    }
-
-    /// Every one that is known here.
-    #[must_use]
-    pub fn all(&self) -> Vec<Arc<Consumer>> {
-        self.all.lock().by_source.values().flat_map(HashMap::values).cloned().collect()
-    }
-
-    /// Forgets consumers whose time is over, and answers them.
-    pub fn expire(&self) -> Vec<Arc<Consumer>> {
-        let mut all = self.all.lock();
-        let mut expired = Vec::new();
-        all.by_source.retain(|_, siblings| {
-            siblings.retain(|_, consumer| {
-                let over = consumer.is_expired(self.limits.ttl);
-                if over {
-                    expired.push(consumer.clone());
-                }
-                !over
-            });
-            !siblings.is_empty()
-        });
-        all.count -= expired.len();
-        expired
-    }
-}
-
-impl All {
-    fn insert(&mut self, consumer: Arc<Consumer>) -> Arc<Consumer> {
-        let ConsumerKey { source, name } = consumer.key.clone();
-        let replaced = self.by_source.entry(source).or_default().insert(name, consumer.clone());
-        self.count += usize::from(replaced.is_none());
-        consumer
     }
 }

@@ -48,6 +48,18 @@ impl Epoch {
     pub fn random() -> Self {
         Self(uuid::Uuid::now_v7().as_u64_pair().1)
     }
+
+    /// The epoch as the number that engines store.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The epoch from its number.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
 }
 
 impl fmt::Display for Epoch {

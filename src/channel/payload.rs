@@ -60,6 +60,11 @@ impl Payload {
         Ok(Self(compact.into()))
     }
 
+    /// JSON text that was checked and compacted when it was accepted.
+    pub(crate) fn stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// JSON's null.
     #[must_use]
     pub fn null() -> Self {

@@ -214,6 +214,12 @@ impl Ring {
 
     // ---- writing
 
+    /// Says where the history begins that is about to be fed: behind the message `newest`, at the place `last`.
+    pub fn begin(&mut self, newest: u64, last: u64, numbering: Numbering) {
+        (self.newest, self.last, self.numbering) = (newest, last, numbering);
+        self.evicted_from_first = newest == 0;
+    }
+
     /// The kept message with this publisher-given id.
     pub fn find_id(&self, id: &MessageId) -> Option<&Arc<Message>> {
         let offset = *self.ids.get(id)?;

@@ -53,6 +53,10 @@ keys! {
     ws_write_buffer_size => socket.write_buffer_size: "Bytes an idle WebSocket keeps for writing; what is pending is gathered beyond it and leaves in one write.";
     auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing make the topic.";
     consumer_ttl => broker.consumer_ttl: "How long the position of a named consumer is kept while nobody uses it.";
+    engine in &["memory", "disk"] => engine.engine: "Where topics, messages and consumers' positions live: `memory` forgets them with the process; `disk` keeps them in `DATA_DIR`.";
+    data_dir => engine.data_dir: "The directory of `ENGINE=disk`; made where it is missing. One server at a time.";
+    fsync in &["always", "interval", "never"] => engine.fsync: "With `ENGINE=disk`: when a message counts as stored. `always`: after a sync, survives a power cut. `interval`, `never`: after the write, survives a kill of the process; a power cut takes what was written within `FSYNC_INTERVAL`, or what the kernel had not written yet.";
+    fsync_interval => engine.fsync_interval: "With `FSYNC=interval`: the time between two syncs.";
     drain_seconds => server.drain: "How long a stopping server waits for its connections before it drops them.";
     max_topics => broker.max_topics: "Topics that may exist.";
     max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in one message's data.";

@@ -1,2 +1,301 @@
-//! x
+//! The engine that survives the process: a log of segments in one directory, nothing to install.
+//!
+//! All topics live in memory as with the memory engine; the log is what they are read back from. A message is numbered
+//! under its channel's lock and put into the log's queue there, waits unread beside the history, and becomes readable when
+//! the log says that it is stored by the policy ([`Fsync`]); then its publisher is answered.
+
+mod commit;
 mod log;
+mod positions;
+mod restore;
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::oneshot;
+
+use super::{Append, Engine, Figure, Health, Later, Positions, ready};
+use crate::channel::{
+    Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Staging, TopicName,
+};
+use commit::{Committer, Fate, Tell, Token};
+use log::{Log, LogError, Message, Record};
+
+pub use log::Fsync;
+
+/// Where and how the disk engine stores.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The directory; made where it is missing.
+    pub directory: PathBuf,
+    /// When a message counts as stored.
+    pub fsync: Fsync,
+    /// Bytes of the largest message's data.
+    pub max_payload_bytes: usize,
+}
+
+/// The longest id and key, and what a record has beside them and the data.
+const BESIDE_DATA: usize = 4 << 10;
+
+/// The largest position of a consumer.
+const POSITION_BYTES: usize = 1 << 20;
+
+/// Bytes that may wait for the disk, beside as many that are on their way.
+const QUEUE_BYTES: usize = 16 << 20;
+
+/// The largest payload that a record of the log holds with its id and key.
+pub const MAX_PAYLOAD_BYTES: usize = 62 << 20;
+
+/// The engine that survives the process.
+pub struct Disk {
+    settings: Settings,
+    opened: OnceLock<Opened>,
+    fate: Arc<Fate>,
+}
+
+struct Opened {
+    log: Arc<Log<Token>>,
+    registry: Arc<Registry>,
+    consumers: Arc<Consumers>,
+    next_key: AtomicU64,
+    /// One change at a time, so that none is computed from settings that another is about to replace.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Disk {
+    /// The engine, not yet open.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, opened: OnceLock::new(), fate: Arc::default() }
+    }
+
+    fn opened(&self) -> Result<&Opened, Error> {
+        self.opened.get().ok_or(Error::Unavailable("the engine is not open"))
+    }
+
+    fn log_settings(&self) -> log::Settings {
+        let max_record_bytes = self.settings.max_payload_bytes.max(POSITION_BYTES) + BESIDE_DATA;
+        log::Settings {
+            fsync: self.settings.fsync,
+            max_record_bytes,
+            queue_bytes: QUEUE_BYTES.max(2 * max_record_bytes),
+            ..log::Settings::default()
+        }
+    }
+}
+
+/// What a log's refusal means to a publisher.
+fn unavailable(error: &LogError) -> Error {
+    Error::Unavailable(match error {
+        LogError::Busy => "the disk does not keep up; nothing was stored",
+        LogError::Full => "the disk is full; nothing was stored",
+        LogError::Write(_) => "the disk refuses writes; nothing was stored",
+        LogError::Closed => "the server is shutting down",
+        LogError::Failed(_) | LogError::Stopped(_) => "the disk has failed; nothing is stored until a restart",
+        LogError::TooLarge { .. } | LogError::Invalid(_) => "the message does not fit the log; nothing was stored",
+    })
+}
+
+/// What it means to the publisher of this message.
+fn refusal(error: &LogError, id: &MessageId) -> Refusal {
+    Refusal::Error(match error {
+        error if error.certainly_not_stored() => unavailable(error),
+        _ => Error::Unknown(id.clone()),
+    })
+}
+
+/// A topic's settings as the log keeps them.
+fn encode_spec(spec: Spec) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&(spec.max_messages as u64).to_le_bytes());
+    bytes[8..].copy_from_slice(&spec.max_publish_rate.to_le_bytes());
+    bytes
+}
+
+fn decode_spec(bytes: &[u8], implicit: bool) -> Option<Spec> {
+    let (max_messages, rest) = bytes.split_first_chunk::<8>()?;
+    let (rate, _) = rest.split_first_chunk::<4>()?;
+    let max_messages = usize::try_from(u64::from_le_bytes(*max_messages)).ok()?.max(1);
+    Some(Spec { implicit, max_messages, max_publish_rate: u32::from_le_bytes(*rate) })
+}
+
+/// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin anew behind
+/// the clock with every start, a million for each second.
+fn first_key(used: u64) -> u64 {
+    let epoch = UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+    let seconds = SystemTime::now().duration_since(epoch).map_or(0, |since| since.as_secs());
+    (seconds << 20).max(used.saturating_add(1))
+}
+
+/// Waits for what the log's thread will tell.
+async fn told(fate: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
+    // The log drops what it cannot tell only when its thread has died.
+    fate.await.unwrap_or(Err(Error::Unavailable("the disk has failed; nothing is stored until a restart")))
+}
+
+impl Engine for Disk {
+    fn open(
+        &self,
+        registry: Arc<Registry>,
+        consumers: Arc<Consumers>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move {
+            let directory = self.settings.directory.clone();
+            let (settings, fate) = (self.log_settings(), self.fate.clone());
+            let restored = tokio::task::spawn_blocking(move || {
+                restore::open(&directory, settings, &registry, &consumers, fate)
+                    .map(|(log, used)| (log, used, registry, consumers))
+            });
+            let (log, used, registry, consumers) = restored
+                .await
+                .map_err(|error| format!("DATA_DIR: {error}"))?
+                .map_err(|error| format!("DATA_DIR: {error}"))?;
+            let next_key = AtomicU64::new(first_key(used));
+            let opened = Opened { log, registry, consumers, next_key, changing: tokio::sync::Mutex::default() };
+            self.opened.set(opened).map_err(|_| "the engine is open already".to_owned())
+        })
+    }
+
+    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
+        let begin = || {
+            let opened = self.opened()?;
+            let key = opened.next_key.fetch_add(1, Ordering::Relaxed);
+            let (tell, fate) = oneshot::channel();
+            let channel = opened.registry.insert(Life { key, ..Life::new(name, spec) }, |channel| {
+                let record = Record::TopicCreated {
+                    topic_id: key,
+                    epoch: channel.epoch.to_bits(),
+                    name: name.as_str(),
+                    created_at_ms: channel.created_at.0,
+                    implicit: spec.implicit,
+                    settings: &encode_spec(spec),
+                };
+                let token = Token::Created(channel.clone(), Tell(tell));
+                opened.log.append(&record, token).map_err(|error| unavailable(&error))
+            })?;
+            Ok((channel, fate))
+        };
+        match begin() {
+            Ok((channel, fate)) => Box::pin(async move { told(fate).await.map(|()| channel) }),
+            Err(error) => ready(Err(error)),
+        }
+    }
+
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
+        Box::pin(async move {
+            let opened = self.opened()?;
+            let _one_at_a_time = opened.changing.lock().await;
+            let before = channel.spec();
+            if change.adopt && !before.implicit {
+                return Err(Error::TopicExists(channel.name().clone()));
+            }
+            let spec = change.applied_to(before);
+            let (tell, fate) = oneshot::channel();
+            let record =
+                Record::TopicUpdated { topic_id: channel.key, implicit: spec.implicit, settings: &encode_spec(spec) };
+            let token = Token::Updated(channel.clone(), spec, Tell(tell));
+            opened.log.append(&record, token).map_err(|error| unavailable(&error))?;
+            told(fate).await
+        })
+    }
+
+    fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
+        Box::pin(async move {
+            let (tell, fate) = oneshot::channel();
+            let token = Token::Deleted(channel.clone(), Tell(tell));
+            let record = Record::TopicDeleted { topic_id: channel.key };
+            self.opened()?.log.append(&record, token).map_err(|error| unavailable(&error))?;
+            told(fate).await
+        })
+    }
+
+    fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append {
+        let opened = match self.opened() {
+            Ok(opened) => opened,
+            Err(error) => return Err(error.into()).into(),
+        };
+        let staged = channel.stage(draft, |message, stored_before, id_is_given| {
+            let record = Record::Message(Message {
+                topic_id: channel.key,
+                offset: message.cursor.offset,
+                prev: stored_before,
+                at_ms: message.published_at.0,
+                id: message.id.as_str().as_bytes(),
+                id_is_given,
+                key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
+                data: message.data.as_str().as_bytes(),
+            });
+            opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
+        });
+        match staged {
+            Ok(Staging::Known(first)) => Ok(first).into(),
+            Ok(Staging::Staged(fate)) => Append::Later(Box::pin(async move {
+                let lost = "the disk has failed; nothing is stored until a restart";
+                fate.await.unwrap_or(Err(Error::Unavailable(lost).into()))
+            })),
+            Err(refusal) => Err(refusal).into(),
+        }
+    }
+
+    fn forget(&self, channel: &Arc<Channel>) {
+        if let Ok(opened) = self.opened() {
+            opened.registry.remove_unused(channel, || {
+                // If this is not stored, the topic is found unused, and forgotten, at the next start.
+                let _ = opened.log.append(&Record::TopicDeleted { topic_id: channel.key }, Token::Nothing);
+            });
+        }
+    }
+
+    fn health(&self) -> Health {
+        if self.opened.get().is_none() {
+            return Health::Starting("the server is reading its log");
+        }
+        match self.fate.failed() {
+            true => Health::ReadOnly("the disk has failed; nothing is stored until a restart"),
+            false => Health::Ready,
+        }
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let Ok(opened) = self.opened() else { return Vec::new() };
+        let metrics = opened.log.metrics();
+        let figure = |name, counter, help, value| Figure { name, counter, help, value };
+        vec![
+            figure("log_bytes", false, "Bytes of the log's segments.", metrics.bytes),
+            figure("log_live_bytes", false, "Bytes of the log that are still needed.", metrics.live_bytes),
+            figure("log_segments", false, "Segments of the log.", metrics.segments as u64),
+            figure("log_queued_bytes", false, "Bytes that wait for the log's thread.", metrics.queued_bytes as u64),
+            figure("log_records_total", true, "Records stored since the start.", metrics.records),
+            figure("log_batches_total", true, "Writes with which they were stored.", metrics.batches),
+            figure("log_syncs_total", true, "Syncs since the start.", metrics.syncs),
+            figure("log_refused_total", true, "Records that the disk refused since the start.", self.fate.refused()),
+        ]
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let Ok(opened) = self.opened() else { return };
+            // What is known of consumers now is better than what was known at their last move.
+            for consumer in opened.consumers.all() {
+                self.moved(&consumer);
+            }
+            let log = opened.log.clone();
+            let closed = tokio::task::spawn_blocking(move || log.close()).await;
+            if let Ok(Err(error)) = closed {
+                tracing::error!(%error, "the log was not closed in order; the next start will find out what is there");
+            }
+        })
+    }
+
+    fn positions(&self) -> &dyn Positions {
+        self
+    }
+}

@@ -60,7 +60,7 @@ impl Query {
     /// How the server is.
     async fn health(&self) -> Health {
         Health {
-            status: if self.broker.is_draining() { "draining" } else { "ok" },
+            status: self.broker.status(),
             uptime_seconds: Long(self.started.elapsed().as_secs()),
             version: env!("CARGO_PKG_VERSION"),
         }

@@ -82,7 +82,8 @@ impl Stats {
 /// How the server is.
 #[derive(SimpleObject)]
 pub struct Health {
-    /// `ok`, or `draining` while the server stops.
+    /// `ok`; `draining` while the server stops; `starting` while it has not read yet what exists; `read_only` while it
+    /// cannot store.
     pub status: &'static str,
     /// Seconds since the server started.
     pub uptime_seconds: Long,

@@ -138,6 +138,16 @@ pub struct Session {
     named: Vec<u64>,
     waker: Option<Waker>,
     keep_alive: Option<Instant>,
+    /// Payloads of pongs that wait for subscriptions to stand: the protocol has no other answer to a subscription, and so a
+    /// client that publishes when its ping is answered gets what it has published.
+    pongs: Vec<String>,
+}
+
+/// Pongs that may wait on one connection; a further ping is answered at once.
+const MAX_PONGS: usize = 100;
+
+fn pong(payload: &str, out: &mut Outbox) {
+    out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
 }
 
 /// How often a legacy client is told that the connection lives, which it cannot see from WebSocket pings.
@@ -158,6 +168,7 @@ impl Session {
             named: Vec::new(),
             waker: None,
             keep_alive: None,
+            pongs: Vec::new(),
         }
     }
 
@@ -177,7 +188,14 @@ impl Session {
             "connection_init" => self.init(out),
             "ping" if !names.legacy => {
                 let payload = payload.map(|payload| format!(r#","payload":{payload}"#)).unwrap_or_default();
-                out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
+                if self.pongs.len() < MAX_PONGS && !self.running.is_empty() {
+                    self.pongs.push(payload);
+                    if let Some(waker) = self.waker.take() {
+                        waker.wake();
+                    }
+                } else {
+                    pong(&payload, out);
+                }
                 Ok(())
             }
             "pong" if !names.legacy => Ok(()),
@@ -367,7 +385,7 @@ impl Protocol for Session {
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Flow> {
-        let mut worked = false;
+        let (mut worked, mut opening) = (false, false);
         let mut index = 0;
         while let Some(key) = self.running.get(index).copied() {
             let polled = match self.operations.get_mut(&key).map(|entry| &mut entry.state) {
@@ -385,8 +403,17 @@ impl Protocol for Session {
                     worked = true;
                 }
                 // What the client publishes after it has subscribed is to be delivered.
-                Poll::Pending if polled.1 => break,
+                Poll::Pending if polled.1 => {
+                    opening = true;
+                    break;
+                }
                 Poll::Pending => index += 1,
+            }
+        }
+        if !opening {
+            worked |= !self.pongs.is_empty();
+            for payload in self.pongs.drain(..) {
+                pong(&payload, out);
             }
         }
         if worked {

@@ -7,10 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Answer, Context, openapi::ErrorBody};
-use crate::{
-    broker::Timestamp,
-    problem::{Code, Problem},
-};
+use crate::broker::Timestamp;
 
 /// Topics listed one by one in the statistics; a server with more says so.
 const STATS_TOPICS: usize = 10_000;
@@ -78,7 +75,8 @@ pub async fn stats(Ctx(context): Ctx<Context>) -> Json<Stats> {
 /// How the server is.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
-    /// `ok`, or `draining` while the server stops.
+    /// `ok`; `draining` while the server stops; `starting` while it has not read yet what exists; `read_only` while it
+    /// cannot store.
     status: &'static str,
     uptime_sec: u64,
     topics: usize,
@@ -92,7 +90,7 @@ pub struct Health {
 pub async fn health(Ctx(context): Ctx<Context>) -> Json<Health> {
     let totals = context.broker.totals();
     Json(Health {
-        status: if context.broker.is_draining() { "draining" } else { "ok" },
+        status: context.broker.status(),
         uptime_sec: context.started.elapsed().as_secs(),
         topics: totals.topics,
         subscribers: totals.subscriptions,
@@ -107,11 +105,9 @@ pub async fn live() -> Json<State> {
 }
 
 /// Whether the server should get traffic.
-#[utoipa::path(get, path = "/health/ready", tag = "status", responses((status = 200, body = State), (status = 503, body = ErrorBody, description = "`UNAVAILABLE`: draining")))]
+#[utoipa::path(get, path = "/health/ready", tag = "status", responses((status = 200, body = State), (status = 503, body = ErrorBody, description = "`UNAVAILABLE`: starting, stopping, or cut off from where it stores")))]
 pub async fn ready(Ctx(context): Ctx<Context>) -> Answer<Json<State>> {
-    if context.broker.is_draining() {
-        return Err(Problem::new(Code::Unavailable, "the server is shutting down"));
-    }
+    context.broker.check_ready()?;
     Ok(Json(State { status: "ready" }))
 }
 

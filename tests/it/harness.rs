@@ -47,6 +47,24 @@ pub struct TestServer {
     pub client: Client,
     stop: CancellationToken,
     done: mpsc::Receiver<std::io::Result<()>>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+/// Every scenario runs on every engine: `TEST_ENGINE` says on which this time (`memory`, `disk-always`, `disk-interval`,
+/// `disk-never`).
+fn engine_of_this_run(config: &mut Config) -> Option<tempfile::TempDir> {
+    let engine = std::env::var("TEST_ENGINE").unwrap_or_else(|_| "memory".to_owned());
+    match engine.split_once('-') {
+        None if engine == "memory" => None,
+        Some(("disk", fsync)) => {
+            let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            config.engine.engine = "disk".to_owned();
+            config.engine.fsync = fsync.to_owned();
+            config.engine.data_dir = directory.path().to_str().unwrap().to_owned();
+            Some(directory)
+        }
+        _ => panic!("TEST_ENGINE={engine} is no engine"),
+    }
 }
 
 impl std::ops::Deref for TestServer {
@@ -67,6 +85,7 @@ impl TestServer {
         let mut config = Config::default();
         config.broker.max_publish_rate = 0;
         config.server.drain = Duration::from_secs(3);
+        let directory = engine_of_this_run(&mut config);
         edit(&mut config);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -83,7 +102,7 @@ impl TestServer {
             runtime.shutdown_timeout(Duration::from_secs(1));
             let _ = tell.send(result);
         });
-        Self { addr, client: Client::new(addr), stop, done }
+        Self { addr, client: Client::new(addr), stop, done, _directory: directory }
     }
 
     /// Asks it to stop; returns at once.

@@ -28,6 +28,7 @@ mod bad_input;
 mod consumers;
 mod cuts;
 mod delivery;
+mod durable;
 mod generated;
 mod graphql;
 mod layers;

@@ -74,6 +74,11 @@ impl Process {
         assert!(sent.success());
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the end of the process.
     pub async fn ended(&mut self) -> ExitStatus {
         let before = Instant::now();

@@ -65,10 +65,10 @@ impl Ring {
     }
 
     /// The oldest `count` staged messages are not stored; the numbers are free again when the last one is withdrawn.
-    pub fn withdraw(&mut self, count: usize, why: &Refusal) {
+    pub fn withdraw(&mut self, count: usize, why: impl Fn(&Message) -> Refusal) {
         for staged in self.staged.drain(..count.min(self.staged.len())) {
             for waiting in staged.waiting {
-                let _ = waiting.send(Err(why.clone()));
+                let _ = waiting.send(Err(why(&staged.message)));
             }
         }
     }

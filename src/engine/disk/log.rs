@@ -42,7 +42,7 @@ use parking_lot::Mutex;
 
 pub use error::{LogError, OpenError};
 pub use record::{Message, Record};
-pub use recover::{Recovered, RecoveredConsumer, RecoveredMessage, RecoveredTopic};
+pub use recover::{Recovered, RecoveredMessage, RecoveredTopic};
 
 use files::{Disk, Storage};
 use ledger::Ledger;
@@ -172,6 +172,11 @@ pub struct Ready {
 }
 
 impl Ready {
+    /// As [`Log::trim`], of what was recovered and is not needed.
+    pub fn trim(&self, topic_id: u64, floor: u64) {
+        self.ledger.lock().trim(topic_id, floor);
+    }
+
     /// Starts the log's thread.
     ///
     /// # Errors

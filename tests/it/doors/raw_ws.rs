@@ -58,6 +58,11 @@ impl Socket {
         let _ = within("room to send", self.stream.flush()).await;
     }
 
+    /// Whether the server took it.
+    pub async fn try_flush(&mut self) -> bool {
+        within("room to send", self.stream.flush()).await.is_ok()
+    }
+
     pub async fn frame(&mut self) -> Frame {
         loop {
             match within("frame", self.stream.next()).await {

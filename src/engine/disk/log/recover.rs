@@ -14,8 +14,8 @@ use bytes::Bytes;
 use super::{
     error::OpenError,
     files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
-    ledger::Ledger,
     footprint::is_whole,
+    ledger::Ledger,
     record::{FRAME_HEADER, Message, Offsets, Stored, encode_reservation, seal},
     store::{Tail, begin_segment},
 };

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::*;
+use super::{recover::RecoveredConsumer, *};
 use fake::Fake;
 
 /// No wait is longer; on a loaded machine most are far shorter.

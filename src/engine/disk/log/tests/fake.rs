@@ -120,12 +120,7 @@ impl Image {
         self.after(self.boots, self.names.clone(), |file| file.bytes.clone())
     }
 
-    fn after(
-        &self,
-        boots: u64,
-        names: BTreeMap<u64, usize>,
-        mut content: impl FnMut(&Content) -> Vec<u8>,
-    ) -> Fake {
+    fn after(&self, boots: u64, names: BTreeMap<u64, usize>, mut content: impl FnMut(&Content) -> Vec<u8>) -> Fake {
         let file = |bytes: Vec<u8>| Content { synced: bytes.clone(), bytes };
         let files = self.files.iter().map(|f| file(content(f))).collect();
         let footprint = file(content(&self.footprint));

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    super::{files::SEGMENT_HEADER, record::FRAME_HEADER},
-    fake::Faults,
-    *,
-};
+use super::{fake::Faults, *};
 
 /// What the rule promises once the log had time, in bytes.
 fn bound(metrics: &Metrics, segment_bytes: u64) -> u64 {

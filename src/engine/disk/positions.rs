@@ -1,0 +1,121 @@
+//! Consumers' positions on disk: known in memory, kept in the log.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{Disk, Log, Record, Tell, Token, told, unavailable};
+pub(super) use crate::channel::Saving;
+use crate::{
+    channel::{Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Source, TopicName, Waiter},
+    engine::{Later, Positions, memory::no_consumer, position, ready},
+};
+
+/// Puts a position into the log's queue. If the log refuses, the position is kept with the next move, or with the next
+/// sweep: until then a restart delivers again what was delivered.
+pub(super) fn save(log: &Log<Token>, consumer: &Arc<Consumer>) {
+    if put(log, consumer, Token::Position(consumer.clone())).is_err() {
+        consumer.saving.refused();
+    }
+}
+
+fn put(log: &Log<Token>, consumer: &Consumer, token: Token) -> Result<(), Error> {
+    let ConsumerKey { source, name } = consumer.key();
+    let blob = position::encode(&consumer.position());
+    let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
+    log.append(&record, token).map_err(|error| unavailable(&error))
+}
+
+impl Disk {
+    fn consumer(&self, key: &ConsumerKey) -> Result<Arc<Consumer>, Error> {
+        self.opened()?.consumers.get(key).ok_or_else(|| no_consumer(key))
+    }
+
+    /// Puts into the log that a consumer is gone.
+    fn drop_position(&self, consumer: &Consumer) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+        let (tell, fate) = oneshot::channel();
+        let ConsumerKey { source, name } = consumer.key();
+        let record = Record::ConsumerDeleted { source: source.as_str(), name: name.as_str() };
+        self.opened()?.log.append(&record, Token::Kept(Tell(tell))).map_err(|error| unavailable(&error))?;
+        Ok(fate)
+    }
+}
+
+impl Positions for Disk {
+    fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
+        ready(self.opened().and_then(|opened| opened.consumers.claim(key, ack, holder)))
+    }
+
+    fn moved(&self, consumer: &Arc<Consumer>) {
+        // One record at a time for each consumer: those that move faster than the disk are kept as often as it can.
+        if let Ok(opened) = self.opened()
+            && consumer.saving.moved()
+        {
+            save(&opened.log, consumer);
+        }
+    }
+
+    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+        let begin = || {
+            let (tell, fate) = oneshot::channel();
+            put(&self.opened()?.log, consumer, Token::Kept(Tell(tell)))?;
+            Ok(fate)
+        };
+        match begin() {
+            Ok(fate) => Box::pin(told(fate)),
+            Err(error) => ready(Err(error)),
+        }
+    }
+
+    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+        ready(self.consumer(key).map(|consumer| consumer.status()))
+    }
+
+    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
+        Box::pin(async move {
+            let consumer = self.consumer(key)?;
+            consumer.advance(topic, cursor);
+            consumer.touch();
+            self.keep(&consumer).await
+        })
+    }
+
+    fn remove<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ()> {
+        Box::pin(async move {
+            let consumer = self.opened()?.consumers.remove(key).ok_or_else(|| no_consumer(key))?;
+            told(self.drop_position(&consumer)?).await
+        })
+    }
+
+    fn remove_all<'a>(&'a self, source: &'a Source) -> Later<'a, ()> {
+        Box::pin(async move {
+            let mut last = None;
+            for consumer in self.opened()?.consumers.remove_all(source) {
+                last = Some(self.drop_position(&consumer)?);
+            }
+            match last {
+                Some(fate) => told(fate).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn list<'a>(&'a self, source: &'a Source) -> Later<'a, Vec<ConsumerStatus>> {
+        ready(self.opened().map(|opened| opened.consumers.list(source)))
+    }
+
+    fn sweep(&self) -> Vec<Source> {
+        let Ok(opened) = self.opened() else { return Vec::new() };
+        // A consumer in use does not expire while the server is down, however long it has had nothing to read; and what a
+        // full disk refused is tried again.
+        for consumer in opened.consumers.held() {
+            self.moved(&consumer);
+        }
+        let expired = Consumers::expire(&opened.consumers);
+        for consumer in &expired {
+            // One that is not stored as gone expires again after the next start.
+            let _ = self.drop_position(consumer);
+        }
+        expired.iter().map(|consumer| consumer.key().source.clone()).collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! From the log back into channels.
+
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use super::{
+    Committer, Fate, Log, Token, decode_spec,
+    log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
+};
+use crate::{
+    channel::{
+        Channel, ConsumerKey, ConsumerName, Consumers, Cursor, Draft, Epoch, Key, Life, Message, MessageId, Numbering,
+        Payload, Registry, Source, Timestamp, TopicName,
+    },
+    engine::position,
+};
+
+/// Opens the log and brings what it holds into the registry and the consumers. Answers the running log, and the highest
+/// key of a topic that was ever used as far as the log knows.
+///
+/// # Errors
+/// [`OpenError`].
+pub(super) fn open(
+    directory: &Path,
+    settings: log::Settings,
+    registry: &Arc<Registry>,
+    consumers: &Arc<Consumers>,
+    fate: Arc<Fate>,
+) -> Result<(Arc<Log<Token>>, u64), OpenError> {
+    let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.max_messages);
+    let (recovered, ready) = Log::<Token>::open(directory, settings, &keep)?;
+    report(&recovered);
+    for kept in &recovered.consumers {
+        let key = Source::parse(&kept.source)
+            .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
+        if let (Ok(key), Some(position)) = (key, position::decode(&kept.blob)) {
+            consumers.restore(&key, &position);
+        }
+    }
+    let highest = recovered.topics.iter().map(|topic| topic.id).max().unwrap_or(0);
+    let mut unused = Vec::new();
+    for topic in recovered.topics {
+        let (id, floor, channel) = restore(topic, registry);
+        match channel {
+            Some(channel) if is_unused(&channel, consumers) && registry.remove_unused(&channel, || {}) => {
+                unused.push(id);
+            }
+            _ => ready.trim(id, floor),
+        }
+    }
+    let slot = Arc::new(OnceLock::new());
+    let committer = Committer::new(registry.clone(), fate, slot.clone());
+    let log = Arc::new(ready.start(Box::new(committer))?);
+    let _ = slot.set(Arc::downgrade(&log));
+    for id in unused {
+        // Not stored, it is found unused again.
+        let _ = log.append(&Record::TopicDeleted { topic_id: id }, Token::Nothing);
+    }
+    Ok((log, highest))
+}
+
+/// What is not as it was left is said once, here.
+fn report(recovered: &log::Recovered) {
+    let (topics, consumers) = (recovered.topics.len(), recovered.consumers.len());
+    let messages: usize = recovered.topics.iter().map(|topic| topic.messages.len()).sum();
+    tracing::info!(topics, messages, consumers, reads = recovered.reads, clean = recovered.clean, "the log was read");
+    if recovered.truncated_bytes > 0 {
+        tracing::warn!(bytes = recovered.truncated_bytes, "an end that no whole record began was cut off the log");
+    }
+    if !recovered.whole {
+        tracing::warn!(
+            "the log may have lost messages at its end that were acknowledged; offsets go on behind those, and subscribers \
+             are told"
+        );
+    }
+}
+
+fn is_unused(channel: &Channel, consumers: &Consumers) -> bool {
+    channel.spec().implicit && !consumers.any(&Source::Topic(channel.name().clone()))
+}
+
+/// Brings one topic back. Answers its key, the first offset that is needed, and the channel.
+fn restore(topic: RecoveredTopic, registry: &Registry) -> (u64, u64, Option<Arc<Channel>>) {
+    let RecoveredTopic { id, epoch, name, created_at_ms, implicit, settings, messages, .. } = topic;
+    let Ok(name) = TopicName::parse(&name) else {
+        tracing::error!(name, "the log has a topic of a name that this version does not allow; it is left alone");
+        return (id, 0, None);
+    };
+    let spec = decode_spec(&settings, implicit);
+    let Some(spec) = spec else {
+        tracing::error!(topic = %name, "the log has a topic whose settings cannot be read; it is left alone");
+        return (id, 0, None);
+    };
+    let epoch = Epoch::from_bits(epoch);
+    let life = Life { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id };
+    let Ok(channel) = registry.insert(life, |_| Ok(())) else { return (id, 0, None) };
+    let mut ring = channel.ring.lock();
+    let first = messages.first();
+    let (newest, last) =
+        first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
+    let before = (topic.dense_from == 0).then_some(last);
+    ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before });
+    for message in messages {
+        // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
+        ring.skip_to(message.offset.saturating_sub(1));
+        let given_id = message.id_is_given;
+        match message_of(&channel, message, ring.last()) {
+            Some(message) => ring.feed(message, given_id),
+            None => tracing::error!(topic = %channel.name, "the log has a message that cannot be read; it is lost"),
+        }
+    }
+    ring.skip_to(topic.next_offset.saturating_sub(1));
+    let floor = ring.floor() + 1;
+    drop(ring);
+    (id, floor, Some(channel))
+}
+
+fn message_of(channel: &Channel, stored: RecoveredMessage, prev: u64) -> Option<Arc<Message>> {
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let draft = Draft {
+        data: Payload::stored(text(&stored.data)?),
+        id: Some(MessageId::parse(text(&stored.id)?).ok()?),
+        key: match &stored.key {
+            Some(key) => Some(Key::parse(text(key)?).ok()?),
+            None => None,
+        },
+        expected_offset: None,
+    };
+    let cursor = Cursor { epoch: channel.epoch, offset: stored.offset };
+    Some(Message::new(channel.name.clone(), cursor, prev, draft, Timestamp(stored.at_ms)))
+}

@@ -1,0 +1,56 @@
+//! A consumer's position as engines write it down: a JSON object that later versions may add to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::channel::{Ack, Position, Timestamp, TopicName};
+
+#[derive(Serialize, Deserialize)]
+struct Written<'a> {
+    ack: &'a str,
+    used_at: i64,
+    /// Topic and cursor.
+    places: Vec<(String, String)>,
+}
+
+/// The position as bytes.
+pub(super) fn encode(position: &Position) -> Vec<u8> {
+    let places = position.places.iter().map(|(topic, cursor)| (topic.to_string(), cursor.to_string()));
+    let written = Written { ack: position.ack.code(), used_at: position.used_at.0, places: places.collect() };
+    // Strings and numbers always have a form in JSON.
+    serde_json::to_vec(&written).unwrap_or_default()
+}
+
+/// The position from bytes; `None` if they are of something else. A place that cannot be read is left out: there the
+/// consumer begins anew, and is told.
+pub(super) fn decode(bytes: &[u8]) -> Option<Position> {
+    let written: Written<'_> = serde_json::from_slice(bytes).ok()?;
+    let ack = [Ack::Auto, Ack::Explicit].into_iter().find(|ack| ack.code() == written.ack)?;
+    let place = |(topic, cursor): (String, String)| Some((TopicName::parse(&topic).ok()?, cursor.parse().ok()?));
+    Some(Position {
+        ack,
+        used_at: Timestamp(written.used_at),
+        places: written.places.into_iter().filter_map(place).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Cursor, Epoch};
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let place = |topic: &str, offset| (TopicName::parse(topic).unwrap(), Cursor { epoch: Epoch::random(), offset });
+        let position = Position {
+            ack: Ack::Explicit,
+            used_at: Timestamp(-7),
+            places: vec![place("a.1", 0), place("ünï \"x\"", u64::MAX)],
+        };
+        assert_eq!(decode(&encode(&position)), Some(position));
+        for bad in ["", "{}", "[]", r#"{"ack":"LATER","used_at":1,"places":[]}"#, r#"{"ack":"AUTO"}"#] {
+            assert_eq!(decode(bad.as_bytes()), None, "{bad}");
+        }
+        let odd = br#"{"ack":"AUTO","used_at":1,"places":[["a*","x"],["b","y"]],"new":1}"#;
+        assert_eq!(decode(odd).unwrap().places, []);
+    }
+}
