@@ -1,1 +1,242 @@
-//! x
+//! What every engine is asked for, as one suite: run it on two instances that share a store, or on the same one twice.
+//!
+//! It lives with the seam rather than with the tests, so that an engine from elsewhere can be held to it, too. Nothing here
+//! asks how long something takes: what has to come is waited for, with a deadline.
+
+mod consumers;
+mod messages;
+mod topics;
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+
+use super::Engine;
+use crate::channel::{
+    Channel, ConsumerLimits, Consumers, Draft, Error, Event, Payload, Publication, Reader, Refusal, Registry,
+    RegistrySettings, Rest, Spec, Start, TopicName, Turn, Wanted,
+};
+
+/// How long anything may take: a leader's election in a cluster under load is the longest wait known.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An engine with the channels and consumers it keeps.
+#[derive(Clone)]
+pub struct Instance {
+    /// The engine, open.
+    pub engine: Arc<dyn Engine>,
+    /// Its channels.
+    pub registry: Arc<Registry>,
+    /// Its consumers.
+    pub consumers: Arc<Consumers>,
+}
+
+impl Instance {
+    /// Opens an engine over channels of its own.
+    ///
+    /// # Errors
+    /// That of [`Engine::open`].
+    pub async fn open(engine: Arc<dyn Engine>) -> Result<Self, String> {
+        let registry = Registry::new(RegistrySettings {
+            max_topics: 10_000,
+            max_bytes_per_topic: 64 << 20,
+            max_history_bytes: 1 << 30,
+            max_patterns: 100,
+        });
+        let limits =
+            ConsumerLimits { per_source: 100, total: 1_000, topics: 100, ttl: Duration::from_secs(3_600) };
+        let consumers = Arc::new(Consumers::new(limits));
+        engine.open(registry.clone(), consumers.clone()).await?;
+        let instance = Self { engine, registry, consumers };
+        let ready = || instance.engine.health() == super::Health::Ready;
+        eventually("the engine is ready", || ready().then_some(())).await.map_err(|failure| failure.to_string())?;
+        Ok(instance)
+    }
+
+    /// The channel of a topic, once this instance has it.
+    async fn channel(&self, name: &TopicName) -> Result<Arc<Channel>, Failure> {
+        eventually("the topic is known", || self.registry.find(name)).await
+    }
+
+    async fn create(&self, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
+        self.engine.create(name, spec).await
+    }
+
+    async fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Result<Publication, Refusal> {
+        within("the answer to an append", self.engine.append(channel, draft)).await.unwrap_or_else(|_| {
+            Err(Refusal::Error(Error::Unavailable("no answer within the suite's patience")))
+        })
+    }
+}
+
+/// What an engine did not keep.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(format!("refused: {error}"))
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self(format!("refused: {refusal:?}"))
+    }
+}
+
+/// What has to hold, or else the words.
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(Failure(what())) }
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> Result<T, Failure> {
+    timeout(PATIENCE, future).await.map_err(|_| Failure(format!("not within {PATIENCE:?}: {what}")))
+}
+
+/// Looks again and again until there is something to see.
+async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
+    within(what, async {
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+}
+
+/// The names of topics are never used twice, so that suites can run beside each other over one store.
+fn fresh(what: &str) -> Result<TopicName, Failure> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let salt = uuid::Uuid::new_v4().as_u64_pair().0;
+    Ok(TopicName::parse(&format!("{what}.{salt:x}.{}", COUNT.fetch_add(1, Ordering::Relaxed)))?)
+}
+
+const EXPLICIT: Spec = Spec { implicit: false, max_messages: 100, max_publish_rate: 0 };
+const IMPLICIT: Spec = Spec { implicit: true, ..EXPLICIT };
+
+fn draft(data: impl fmt::Display) -> Result<Draft, Failure> {
+    Ok(Draft { data: Payload::parse(&data.to_string(), 1 << 20)?, id: None, key: None, expected_offset: None })
+}
+
+/// Reads a channel to what is its end now.
+fn read(reader: &mut Reader, events: &mut Vec<Event>) -> Result<Rest, Failure> {
+    loop {
+        let rest = reader.read(&Wanted::default(), Turn::messages(7), events, || {})?;
+        if rest != Rest::More {
+            return Ok(rest);
+        }
+    }
+}
+
+fn reader(channel: &Arc<Channel>, start: Start) -> Reader {
+    let place = channel.ring.lock().locate(start, channel.created_at);
+    Reader::from(channel.clone(), place)
+}
+
+/// The data of all kept messages.
+fn kept(channel: &Arc<Channel>) -> Result<Vec<String>, Failure> {
+    let mut events = Vec::new();
+    read(&mut reader(channel, Start::Oldest), &mut events)?;
+    let data = |event: &Event| match event {
+        Event::Message(message) => Some(message.data.as_str().to_owned()),
+        _ => None,
+    };
+    Ok(events.iter().filter_map(data).collect())
+}
+
+/// Runs the suite on two instances that share a store.
+///
+/// # Errors
+/// The first thing that does not hold, with the name of its check.
+pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    macro_rules! checks {
+        ($($module:ident :: $check:ident),* $(,)?) => {$(
+            $module::$check(a, b).await.map_err(|failure| Failure(format!("{}: {failure}", stringify!($check))))?;
+        )*};
+    }
+    checks! {
+        topics::creation_is_exclusive,
+        topics::an_implicit_topic_is_adopted_once,
+        topics::a_change_is_in_force_everywhere,
+        topics::deletion_reaches_every_reader,
+        topics::a_new_life_has_nothing_of_the_old,
+        topics::an_unused_implicit_topic_goes,
+        topics::names_of_any_kind,
+        messages::what_is_acknowledged_is_readable,
+        messages::messages_keep_all_they_have,
+        messages::appends_keep_their_order,
+        messages::an_id_is_stored_once,
+        messages::a_condition_lets_one_through,
+        messages::the_bound_holds_and_is_told,
+        messages::the_rate_holds,
+        messages::every_reader_reads_the_log,
+        messages::a_deletion_in_the_midst_of_publishing,
+        consumers::a_position_is_found_again,
+        consumers::a_newer_subscription_takes_over,
+        consumers::acknowledgements_only_go_forward,
+        consumers::a_consumer_is_forgotten,
+    }
+    Ok(())
+}
+
+/// Runs what an engine owes that outlives its process: `start` opens it anew over the same store, once the instance before
+/// it was closed.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl Fn() -> F) -> Result<(), Failure> {
+    let open = || async { start().await.map_err(Failure) };
+    let first = open().await?;
+    let (name, gone) = (fresh("kept")?, fresh("gone")?);
+    let channel = first.create(&name, Spec { max_messages: 3, ..EXPLICIT }).await?;
+    let deleted = first.create(&gone, EXPLICIT).await?;
+    let with_id = Draft { id: Some(crate::channel::MessageId::parse("mine")?), ..draft(1)? };
+    first.append(&deleted, draft(0)?).await?;
+    first.engine.delete(&deleted).await?;
+    let mut cursors = Vec::new();
+    for number in 2..=4 {
+        cursors.push(first.append(&channel, draft(number)?).await?.cursor);
+    }
+    let place = first.append(&channel, with_id.clone()).await?.cursor;
+    let position = consumers::leave_a_position(&first, &channel).await?;
+    first.engine.close().await;
+
+    let second = open().await?;
+    let channel = second.channel(&name).await?;
+    ensure(channel.epoch() == place.epoch, || "another life after a restart".to_owned())?;
+    ensure(channel.spec().max_messages == 3, || "other settings after a restart".to_owned())?;
+    let found = kept(&channel)?;
+    ensure(found == ["3", "4", "1"], || format!("{found:?} after a restart"))?;
+    let again = second.append(&channel, with_id).await?;
+    ensure(again.duplicate && again.cursor == place, || format!("an id was forgotten: {again:?}"))?;
+    let mut events = Vec::new();
+    if let Some(cursor) = cursors.first() {
+        read(&mut reader(&channel, Start::After(*cursor)), &mut events)?;
+    }
+    ensure(events.len() == 3, || format!("{events:?} after the first one's cursor"))?;
+    let next = second.append(&channel, draft(5)?).await?.cursor;
+    ensure(next.offset > place.offset, || format!("{next:?} after {place:?}"))?;
+    ensure(second.registry.find(&gone).is_none(), || "a deleted topic came back".to_owned())?;
+    consumers::find_the_position(&second, &channel, &position).await?;
+    second.engine.close().await;
+    Ok(())
+}

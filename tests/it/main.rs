@@ -29,6 +29,7 @@ mod consumers;
 mod cuts;
 mod delivery;
 mod durable;
+mod engines;
 mod generated;
 mod graphql;
 mod layers;

@@ -39,7 +39,7 @@ pub(super) fn open(
             consumers.restore(&key, &position);
         }
     }
-    let highest = recovered.topics.iter().map(|topic| topic.id).max().unwrap_or(0);
+    let highest = recovered.highest_id;
     let mut unused = Vec::new();
     for topic in recovered.topics {
         let (id, floor, channel) = restore(topic, registry);

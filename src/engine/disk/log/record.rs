@@ -248,6 +248,18 @@ impl<'a> Stored<'a> {
         if fields.0.is_empty() { Ok(stored) } else { Err(Malformed("a record is followed by bytes of no field")) }
     }
 
+    /// The topic of the kinds that are about one.
+    pub(super) fn topic_id(&self) -> Option<u64> {
+        match self {
+            Self::TopicCreated { topic_id, .. }
+            | Self::TopicUpdated { topic_id, .. }
+            | Self::TopicDeleted { topic_id }
+            | Self::Reservation { topic_id, .. }
+            | Self::Message(Message { topic_id, .. }) => Some(*topic_id),
+            Self::ConsumerPut { .. } | Self::ConsumerDeleted { .. } | Self::CleanShutdown => None,
+        }
+    }
+
     /// The sequence number of the kinds that carry one.
     pub(super) fn sequence(&self) -> u64 {
         match self {

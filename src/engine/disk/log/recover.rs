@@ -25,6 +25,8 @@ use super::{
 pub struct Recovered {
     /// The topics that were not deleted, by id.
     pub topics: Vec<RecoveredTopic>,
+    /// The highest id of a topic in any record, of those that were deleted, too.
+    pub highest_id: u64,
     /// The consumers that were not deleted, in no order.
     pub consumers: Vec<RecoveredConsumer>,
     /// Whether the log was closed in order (or is new).
@@ -238,6 +240,9 @@ impl Reader {
     fn take(&mut self, stored: &Stored<'_>) {
         self.ends_clean = false;
         self.sequence = self.sequence.max(stored.sequence());
+        if let Some(id) = stored.topic_id() {
+            self.recovered.highest_id = self.recovered.highest_id.max(id);
+        }
         match *stored {
             Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
                 let (name, settings) = (name.to_owned(), Bytes::copy_from_slice(settings));

@@ -1,0 +1,139 @@
+//! Consumers: their positions are found again, by one subscription at a time, on every instance.
+
+use std::sync::Arc;
+
+use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh};
+use crate::channel::{
+    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Source, Waiter,
+};
+
+fn key(channel: &Channel, name: &str) -> Result<ConsumerKey, Failure> {
+    Ok(ConsumerKey { source: Source::Topic(channel.name().clone()), name: ConsumerName::parse(name)? })
+}
+
+fn holder(inbox: &Inbox) -> Arc<Waiter> {
+    Waiter::new(inbox.clone(), 0, Overflow::default(), None)
+}
+
+async fn claim(instance: &Instance, key: &ConsumerKey, inbox: &Inbox) -> Result<Claim, Error> {
+    instance.engine.positions().claim(key, Ack::Explicit, &holder(inbox)).await
+}
+
+async fn places(instance: &Instance, key: &ConsumerKey) -> Result<Vec<u64>, Error> {
+    let status = instance.engine.positions().look(key).await?;
+    Ok(status.position.places.iter().map(|(_, cursor)| cursor.offset).collect())
+}
+
+pub(super) async fn a_position_is_found_again(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let cursor = a.append(&here, draft(1)?).await?.cursor;
+    b.channel(here.name()).await?;
+    let key = key(&here, "ü 1")?;
+    let inbox = Inbox::default();
+    let first = claim(a, &key, &inbox).await?;
+    ensure(!first.resumed, || "known before its first use".to_owned())?;
+    first.consumer.begin(here.name(), cursor)?;
+    a.engine.positions().keep(&first.consumer).await?;
+    ensure(first.consumer.release(first.generation), || "taken over by nobody".to_owned())?;
+    a.engine.positions().moved(&first.consumer);
+    for instance in [b, a] {
+        let again = claim(instance, &key, &inbox).await?;
+        ensure(again.resumed, || "not known".to_owned())?;
+        let places = again.consumer.places();
+        let found = places.get(&cursor.epoch).map(|(_, offset)| *offset);
+        ensure(found == Some(cursor.offset), || format!("{found:?}, not {}", cursor.offset))?;
+        again.consumer.release(again.generation);
+    }
+    let listed = b.engine.positions().list(&key.source).await?;
+    ensure(listed.len() == 1, || format!("{} consumers are listed", listed.len()))
+}
+
+pub(super) async fn a_newer_subscription_takes_over(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let cursor = a.append(&here, draft(1)?).await?.cursor;
+    b.channel(here.name()).await?;
+    let key = key(&here, "one")?;
+    let (older, newer) = (Inbox::default(), Inbox::default());
+    let first = claim(a, &key, &older).await?;
+    first.consumer.begin(here.name(), Cursor { offset: 0, ..cursor })?;
+    a.engine.positions().keep(&first.consumer).await?;
+    let second = claim(b, &key, &newer).await?;
+    ensure(second.resumed, || "not known".to_owned())?;
+    eventually("the older one is told", || first.consumer.is_taken_over(first.generation).then_some(())).await?;
+    eventually("the older one is woken", || older.try_next()).await?;
+    ensure(newer.try_next().is_none(), || "the newer one is woken".to_owned())?;
+    // What the older one says now does not count.
+    let late = [(cursor.epoch, (here.name().clone(), cursor.offset))];
+    ensure(!first.consumer.reached(first.generation, late.into_iter()), || "the older one still moves".to_owned())?;
+    ensure(places(b, &key).await? == [0], || "moved by one that was taken over".to_owned())?;
+    let listed = b.engine.positions().list(&key.source).await?;
+    ensure(listed.iter().any(|status| status.connected), || "nobody is connected".to_owned())
+}
+
+pub(super) async fn acknowledgements_only_go_forward(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let mut cursors = Vec::new();
+    for number in 0..3 {
+        cursors.push(a.append(&here, draft(number)?).await?.cursor);
+    }
+    let there = b.channel(here.name()).await?;
+    let key = key(&here, "acks")?;
+    let claimed = claim(a, &key, &Inbox::default()).await?;
+    let [one, two, three] = cursors[..] else { return Err(Failure("three were published".to_owned())) };
+    claimed.consumer.begin(here.name(), one)?;
+    a.engine.positions().keep(&claimed.consumer).await?;
+    b.engine.positions().acknowledge(&key, there.name(), three).await?;
+    ensure(places(b, &key).await? == [three.offset], || "an acknowledgement was lost".to_owned())?;
+    a.engine.positions().acknowledge(&key, here.name(), two).await?;
+    for instance in [a, b] {
+        ensure(places(instance, &key).await? == [three.offset], || "an acknowledgement went back".to_owned())?;
+    }
+    let unknown = ConsumerKey { name: ConsumerName::parse("nobody")?, ..key };
+    let refused = a.engine.positions().acknowledge(&unknown, here.name(), two).await;
+    ensure(matches!(refused, Err(Error::ConsumerNotFound(_))), || format!("{refused:?} for an unknown consumer"))
+}
+
+pub(super) async fn a_consumer_is_forgotten(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    b.channel(here.name()).await?;
+    let (one, two) = (key(&here, "one")?, key(&here, "two")?);
+    let inbox = Inbox::default();
+    let first = claim(a, &one, &inbox).await?;
+    a.engine.positions().keep(&first.consumer).await?;
+    let second = claim(b, &two, &Inbox::default()).await?;
+    b.engine.positions().keep(&second.consumer).await?;
+    b.engine.positions().remove(&one).await?;
+    eventually("its subscription is told", || first.consumer.is_taken_over(first.generation).then_some(())).await?;
+    let again = b.engine.positions().remove(&one).await;
+    ensure(matches!(again, Err(Error::ConsumerNotFound(_))), || format!("{again:?} for one that is gone"))?;
+    ensure(!claim(a, &one, &inbox).await?.resumed, || "it came back".to_owned())?;
+    a.engine.positions().remove_all(&one.source).await?;
+    for instance in [a, b] {
+        let left = instance.engine.positions().list(&one.source).await?.len();
+        ensure(left == 0, || format!("{left} consumers of a topic that is gone"))?;
+    }
+    Ok(())
+}
+
+/// For a restart: a consumer that stands behind the channel's newest message.
+pub(super) async fn leave_a_position(instance: &Instance, channel: &Arc<Channel>) -> Result<Cursor, Failure> {
+    let cursor = Cursor { epoch: channel.epoch(), offset: channel.last() };
+    let claimed = claim(instance, &key(channel, "survivor")?, &Inbox::default()).await?;
+    claimed.consumer.begin(channel.name(), cursor)?;
+    instance.engine.positions().keep(&claimed.consumer).await?;
+    let dropped = claim(instance, &key(channel, "forgotten")?, &Inbox::default()).await?;
+    instance.engine.positions().keep(&dropped.consumer).await?;
+    instance.engine.positions().remove(&key(channel, "forgotten")?).await?;
+    Ok(cursor)
+}
+
+pub(super) async fn find_the_position(
+    instance: &Instance,
+    channel: &Arc<Channel>,
+    position: &Cursor,
+) -> Result<(), Failure> {
+    let found = places(instance, &key(channel, "survivor")?).await?;
+    ensure(found == [position.offset], || format!("{found:?}, not {}", position.offset))?;
+    let gone = claim(instance, &key(channel, "forgotten")?, &Inbox::default()).await?;
+    ensure(!gone.resumed, || "a consumer came back".to_owned())
+}

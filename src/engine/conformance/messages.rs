@@ -1,0 +1,356 @@
+//! Messages: stored once, in order, as they were given, readable by everybody.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader};
+use crate::channel::{
+    Channel, Draft, Error, Event, Key, MessageId, Payload, Publication, Refusal, Rest, Spec, Start,
+};
+
+pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("readable")?;
+    let here = a.create(&name, EXPLICIT).await?;
+    let there = b.channel(&name).await?;
+    let mut before = 0;
+    for number in 0..20 {
+        let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
+        let done = instance.append(channel, draft(number)?).await?;
+        ensure(done.cursor.offset > before, || format!("offset {} after {before}", done.cursor.offset))?;
+        before = done.cursor.offset;
+        // Not a moment later: the answer has come.
+        let newest = kept(channel)?.pop();
+        ensure(newest == Some(number.to_string()), || format!("{number} is acknowledged, {newest:?} is readable"))?;
+        let page = channel.page_before(None, 1);
+        let at = page.messages.first().map(|message| message.published_at);
+        ensure(at == Some(done.published_at), || "the answer has another time than the message".to_owned())?;
+    }
+    for channel in [&here, &there] {
+        eventually("the end is everywhere", || (channel.last() >= before).then_some(())).await?;
+    }
+    ensure(kept(&here)? == kept(&there)?, || "two instances, two logs".to_owned())
+}
+
+pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("whole")?;
+    let here = a.create(&name, EXPLICIT).await?;
+    let there = b.channel(&name).await?;
+    let long = "k".repeat(255);
+    let texts = [" a b ", "ünï", "\"\\/", "=20", ":", "💥", "a\u{2028}b", &long];
+    let mut last = 0;
+    for (index, text) in texts.iter().enumerate() {
+        let data = format!("{{\"n\":[123456789012345678901234567890.5e400,{index}],\"ü\":\"\\ud83d\\u0000\"}}");
+        let draft = Draft {
+            data: Payload::parse(&data, 1_000)?,
+            id: (index % 2 == 0).then(|| MessageId::parse(text)).transpose()?,
+            key: Some(Key::parse(text)?),
+            expected_offset: None,
+        };
+        last = a.append(&here, draft).await?.cursor.offset;
+    }
+    eventually("all is everywhere", || (there.last() >= last).then_some(())).await?;
+    let (one, other) = (here.page_before(None, 100).messages, there.page_before(None, 100).messages);
+    ensure(one.len() == texts.len() && other.len() == texts.len(), || format!("{} and {}", one.len(), other.len()))?;
+    for (index, (one, other)) in one.iter().zip(&other).enumerate() {
+        let text = texts.get(index).copied().unwrap_or_default();
+        ensure(one.key.as_ref().map(Key::as_str) == Some(text), || format!("key {:?}, not {text:?}", one.key))?;
+        ensure(index % 2 == 1 || one.id.as_str() == text, || format!("id {:?}, not {text:?}", one.id))?;
+        let same = one.id == other.id
+            && one.key == other.key
+            && one.data == other.data
+            && one.cursor == other.cursor
+            && one.published_at == other.published_at;
+        ensure(same, || format!("{one:?} differs between instances"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn appends_keep_their_order(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("order")?;
+    let here = a.create(&name, Spec { max_messages: 1_000, ..EXPLICIT }).await?;
+    // Begun one after the other, without waiting.
+    let mut begun = Vec::new();
+    for number in 0..300 {
+        begun.push(a.engine.append(&here, draft(number)?));
+    }
+    let mut before = 0;
+    for append in begun {
+        let offset = append.await?.cursor.offset;
+        ensure(offset > before, || format!("offset {offset} after {before}"))?;
+        before = offset;
+    }
+    let wanted: Vec<_> = (0..300).map(|number| number.to_string()).collect();
+    ensure(kept(&here)? == wanted, || "another order than that of the appends".to_owned())?;
+    let there = b.channel(&name).await?;
+    eventually("all is everywhere", || (there.last() >= before).then_some(())).await?;
+    ensure(kept(&there)? == wanted, || "another order on the other instance".to_owned())
+}
+
+pub(super) async fn an_id_is_stored_once(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("ids")?;
+    let here = a.create(&name, EXPLICIT).await?;
+    let there = b.channel(&name).await?;
+    let with_id = |id: &str| -> Result<Draft, Failure> { Ok(Draft { id: Some(MessageId::parse(id)?), ..draft(1)? }) };
+    let first = a.append(&here, with_id("x")?).await?;
+    ensure(!first.duplicate, || "the first is no duplicate".to_owned())?;
+    for (instance, channel) in [(a, &here), (b, &there)] {
+        let again = instance.append(channel, with_id("x")?).await?;
+        let same = again.duplicate && again.cursor == first.cursor && again.published_at == first.published_at;
+        ensure(same, || format!("{again:?} for {first:?}"))?;
+        // Repeating what succeeded succeeds, though its condition holds no more.
+        let conditional = Draft { expected_offset: Some(0), ..with_id("x")? };
+        let again = instance.append(channel, conditional).await?;
+        ensure(again.duplicate && again.cursor == first.cursor, || format!("{again:?} for {first:?}"))?;
+    }
+    // All at once, from both sides.
+    let mut begun = Vec::new();
+    for number in 0..20 {
+        let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
+        begun.push(instance.engine.append(channel, with_id("y")?));
+    }
+    let mut places = HashSet::new();
+    let mut fresh = 0;
+    for append in begun {
+        let done = append.await?;
+        places.insert(done.cursor.offset);
+        fresh += usize::from(!done.duplicate);
+    }
+    ensure((places.len(), fresh) == (1, 1), || format!("one id at {places:?}, {fresh} times new"))?;
+    ensure(kept(&here)?.len() == 2, || format!("{:?} is stored", kept(&here)))?;
+    // The same id in another topic is another message.
+    let other = a.create(&super::fresh("ids")?, EXPLICIT).await?;
+    ensure(!a.append(&other, with_id("x")?).await?.duplicate, || "ids are counted over all topics".to_owned())
+}
+
+pub(super) async fn a_condition_lets_one_through(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("conditions")?;
+    let here = a.create(&name, EXPLICIT).await?;
+    let there = b.channel(&name).await?;
+    let expecting = |offset: u64, data: u64| -> Result<Draft, Failure> {
+        Ok(Draft { expected_offset: Some(offset), ..draft(data)? })
+    };
+    let mut current = 0;
+    for round in 0..5 {
+        let mut begun = Vec::new();
+        for number in 0..6 {
+            let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
+            begun.push(instance.engine.append(channel, expecting(current, round)?));
+        }
+        let mut passed: Vec<Publication> = Vec::new();
+        for append in begun {
+            match append.await {
+                Ok(done) => passed.push(done),
+                Err(Refusal::Error(Error::Conflict { .. })) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        ensure(passed.len() == 1, || format!("{} of six conditional messages passed", passed.len()))?;
+        current = passed.first().map_or(0, |done| done.cursor.offset);
+        for channel in [&here, &there] {
+            eventually("it is everywhere", || (channel.last() >= current).then_some(())).await?;
+        }
+    }
+    let refused = b.append(&there, expecting(current + 1, 9)?).await;
+    let told = matches!(refused, Err(Refusal::Error(Error::Conflict { current: told })) if told == current);
+    ensure(told, || format!("{refused:?}, and the newest is {current}"))
+}
+
+pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("bound")?;
+    let here = a.create(&name, Spec { max_messages: 5, ..EXPLICIT }).await?;
+    let there = b.channel(&name).await?;
+    let mut slow = [reader(&here, Start::Live), reader(&there, Start::Live)];
+    let mut cursors = Vec::new();
+    for number in 1..=12 {
+        cursors.push(a.append(&here, draft(number)?).await?.cursor);
+    }
+    let last = cursors.last().map_or(0, |cursor| cursor.offset);
+    eventually("all is everywhere", || (there.last() >= last).then_some(())).await?;
+    for channel in [&here, &there] {
+        let kept = kept(channel)?;
+        ensure(kept == ["8", "9", "10", "11", "12"], || format!("{kept:?} are kept"))?;
+    }
+    for reader in &mut slow {
+        let mut events = Vec::new();
+        read(reader, &mut events)?;
+        // It was connected all the time, so what it has missed is known to the message.
+        let told = matches!(&events[..], [Event::Gap(gap), rest @ ..] if gap.missed == Some(7) && rest.len() == 5);
+        ensure(told, || format!("a slow reader reads {events:?}"))?;
+    }
+    for channel in [&here, &there] {
+        let mut events = Vec::new();
+        if let Some(cursor) = cursors.get(1) {
+            read(&mut reader(channel, Start::After(*cursor)), &mut events)?;
+        }
+        let told = match &events[..] {
+            [Event::Gap(gap), rest @ ..] => {
+                rest.len() == 5
+                    && gap.missed.is_none_or(|missed| missed == 5)
+                    && Some(gap.from_offset) == cursors.get(1).map(|cursor| cursor.offset + 1)
+                    && Some(gap.to_offset) == cursors.get(6).map(|cursor| cursor.offset)
+            }
+            _ => false,
+        };
+        ensure(told, || format!("after the second of twelve, of which five are kept: {events:?}"))?;
+        let mut events = Vec::new();
+        if let Some(cursor) = cursors.get(6) {
+            read(&mut reader(channel, Start::After(*cursor)), &mut events)?;
+        }
+        let whole = events.iter().all(|event| matches!(event, Event::Message(_)));
+        ensure(whole && events.len() == 5, || format!("nothing is missing after the seventh: {events:?}"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("rate")?;
+    let here = a.create(&name, Spec { max_publish_rate: 20, ..EXPLICIT }).await?;
+    let there = b.channel(&name).await?;
+    let (mut passed, mut refused) = (0, 0);
+    for number in 0..90 {
+        let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
+        match instance.append(channel, draft(number)?).await {
+            Ok(_) => passed += 1,
+            Err(Refusal::Error(Error::RateLimited { per_second: 20, .. })) => refused += 1,
+            Err(other) => return Err(other.into()),
+        }
+    }
+    // Two instances may overdraw by what is on its way; a slow machine refills the bucket meanwhile.
+    ensure(refused > 0 && passed >= 20, || format!("{passed} passed a rate of 20, {refused} did not"))
+}
+
+/// A reader that begins anywhere, at any time, on any instance: its messages and announced gaps are the log.
+pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    const COUNT: u64 = 600;
+    let name = fresh("log")?;
+    let here = a.create(&name, Spec { max_messages: 50, ..EXPLICIT }).await?;
+    let there = b.channel(&name).await?;
+    let mut dice = 7_u64;
+    let mut readers: Vec<(reader::Following, bool)> = Vec::new();
+    let mut log: Vec<u64> = Vec::new();
+    for number in 0..COUNT {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let roll = dice >> 33;
+        let (instance, channel) = if roll % 2 == 0 { (a, &here) } else { (b, &there) };
+        log.push(instance.append(channel, draft(number)?).await?.cursor.offset);
+        if roll % 30 == 0 {
+            let on = if roll % 4 == 0 { &here } else { &there };
+            readers.push((reader::Following::begin(on, roll), roll % 4 == 0));
+        }
+        for (reader, _) in &mut readers {
+            if roll % 7 < 3 {
+                reader.read()?;
+            }
+        }
+    }
+    let last = log.last().copied().unwrap_or(0);
+    for channel in [&here, &there] {
+        eventually("all is everywhere", || (channel.last() >= last).then_some(())).await?;
+    }
+    for (mut reader, _) in readers {
+        reader.read()?;
+        reader.check(&log)?;
+    }
+    Ok(())
+}
+
+/// Publishers go on while the topic is deleted and made anew: each message is in the life that its answer names, or in none.
+pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("midst")?;
+    let mut here = a.create(&name, Spec { max_messages: 10_000, ..EXPLICIT }).await?;
+    for _ in 0..5 {
+        let there = eventually("this life is known", || {
+            b.registry.find(&name).filter(|channel| channel.epoch() == here.epoch())
+        })
+        .await?;
+        let mut begun = Vec::new();
+        for number in 0..40 {
+            let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
+            begun.push(instance.engine.append(channel, draft(number)?));
+        }
+        let deleting = b.engine.delete(&there);
+        let mut stored = Vec::new();
+        for append in begun {
+            match append.await {
+                Ok(done) => stored.push(done.cursor),
+                Err(Refusal::Closed) => {}
+                Err(Refusal::Error(error)) => return Err(error.into()),
+            }
+        }
+        deleting.await?;
+        // What was acknowledged was in the old life, and its readers can read it to the end.
+        let mut events = Vec::new();
+        let mut old = reader(&here, Start::Oldest);
+        eventually("the reader learns it", || matches!(read(&mut old, &mut events), Ok(Rest::Closed)).then_some(()))
+            .await?;
+        let read: HashSet<u64> = events
+            .iter()
+            .filter_map(|event| if let Event::Message(message) = event { Some(message.cursor.offset) } else { None })
+            .collect();
+        for cursor in stored {
+            ensure(cursor.epoch != here.epoch() || read.contains(&cursor.offset), || {
+                format!("{cursor} was acknowledged and cannot be read")
+            })?;
+        }
+        here = a.create(&name, Spec { max_messages: 10_000, ..EXPLICIT }).await?;
+        ensure(kept(&here)?.is_empty(), || "the new life begins with messages".to_owned())?;
+    }
+    Ok(())
+}
+
+mod reader {
+    use super::{Arc, Channel, Event, Failure, Start, ensure};
+    use crate::channel::{Cursor, Reader};
+
+    /// A reader with what it has read.
+    pub struct Following {
+        reader: Reader,
+        /// Everything behind this offset is its own.
+        after: u64,
+        events: Vec<Event>,
+    }
+
+    impl Following {
+        pub fn begin(channel: &Arc<Channel>, roll: u64) -> Self {
+            let last = channel.last();
+            let start = match roll % 3 {
+                0 => Start::Live,
+                1 => Start::Last(u32::try_from(roll % 60).unwrap_or(0)),
+                _ => Start::After(Cursor { epoch: channel.epoch(), offset: last.saturating_sub(roll % 80) }),
+            };
+            let (place, gap) = channel.ring.lock().locate(start, channel.created_at);
+            let after = gap.as_ref().map_or(place.after, |gap| gap.from_offset - 1);
+            Self { reader: Reader::from(channel.clone(), (place, gap)), after, events: Vec::new() }
+        }
+
+        pub fn read(&mut self) -> Result<(), Failure> {
+            super::super::read(&mut self.reader, &mut self.events).map(drop)
+        }
+
+        /// Whether what it has read, and what it was told it has missed, is the log behind where it began.
+        pub fn check(&self, log: &[u64]) -> Result<(), Failure> {
+            let mut rest = log.iter().copied().filter(|offset| *offset > self.after).peekable();
+            for event in &self.events {
+                match event {
+                    Event::Message(message) => {
+                        let due = rest.next();
+                        ensure(due == Some(message.cursor.offset), || {
+                            format!("{} was read, {due:?} was due", message.cursor.offset)
+                        })?;
+                    }
+                    Event::Gap(gap) => {
+                        let mut missed = 0;
+                        while rest.next_if(|offset| *offset <= gap.to_offset).is_some() {
+                            missed += 1;
+                        }
+                        ensure(missed > 0 && gap.missed.is_none_or(|told| told == missed), || {
+                            format!("{missed} were missed, and {gap:?} was told")
+                        })?;
+                    }
+                    Event::Deleted(_) => return Err(Failure("the topic was not deleted".to_owned())),
+                }
+            }
+            let left = rest.count();
+            ensure(left == 0, || format!("{left} messages were neither read nor told of"))
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Every engine through the one suite.
+
+use std::{sync::Arc, time::Duration};
+
+use pub_sub::engine::{
+    Disk, Engine, Memory,
+    conformance::{Instance, restarts, suite},
+    disk::{Fsync, Settings},
+};
+
+async fn alone(engine: Arc<dyn Engine>) {
+    let instance = Instance::open(engine).await.unwrap();
+    if let Err(failure) = suite(&instance, &instance).await {
+        panic!("{failure}");
+    }
+    instance.engine.close().await;
+}
+
+#[tokio::test]
+async fn memory() {
+    alone(Arc::new(Memory::default())).await;
+}
+
+fn disk(directory: &std::path::Path, fsync: Fsync) -> Arc<dyn Engine> {
+    Arc::new(Disk::new(Settings { directory: directory.to_owned(), fsync, max_payload_bytes: 1 << 20 }))
+}
+
+async fn on_disk(fsync: Fsync) {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    alone(disk(directory.path(), fsync)).await;
+    // Over what the suite has left behind, and once more over what that leaves.
+    for _ in 0..2 {
+        let start = || Instance::open(disk(directory.path(), fsync));
+        if let Err(failure) = restarts(start).await {
+            panic!("{failure}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn disk_always() {
+    on_disk(Fsync::Always).await;
+}
+
+#[tokio::test]
+async fn disk_interval() {
+    on_disk(Fsync::Interval(Duration::from_millis(10))).await;
+}
+
+#[tokio::test]
+async fn disk_never() {
+    on_disk(Fsync::Never).await;
+}
