@@ -17,6 +17,19 @@ mod rate;
 mod reader;
 mod registry;
 mod ring;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+/// What `wake.rs` is made of.
+mod sync {
+    pub use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    pub use parking_lot::Mutex;
+}
 
 use std::sync::{
     Arc,
@@ -32,13 +45,14 @@ pub use consumer::{
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits};
-pub use inbox::{Inbox, Waiter};
+pub use inbox::Waiter;
 pub use message::{Committed, Cursor, Draft, Epoch, Gap, GapReason, Message, Publication, ShapeId, Timestamp};
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
 pub use payload::{MAX_NESTING, Payload};
 pub use reader::{BEHIND_MESSAGES, Event, Overflow};
 pub use registry::{Life, Registry, RegistrySettings};
 pub use ring::{Rest, Start, Turn};
+pub use wake::{Bell, Inbox};
 
 pub(crate) use consumer::Saving;
 pub(crate) use pattern::{Member, Membership, Patterns};

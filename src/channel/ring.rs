@@ -297,7 +297,11 @@ impl Ring {
     fn insert(&mut self, message: Arc<Message>, given_id: bool) {
         let cost = message.cost();
         self.make_room(cost);
-        self.holes += usize::from(self.messages.back().is_some_and(|before| before.cursor.offset != message.prev));
+        match self.messages.back() {
+            Some(before) => self.holes += usize::from(before.cursor.offset != message.prev),
+            None if self.newest != message.prev => self.torn = message.prev,
+            None => {}
+        }
         self.last = message.cursor.offset;
         self.newest = message.cursor.offset;
         self.total += 1;

@@ -51,8 +51,7 @@ impl Instance {
             max_history_bytes: 1 << 30,
             max_patterns: 100,
         });
-        let limits =
-            ConsumerLimits { per_source: 100, total: 1_000, topics: 100, ttl: Duration::from_secs(3_600) };
+        let limits = ConsumerLimits { per_source: 100, total: 1_000, topics: 100, ttl: Duration::from_secs(3_600) };
         let consumers = Arc::new(Consumers::new(limits));
         engine.open(registry.clone(), consumers.clone()).await?;
         let instance = Self { engine, registry, consumers };
@@ -71,9 +70,9 @@ impl Instance {
     }
 
     async fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Result<Publication, Refusal> {
-        within("the answer to an append", self.engine.append(channel, draft)).await.unwrap_or_else(|_| {
-            Err(Refusal::Error(Error::Unavailable("no answer within the suite's patience")))
-        })
+        within("the answer to an append", self.engine.append(channel, draft))
+            .await
+            .unwrap_or_else(|_| Err(Refusal::Error(Error::Unavailable("no answer within the suite's patience"))))
     }
 }
 

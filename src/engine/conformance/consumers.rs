@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh};
-use crate::channel::{
-    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Source, Waiter,
-};
+use crate::channel::{Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Source, Waiter};
 
 fn key(channel: &Channel, name: &str) -> Result<ConsumerKey, Failure> {
     Ok(ConsumerKey { source: Source::Topic(channel.name().clone()), name: ConsumerName::parse(name)? })

@@ -3,9 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader};
-use crate::channel::{
-    Channel, Draft, Error, Event, Key, MessageId, Payload, Publication, Refusal, Rest, Spec, Start,
-};
+use crate::channel::{Channel, Draft, Error, Event, Key, MessageId, Payload, Publication, Refusal, Rest, Spec, Start};
 
 pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("readable")?;

@@ -80,10 +80,9 @@ pub(super) async fn a_new_life_has_nothing_of_the_old(a: &Instance, b: &Instance
     ensure(new.epoch() != old.epoch(), || "the same epoch".to_owned())?;
     ensure(kept(&new)?.is_empty(), || "messages of the old life".to_owned())?;
     a.append(&new, draft(2)?).await?;
-    let there = eventually("the new life is known", || {
-        b.registry.find(&name).filter(|channel| channel.epoch() == new.epoch())
-    })
-    .await?;
+    let there =
+        eventually("the new life is known", || b.registry.find(&name).filter(|channel| channel.epoch() == new.epoch()))
+            .await?;
     eventually("its message is known", || kept(&there).ok().filter(|data| data == &["2"])).await?;
     for channel in [&new, &there] {
         let mut events = Vec::new();

@@ -1,0 +1,162 @@
+//! The rule by which engines feed channels, against a model: whatever an engine's feed loses, repeats or reorders, every
+//! reader's stream is the log, in order, each message once, and what the engine has lost is announced at its place.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// An engine's log and its unreliable feed.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Messages are stored; offsets skip what other topics take.
+    Store(Vec<u64>),
+    /// A stored message comes over the feed: the newest but so many. It may come again, late, or never.
+    Feed(usize),
+    /// The engine reads again what the channel says is missing.
+    Repair,
+    /// The store loses its oldest messages: what was not fed of them is lost.
+    Lose(usize),
+    Join(usize, usize),
+    Read(usize, usize),
+    Shrink(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => prop::collection::vec(1..4_u64, 1..6).prop_map(Step::Store),
+        8 => (0..8_usize).prop_map(Step::Feed),
+        2 => Just(Step::Repair),
+        1 => (1..12_usize).prop_map(Step::Lose),
+        2 => (0..3_usize, 0..20_usize).prop_map(|(slot, back)| Step::Join(slot, back)),
+        3 => (0..3_usize, 1..6_usize).prop_map(|(slot, max)| Step::Read(slot, max)),
+        1 => (1..12_usize).prop_map(Step::Shrink),
+    ]
+}
+
+struct World {
+    channel: Arc<Channel>,
+    registry: Arc<Registry>,
+    /// Every offset ever stored.
+    log: Vec<u64>,
+    /// How many of them the store has lost.
+    lost: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let registry = Registry::new(RegistrySettings {
+            max_topics: 10,
+            max_bytes_per_topic: 1 << 20,
+            max_history_bytes: 1 << 20,
+            max_patterns: 1,
+        });
+        let spec = Spec { implicit: false, max_messages: 10, max_publish_rate: 0 };
+        let life = Life::new(&TopicName::parse("t").unwrap(), spec);
+        let channel = registry.insert(life, |_| Ok(())).unwrap();
+        channel.ring.lock().begin(0, 0, Numbering::SPARSE);
+        Self { channel, registry, log: Vec::new(), lost: 0 }
+    }
+
+    fn message(&self, index: usize) -> Committed {
+        let offset = self.log[index];
+        Committed {
+            offset,
+            prev: index.checked_sub(1).map_or(0, |before| self.log[before]),
+            at: Timestamp(i64::try_from(offset).unwrap()),
+            id: MessageId::generate(),
+            given_id: false,
+            key: None,
+            data: Payload::parse(&offset.to_string(), 100).unwrap(),
+        }
+    }
+
+    /// Feeds what the store still has behind the channel's end, as an engine does that was told of a hole.
+    fn repair(&self) {
+        if let Some(newest) = self.lost.checked_sub(1) {
+            self.channel.skip_to(self.log[newest]);
+        }
+        let after = self.channel.last();
+        for index in self.log.partition_point(|offset| *offset <= after)..self.log.len() {
+            assert_eq!(self.channel.feed(self.message(index)), Feed::Taken);
+        }
+    }
+}
+
+struct Model {
+    reader: Reader,
+    /// What was stored up to here is not its own.
+    after: u64,
+    events: Vec<Event>,
+}
+
+impl Model {
+    fn check(&self, log: &[u64]) {
+        let mut rest = log.iter().copied().filter(|offset| *offset > self.after).peekable();
+        for event in &self.events {
+            match event {
+                Event::Message(message) => assert_eq!(Some(message.cursor.offset), rest.next(), "{:?}", self.events),
+                Event::Gap(gap) => {
+                    let mut missed = 0;
+                    while rest.next_if(|offset| *offset <= gap.to_offset).is_some() {
+                        missed += 1;
+                    }
+                    assert!(missed > 0, "{gap:?} of nothing in {:?}", self.events);
+                    assert!(gap.missed.is_none_or(|told| told == missed), "{missed} missed, {gap:?}");
+                }
+                Event::Deleted(_) => panic!("{:?}", self.events),
+            }
+        }
+        assert_eq!(rest.next(), None, "neither read nor told of: {:?}", self.events);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn feeding_keeps_the_log(steps in prop::collection::vec(step(), 1..60)) {
+        let mut world = World::new();
+        let mut readers: [Option<Model>; 3] = Default::default();
+        for step in steps {
+            match step {
+                Step::Store(skips) => for skip in skips {
+                    let next = world.log.last().copied().unwrap_or(0) + skip;
+                    world.log.push(next);
+                },
+                Step::Feed(back) => if let Some(index) = world.log.len().checked_sub(back + 1) {
+                    let (message, before) = (world.message(index), world.channel.last());
+                    let (offset, prev) = (message.offset, message.prev);
+                    let wanted = match () {
+                        () if offset <= before => Feed::Stale,
+                        () if prev > before => Feed::Missing { after: before },
+                        () => Feed::Taken,
+                    };
+                    prop_assert_eq!(world.channel.feed(message), wanted);
+                },
+                Step::Repair => world.repair(),
+                Step::Lose(count) => world.lost = (world.lost + count).min(world.log.len()),
+                Step::Join(slot, back) => {
+                    // A cursor of something that was stored, or of the beginning.
+                    let index = world.log.len().saturating_sub(back);
+                    let offset = index.checked_sub(1).map_or(0, |index| world.log[index]).min(world.channel.last());
+                    let start = Start::After(Cursor { epoch: world.channel.epoch(), offset });
+                    let place = world.channel.ring.lock().locate(start, Timestamp(0));
+                    let reader = Reader::from(world.channel.clone(), place);
+                    readers[slot] = Some(Model { reader, after: offset, events: Vec::new() });
+                }
+                Step::Read(slot, max) => if let Some(model) = &mut readers[slot] {
+                    let _ = model.reader.read(&Wanted::default(), Turn::messages(max), &mut model.events, || {});
+                },
+                Step::Shrink(max_messages) => {
+                    let spec = Spec { max_messages, ..world.channel.spec() };
+                    world.registry.apply(&world.channel, spec);
+                }
+            }
+        }
+        world.repair();
+        for model in readers.iter_mut().flatten() {
+            while model.reader.read(&Wanted::default(), Turn::messages(3), &mut model.events, || {}).unwrap() == Rest::More {}
+            model.check(&world.log);
+        }
+    }
+}
