@@ -83,7 +83,7 @@ keys! {
     max_document_selections >= 1 => graphql.documents.max_selections: "Selections of a GraphQL document, with fragments counted as often as they are spread.";
     max_document_aliases => graphql.documents.max_aliases: "Aliases in one GraphQL operation.";
     max_document_directives => graphql.documents.max_directives: "Directives in one GraphQL operation.";
-    max_complexity => graphql.max_complexity: "Fields that one GraphQL operation may resolve, pages counted with their size. 0 = no limit.";
+    max_complexity => graphql.max_complexity: "Fields that one GraphQL operation may resolve: a page counts with its size, any other list as 20. 0 = no limit.";
     document_cache_bytes => graphql.document_cache_bytes: "Bytes of checked GraphQL documents that are kept for the next request.";
     persisted_documents => graphql.persisted_documents: "A JSON file of GraphQL documents that clients may name by their SHA-256 hash: an object by hash, or an array. Empty = none.";
     persisted_documents_only => graphql.persisted_documents_only: "Whether only the documents of that file are executed.";

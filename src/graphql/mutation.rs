@@ -4,7 +4,7 @@ use async_graphql::{ID, InputObject, MaybeUndefined, Object, Result};
 
 use super::{
     scalars::{Cursor, Json, Long},
-    types::{Publication, PublishResult, Topic, refuse},
+    types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::broker::{
     Broker, ConsumerName, Draft, Error, Key, MessageId, Payload, Publishing, Source, TopicInfo, TopicName,
@@ -122,6 +122,8 @@ impl Mutation {
 
     /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
     /// after it.
+    // To weigh what was really sent would mean to read it twice.
+    #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn publish_many(
         &self,
         #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,

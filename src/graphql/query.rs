@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{
     scalars::Long,
-    types::{Consumer, Health, Stats, Topic, TopicConnection, limit, refuse},
+    types::{Consumer, Health, Stats, Topic, TopicConnection, UNPAGED, limit, list_weight, page_weight, refuse},
 };
 use crate::broker::{Broker, Error, Source, TopicName};
 
@@ -31,7 +31,7 @@ impl Query {
     }
 
     /// Topics in the order of their names.
-    #[graphql(complexity = "first.map_or(100, |count| usize::try_from(count).unwrap_or(1)).max(1) * child_complexity")]
+    #[graphql(complexity = "page_weight(first, child_complexity)")]
     async fn topics(
         &self,
         #[graphql(desc = "Only those whose names begin with this.")] prefix: Option<String>,
@@ -44,6 +44,7 @@ impl Query {
     }
 
     /// The named consumers of a topic or pattern, by name.
+    #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn consumers(
         &self,
         #[graphql(desc = "A topic's name, or a pattern as it was subscribed.")] topic: String,

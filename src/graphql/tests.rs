@@ -79,6 +79,44 @@ async fn shapes_are_told_apart() {
     assert_eq!(renderings.made.load(Ordering::Relaxed), 2);
 }
 
+/// Lists multiply what stands in them, those without a page size too. Each document with its weight.
+#[tokio::test]
+async fn lists_are_weighed() {
+    let documents = [
+        ("{ topic(name: \"a\") { name epoch } }", 3),
+        ("{ topics(first: 10) { nodes { name } } }", 1 + 10 * 2),
+        ("{ topics { totalCount } }", 1 + 100),
+        ("{ topic(name: \"a\") { messages(last: 7) { nodes { id data } } } }", 1 + 1 + 7 * 3),
+        ("{ topic(name: \"a\") { subscriptions { lag state } } }", 1 + 1 + 20 * 2),
+        ("{ topic(name: \"a\") { consumers { name } } }", 1 + 1 + 20),
+        ("{ consumers(topic: \"a\") { name positions { topic offset } } }", 1 + 20 * (1 + 1 + 20 * 2)),
+        (
+            "{ topics(first: 50) { nodes { ...t } } } fragment t on Topic { consumers { positions { offset } } }",
+            1 + 50 * (1 + 1 + 20 * (1 + 20)),
+        ),
+        ("mutation { publishMany(messages: []) { publication { offset } } }", 1 + 20 * 2),
+    ];
+    for (document, weight) in documents {
+        for (max_complexity, passes) in [(weight, true), (weight - 1, false)] {
+            let (_, executor, _) = executor(&Settings { max_complexity, ..Settings::default() });
+            let (response, executed) = executor.single(&executor.prepare(ask(document)).unwrap()).await;
+            assert_eq!(executed, passes, "{document} with a limit of {max_complexity}: {:?}", response.errors);
+        }
+    }
+}
+
+/// Sizes that no number of 64 bits can hold multiplied are too large, not small again.
+#[tokio::test]
+async fn a_weight_does_not_wrap() {
+    let (_, executor, _) = executor(&Settings::default());
+    let page = |inner: &str| format!("{{ topics(first: 2147483647) {{ nodes {{ {inner} }} }} }}");
+    let messages = "messages(last: 2147483647) { edges { node { id data key offset cursor } } }";
+    for document in [page(messages), page("consumers { positions { topic } }"), page("name")] {
+        let (response, executed) = executor.single(&executor.prepare(ask(&document)).unwrap()).await;
+        assert!(!executed && response.errors[0].message.contains("complex"), "{document}: {:?}", response.errors);
+    }
+}
+
 #[tokio::test]
 async fn a_subgraph_by_setting() {
     let settings = Settings { federation: true, ..Settings::default() };

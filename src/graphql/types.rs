@@ -43,6 +43,22 @@ fn int(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
+/// What a list weighs in an operation: the field itself, and each item's fields.
+pub fn list_weight(items: usize, each: usize) -> usize {
+    // Far over any sensible limit, and yet products and sums with it stay within 64 bits, where async-graphql's would wrap.
+    const MOST: usize = 1 << 40;
+    items.saturating_mul(each).min(MOST) + 1
+}
+
+/// What a page weighs: 100 items unless the client says how many.
+pub fn page_weight(size: Option<i32>, each: usize) -> usize {
+    list_weight(size.map_or(100, |count| usize::try_from(count).unwrap_or(1)).max(1), each)
+}
+
+/// Items that a list without a page size is assumed to have. It is a guess; what it is for is that lists within lists
+/// multiply in the weight, too.
+pub const UNPAGED: usize = 20;
+
 /// Numbers about the whole server at one moment.
 pub struct Stats(pub broker::Totals);
 

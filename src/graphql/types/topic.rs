@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_graphql::{Enum, ID, Object, Result, SimpleObject};
 
-use super::{MessageConnection, PageInfo, int, refuse};
+use super::{MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse};
 use crate::{
     broker::{
         self, Ack, Broker, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName, Turn,
@@ -71,6 +71,7 @@ pub struct Consumer {
     /// When it was last used; now while connected.
     last_used_at: DateTime,
     /// Its position in each topic.
+    #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     positions: Vec<Position>,
 }
 
@@ -162,7 +163,7 @@ impl Topic {
 
     /// A page of its history, oldest first: the `first` messages after a place, or the `last` ones before one. Without
     /// either, the first 100 kept.
-    #[graphql(complexity = "page(first, last) * child_complexity")]
+    #[graphql(complexity = "page_weight(first.or(last), child_complexity)")]
     async fn messages(
         &self,
         #[graphql(desc = "At most so many messages, 1 to 1,000 unless the server sets otherwise.")] first: Option<i32>,
@@ -197,6 +198,7 @@ impl Topic {
     }
 
     /// Its live subscriptions, those through patterns not included.
+    #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>> {
         let list = self.broker.subscriptions(&self.info.name).map_err(refuse)?;
         let status = |info: broker::SubscriptionInfo| SubscriptionStatus {
@@ -209,14 +211,11 @@ impl Topic {
     }
 
     /// Its named consumers, by name.
+    #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn consumers(&self) -> Result<Vec<Consumer>> {
         let source = Source::Topic(self.info.name.clone());
         Ok(self.broker.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
     }
-}
-
-fn page(first: Option<i32>, last: Option<i32>) -> usize {
-    first.or(last).map_or(100, |count| usize::try_from(count).unwrap_or(1)).max(1)
 }
 
 /// A page's size.
