@@ -65,7 +65,7 @@ keys! {
     max_history_bytes => broker.max_history_bytes: "Bytes all histories may take in memory. At the bound a topic pays for a new message with its own oldest; one that has none is refused.";
     max_connections >= 1 => server.max_connections: "Connections that may be open; a further one is answered 503 and closed.";
     max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "Subscriptions on one `/ws` connection.";
-    max_operations_per_connection >= 1 => graphql.max_operations: "Operations, subscriptions among them, that one GraphQL WebSocket may have running.";
+    max_operations_per_connection >= 1 => graphql.max_operations: "Operations, subscriptions among them, that one GraphQL WebSocket, or one event stream for many operations, may have running.";
     max_frame_bytes >= 1 => socket.max_frame_bytes: "Bytes of one WebSocket message from a client; a larger one closes the connection with 1009.";
     max_body_bytes >= 1 => server.max_body_bytes: "Bytes of one HTTP request body.";
     max_batch >= 1 => broker.max_batch: "Messages in one `POST /publish` array, `publishMany`, or page of history.";
@@ -93,7 +93,7 @@ keys! {
     ping_interval => socket.ping_interval: "How long a WebSocket may be silent before it is pinged; silent for as long again, it is dropped. Also the time between two comments on an idle event stream.";
     write_timeout => socket.write_timeout: "How long a client may take nothing of what is written to it before it is dropped.";
     request_timeout => server.request_timeout: "How long a client may take to send a request; also how long an idle kept-alive connection stays.";
-    connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408).";
+    connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), and a reserved event stream to be connected.";
     log => server.log: "What is logged: a level, or `tracing` directives like `info,pub_sub=debug`.";
     log_format in &["text", "json"] => server.log_format: "`text` or `json`, a line an event, on standard error.";
 }

@@ -90,17 +90,29 @@ fn thousandths(text: &str) -> Option<u16> {
 /// The best of `offers` for the client, the earlier the better among equals; `None` when it accepts none. Without `Accept`
 /// it is the first.
 pub fn best(headers: &HeaderMap, offers: &[Form]) -> Option<Form> {
+    let mut values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    if values.all(|value| value.trim().is_empty()) {
+        return offers.first().copied();
+    }
+    choose(headers, offers, 0)
+}
+
+/// The best of those `offers` that the client names: `*/*` and a missing `Accept` express no wish.
+pub fn named(headers: &HeaderMap, offers: &[Form]) -> Option<Form> {
+    choose(headers, offers, 2)
+}
+
+/// The best of `offers`, among those that `Accept` names at least so exactly.
+fn choose(headers: &HeaderMap, offers: &[Form], least_specificity: u8) -> Option<Form> {
     let values: Vec<&str> =
         headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).collect();
     let ranges: Vec<Range<'_>> =
         values.iter().flat_map(|value| value.split(',')).filter_map(|item| Range::parse(item.trim())).collect();
-    if values.iter().all(|value| value.trim().is_empty()) {
-        return offers.first().copied();
-    }
     let quality = |offer: Form| {
         // The most specific range decides.
         let matching = ranges.iter().filter_map(|range| Some((range.specificity(offer.media_type())?, range.quality)));
-        matching.max_by_key(|(specificity, _)| *specificity).map_or(0, |(_, quality)| quality)
+        let decisive = matching.max_by_key(|(specificity, _)| *specificity);
+        decisive.filter(|(specificity, _)| *specificity >= least_specificity).map_or(0, |(_, quality)| quality)
     };
     let mut found: Option<(Form, u16)> = None;
     for offer in offers {
@@ -140,6 +152,23 @@ mod tests {
             ("", Some(Form::Json)),
         ] {
             assert_eq!(best_of(accept, &offers), form, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_no_wish() {
+        let offers = [Form::Json, Form::GraphqlResponse];
+        assert_eq!(named(&HeaderMap::new(), &offers), None);
+        for (accept, form) in [
+            ("*/*", None),
+            ("application/*", None),
+            ("text/event-stream", None),
+            ("application/json;q=0, */*", None),
+            ("application/json;q=0.1, */*", Some(Form::Json)),
+            ("*/*, application/graphql-response+json", Some(Form::GraphqlResponse)),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(named(&headers, &offers), form, "{accept}");
         }
     }
 }

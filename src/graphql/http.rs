@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use http_body::Body as _;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
@@ -34,6 +35,8 @@ use crate::{
 const SINGLE: [Form; 2] = [Form::Json, Form::GraphqlResponse];
 /// Forms of a stream.
 const STREAMS: [Form; 2] = [Form::EventStream, Form::Multipart];
+
+const ALL: [Form; 4] = [Form::Json, Form::GraphqlResponse, Form::EventStream, Form::Multipart];
 
 /// A WebSocket at `/graphql/ws`.
 pub async fn upgrade(State(door): State<Door>, request: Request) -> Response {
@@ -66,7 +69,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
     let query = parameter("query");
     if query.is_none() && parameter("extensions").is_none() {
         if let Some(token) = token.filter(|_| accept::best(&parts.headers, &[Form::EventStream]).is_some()) {
-            return door.streams.connect(&token, &door.context);
+            return connect(&door, &parts.headers, &token);
         }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
             return page::page(&parts.headers);
@@ -91,7 +94,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         Err(message) => return refuse(&parts.headers, Code::BadRequest.status(), &message),
     };
     if let Some(token) = token {
-        return over_stream(&door, &token, asked).await;
+        return over_stream(&door, &parts.headers, &token, asked, true).await;
     }
     answer(&door, &parts.headers, asked, true).await
 }
@@ -99,6 +102,13 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
 /// `POST /graphql`: one request as a JSON object, or several as an array.
 pub async fn post(State(door): State<Door>, request: Request) -> Response {
     let headers = request.headers().clone();
+    let token = single::token(&headers, url_parameter(&request, "token"));
+    if let Some(token) = &token
+        && request.body().is_end_stream()
+        && accept::best(&headers, &[Form::EventStream]).is_some()
+    {
+        return connect(&door, &headers, token);
+    }
     if !is_json(&headers) {
         // Browsers send other types across sites without asking: refusing them is what keeps forged requests out.
         let message = "content-type: must be application/json in UTF-8";
@@ -116,47 +126,78 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         return refuse(&headers, Code::BadRequest.status(), "body: must be UTF-8");
     };
     if text.trim_start().starts_with('[') {
+        if token.is_some() {
+            return refuse(&headers, Code::BadRequest.status(), "body: a batch has no place on a stream");
+        }
         return match serde_json::from_str::<Vec<&RawValue>>(text) {
             Ok(items) => batch(&door, &headers, &items).await,
             Err(error) => refuse(&headers, Code::BadRequest.status(), &format!("body: must be JSON ({error})")),
         };
     }
-    match read(text) {
-        Ok(asked) if headers.contains_key(single::TOKEN) => {
-            let token = single::token(&headers, None).unwrap_or_default();
-            over_stream(&door, &token, asked).await
-        }
-        Ok(asked) => answer(&door, &headers, asked, false).await,
-        Err(message) => refuse(&headers, Code::BadRequest.status(), &message),
+    match (read(text), token) {
+        (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
+        (Ok(asked), None) => answer(&door, &headers, asked, false).await,
+        (Err(message), _) => refuse(&headers, Code::BadRequest.status(), &message),
     }
 }
 
 /// `PUT /graphql`: reserves a stream of the single-connection mode.
-pub async fn put(State(door): State<Door>) -> Response {
-    door.streams.reserve()
+pub async fn put(State(door): State<Door>, request: Request) -> Response {
+    match door.streams.reserve(&door.context, door.settings.connection_init_timeout) {
+        Ok(token) => {
+            (StatusCode::CREATED, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], token).into_response()
+        }
+        Err(problem) => refuse_with(request.headers(), &problem),
+    }
 }
 
 /// `DELETE /graphql`: stops an operation on a stream of the single-connection mode.
 pub async fn delete(State(door): State<Door>, request: Request) -> Response {
-    let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(request.uri()).map(|UrlQuery(pairs)| pairs);
-    let pairs = pairs.unwrap_or_default();
-    let parameter = |name: &str| pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    match (single::token(request.headers(), parameter("token")), parameter("operationId")) {
-        (Some(token), Some(id)) => door.streams.stop(&token, &id),
-        _ => refuse(request.headers(), Code::BadRequest.status(), "a token and operationId are needed"),
+    let headers = request.headers();
+    match (single::token(headers, url_parameter(&request, "token")), url_parameter(&request, "operationId")) {
+        (Some(token), Some(id)) => match door.streams.stop(&token, &id) {
+            Ok(()) => StatusCode::OK.into_response(),
+            Err(problem) => refuse_with(headers, &problem),
+        },
+        _ => refuse(headers, Code::BadRequest.status(), "a token and operationId are needed"),
     }
 }
 
+/// A parameter of the address; an empty one is an absent one.
+fn url_parameter(request: &Request, name: &str) -> Option<String> {
+    let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(request.uri()).map(|UrlQuery(pairs)| pairs);
+    let mut pairs = pairs.unwrap_or_default().into_iter().rev();
+    pairs.find(|(known, _)| known == name).map(|(_, value)| value).filter(|value| !value.is_empty())
+}
+
+/// Answers with the stream of the single-connection mode.
+fn connect(door: &Door, headers: &HeaderMap, token: &str) -> Response {
+    door.streams.connect(token, &door.context).unwrap_or_else(|problem| refuse_with(headers, &problem))
+}
+
 /// Executes a request whose results come over a reserved stream.
-async fn over_stream(door: &Door, token: &str, mut asked: Asked) -> Response {
+async fn over_stream(door: &Door, headers: &HeaderMap, token: &str, mut asked: Asked, by_get: bool) -> Response {
     let id = asked.operation_id.take();
-    match door.executor.prepare(asked) {
-        Ok(prepared) => {
-            let most = door.settings.max_operations;
-            door.streams.execute(&door.executor, token, id.as_deref(), prepared, most).await
-        }
-        Err(errors) => door.streams.refuse(token, id.as_deref(), &errors),
+    let prepared = door.executor.prepare(asked);
+    if by_get && matches!(&prepared, Ok(prepared) if prepared.kind == OperationKind::Mutation) {
+        return mutation_by_get(headers);
     }
+    // The protocol has request errors answered as without a stream, so a client that names a form gets them in it. One that
+    // names none is npm graphql-sse: it takes any status but 202 for a fault of the network and asks again, so it is told
+    // where it listens.
+    let form = accept::named(headers, &SINGLE);
+    let most = door.settings.max_operations;
+    match door.streams.execute(&door.executor, token, id.as_deref(), prepared, form.is_some(), most).await {
+        Ok(None) => StatusCode::ACCEPTED.into_response(),
+        Ok(Some(errors)) => request_error(form.unwrap_or(Form::GraphqlResponse), &errors),
+        Err(problem) => refuse_with(headers, &problem),
+    }
+}
+
+fn mutation_by_get(headers: &HeaderMap) -> Response {
+    let mut response = refuse(headers, StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -222,7 +263,8 @@ fn asked(
 
 /// Answers one request.
 async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) -> Response {
-    let single = accept::best(headers, &SINGLE);
+    // A client that would rather have a stream gets one, also of a single result.
+    let single = accept::best(headers, &ALL).filter(|form| SINGLE.contains(form));
     let streaming = accept::best(headers, &STREAMS);
     let prepared = match door.executor.prepare(asked) {
         Ok(prepared) => prepared,
@@ -253,11 +295,7 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) ->
                 Err(error) => refuse(headers, Code::BadRequest.status(), &error.to_string()),
             }
         }
-        OperationKind::Mutation if by_get => {
-            let mut response = refuse(headers, StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-            response
-        }
+        OperationKind::Mutation if by_get => mutation_by_get(headers),
         OperationKind::Query | OperationKind::Mutation => {
             let (response, executed) = match (single, streaming) {
                 (None, None) => return not_acceptable(),
@@ -337,10 +375,14 @@ fn refuse(headers: &HeaderMap, status: StatusCode, message: &str) -> Response {
         StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
         _ => Code::BadRequest,
     };
-    let error = super::types::problem(&Problem::new(code, message.to_owned()));
+    refuse_with(headers, &Problem::new(code, message.to_owned()).with_http(status, None))
+}
+
+fn refuse_with(headers: &HeaderMap, problem: &Problem) -> Response {
+    let error = super::types::problem(problem);
     let error = ServerError { locations: Vec::new(), ..error.into_server_error(async_graphql::Pos::default()) };
     let form = accept::best(headers, &SINGLE).unwrap_or(Form::Json);
-    respond(form, status, errors_only(&[error]))
+    respond(form, problem.status(), errors_only(&[error]))
 }
 
 fn not_acceptable() -> Response {

@@ -8,23 +8,20 @@ use std::{
 };
 
 use async_graphql::ServerError;
-use axum::{
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{http::HeaderMap, response::Response};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::sleep;
 
 use super::{
     Context,
     accept::Form,
     document::OperationKind,
     execute::{Executor, Operation, Prepared},
-    http::{errors_only, request_error},
+    http::errors_only,
     json, stream,
 };
 use crate::{
-    broker::Inbox,
+    broker::{Error, Inbox},
     problem::{Code, Problem},
     streaming::{self, Flow, Source},
     wire,
@@ -33,11 +30,12 @@ use crate::{
 /// The header that carries a reservation's token.
 pub const TOKEN: &str = "x-graphql-event-stream-token";
 
-/// How long a reservation may stay unconnected.
-const RESERVED: Duration = Duration::from_secs(30);
-
 /// Reservations and streams that one server holds.
 const MAX_STREAMS: usize = 10_000;
+
+/// Bytes of results that may stand ready before the stream takes no further operation: its client does not read, or has
+/// not connected yet.
+const ENOUGH_READY: usize = 64 << 10;
 
 /// The key under which results that stand ready come up in the stream's inbox.
 const RESULTS: u64 = u64::MAX;
@@ -46,13 +44,14 @@ const RESULTS: u64 = u64::MAX;
 #[derive(Clone, Default)]
 pub struct Streams(Arc<Mutex<HashMap<String, Arc<Stream>>>>);
 
+#[derive(Default)]
 struct Stream {
     inbox: Inbox,
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
-    reserved_at: Instant,
     connected: bool,
     next_key: u64,
     operations: HashMap<u64, (String, Option<Operation>)>,
@@ -62,124 +61,122 @@ struct State {
 }
 
 impl Streams {
-    /// `PUT`: reserves a stream and answers its token.
-    pub fn reserve(&self) -> Response {
-        let mut streams = self.0.lock();
-        streams.retain(|_, stream| {
-            let state = stream.state.lock();
-            state.connected || state.reserved_at.elapsed() < RESERVED
-        });
-        if streams.len() >= MAX_STREAMS {
-            return Problem::new(Code::LimitReached, "too many event streams").into_response();
-        }
+    /// `PUT`: reserves a stream and answers its token, which goes when the stream is not connected within `patience`.
+    ///
+    /// # Errors
+    /// Too many streams.
+    pub fn reserve(&self, context: &Context, patience: Duration) -> Result<String, Problem> {
         // 122 random bits: whoever has it may use the stream.
         let token = uuid::Uuid::new_v4().to_string();
-        let state = State {
-            reserved_at: Instant::now(),
-            connected: false,
-            next_key: 0,
-            operations: HashMap::new(),
-            by_id: HashMap::new(),
-            ready: Vec::new(),
-        };
-        streams.insert(token.clone(), Arc::new(Stream { inbox: Inbox::default(), state: Mutex::new(state) }));
-        (StatusCode::CREATED, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], token).into_response()
+        {
+            let mut streams = self.0.lock();
+            if streams.len() >= MAX_STREAMS {
+                return Err(Error::LimitReached { what: "event streams", limit: MAX_STREAMS, own: false }.into());
+            }
+            streams.insert(token.clone(), Arc::default());
+        }
+        let (streams, stop, reserved) = (Arc::downgrade(&self.0), context.sockets.stop.clone(), token.clone());
+        // A timer, not a look at the clock when somebody comes: the reservation may hold subscriptions already.
+        context.sockets.tasks.spawn(async move {
+            tokio::select! {
+                () = sleep(patience) => {}
+                () = stop.cancelled() => {}
+            }
+            if let Some(streams) = streams.upgrade() {
+                Self(streams).expire(&reserved);
+            }
+        });
+        Ok(token)
     }
 
-    fn find(&self, token: &str) -> Result<Arc<Stream>, Box<Response>> {
+    fn expire(&self, token: &str) {
+        let mut streams = self.0.lock();
+        if streams.get(token).is_some_and(|stream| !stream.state.lock().connected)
+            && let Some(stream) = streams.remove(token)
+        {
+            drop(streams);
+            stream.state.lock().operations.clear();
+        }
+    }
+
+    fn find(&self, token: &str) -> Result<Arc<Stream>, Problem> {
         let found = self.0.lock().get(token).cloned();
-        found.ok_or_else(|| Box::new(Problem::new(Code::NotFound, "there is no stream of this token").into_response()))
+        found.ok_or_else(|| Problem::new(Code::NotFound, "there is no stream of this token"))
     }
 
-    /// `GET` or `POST` for an event stream with a token: connects it.
-    pub fn connect(&self, token: &str, context: &Context) -> Response {
-        let stream = match self.find(token) {
-            Ok(stream) => stream,
-            Err(response) => return *response,
-        };
-        if std::mem::replace(&mut stream.state.lock().connected, true) {
-            return Problem::new(Code::Conflict, "the stream of this token is open").into_response();
+    /// A request for the event stream of a token: connects it.
+    ///
+    /// # Errors
+    /// There is no such reservation, or it has its connection.
+    pub fn connect(&self, token: &str, context: &Context) -> Result<Response, Problem> {
+        let stream = self.find(token)?;
+        {
+            // Both locks, as `expire` takes them: of the two, one comes first.
+            let streams = self.0.lock();
+            if !streams.contains_key(token) {
+                return Err(Problem::new(Code::NotFound, "there is no stream of this token"));
+            }
+            if std::mem::replace(&mut stream.state.lock().connected, true) {
+                return Err(Problem::new(Code::Conflict, "the stream of this token is open"));
+            }
         }
         let inbox = stream.inbox.clone();
         // So that the head of the answer goes out at once.
         inbox.wake(RESULTS);
         let source = Connected { stream, token: token.to_owned(), streams: Arc::downgrade(&self.0), begun: false };
         let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ());
-        stream::response(Form::EventStream, body)
+        Ok(stream::response(Form::EventStream, body))
     }
 
-    /// A request with a token: its results come over the stream.
+    /// A request with a token: its results go over the stream. So do the errors of one that is refused before execution,
+    /// unless `errors_here`: those are answered.
+    ///
+    /// # Errors
+    /// The stream cannot take the operation.
     pub async fn execute(
         &self,
         executor: &Executor,
         token: &str,
         id: Option<&str>,
-        prepared: Prepared,
+        prepared: Result<Prepared, Vec<ServerError>>,
+        errors_here: bool,
         max_operations: usize,
-    ) -> Response {
-        let refuse = |code, message: String| Problem::new(code, message).into_response();
-        let stream = match self.find(token) {
-            Ok(stream) => stream,
-            Err(response) => return *response,
-        };
-        let Some(id) = id.filter(|id| !id.is_empty() && id.len() <= 255) else {
-            return refuse(Code::BadRequest, "extensions.operationId: must be a string of 1 to 255 bytes".to_owned());
-        };
-        let key = {
-            let mut state = stream.state.lock();
-            if state.by_id.contains_key(id) {
-                return refuse(Code::Conflict, format!("operation {id:?} is running"));
-            }
-            if state.operations.len() >= max_operations {
-                return refuse(Code::LimitReached, format!("at most {max_operations} operations on one stream"));
-            }
-            let key = state.next_key;
-            state.next_key += 1;
-            state.by_id.insert(id.to_owned(), key);
-            state.operations.insert(key, (id.to_owned(), None));
-            key
-        };
-        if prepared.kind == OperationKind::Subscription {
-            match executor.open(prepared, &stream.inbox, key, None).await {
-                Ok(operation) => {
-                    // Stopped while it opened: dropping it unsubscribes.
-                    if let Some(entry) = stream.state.lock().operations.get_mut(&key) {
-                        entry.1 = Some(operation);
+    ) -> Result<Option<Vec<ServerError>>, Problem> {
+        let stream = self.find(token)?;
+        let id = id.filter(|id| !id.is_empty() && id.len() <= 255).ok_or_else(|| {
+            Problem::new(Code::BadRequest, "extensions.operationId: must be a string of 1 to 255 bytes")
+        })?;
+        let place = stream.begin(id, max_operations)?;
+        let result = match prepared {
+            Ok(prepared) if prepared.kind == OperationKind::Subscription => {
+                match executor.open(prepared, &stream.inbox, place.key, None).await {
+                    Ok(operation) => {
+                        place.hold(operation);
+                        return Ok(None);
                     }
-                    stream.inbox.wake(key);
-                }
-                Err(errors) => {
-                    stream.state.lock().remove(key);
-                    stream.last(id, &errors_only(&errors));
+                    Err(errors) => Err(errors),
                 }
             }
-        } else {
-            let (response, executed) = executor.single(&prepared).await;
-            stream.state.lock().remove(key);
-            stream.last(id, &json::write_response(&response, executed));
-        }
-        StatusCode::ACCEPTED.into_response()
-    }
-
-    /// A request with a token that was refused before execution: its errors come over the stream, too. As the request's own
-    /// answer, clients would take them for a fault of the network and ask again.
-    pub fn refuse(&self, token: &str, id: Option<&str>, errors: &[ServerError]) -> Response {
-        match (self.find(token), id) {
-            (Ok(stream), Some(id)) => {
-                stream.last(id, &errors_only(errors));
-                StatusCode::ACCEPTED.into_response()
-            }
-            (Ok(_), None) => request_error(Form::GraphqlResponse, errors),
-            (Err(response), _) => *response,
-        }
-    }
-
-    /// `DELETE`: stops an operation.
-    pub fn stop(&self, token: &str, id: &str) -> Response {
-        let stream = match self.find(token) {
-            Ok(stream) => stream,
-            Err(response) => return *response,
+            Ok(prepared) => match executor.single(&prepared).await {
+                (response, true) => Ok(json::write_response(&response, true)),
+                (response, false) => Err(response.errors),
+            },
+            Err(errors) => Err(errors),
         };
+        match result {
+            Ok(result) => place.last(&result),
+            Err(errors) if errors_here => return Ok(Some(errors)),
+            Err(errors) => place.last(&errors_only(&errors)),
+        }
+        Ok(None)
+    }
+
+    /// `DELETE`: stops an operation. One that has ended, or never was, is stopped already.
+    ///
+    /// # Errors
+    /// There is no such stream.
+    pub fn stop(&self, token: &str, id: &str) -> Result<(), Problem> {
+        let stream = self.find(token)?;
         let mut state = stream.state.lock();
         if let Some(key) = state.by_id.get(id).copied() {
             state.remove(key);
@@ -187,26 +184,75 @@ impl Streams {
             drop(state);
             stream.inbox.wake(RESULTS);
         }
-        StatusCode::OK.into_response()
+        Ok(())
     }
 }
 
 impl Stream {
-    /// The only or last result of an operation, and its end.
-    fn last(&self, id: &str, result: &str) {
+    /// Gives an operation its place.
+    fn begin(&self, id: &str, max_operations: usize) -> Result<Place<'_>, Problem> {
+        let reached = |what, limit| Err(Error::LimitReached { what, limit, own: true }.into());
         let mut state = self.state.lock();
-        next(&mut state.ready, id, result.as_bytes());
-        complete(&mut state.ready, id);
-        drop(state);
-        self.inbox.wake(RESULTS);
+        if state.by_id.contains_key(id) {
+            return Err(Problem::new(Code::Conflict, format!("operation {id:?} is running")));
+        }
+        if state.operations.len() >= max_operations {
+            return reached("operations on one stream", max_operations);
+        }
+        if state.ready.len() >= ENOUGH_READY {
+            return reached("bytes of results that nobody takes on one stream", ENOUGH_READY);
+        }
+        let key = state.next_key;
+        state.next_key += 1;
+        state.by_id.insert(id.to_owned(), key);
+        state.operations.insert(key, (id.to_owned(), None));
+        Ok(Place { stream: self, key, held: false })
+    }
+}
+
+/// An operation's place on its stream while it is begun. It is free again when the request breaks off.
+struct Place<'a> {
+    stream: &'a Stream,
+    key: u64,
+    held: bool,
+}
+
+impl Place<'_> {
+    /// Results will come. Stopped while it opened, the operation is dropped, which unsubscribes.
+    fn hold(mut self, operation: Operation) {
+        self.held = true;
+        if let Some(entry) = self.stream.state.lock().operations.get_mut(&self.key) {
+            entry.1 = Some(operation);
+        }
+        self.stream.inbox.wake(self.key);
+    }
+
+    /// The only result, and the end; nothing for an operation that was stopped meanwhile.
+    fn last(self, result: &str) {
+        let mut state = self.stream.state.lock();
+        if let Some(id) = state.remove(self.key) {
+            next(&mut state.ready, &id, result.as_bytes());
+            complete(&mut state.ready, &id);
+            drop(state);
+            self.stream.inbox.wake(RESULTS);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.held {
+            self.stream.state.lock().remove(self.key);
+        }
     }
 }
 
 impl State {
-    fn remove(&mut self, key: u64) {
-        if let Some((id, _)) = self.operations.remove(&key) {
-            self.by_id.remove(&id);
-        }
+    /// Drops an operation; answers its id.
+    fn remove(&mut self, key: u64) -> Option<String> {
+        let (id, _) = self.operations.remove(&key)?;
+        self.by_id.remove(&id);
+        Some(id)
     }
 }
 

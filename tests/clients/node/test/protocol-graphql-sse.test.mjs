@@ -1,100 +1,17 @@
 // The rules of GraphQL over SSE (PROTOCOL.md of npm graphql-sse), distinct connections mode, one test each, with raw sockets;
-// and of multipart/mixed subscriptions as Apollo's clients read them.
+// and of multipart/mixed subscriptions as Apollo's clients read them. The other mode is in
+// protocol-graphql-sse-single.test.mjs.
 
 import assert from 'node:assert/strict';
-import net from 'node:net';
 import { describe, test } from 'node:test';
+import { RawRequest } from '../lib/raw-http.mjs';
 import { Server } from '../lib/server.mjs';
-import { after, Inbox, until, within } from '../lib/wait.mjs';
+import { until, within } from '../lib/wait.mjs';
 
 const options = { timeout: 30_000 };
 const STREAM = 'text/event-stream';
 const rule = (name, run, env) => test(name, options, async (t) => run(t, await Server.start(t, env)));
 const messages = (topic, more = '') => `subscription { messages(topic: "${topic}"${more}) { data cursor } }`;
-
-/** One HTTP request by hand; the body is gathered as it comes, its chunks taken apart. */
-class RawRequest {
-  body = '';
-  #raw = Buffer.alloc(0);
-  #chunks;
-  events = new Inbox();
-  #seen = 0;
-
-  static async send(t, port, { method = 'POST', path = '/graphql', headers = {}, body = '' }) {
-    const request = new RawRequest();
-    const socket = (request.socket = net.connect(port, '127.0.0.1'));
-    socket.on('error', () => {});
-    after(t, () => socket.destroy());
-    request.gone = new Promise((resolve) => socket.on('close', resolve));
-    request.ended = new Promise((resolve) => (request.end = resolve));
-    const all = { host: `127.0.0.1:${port}`, ...headers, ...(body && { 'content-length': Buffer.byteLength(body) }) };
-    const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}`);
-    socket.write(`${[`${method} ${path} HTTP/1.1`, ...lines].join('\r\n')}\r\n\r\n${body}`);
-    const answered = new Promise((resolve) => (request.answered = resolve));
-    socket.on('data', (bytes) => request.#read(bytes));
-    await within('the answer', answered);
-    return request;
-  }
-
-  #read(bytes) {
-    this.#raw = Buffer.concat([this.#raw, bytes]);
-    if (!this.headers) {
-      const end = this.#raw.indexOf('\r\n\r\n');
-      if (end < 0) return;
-      const [status, ...lines] = this.#raw.subarray(0, end).toString('latin1').split('\r\n');
-      this.#raw = this.#raw.subarray(end + 4);
-      this.status = Number(status.split(' ')[1]);
-      this.headers = Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 1).trim()]));
-      this.#chunks = this.headers['transfer-encoding'] === 'chunked';
-      this.answered();
-    }
-    if (!this.#chunks) {
-      this.body += this.#raw;
-      this.#raw = Buffer.alloc(0);
-      if (Buffer.byteLength(this.body) >= Number(this.headers['content-length'] ?? Infinity)) this.end();
-    }
-    while (this.#chunks) {
-      const line = this.#raw.indexOf('\r\n');
-      if (line < 0) break;
-      const length = parseInt(this.#raw.subarray(0, line).toString(), 16);
-      if (this.#raw.length < line + 2 + length + 2) break;
-      this.body += this.#raw.subarray(line + 2, line + 2 + length).toString();
-      this.#raw = this.#raw.subarray(line + 2 + length + 2);
-      if (length === 0) {
-        this.end();
-        break;
-      }
-    }
-    for (let end; (end = this.body.indexOf('\n\n', this.#seen)) >= 0; this.#seen = end + 2) this.events.push(this.body.slice(this.#seen, end));
-  }
-
-  /** The next event that is no comment, its lines as an object. */
-  async event() {
-    for (;;) {
-      const lines = (await this.events.next('an event')).split('\n').filter((line) => !line.startsWith(':'));
-      if (!lines.length) continue;
-      return Object.fromEntries(
-        lines.map((line) => {
-          const colon = line.indexOf(':');
-          return [line.slice(0, colon), line.slice(colon + 1).replace(/^ /, '')];
-        }),
-      );
-    }
-  }
-
-  async result() {
-    const { event, data, ...rest } = await this.event();
-    assert.equal(event, 'next');
-    return { ...JSON.parse(data), ...rest };
-  }
-
-  async complete() {
-    // A browser drops an event that has no data line.
-    assert.deepEqual(await this.event(), { event: 'complete', data: '' });
-    await within('the end of the body', this.ended);
-    assert.equal(this.events.unread, 0, 'something followed complete');
-  }
-}
 
 const post = (t, server, request, headers = {}) =>
   RawRequest.send(t, server.port, {
@@ -143,6 +60,28 @@ describe('GraphQL over SSE, distinct connections: the stream', { concurrency: fa
     await stream.complete();
   });
 
+  rule('variables and operationName by GET', async (t, server) => {
+    const query = 'query A { stats { topics } } query B($name: String!) { topic(name: $name) { name } }';
+    const stream = await get(t, server, { query, operationName: 'B', variables: '{"name":"none"}' });
+    assert.deepEqual(await stream.result(), { data: { topic: null } });
+    await stream.complete();
+  });
+
+  for (const [accept, type] of [
+    ['text/event-stream, application/json;q=0.5', /^text\/event-stream/],
+    ['application/json;q=0.5, text/*', /^text\/event-stream/],
+    ['application/json, text/event-stream;q=0.9', /^application\/json/],
+    ['text/event-stream, application/json', /^application\/json/],
+  ]) {
+    rule(`a query of a client that accepts ${accept}: ${type.source}`, async (t, server) => {
+      for (const query of ['{ health { status } }', '{ nope }']) {
+        const stream = await post(t, server, { query }, { accept });
+        assert.equal(stream.status, 200);
+        assert.match(stream.headers['content-type'], type);
+      }
+    });
+  }
+
   rule('line breaks in data stay inside one data line', async (t, server) => {
     await server.publish('a', { text: 'one\ntwo\r\nthree\u2028four' });
     const stream = await post(t, server, { query: messages('a', ', last: 1') });
@@ -172,6 +111,17 @@ describe('GraphQL over SSE, distinct connections: the stream', { concurrency: fa
     await stream.complete();
   });
 
+  rule('a server that stops ends the stream without complete, which would tell the client not to come back', async (t, server) => {
+    const stream = await post(t, server, { query: messages('a') });
+    await server.subscribers('a', 1);
+    await server.publish('a', 1);
+    const stopped = server.kill('SIGTERM');
+    assert.equal((await stream.result()).data.messages.data, 1);
+    await within('the end', stream.gone);
+    assert.ok(!stream.body.includes('complete'), stream.body);
+    await stopped;
+  });
+
   rule('the client stops by closing the connection', async (t, server) => {
     const stream = await post(t, server, { query: messages('a') });
     await server.subscribers('a', 1);
@@ -188,14 +138,17 @@ describe('GraphQL over SSE, distinct connections: errors', { concurrency: false 
     ['lacks a variable', { query: 'subscription ($t: String!) { messages(topic: $t) { data } }' }, 'BAD_REQUEST'],
     ['is a subscription that is refused', { query: messages('$reserved') }, 'INVALID_TOPIC'],
   ]) {
-    rule(`a request that ${what}: next with errors, then complete`, async (t, server) => {
-      const stream = await post(t, server, request);
-      assert.equal(stream.status, 200);
-      const result = await stream.result();
-      assert.equal(result.errors[0].extensions.code, code);
-      assert.ok(!('data' in result), 'a request error has no data');
-      await stream.complete();
-    });
+    for (const [method, ask] of [['POST', post], ['GET', get]]) {
+      rule(`a request by ${method} that ${what}: next with errors, then complete`, async (t, server) => {
+        const stream = await ask(t, server, request);
+        assert.equal(stream.status, 200);
+        assert.match(stream.headers['content-type'], /^text\/event-stream/);
+        const result = await stream.result();
+        assert.equal(result.errors[0].extensions.code, code);
+        assert.ok(!('data' in result), 'a request error has no data');
+        await stream.complete();
+      });
+    }
   }
 
   rule('an error of execution: next with data null and errors, then complete', async (t, server) => {
