@@ -6,6 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use async_graphql::{ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
@@ -51,8 +52,10 @@ pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
     match chosen.filter(|_| known) {
         Some(name) => {
             let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };
-            let session =
-                |inbox| -> Box<dyn Protocol> { Box::new(Session::new(executor.clone(), settings, names, inbox)) };
+            let keep_alive = KEEP_ALIVE.min(context.heartbeat);
+            let session = |inbox| -> Box<dyn Protocol> {
+                Box::new(Session::new(executor.clone(), settings, names, keep_alive, inbox))
+            };
             upgrade.accept(&context.sockets, Some(name), session)
         }
         // The protocol wants the connection made and closed with 4406, where a client can see the code.
@@ -137,7 +140,8 @@ pub struct Session {
     /// Operations whose delivery is followed.
     named: Vec<u64>,
     waker: Option<Waker>,
-    keep_alive: Option<Instant>,
+    /// The time between two keep-alives, and when the next is due.
+    keep_alive: (Duration, Option<Instant>),
     /// Payloads of pongs that wait for subscriptions to stand: the protocol has no other answer to a subscription, and so a
     /// client that publishes when its ping is answered gets what it has published.
     pongs: Vec<String>,
@@ -150,11 +154,12 @@ fn pong(payload: &str, out: &mut Outbox) {
     out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
 }
 
-/// How often a legacy client is told that the connection lives, which it cannot see from WebSocket pings.
-const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(25);
+/// How often at least a legacy client is told that the connection lives, which it cannot see from WebSocket pings: npm
+/// subscriptions-transport-ws gives a connection up that has been silent for 30 seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 impl Session {
-    fn new(executor: Executor, settings: &Settings, names: &'static Names, inbox: Inbox) -> Self {
+    fn new(executor: Executor, settings: &Settings, names: &'static Names, keep_alive: Duration, inbox: Inbox) -> Self {
         Self {
             executor,
             max_operations: settings.max_operations,
@@ -167,7 +172,7 @@ impl Session {
             running: Vec::new(),
             named: Vec::new(),
             waker: None,
-            keep_alive: None,
+            keep_alive: (keep_alive, None),
             pongs: Vec::new(),
         }
     }
@@ -217,16 +222,34 @@ impl Session {
     }
 
     fn init(&mut self, out: &mut Outbox) -> Result<(), Flow> {
-        if matches!(self.phase, Phase::Ready) {
+        // The legacy protocol answers each.
+        if matches!(self.phase, Phase::Ready) && !self.names.legacy {
             return Err(close(4429, "Too many initialisation requests"));
         }
         self.phase = Phase::Ready;
         out.text(&[br#"{"type":"connection_ack"}"#]);
         if self.names.legacy {
-            out.text(&[br#"{"type":"ka"}"#]);
-            self.keep_alive = Some(Instant::now() + KEEP_ALIVE);
+            self.keep_alive(out);
         }
         Ok(())
+    }
+
+    fn keep_alive(&mut self, out: &mut Outbox) {
+        out.text(&[br#"{"type":"ka"}"#]);
+        self.keep_alive.1 = Some(Instant::now() + self.keep_alive.0);
+    }
+
+    /// What a message that breaks the protocol leads to.
+    fn wrong(&self, flow: Flow, out: &mut Outbox) -> Flow {
+        match flow {
+            // The legacy protocol has no close codes: the client is told, and the connection stays.
+            Flow::Close(CloseCode(4400), reason) if self.names.legacy => {
+                let message = wire::quoted(&reason);
+                out.text(&[br#"{"type":"connection_error","payload":{"message":"#, message.as_bytes(), b"}}"]);
+                Flow::Malformed
+            }
+            flow => flow,
+        }
     }
 
     fn subscribe(&mut self, id: String, payload: &str, out: &mut Outbox) -> Result<(), Flow> {
@@ -284,14 +307,18 @@ impl Session {
         Ok(())
     }
 
-    /// The client is done with an operation. Its source is dropped at once, and nothing more is said of it.
-    fn stop(&mut self, id: &str, out: &Outbox) {
-        let Some(key) = self.by_id.get(id).copied() else { return };
-        if let Some(Entry { state: State::Live(mut operation), .. }) = self.remove(key)
+    /// The client is done with an operation. Its source is dropped at once, and nothing more is said of it, unless in the
+    /// legacy protocol, where its end is.
+    fn stop(&mut self, id: &str, out: &mut Outbox) {
+        let Some(entry) = self.by_id.get(id).copied().and_then(|key| self.remove(key)) else { return };
+        if let State::Live(mut operation) = entry.state
             && out.pending().is_empty()
             && operation.seal()
         {
             operation.confirm();
+        }
+        if self.names.legacy {
+            self.complete(&entry.id, out);
         }
     }
 
@@ -362,11 +389,11 @@ impl Protocol for Session {
     }
 
     fn text(&mut self, text: &str, out: &mut Outbox) -> Flow {
-        self.message(text, out).err().unwrap_or(Flow::Go)
+        self.message(text, out).err().map_or(Flow::Go, |flow| self.wrong(flow, out))
     }
 
-    fn binary(&mut self, _: &mut Outbox) -> Flow {
-        close(4400, "Invalid message received: it is binary")
+    fn binary(&mut self, out: &mut Outbox) -> Flow {
+        self.wrong(close(4400, "Invalid message received: it is binary"), out)
     }
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
@@ -426,7 +453,7 @@ impl Protocol for Session {
     fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting { until } => Some(until),
-            Phase::Ready => self.keep_alive,
+            Phase::Ready => self.keep_alive.1,
         }
     }
 
@@ -434,8 +461,7 @@ impl Protocol for Session {
         if matches!(self.phase, Phase::Waiting { .. }) {
             return close(4408, "Connection initialisation timeout");
         }
-        out.text(&[br#"{"type":"ka"}"#]);
-        self.keep_alive = Some(Instant::now() + KEEP_ALIVE);
+        self.keep_alive(out);
         Flow::Go
     }
 

@@ -1,4 +1,5 @@
-// The rules of graphql-transport-ws (PROTOCOL.md of npm graphql-ws), one test each, with raw sockets.
+// The rules of graphql-transport-ws (PROTOCOL.md of npm graphql-ws), one test each, with raw sockets. The older subprotocol is
+// in protocol-graphql-ws-legacy.test.mjs.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -100,6 +101,17 @@ describe('graphql-transport-ws: ConnectionInit', { concurrency: false }, () => {
     assert.deepEqual([close, reason], [4429, 'Too many initialisation requests']);
   });
 
+  rule('Subscribe right behind ConnectionInit, without waiting for the ack', async (t, server) => {
+    const raw = await open(t, server);
+    raw.together(() => {
+      raw.send({ type: 'connection_init' });
+      raw.send({ id: '1', type: 'subscribe', payload: HEALTH });
+    });
+    assert.deepEqual(await raw.next(), { type: 'connection_ack' });
+    assert.equal((await raw.next()).type, 'next');
+    assert.deepEqual(await raw.next(), { id: '1', type: 'complete' });
+  });
+
   test.todo('4403 when the server refuses the ConnectionInit (the service has no credentials yet)');
 });
 
@@ -153,6 +165,29 @@ describe('graphql-transport-ws: Subscribe', { concurrency: false }, () => {
     const { close, reason } = await raw.next();
     assert.deepEqual([close, reason], [4409, 'Subscriber for same already exists']);
     await server.subscribers('a', 0);
+  });
+
+  for (const [what, payload] of [
+    ['query', HEALTH],
+    ['mutation', { query: 'mutation { createTopic(name: "never") { name } }' }],
+    ['request that would be refused', { query: '{ nope }' }],
+  ]) {
+    rule(`4409 also when the id of a subscription is used for a ${what}, which is not executed`, async (t, server) => {
+      const raw = await ready(t, server);
+      raw.send({ id: 'same', type: 'subscribe', payload: messages('a') });
+      await server.subscribers('a', 1);
+      raw.send({ id: 'same', type: 'subscribe', payload });
+      assert.equal((await raw.next()).close, 4409);
+      assert.equal(await server.topic('never'), null);
+    });
+  }
+
+  rule('4409 also when the id of a query that has not been answered is used again', async (t, server) => {
+    const raw = await ready(t, server);
+    raw.together(() => {
+      for (let i = 0; i < 2; i++) raw.send({ id: 'same', type: 'subscribe', payload: HEALTH });
+    });
+    assert.equal((await raw.next()).close, 4409);
   });
 
   rule('a close reason has at most 123 bytes and stays UTF-8', async (t, server) => {
@@ -211,6 +246,29 @@ describe('graphql-transport-ws: Subscribe', { concurrency: false }, () => {
     raw.send({ id: 'q', type: 'subscribe', payload: { query, operationName: 'Q', variables: null, extensions: null } });
     assert.deepEqual(await raw.next(), { id: 'q', type: 'next', payload: { data: { stats: { published: 1 } } } });
     assert.deepEqual(await raw.next(), { id: 'q', type: 'complete' });
+  });
+
+  rule('operationName, variables and extensions may be null', async (t, server) => {
+    const raw = await ready(t, server);
+    raw.send({ id: '1', type: 'subscribe', payload: { ...HEALTH, operationName: null, variables: null, extensions: null } });
+    assert.equal((await raw.next()).type, 'next');
+    assert.equal((await raw.next()).type, 'complete');
+  });
+
+  rule('messages of several operations interleave: a rare one comes between those of a busy one', async (t, server) => {
+    for (let i = 1; i <= 500; i++) await server.publish('busy', i);
+    const raw = await ready(t, server);
+    raw.send({ id: 'rare', type: 'subscribe', payload: messages('rare') });
+    await server.subscribers('rare', 1);
+    raw.send({ id: 'busy', type: 'subscribe', payload: messages('busy', ', last: 500') });
+    await server.publish('rare', 'x');
+    const seen = { busy: [], rare: [] };
+    while (seen.busy.length < 500 || seen.rare.length < 1) {
+      const { id, type, payload } = await raw.next();
+      assert.equal(type, 'next');
+      seen[id].push(payload.data.messages.data);
+    }
+    assert.deepEqual(seen, { busy: Array.from({ length: 500 }, (_, i) => i + 1), rare: ['x'] });
   });
 
   rule('operations on one connection do not wait for each other', async (t, server) => {
@@ -290,6 +348,36 @@ describe('graphql-transport-ws: Next, Error and Complete', { concurrency: false 
     await server.subscribers('a', 0);
   });
 
+  for (const [what, payload] of [['query', HEALTH], ['request that is refused', { query: '{ nope }' }]]) {
+    rule(`a ${what} that the client completes before it is answered is not answered`, async (t, server) => {
+      const raw = await ready(t, server);
+      raw.together(() => {
+        raw.send({ id: '1', type: 'subscribe', payload });
+        raw.send({ id: '1', type: 'complete' });
+        raw.send({ id: '2', type: 'subscribe', payload: HEALTH });
+      });
+      assert.deepEqual(await raw.next(), { id: '2', type: 'next', payload: { data: { health: { status: 'ok' } } } });
+      assert.deepEqual(await raw.next(), { id: '2', type: 'complete' });
+      await silent(raw);
+    });
+  }
+
+  rule('Complete of an operation that ended with Error or Complete is ignored', async (t, server) => {
+    const raw = await ready(t, server);
+    for (const [payload, count] of [[{ query: '{ nope }' }, 1], [HEALTH, 2]]) {
+      raw.send({ id: '1', type: 'subscribe', payload });
+      for (let i = 0; i < count; i++) await raw.next();
+      raw.send({ id: '1', type: 'complete' });
+      await silent(raw);
+    }
+  });
+
+  rule('Complete before ConnectionInit is of an unknown id, and ignored', async (t, server) => {
+    const raw = await open(t, server);
+    raw.send({ id: '1', type: 'complete' });
+    await silent(raw);
+  });
+
   rule('Complete of an unknown id is ignored', async (t, server) => {
     const raw = await ready(t, server);
     raw.send({ id: 'never', type: 'complete' });
@@ -356,6 +444,12 @@ describe('graphql-transport-ws: invalid messages', { concurrency: false }, () =>
     });
   }
 
+  rule('4400 also before ConnectionInit', async (t, server) => {
+    const raw = await open(t, server);
+    raw.send('{"type":"hello"}');
+    assert.equal((await raw.next()).close, 4400);
+  });
+
   rule('4400 when a message is binary', async (t, server) => {
     const raw = await ready(t, server);
     raw.frame(BINARY, '{"type":"ping"}');
@@ -419,63 +513,4 @@ describe('graphql-transport-ws: the end', { concurrency: false }, () => {
     assert.deepEqual([id, type, payload[0].extensions.code], ['2', 'error', 'LIMIT_REACHED']);
     await silent(raw);
   }, { MAX_OPERATIONS_PER_CONNECTION: '2' });
-});
-
-describe('the legacy graphql-ws subprotocol', { concurrency: false }, () => {
-  /** Its messages without the keep-alives. */
-  const next = async (raw) => {
-    for (;;) {
-      const message = await raw.next();
-      if (message.type !== 'ka') return message;
-    }
-  };
-  const legacy = async (t, server) => {
-    const raw = await open(t, server, ['graphql-ws']);
-    assert.equal(raw.headers['sec-websocket-protocol'], 'graphql-ws');
-    raw.send({ type: 'connection_init', payload: {} });
-    assert.equal((await raw.next()).type, 'connection_ack');
-    return raw;
-  };
-
-  rule('start, data, complete', async (t, server) => {
-    const raw = await legacy(t, server);
-    raw.send({ id: '1', type: 'start', payload: HEALTH });
-    assert.deepEqual(await next(raw), { id: '1', type: 'data', payload: { data: { health: { status: 'ok' } } } });
-    assert.deepEqual(await next(raw), { id: '1', type: 'complete' });
-  });
-
-  rule('stop ends the source', async (t, server) => {
-    const raw = await legacy(t, server);
-    raw.send({ id: '1', type: 'start', payload: messages('a') });
-    await server.subscribers('a', 1);
-    raw.send({ id: '1', type: 'stop' });
-    await server.subscribers('a', 0);
-  });
-
-  rule('error carries one error as an object', async (t, server) => {
-    const raw = await legacy(t, server);
-    raw.send({ id: '1', type: 'start', payload: { query: '{ nope }' } });
-    const { id, type, payload } = await next(raw);
-    assert.deepEqual([id, type, payload.extensions.code], ['1', 'error', 'BAD_REQUEST']);
-  });
-
-  rule('a repeated id replaces the operation', async (t, server) => {
-    const raw = await legacy(t, server);
-    raw.send({ id: '1', type: 'start', payload: messages('a') });
-    await server.subscribers('a', 1);
-    raw.send({ id: '1', type: 'start', payload: messages('b') });
-    await server.subscribers('b', 1);
-    await server.subscribers('a', 0);
-  });
-
-  rule('connection_terminate closes with 1000', async (t, server) => {
-    const raw = await legacy(t, server);
-    raw.send({ type: 'connection_terminate' });
-    assert.equal((await raw.closed()).close, 1000);
-  });
-
-  rule('ka follows the ack', async (t, server) => {
-    const raw = await legacy(t, server);
-    assert.deepEqual(await raw.next(), { type: 'ka' });
-  });
 });
