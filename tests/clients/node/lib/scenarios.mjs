@@ -195,7 +195,7 @@ export function scenarios(name, make, traits = {}) {
           newest = Math.max(newest, offset);
           if (ack === 'EXPLICIT' && offset % 3 === 0) acknowledge(message).catch(() => {});
         },
-        end: (errors) => (fault ??= `ended: ${JSON.stringify(errors ?? null)}`),
+        end: (errors) => (fault ??= `ended: ${JSON.stringify(errors?.map((error) => error.stack ?? error) ?? null)}`),
       });
       const check = (what) => () => {
         if (fault) throw new Error(`${what}: ${fault} (${proxy.cuts} cuts, SEED=${proxy.seed})`);

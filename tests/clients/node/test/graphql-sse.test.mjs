@@ -3,10 +3,14 @@
 import { createClient } from 'graphql-sse';
 import { scenarios } from '../lib/scenarios.mjs';
 
+const AGAIN = 20;
+
 const make =
   (more) =>
   ({ http }) => {
-    const client = createClient({ ...more, url: http, retryAttempts: 1_000, retry: () => new Promise((resolve) => setTimeout(resolve, 20)) });
+    const fresh = () =>
+      createClient({ ...more, url: http, retryAttempts: 1_000, retry: () => new Promise((resolve) => setTimeout(resolve, AGAIN)) });
+    let client = fresh();
     return {
       run: ({ text, name }, variables) =>
         new Promise((resolve, reject) => {
@@ -17,12 +21,29 @@ const make =
             complete: () => resolve(result),
           });
         }),
-      subscribe: ({ text, name }, variables, sink) =>
-        client.subscribe({ query: text, operationName: name, variables }, {
-          next: sink.next,
-          error: (error) => sink.end([error]),
-          complete: () => sink.end(),
-        }),
+      subscribe: ({ text, name }, variables, sink) => {
+        let [stop, stopped] = [() => {}, false];
+        const begin = () => {
+          stop = client.subscribe({ query: text, operationName: name, variables }, {
+            next: sink.next,
+            // After most cuts it asks again by itself. One that it notices between two results, or inside the answer that
+            // has the token, it hands on as fetch's own error, and every later try of this client is "aborted". No server
+            // can help that: its users make a new client and subscribe again.
+            error: (error) => {
+              if (!(error instanceof TypeError)) return sink.end([error]);
+              client.dispose();
+              client = fresh();
+              if (!stopped) begin();
+            },
+            complete: () => sink.end(),
+          });
+        };
+        begin();
+        return () => {
+          stopped = true;
+          stop();
+        };
+      },
       close: () => client.dispose(),
     };
   };
