@@ -19,6 +19,7 @@ mod query;
 mod scalars;
 mod single;
 mod stream;
+mod subgraph;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -32,18 +33,19 @@ use std::{
     time::Duration,
 };
 
-use async_graphql::Schema;
+use async_graphql::{ObjectType, SDLExportOptions, Schema, SchemaBuilder};
 use axum::{Router, routing::get};
 use tokio::time::Instant;
 
 use crate::{broker::Broker, socket::Sockets};
 use document::DocumentCache;
 pub use document::DocumentLimits;
-use execute::{ApiSchema, Executor, Renderings};
+use execute::{Executor, Renderings};
 use mutation::Mutation;
 use persisted::Persisted;
 use query::Query;
 use single::Streams;
+use subgraph::{ApiSchema, SubgraphQuery};
 use subscription::SubscriptionRoot;
 
 /// Bounds and times of the GraphQL door.
@@ -192,26 +194,41 @@ pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
 fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {
     let query = Query { broker: broker.clone(), started };
     let subscription = SubscriptionRoot { broker: broker.clone() };
-    let mut builder = Schema::build(query, Mutation { broker }, subscription);
+    let mutation = Mutation { broker };
+    if settings.federation {
+        let builder = Schema::build(SubgraphQuery(query), mutation, subscription);
+        ApiSchema::subgraph(bounded(builder, settings), settings.max_complexity)
+    } else {
+        ApiSchema::Plain(bounded(Schema::build(query, mutation, subscription), settings).finish())
+    }
+}
+
+fn bounded<Q: ObjectType + 'static>(
+    mut builder: SchemaBuilder<Q, Mutation, SubscriptionRoot>,
+    settings: &Settings,
+) -> SchemaBuilder<Q, Mutation, SubscriptionRoot> {
     if !settings.introspection {
         // A suggestion tells names as well.
         builder = builder.disable_introspection().disable_suggestions();
-    }
-    if settings.federation {
-        builder = builder.enable_federation().enable_subscription_in_federation();
     }
     if settings.max_complexity > 0 {
         builder = builder.limit_complexity(settings.max_complexity);
     }
     // `document.rs` has bounded the document already; this only has to let the same through.
-    builder.limit_recursive_depth(64).finish()
+    builder.limit_recursive_depth(64)
 }
 
-/// The schema as text: what stands in `schema.graphql`.
+/// The schema as text: what stands in `schema.graphql`, or what a router composes.
 #[must_use]
-pub fn sdl() -> String {
-    let schema = schema(Broker::in_memory(crate::broker::Settings::default()), Instant::now(), &Settings::default());
-    let options = async_graphql::SDLExportOptions::new().sorted_arguments().sorted_enum_items().include_specified_by();
-    let sdl = schema.sdl_with_options(options);
+pub fn sdl(federation: bool) -> String {
+    let settings = Settings { federation, ..Settings::default() };
+    let options = SDLExportOptions::new();
+    let sdl = match schema(Broker::in_memory(crate::broker::Settings::default()), Instant::now(), &settings) {
+        ApiSchema::Plain(schema) => {
+            schema.sdl_with_options(options.sorted_arguments().sorted_enum_items().include_specified_by())
+        }
+        // As `_service` serves it.
+        ApiSchema::Subgraph(schema) => schema.sdl_with_options(options.federation().compose_directive()),
+    };
     format!("{}\n", sdl.trim_end())
 }

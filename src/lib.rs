@@ -14,6 +14,7 @@
 //!   single.rs page.rs                     one event stream for many operations; what a browser sees
 //!   execute.rs                            prepared, executed; each message rendered once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
+//!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams
 //! ws.rs              /ws: one JSON object a frame
 //! metrics.rs         /metrics for Prometheus

@@ -66,7 +66,7 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
     let config = Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())?;
     match matches.subcommand_name() {
         Some("config") => print(&config.to_toml()),
-        Some("schema") => print(&pub_sub::graphql::sdl()),
+        Some("schema") => print(&pub_sub::graphql::sdl(config.graphql.federation)),
         Some("openapi") => print(&pub_sub::rest::openapi_text()),
         Some("healthcheck") => healthcheck(config.server.host, config.server.port),
         _ => start(config),

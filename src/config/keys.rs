@@ -88,7 +88,7 @@ keys! {
     persisted_documents => graphql.persisted_documents: "A JSON file of GraphQL documents that clients may name by their SHA-256 hash: an object by hash, or an array. Empty = none.";
     persisted_documents_only => graphql.persisted_documents_only: "Whether only the documents of that file are executed.";
     persisted_cache_bytes => graphql.persisted_cache_bytes: "Bytes of documents that clients registered by hash (automatic persisted queries).";
-    federation => graphql.federation: "Whether the schema is served as an Apollo Federation 2 subgraph.";
+    federation => graphql.federation: "Whether the schema is served as an Apollo Federation 2 subgraph, with topics as entities by their names. `pub-sub schema --federation=true` prints it.";
     introspection => graphql.introspection: "Whether clients may ask GraphQL for its schema, and errors suggest names.";
     ping_interval => socket.ping_interval: "How long a WebSocket may be silent before it is pinged; silent for as long again, it is dropped. Also the time between two comments on an idle event stream.";
     write_timeout => socket.write_timeout: "How long a client may take nothing of what is written to it before it is dropped.";

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use async_graphql::{Error, ErrorExtensions, Pos, Request, Response, Schema, ServerError, Variables};
+use async_graphql::{Error, ErrorExtensions, Pos, Request, Response, ServerError, Variables};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_stream::Stream;
@@ -20,10 +20,9 @@ use tokio_stream::Stream;
 use super::{
     document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
     json,
-    mutation::Mutation,
     persisted::Persisted,
-    query::Query,
-    subscription::{Feed, Opened, Opening, SubscriptionRoot},
+    subgraph::ApiSchema,
+    subscription::{Feed, Opened, Opening},
     types::{self, Message, TopicEvent},
 };
 use crate::{
@@ -31,9 +30,6 @@ use crate::{
     problem::{Code, Problem},
     wire,
 };
-
-/// The schema with its roots.
-pub type ApiSchema = Schema<Query, Mutation, SubscriptionRoot>;
 
 /// One subscription's turn.
 const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
@@ -230,7 +226,7 @@ impl Executor {
     ) -> Result<Operation, Vec<ServerError>> {
         let opening = Arc::new(Opening { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
         let request = Self::request(&prepared).data(opening.clone());
-        let mut stream: Pin<Box<dyn Stream<Item = Response> + Send>> = self.0.schema.execute_stream(request);
+        let mut stream = self.0.schema.execute_stream(request);
         // The execution runs until the resolver has subscribed; it then waits for the first item.
         let refused = poll_fn(|cx| match stream.as_mut().poll_next(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use async_graphql::Variables;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -117,13 +118,52 @@ async fn a_weight_does_not_wrap() {
     }
 }
 
+/// What a router asks for is there by setting, and only then.
 #[tokio::test]
 async fn a_subgraph_by_setting() {
-    let settings = Settings { federation: true, ..Settings::default() };
+    for federation in [true, false] {
+        let (_, executor, _) = executor(&Settings { federation, ..Settings::default() });
+        for document in ["{ _service { sdl } }", "{ _entities(representations: []) { __typename } }"] {
+            let (response, executed) = executor.single(&executor.prepare(ask(document)).unwrap()).await;
+            assert_eq!(executed && response.errors.is_empty(), federation, "{document}: {:?}", response.errors);
+        }
+    }
+    assert!(sdl(true).contains("type Topic @key(fields: \"name\")") && !sdl(false).contains("@key"));
+}
+
+/// A topic is found by its name; one that does not exist is null and takes nothing from the others.
+#[tokio::test]
+async fn entities_are_found_by_their_key() {
+    let (broker, executor, _) = executor(&Settings { federation: true, ..Settings::default() });
+    publish(&broker, 3);
+    let document = r#"{ _entities(representations: [
+        {__typename: "Topic", name: "none"}, {__typename: "Topic", name: "news"}, {__typename: "Topic", name: "a.*"}
+    ]) { ... on Topic { messageCount } } }"#;
+    let (response, _) = executor.single(&executor.prepare(ask(document)).unwrap()).await;
+    assert!(response.errors.is_empty(), "{:?}", response.errors);
+    let found = json::write_response(&response, true);
+    assert_eq!(found, r#"{"data":{"_entities":[null,{"messageCount":3},null]}}"#);
+}
+
+/// Asking for many entities at once weighs as much as asking for each.
+#[tokio::test]
+async fn entities_are_weighed() {
+    let settings = Settings { federation: true, max_complexity: 1_000, ..Settings::default() };
     let (_, executor, _) = executor(&settings);
-    let prepared = executor.prepare(ask("{ _service { sdl } }")).unwrap();
-    let (response, executed) = executor.single(&prepared).await;
-    assert!(executed && response.errors.is_empty(), "{:?}", response.errors);
+    let one = r#"{__typename: "Topic", name: "a"}"#;
+    let fields = "... on Topic { messages(last: 10) { nodes { id data } } }";
+    for (count, passes) in [(1, true), (31, true), (32, false)] {
+        let list = format!("[{}]", vec![one; count].join(", "));
+        let literal =
+            ask(&format!("{{ ...q }} fragment q on Query {{ _entities(representations: {list}) {{ {fields} }} }}"));
+        let text = format!("query ($r: [_Any!]!) {{ ... {{ _entities(representations: $r) {{ {fields} }} }} }}");
+        let variables = serde_json::json!({"r": vec![serde_json::json!({"__typename": "Topic", "name": "a"}); count]});
+        let variable = Asked { variables: Variables::from_json(variables), ..ask(&text) };
+        for asked in [literal, variable] {
+            let (response, executed) = executor.single(&executor.prepare(asked).unwrap()).await;
+            assert_eq!(executed, passes, "{count} entities: {:?}", response.errors);
+        }
+    }
 }
 
 /// Good documents, of which mutation makes others.

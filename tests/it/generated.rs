@@ -14,7 +14,7 @@ fn compare(file: &str, wanted: &str) {
 
 #[test]
 fn schema() {
-    compare("schema.graphql", &pub_sub::graphql::sdl());
+    compare("schema.graphql", &pub_sub::graphql::sdl(false));
 }
 
 #[test]

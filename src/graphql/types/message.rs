@@ -97,6 +97,7 @@ impl Message {
 
 /// Where a page stands in its whole.
 #[derive(SimpleObject, Default)]
+#[graphql(shareable)]
 pub struct PageInfo {
     /// Whether there is more after the page.
     pub has_next_page: bool,
