@@ -1,6 +1,6 @@
 //! Mutations.
 
-use async_graphql::{ID, InputObject, MaybeUndefined, Object, Result};
+use async_graphql::{Description, ID, InputObject, MaybeUndefined, Object, Result};
 
 use super::{
     scalars::{Cursor, Json, Long},
@@ -12,6 +12,7 @@ use crate::broker::{
 };
 
 /// Changing: topics, messages, consumers.
+#[derive(Description)]
 pub struct Mutation {
     pub broker: Broker,
 }
@@ -61,7 +62,7 @@ fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<
     })
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl Mutation {
     /// Creates a topic. One that only exists implicitly is adopted; a second creation is refused with `TOPIC_EXISTS`.
     async fn create_topic(

@@ -1,6 +1,6 @@
 //! Queries.
 
-use async_graphql::{Object, Result};
+use async_graphql::{Description, Object, Result};
 use tokio::time::Instant;
 
 use super::{
@@ -10,12 +10,13 @@ use super::{
 use crate::broker::{Broker, Error, Source, TopicName};
 
 /// Reading. Nothing here changes anything.
+#[derive(Description)]
 pub struct Query {
     pub broker: Broker,
     pub started: Instant,
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl Query {
     /// The topic of this name; null when there is none.
     async fn topic(

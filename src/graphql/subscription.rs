@@ -9,7 +9,7 @@ use std::{
     task::{Context as TaskContext, Poll, Waker},
 };
 
-use async_graphql::{Context, InputObject, MaybeUndefined, Result, Subscription};
+use async_graphql::{Context, Description, InputObject, MaybeUndefined, Result, Subscription};
 use parking_lot::Mutex;
 use tokio_stream::Stream;
 
@@ -20,7 +20,8 @@ use super::{
 };
 use crate::broker::{self, Broker, ConsumerName, Error, Inbox, Pattern, Source, Start, Subscribe};
 
-/// Being told.
+/// Being told, as it happens.
+#[derive(Description)]
 pub struct SubscriptionRoot {
     pub broker: Broker,
 }
@@ -192,7 +193,7 @@ impl Filter {
     }
 }
 
-#[Subscription(name = "Subscription")]
+#[Subscription(name = "Subscription", use_type_description)]
 impl SubscriptionRoot {
     /// The messages of a topic, or of all topics whose names match a pattern (`*` is any one segment, `>` at the end one or
     /// more): history from the asked position, then live, in order, each once. Where messages could not be delivered,

@@ -4,7 +4,7 @@ mod message;
 mod publication;
 mod topic;
 
-use async_graphql::{Error, ErrorExtensions, Object, Result, SimpleObject};
+use async_graphql::{Description, Error, ErrorExtensions, Object, Result, SimpleObject};
 
 pub use message::{Message, MessageConnection, PageInfo};
 pub use publication::{Publication, PublishResult};
@@ -60,9 +60,10 @@ pub fn page_weight(size: Option<i32>, each: usize) -> usize {
 pub const UNPAGED: usize = 20;
 
 /// Numbers about the whole server at one moment.
+#[derive(Description)]
 pub struct Stats(pub broker::Totals);
 
-#[Object]
+#[Object(use_type_description)]
 impl Stats {
     /// Topics that exist.
     async fn topics(&self) -> i32 {

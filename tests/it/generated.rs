@@ -17,6 +17,23 @@ fn schema() {
     compare("schema.graphql", &pub_sub::graphql::sdl(false));
 }
 
+/// Every type, field, argument and value says what it is.
+#[test]
+fn the_schema_is_described() {
+    let sdl = pub_sub::graphql::sdl(false);
+    let lines: Vec<_> = sdl.lines().map(str::trim).collect();
+    let mut text = false;
+    for (at, line) in lines.iter().enumerate() {
+        if *line == "\"\"\"" {
+            text = !text;
+        }
+        // What is no text and closes nothing is a definition.
+        let bare = text || line.is_empty() || line.starts_with([')', '}', '"']) || line.contains("schema {");
+        let root = ["query:", "mutation:", "subscription:"].iter().any(|root| line.starts_with(root));
+        assert!(bare || root || lines[at - 1] == "\"\"\"", "no description: {line}");
+    }
+}
+
 #[test]
 fn settings_table() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();

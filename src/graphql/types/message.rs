@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Enum, ID, Object, SimpleObject};
+use async_graphql::{Description, Enum, ID, Object, SimpleObject};
 
 use super::int;
 use crate::{
@@ -47,12 +47,13 @@ impl From<&BrokerGap> for Gap {
 }
 
 /// One message of a topic. Messages never change.
+#[derive(Description)]
 pub struct Message {
     pub message: Arc<broker::Message>,
     pub gap: Option<BrokerGap>,
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl Message {
     /// The publisher's id, else a generated UUID (version 7). 1 to 255 bytes.
     async fn id(&self) -> ID {
@@ -119,6 +120,7 @@ pub struct MessageEdge {
 }
 
 /// A page of a topic's history, oldest first.
+#[derive(Description)]
 pub struct MessageConnection {
     page: Page,
     info: PageInfo,
@@ -144,7 +146,7 @@ impl MessageConnection {
     }
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl MessageConnection {
     /// The messages with their places.
     async fn edges(&self) -> Vec<MessageEdge> {

@@ -1,6 +1,6 @@
 //! What publishing answers.
 
-use async_graphql::{ID, Object, SimpleObject};
+use async_graphql::{Description, ID, Object, SimpleObject};
 
 use crate::{
     broker,
@@ -9,9 +9,10 @@ use crate::{
 };
 
 /// Where a published message stands.
+#[derive(Description)]
 pub struct Publication(pub broker::Publication);
 
-#[Object]
+#[Object(use_type_description)]
 impl Publication {
     /// The message's id: the given one, else a generated UUID (version 7).
     async fn id(&self) -> ID {

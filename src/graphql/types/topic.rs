@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Enum, ID, Object, Result, SimpleObject};
+use async_graphql::{Description, Enum, ID, Object, Result, SimpleObject};
 
 use super::{MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse};
 use crate::{
@@ -104,12 +104,13 @@ impl From<ConsumerStatus> for Consumer {
 }
 
 /// A named, ordered log of messages with bounded history.
+#[derive(Description)]
 pub struct Topic {
     pub broker: Broker,
     pub info: TopicInfo,
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl Topic {
     /// 1 to 255 bytes of UTF-8; `.` separates segments.
     async fn name(&self) -> &str {
@@ -237,6 +238,7 @@ pub struct TopicEdge {
 }
 
 /// A page of topics in the order of their names.
+#[derive(Description)]
 pub struct TopicConnection {
     broker: Broker,
     topics: Vec<TopicInfo>,
@@ -257,7 +259,7 @@ impl TopicConnection {
     }
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl TopicConnection {
     /// The topics with their places.
     async fn edges(&self) -> Vec<TopicEdge> {
@@ -299,13 +301,14 @@ pub enum TopicEventKind {
 }
 
 /// Something became of a topic.
+#[derive(Description)]
 pub struct TopicEvent {
     pub broker: Broker,
     pub kind: broker::TopicEventKind,
     pub message: Arc<broker::Message>,
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl TopicEvent {
     /// What happened.
     async fn kind(&self) -> TopicEventKind {
