@@ -71,6 +71,10 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   await execute(page);
   await until('the subscription has stopped', async () => (await subscribers(origin)) === 0);
 
+  await run(page, 'History');
+  await shows(page, '"number": 1001');
+  await shows(page, '"hasNextPage": false');
+
   assert.ok(requests.some((url) => url.startsWith('ws:')));
   clean();
 });
@@ -166,12 +170,18 @@ for (const colorScheme of ['light', 'dark']) {
   });
 }
 
-test('the page on a narrow screen needs no scrolling to the side', async (t) => {
+test('the page on a narrow screen needs no scrolling to the side, and nothing covers anything', async (t) => {
   const origin = await start(t);
   const { page, clean } = await openOwn(t, origin, { viewport: { width: 360, height: 740 } });
   await page.getByRole('button', { name: 'Run' }).waitFor();
   const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
   assert.equal(scrollWidth, clientWidth);
+  const boxes = [page.getByLabel('Document'), page.getByLabel('Variables'), page.getByRole('button', { name: 'Run' }), page.locator('#keys'), page.getByText('Results', { exact: true }), page.getByRole('log')];
+  const places = await Promise.all(boxes.map((box) => box.boundingBox()));
+  for (let i = 1; i < places.length; i++) {
+    assert.ok(places[i - 1].y + places[i - 1].height <= places[i].y, JSON.stringify(places));
+  }
+  await picture(page, 'page-narrow.png');
   clean();
 });
 
