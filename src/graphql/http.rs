@@ -105,7 +105,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     let token = single::token(&headers, url_parameter(&request, "token"));
     if let Some(token) = &token
         && request.body().is_end_stream()
-        && accept::best(&headers, &[Form::EventStream]).is_some()
+        && accept::named(&headers, &[Form::EventStream]).is_some()
     {
         return connect(&door, &headers, token);
     }

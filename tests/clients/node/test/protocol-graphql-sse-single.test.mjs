@@ -141,6 +141,15 @@ describe('GraphQL over SSE, single connection: reservations', { concurrency: fal
     await silent(t, server, Object.assign(connected, { token }));
   });
 
+  rule('a POST without a body that does not ask for a stream does not connect one', async (t, server) => {
+    const token = await reserve(t, server);
+    for (const accept of [undefined, '*/*', 'application/json']) {
+      const headers = { [HEADER]: token, ...(accept && { accept }) };
+      assert.equal((await RawRequest.send(t, server.port, { headers })).status, 415);
+    }
+    assert.equal((await connect(t, server, token)).status, 200);
+  });
+
   rule('409 for a second connection; the first goes on', async (t, server) => {
     const connected = await stream(t, server);
     for (const way of Object.keys(WAYS)) await refused(await connect(t, server, connected.token, { way }), 409, 'CONFLICT');
