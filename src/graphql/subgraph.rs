@@ -32,7 +32,10 @@ impl ContainerType for SubgraphQuery {
     async fn find_entity(&self, ctx: &Context<'_>, representation: &ConstValue) -> ServerResult<Option<ConstValue>> {
         let Some(name) = topic_name(representation) else { return Ok(None) };
         // Null where there is none: an error would take the answer from all others that were asked for with it.
-        let topic = TopicName::parse(name).and_then(|name| self.0.broker.topic(&name)).ok();
+        let topic = match TopicName::parse(name) {
+            Ok(name) => self.0.broker.topic(&name).await.ok(),
+            Err(_) => None,
+        };
         let topic = topic.map(|info| Topic { broker: self.0.broker.clone(), info });
         topic.resolve(&ctx.with_selection_set(&ctx.item.node.selection_set), ctx.item).await.map(Some)
     }

@@ -135,7 +135,7 @@ async fn a_subgraph_by_setting() {
 #[tokio::test]
 async fn entities_are_found_by_their_key() {
     let (broker, executor, _) = executor(&Settings { federation: true, ..Settings::default() });
-    publish(&broker, 3);
+    publish(&broker, 3).await;
     let document = r#"{ _entities(representations: [
         {__typename: "Topic", name: "none"}, {__typename: "Topic", name: "news"}, {__typename: "Topic", name: "a.*"}
     ]) { ... on Topic { messageCount } } }"#;
