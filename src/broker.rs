@@ -6,20 +6,16 @@
 //! pattern's members, an inbox.
 
 mod consumer;
+mod publish;
 mod settings;
 mod subscribe;
 mod subscription;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 // What doors need to know of the layers beneath, they know from here.
@@ -30,13 +26,14 @@ pub use crate::channel::{
     TopicInfo, TopicName, Turn,
 };
 pub use crate::engine::Figure;
+pub use publish::{Publishing, publish_all};
 pub use settings::Settings;
 pub use subscribe::Subscribe;
 pub use subscription::{Progress, Subscription};
 
 use crate::{
-    channel::{Change, Channel, ConsumerKey, ConsumerLimits, Consumers, Refusal, Registry, RegistrySettings, Spec},
-    engine::{Append, Engine, Health, Memory},
+    channel::{Change, Channel, ConsumerKey, ConsumerLimits, Consumers, Registry, RegistrySettings, Spec},
+    engine::{Engine, Health, Memory},
 };
 
 /// The one broker behind all doors; clones share it.
@@ -51,53 +48,6 @@ struct Shared {
     published: AtomicU64,
     subscriptions: AtomicUsize,
     draining: AtomicBool,
-}
-
-/// The answer to a publish, now or later.
-#[must_use]
-pub enum Publishing {
-    /// The answer; `None` once it was taken.
-    Done(Option<Result<Publication, Error>>),
-    /// The message has its place in the order, and the answer will come.
-    Begun(Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>>),
-    /// Its topic has to be made first: nothing happens unless this is polled, and what is to stand behind the message waits
-    /// for the answer.
-    Waiting(Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>>),
-}
-
-impl Future for Publishing {
-    type Output = Result<Publication, Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            // Polled again after its answer it stays silent, as a future may.
-            Publishing::Done(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
-            Publishing::Begun(later) | Publishing::Waiting(later) => later.as_mut().poll(cx),
-        }
-    }
-}
-
-impl From<Result<Publication, Error>> for Publishing {
-    fn from(result: Result<Publication, Error>) -> Self {
-        Publishing::Done(Some(result))
-    }
-}
-
-/// Publishes in the order of `begin`'s items, and answers in it: each message is begun before the answer to the one before it
-/// has come, unless that one holds it back.
-pub async fn publish_all(begin: impl Iterator<Item = Publishing>) -> Vec<Result<Publication, Error>> {
-    let mut begun: Vec<Publishing> = Vec::new();
-    for publishing in begin {
-        begun.push(match publishing {
-            waiting @ Publishing::Waiting(_) => waiting.await.into(),
-            publishing => publishing,
-        });
-    }
-    let mut results = Vec::with_capacity(begun.len());
-    for publishing in begun {
-        results.push(publishing.await);
-    }
-    results
 }
 
 /// What a topic sets for itself; `None` leaves it as it is, or at the server's setting.
@@ -297,92 +247,6 @@ impl Broker {
             messages: self.0.registry.messages(),
             history_bytes: self.0.registry.history_bytes(),
             patterns: self.0.registry.patterns.len(),
-        }
-    }
-
-    // ---- publishing
-
-    /// Publishes a message; the answer says where it stands. Messages published one after the other stand in that order,
-    /// whether their answers are waited for or not, but for those that follow one that is [`Publishing::Waiting`].
-    ///
-    /// # Errors
-    /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::Conflict`], [`Error::RateLimited`],
-    /// [`Error::LimitReached`], [`Error::Unavailable`]: nothing is stored then. [`Error::Unknown`]: perhaps.
-    pub fn publish(&self, name: &TopicName, draft: Draft) -> Publishing {
-        if let Err(error) = self.check_not_draining() {
-            return Err(error).into();
-        }
-        let channel = match self.registry_or_new(name) {
-            Ok(Some(channel)) => channel,
-            Ok(None) => return Publishing::Waiting(self.publish_later(name, draft, None)),
-            Err(error) => return Err(error).into(),
-        };
-        match self.0.engine.append(&channel, draft.clone()) {
-            Append::Done(Some(Ok(publication))) => {
-                self.count(&publication);
-                Ok(publication).into()
-            }
-            Append::Done(Some(Err(Refusal::Error(error)))) => {
-                self.forget_if_unused(&channel);
-                Err(error).into()
-            }
-            // Deleted between finding and appending.
-            Append::Done(_) => Publishing::Waiting(self.publish_later(name, draft, None)),
-            later @ Append::Later(_) => Publishing::Begun(self.publish_later(name, draft, Some((channel, later)))),
-        }
-    }
-
-    /// The topic, if it is there, or if it can be made without waiting.
-    fn registry_or_new(&self, name: &TopicName) -> Result<Option<Arc<Channel>>, Error> {
-        if let Some(channel) = self.0.registry.find(name) {
-            return Ok(Some(channel));
-        }
-        if self.0.settings.auto_create_topics {
-            self.check_writable()?;
-            self.0.registry.check_room()?;
-            // An engine that makes topics at once has made it when this returns; what it answers is told by the append.
-            drop(self.0.engine.create(name, self.spec(true, TopicSettings::default())));
-        }
-        Ok(self.0.registry.find(name))
-    }
-
-    /// The way of a message whose topic has to be made, or whose engine takes its time.
-    fn publish_later(
-        &self,
-        name: &TopicName,
-        draft: Draft,
-        mut begun: Option<(Arc<Channel>, Append)>,
-    ) -> Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>> {
-        let (broker, name) = (self.clone(), name.clone());
-        Box::pin(async move {
-            loop {
-                let (channel, append) = match begun.take() {
-                    Some(begun) => begun,
-                    None => {
-                        let channel = broker.find_or_make(&name).await?;
-                        let append = broker.0.engine.append(&channel, draft.clone());
-                        (channel, append)
-                    }
-                };
-                match append.await {
-                    Ok(publication) => {
-                        broker.count(&publication);
-                        return Ok(publication);
-                    }
-                    // Deleted between finding and storing: the next look finds what there is now.
-                    Err(Refusal::Closed) => {}
-                    Err(Refusal::Error(error)) => {
-                        broker.forget_if_unused(&channel);
-                        return Err(error);
-                    }
-                }
-            }
-        })
-    }
-
-    fn count(&self, publication: &Publication) {
-        if !publication.duplicate {
-            self.0.published.fetch_add(1, Ordering::Relaxed);
         }
     }
 
