@@ -32,7 +32,7 @@ mod sync {
 }
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -75,6 +75,8 @@ pub struct Channel {
     /// Those who read this very topic; who reads it by a pattern stands with the pattern.
     pub(crate) waiters: Mutex<Slab<Arc<Waiter>>>,
     pub(crate) patterns: Arc<Patterns>,
+    /// What the engine calls the topic, if not by its name.
+    pub(crate) label: OnceLock<Box<str>>,
     /// A number that the engine keeps with the topic: the version of its entry, say.
     pub(crate) revision: AtomicU64,
     /// Counts this life, deleted or not, until nobody reads it any more.
@@ -251,6 +253,10 @@ impl Channel {
             return Feed::Missing { after: before.after };
         }
         let given_id = message.given_id;
+        if given_id && ring.find_id(&message.id).is_some() {
+            // Stored twice, because the engine had forgotten the id when it came again: the first one stands.
+            return Feed::Stale;
+        }
         let at = ring.last_published_at.map_or(message.at, |last| last.max(message.at));
         let cursor = Cursor { epoch: self.epoch, offset: message.offset };
         let draft = Draft { data: message.data, id: Some(message.id), key: message.key, expected_offset: None };
@@ -343,6 +349,15 @@ impl Channel {
             implicit: self.implicit.load(Ordering::Relaxed),
             last_published_at: ring.last_published_at,
         }
+    }
+
+    /// Whether somebody reads it through a pattern.
+    pub(crate) fn has_patterns(&self) -> bool {
+        let mut ring = self.ring.lock();
+        let mut matched = std::mem::take(&mut ring.patterns);
+        let any = self.patterns.subscribers(self.name.as_str(), &mut matched) > 0;
+        ring.patterns = matched;
+        any
     }
 
     pub(crate) fn subscriptions(&self) -> Vec<SubscriptionInfo> {

@@ -71,6 +71,15 @@ impl Config {
         }
         // Variables of other programs are left alone: only known names are looked at.
         figment = figment.merge(Env::raw().only(&known));
+        // A secret may stand in a file instead, as container engines hand them over.
+        for key in KEYS.iter().filter(|key| key.secret) {
+            let variable = format!("{}_FILE", key.name.to_uppercase());
+            if let Some(path) = std::env::var_os(&variable) {
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| ConfigError(format!("{variable}: {}: {error}", Path::new(&path).display())))?;
+                figment = figment.merge((key.name, text.trim_end()));
+            }
+        }
         for (key, value) in flags {
             let Ok(value) = value.parse::<Value>();
             figment = figment.merge((key.as_str(), value));
@@ -159,6 +168,18 @@ impl Setting for IpAddr {
 
     fn write(&self) -> String {
         format!("\"{self}\"")
+    }
+}
+
+impl Setting for engine::Secret {
+    fn read(value: &Value) -> Result<Self, String> {
+        // What it is must not be in the error, either.
+        let text = value.as_str().map_or_else(|| shown(value), str::to_owned);
+        Ok(Self::new(text))
+    }
+
+    fn write(&self) -> String {
+        format!("\"{self:?}\"")
     }
 }
 

@@ -7,9 +7,11 @@
 pub mod conformance;
 pub mod disk;
 mod memory;
+pub mod nats;
 mod position;
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -19,6 +21,7 @@ use std::{
 
 pub use disk::Disk;
 pub use memory::Memory;
+pub use nats::Nats;
 
 use crate::channel::{
     Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Publication,
@@ -36,6 +39,38 @@ pub struct Settings {
     pub fsync: String,
     /// With `interval`: the time between two syncs.
     pub fsync_interval: Duration,
+    /// How to reach the NATS cluster.
+    pub nats: nats::Settings,
+}
+
+/// Text that no log and no listing shows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps the text to itself.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "" } else { "***" })
+    }
 }
 
 impl Default for Settings {
@@ -45,6 +80,7 @@ impl Default for Settings {
             data_dir: "data".to_owned(),
             fsync: "always".to_owned(),
             fsync_interval: Duration::from_millis(100),
+            nats: nats::Settings::default(),
         }
     }
 }
@@ -70,6 +106,10 @@ impl Settings {
                 }
                 let directory = self.data_dir.clone().into();
                 Ok(Arc::new(Disk::new(disk::Settings { directory, fsync, max_payload_bytes })))
+            }
+            "nats" => {
+                self.nats.check()?;
+                Ok(Arc::new(Nats::new(self.nats.clone())))
             }
             other => Err(format!("ENGINE: must be one of memory, disk, nats, not {other:?}")),
         }
@@ -182,6 +222,14 @@ pub trait Engine: Send + Sync + 'static {
 
     /// An implicit topic has no message, and no subscriber on this instance: it may go if no other instance needs it.
     fn forget(&self, channel: &Arc<Channel>);
+
+    /// A subscriber is about to need an implicit topic that has no message: nobody else may forget it from here on.
+    ///
+    /// # Errors
+    /// [`Error::TopicNotFound`] if it was forgotten already; [`Error::Unavailable`].
+    fn join<'a>(&'a self, _channel: &'a Arc<Channel>) -> Later<'a, ()> {
+        ready(Ok(()))
+    }
 
     /// Waits, but not for long, until this instance knows what another has already told a client: the topic, its newest
     /// life, and its messages up to a cursor. An engine for a single instance knows all there is.

@@ -135,6 +135,13 @@ impl Broker {
     ) -> Result<Subscription, Error> {
         loop {
             let mut topic = self.find_or_make(name).await?;
+            if topic.implicit.load(Ordering::Relaxed) && topic.ring.lock().is_unused() {
+                match self.0.engine.join(&topic).await {
+                    Ok(()) => {}
+                    Err(Error::TopicNotFound(_)) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
             let places = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::places);
             if let Some(Start::After(place)) = said.map(Start::After).or(start) {
                 topic = self.at(name, place).await?;

@@ -1,7 +1,11 @@
 //! The broker against a model: whatever happens in whatever order, every subscriber's stream is the topic's log, in order,
 //! each message once, with every hole announced exactly.
 
-use std::{collections::VecDeque, task::Waker, time::Duration};
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use tokio_util::task::TaskTracker;

@@ -136,8 +136,6 @@ pub struct Consumer {
     state: Mutex<State>,
     /// Whether its position is on its way to where the engine keeps it.
     pub(crate) saving: SavingState,
-    /// A number that the engine keeps with it: the version of what is stored, say.
-    pub(crate) revision: AtomicU64,
 }
 
 struct State {
@@ -150,9 +148,20 @@ struct State {
     used_at: Timestamp,
     /// How long it had been unused when it was read back.
     idle: Duration,
+    /// When a subscription on another instance last said that it has it.
+    elsewhere: Option<Timestamp>,
 }
 
+/// An instance that has a consumer says so every minute; one that has not for so long is gone.
+const SILENT: i64 = 3 * 60_000;
+
 impl State {
+    /// Whether a subscription has it, here or elsewhere.
+    fn is_held(&self) -> bool {
+        let heard = |at: Timestamp| Timestamp::now().0.saturating_sub(at.0) < SILENT;
+        self.holder.is_some() || self.elsewhere.is_some_and(heard)
+    }
+
     fn use_it(&mut self) {
         (self.used, self.used_at, self.idle) = (Instant::now(), Timestamp::now(), Duration::ZERO);
     }
@@ -202,14 +211,9 @@ impl Consumer {
             used: Instant::now(),
             used_at: Timestamp::now(),
             idle: Duration::ZERO,
+            elsewhere: None,
         };
-        Arc::new(Self {
-            key,
-            generation: AtomicU64::new(0),
-            state: Mutex::new(state),
-            saving: SavingState::default(),
-            revision: AtomicU64::new(0),
-        })
+        Arc::new(Self { key, generation: AtomicU64::new(0), state: Mutex::new(state), saving: SavingState::default() })
     }
 
     /// Who it is.
@@ -267,6 +271,18 @@ impl Consumer {
     /// it holds as many as it may: there it begins anew.
     pub fn advance(&self, topic: &TopicName, cursor: Cursor) {
         self.state.lock().advance(topic, cursor);
+    }
+
+    /// As [`Consumer::advance`], but only in topics that it has met.
+    pub(crate) fn advance_known(&self, topic: &TopicName, cursor: Cursor) {
+        if self.topic_of(cursor.epoch).is_some() {
+            self.advance(topic, cursor);
+        }
+    }
+
+    /// A subscription on another instance has it, and said so at this time; or none has.
+    pub(crate) fn held_elsewhere(&self, at: Option<Timestamp>) {
+        self.state.lock().elsewhere = at;
     }
 
     /// It was used just now.
@@ -331,13 +347,13 @@ impl Consumer {
 
     fn is_expired(&self, ttl: Duration) -> bool {
         let state = self.state.lock();
-        state.holder.is_none() && state.idle.saturating_add(state.used.elapsed()) >= ttl
+        !state.is_held() && state.idle.saturating_add(state.used.elapsed()) >= ttl
     }
 
     /// It as it is listed.
     #[must_use]
     pub fn status(&self) -> ConsumerStatus {
         let state = self.state.lock();
-        ConsumerStatus { name: self.key.name.clone(), position: state.position(), connected: state.holder.is_some() }
+        ConsumerStatus { name: self.key.name.clone(), position: state.position(), connected: state.is_held() }
     }
 }

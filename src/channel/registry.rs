@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     ops::Bound,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -106,6 +106,7 @@ impl Registry {
             ring: Mutex::new(Ring::new(name, epoch, 1_000, Bucket::new(0), Budget::new(usize::MAX, usize::MAX))),
             waiters: Mutex::new(Slab::new()),
             patterns: Patterns::new(0),
+            label: OnceLock::new(),
             revision: AtomicU64::new(0),
             _alive: Alive::new(&Arc::default()),
         });
@@ -163,6 +164,7 @@ impl Registry {
             ring: Mutex::new(Ring::new(name.clone(), epoch, spec.max_messages, bucket, self.budget.clone())),
             waiters: Mutex::new(Slab::new()),
             patterns: self.patterns.clone(),
+            label: OnceLock::new(),
             revision: AtomicU64::new(0),
             _alive: Alive::new(&self.alive),
         });

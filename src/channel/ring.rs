@@ -289,6 +289,17 @@ impl Ring {
         }
     }
 
+    /// The kept message at this offset.
+    pub fn message_at(&self, offset: u64) -> Option<Arc<Message>> {
+        let message = self.messages.get(self.index_after(offset.checked_sub(1)?))?;
+        (message.cursor.offset == offset).then(|| message.clone())
+    }
+
+    /// A kept message with this id, the newest first, whoever has given it: for those who know that it must be young.
+    pub fn find_young(&self, id: &MessageId, most: usize) -> Option<Arc<Message>> {
+        self.messages.iter().rev().take(most).find(|message| message.id == *id).cloned()
+    }
+
     /// What lies up to here and was not fed is lost.
     pub fn skip_to(&mut self, offset: u64) {
         self.last = self.last.max(offset);

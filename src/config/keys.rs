@@ -10,6 +10,8 @@ pub struct Key {
     pub name: &'static str,
     /// Units, bounds and effect, for the README's table.
     pub meaning: &'static str,
+    /// Whether it is kept from listings, and may be read from the file that the variable with `_FILE` behind it names.
+    pub secret: bool,
     pub(super) get: fn(&Config) -> String,
     pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
 }
@@ -20,11 +22,12 @@ fn check<T: Setting + PartialOrd>(value: T, least: &T, what: &str) -> Result<T, 
 }
 
 macro_rules! keys {
-    ($($name:ident $(>= $least:literal)? $(in $choices:expr)? => $part:ident $(. $field:ident)+: $meaning:literal;)*) => {
+    ($($name:ident $($secret:literal)? $(>= $least:literal)? $(in $choices:expr)? => $part:ident $(. $field:ident)+: $meaning:literal;)*) => {
         /// Every setting, in the order of the README's table.
         pub const KEYS: &[Key] = &[$(Key {
             name: stringify!($name),
             meaning: $meaning,
+            secret: false $(|| !$secret.is_empty())?,
             get: |config| Setting::write(&config.$part$(.$field)+),
             set: |config, value| {
                 let value = Setting::read(value)?;
@@ -53,10 +56,22 @@ keys! {
     ws_write_buffer_size => socket.write_buffer_size: "Bytes an idle WebSocket keeps for writing; what is pending is gathered beyond it and leaves in one write.";
     auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing make the topic.";
     consumer_ttl => broker.consumer_ttl: "How long the position of a named consumer is kept while nobody uses it.";
-    engine in &["memory", "disk"] => engine.engine: "Where topics, messages and consumers' positions live: `memory` forgets them with the process; `disk` keeps them in `DATA_DIR`.";
+    engine in &["memory", "disk", "nats"] => engine.engine: "Where topics, messages and consumers' positions live: `memory` forgets them with the process; `disk` keeps them in `DATA_DIR`; `nats` shares them with other instances through NATS JetStream.";
     data_dir => engine.data_dir: "The directory of `ENGINE=disk`; made where it is missing. One server at a time.";
     fsync in &["always", "interval", "never"] => engine.fsync: "With `ENGINE=disk`: when a message counts as stored. `always`: after a sync, survives a power cut. `interval`, `never`: after the write, survives a kill of the process; a power cut takes what was written within `FSYNC_INTERVAL`, or what the kernel had not written yet.";
     fsync_interval => engine.fsync_interval: "With `FSYNC=interval`: the time between two syncs.";
+    nats_url => engine.nats.url: "With `ENGINE=nats`: the servers, separated by commas; `tls://` in place of `nats://` insists on TLS. nats-server 2.10.26 or newer, with JetStream.";
+    nats_prefix => engine.nats.prefix: "What the names of streams, buckets and subjects begin with. Instances with the same prefix are one service.";
+    nats_replicas => engine.nats.replicas: "Copies of everything that NATS keeps, when it is made: 1, 3 or 5. 0 = three in a cluster, one on a single server.";
+    nats_user => engine.nats.user: "User name for NATS.";
+    nats_password "secret" => engine.nats.password: "The user's password. `NATS_PASSWORD_FILE` names a file with it instead.";
+    nats_token "secret" => engine.nats.token: "Token for NATS. Or `NATS_TOKEN_FILE`.";
+    nats_nkey "secret" => engine.nats.nkey: "Seed of an nkey for NATS. Or `NATS_NKEY_FILE`.";
+    nats_credentials => engine.nats.credentials: "File of credentials for NATS, as `nsc` makes them.";
+    nats_tls in &["off", "on", "first"] => engine.nats.tls: "`off` leaves TLS to the server and the address; `on` insists on it; `first` begins with it, for servers with `handshake_first`.";
+    nats_tls_ca => engine.nats.tls_ca: "PEM file of certificates to trust for NATS, beside the system's.";
+    nats_tls_cert => engine.nats.tls_cert: "PEM file of this service's own certificate for NATS.";
+    nats_tls_key => engine.nats.tls_key: "PEM file of that certificate's key.";
     drain_seconds => server.drain: "How long a stopping server waits for its connections before it drops them.";
     max_topics => broker.max_topics: "Topics that may exist.";
     max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in one message's data.";

@@ -10,27 +10,27 @@ struct Written<'a> {
     used_at: i64,
     /// Topic and cursor.
     places: Vec<(String, String)>,
+    /// Where instances share positions: the subscription that has it, by a name of its own.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    holder: &'a str,
 }
 
-/// The position as bytes.
-pub(super) fn encode(position: &Position) -> Vec<u8> {
+/// The position, and who has it, as bytes.
+pub(super) fn encode(position: &Position, holder: &str) -> Vec<u8> {
     let places = position.places.iter().map(|(topic, cursor)| (topic.to_string(), cursor.to_string()));
-    let written = Written { ack: position.ack.code(), used_at: position.used_at.0, places: places.collect() };
+    let written = Written { ack: position.ack.code(), used_at: position.used_at.0, places: places.collect(), holder };
     // Strings and numbers always have a form in JSON.
     serde_json::to_vec(&written).unwrap_or_default()
 }
 
-/// The position from bytes; `None` if they are of something else. A place that cannot be read is left out: there the
+/// The position, and who has it, from bytes; `None` if they are of something else. A place that cannot be read is left out: there the
 /// consumer begins anew, and is told.
-pub(super) fn decode(bytes: &[u8]) -> Option<Position> {
+pub(super) fn decode(bytes: &[u8]) -> Option<(Position, String)> {
     let written: Written<'_> = serde_json::from_slice(bytes).ok()?;
     let ack = [Ack::Auto, Ack::Explicit].into_iter().find(|ack| ack.code() == written.ack)?;
     let place = |(topic, cursor): (String, String)| Some((TopicName::parse(&topic).ok()?, cursor.parse().ok()?));
-    Some(Position {
-        ack,
-        used_at: Timestamp(written.used_at),
-        places: written.places.into_iter().filter_map(place).collect(),
-    })
+    let places = written.places.into_iter().filter_map(place).collect();
+    Some((Position { ack, used_at: Timestamp(written.used_at), places }, written.holder.to_owned()))
 }
 
 #[cfg(test)]
@@ -46,11 +46,11 @@ mod tests {
             used_at: Timestamp(-7),
             places: vec![place("a.1", 0), place("ünï \"x\"", u64::MAX)],
         };
-        assert_eq!(decode(&encode(&position)), Some(position));
+        assert_eq!(decode(&encode(&position, "x")), Some((position, "x".to_owned())));
         for bad in ["", "{}", "[]", r#"{"ack":"LATER","used_at":1,"places":[]}"#, r#"{"ack":"AUTO"}"#] {
             assert_eq!(decode(bad.as_bytes()), None, "{bad}");
         }
         let odd = br#"{"ack":"AUTO","used_at":1,"places":[["a*","x"],["b","y"]],"new":1}"#;
-        assert_eq!(decode(odd).unwrap().places, []);
+        assert_eq!(decode(odd).unwrap().0.places, []);
     }
 }

@@ -23,8 +23,12 @@ mod harness;
 mod process;
 mod raw;
 
+#[path = "../support/nats.rs"]
+mod nats;
+
 mod bad_http;
 mod bad_input;
+mod clustered;
 mod consumers;
 mod cuts;
 mod delivery;

@@ -73,14 +73,7 @@ impl Consumers {
         let consumer = match known {
             Some(consumer) => consumer.clone(),
             None => {
-                let replaces = siblings.is_some_and(|siblings| siblings.contains_key(&key.name));
-                let limit = |what, limit, own| Err(Error::LimitReached { what, limit, own });
-                if !replaces && siblings.map_or(0, HashMap::len) >= self.limits.per_source {
-                    return limit("consumers for one topic or pattern", self.limits.per_source, true);
-                }
-                if !replaces && all.count >= self.limits.total {
-                    return limit("consumers on this server", self.limits.total, false);
-                }
+                all.check_room(&self.limits, key)?;
                 all.insert(Consumer::new(key.clone(), ack, self.limits.topics))
             }
         };
@@ -95,6 +88,14 @@ impl Consumers {
             older.wake();
         }
         Ok(Claim { consumer, generation, resumed })
+    }
+
+    /// Whether one more consumer may be made.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`].
+    pub fn check_room(&self, key: &ConsumerKey) -> Result<(), Error> {
+        self.all.lock().check_room(&self.limits, key)
     }
 
     /// Puts what was kept of a consumer back, whatever the limits say: it was accepted once.
@@ -192,6 +193,21 @@ impl Consumers {
 }
 
 impl All {
+    fn check_room(&self, limits: &ConsumerLimits, key: &ConsumerKey) -> Result<(), Error> {
+        let siblings = self.by_source.get(&key.source);
+        if siblings.is_some_and(|siblings| siblings.contains_key(&key.name)) {
+            return Ok(());
+        }
+        let limit = |what, limit, own| Err(Error::LimitReached { what, limit, own });
+        if siblings.map_or(0, HashMap::len) >= limits.per_source {
+            return limit("consumers for one topic or pattern", limits.per_source, true);
+        }
+        if self.count >= limits.total {
+            return limit("consumers on this server", limits.total, false);
+        }
+        Ok(())
+    }
+
     fn insert(&mut self, consumer: Arc<Consumer>) -> Arc<Consumer> {
         let ConsumerKey { source, name } = consumer.key.clone();
         let replaced = self.by_source.entry(source).or_default().insert(name, consumer.clone());

@@ -35,7 +35,7 @@ pub(super) fn open(
     for kept in &recovered.consumers {
         let key = Source::parse(&kept.source)
             .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-        if let (Ok(key), Some(position)) = (key, position::decode(&kept.blob)) {
+        if let (Ok(key), Some((position, _))) = (key, position::decode(&kept.blob)) {
             consumers.restore(&key, &position);
         }
     }

@@ -1,0 +1,246 @@
+//! The connection to the cluster, and what is known of it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event,
+    connection::State,
+    jetstream::{self, context::ContextBuilder},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::Settings;
+
+/// The oldest server that does what the engine relies on: earlier ones refuse a retried id as a duplicate though it was
+/// never stored, or lose streams in a crash.
+const OLDEST: [u64; 3] = [2, 10, 26];
+
+/// How long the first connection is waited for at the start, so that what is wrong for good stops the start.
+const FIRST: Duration = Duration::from_secs(3);
+
+/// How often a silent server is asked whether it is there; it is given up when two questions were not answered.
+const PING: Duration = Duration::from_secs(2);
+
+/// How long one try of a publish waits for the cluster's answer.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// Publishes that may be on their way: the bound of the engine's own queue, several times over, because the client counts
+/// those whose answers nobody waits for any more, too.
+const MAX_IN_FLIGHT: usize = 64 << 10;
+
+/// Messages that may wait for one of the engine's feeds. What does not fit is dropped by the client, and read again from the
+/// store.
+const FEED_CAPACITY: usize = 64 << 10;
+
+/// The connection.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub client: Client,
+    pub jetstream: jetstream::Context,
+    state: Arc<LinkState>,
+}
+
+struct LinkState {
+    /// Grows with every event after which something may have been missed.
+    disturbances: watch::Sender<u64>,
+    /// Since when there is no connection, in milliseconds after `began`; 0 while there is one.
+    down_since: AtomicU64,
+    reconnects: AtomicU64,
+    /// Whether a server was ever met.
+    met: AtomicBool,
+    began: Instant,
+}
+
+impl LinkState {
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn on(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                self.down_since.store(0, Ordering::Release);
+                if self.met.swap(true, Ordering::AcqRel) {
+                    self.reconnects.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!("connected to NATS again");
+                } else {
+                    tracing::info!("connected to NATS");
+                }
+            }
+            Event::Disconnected => {
+                self.down_since.store(self.millis(), Ordering::Release);
+                tracing::warn!("the connection to NATS is lost");
+            }
+            Event::SlowConsumer(_) => tracing::warn!("a feed from NATS overflowed; what was missed is read again"),
+            Event::LameDuckMode => tracing::info!("the NATS server is going; another one is looked for"),
+            Event::Draining | Event::Closed => return,
+            Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
+            Event::ClientError(error) => tracing::debug!(%error, "the connection to NATS fails"),
+        }
+        self.disturbances.send_modify(|count| *count += 1);
+    }
+}
+
+impl Link {
+    /// Connects. Servers that cannot be reached yet are tried again for as long as it takes.
+    ///
+    /// # Errors
+    /// What no waiting mends, in one line that names the setting.
+    pub async fn open(settings: &Settings) -> Result<Self, String> {
+        let state = Arc::new(LinkState {
+            disturbances: watch::Sender::new(0),
+            down_since: AtomicU64::new(1),
+            reconnects: AtomicU64::new(0),
+            met: AtomicBool::new(false),
+            began: Instant::now(),
+        });
+        let options = || -> Result<ConnectOptions, String> {
+            let heard = state.clone();
+            let options = options(settings)?.event_callback(move |event| {
+                heard.on(&event);
+                std::future::ready(())
+            });
+            Ok(options)
+        };
+        let urls = settings.servers()?;
+        // Once in the foreground: wrong credentials and certificates are said at the start, not repeated for ever.
+        let client = match timeout(FIRST, options()?.connect(&urls[..])).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) if is_final(error.kind()) => return Err(format!("NATS_URL: {error}")),
+            unreachable => {
+                let reason = match unreachable {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => format!("no answer within {FIRST:?}"),
+                };
+                tracing::warn!(reason, "NATS cannot be reached yet; trying on");
+                let connecting = options()?.retry_on_initial_connect().connect(&urls[..]).await;
+                connecting.map_err(|error| format!("NATS_URL: {error}"))?
+            }
+        };
+        let jetstream = ContextBuilder::new()
+            .timeout(Duration::from_secs(5))
+            .ack_timeout(ATTEMPT)
+            .max_ack_inflight(MAX_IN_FLIGHT)
+            .backpressure_on_inflight(false)
+            .build(client.clone());
+        let link = Self { client, jetstream, state };
+        link.check_version().map(|_| link)
+    }
+
+    /// Whether the server that answers now is new enough; `false` while none does.
+    ///
+    /// # Errors
+    /// One line about the server that is not.
+    pub fn check_version(&self) -> Result<bool, String> {
+        if !self.is_up() {
+            return Ok(false);
+        }
+        let version = self.client.server_info().version;
+        let number = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok();
+        let mut parts = version.split('.').map(|part| number(part).unwrap_or(0));
+        let found = [(); 3].map(|()| parts.next().unwrap_or(0));
+        if found < OLDEST {
+            let [major, minor, patch] = OLDEST;
+            return Err(format!(
+                "NATS_URL: nats-server {version} is too old: {major}.{minor}.{patch} or newer is needed"
+            ));
+        }
+        Ok(true)
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// How long there has been no connection.
+    pub fn down_for(&self) -> Duration {
+        match self.state.down_since.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(self.state.millis().saturating_sub(since)),
+        }
+    }
+
+    pub fn reconnects(&self) -> u64 {
+        self.state.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// Changes with every event after which something may have been missed.
+    pub fn disturbances(&self) -> watch::Receiver<u64> {
+        self.state.disturbances.subscribe()
+    }
+
+    /// The largest message, headers included, that the server takes; `None` before the first connection.
+    pub fn max_payload(&self) -> Option<usize> {
+        let most = self.client.server_info().max_payload;
+        (most > 0).then_some(most)
+    }
+}
+
+/// Failures that trying again does not mend.
+fn is_final(kind: ConnectErrorKind) -> bool {
+    matches!(
+        kind,
+        ConnectErrorKind::ServerParse
+            | ConnectErrorKind::Authentication
+            | ConnectErrorKind::AuthorizationViolation
+            | ConnectErrorKind::Tls
+    )
+}
+
+fn options(settings: &Settings) -> Result<ConnectOptions, String> {
+    let mut options = ConnectOptions::new()
+        .name("pub-sub")
+        .ping_interval(PING)
+        .connection_timeout(Duration::from_secs(3))
+        .request_timeout(Some(Duration::from_secs(5)))
+        .subscription_capacity(FEED_CAPACITY)
+        // Soon, and not all instances at once.
+        .reconnect_delay_callback(|attempts| {
+            let step = Duration::from_millis(50 << attempts.min(5));
+            step + Duration::from_millis(uuid::Uuid::new_v4().as_u64_pair().0 % 100)
+        });
+    if !settings.user.is_empty() {
+        options = options.user_and_password(settings.user.clone(), settings.password.reveal().to_owned());
+    }
+    if !settings.token.is_empty() {
+        options = options.token(settings.token.reveal().to_owned());
+    }
+    if !settings.nkey.is_empty() {
+        options = options.nkey(settings.nkey.reveal().to_owned());
+    }
+    if !settings.credentials.is_empty() {
+        let path = &settings.credentials;
+        let text = std::fs::read_to_string(path).map_err(|error| format!("NATS_CREDENTIALS: {path}: {error}"))?;
+        options = options.credentials(&text).map_err(|error| format!("NATS_CREDENTIALS: {path}: {error}"))?;
+    }
+    let file = |name: &str, path: &str| -> Result<std::path::PathBuf, String> {
+        // Read here, so that what is wrong with it names the setting.
+        std::fs::read(path).map_err(|error| format!("{name}: {path}: {error}"))?;
+        Ok(path.into())
+    };
+    if !settings.tls_ca.is_empty() {
+        options = options.add_root_certificates(file("NATS_TLS_CA", &settings.tls_ca)?);
+    }
+    match (settings.tls_cert.as_str(), settings.tls_key.as_str()) {
+        ("", "") => {}
+        ("", _) => return Err("NATS_TLS_KEY: needs NATS_TLS_CERT beside it".to_owned()),
+        (_, "") => return Err("NATS_TLS_CERT: needs NATS_TLS_KEY beside it".to_owned()),
+        (cert, key) => {
+            options = options.add_client_certificate(file("NATS_TLS_CERT", cert)?, file("NATS_TLS_KEY", key)?)
+        }
+    }
+    Ok(match settings.tls.as_str() {
+        "first" => options.require_tls(true).tls_first(),
+        "on" => options.require_tls(true),
+        _ => options,
+    })
+}

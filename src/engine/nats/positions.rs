@@ -1,0 +1,340 @@
+//! Consumers' positions in a bucket that every instance follows: so each knows them all, and who has which.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    NOT_NOW, Nats,
+    follow::{Handler, Item, Progress},
+    link::Link,
+    names::{decode, encode},
+    store::{BUDGET, Put, put},
+    topics::sync,
+};
+use crate::{
+    channel::{
+        Ack, Claim, Consumer, ConsumerKey, ConsumerName, ConsumerStatus, Consumers, Cursor, Error, Position, Saving,
+        Source, TopicName, Waiter,
+    },
+    engine::{Later, Positions, memory::no_consumer, position, ready},
+};
+
+/// The least time between two saves of a position that moves by itself: each is a message for the whole cluster.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// What is known of a consumer's entry.
+#[derive(Clone, Default)]
+struct Known {
+    revision: u64,
+    /// Whether it is there, not deleted.
+    live: bool,
+    /// The subscription that has it, in the entry's words; empty for none.
+    holder: String,
+    /// The subscription of this instance that has it, in the same words.
+    mine: Option<String>,
+}
+
+/// The consumers on this instance, by key.
+pub(super) struct Shared {
+    pub consumers: Arc<Consumers>,
+    pub progress: Arc<Progress>,
+    bucket: String,
+    known: Mutex<HashMap<String, Known>>,
+    link: Link,
+    tracker: TaskTracker,
+}
+
+fn token(key: &ConsumerKey) -> String {
+    format!("{}.{}", encode(key.source.as_str()), encode(key.name.as_str()))
+}
+
+fn key_of(token: &str) -> Option<ConsumerKey> {
+    let (source, name) = token.split_once('.')?;
+    Some(ConsumerKey { source: Source::parse(&decode(source)?).ok()?, name: ConsumerName::parse(&decode(name)?).ok()? })
+}
+
+impl Shared {
+    pub fn new(consumers: Arc<Consumers>, bucket: String, link: Link, tracker: TaskTracker) -> Arc<Self> {
+        Arc::new(Self { consumers, progress: Progress::new(), bucket, known: Mutex::default(), link, tracker })
+    }
+
+    fn known(&self, token: &str) -> Known {
+        self.known.lock().get(token).cloned().unwrap_or_default()
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        sync(&self.link, &format!("KV_{}", self.bucket), &self.progress).await
+    }
+
+    /// Writes an entry whose content may depend on what is known, until it is written or `content` declines.
+    async fn write(
+        &self,
+        token: &str,
+        mut content: impl FnMut(&Known) -> Result<Option<Vec<u8>>, Error>,
+    ) -> Result<(), Error> {
+        let begun = Instant::now();
+        loop {
+            let known = self.known(token);
+            let value = content(&known)?;
+            match put(&self.link, &self.bucket, token, value, known.revision).await? {
+                Put::Stored(revision) => {
+                    if timeout(BUDGET, self.progress.wait(revision)).await.is_err() {
+                        return Err(Error::Unavailable(NOT_NOW));
+                    }
+                    return Ok(());
+                }
+                Put::Conflict => self.sync().await?,
+            }
+            if begun.elapsed() > BUDGET {
+                return Err(Error::Unavailable(NOT_NOW));
+            }
+        }
+    }
+
+    /// Writes where a consumer stands that this instance has, or had until now.
+    async fn save(&self, consumer: &Arc<Consumer>) -> Result<(), Error> {
+        let token = token(consumer.key());
+        let gone = || no_consumer(consumer.key());
+        self.write(&token, |known| match &known.mine {
+            // Another instance has taken it over, and knows better.
+            Some(mine) if known.live && known.holder != *mine => Err(gone()),
+            None if !known.holder.is_empty() => Err(gone()),
+            _ if !known.live => Err(gone()),
+            Some(mine) => {
+                let holder = if consumer.is_held() { mine.as_str() } else { "" };
+                Ok(Some(position::encode(&consumer.position(), holder)))
+            }
+            None => Ok(Some(position::encode(&consumer.position(), ""))),
+        })
+        .await
+    }
+
+    /// Saves now and then for as long as the position moves.
+    fn save_soon(self: &Arc<Self>, consumer: &Arc<Consumer>) {
+        if !consumer.saving.moved() {
+            return;
+        }
+        let (shared, consumer) = (self.clone(), consumer.clone());
+        self.tracker.spawn(async move {
+            loop {
+                sleep(EVERY).await;
+                match shared.save(&consumer).await {
+                    Ok(()) => {}
+                    Err(Error::ConsumerNotFound(_)) => {
+                        consumer.saving.refused();
+                        return;
+                    }
+                    Err(error) => {
+                        // The next move, or the next sweep, saves it.
+                        tracing::debug!(%error, "a position could not be kept yet");
+                        consumer.saving.refused();
+                        return;
+                    }
+                }
+                if consumer.saving.stored() == Saving::Done {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Everything that moved and is not kept yet.
+    pub async fn flush(&self) {
+        for consumer in self.consumers.all() {
+            if self.known(&token(consumer.key())).mine.is_some() {
+                let _ = self.save(&consumer).await;
+            }
+        }
+    }
+
+    fn note(&self, item: &Item) {
+        let deleted = item.header("KV-Operation").is_some();
+        let Some(key) = key_of(&item.key) else { return };
+        let read = if deleted { None } else { position::decode(&item.payload) };
+        let mut all = self.known.lock();
+        let known = all.entry(item.key.clone()).or_default();
+        known.revision = item.sequence;
+        known.live = read.is_some();
+        let Some((position, holder)) = read else {
+            known.mine = None;
+            known.holder.clear();
+            drop(all);
+            self.consumers.remove(&key);
+            return;
+        };
+        let mine = known.mine.as_ref().is_some_and(|mine| *mine == holder);
+        let lost = known.mine.is_some() && !mine;
+        if lost && !holder.is_empty() {
+            known.mine = None;
+        }
+        known.holder.clone_from(&holder);
+        let held_here = known.mine.is_some();
+        drop(all);
+        if held_here {
+            // An echo of what was written here, or an acknowledgement that went through another instance.
+            if let Some(consumer) = self.consumers.get(&key) {
+                for (topic, cursor) in &position.places {
+                    consumer.advance_known(topic, *cursor);
+                }
+            }
+            return;
+        }
+        let consumer = self.consumers.restore(&key, &position);
+        if lost {
+            consumer.revoke();
+        }
+        consumer.held_elsewhere(if holder.is_empty() { None } else { Some(position.used_at) });
+    }
+}
+
+/// Brings the bucket's changes to the consumers.
+pub(super) struct PositionsHandler(pub Arc<Shared>);
+
+impl Handler for PositionsHandler {
+    async fn take(&mut self, item: Item) {
+        self.0.note(&item);
+    }
+
+    fn reset(&mut self) {
+        self.0.known.lock().clear();
+        for consumer in self.0.consumers.all() {
+            self.0.consumers.remove(consumer.key());
+        }
+    }
+}
+
+impl Nats {
+    fn shared(&self) -> Result<&Arc<Shared>, Error> {
+        self.opened().map(|opened| &opened.positions)
+    }
+
+    fn consumer(&self, key: &ConsumerKey) -> Result<Arc<Consumer>, Error> {
+        self.shared()?.consumers.get(key).ok_or_else(|| no_consumer(key))
+    }
+}
+
+impl Positions for Nats {
+    fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
+        Box::pin(async move {
+            let shared = self.shared()?;
+            let token = token(key);
+            // What the cluster is told of this subscription.
+            let mine = uuid::Uuid::new_v4().to_string();
+            let mut resumed = false;
+            shared
+                .write(&token, |known| {
+                    let there = shared.consumers.get(key).filter(|_| known.live);
+                    if known.holder == mine {
+                        // Written before, without an answer.
+                    } else {
+                        resumed = there.is_some();
+                    }
+                    if there.is_none() {
+                        shared.consumers.check_room(key)?;
+                    }
+                    let fresh = || Position { ack, places: Vec::new(), used_at: crate::channel::Timestamp::now() };
+                    let position = there.map_or_else(fresh, |consumer| Position { ack, ..consumer.position() });
+                    Ok(Some(position::encode(&position, &mine)))
+                })
+                .await?;
+            let claim = shared.consumers.claim(key, ack, holder)?;
+            let overtaken = {
+                let mut all = shared.known.lock();
+                let known = all.entry(token).or_default();
+                let overtaken = known.holder != mine;
+                known.mine = (!overtaken).then_some(mine);
+                overtaken
+            };
+            claim.consumer.held_elsewhere(None);
+            if overtaken {
+                // Between the answer and now another instance was faster still.
+                claim.consumer.revoke();
+            }
+            Ok(Claim { resumed, ..claim })
+        })
+    }
+
+    fn moved(&self, consumer: &Arc<Consumer>) {
+        if let Ok(shared) = self.shared() {
+            shared.save_soon(consumer);
+        }
+    }
+
+    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+        Box::pin(async move { self.shared()?.save(consumer).await })
+    }
+
+    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+        Box::pin(async move {
+            if self.consumer(key).is_err() {
+                // Another instance may have made it a moment ago.
+                self.shared()?.sync().await?;
+            }
+            Ok(self.consumer(key)?.status())
+        })
+    }
+
+    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
+        Box::pin(async move {
+            let shared = self.shared()?;
+            shared
+                .write(&token(key), |known| {
+                    let consumer = self.consumer(key)?;
+                    consumer.advance(topic, cursor);
+                    consumer.touch();
+                    Ok(Some(position::encode(&consumer.position(), &known.holder)))
+                })
+                .await
+        })
+    }
+
+    fn remove<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ()> {
+        Box::pin(async move {
+            if self.consumer(key).is_err() {
+                self.shared()?.sync().await?;
+            }
+            self.shared()?.write(&token(key), |known| if known.live { Ok(None) } else { Err(no_consumer(key)) }).await
+        })
+    }
+
+    fn remove_all<'a>(&'a self, source: &'a Source) -> Later<'a, ()> {
+        Box::pin(async move {
+            self.shared()?.sync().await?;
+            for status in self.shared()?.consumers.list(source) {
+                let key = ConsumerKey { source: source.clone(), name: status.name };
+                match self.remove(&key).await {
+                    Ok(()) | Err(Error::ConsumerNotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn list<'a>(&'a self, source: &'a Source) -> Later<'a, Vec<ConsumerStatus>> {
+        ready(self.shared().map(|shared| shared.consumers.list(source)))
+    }
+
+    fn sweep(&self) -> Vec<Source> {
+        let Ok(shared) = self.shared() else { return Vec::new() };
+        // What is in use says so: else other instances would take it for forgotten.
+        for consumer in shared.consumers.held() {
+            shared.save_soon(&consumer);
+        }
+        let expired = shared.consumers.expire();
+        let sources = expired.iter().map(|consumer| consumer.key().source.clone()).collect();
+        let task = shared.clone();
+        shared.tracker.spawn(async move {
+            for consumer in expired {
+                let key = consumer.key().clone();
+                // Whoever comes first deletes it.
+                let delete = |known: &Known| if known.live { Ok(None) } else { Err(no_consumer(&key)) };
+                let _ = task.write(&token(&key), delete).await;
+            }
+        });
+        sources
+    }
+}

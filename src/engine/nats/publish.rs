@@ -1,0 +1,215 @@
+//! Publishing into the cluster: in order, tried again under the same id for as long as the budget lasts.
+//!
+//! Every message has an id that the cluster stores once within its window, so trying again is safe whatever has become of the
+//! first try; what counts is what is said at the end. [`Error::Unavailable`] is said only if every try was refused for
+//! certain or was never sent; if one went unanswered, it is [`Error::Unknown`].
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        context::{PublishAckFuture, PublishError, PublishErrorKind},
+    },
+};
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{GRACE, NOT_NOW, follow::Progress, link::Link, store::BUDGET, topics::sync};
+use crate::channel::{Channel, Cursor, Error, MessageId, Publication, Refusal, Timestamp};
+
+/// Messages that may wait to be sent.
+pub(super) const QUEUE: usize = 8_192;
+
+/// How many of a topic's newest messages are looked through for one that was sent a moment ago.
+const YOUNG: usize = 4_096;
+
+/// Answers that say: another message with this id is on its way. Not all are in the client's list.
+const ID_IN_PROCESS: [u64; 2] = [10_158, 10_164];
+
+/// A message on its way.
+pub(super) struct Outgoing {
+    pub channel: Arc<Channel>,
+    pub subject: String,
+    pub headers: HeaderMap,
+    pub payload: Bytes,
+    pub id: MessageId,
+    pub begun: Instant,
+    /// How far the message's stream was followed here.
+    pub progress: Arc<Progress>,
+    pub stream: String,
+    pub answer: oneshot::Sender<Result<Publication, Refusal>>,
+}
+
+/// What one try came to.
+enum Try {
+    Stored {
+        sequence: u64,
+        duplicate: bool,
+    },
+    /// The condition does not hold.
+    Condition,
+    /// Certainly not stored; perhaps next time, after a pause.
+    NotNow(Duration),
+    /// No answer came.
+    Silence,
+    /// Certainly not stored, and never will be.
+    Never(Error),
+}
+
+/// Sends what comes, in order, and leaves each message to a task of its own that waits for the answer.
+pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, tracker: TaskTracker) {
+    while let Some(outgoing) = queue.recv().await {
+        // What is handed to the client while there is no connection is sent whenever there is one again, long after its
+        // publisher was told that it is not stored: so it is not handed over.
+        let connected = async {
+            while !link.is_up() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let left = GRACE.saturating_sub(outgoing.begun.elapsed());
+        let sent = match timeout(left, connected).await {
+            Ok(()) => Some(send(&link, &outgoing).await),
+            Err(_) => None,
+        };
+        let link = link.clone();
+        tracker.spawn(async move {
+            let result = match sent {
+                Some(sent) => settle(&link, &outgoing, sent).await,
+                None => Err(Error::Unavailable(NOT_NOW).into()),
+            };
+            // A publisher that is gone does not need its answer.
+            let _ = outgoing.answer.send(result);
+        });
+    }
+}
+
+async fn send(link: &Link, outgoing: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+    let Outgoing { subject, headers, payload, .. } = outgoing;
+    link.jetstream.publish_with_headers(subject.clone(), headers.clone(), payload.clone()).await
+}
+
+async fn settle(
+    link: &Link,
+    outgoing: &Outgoing,
+    sent: Result<PublishAckFuture, PublishError>,
+) -> Result<Publication, Refusal> {
+    let mut sent = sent;
+    // Whether a try may have been stored whose answer did not come.
+    let mut perhaps = false;
+    loop {
+        let tried = match sent {
+            Ok(answer) => read(answer.await),
+            // Not even sent.
+            Err(error) => match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded => Try::Never(too_large(link)),
+                _ => Try::NotNow(Duration::from_millis(100)),
+            },
+        };
+        let pause = match tried {
+            Try::Stored { sequence, duplicate } => return stored(outgoing, sequence, duplicate && !perhaps).await,
+            Try::Condition => return condition(link, outgoing, perhaps).await,
+            Try::Never(error) => {
+                return Err(if perhaps { Error::Unknown(outgoing.id.clone()) } else { error }.into());
+            }
+            Try::NotNow(pause) => pause,
+            Try::Silence => {
+                perhaps = true;
+                Duration::ZERO
+            }
+        };
+        sleep(pause).await;
+        let cut_off = !link.is_up() && link.down_for() > GRACE;
+        if outgoing.begun.elapsed() > BUDGET || cut_off {
+            return Err(match perhaps {
+                true => Error::Unknown(outgoing.id.clone()),
+                false => Error::Unavailable(NOT_NOW),
+            }
+            .into());
+        }
+        sent = if link.is_up() { send(link, outgoing).await } else { Err(PublishError::new(PublishErrorKind::Other)) };
+    }
+}
+
+fn too_large(link: &Link) -> Error {
+    // Headers count, too.
+    const HEADERS: usize = 4 << 10;
+    Error::PayloadTooLarge { limit: link.max_payload().unwrap_or_default().saturating_sub(HEADERS) }
+}
+
+fn read(answer: Result<jetstream::publish::PublishAck, PublishError>) -> Try {
+    let soon = Duration::from_millis(50);
+    match answer {
+        // Another message with this id is being stored at this moment.
+        Ok(ack) if ack.sequence == 0 => Try::NotNow(soon),
+        Ok(ack) => Try::Stored { sequence: ack.sequence, duplicate: ack.duplicate },
+        Err(error) => match error.kind() {
+            PublishErrorKind::WrongLastSequence => Try::Condition,
+            // Nobody is responsible for the stream: an election, or no quorum.
+            PublishErrorKind::StreamNotFound => Try::NotNow(Duration::from_millis(200)),
+            PublishErrorKind::MaxAckPending => Try::NotNow(soon),
+            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Try::Silence,
+            PublishErrorKind::MaxPayloadExceeded => Try::Never(Error::PayloadTooLarge { limit: 0 }),
+            PublishErrorKind::WrongLastMessageId | PublishErrorKind::Other => {
+                let code = std::error::Error::source(&error)
+                    .and_then(|source| source.downcast_ref::<jetstream::Error>())
+                    .map(|error| error.error_code().0);
+                match code {
+                    Some(code) if ID_IN_PROCESS.contains(&code) => Try::NotNow(soon),
+                    Some(_) => {
+                        tracing::warn!(%error, "NATS refuses a message");
+                        Try::NotNow(Duration::from_millis(500))
+                    }
+                    // No answer that can be read.
+                    None => Try::Silence,
+                }
+            }
+        },
+    }
+}
+
+/// The cluster has it: the answer waits until this instance has it, too.
+async fn stored(outgoing: &Outgoing, sequence: u64, duplicate: bool) -> Result<Publication, Refusal> {
+    let Outgoing { channel, id, progress, .. } = outgoing;
+    if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
+        return Err(Error::Unknown(id.clone()).into());
+    }
+    let (first, closed) = {
+        let ring = channel.ring.lock();
+        (ring.message_at(sequence).or_else(|| ring.find_id(id).cloned()), ring.closed)
+    };
+    match first {
+        // Found under another place, it was stored before, and the cluster had forgotten.
+        Some(message) => Ok(Publication::of(&message, duplicate || message.cursor.offset != sequence)),
+        // It came after the topic's deletion: nobody reads it.
+        None if closed => Err(Refusal::Closed),
+        // So many came behind it that it has left the history already.
+        None => Ok(Publication {
+            id: id.clone(),
+            topic: channel.name().clone(),
+            cursor: Cursor { epoch: channel.epoch(), offset: sequence },
+            published_at: Timestamp::now(),
+            duplicate,
+        }),
+    }
+}
+
+/// The condition does not hold, unless it is this very message that has made it so.
+async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Result<Publication, Refusal> {
+    let Outgoing { channel, id, progress, stream, .. } = outgoing;
+    let synced = sync(link, stream, progress).await;
+    let ring = channel.ring.lock();
+    let found = ring.find_id(id).cloned().or_else(|| perhaps.then(|| ring.find_young(id, YOUNG)).flatten());
+    match (found, synced) {
+        (Some(message), _) => Ok(Publication::of(&message, !perhaps)),
+        (None, _) if ring.closed => Err(Refusal::Closed),
+        (None, Ok(())) => Err(Error::Conflict { current: ring.newest() }.into()),
+        (None, Err(_)) if perhaps => Err(Error::Unknown(id.clone()).into()),
+        (None, Err(error)) => Err(error.into()),
+    }
+}

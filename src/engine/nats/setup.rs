@@ -1,0 +1,278 @@
+//! Bringing the engine up: streams and buckets, everything that exists, and what is to be tidied up now and then.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_nats::jetstream::{
+    context::CreateStreamErrorKind,
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{
+    Inner, NOT_NOW,
+    follow::{Source, follow},
+    is_used,
+    positions::{PositionsHandler, Shared},
+    topics::{Entry, TopicsHandler},
+};
+use crate::channel::{Epoch, Error, Timestamp};
+
+/// What is waited between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether something is to be tidied up.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// How long one question may take.
+const QUESTION: Duration = Duration::from_secs(5);
+
+/// Ids are known for so long, whatever has become of their messages.
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
+
+/// What the server says where copies were asked for and there is no cluster.
+const NO_CLUSTER: u64 = 10_074;
+
+/// Brings everything up, however long it takes, then tidies up until the engine is closed. `tell` hears when the engine is
+/// ready, or why it will not be.
+pub(super) async fn start(inner: Arc<Inner>, positions: Arc<Shared>, tell: oneshot::Sender<Result<(), String>>) {
+    let stop = inner.stop.clone();
+    let work = async {
+        let mut tell = Some(tell);
+        loop {
+            match inner.link.check_version() {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(why) => match tell.take() {
+                    Some(tell) => return drop(tell.send(Err(why))),
+                    // Somebody has replaced the server by an older one; perhaps somebody replaces it again.
+                    None => tracing::error!(why, "the NATS server cannot be used"),
+                },
+            }
+            sleep(PAUSE).await;
+        }
+        loop {
+            match set_up(&inner).await {
+                Ok(()) => break,
+                Err(why) => tracing::warn!(why, "streams and buckets are not there yet; trying on"),
+            }
+            sleep(PAUSE).await;
+        }
+        let bucket = |bucket: &str| Source {
+            stream: format!("KV_{bucket}"),
+            stored: format!("$KV.{bucket}."),
+            live: inner.names.changes(bucket),
+        };
+        let (link, topics) = (inner.link.clone(), &inner.topics);
+        let handler = TopicsHandler(topics.clone());
+        let source = bucket(&topics.bucket);
+        inner.tasks.spawn(follow(link.clone(), source, handler, topics.progress.clone(), stop.clone()));
+        let handler = PositionsHandler(positions.clone());
+        let source = bucket(&inner.names.consumers());
+        inner.tasks.spawn(follow(link, source, handler, positions.progress.clone(), stop.clone()));
+        wait_for(|| topics.progress.is_open() && positions.progress.is_open()).await;
+        let classes = topics.classes();
+        for class in &classes {
+            inner.progress(*class);
+        }
+        wait_for(|| inner.classes.lock().values().all(|progress| progress.is_open())).await;
+        topics.loaded();
+        let (known, messages) = (topics.registry.count(""), topics.registry.messages());
+        tracing::info!(topics = known, messages, "what NATS has was read");
+        inner.ready.store(true, Ordering::Release);
+        if let Some(tell) = tell.take() {
+            let _ = tell.send(Ok(()));
+        }
+        tidy_up(&inner, &positions).await;
+    };
+    tokio::select! {
+        () = inner.stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+async fn wait_for(holds: impl Fn() -> bool) {
+    while !holds() {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Makes the buckets and the first stream, where they are not there.
+async fn set_up(inner: &Inner) -> Result<(), String> {
+    for bucket in [inner.names.topics(), inner.names.consumers()] {
+        ensure_bucket(inner, &bucket).await?;
+    }
+    // Topics of other sizes bring their streams with them.
+    inner.ensure_class(super::CLASSES[0]).await.map_err(|error| error.to_string())
+}
+
+async fn ensure_bucket(inner: &Inner, bucket: &str) -> Result<(), String> {
+    // A key-value bucket like any other, so that the usual tools can look at it.
+    let config = Config {
+        name: format!("KV_{bucket}"),
+        description: Some("pub-sub".to_owned()),
+        subjects: vec![format!("$KV.{bucket}.>")],
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        republish: Some(Republish {
+            source: format!("$KV.{bucket}.>"),
+            destination: format!("{}>", inner.names.changes(bucket)),
+            headers_only: false,
+        }),
+        ..common()
+    };
+    inner.ensure_stream(config).await
+}
+
+fn common() -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        allow_direct: true,
+        max_messages: -1,
+        max_bytes: -1,
+        ..Config::default()
+    }
+}
+
+impl Inner {
+    /// Makes a stream, where it is not there.
+    async fn ensure_stream(&self, config: Config) -> Result<(), String> {
+        let jetstream = &self.link.jetstream;
+        let name = config.name.clone();
+        match timeout(QUESTION, jetstream.get_stream(&name)).await {
+            Ok(Ok(found)) => {
+                let found = &found.cached_info().config;
+                let same = found.subjects == config.subjects
+                    && found.republish == config.republish
+                    && found.max_messages_per_subject == config.max_messages_per_subject;
+                return if same { Ok(()) } else { Err(format!("{name}: is there, but set up differently")) };
+            }
+            Ok(Err(_)) => {}
+            Err(_) => return Err(format!("{name}: no answer")),
+        }
+        let wanted = match self.replicas {
+            0 => vec![3, 1],
+            replicas => vec![replicas],
+        };
+        let mut why = String::new();
+        for num_replicas in wanted {
+            match timeout(QUESTION, jetstream.create_stream(Config { num_replicas, ..config.clone() })).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => {
+                    why = error.to_string();
+                    let code = match error.kind() {
+                        CreateStreamErrorKind::JetStream(error) => error.error_code().0,
+                        _ => 0,
+                    };
+                    if code != NO_CLUSTER {
+                        break;
+                    }
+                }
+                Err(_) => return Err(format!("{name}: no answer")),
+            }
+        }
+        Err(format!("{name}: {why}"))
+    }
+
+    /// Makes the stream of a class, where it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub(super) async fn ensure_class(&self, class: usize) -> Result<(), Error> {
+        if self.classes.lock().contains_key(&class) {
+            return Ok(());
+        }
+        let config = Config {
+            name: self.names.stream(class),
+            description: Some(format!("pub-sub: topics of up to {class} messages")),
+            subjects: vec![format!("{}>", self.names.stored(class))],
+            // One more than any topic of the class keeps: its place tells what is missing before the oldest.
+            max_messages_per_subject: i64::try_from(class + 1).unwrap_or(i64::MAX),
+            discard: DiscardPolicy::Old,
+            duplicate_window: DUPLICATE_WINDOW,
+            republish: Some(Republish {
+                source: format!("{}>", self.names.stored(class)),
+                destination: format!("{}>", self.names.live(class)),
+                headers_only: false,
+            }),
+            ..common()
+        };
+        self.ensure_stream(config).await.map_err(|why| {
+            tracing::warn!(why, "a stream cannot be made");
+            Error::Unavailable(NOT_NOW)
+        })
+    }
+}
+
+/// Deletes messages that belong to no topic: published while it was being deleted.
+pub(super) async fn delete_orphans(inner: Arc<Inner>, mut orphans: mpsc::Receiver<(usize, u64)>) {
+    let work = async {
+        while let Some((class, sequence)) = orphans.recv().await {
+            let stream = inner.link.jetstream.get_stream_no_info(inner.names.stream(class)).await;
+            if let Ok(stream) = stream {
+                // Another instance may have been faster; what stays is found again at the next start.
+                let _ = timeout(QUESTION, stream.delete_message(sequence)).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = inner.stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// What no call does by itself.
+async fn tidy_up(inner: &Arc<Inner>, positions: &Arc<Shared>) {
+    let mut ticks = interval(TIDY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = BTreeSet::new();
+    loop {
+        ticks.tick().await;
+        if !inner.link.is_up() {
+            continue;
+        }
+        // Streams that other instances have made.
+        for class in inner.topics.classes().difference(&seen.iter().copied().collect()).copied().collect::<Vec<_>>() {
+            inner.progress(class);
+            seen.insert(class);
+        }
+        for (token, known) in inner.topics.broken() {
+            if let Some(entry) = &known.entry {
+                let entry =
+                    Entry { epoch: Epoch::random().to_string(), created_at: Timestamp::now().0, ..entry.clone() };
+                // Whichever instance comes first.
+                let _ = inner.topics.write(&inner.link, &token, Some(&entry), known.revision).await;
+            }
+        }
+        let (refresh, forget) = inner.topics.stale(|channel| is_used(channel, &positions.consumers));
+        for (token, known) in refresh {
+            let _ = inner.topics.write(&inner.link, &token, known.entry.as_ref(), known.revision).await;
+        }
+        for (token, known) in forget {
+            let _ = inner.topics.write(&inner.link, &token, None, known.revision).await;
+        }
+        let markers = inner.topics.markers();
+        if !markers.is_empty()
+            && let Ok(stream) = inner.link.jetstream.get_stream_no_info(format!("KV_{}", inner.topics.bucket)).await
+        {
+            for (token, revision) in markers {
+                let subject = format!("$KV.{}.{token}", inner.topics.bucket);
+                if timeout(QUESTION, stream.purge().filter(subject).sequence(revision + 1))
+                    .await
+                    .is_ok_and(|p| p.is_ok())
+                {
+                    inner.topics.drop_marker(&token, revision);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The registry of topics: a bucket with an entry for each, followed by every instance.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::{
+    NOT_NOW,
+    follow::{Handler, Item, Progress},
+    link::Link,
+    names::{CLASSES, decode},
+    store::{BUDGET, Put, put},
+};
+use crate::channel::{Channel, Error, Life, Numbering, Registry, Spec, Timestamp, TopicName};
+
+/// A topic as the bucket has it: JSON, to which later versions may add.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub name: String,
+    /// As in cursors.
+    pub epoch: String,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    pub implicit: bool,
+    pub max_messages: usize,
+    pub max_publish_rate: u32,
+    /// The stream it is in.
+    pub class: usize,
+    /// The instance that made it, as long as no other has used it while it was without messages: that one may forget it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+}
+
+impl Entry {
+    pub fn spec(&self) -> Spec {
+        Spec {
+            implicit: self.implicit,
+            max_messages: self.max_messages.max(1),
+            max_publish_rate: self.max_publish_rate,
+        }
+    }
+
+    pub fn with_spec(&self, spec: Spec) -> Self {
+        Self {
+            implicit: spec.implicit,
+            max_messages: spec.max_messages,
+            max_publish_rate: spec.max_publish_rate,
+            ..self.clone()
+        }
+    }
+
+    fn life(&self, token: &str) -> Option<Life> {
+        let name = decode(token).filter(|name| *name == self.name)?;
+        // An epoch is written as in cursors, of which it is the first part.
+        let place = format!("{}-0", self.epoch).parse::<crate::channel::Cursor>().ok()?;
+        CLASSES.contains(&self.class).then_some(())?;
+        Some(Life {
+            name: TopicName::parse(&name).ok()?,
+            epoch: place.epoch,
+            created_at: Timestamp(self.created_at),
+            spec: self.spec(),
+            key: self.class as u64,
+        })
+    }
+}
+
+/// What is known of a key.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub revision: u64,
+    /// `None`: deleted.
+    pub entry: Option<Entry>,
+    pub channel: Option<Arc<Channel>>,
+    /// When the entry was written.
+    at: Timestamp,
+}
+
+/// The topics on this instance, by token.
+pub(super) struct Topics {
+    pub registry: Arc<Registry>,
+    pub progress: Arc<Progress>,
+    /// The bucket's name.
+    pub bucket: String,
+    known: RwLock<HashMap<String, Known>>,
+    /// Classes that some topic is in.
+    classes: Mutex<HashSet<usize>>,
+    /// Whether histories are being read for the first time: until then no channel is known to be whole.
+    loading: RwLock<bool>,
+}
+
+/// An implicit topic that several instances have used and none uses any more goes when nothing was heard of it for so long.
+const UNUSED: Duration = Duration::from_mins(15);
+
+/// How often an instance that does use one says so.
+const REFRESH: Duration = Duration::from_mins(5);
+
+impl Topics {
+    pub fn new(registry: Arc<Registry>, bucket: String) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            progress: Progress::new(),
+            bucket,
+            known: RwLock::default(),
+            classes: Mutex::default(),
+            loading: RwLock::new(true),
+        })
+    }
+
+    pub fn get(&self, token: &str) -> Option<Known> {
+        self.known.read().get(token).cloned()
+    }
+
+    pub fn channel(&self, token: &str) -> Option<Arc<Channel>> {
+        self.known.read().get(token)?.channel.clone()
+    }
+
+    /// The classes that topics are in.
+    pub fn classes(&self) -> HashSet<usize> {
+        self.classes.lock().clone()
+    }
+
+    /// All histories are read: topics that come from here on are whole.
+    pub fn loaded(&self) {
+        *self.loading.write() = false;
+    }
+
+    /// Waits until everything that the bucket has now is known here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn sync(&self, link: &Link) -> Result<(), Error> {
+        sync(link, &format!("KV_{}", self.bucket), &self.progress).await
+    }
+
+    /// Takes note of what the bucket has under a key.
+    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>) {
+        let before = self.get(token);
+        let life = entry.as_ref().and_then(|entry| entry.life(token));
+        if entry.is_some() && life.is_none() {
+            tracing::warn!(token, "the registry has an entry that cannot be read; it is left alone");
+        }
+        let old = before.and_then(|known| known.channel);
+        let channel = match (life, old) {
+            (Some(life), Some(old)) if old.epoch == life.epoch => {
+                if old.spec() != life.spec {
+                    self.registry.apply(&old, life.spec);
+                }
+                // One that was forgotten here in vain is back.
+                let gone = old.ring.lock().closed;
+                if gone { self.insert(life, token) } else { Some(old) }
+            }
+            (Some(life), old) => {
+                old.map(|old| self.registry.remove(&old));
+                self.insert(life, token)
+            }
+            (None, old) => {
+                old.map(|old| self.registry.remove(&old));
+                None
+            }
+        };
+        if let Some(channel) = &channel {
+            channel.revision.store(revision, Ordering::Release);
+        }
+        self.known.write().insert(token.to_owned(), Known { revision, entry, channel, at });
+    }
+
+    fn insert(&self, life: Life, token: &str) -> Option<Arc<Channel>> {
+        self.classes.lock().insert(usize::try_from(life.key).unwrap_or(0));
+        let name = life.name.clone();
+        let before = (!*self.loading.read()).then_some(0);
+        let inserted = self.registry.insert(life, |channel| {
+            channel.ring.lock().begin(0, 0, Numbering { before, ..Numbering::SPARSE });
+            let _ = channel.label.set(token.into());
+            Ok(())
+        });
+        inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be taken in")).ok()
+    }
+
+    /// Writes an entry, or deletes it, if this is what the registry has. On success it is known here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn write(&self, link: &Link, token: &str, entry: Option<&Entry>, expected: u64) -> Result<Put, Error> {
+        let value = entry.map(|entry| serde_json::to_vec(entry).unwrap_or_default());
+        let written = put(link, &self.bucket, token, value, expected).await?;
+        let known = match written {
+            Put::Stored(revision) => timeout(BUDGET, self.progress.wait(revision)).await.is_ok(),
+            Put::Conflict => {
+                self.sync(link).await?;
+                true
+            }
+        };
+        if known { Ok(written) } else { Err(Error::Unavailable(NOT_NOW)) }
+    }
+
+    /// Implicit topics without a message that several instances know: those that are used here and should be refreshed, and
+    /// those that nobody has used for long.
+    pub fn stale(&self, used: impl Fn(&Channel) -> bool) -> (Vec<(String, Known)>, Vec<(String, Known)>) {
+        let now = Timestamp::now().0;
+        let older = |known: &Known, than: Duration| {
+            now.saturating_sub(known.at.0) > i64::try_from(than.as_millis()).unwrap_or(i64::MAX)
+        };
+        let known = self.known.read();
+        let empty = known.iter().filter(|(_, known)| {
+            known.entry.as_ref().is_some_and(|entry| entry.implicit)
+                && known.channel.as_ref().is_some_and(|channel| channel.ring.lock().is_unused())
+        });
+        let (mut refresh, mut forget) = (Vec::new(), Vec::new());
+        for (token, known) in empty {
+            let used = known.channel.as_ref().is_some_and(|channel| used(channel));
+            if used && older(known, REFRESH) {
+                refresh.push((token.clone(), known.clone()));
+            } else if !used && older(known, UNUSED) {
+                forget.push((token.clone(), known.clone()));
+            }
+        }
+        (refresh, forget)
+    }
+
+    /// A topic that was to be forgotten and is still in the registry is here again.
+    pub fn put_back(&self, token: &str) {
+        if let Some(known) = self.get(token)
+            && known.entry.is_some()
+        {
+            self.note(token, known.revision, known.at, known.entry);
+        }
+    }
+
+    /// The stream of a topic was made anew: its life is over here, and [`Topics::broken`] has it from now on.
+    pub fn end_life(&self, channel: &Arc<Channel>) {
+        self.registry.remove(channel);
+        if let Some(label) = channel.label.get()
+            && let Some(known) = self.known.write().get_mut(&**label)
+        {
+            known.channel = None;
+        }
+    }
+
+    /// Topics whose life is over though they were not deleted: they need another one.
+    pub fn broken(&self) -> Vec<(String, Known)> {
+        let known = self.known.read();
+        let broken = known.iter().filter(|(token, known)| {
+            known.channel.is_none() && known.entry.as_ref().is_some_and(|entry| entry.life(token).is_some())
+        });
+        broken.map(|(token, known)| (token.clone(), known.clone())).collect()
+    }
+
+    /// Keys that were deleted long ago: their markers can go.
+    pub fn markers(&self) -> Vec<(String, u64)> {
+        let now = Timestamp::now().0;
+        let old = i64::try_from(UNUSED.as_millis()).unwrap_or(i64::MAX);
+        let known = self.known.read();
+        let deleted = known.iter().filter(|(_, known)| known.entry.is_none() && now.saturating_sub(known.at.0) > old);
+        deleted.map(|(token, known)| (token.clone(), known.revision)).take(100).collect()
+    }
+
+    /// A marker is gone.
+    pub fn drop_marker(&self, token: &str, revision: u64) {
+        let mut known = self.known.write();
+        if known.get(token).is_some_and(|known| known.entry.is_none() && known.revision == revision) {
+            known.remove(token);
+        }
+    }
+}
+
+/// Waits until everything that a stream has now was followed.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub(super) async fn sync(link: &Link, stream: &str, progress: &Progress) -> Result<(), Error> {
+    let ask = async {
+        let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
+        let last = stream.get_info().await.ok()?.state.last_sequence;
+        progress.wait(last).await;
+        Some(())
+    };
+    match timeout(BUDGET, ask).await {
+        Ok(Some(())) => Ok(()),
+        _ => Err(Error::Unavailable(NOT_NOW)),
+    }
+}
+
+/// Brings the bucket's changes to the registry.
+pub(super) struct TopicsHandler(pub Arc<Topics>);
+
+impl Handler for TopicsHandler {
+    async fn take(&mut self, item: Item) {
+        let deleted = item.header("KV-Operation").is_some();
+        let entry = if deleted { None } else { serde_json::from_slice(&item.payload).ok() };
+        if !deleted && entry.is_none() {
+            tracing::warn!(token = item.key, "the registry has an entry that cannot be read; it is left alone");
+        }
+        self.0.note(&item.key, item.sequence, item.at, entry);
+    }
+
+    fn reset(&mut self) {
+        for known in self.0.known.write().drain().filter_map(|(_, known)| known.channel) {
+            self.0.registry.remove(&known);
+        }
+    }
+}
