@@ -184,6 +184,14 @@ impl Broker {
         Ok(self.find_here_or_elsewhere(name).await?.info())
     }
 
+    /// What this instance knows of a topic, without asking anybody.
+    ///
+    /// # Errors
+    /// [`Error::TopicNotFound`], [`Error::Unavailable`] while the engine is starting.
+    pub fn topic_here(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+        Ok(self.find(name)?.info())
+    }
+
     /// Up to `limit` topics in the order of their names: those that begin with `prefix` and come after `after`; and
     /// whether there are more.
     #[must_use]

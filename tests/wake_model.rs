@@ -1,6 +1,6 @@
 //! The wake-up of subscribers in every order of events that two publishers and a connection can have.
 
-#![expect(clippy::unwrap_used, missing_docs, reason = "a test says what it expects by failing there")]
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing there")]
 #![allow(dead_code, clippy::pedantic, reason = "the file is included for what matters here")]
 
 mod sync {

@@ -231,8 +231,7 @@ impl Message {
 
     /// What the message counts against the bounds on history bytes: its texts and what holds them.
     pub(super) fn cost(&self) -> usize {
-        const FIXED: usize = size_of::<Message>() + 64;
-        FIXED + self.data.len() + self.id.as_str().len() + self.key.as_ref().map_or(0, |key| key.as_str().len())
+        cost(&self.data, self.id.as_str().len(), self.key.as_ref())
     }
 }
 
@@ -272,6 +271,23 @@ pub struct Committed {
     pub key: Option<Key>,
     /// Its data.
     pub data: Payload,
+}
+
+impl Draft {
+    /// What the message will count against the bounds on history bytes.
+    pub(crate) fn cost(&self) -> usize {
+        cost(
+            &self.data,
+            self.id.as_ref().map_or(uuid::fmt::Hyphenated::LENGTH, |id| id.as_str().len()),
+            self.key.as_ref(),
+        )
+    }
+}
+
+/// A message's texts and what holds them.
+fn cost(data: &Payload, id_bytes: usize, key: Option<&Key>) -> usize {
+    const FIXED: usize = size_of::<Message>() + 64;
+    FIXED + data.len() + id_bytes + key.map_or(0, |key| key.as_str().len())
 }
 
 /// Where a published message stands.

@@ -27,6 +27,9 @@ pub(crate) use staging::Staging;
 /// shares; one that reads from the past renders for itself.
 const YOUNG_MESSAGES: usize = 64;
 
+/// How many evicted messages are remembered at least, where offsets say nothing about counts.
+const REMEMBERED: usize = 1_000;
+
 /// Where a receiver begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -131,8 +134,9 @@ pub(crate) struct Ring {
     ids: HashMap<MessageId, u64>,
     /// The newest offset of each key among kept messages.
     latest: HashMap<Key, u64>,
-    /// When evicted messages were published: the first offset of each millisecond, as many as the history is long, so
-    /// that a receiver that starts at a time can be told what it missed.
+    /// When evicted messages were published, as many as the history is long, so that a receiver that starts at a time can
+    /// be told what it missed: the first offset of each millisecond, or, where offsets say nothing about counts, all of
+    /// them.
     evicted: VecDeque<(Timestamp, u64)>,
     /// Whether `evicted` begins with the topic's first message.
     evicted_from_first: bool,
@@ -342,7 +346,10 @@ impl Ring {
 
     /// All histories together may be full: a topic pays with its own oldest, never with another's, and one that has not
     /// enough to pay with is refused.
-    fn check_room(&self, cost: usize) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`].
+    pub fn check_room(&self, cost: usize) -> Result<(), Error> {
         if self.budget.used() + cost > self.budget.total.saturating_add(self.cost) {
             return Err(Error::LimitReached {
                 what: "bytes of history on this server",
@@ -375,9 +382,11 @@ impl Ring {
             self.holes -= 1;
             self.torn = next.prev;
         }
-        if self.evicted.back().is_none_or(|(at, _)| *at < message.published_at) {
+        let sparse = self.numbering.dense_from == u64::MAX;
+        if sparse || self.evicted.back().is_none_or(|(at, _)| *at < message.published_at) {
             self.evicted.push_back((message.published_at, message.cursor.offset));
-            if self.evicted.len() > self.max_messages {
+            let most = if sparse { self.max_messages.max(REMEMBERED) } else { self.max_messages };
+            if self.evicted.len() > most {
                 self.evicted.pop_front();
                 self.evicted_from_first = false;
             }

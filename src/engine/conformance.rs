@@ -72,7 +72,7 @@ impl Instance {
     async fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Result<Publication, Refusal> {
         within("the answer to an append", self.engine.append(channel, draft))
             .await
-            .unwrap_or_else(|_| Err(Refusal::Error(Error::Unavailable("no answer within the suite's patience"))))
+            .unwrap_or(Err(Refusal::Error(Error::Unavailable("no answer within the suite's patience"))))
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{Append, Engine, Figure, Health, Later, Positions, ready};
 use crate::channel::{
@@ -67,7 +67,7 @@ struct Opened {
     consumers: Arc<Consumers>,
     next_key: AtomicU64,
     /// One change at a time, so that none is computed from settings that another is about to replace.
-    changing: tokio::sync::Mutex<()>,
+    changing: Semaphore,
 }
 
 impl Disk {
@@ -159,7 +159,7 @@ impl Engine for Disk {
                 .map_err(|error| format!("DATA_DIR: {error}"))?
                 .map_err(|error| format!("DATA_DIR: {error}"))?;
             let next_key = AtomicU64::new(first_key(used));
-            let opened = Opened { log, registry, consumers, next_key, changing: tokio::sync::Mutex::default() };
+            let opened = Opened { log, registry, consumers, next_key, changing: Semaphore::new(1) };
             self.opened.set(opened).map_err(|_| "the engine is open already".to_owned())
         })
     }
@@ -192,7 +192,7 @@ impl Engine for Disk {
     fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
         Box::pin(async move {
             let opened = self.opened()?;
-            let _one_at_a_time = opened.changing.lock().await;
+            let _one_at_a_time = opened.changing.acquire().await;
             let before = channel.spec();
             if change.adopt && !before.implicit {
                 return Err(Error::TopicExists(channel.name().clone()));
@@ -258,10 +258,10 @@ impl Engine for Disk {
         if self.opened.get().is_none() {
             return Health::Starting("the server is reading its log");
         }
-        match self.fate.failed() {
-            true => Health::ReadOnly("the disk has failed; nothing is stored until a restart"),
-            false => Health::Ready,
+        if self.fate.failed() {
+            return Health::ReadOnly("the disk has failed; nothing is stored until a restart");
         }
+        Health::Ready
     }
 
     fn figures(&self) -> Vec<Figure> {

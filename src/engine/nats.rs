@@ -7,6 +7,7 @@
 //!
 //! What a client was told, holds: a publish is answered when the stream has it and this instance's channel, too.
 
+mod changes;
 mod follow;
 mod link;
 mod messages;
@@ -37,16 +38,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Epoch, Error, MessageId, Publication, Refusal, Registry, Source, Spec,
-    Timestamp, TopicName,
+    Change, Channel, Consumers, Cursor, Draft, Error, MessageId, Publication, Refusal, Registry, Source, Spec,
+    TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
 use messages::MessagesHandler;
-use names::{CLASSES, Names, class_of, encode};
+use names::{CLASSES, Names};
 use publish::Outgoing;
-use store::Put;
-use topics::{Entry, Topics};
+use topics::Topics;
 
 /// How to reach the cluster, and what to call things there.
 #[derive(Clone, Debug)]
@@ -235,163 +235,6 @@ impl Inner {
             Health::Ready | Health::ReadOnly(_) => Ok(()),
         }
     }
-
-    async fn create(self: &Arc<Self>, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
-        self.check()?;
-        let class = class_of(spec.max_messages).ok_or_else(too_long)?;
-        self.ensure_class(class).await?;
-        self.progress(class);
-        let token = encode(name.as_str());
-        let epoch = Epoch::random();
-        let entry = Entry {
-            name: name.as_str().to_owned(),
-            epoch: epoch.to_string(),
-            created_at: Timestamp::now().0,
-            implicit: spec.implicit,
-            max_messages: spec.max_messages,
-            max_publish_rate: spec.max_publish_rate,
-            class,
-            owner: if spec.implicit { self.instance.clone() } else { String::new() },
-        };
-        let begun = Instant::now();
-        loop {
-            let known = self.topics.get(&token);
-            match &known {
-                // Written in an earlier round, without an answer.
-                Some(topics::Known { channel: Some(channel), .. }) if channel.epoch() == epoch => {
-                    return Ok(channel.clone());
-                }
-                Some(topics::Known { entry: Some(_), channel, .. }) => {
-                    if channel.as_ref().is_some_and(|channel| !channel.ring.lock().closed) {
-                        return Err(Error::TopicExists(name.clone()));
-                    }
-                    // It is being forgotten at this moment, or is about to get another life.
-                    self.topics.sync(&self.link).await?;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Some(topics::Known { entry: None, .. }) | None => {
-                    let expected = known.map_or(0, |known| known.revision);
-                    self.topics.write(&self.link, &token, Some(&entry), expected).await?;
-                }
-            }
-            if begun.elapsed() > store::BUDGET {
-                return Err(Error::Unavailable(NOT_NOW));
-            }
-        }
-    }
-
-    async fn update(&self, channel: &Arc<Channel>, change: Change) -> Result<(), Error> {
-        self.check()?;
-        let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-        let token = channel.label.get().ok_or_else(gone)?;
-        let begun = Instant::now();
-        loop {
-            let known = self.topics.get(token).ok_or_else(gone)?;
-            let (Some(entry), Some(current)) = (&known.entry, &known.channel) else { return Err(gone()) };
-            if !Arc::ptr_eq(current, channel) {
-                return Err(gone());
-            }
-            if change.adopt && !entry.implicit {
-                return Err(Error::TopicExists(channel.name().clone()));
-            }
-            let spec = change.applied_to(entry.spec());
-            if spec.max_messages > entry.class {
-                return Err(Error::bad_request(
-                    "maxMessages",
-                    format!("this topic's history can be enlarged to {} at most; create it anew for more", entry.class),
-                ));
-            }
-            let entry = Entry { owner: String::new(), ..entry.with_spec(spec) };
-            match self.topics.write(&self.link, token, Some(&entry), known.revision).await? {
-                Put::Stored(_) => return Ok(()),
-                Put::Conflict if begun.elapsed() > store::BUDGET => return Err(Error::Unavailable(NOT_NOW)),
-                // Somebody else has changed it, or this change was written before without an answer.
-                Put::Conflict => {}
-            }
-        }
-    }
-
-    async fn delete(self: &Arc<Self>, channel: &Arc<Channel>) -> Result<(), Error> {
-        self.check()?;
-        let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-        let token = channel.label.get().ok_or_else(gone)?;
-        let class = usize::try_from(channel.key).unwrap_or(0);
-        let stream = self.link.jetstream.get_stream_no_info(self.names.stream(class)).await;
-        // What is stored up to here is of this life, or of an earlier one: it may be removed whatever comes after.
-        let end = match &stream {
-            Ok(stream) => stream.get_info().await.ok().map(|info| info.state.last_sequence),
-            Err(_) => None,
-        };
-        let begun = Instant::now();
-        loop {
-            let known = self
-                .topics
-                .get(token)
-                .filter(|known| known.channel.as_ref().is_some_and(|current| Arc::ptr_eq(current, channel)));
-            let Some(known) = known else {
-                // Deleted by somebody else, or by this call when its answer was lost.
-                return if begun.elapsed() > link::ATTEMPT { Ok(()) } else { Err(gone()) };
-            };
-            match self.topics.write(&self.link, token, None, known.revision).await? {
-                Put::Stored(_) => break,
-                Put::Conflict if begun.elapsed() > store::BUDGET => return Err(Error::Unavailable(NOT_NOW)),
-                Put::Conflict => {}
-            }
-        }
-        if let (Ok(stream), Some(end)) = (stream, end) {
-            let subject = format!("{}{token}", self.names.stored(class));
-            self.in_flight.spawn(async move {
-                let purge = stream.purge().filter(subject).sequence(end + 1);
-                // What stays behind belongs to no topic: whoever reads it deletes it.
-                if let Err(error) = purge.await {
-                    tracing::debug!(%error, "a deleted topic's messages are left for later");
-                }
-            });
-        }
-        Ok(())
-    }
-
-    fn forget(self: &Arc<Self>, channel: &Arc<Channel>) {
-        let Some(token) = channel.label.get() else { return };
-        let Some(known) = self.topics.get(token) else { return };
-        // Another instance may need it: then it goes when none has said so for long.
-        let own = known.entry.as_ref().is_some_and(|entry| entry.implicit && entry.owner == self.instance);
-        if !own || !self.topics.registry.remove_unused(channel, || {}) {
-            return;
-        }
-        let (inner, token) = (self.clone(), token.to_string());
-        self.in_flight.spawn(async move {
-            let deleted = inner.topics.write(&inner.link, &token, None, known.revision).await;
-            if deleted.is_err() {
-                // It is there still, so it has to be here.
-                inner.topics.put_back(&token);
-            }
-        });
-    }
-
-    /// Says that this instance needs an implicit topic that another has made, so that that one does not forget it.
-    async fn join(&self, channel: &Arc<Channel>) -> Result<(), Error> {
-        let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-        let token = channel.label.get().ok_or_else(gone)?;
-        let begun = Instant::now();
-        while begun.elapsed() < store::BUDGET {
-            let known = self.topics.get(token).ok_or_else(gone)?;
-            let Some(entry) = known.entry.filter(|_| known.channel.is_some()) else { return Err(gone()) };
-            if !entry.implicit || entry.owner.is_empty() || entry.owner == self.instance {
-                return Ok(());
-            }
-            let shared = Entry { owner: String::new(), ..entry };
-            if let Put::Stored(_) = self.topics.write(&self.link, token, Some(&shared), known.revision).await? {
-                return Ok(());
-            }
-        }
-        Err(Error::Unavailable(NOT_NOW))
-    }
-}
-
-fn too_long() -> Error {
-    let most = CLASSES.last().copied().unwrap_or(0);
-    Error::bad_request("maxMessages", format!("must be at most {most} with ENGINE=nats"))
 }
 
 impl Engine for Nats {
@@ -420,7 +263,7 @@ impl Engine for Nats {
             });
             let positions = positions::Shared::new(consumers, inner.names.consumers(), link.clone(), in_flight.clone());
             let (sending, queue) = mpsc::channel(publish::QUEUE);
-            tasks.spawn(publish::send_all(link, queue, in_flight));
+            tasks.spawn(publish::send_all(link, queue, in_flight, inner.stop.clone()));
             tasks.spawn(setup::delete_orphans(inner.clone(), orphans));
             let (tell, started) = oneshot::channel();
             tasks.spawn(setup::start(inner.clone(), positions.clone(), tell));
@@ -459,6 +302,7 @@ impl Engine for Nats {
                 if let Some(first) = draft.id.as_ref().and_then(|id| ring.find_id(id)) {
                     return Ok(Ok(Publication::of(first, true)).into());
                 }
+                ring.check_room(draft.cost())?;
                 // Charged when the message comes back, whoever has published it.
                 ring.bucket.check()?;
             }

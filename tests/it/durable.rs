@@ -162,9 +162,9 @@ async fn killed_again_and_again(fsync: &'static str) {
             assert!(found.insert(id, (name.clone(), offset)).is_none(), "stored twice");
         }
     }
-    let acked = witness.acked.lock().unwrap();
+    let acked = std::mem::take(&mut *witness.acked.lock().unwrap());
     assert!(acked.len() > 1_000, "only {} acknowledged in {ROUNDS} rounds", acked.len());
-    for (id, place) in acked.iter() {
+    for (id, place) in &acked {
         assert_eq!(found.get(id), Some(place), "acknowledged and lost: {id}");
     }
     let mut door = RawWs::to(&server.client, "t1", Start::After(follower.cursor.take().unwrap())).await;

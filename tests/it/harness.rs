@@ -4,7 +4,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -51,7 +51,7 @@ pub struct TestServer {
 }
 
 /// Every scenario runs on every engine: `TEST_ENGINE` says on which this time (`memory`, `disk-always`, `disk-interval`,
-/// `disk-never`).
+/// `disk-never`, `nats`).
 fn engine_of_this_run(config: &mut Config) -> Option<tempfile::TempDir> {
     let engine = std::env::var("TEST_ENGINE").unwrap_or_else(|_| "memory".to_owned());
     match engine.split_once('-') {
@@ -63,8 +63,41 @@ fn engine_of_this_run(config: &mut Config) -> Option<tempfile::TempDir> {
             config.engine.data_dir = directory.path().to_str().unwrap().to_owned();
             Some(directory)
         }
+        None if engine == "nats" => {
+            static COUNT: AtomicU64 = AtomicU64::new(0);
+            config.engine.engine = "nats".to_owned();
+            config.engine.nats.url = nats_of_this_run().to_owned();
+            // A service of its own for each server.
+            config.engine.nats.prefix = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
+            None
+        }
         _ => panic!("TEST_ENGINE={engine} is no engine"),
     }
+}
+
+/// Whether offsets count a topic's messages, as they do unless instances share a log.
+pub fn offsets_are_dense() -> bool {
+    std::env::var("TEST_ENGINE").as_deref() != Ok("nats")
+}
+
+/// The offset of a topic's so-many-th message, where that can be told.
+#[track_caller]
+pub fn assert_offset(offset: u64, wanted: u64) {
+    assert!(if offsets_are_dense() { offset == wanted } else { offset >= wanted }, "offset {offset}, not {wanted}");
+}
+
+/// One NATS server for all tests of this process. It ends with the process.
+fn nats_of_this_run() -> &'static str {
+    static URL: OnceLock<String> = OnceLock::new();
+    URL.get_or_init(|| {
+        let started = thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let config = "max_payload: 8MB".to_owned();
+            runtime.block_on(crate::nats::Nats::start(crate::nats::Options { config, ..Default::default() }))
+        });
+        let servers = Box::leak(Box::new(started.join().unwrap()));
+        servers.urls().join(",")
+    })
 }
 
 impl std::ops::Deref for TestServer {

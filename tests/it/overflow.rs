@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     doors::{Door, Event, Options, Start, assert_tiles},
-    harness::TestServer,
+    harness::{TestServer, offsets_are_dense},
 };
 
 every_pushing_door! {
@@ -61,7 +61,9 @@ async fn latest_per_key<D: Door>() {
         })
         .collect();
     let last_gap = events.iter().rposition(|event| matches!(event, Event::Gap(_))).unwrap();
-    assert!(last_gap > 0 && after.len() < 2_000, "{} messages after the first gap", after.len());
+    // Where publishing takes its time, the subscription falls behind and catches up more than once.
+    let most = if offsets_are_dense() { 2_000 } else { COUNT as usize - 1 };
+    assert!(last_gap > 0 && after.len() < most, "{} messages after the first gap", after.len());
     // The newest of each key is among them.
     for key in 0..10 {
         let newest = (2..=COUNT).rev().find(|n| n % 10 == key).unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     doors::{Door, RawWs, Start},
-    harness::{TestServer, eventually, is_time},
+    harness::{TestServer, assert_offset, eventually, is_time, offsets_are_dense},
 };
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -150,7 +150,12 @@ async fn a_repeated_id_is_stored_once() {
     assert_eq!(elsewhere["duplicate"], false);
     server.publish_numbers("news", 2..=4).await;
     let told = server.post("/publish", &body(5)).await.expect(200);
-    assert_eq!((&told["duplicate"], &told["offset"]), (&false.into(), &5.into()));
+    if offsets_are_dense() {
+        assert_eq!((&told["duplicate"], &told["offset"]), (&false.into(), &5.into()));
+    } else {
+        // The window of a shared engine is a time, which is not over yet.
+        assert_eq!((&told["duplicate"], &told["offset"]), (&true.into(), &1.into()));
+    }
 }
 
 #[tokio::test]
@@ -210,11 +215,13 @@ async fn batches_have_a_result_for_each() {
     let messages =
         json!([{"topic": "a", "data": 5}, {"topic": "*", "data": 6}, {"topic": "a", "data": 7, "expectedOffset": 1}]);
     let told = server.graphql(query, json!({"messages": messages})).await;
-    assert_eq!(told["publishMany"][0]["publication"], json!({"topic": "a", "offset": 2, "duplicate": false}));
+    let done = &told["publishMany"][0]["publication"];
+    assert_offset(done["offset"].as_u64().unwrap(), 2);
+    assert_eq!((&done["topic"], &done["duplicate"]), (&"a".into(), &false.into()));
     assert_eq!(told["publishMany"][1]["error"]["code"], "INVALID_TOPIC");
     assert_eq!(
         (&told["publishMany"][2]["error"]["code"], &told["publishMany"][2]["error"]["currentOffset"]),
-        (&"CONFLICT".into(), &2.into())
+        (&"CONFLICT".into(), &done["offset"])
     );
 }
 

@@ -13,8 +13,7 @@ impl Ring {
         let before = |index: usize| {
             self.messages.get(index).map_or(self.end(), |first| Place { after: first.prev, seen: gone + index as u64 })
         };
-        // A difference counts where numbers have no holes.
-        let counted = |after: u64| (after >= self.numbering.dense_from.max(self.torn)).then(|| floor - after);
+        let counted = |after: u64| self.evicted_after(after).filter(|_| after >= self.torn);
         match start {
             Start::Live => (self.end(), None),
             Start::Oldest => (oldest, None),
@@ -40,6 +39,21 @@ impl Ring {
                 (oldest, missed.map(|after| self.gap(after, floor, counted(after), GapReason::Expired)))
             }
         }
+    }
+
+    /// How many messages behind a place were evicted, if that is known.
+    fn evicted_after(&self, after: u64) -> Option<u64> {
+        // A difference counts where numbers have no holes.
+        if after >= self.numbering.dense_from {
+            return Some(self.floor() - after);
+        }
+        let complete = self.evicted_from_first && self.numbering.before == Some(0);
+        let known = complete || self.evicted.front().is_some_and(|(_, oldest)| *oldest <= after);
+        let sparse = self.numbering.dense_from == u64::MAX;
+        (sparse && known).then(|| {
+            let behind = self.evicted.partition_point(|(_, offset)| *offset <= after);
+            (self.evicted.len() - behind) as u64
+        })
     }
 
     /// The place after which evicted messages may be of `time` or later; `None` when all are older.

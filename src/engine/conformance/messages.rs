@@ -223,18 +223,18 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
     let here = a.create(&name, Spec { max_messages: 50, ..EXPLICIT }).await?;
     let there = b.channel(&name).await?;
     let mut dice = 7_u64;
-    let mut readers: Vec<(reader::Following, bool)> = Vec::new();
+    let mut readers: Vec<reader::Following> = Vec::new();
     let mut log: Vec<u64> = Vec::new();
     for number in 0..COUNT {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let roll = dice >> 33;
-        let (instance, channel) = if roll % 2 == 0 { (a, &here) } else { (b, &there) };
+        let (instance, channel) = if roll.is_multiple_of(2) { (a, &here) } else { (b, &there) };
         log.push(instance.append(channel, draft(number)?).await?.cursor.offset);
-        if roll % 30 == 0 {
-            let on = if roll % 4 == 0 { &here } else { &there };
-            readers.push((reader::Following::begin(on, roll), roll % 4 == 0));
+        if roll.is_multiple_of(30) {
+            let on = if roll.is_multiple_of(4) { &here } else { &there };
+            readers.push(reader::Following::begin(on, roll));
         }
-        for (reader, _) in &mut readers {
+        for reader in &mut readers {
             if roll % 7 < 3 {
                 reader.read()?;
             }
@@ -244,7 +244,7 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
     for channel in [&here, &there] {
         eventually("all is everywhere", || (channel.last() >= last).then_some(())).await?;
     }
-    for (mut reader, _) in readers {
+    for mut reader in readers {
         reader.read()?;
         reader.check(&log)?;
     }

@@ -110,7 +110,7 @@ impl Committer {
     }
 
     fn other(&self, token: Token, outcome: &Result<(), LogError>) {
-        let result = outcome.as_ref().map(|()| ()).map_err(unavailable);
+        let result = outcome.clone().map_err(|error| unavailable(&error));
         match token {
             Token::Message(channel) => self.messages(&channel, 1, outcome),
             Token::Created(channel, tell) => {

@@ -15,6 +15,12 @@
 //! segments on top, the oldest one's survivors are copied to the end and it is removed, a piece at a time between
 //! batches. While that goes on the log can grow by a quarter more.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a thread of its own beside the runtime, for a disk that keeps real time"
+)]
+
 mod error;
 mod files;
 mod footprint;
@@ -24,6 +30,11 @@ mod record;
 mod recover;
 mod store;
 #[cfg(test)]
+#[expect(
+    clippy::struct_excessive_bools,
+    clippy::cast_possible_wrap,
+    reason = "faults are many, and test offsets small"
+)]
 mod tests;
 mod writer;
 

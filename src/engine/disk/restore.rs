@@ -106,7 +106,7 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> (u64, u64, Option<Arc<
         // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
         ring.skip_to(message.offset.saturating_sub(1));
         let given_id = message.id_is_given;
-        match message_of(&channel, message, ring.last()) {
+        match message_of(&channel, &message, ring.last()) {
             Some(message) => ring.feed(message, given_id),
             None => tracing::error!(topic = %channel.name, "the log has a message that cannot be read; it is lost"),
         }
@@ -117,7 +117,7 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> (u64, u64, Option<Arc<
     (id, floor, Some(channel))
 }
 
-fn message_of(channel: &Channel, stored: RecoveredMessage, prev: u64) -> Option<Arc<Message>> {
+fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option<Arc<Message>> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
     let draft = Draft {
         data: Payload::stored(text(&stored.data)?),

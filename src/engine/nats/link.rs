@@ -235,7 +235,7 @@ fn options(settings: &Settings) -> Result<ConnectOptions, String> {
         ("", _) => return Err("NATS_TLS_KEY: needs NATS_TLS_CERT beside it".to_owned()),
         (_, "") => return Err("NATS_TLS_CERT: needs NATS_TLS_KEY beside it".to_owned()),
         (cert, key) => {
-            options = options.add_client_certificate(file("NATS_TLS_CERT", cert)?, file("NATS_TLS_KEY", key)?)
+            options = options.add_client_certificate(file("NATS_TLS_CERT", cert)?, file("NATS_TLS_KEY", key)?);
         }
     }
     Ok(match settings.tls.as_str() {

@@ -18,7 +18,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{GRACE, NOT_NOW, follow::Progress, link::Link, store::BUDGET, topics::sync};
 use crate::channel::{Channel, Cursor, Error, MessageId, Publication, Refusal, Timestamp};
@@ -63,8 +63,13 @@ enum Try {
 }
 
 /// Sends what comes, in order, and leaves each message to a task of its own that waits for the answer.
-pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, tracker: TaskTracker) {
-    while let Some(outgoing) = queue.recv().await {
+pub(super) async fn send_all(
+    link: Link,
+    mut queue: mpsc::Receiver<Outgoing>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+) {
+    while let Some(Some(outgoing)) = stop.run_until_cancelled(queue.recv()).await {
         // What is handed to the client while there is no connection is sent whenever there is one again, long after its
         // publisher was told that it is not stored: so it is not handed over.
         let connected = async {
@@ -126,11 +131,8 @@ async fn settle(
         sleep(pause).await;
         let cut_off = !link.is_up() && link.down_for() > GRACE;
         if outgoing.begun.elapsed() > BUDGET || cut_off {
-            return Err(match perhaps {
-                true => Error::Unknown(outgoing.id.clone()),
-                false => Error::Unavailable(NOT_NOW),
-            }
-            .into());
+            let error = if perhaps { Error::Unknown(outgoing.id.clone()) } else { Error::Unavailable(NOT_NOW) };
+            return Err(error.into());
         }
         sent = if link.is_up() { send(link, outgoing).await } else { Err(PublishError::new(PublishErrorKind::Other)) };
     }

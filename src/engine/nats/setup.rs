@@ -20,7 +20,7 @@ use super::{
     follow::{Source, follow},
     is_used,
     positions::{PositionsHandler, Shared},
-    topics::{Entry, TopicsHandler},
+    topics::{Entry, Stale, TopicsHandler},
 };
 use crate::channel::{Epoch, Error, Timestamp};
 
@@ -253,7 +253,7 @@ async fn tidy_up(inner: &Arc<Inner>, positions: &Arc<Shared>) {
                 let _ = inner.topics.write(&inner.link, &token, Some(&entry), known.revision).await;
             }
         }
-        let (refresh, forget) = inner.topics.stale(|channel| is_used(channel, &positions.consumers));
+        let Stale { refresh, forget } = inner.topics.stale(|channel| is_used(channel, &positions.consumers));
         for (token, known) in refresh {
             let _ = inner.topics.write(&inner.link, &token, known.entry.as_ref(), known.revision).await;
         }

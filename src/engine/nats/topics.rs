@@ -81,6 +81,15 @@ pub(super) struct Known {
     at: Timestamp,
 }
 
+/// Implicit topics of which nothing was heard for long, by token.
+#[derive(Default)]
+pub(super) struct Stale {
+    /// They are used here, which has to be said.
+    pub refresh: Vec<(String, Known)>,
+    /// They are not used here, and nobody says that they are elsewhere.
+    pub forget: Vec<(String, Known)>,
+}
+
 /// The topics on this instance, by token.
 pub(super) struct Topics {
     pub registry: Arc<Registry>,
@@ -201,7 +210,7 @@ impl Topics {
 
     /// Implicit topics without a message that several instances know: those that are used here and should be refreshed, and
     /// those that nobody has used for long.
-    pub fn stale(&self, used: impl Fn(&Channel) -> bool) -> (Vec<(String, Known)>, Vec<(String, Known)>) {
+    pub fn stale(&self, used: impl Fn(&Channel) -> bool) -> Stale {
         let now = Timestamp::now().0;
         let older = |known: &Known, than: Duration| {
             now.saturating_sub(known.at.0) > i64::try_from(than.as_millis()).unwrap_or(i64::MAX)
@@ -211,16 +220,16 @@ impl Topics {
             known.entry.as_ref().is_some_and(|entry| entry.implicit)
                 && known.channel.as_ref().is_some_and(|channel| channel.ring.lock().is_unused())
         });
-        let (mut refresh, mut forget) = (Vec::new(), Vec::new());
+        let mut stale = Stale::default();
         for (token, known) in empty {
             let used = known.channel.as_ref().is_some_and(|channel| used(channel));
             if used && older(known, REFRESH) {
-                refresh.push((token.clone(), known.clone()));
+                stale.refresh.push((token.clone(), known.clone()));
             } else if !used && older(known, UNUSED) {
-                forget.push((token.clone(), known.clone()));
+                stale.forget.push((token.clone(), known.clone()));
             }
         }
-        (refresh, forget)
+        stale
     }
 
     /// A topic that was to be forgotten and is still in the registry is here again.

@@ -328,7 +328,8 @@ impl TopicEvent {
     /// The topic as it is when the event is delivered; null when there is none of the name.
     async fn topic(&self) -> Option<Topic> {
         let name = TopicName::parse(self.message.key.as_ref()?.as_str()).ok()?;
-        let info = self.broker.topic(&name).await.ok()?;
+        // An event is rendered at once or not at all.
+        let info = self.broker.topic_here(&name).ok()?;
         Some(Topic { broker: self.broker.clone(), info })
     }
 }

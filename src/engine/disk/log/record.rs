@@ -329,7 +329,7 @@ fn put_u64(out: &mut Vec<u8>, mut value: u64) {
 }
 
 fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
+    put_u64(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -378,7 +378,7 @@ impl<'a> Fields<'a> {
 
     fn i64(&mut self) -> Result<i64, Malformed> {
         let value = self.u64()?;
-        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], Malformed> {

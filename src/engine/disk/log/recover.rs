@@ -116,6 +116,7 @@ struct Gathered {
     messages: Vec<RecoveredMessage>,
 }
 
+#[expect(clippy::struct_field_names, reason = "the names are those of the record")]
 struct Created {
     epoch: u64,
     name: String,

@@ -26,6 +26,7 @@ pub(super) struct Tail {
     pub ends_clean: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the tail")]
 pub(super) struct Store {
     storage: Box<dyn Storage>,
     segment_bytes: u64,

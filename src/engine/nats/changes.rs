@@ -1,0 +1,172 @@
+//! Making, changing and deleting topics: each is one conditional write to the registry.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Inner, NOT_NOW, link,
+    names::{CLASSES, class_of, encode},
+    store::{BUDGET, Put},
+    topics::{Entry, Known},
+};
+use crate::channel::{Change, Channel, Epoch, Error, Spec, Timestamp, TopicName};
+
+impl Inner {
+    pub async fn create(self: &Arc<Self>, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
+        self.check()?;
+        let class = class_of(spec.max_messages).ok_or_else(too_long)?;
+        self.ensure_class(class).await?;
+        self.progress(class);
+        let token = encode(name.as_str());
+        let epoch = Epoch::random();
+        let entry = Entry {
+            name: name.as_str().to_owned(),
+            epoch: epoch.to_string(),
+            created_at: Timestamp::now().0,
+            implicit: spec.implicit,
+            max_messages: spec.max_messages,
+            max_publish_rate: spec.max_publish_rate,
+            class,
+            owner: if spec.implicit { self.instance.clone() } else { String::new() },
+        };
+        let begun = Instant::now();
+        loop {
+            let known = self.topics.get(&token);
+            match &known {
+                // Written in an earlier round, without an answer.
+                Some(Known { channel: Some(channel), .. }) if channel.epoch() == epoch => {
+                    return Ok(channel.clone());
+                }
+                Some(Known { entry: Some(_), channel, .. }) => {
+                    if channel.as_ref().is_some_and(|channel| !channel.ring.lock().closed) {
+                        return Err(Error::TopicExists(name.clone()));
+                    }
+                    // It is being forgotten at this moment, or is about to get another life.
+                    self.topics.sync(&self.link).await?;
+                    sleep(Duration::from_millis(20)).await;
+                }
+                Some(Known { entry: None, .. }) | None => {
+                    let expected = known.map_or(0, |known| known.revision);
+                    self.topics.write(&self.link, &token, Some(&entry), expected).await?;
+                }
+            }
+            if begun.elapsed() > BUDGET {
+                return Err(Error::Unavailable(NOT_NOW));
+            }
+        }
+    }
+
+    pub async fn update(&self, channel: &Arc<Channel>, change: Change) -> Result<(), Error> {
+        self.check()?;
+        let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
+        let token = channel.label.get().ok_or_else(gone)?;
+        let begun = Instant::now();
+        loop {
+            let known = self.topics.get(token).ok_or_else(gone)?;
+            let (Some(entry), Some(current)) = (&known.entry, &known.channel) else { return Err(gone()) };
+            if !Arc::ptr_eq(current, channel) {
+                return Err(gone());
+            }
+            if change.adopt && !entry.implicit {
+                return Err(Error::TopicExists(channel.name().clone()));
+            }
+            let spec = change.applied_to(entry.spec());
+            if spec.max_messages > entry.class {
+                return Err(Error::bad_request(
+                    "maxMessages",
+                    format!("this topic's history can be enlarged to {} at most; create it anew for more", entry.class),
+                ));
+            }
+            let entry = Entry { owner: String::new(), ..entry.with_spec(spec) };
+            match self.topics.write(&self.link, token, Some(&entry), known.revision).await? {
+                Put::Stored(_) => return Ok(()),
+                Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
+                // Somebody else has changed it, or this change was written before without an answer.
+                Put::Conflict => {}
+            }
+        }
+    }
+
+    pub async fn delete(self: &Arc<Self>, channel: &Arc<Channel>) -> Result<(), Error> {
+        self.check()?;
+        let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
+        let token = channel.label.get().ok_or_else(gone)?;
+        let class = usize::try_from(channel.key).unwrap_or(0);
+        let stream = self.link.jetstream.get_stream_no_info(self.names.stream(class)).await;
+        // What is stored up to here is of this life, or of an earlier one: it may be removed whatever comes after.
+        let end = match &stream {
+            Ok(stream) => stream.get_info().await.ok().map(|info| info.state.last_sequence),
+            Err(_) => None,
+        };
+        let begun = Instant::now();
+        loop {
+            let known = self
+                .topics
+                .get(token)
+                .filter(|known| known.channel.as_ref().is_some_and(|current| Arc::ptr_eq(current, channel)));
+            let Some(known) = known else {
+                // Deleted by somebody else, or by this call when its answer was lost.
+                return if begun.elapsed() > link::ATTEMPT { Ok(()) } else { Err(gone()) };
+            };
+            match self.topics.write(&self.link, token, None, known.revision).await? {
+                Put::Stored(_) => break,
+                Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
+                Put::Conflict => {}
+            }
+        }
+        if let (Ok(stream), Some(end)) = (stream, end) {
+            let subject = format!("{}{token}", self.names.stored(class));
+            self.in_flight.spawn(async move {
+                let purge = stream.purge().filter(subject).sequence(end + 1);
+                // What stays behind belongs to no topic: whoever reads it deletes it.
+                if let Err(error) = purge.await {
+                    tracing::debug!(%error, "a deleted topic's messages are left for later");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    pub fn forget(self: &Arc<Self>, channel: &Arc<Channel>) {
+        let Some(token) = channel.label.get() else { return };
+        let Some(known) = self.topics.get(token) else { return };
+        // Another instance may need it: then it goes when none has said so for long.
+        let own = known.entry.as_ref().is_some_and(|entry| entry.implicit && entry.owner == self.instance);
+        if !own || !self.topics.registry.remove_unused(channel, || {}) {
+            return;
+        }
+        let (inner, token) = (self.clone(), token.to_string());
+        self.in_flight.spawn(async move {
+            let deleted = inner.topics.write(&inner.link, &token, None, known.revision).await;
+            if deleted.is_err() {
+                // It is there still, so it has to be here.
+                inner.topics.put_back(&token);
+            }
+        });
+    }
+
+    /// Says that this instance needs an implicit topic that another has made, so that that one does not forget it.
+    pub async fn join(&self, channel: &Arc<Channel>) -> Result<(), Error> {
+        let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
+        let token = channel.label.get().ok_or_else(gone)?;
+        let begun = Instant::now();
+        while begun.elapsed() < BUDGET {
+            let known = self.topics.get(token).ok_or_else(gone)?;
+            let Some(entry) = known.entry.filter(|_| known.channel.is_some()) else { return Err(gone()) };
+            if !entry.implicit || entry.owner.is_empty() || entry.owner == self.instance {
+                return Ok(());
+            }
+            let shared = Entry { owner: String::new(), ..entry };
+            if let Put::Stored(_) = self.topics.write(&self.link, token, Some(&shared), known.revision).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Unavailable(NOT_NOW))
+    }
+}
+
+fn too_long() -> Error {
+    let most = CLASSES.last().copied().unwrap_or(0);
+    Error::bad_request("maxMessages", format!("must be at most {most} with ENGINE=nats"))
+}
