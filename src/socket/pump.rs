@@ -31,6 +31,9 @@ const ENOUGH_PENDING: usize = 64 << 10;
 /// that asks without reading is stopped here.
 const TOO_MUCH_PENDING: usize = 1 << 20;
 
+/// Turns in a row: subscriptions whose filter passes nothing make no bytes, and the client is to be heard, too.
+const MAX_TURNS: usize = 64;
+
 /// How long a closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -261,19 +264,21 @@ fn work_or_write<S: AsyncWrite>(
 }
 
 /// Takes turns with whatever is ready until a write's worth is gathered.
-fn deliver(key: u64, protocol: &mut dyn Protocol, inbox: &Inbox, out: &mut Outbox) -> Flow {
-    let mut key = Some(key);
-    // A bound on turns, too: subscriptions whose filter passes nothing make no bytes.
-    for _ in 0..64 {
-        let Some(ready) = key else { break };
-        let flow = protocol.deliver(ready, out);
+fn deliver(mut key: u64, protocol: &mut dyn Protocol, inbox: &Inbox, out: &mut Outbox) -> Flow {
+    for turn in 1..=MAX_TURNS {
+        let flow = protocol.deliver(key, out);
         if flow != Flow::Go {
             return flow;
         }
-        if out.pending().len() >= ENOUGH_PENDING {
+        // Whoever is taken out of the inbox gets a turn: it is told of nothing more before it has read.
+        if turn < MAX_TURNS
+            && out.pending().len() < ENOUGH_PENDING
+            && let Some(next) = inbox.try_next()
+        {
+            key = next;
+        } else {
             break;
         }
-        key = inbox.try_next();
     }
     Flow::Go
 }
@@ -377,6 +382,55 @@ impl Patience {
             (2, _) => Verdict::Ask,
             (4.., _) => Verdict::Dead,
             _ => Verdict::Fine,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// Says the key of every turn; nothing else is asked of it.
+    struct Keys;
+
+    impl Protocol for Keys {
+        fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
+            Flow::Go
+        }
+
+        fn binary(&mut self, _: &mut Outbox) -> Flow {
+            Flow::Go
+        }
+
+        fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
+            out.text(&[format!("{key:04}").as_bytes()]);
+            Flow::Go
+        }
+    }
+
+    /// More subscriptions have news at once than there are turns in a row: none is passed over.
+    #[tokio::test(start_paused = true)]
+    async fn everyone_in_the_inbox_has_a_turn() {
+        for count in [1, MAX_TURNS, MAX_TURNS + 1, 10 * MAX_TURNS] {
+            let (mut client, server) = duplex(1 << 20);
+            let inbox = Inbox::default();
+            (0..count).for_each(|key| inbox.wake(key as u64));
+            let settings = Settings::default();
+            let talk = run(server, Box::new(Keys), inbox, &settings, CancellationToken::new());
+            let mut frames = vec![0; 6 * count];
+            tokio::select! {
+                () = talk => panic!("it goes on"),
+                read = timeout(Duration::from_secs(5), client.read_exact(&mut frames)) => read.unwrap().unwrap(),
+            };
+            let mut turns = BTreeMap::new();
+            for frame in frames.chunks(6) {
+                *turns.entry(std::str::from_utf8(&frame[2..]).unwrap().parse::<usize>().unwrap()).or_insert(0) += 1;
+            }
+            assert_eq!(turns, (0..count).map(|key| (key, 1)).collect());
         }
     }
 }
