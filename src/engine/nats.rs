@@ -261,9 +261,9 @@ impl Engine for Nats {
                 stop: CancellationToken::new(),
                 names,
             });
-            let positions = positions::Shared::new(consumers, inner.names.consumers(), link.clone(), in_flight.clone());
+            let positions = positions::Shared::new(consumers, inner.names.consumers(), link.clone(), in_flight);
             let (sending, queue) = mpsc::channel(publish::QUEUE);
-            tasks.spawn(publish::send_all(link, queue, in_flight, inner.stop.clone()));
+            tasks.spawn(publish::send_all(link, queue, inner.stop.clone()));
             tasks.spawn(setup::delete_orphans(inner.clone(), orphans));
             let (tell, started) = oneshot::channel();
             tasks.spawn(setup::start(inner.clone(), positions.clone(), tell));
@@ -322,6 +322,7 @@ impl Engine for Nats {
                 progress: inner.progress(class),
                 stream: inner.names.stream(class),
                 answer,
+                on_its_way: inner.in_flight.token(),
             };
             opened.sending.try_send(outgoing).map_err(|refused| {
                 Error::Unavailable(match refused {

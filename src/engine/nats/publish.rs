@@ -18,7 +18,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{GRACE, NOT_NOW, follow::Progress, link::Link, store::BUDGET, topics::sync};
 use crate::channel::{Channel, Cursor, Error, MessageId, Publication, Refusal, Timestamp};
@@ -44,6 +44,8 @@ pub(super) struct Outgoing {
     pub progress: Arc<Progress>,
     pub stream: String,
     pub answer: oneshot::Sender<Result<Publication, Refusal>>,
+    /// Counts it among what is on its way, from the queue to the answer.
+    pub on_its_way: TaskTrackerToken,
 }
 
 /// What one try came to.
@@ -63,12 +65,7 @@ enum Try {
 }
 
 /// Sends what comes, in order, and leaves each message to a task of its own that waits for the answer.
-pub(super) async fn send_all(
-    link: Link,
-    mut queue: mpsc::Receiver<Outgoing>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
-) {
+pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, stop: CancellationToken) {
     while let Some(Some(outgoing)) = stop.run_until_cancelled(queue.recv()).await {
         // What is handed to the client while there is no connection is sent whenever there is one again, long after its
         // publisher was told that it is not stored: so it is not handed over.
@@ -83,13 +80,15 @@ pub(super) async fn send_all(
             Err(_) => None,
         };
         let link = link.clone();
-        tracker.spawn(async move {
+        tokio::spawn(async move {
             let result = match sent {
                 Some(sent) => settle(&link, &outgoing, sent).await,
                 None => Err(Error::Unavailable(NOT_NOW).into()),
             };
             // A publisher that is gone does not need its answer.
-            let _ = outgoing.answer.send(result);
+            let Outgoing { answer, on_its_way, .. } = outgoing;
+            let _ = answer.send(result);
+            drop(on_its_way);
         });
     }
 }
