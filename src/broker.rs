@@ -268,19 +268,25 @@ impl Broker {
         self.check_opened()?;
         let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
         let positions = self.0.engine.positions();
-        let places = positions.look(&key).await?.position.places;
-        let Some((topic, _)) = places.iter().find(|(_, place)| place.epoch == cursor.epoch) else {
+        let topic_here = || self.0.consumers.get(&key).and_then(|known| known.topic_of(cursor.epoch));
+        let mut topic = topic_here();
+        if topic.is_none() {
+            // Another instance may have made it, or begun with the topic, a moment ago.
+            positions.look(&key).await?;
+            topic = topic_here();
+        }
+        let Some(topic) = topic else {
             return Err(Error::bad_request(
                 "cursor",
                 "is of another life of the topic, or of a topic that this consumer does not read",
             ));
         };
-        match self.at(topic, cursor).await {
+        match self.at(&topic, cursor).await {
             Ok(channel) if subscribe::is_ahead(&channel, cursor) => return Err(subscribe::ahead("cursor")),
             // Of an earlier life there is nothing to lose any more.
             Ok(_) | Err(_) => {}
         }
-        positions.acknowledge(&key, topic, cursor).await
+        positions.acknowledge(&key, &topic, cursor).await
     }
 
     /// Forgets a consumer.

@@ -31,6 +31,10 @@ const ENOUGH_PENDING: usize = 64 << 10;
 /// that asks without reading is stopped here.
 const TOO_MUCH_PENDING: usize = 1 << 20;
 
+/// Bytes of the client's that are read ahead while an earlier message holds them back: a client that goes meanwhile is to
+/// be missed, so that what it was waiting for is given up.
+const READ_AHEAD: usize = 64 << 10;
+
 /// Turns in a row: subscriptions whose filter passes nothing make no bytes, and the client is to be heard, too.
 const MAX_TURNS: usize = 64;
 
@@ -169,11 +173,16 @@ where
     let mut malformed = 0;
     let mut confirming = false;
     let mut stopping = false;
+    // The client has gone, but not without last words, which are still to be taken.
+    let mut ended = false;
     loop {
         // What came in while the outbox was too full is still in the buffer.
         match handle_frames(inbound, protocol, out, &mut malformed, settings, &mut confirming) {
             Ok(()) => {}
             Err(end) => return end,
+        }
+        if ended && protocol.is_ready() {
+            return End::Gone;
         }
         if !confirming && protocol.seal() {
             out.ping(CONFIRM);
@@ -205,17 +214,22 @@ where
         inbound.reserve();
         let pending_bytes = out.pending().len();
         let (ready, deadline) = (protocol.is_ready(), protocol.deadline());
+        let reads = !ended && pending_bytes < TOO_MUCH_PENDING && (ready || inbound.buffer.len() < READ_AHEAD);
         let next = tokio::select! {
             biased;
             // What is pending leaves before more is made.
             next = poll_fn(|cx| work_or_write(protocol, writing, out, cx)) => next,
-            read = reading.read_buf(&mut inbound.buffer), if pending_bytes < TOO_MUCH_PENDING && ready => Next::Read(read),
+            read = reading.read_buf(&mut inbound.buffer), if reads => Next::Read(read),
             key = inbox.next(), if pending_bytes < ENOUGH_PENDING && !stopping => Next::Deliver(key),
             () = sleep_until(patience.next) => Next::Tick,
             () = async { match deadline { Some(at) => sleep_until(at).await, None => pending().await } } => Next::Deadline,
             () = stop.cancelled(), if !stopping => Next::Stop,
         };
         let flow = match next {
+            Next::Read(Ok(0)) if !ready && !inbound.buffer.is_empty() => {
+                ended = true;
+                Flow::Go
+            }
             Next::Read(Ok(0) | Err(_)) | Next::Wrote(Ok(0) | Err(_)) => return End::Gone,
             Next::Read(Ok(_)) => {
                 patience.heard();
@@ -388,9 +402,15 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
-    use tokio::io::duplex;
+    use tokio::{io::duplex, sync::oneshot};
 
     use super::*;
 
@@ -409,6 +429,68 @@ mod tests {
         fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
             out.text(&[format!("{key:04}").as_bytes()]);
             Flow::Go
+        }
+    }
+
+    /// Waits after the first message, until it is told to go on.
+    struct Waits {
+        ready: bool,
+        heard: Arc<AtomicUsize>,
+        go_on: oneshot::Receiver<()>,
+    }
+
+    impl Protocol for Waits {
+        fn is_ready(&self) -> bool {
+            self.ready
+        }
+
+        fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
+            self.ready = self.heard.fetch_add(1, Ordering::Relaxed) > 0;
+            Flow::Go
+        }
+
+        fn binary(&mut self, _: &mut Outbox) -> Flow {
+            Flow::Go
+        }
+
+        fn deliver(&mut self, _: u64, _: &mut Outbox) -> Flow {
+            Flow::Go
+        }
+
+        fn poll_work(&mut self, cx: &mut Context<'_>, _: &mut Outbox) -> Poll<Flow> {
+            if self.ready {
+                return Poll::Pending;
+            }
+            Pin::new(&mut self.go_on).poll(cx).map(|_| {
+                self.ready = true;
+                Flow::Go
+            })
+        }
+    }
+
+    /// A client that goes while it waits for an answer is missed at once, unless it has said more: that is taken first.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_is_missed() {
+        // An empty text.
+        const FRAME: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
+        for (frames, heard_before, heard) in [(1, 1, 1), (2, 1, 2)] {
+            let (mut client, server) = duplex(1 << 20);
+            let (go, go_on) = oneshot::channel();
+            let count = Arc::default();
+            let protocol = Waits { ready: true, heard: Arc::clone(&count), go_on };
+            client.write_all(&FRAME.repeat(frames)).await.unwrap();
+            drop(client);
+            let now = || count.load(Ordering::Relaxed);
+            let settings = Settings::default();
+            let talk = run(server, Box::new(protocol), Inbox::default(), &settings, CancellationToken::new());
+            tokio::pin!(talk);
+            let ended = timeout(Duration::from_secs(1), &mut talk).await.is_ok();
+            assert_eq!((ended, now()), (frames == 1, heard_before));
+            if !ended {
+                go.send(()).unwrap();
+                timeout(Duration::from_secs(1), talk).await.unwrap();
+            }
+            assert_eq!(now(), heard);
         }
     }
 

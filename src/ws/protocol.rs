@@ -1,7 +1,7 @@
 //! What is said on `/ws`: frames in, frames out, no socket.
 //!
-//! Frames are answered in their order, and act in it. A publish whose engine takes its time does not hold up the next
-//! publish; any other frame waits for those before it.
+//! Frames are answered in their order, and act in it. A publish or an acknowledgement whose engine takes its time does not
+//! hold up the next one; any other frame waits for those before it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,7 +23,7 @@ use crate::{
 /// One subscription's turn: what fits a write well, so that others wait no longer than that.
 const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
 
-/// Publishes on one connection that may wait for the engine: as many as an engine takes at once where that is worth
+/// Publishes and acknowledgements on one connection that may wait for the engine: as many as an engine takes at once where that is worth
 /// anything.
 const MAX_WAITING: usize = 1_024;
 
@@ -63,7 +63,10 @@ struct Waiting {
 
 enum Work {
     Publish(Publishing),
-    Other(Pin<Box<dyn Future<Output = Done> + Send>>),
+    Acknowledge(Pin<Box<dyn Future<Output = Done> + Send>>),
+    Subscribe(Pin<Box<dyn Future<Output = Done> + Send>>),
+    /// Not yet answered, because others come first; `None` once it was taken.
+    Done(Option<Done>),
 }
 
 /// What has become of a frame.
@@ -77,13 +80,14 @@ impl Work {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         match self {
             Work::Publish(publishing) => Pin::new(publishing).poll(cx).map(Done::Published),
-            Work::Other(work) => work.as_mut().poll(cx),
+            Work::Acknowledge(work) | Work::Subscribe(work) => work.as_mut().poll(cx),
+            Work::Done(done) => done.take().map_or(Poll::Pending, Poll::Ready),
         }
     }
 
     /// Whether what comes next may begin before this is done.
     fn holds_back(&self) -> bool {
-        !matches!(self, Work::Publish(Publishing::Done(_) | Publishing::Begun(_)))
+        matches!(self, Work::Subscribe(_) | Work::Publish(Publishing::Waiting(_)))
     }
 }
 
@@ -123,11 +127,11 @@ impl Session {
         };
         let begun = match fields.required("type").as_deref() {
             Ok("publish") => self.publish(&fields, out),
+            Ok("ack") => self.acknowledge(&fields, out),
             // Acts, and is answered, in its turn.
             _ if !self.waiting.is_empty() => return None,
             Ok("subscribe") => self.subscribe(&fields, out),
             Ok("unsubscribe") => self.unsubscribe(&fields, out),
-            Ok("ack") => self.acknowledge(&fields, out),
             Ok("ping") => {
                 send(out, r#""type":"pong""#, &Tag::of(Some(&fields)));
                 Ok(Flow::Go)
@@ -144,11 +148,11 @@ impl Session {
 
     /// Answers work that is done, and keeps what is not.
     fn begin(&mut self, tag: Tag, mut work: Work, out: &mut Outbox) -> Flow {
-        // Most is done at once; what is not is polled again with the connection's own waker.
-        if self.waiting.is_empty()
-            && let Poll::Ready(done) = work.poll(&mut Context::from_waker(Waker::noop()))
-        {
-            return self.done(&tag, done, out);
+        // Most is done at once; what is not has begun, and is polled again with the connection's own waker.
+        match work.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) if self.waiting.is_empty() => return self.done(&tag, done, out),
+            Poll::Ready(done) => work = Work::Done(Some(done)),
+            Poll::Pending => {}
         }
         self.waiting.push_back(Waiting { tag, work });
         if let Some(waker) = self.waker.take() {
@@ -205,7 +209,7 @@ impl Session {
             let subscribed = broker.subscribe(request, &inbox, key).await;
             Done::Subscribed(key, source, subscribed.map(Box::new))
         };
-        Ok(self.begin(tag, Work::Other(Box::pin(work)), out))
+        Ok(self.begin(tag, Work::Subscribe(Box::pin(work)), out))
     }
 
     fn unsubscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
@@ -235,7 +239,7 @@ impl Session {
         let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
         let broker = self.broker.clone();
         let work = async move { Done::Acknowledged(broker.acknowledge(&source, &consumer, cursor).await) };
-        Ok(self.begin(Tag::of(Some(fields)), Work::Other(Box::pin(work)), out))
+        Ok(self.begin(Tag::of(Some(fields)), Work::Acknowledge(Box::pin(work)), out))
     }
 
     fn remove(&mut self, key: u64) -> Option<(Source, Subscription)> {

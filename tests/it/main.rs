@@ -28,6 +28,7 @@ mod nats;
 
 mod bad_http;
 mod bad_input;
+mod chaos;
 mod clustered;
 mod consumers;
 mod cuts;

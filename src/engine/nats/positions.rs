@@ -1,13 +1,20 @@
 //! Consumers' positions in a bucket that every instance follows: so each knows them all, and who has which.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    NOT_NOW, Nats,
+    CATCH_UP, NOT_NOW, Nats,
     follow::{Handler, Item, Progress},
     link::Link,
     names::{decode, encode},
@@ -43,8 +50,17 @@ pub(super) struct Shared {
     pub progress: Arc<Progress>,
     bucket: String,
     known: Mutex<HashMap<String, Known>>,
+    /// Acknowledgements that wait to be kept, by the consumer's key. While one is here, a task is at work on it.
+    acks: Mutex<HashMap<String, Vec<Acknowledged>>>,
     link: Link,
     tracker: TaskTracker,
+}
+
+/// A place that a client has acknowledged, and who waits for it to be kept.
+struct Acknowledged {
+    topic: TopicName,
+    cursor: Cursor,
+    tell: oneshot::Sender<Result<(), Error>>,
 }
 
 fn token(key: &ConsumerKey) -> String {
@@ -58,7 +74,15 @@ fn key_of(token: &str) -> Option<ConsumerKey> {
 
 impl Shared {
     pub fn new(consumers: Arc<Consumers>, bucket: String, link: Link, tracker: TaskTracker) -> Arc<Self> {
-        Arc::new(Self { consumers, progress: Progress::new(), bucket, known: Mutex::default(), link, tracker })
+        Arc::new(Self {
+            consumers,
+            progress: Progress::new(),
+            bucket,
+            known: Mutex::default(),
+            acks: Mutex::default(),
+            link,
+            tracker,
+        })
     }
 
     fn known(&self, token: &str) -> Known {
@@ -136,6 +160,43 @@ impl Shared {
                 }
                 if consumer.saving.stored() == Saving::Done {
                     return;
+                }
+            }
+        });
+    }
+
+    /// Keeps what clients acknowledge: what comes while one write is on its way goes with the next.
+    fn acknowledge(self: &Arc<Self>, key: &ConsumerKey, acknowledged: Acknowledged) {
+        let token = token(key);
+        match self.acks.lock().entry(token.clone()) {
+            Entry::Occupied(mut waiting) => return waiting.get_mut().push(acknowledged),
+            Entry::Vacant(entry) => drop(entry.insert(vec![acknowledged])),
+        }
+        let (shared, key) = (self.clone(), key.clone());
+        self.tracker.spawn(async move {
+            loop {
+                let batch = {
+                    let mut acks = shared.acks.lock();
+                    match acks.get_mut(&token).map(std::mem::take) {
+                        Some(batch) if !batch.is_empty() => batch,
+                        _ => {
+                            acks.remove(&token);
+                            return;
+                        }
+                    }
+                };
+                let kept = shared.write(&token, |known| {
+                    let consumer = shared.consumers.get(&key).ok_or_else(|| no_consumer(&key))?;
+                    // Another instance's word may have come in between.
+                    for Acknowledged { topic, cursor, .. } in &batch {
+                        consumer.advance(topic, *cursor);
+                    }
+                    consumer.touch();
+                    Ok(Some(position::encode(&consumer.position(), &known.holder)))
+                });
+                let kept = kept.await;
+                for acknowledged in batch {
+                    let _ = acknowledged.tell.send(kept.clone());
                 }
             }
         });
@@ -221,11 +282,17 @@ impl Positions for Nats {
         Box::pin(async move {
             let shared = self.shared()?;
             let token = token(key);
-            // What the cluster is told of this subscription.
-            let mine = uuid::Uuid::new_v4().to_string();
+            // What the cluster is told of this subscription. Later ones have greater names.
+            let mine = uuid::Uuid::now_v7().to_string();
             let mut resumed = false;
+            let mut before = None;
             shared
                 .write(&token, |known| {
+                    // While this waited for the cluster, a subscription took the consumer that began later. It may be the
+                    // same client, which got tired of waiting here.
+                    if before.get_or_insert_with(|| known.holder.clone()) != &known.holder && known.holder > mine {
+                        return Err(Error::ConsumerTakenOver(key.name.as_str().to_owned()));
+                    }
                     let there = shared.consumers.get(key).filter(|_| known.live);
                     if known.holder == mine {
                         // Written before, without an answer.
@@ -269,25 +336,21 @@ impl Positions for Nats {
 
     fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         Box::pin(async move {
-            if self.consumer(key).is_err() {
-                // Another instance may have made it a moment ago.
-                self.shared()?.sync().await?;
+            // Another instance may have moved it a moment ago. What is known here is still better than nothing.
+            let synced = timeout(CATCH_UP, self.shared()?.sync()).await;
+            let synced = synced.unwrap_or(Err(Error::Unavailable(NOT_NOW)));
+            match (self.consumer(key), synced) {
+                (Err(_), Err(error)) => Err(error),
+                (consumer, _) => Ok(consumer?.status()),
             }
-            Ok(self.consumer(key)?.status())
         })
     }
 
     fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
         Box::pin(async move {
-            let shared = self.shared()?;
-            shared
-                .write(&token(key), |known| {
-                    let consumer = self.consumer(key)?;
-                    consumer.advance(topic, cursor);
-                    consumer.touch();
-                    Ok(Some(position::encode(&consumer.position(), &known.holder)))
-                })
-                .await
+            let (tell, told) = oneshot::channel();
+            self.shared()?.acknowledge(key, Acknowledged { topic: topic.clone(), cursor, tell });
+            told.await.unwrap_or(Err(Error::Unavailable("the server is shutting down")))
         })
     }
 

@@ -80,7 +80,8 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
             Err(_) => None,
         };
         let link = link.clone();
-        tokio::spawn(async move {
+        let tracker = outgoing.on_its_way.task_tracker().clone();
+        tracker.spawn(async move {
             let result = match sent {
                 Some(sent) => settle(&link, &outgoing, sent).await,
                 None => Err(Error::Unavailable(NOT_NOW).into()),
