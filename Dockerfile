@@ -24,7 +24,8 @@ COPY src src
 COPY --from=web /web/dist web/dist
 RUN find build.rs src -type f -exec touch {} + \
     && cargo build --release --locked --bin pub-sub \
-    && cp target/release/pub-sub /pub-sub
+    && cp target/release/pub-sub /pub-sub \
+    && mkdir /data
 
 # glibc and libgcc, and nothing else: no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -32,6 +33,11 @@ LABEL org.opencontainers.image.title="pub-sub" \
       org.opencontainers.image.description="A publish/subscribe service behind GraphQL, REST, WebSocket and server-sent events" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /pub-sub /usr/local/bin/pub-sub
+
+# Where ENGINE=disk stores. It belongs to the image's user, and a new named volume that is mounted here takes that over,
+# so that nobody has to change an owner first. Not a VOLUME: every container of the other engines would leave one behind.
+COPY --from=build --chown=65532:65532 /data /data
+ENV DATA_DIR=/data
 
 # The image's user "nonroot" as a number, so that a cluster sees without looking inside that it is not root.
 USER 65532:65532

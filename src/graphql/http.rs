@@ -145,7 +145,8 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
 pub async fn put(State(door): State<Door>, request: Request) -> Response {
     match door.streams.reserve(&door.context, door.settings.connection_init_timeout) {
         Ok(token) => {
-            (StatusCode::CREATED, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], token).into_response()
+            // Also where requests will have it: a proxy learns from it which instance a stream's requests belong to.
+            (StatusCode::CREATED, [(single::TOKEN, token.clone())], token).into_response()
         }
         Err(problem) => refuse_with(request.headers(), &problem),
     }

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { after, DEADLINE, until } from './wait.mjs';
 
-const TOP = fileURLToPath(new URL('../../../../', import.meta.url));
+export const TOP = fileURLToPath(new URL('../../../../', import.meta.url));
 
 /** The binary under test: PUB_SUB_BIN, else the newer of the two builds. */
 export function binary() {
@@ -22,11 +22,14 @@ export function binary() {
 export class Server {
   #child;
   #env;
+  #deadline;
   log = '';
 
-  static async start(t, env = {}) {
+  /** `deadline`: how long it may take to listen, for engines that wait for others. */
+  static async start(t, env = {}, deadline = DEADLINE) {
     const server = new Server();
     server.#env = env;
+    server.#deadline = deadline;
     await server.#launch(0);
     after(t, () => server.kill());
     return server;
@@ -49,7 +52,13 @@ export class Server {
       if (ended) throw new Error(`pub-sub did not start (${ended}): ${said}`);
       return said.match(/listening addr="?127\.0\.0\.1:(\d+)/);
     };
-    this.port = Number((await until('pub-sub listens', listening))[1]);
+    this.port = Number((await until('pub-sub listens', listening, this.#deadline))[1]);
+  }
+
+  /** Until it says that it is ready for traffic. */
+  ready() {
+    const isReady = async () => (await fetch(`${this.origin}/health/ready`).catch(() => null))?.status === 200;
+    return until('pub-sub is ready', isReady, this.#deadline);
   }
 
   get origin() {
@@ -64,13 +73,13 @@ export class Server {
     return `ws://127.0.0.1:${this.port}/graphql`;
   }
 
-  /** SIGKILL, by pid; done when the process is gone. */
+  /** SIGKILL, by pid; done when the process is gone. Answers its exit code, null when the signal ended it. */
   async kill(signal = 'SIGKILL') {
     const child = this.#child;
-    if (child.exitCode !== null || child.signalCode !== null) return;
+    if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
     const gone = new Promise((resolve) => child.once('exit', resolve));
     process.kill(child.pid, signal);
-    await gone;
+    return gone;
   }
 
   /** Stopped, without warning unless a softer signal is given, then started again on the same port. */

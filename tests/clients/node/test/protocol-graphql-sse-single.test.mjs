@@ -110,7 +110,10 @@ describe('GraphQL over SSE, single connection: reservations', { concurrency: fal
     const answer = await RawRequest.send(t, server.port, { method: 'PUT' });
     assert.equal(answer.status, 201);
     assert.match(answer.headers['content-type'], /^text\/plain/);
-    assert.match(await answer.text(), /^[\x21-\x7e]{20,}$/);
+    const token = await answer.text();
+    assert.match(token, /^[\x21-\x7e]{20,}$/);
+    // Where a proxy finds it, so that what follows goes to the same instance.
+    assert.equal(answer.headers[HEADER], token);
   });
 
   rule('every reservation has a token of its own', async (t, server) => {

@@ -1,0 +1,249 @@
+// Two instances on a cluster of three NATS nodes are restarted one after the other, as for an update, while messages are
+// published and a stock graphql-ws client subscribes: of all that the clients know only the address of a proxy.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createClient } from 'graphql-ws';
+import WebSocket from 'ws';
+import { Balancer } from '../lib/balancer.mjs';
+import { options as retrying } from '../lib/graphql-ws.mjs';
+import { AGREE, Nats } from '../lib/nats.mjs';
+import { ACKNOWLEDGE, MESSAGES, PUBLISH } from '../lib/operations.mjs';
+import { Server } from '../lib/server.mjs';
+import { after, until, within } from '../lib/wait.mjs';
+
+const LONG = 60_000;
+const options = { timeout: 180_000 };
+const consumer = 'till-1';
+
+/** What a client may answer with another try: what it asked for may be repeated. */
+const AGAIN = ['UNKNOWN', 'UNAVAILABLE'];
+
+/** A query or mutation over HTTP, until it is answered with something else than that it may be tried again. */
+async function request(at, { text }, variables) {
+  for (const end = Date.now() + LONG; ; ) {
+    let answer;
+    try {
+      const response = await fetch(at.http, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ query: text, variables }),
+        signal: AbortSignal.timeout(10_000),
+      });
+      answer = await response.json();
+    } catch (error) {
+      answer = { network: error };
+    }
+    const codes = (answer.errors ?? []).map(({ extensions }) => extensions?.code);
+    const again = answer.network || (codes.length && codes.every((code) => AGAIN.includes(code)));
+    if (!again) {
+      if (!answer.data || codes.length) throw new Error(JSON.stringify(answer));
+      return answer.data;
+    }
+    if (Date.now() > end) throw new Error(`not within ${LONG} ms: ${answer.network ?? JSON.stringify(answer)}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Publishes without a pause between instances' restarts: m-1, m-2, … each until it is accepted. */
+class Publisher {
+  accepted = [];
+  repeated = 0;
+  #stopped = false;
+
+  constructor(at, topic) {
+    this.done = this.#run(at, topic);
+    // It is looked at when it ends.
+    this.done.catch((error) => (this.fault = error));
+  }
+
+  async #run(at, topic) {
+    while (!this.#stopped) {
+      const i = this.accepted.length + 1;
+      const { publish } = await request(at, PUBLISH, { topic, id: `m-${i}`, data: { i } });
+      if (publish.duplicate) this.repeated += 1;
+      this.accepted.push(publish);
+      // Some hundred messages a second are enough for one to be on its way whenever something happens.
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+  }
+
+  async stop() {
+    this.#stopped = true;
+    await this.done;
+  }
+}
+
+/** A stock client with a named consumer, and everything that it must not see. */
+class Subscriber {
+  /** Offsets of the first occurrences, by the number of the message. */
+  first = [undefined];
+  duplicates = 0;
+  connections = 0;
+  /** Numbers of messages: the newest acknowledgement that was sent, and that was answered. */
+  #sent = 0;
+  acked = 0;
+  #ackedBefore = 0;
+  #last;
+
+  constructor(t, at, topic, ack) {
+    const client = createClient({
+      ...retrying(WebSocket, at.ws),
+      lazy: false,
+      on: {
+        connected: () => {
+          this.connections += 1;
+          this.#ackedBefore = this.acked;
+          this.#last = undefined;
+        },
+      },
+    });
+    after(t, () => client.dispose());
+    client.subscribe({ query: MESSAGES.text, variables: { topic, consumer, ack } }, {
+      next: (result) => {
+        try {
+          this.#take(result, ack);
+        } catch (error) {
+          this.fault ??= error;
+        }
+      },
+      error: (error) => (this.fault ??= new Error(`it ended: ${JSON.stringify(error.reason ?? error)}`)),
+      complete: () => (this.fault ??= new Error('it ended')),
+    });
+    if (ack === 'EXPLICIT') {
+      const acknowledging = this.#acknowledge(at, topic).catch((error) => (this.fault ??= error));
+      after(t, () => {
+        this.stopped = true;
+        return acknowledging;
+      });
+    }
+  }
+
+  get newest() {
+    return this.first.length - 1;
+  }
+
+  #take({ data, errors, extensions }, ack) {
+    assert.equal(errors, undefined, JSON.stringify(errors));
+    const { id, data: { i }, offset, cursor, gap } = data.messages;
+    assert.equal(gap, null);
+    assert.equal(extensions?.gap, undefined);
+    assert.equal(id, `m-${i}`);
+    if (this.#last !== undefined) {
+      assert.equal(i, this.#last + 1, `${i} after ${this.#last} on one connection`);
+    } else {
+      const told = extensions?.consumer;
+      assert.equal(told?.name, consumer);
+      assert.equal(told.resumed, this.newest > 0, `resumed at message ${i}`);
+      if (ack === 'EXPLICIT') {
+        // An acknowledgement that is on its way may count already.
+        const begins = `it goes on with ${i}; up to ${this.#ackedBefore} was acknowledged, and perhaps ${this.#sent}`;
+        assert.ok(this.#ackedBefore < i && i <= this.#sent + 1, begins);
+      }
+    }
+    this.#last = i;
+    if (i <= this.newest) {
+      this.duplicates += 1;
+      assert.equal(offset, this.first[i], `message ${i} has another offset the second time`);
+    } else {
+      assert.equal(i, this.newest + 1, `lost ${this.newest + 1} to ${i - 1}`);
+      assert.ok(i === 1 || offset > this.first[i - 1], `message ${i} is at ${offset}, the one before at ${this.first[i - 1]}`);
+      this.first.push(offset);
+    }
+    this.#newestCursor = { i, cursor };
+  }
+
+  #newestCursor;
+
+  /** Acknowledges every third message or so, the newest it has, one after the other. */
+  async #acknowledge(at, topic) {
+    while (!this.stopped) {
+      const newest = this.#newestCursor;
+      if (!newest || newest.i < this.#sent + 3) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        continue;
+      }
+      this.#sent = newest.i;
+      await request(at, ACKNOWLEDGE, { topic, consumer, cursor: newest.cursor });
+      this.acked = newest.i;
+    }
+  }
+}
+
+/** Restarts both instances twice while messages flow, and holds what came against what was accepted. */
+async function rolling(t, nats, { ack, signal, topic }) {
+  const env = { ENGINE: 'nats', NATS_URL: nats.urls.join(','), NATS_PREFIX: topic, MAX_MESSAGES_PER_TOPIC: '100000' };
+  const servers = [await Server.start(t, env, AGREE), await Server.start(t, env, AGREE)];
+  for (const server of servers) await server.ready();
+  const proxy = await Balancer.start(t, servers);
+
+  const subscriber = new Subscriber(t, proxy, topic, ack);
+  await until('the consumer is known', async () => (await servers[0].topic(topic)) && (await servers[0].consumers(topic)).length === 1);
+  const publisher = new Publisher(proxy, topic);
+  after(t, () => publisher.stop().catch(() => {}));
+
+  const flows = async (what, count) => {
+    const wanted = publisher.accepted.length + count;
+    await until(
+      () => `${what}, message ${wanted} comes (${publisher.accepted.length} accepted, ${subscriber.newest} came)`,
+      () => {
+        if (subscriber.fault) throw new Error(`${what}: ${subscriber.fault.stack}`);
+        if (publisher.fault) throw new Error(`${what}: ${publisher.fault.stack}`);
+        return subscriber.newest >= wanted;
+      },
+      LONG,
+    );
+  };
+
+  await flows('at the start', 20);
+  let slowest = 0;
+  for (let round = 1; round <= 2; round++) {
+    for (const [index, server] of servers.entries()) {
+      const what = `after ${signal} to instance ${index + 1} in round ${round}`;
+      const begun = Date.now();
+      const code = await within(`the end ${what}`, server.kill(signal), LONG);
+      assert.equal(code, signal === 'SIGTERM' ? 0 : null, server.log.slice(-2_000));
+      await flows(what, 1);
+      slowest = Math.max(slowest, Date.now() - begun);
+      await server.restart();
+      await server.ready();
+      await flows(`${what} and its start`, 20);
+    }
+  }
+  await publisher.stop();
+  const count = publisher.accepted.length;
+  await until(() => `all come (${subscriber.newest} of ${count})`, () => subscriber.fault || subscriber.newest >= count, LONG);
+  if (subscriber.fault) throw subscriber.fault;
+  assert.deepEqual(subscriber.first.slice(1), publisher.accepted.map(({ offset }) => offset));
+  // The first stop may have hit the instance that the client was not at; from then on each one made it move.
+  assert.ok(subscriber.connections >= 4, `the client connected ${subscriber.connections} times`);
+  if (ack === 'EXPLICIT') assert.ok(subscriber.acked > 0, 'nothing was acknowledged');
+
+  // Stored once, whatever was repeated; and the same at both instances.
+  for (const server of servers) {
+    const ids = [];
+    for (let after = ''; ; ) {
+      const page = await (await fetch(`${server.origin}/topics/${topic}/messages?limit=1000${after}`)).json();
+      if (!page.messages.length) break;
+      ids.push(...page.messages.map(({ id }) => id));
+      after = `&after=${page.next}`;
+    }
+    assert.deepEqual(ids, publisher.accepted.map(({ id }) => id));
+  }
+  t.diagnostic(
+    `${count} messages, ${publisher.repeated} of them repeated by the publisher, ${subscriber.duplicates} delivered again; ` +
+      `${subscriber.connections} connections; at most ${slowest} ms from the signal until messages came again`,
+  );
+}
+
+test('both instances restarted in turn, twice', { timeout: 600_000 }, async (t) => {
+  const nats = await Nats.start(t, 3);
+  const runs = [
+    { ack: 'EXPLICIT', signal: 'SIGTERM', topic: 'explicit' },
+    { ack: 'AUTO', signal: 'SIGTERM', topic: 'auto' },
+    { ack: 'EXPLICIT', signal: 'SIGKILL', topic: 'killed' },
+  ];
+  for (const run of runs) {
+    await t.test(`${run.signal}, consumer with ${run.ack}: nothing lost, all in order`, options, (t) => rolling(t, nats, run));
+  }
+});
