@@ -181,6 +181,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         topics::an_unused_implicit_topic_goes,
         topics::names_of_any_kind,
         messages::what_is_acknowledged_is_readable,
+        messages::a_place_is_known_where_it_was_never_asked_for,
         messages::messages_keep_all_they_have,
         messages::appends_keep_their_order,
         messages::an_id_is_stored_once,

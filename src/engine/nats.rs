@@ -212,6 +212,13 @@ impl Inner {
         progress
     }
 
+    /// Follows the streams of all topics.
+    fn follow_all(self: &Arc<Self>) {
+        for class in self.topics.classes() {
+            self.progress(class);
+        }
+    }
+
     fn health(&self) -> Health {
         if !self.ready.load(Ordering::Acquire) {
             return Health::Starting("NATS cannot be reached yet, or what it has is still being read");

@@ -1,8 +1,10 @@
 //! Consumers: their positions are found again, by one subscription at a time, on every instance.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh};
+use tokio::time::sleep;
+
+use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, within};
 use crate::channel::{Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Source, Waiter};
 
 fn key(channel: &Channel, name: &str) -> Result<ConsumerKey, Failure> {
@@ -106,11 +108,16 @@ pub(super) async fn a_consumer_is_forgotten(a: &Instance, b: &Instance) -> Resul
     ensure(matches!(again, Err(Error::ConsumerNotFound(_))), || format!("{again:?} for one that is gone"))?;
     ensure(!claim(a, &one, &inbox).await?.resumed, || "it came back".to_owned())?;
     a.engine.positions().remove_all(&one.source).await?;
-    for instance in [a, b] {
-        let left = instance.engine.positions().list(&one.source).await?.len();
-        ensure(left == 0, || format!("{left} consumers of a topic that is gone"))?;
-    }
-    Ok(())
+    let left = a.engine.positions().list(&one.source).await?.len();
+    ensure(left == 0, || format!("{left} consumers of a topic that is gone"))?;
+    // The other instance hears of it in a moment.
+    within("no consumers of a topic that is gone", async {
+        while !b.engine.positions().list(&one.source).await?.is_empty() {
+            sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    })
+    .await?
 }
 
 /// For a restart: a consumer that stands behind the channel's newest message.

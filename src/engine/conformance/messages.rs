@@ -28,6 +28,16 @@ pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance)
     ensure(kept(&here)? == kept(&there)?, || "two instances, two logs".to_owned())
 }
 
+pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    // A size that no other check has: engines may keep topics of different sizes in different places.
+    let name = fresh("elsewhere")?;
+    let here = a.create(&name, Spec { max_messages: 50_000, ..EXPLICIT }).await?;
+    let done = a.append(&here, draft(1)?).await?;
+    b.engine.catch_up(&name, Some(done.cursor)).await;
+    let there = b.channel(&name).await?;
+    ensure(kept(&there)? == ["1"], || format!("the other instance has {:?} after catching up", kept(&there)))
+}
+
 pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("whole")?;
     let here = a.create(&name, EXPLICIT).await?;

@@ -1,7 +1,6 @@
 //! Bringing the engine up: streams and buckets, everything that exists, and what is to be tidied up now and then.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -70,17 +69,16 @@ pub(super) async fn start(inner: Arc<Inner>, positions: Arc<Shared>, tell: onesh
             live: inner.names.changes(bucket),
         };
         let (link, topics) = (inner.link.clone(), &inner.topics);
-        let handler = TopicsHandler(topics.clone());
+        let handler = TopicsHandler(inner.clone());
         let source = bucket(&topics.bucket);
         inner.tasks.spawn(follow(link.clone(), source, handler, topics.progress.clone(), stop.clone()));
         let handler = PositionsHandler(positions.clone());
         let source = bucket(&inner.names.consumers());
         inner.tasks.spawn(follow(link, source, handler, positions.progress.clone(), stop.clone()));
         wait_for(|| topics.progress.is_open() && positions.progress.is_open()).await;
-        let classes = topics.classes();
-        for class in &classes {
-            inner.progress(*class);
-        }
+        // The first is made with the service, and most topics will be in it.
+        inner.progress(super::CLASSES[0]);
+        inner.follow_all();
         wait_for(|| inner.classes.lock().values().all(|progress| progress.is_open())).await;
         topics.loaded();
         let (known, messages) = (topics.registry.count(""), topics.registry.messages());
@@ -234,17 +232,13 @@ pub(super) async fn delete_orphans(inner: Arc<Inner>, mut orphans: mpsc::Receive
 async fn tidy_up(inner: &Arc<Inner>, positions: &Arc<Shared>) {
     let mut ticks = interval(TIDY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen = BTreeSet::new();
     loop {
         ticks.tick().await;
         if !inner.link.is_up() {
             continue;
         }
-        // Streams that other instances have made.
-        for class in inner.topics.classes().difference(&seen.iter().copied().collect()).copied().collect::<Vec<_>>() {
-            inner.progress(class);
-            seen.insert(class);
-        }
+        // Streams whose first topic came while the others were being read.
+        inner.follow_all();
         for (token, known) in inner.topics.broken() {
             if let Some(entry) = &known.entry {
                 let entry =

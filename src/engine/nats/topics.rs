@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{
-    NOT_NOW,
+    Inner, NOT_NOW,
     follow::{Handler, Item, Progress},
     link::Link,
     names::{CLASSES, decode},
@@ -134,6 +134,10 @@ impl Topics {
         self.classes.lock().clone()
     }
 
+    fn is_loading(&self) -> bool {
+        *self.loading.read()
+    }
+
     /// All histories are read: topics that come from here on are whole.
     pub fn loaded(&self) {
         *self.loading.write() = false;
@@ -182,7 +186,7 @@ impl Topics {
     fn insert(&self, life: Life, token: &str) -> Option<Arc<Channel>> {
         self.classes.lock().insert(usize::try_from(life.key).unwrap_or(0));
         let name = life.name.clone();
-        let before = (!*self.loading.read()).then_some(0);
+        let before = (!self.is_loading()).then_some(0);
         let inserted = self.registry.insert(life, |channel| {
             channel.ring.lock().begin(0, 0, Numbering { before, ..Numbering::SPARSE });
             let _ = channel.label.set(token.into());
@@ -296,21 +300,28 @@ pub(super) async fn sync(link: &Link, stream: &str, progress: &Progress) -> Resu
 }
 
 /// Brings the bucket's changes to the registry.
-pub(super) struct TopicsHandler(pub Arc<Topics>);
+pub(super) struct TopicsHandler(pub Arc<Inner>);
 
 impl Handler for TopicsHandler {
     async fn take(&mut self, item: Item) {
+        let topics = &self.0.topics;
         let deleted = item.header("KV-Operation").is_some();
         let entry = if deleted { None } else { serde_json::from_slice(&item.payload).ok() };
         if !deleted && entry.is_none() {
             tracing::warn!(token = item.key, "the registry has an entry that cannot be read; it is left alone");
         }
-        self.0.note(&item.key, item.sequence, item.at, entry);
+        topics.note(&item.key, item.sequence, item.at, entry);
+        // The first topic of a size, made by another instance: its messages are wanted here, too, and nobody asks first. At
+        // the start the registry has to be known before any stream is read.
+        if !topics.is_loading() {
+            self.0.follow_all();
+        }
     }
 
     fn reset(&mut self) {
-        for known in self.0.known.write().drain().filter_map(|(_, known)| known.channel) {
-            self.0.registry.remove(&known);
+        let topics = &self.0.topics;
+        for known in topics.known.write().drain().filter_map(|(_, known)| known.channel) {
+            topics.registry.remove(&known);
         }
     }
 }
