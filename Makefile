@@ -73,7 +73,7 @@ audit: $(DENY) ## Licences, banned crates and sources of the dependencies
 advisories: $(DENY) ## Known holes in the dependencies; needs the network
 	$(DENY) --locked --config .deny.toml check advisories
 
-clients: web ## Other people's clients and a browser against this server; installs what they need
+clients: web nats-server ## Other people's clients and a browser against this server; installs what they need
 	npm --prefix web test
 	$(CARGO) build --release --locked
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh

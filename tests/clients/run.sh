@@ -30,6 +30,8 @@ command -v node >/dev/null || install 'Node.js' nodejs
 command -v npm >/dev/null || install 'npm' npm
 [ "$(node_major)" -ge 20 ] || fail "Node.js $(node --version) is too old: the clients need 20 or newer"
 command -v python3 >/dev/null || install 'Python' python3
+command -v curl >/dev/null || install 'curl' curl
+command -v haproxy >/dev/null || install 'HAProxy' haproxy
 python3 -c 'import ensurepip, venv' 2>/dev/null || install 'the venv module of Python' python3-venv
 
 if [ -n "${PUB_SUB_BIN:-}" ]; then

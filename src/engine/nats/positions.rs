@@ -138,10 +138,16 @@ impl Shared {
 
     /// Saves now and then for as long as the position moves.
     fn save_soon(self: &Arc<Self>, consumer: &Arc<Consumer>) {
+        let (shared, consumer) = (self.clone(), consumer.clone());
+        if !consumer.is_held() {
+            // Let go, and a client that an instance has sent away is with another in a moment: what it had got should be
+            // known there by then.
+            self.tracker.spawn(async move { _ = shared.save(&consumer).await });
+            return;
+        }
         if !consumer.saving.moved() {
             return;
         }
-        let (shared, consumer) = (self.clone(), consumer.clone());
         self.tracker.spawn(async move {
             loop {
                 sleep(EVERY).await;

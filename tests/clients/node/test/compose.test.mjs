@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -22,6 +23,7 @@ const options = { timeout: 120_000 };
 const INSTANCES = ['pub-sub-1', 'pub-sub-2'];
 const NODES = ['nats-1', 'nats-2', 'nats-3'];
 
+/** A file of the project. */
 const file = (name) => path.join(TOP, name);
 const read = (name) => readFileSync(file(name), 'utf8');
 const compose = parse(read('compose.yaml'), { merge: true });
@@ -299,6 +301,27 @@ describe('compose.yaml', { concurrency: false }, () => {
       await until('the proxy has logged them', () => front.answered('/health?again').length === 4);
       assert.deepEqual([...new Set(front.answered('/health?again'))], [INSTANCES[0]]);
     });
+
+    await t.test('a NATS node that goes: two of three are enough', options, async (t) => {
+      const client = createClient({ ...retrying(WebSocket, front.ws), lazy: false });
+      after(t, () => client.dispose());
+      const got = new Inbox();
+      const told = { next: (result) => got.push(result), error: (error) => got.push({ error }), complete: () => got.push({ ended: true }) };
+      client.subscribe({ query: MESSAGES.text, variables: { topic: 'bills', consumer: 'till-1' } }, told);
+      await until('it is subscribed', async () => (await servers[0].topic('bills')) && (await servers[0].consumers('bills')).length === 1);
+      for (let i = 1; i <= 20; i++) {
+        if (i === 5) await nodes[0].program.stop();
+        const accepted = async () => (await post(front, PUBLISH, { topic: 'bills', data: i, id: `bill-${i}` }).catch(() => ({}))).data?.publish;
+        await until(`message ${i} is accepted`, accepted, AGREE);
+      }
+      let newest = 0;
+      while (newest < 20) {
+        const result = await got.next(`message ${newest + 1}`);
+        const message = result.data?.messages;
+        assert.ok(message && !message.gap && message.data <= newest + 1, JSON.stringify(result));
+        newest = Math.max(newest, message.data);
+      }
+    });
   });
 
   test('an instance that is cut off from NATS gets nothing new; with both cut off they answer for themselves', options, async (t) => {
@@ -345,7 +368,6 @@ describe('compose.yaml', { concurrency: false }, () => {
   test('who asks is said truly', options, async (t) => {
     // What arrives at an instance is seen by standing in for one.
     const seen = new Inbox();
-    const { createServer } = await import('node:http');
     const stand = createServer((request, response) => {
       if (request.url !== '/health/ready') seen.push(request.headers);
       response.end('{}');
