@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createClient } from 'graphql-ws';
 import WebSocket from 'ws';
+import { request } from '../lib/again.mjs';
 import { Balancer } from '../lib/balancer.mjs';
 import { options as retrying } from '../lib/graphql-ws.mjs';
 import { AGREE, Nats } from '../lib/nats.mjs';
@@ -15,35 +16,6 @@ import { after, until, within } from '../lib/wait.mjs';
 const LONG = 60_000;
 const options = { timeout: 180_000 };
 const consumer = 'till-1';
-
-/** What a client may answer with another try: what it asked for may be repeated. */
-const AGAIN = ['UNKNOWN', 'UNAVAILABLE'];
-
-/** A query or mutation over HTTP, until it is answered with something else than that it may be tried again. */
-async function request(at, { text }, variables) {
-  for (const end = Date.now() + LONG; ; ) {
-    let answer;
-    try {
-      const response = await fetch(at.http, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ query: text, variables }),
-        signal: AbortSignal.timeout(10_000),
-      });
-      answer = await response.json();
-    } catch (error) {
-      answer = { network: error };
-    }
-    const codes = (answer.errors ?? []).map(({ extensions }) => extensions?.code);
-    const again = answer.network || (codes.length && codes.every((code) => AGAIN.includes(code)));
-    if (!again) {
-      if (!answer.data || codes.length) throw new Error(JSON.stringify(answer));
-      return answer.data;
-    }
-    if (Date.now() > end) throw new Error(`not within ${LONG} ms: ${answer.network ?? JSON.stringify(answer)}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
 
 /** Publishes m-1, m-2, … one after the other, each until it is accepted. */
 class Publisher {
