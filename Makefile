@@ -12,7 +12,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients bench image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,6 +78,9 @@ clients: web nats-server ## Other people's clients and a browser against this se
 	$(CARGO) build --release --locked
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} CI=true tests/clients/browser/run.sh
+
+bench: nats-server ## What each engine costs, beside memory
+	$(CARGO) bench --locked --bench engines
 
 image: ## The container image
 	docker build -t pub-sub .

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader};
+use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader, within};
 use crate::channel::{Channel, Draft, Error, Event, Key, MessageId, Payload, Publication, Refusal, Rest, Spec, Start};
 
 pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
@@ -33,7 +33,7 @@ pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, 
     let name = fresh("elsewhere")?;
     let here = a.create(&name, Spec { max_messages: 50_000, ..EXPLICIT }).await?;
     let done = a.append(&here, draft(1)?).await?;
-    b.engine.catch_up(&name, Some(done.cursor)).await;
+    b.engine.catch_up(&name, Some(done.cursor)).await?;
     let there = b.channel(&name).await?;
     ensure(kept(&there)? == ["1"], || format!("the other instance has {:?} after catching up", kept(&there)))
 }
@@ -223,7 +223,21 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
         }
     }
     // Two instances may overdraw by what is on its way; a slow machine refills the bucket meanwhile.
-    ensure(refused > 0 && passed >= 20, || format!("{passed} passed a rate of 20, {refused} did not"))
+    ensure(refused > 0 && passed >= 20, || format!("{passed} passed a rate of 20, {refused} did not"))?;
+    // All on their way at once pass no more than one after the other.
+    let name = fresh("rush")?;
+    let channel = a.create(&name, Spec { max_publish_rate: 20, ..EXPLICIT }).await?;
+    let begun = tokio::time::Instant::now();
+    let mut rush = Vec::new();
+    for number in 0..200 {
+        rush.push(a.engine.append(&channel, draft(number)?));
+    }
+    let mut passed = 0;
+    for answer in rush {
+        passed += usize::from(within("the answer to an append", answer).await?.is_ok());
+    }
+    let most = 20 + 20 * usize::try_from(begun.elapsed().as_secs() + 1).unwrap_or(usize::MAX);
+    ensure((20..=most).contains(&passed), || format!("{passed} of 200 at once passed a rate of 20"))
 }
 
 /// A reader that begins anywhere, at any time, on any instance: its messages and announced gaps are the log.
