@@ -415,7 +415,7 @@ impl Broker {
         }
         self.check_opened()?;
         let learned = self.0.engine.catch_up(name, None).await;
-        self.find(name).or_else(|missing| Err(learned.err().unwrap_or(missing)))
+        self.find(name).map_err(|missing| learned.err().unwrap_or(missing))
     }
 
     /// The topic, once this instance knows as much of it as the one that gave out the cursor.
