@@ -46,7 +46,7 @@ pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits};
 pub use inbox::Waiter;
-pub use message::{Committed, Cursor, Draft, Epoch, Gap, GapReason, Message, Publication, ShapeId, Timestamp};
+pub use message::{Committed, Cursor, Draft, Epoch, Gap, GapReason, Message, Origin, Publication, ShapeId, Timestamp};
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
 pub use payload::{MAX_NESTING, Payload};
 pub use reader::{BEHIND_MESSAGES, Event, Overflow};
@@ -259,7 +259,8 @@ impl Channel {
         }
         let at = ring.last_published_at.map_or(message.at, |last| last.max(message.at));
         let cursor = Cursor { epoch: self.epoch, offset: message.offset };
-        let draft = Draft { data: message.data, id: Some(message.id), key: message.key, expected_offset: None };
+        let draft =
+            Draft { data: message.data, id: Some(message.id), key: message.key, expected_offset: None, origin: None };
         ring.bucket.charge();
         ring.feed(Message::new(self.name.clone(), cursor, before.after, draft, at), given_id);
         self.tell(ring, before);

@@ -38,7 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, MessageId, Publication, Refusal, Registry, Source, Spec,
+    Change, Channel, Consumers, Cursor, Draft, Error, Publication, Refusal, Registry, Source, Spec,
     TopicName,
 };
 use follow::{Progress, follow};
@@ -304,13 +304,15 @@ impl Engine for Nats {
                 }
                 ring.check_room(draft.cost())?;
                 // Charged when the message comes back, whoever has published it.
-                ring.bucket.check()?;
+                if draft.origin.is_none() {
+                    ring.bucket.check()?;
+                }
             }
             inner.check()?;
             let gone = || Refusal::Closed;
             let token = channel.label.get().ok_or_else(gone)?;
             let class = usize::try_from(channel.key).unwrap_or(0);
-            let id = draft.id.clone().unwrap_or_else(MessageId::generate);
+            let id = draft.message_id();
             let (answer, answered) = oneshot::channel();
             let outgoing = Outgoing {
                 subject: format!("{}{token}", inner.names.stored(class)),

@@ -42,6 +42,7 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
             id: (index % 2 == 0).then(|| MessageId::parse(text)).transpose()?,
             key: Some(Key::parse(text)?),
             expected_offset: None,
+            origin: None,
         };
         last = a.append(&here, draft).await?.cursor.offset;
     }

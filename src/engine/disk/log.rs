@@ -24,6 +24,7 @@
 mod error;
 mod files;
 mod footprint;
+mod gather;
 mod ledger;
 mod queue;
 mod record;
