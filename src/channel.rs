@@ -374,6 +374,12 @@ impl Channel {
             .collect()
     }
 
+    /// All that is kept of it at one moment.
+    pub(crate) fn kept(&self) -> Kept {
+        let ring = self.ring.lock();
+        Kept { floor: ring.floor(), last: ring.last(), messages: ring.kept() }
+    }
+
     /// Kept messages from a start on, oldest first.
     pub(crate) fn page(&self, start: Start, turn: Turn) -> Page {
         let ring = self.ring.lock();
@@ -394,6 +400,16 @@ impl Channel {
         let end = messages.last().map_or(0, |newest: &Arc<Message>| newest.cursor.offset);
         Page { messages, gap: None, more, end: Cursor { epoch: self.epoch, offset: end } }
     }
+}
+
+/// All that is kept of a topic.
+pub(crate) struct Kept {
+    /// The newest place that is no longer kept.
+    pub floor: u64,
+    /// The newest place.
+    pub last: u64,
+    /// The messages, oldest first, and of each whether its id is the publisher's.
+    pub messages: Vec<(Arc<Message>, bool)>,
 }
 
 /// A piece of a topic's history, oldest first.

@@ -133,7 +133,13 @@ const EXPLICIT: Spec = Spec { implicit: false, max_messages: 100, max_publish_ra
 const IMPLICIT: Spec = Spec { implicit: true, ..EXPLICIT };
 
 fn draft(data: impl fmt::Display) -> Result<Draft, Failure> {
-    Ok(Draft { data: Payload::parse(&data.to_string(), 1 << 20)?, id: None, key: None, expected_offset: None, origin: None })
+    Ok(Draft {
+        data: Payload::parse(&data.to_string(), 1 << 20)?,
+        id: None,
+        key: None,
+        expected_offset: None,
+        origin: None,
+    })
 }
 
 /// Reads a channel to what is its end now.

@@ -38,8 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, Publication, Refusal, Registry, Source, Spec,
-    TopicName,
+    Change, Channel, Consumers, Cursor, Draft, Error, Publication, Refusal, Registry, Source, Spec, TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
@@ -47,6 +46,8 @@ use messages::MessagesHandler;
 use names::{CLASSES, Names};
 use publish::Outgoing;
 use topics::Topics;
+
+pub use setup::exists;
 
 /// How to reach the cluster, and what to call things there.
 #[derive(Clone, Debug)]

@@ -8,7 +8,8 @@ use super::{Disk, Log, Record, Tell, Token, told, unavailable};
 pub(super) use crate::channel::Saving;
 use crate::{
     channel::{
-        Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Position, Source, TopicName, Waiter,
+        Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Position, Source, TopicName,
+        Waiter,
     },
     engine::{Later, Positions, memory::no_consumer, position, ready},
 };

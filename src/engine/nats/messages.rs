@@ -67,8 +67,7 @@ fn read(item: &Item, prev: u64) -> (Option<Epoch>, Committed) {
     // Times beyond the calendar would stay with the topic for ever.
     let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
     let at = first.map_or(item.at, |at| Timestamp(at.as_millisecond()));
-    let message =
-        Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data };
+    let message = Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data };
     (epoch, message)
 }
 

@@ -10,11 +10,11 @@ use bytes::Bytes;
 
 use super::{
     error::OpenError,
-    files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
+    files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
     footprint::is_whole,
-    gather::{Created, Gathered, GatheredTopic, Held, newest},
+    gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
     ledger::Ledger,
-    record::{FRAME_HEADER, Message, Offsets, Stored, encode_reservation, seal},
+    record::{Message, Offsets, Stored, encode_reservation, seal},
     store::{Tail, begin_segment},
 };
 
@@ -173,47 +173,21 @@ fn first_record_goes_here(storage: &dyn Storage, number: u64) -> Result<(u64, Bo
 impl Reader {
     /// Reads one segment. Answers the last one's file and length, unless not even its header was written whole.
     fn segment(&mut self, storage: &dyn Storage, number: u64, is_last: bool) -> Result<Option<OpenSegment>, OpenError> {
-        let file = file_name(number);
-        let reading = |error| OpenError::Io { doing: format!("reading {file}"), error };
-        let damaged = |at, why| OpenError::Damaged { file: file.clone(), at, why };
+        let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(number)), error };
         let mut scanner = storage.open(number).and_then(Scanner::new).map_err(reading)?;
-        match scanner.header(number).map_err(reading)? {
-            Header::Valid => {}
-            // The header is synced before a record is written, so this file never had one.
-            Header::Bad(_) | Header::OtherVersion { sound: false, .. }
-                if is_last && scanner.size() <= SEGMENT_HEADER as u64 =>
-            {
-                self.recovered.truncated_bytes += scanner.size();
-                self.recovered.reads += scanner.reads();
-                return Ok(None);
-            }
-            Header::OtherVersion { version, .. } => {
-                return Err(OpenError::UnknownVersion { file, found: version, known: FORMAT });
-            }
-            Header::Bad(why) => return Err(damaged(0, why)),
-        }
         self.ledger.begin(number, SEGMENT_HEADER as u64);
-        let cut = loop {
-            let at = scanner.position();
-            match scanner.next().map_err(reading)? {
-                Next::End => break None,
-                Next::Bad { at, .. } if is_last => break Some(at),
-                Next::Bad { at, why } => return Err(damaged(at, why)),
-                Next::Frame(frame) => {
-                    // Its checksum holds: this was written so, and cutting it off would lose what is sound.
-                    let stored = Stored::decode(&frame[FRAME_HEADER..]).map_err(|fault| damaged(at, fault.0))?;
-                    self.ledger.grow(number, frame.len() as u64);
-                    self.ledger.note(number, &stored, frame.len() as u64);
-                    self.take(&stored);
-                }
-            }
-        };
+        let length = read_segment(&mut scanner, number, is_last, |stored, frame, _| {
+            self.ledger.grow(number, frame.len() as u64);
+            self.ledger.note(number, stored, frame.len() as u64);
+            self.take(stored);
+        })?;
         self.recovered.reads += scanner.reads();
-        let length = cut.unwrap_or_else(|| scanner.size());
-        self.recovered.truncated_bytes += scanner.size() - length;
+        self.recovered.truncated_bytes += scanner.size() - length.unwrap_or(0);
+        let Some(length) = length else { return Ok(None) };
+        let cut = length < scanner.size();
         let mut file = scanner.into_file();
         if is_last {
-            if cut.is_some() {
+            if cut {
                 file.truncate(length).map_err(reading)?;
             }
             // After a mere kill, what was read may be in the page cache alone, and it is about to be shown to others.
