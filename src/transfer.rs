@@ -51,7 +51,8 @@ impl Store {
             if messages != seen {
                 (seen, since) = (messages, Instant::now());
             } else if since.elapsed() > SILENCE {
-                return Err(format!("{}: {why}", config.engine.engine));
+                let setting = if config.engine.engine == "nats" { "NATS_URL" } else { "DATA_DIR" };
+                return Err(format!("{setting}: {why}"));
             }
             sleep(Duration::from_millis(20)).await;
         }

@@ -297,3 +297,90 @@ pub(super) fn draft(message: &format::Message<'_>, max_payload_bytes: usize) -> 
     };
     read().map_err(|error: crate::channel::Error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Ack, Timestamp};
+
+    fn header() -> String {
+        "{\"format\":\"pub-sub\",\"version\":1,\"exportedAt\":\"2026-11-26T15:00:00.000Z\",\"engine\":\"nats\"}\n"
+            .to_owned()
+    }
+
+    fn topic(floor: u64, last: u64) -> String {
+        format!(
+            "{{\"topic\":{{\"name\":\"t\",\"epoch\":\"{:016x}\",\"createdAt\":\"2026-11-26T15:00:00.000Z\",\"implicit\":false,\
+             \"maxMessages\":9,\"maxPublishRate\":0,\"floor\":{floor},\"last\":{last}}}}}\n",
+            1
+        )
+    }
+
+    fn message(offset: u64, after_loss: bool) -> String {
+        format!(
+            "{{\"message\":{{\"offset\":{offset},\"afterLoss\":{after_loss},\"id\":\"{offset}\",\"given\":false,\
+             \"publishedAt\":\"2026-11-26T15:00:00.000Z\",\"data\":0}}}}\n"
+        )
+    }
+
+    /// A consumer for each place, in the life of this number.
+    fn consumers(epoch: u64, places: &[u64]) -> String {
+        let line = |offset: &u64| {
+            format!(
+                "{{\"consumer\":{{\"source\":\"t\",\"name\":\"{epoch} {offset}\",\"ack\":\"AUTO\",\
+                 \"usedAt\":\"2026-11-26T15:00:00.000Z\",\"places\":[{{\"topic\":\"t\",\"epoch\":\"{epoch:016x}\",\
+                 \"offset\":{offset}}}]}}}}\n"
+            )
+        };
+        places.iter().map(line).collect()
+    }
+
+    /// Where each of these places is after an import that numbers the messages 101, 102, and so on; 0 for one that stays
+    /// where it was, to be told that something is missing.
+    fn moved(floor: u64, last: u64, messages: &[(u64, bool)], epoch: u64, places: &[u64]) -> Vec<u64> {
+        let lines: String = messages.iter().map(|(offset, after_loss)| message(*offset, *after_loss)).collect();
+        let end =
+            format!("{{\"end\":{{\"topics\":1,\"messages\":{},\"consumers\":{}}}}}", messages.len(), places.len());
+        let text = header() + &topic(floor, last) + &lines + &consumers(epoch, places) + &end;
+        let mut plan = Plan::read(&mut Lines::new(text.as_bytes()), &Config::default()).unwrap();
+        for (index, (offset, _)) in messages.iter().enumerate() {
+            plan.topics[0].stored(*offset, 101 + index as u64);
+        }
+        let new = Epoch::from_bits(2);
+        let place = |offset: &u64| {
+            let name = TopicName::parse("t").unwrap();
+            let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
+            let position = Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0) };
+            match plan.position(&position, |_| Some(new)).places[0].1 {
+                Cursor { epoch, offset } if epoch == new => offset.max(1),
+                cursor => {
+                    assert_eq!(cursor, old);
+                    0
+                }
+            }
+        };
+        places.iter().map(place).collect()
+    }
+
+    #[test]
+    fn places_move_with_the_messages() {
+        let messages = [(11, false), (15, false), (16, false), (30, false)];
+        let places = [8, 9, 10, 11, 12, 15, 16, 29, 30, 31, u64::MAX];
+        // Before the floor something was missed; at the floor nothing: it begins with the first message (here 1 for 0).
+        let wanted = [0, 0, 1, 101, 101, 102, 103, 103, 104, 104, 104];
+        assert_eq!(moved(10, 30, &messages, 1, &places), wanted);
+        // Another life's place says nothing about this one.
+        assert_eq!(moved(10, 30, &messages, 3, &places), [0; 11]);
+    }
+
+    #[test]
+    fn what_was_lost_is_told_to_who_stood_before_it() {
+        let messages = [(1, false), (2, false), (7, true), (8, false)];
+        assert_eq!(moved(0, 8, &messages, 1, &[0, 1, 2, 5, 6, 7, 8]), [0, 0, 0, 0, 102, 103, 104]);
+        // Behind the newest message, too.
+        assert_eq!(moved(0, 20, &messages, 1, &[2, 8, 19, 20]), [0, 0, 0, 104]);
+        // A topic of which nothing is left.
+        assert_eq!(moved(20, 20, &[], 1, &[0, 19, 20, 21]), [0, 0, 1, 1]);
+        assert_eq!(moved(0, 0, &[], 1, &[0]), [1]);
+    }
+}

@@ -49,4 +49,5 @@ mod shutdown;
 mod slow;
 mod sockets;
 mod sse;
+mod transfer;
 mod ws;
