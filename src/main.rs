@@ -102,10 +102,13 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
-/// What comes before a transfer. It speaks for itself, so that a refusal is one line: the log says more when it is asked to.
+/// What a transfer logs unless it is told otherwise. It speaks for itself, and a refusal is one line; but what an import finds
+/// in a log that a crash has left, no later start will say again.
+const TRANSFER_LOG: &str = "error,pub_sub::engine::disk=warn";
+
 fn begin_transfer(config: &Config) -> Result<(), String> {
-    let unasked = config.server.log == Config::default().server.log;
-    telemetry::start(if unasked { "off" } else { &config.server.log }, &config.server.log_format)?;
+    let untold = config.server.log == Config::default().server.log;
+    telemetry::start(if untold { TRANSFER_LOG } else { &config.server.log }, &config.server.log_format)?;
     raise_file_limit();
     Ok(())
 }

@@ -232,6 +232,14 @@ async fn fill(server: &Process, random: &mut Random) {
     let short = json!({"name": "short", "max_messages": 3});
     client.post("/topics", &short).await.expect(201);
     let behind = RawWs::with(client, "short", Start::Live, &Options::consumer("behind", "EXPLICIT")).await;
+    for number in 1..=3 {
+        publish(client, "news", &number.to_string(), None, None).await;
+        publish(client, "a.b", &number.to_string(), None, None).await;
+    }
+    let seen = [explicit.event().await.message(), explicit.event().await.message(), explicit.event().await.message()];
+    let path = format!("/topics/news/consumers/{}/ack", encode("explicit"));
+    client.post(&path, &json!({"cursor": seen[1].cursor})).await.expect(200);
+    auto.event().await.message();
     for number in 0..300 {
         let name = names[random.below(6) as usize];
         let id = (random.below(2) == 0).then(|| format!("id {} 💥", random.below(200)));
@@ -245,10 +253,6 @@ async fn fill(server: &Process, random: &mut Random) {
         publish(client, "news", "1", None, None).await;
         publish(client, "a.b", "2", None, None).await;
     }
-    let seen = [explicit.event().await.message(), explicit.event().await.message(), explicit.event().await.message()];
-    let path = format!("/topics/news/consumers/{}/ack", encode("explicit"));
-    client.post(&path, &json!({"cursor": seen[1].cursor})).await.expect(200);
-    auto.event().await.message();
     for door in [explicit, auto, waiting, all, behind] {
         door.close().await;
     }

