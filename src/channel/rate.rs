@@ -11,12 +11,14 @@ use super::Error;
 pub(crate) struct Bucket {
     per_second: u32,
     full_at: Option<Instant>,
+    /// Tokens taken for messages that are on their way to an engine that instances share.
+    ahead: u32,
 }
 
 impl Bucket {
     /// `per_second` messages a second, bursts of as many; 0 means no limit.
     pub fn new(per_second: u32) -> Self {
-        Self { per_second, full_at: None }
+        Self { per_second, full_at: None, ahead: 0 }
     }
 
     pub fn per_second(self) -> u32 {
@@ -29,8 +31,35 @@ impl Bucket {
     /// [`Error::RateLimited`] with the wait after which there is one.
     pub fn take(&mut self) -> Result<(), Error> {
         self.check()?;
-        self.charge();
+        self.pay();
         Ok(())
+    }
+
+    /// Takes one token for a message that will be back: [`Bucket::charge`] does not take it again. Who learns that it will
+    /// not be back calls [`Bucket::give_back`]. One that was let through before, in another life of its topic, is let
+    /// through again, whether there is a token or not.
+    ///
+    /// # Errors
+    /// As [`Bucket::take`].
+    pub fn take_ahead(&mut self, let_through: bool) -> Result<(), Error> {
+        if !let_through {
+            self.check()?;
+        }
+        self.pay();
+        self.ahead = self.ahead.saturating_add(1);
+        Ok(())
+    }
+
+    /// A message for which a token was taken ahead is not stored, or was before.
+    pub fn give_back(&mut self) {
+        // None are left if the limit was changed meanwhile.
+        if let Some(ahead) = self.ahead.checked_sub(1) {
+            self.ahead = ahead;
+            if self.per_second > 0 {
+                let token = self.token();
+                self.full_at = self.full_at.and_then(|at| at.checked_sub(token));
+            }
+        }
     }
 
     /// Whether there is a token.
@@ -51,9 +80,17 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes a token whether there is one or not: the message is published already. What others publish at the same time
+    /// A message was stored, by whomever. If it is one's own, its token was taken ahead; which one is whose makes no
+    /// difference to the sum. The others take a token whether there is one or not. What others publish at the same time
     /// elsewhere may overdraw, so there is a bound on the debt: two seconds' worth.
     pub fn charge(&mut self) {
+        match self.ahead.checked_sub(1) {
+            Some(ahead) => self.ahead = ahead,
+            None => self.pay(),
+        }
+    }
+
+    fn pay(&mut self) {
         if self.per_second > 0 {
             let (token, now) = (self.token(), Instant::now());
             let full_at = self.full_at.map_or(now, |at| at.max(now)) + token;
@@ -81,6 +118,25 @@ mod tests {
         assert!(bucket.take().is_err());
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!((0..150).filter(|_| bucket.take().is_ok()).count(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_on_its_way_is_counted_once() {
+        let mut bucket = Bucket::new(100);
+        // A burst is no larger for being on its way all at once.
+        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
+        // Other instances' messages, and then one's own: the sum is what counts.
+        (0..150).for_each(|_| bucket.charge());
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert!(bucket.take().is_err(), "50 more than the second's worth");
+        tokio::time::advance(Duration::from_millis(10)).await;
+        assert!(bucket.take().is_ok());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // What is not stored costs nothing.
+        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
+        (0..100).for_each(|_| bucket.give_back());
+        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
+        assert!(bucket.take_ahead(true).is_ok());
     }
 
     #[test]

@@ -138,7 +138,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(8);
 
 /// How long a start waits for the cluster before it goes on without being ready.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(5);
 
 /// How long a client may have to wait for what another instance has told it.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -304,16 +304,12 @@ impl Engine for Nats {
                     return Ok(Ok(Publication::of(first, true)).into());
                 }
                 ring.check_room(draft.cost())?;
-                // Charged when the message comes back, whoever has published it.
-                if draft.origin.is_none() {
-                    ring.bucket.check()?;
-                }
             }
             inner.check()?;
             let gone = || Refusal::Closed;
             let token = channel.label.get().ok_or_else(gone)?;
             let class = usize::try_from(channel.key).unwrap_or(0);
-            let id = draft.message_id();
+            let (id, returns) = (draft.message_id(), draft.origin.is_some());
             let (answer, answered) = oneshot::channel();
             let outgoing = Outgoing {
                 subject: format!("{}{token}", inner.names.stored(class)),
@@ -327,7 +323,9 @@ impl Engine for Nats {
                 answer,
                 on_its_way: inner.in_flight.token(),
             };
+            channel.ring.lock().bucket.take_ahead(returns)?;
             opened.sending.try_send(outgoing).map_err(|refused| {
+                channel.ring.lock().bucket.give_back();
                 Error::Unavailable(match refused {
                     mpsc::error::TrySendError::Full(_) => "NATS does not keep up; nothing was stored",
                     mpsc::error::TrySendError::Closed(_) => "the server is shutting down",

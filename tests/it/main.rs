@@ -37,6 +37,7 @@ mod durable;
 mod engines;
 mod generated;
 mod graphql;
+mod instances;
 mod layers;
 mod limits;
 mod matching;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader};
+use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader, within};
 use crate::channel::{
     Channel, Draft, Error, Event, Key, MessageId, Origin, Payload, Publication, Refusal, Rest, Spec, Start, Timestamp,
 };
@@ -244,7 +244,21 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
         }
     }
     // Two instances may overdraw by what is on its way; a slow machine refills the bucket meanwhile.
-    ensure(refused > 0 && passed >= 20, || format!("{passed} passed a rate of 20, {refused} did not"))
+    ensure(refused > 0 && passed >= 20, || format!("{passed} passed a rate of 20, {refused} did not"))?;
+    // All on their way at once pass no more than one after the other.
+    let name = fresh("rush")?;
+    let channel = a.create(&name, Spec { max_publish_rate: 20, ..EXPLICIT }).await?;
+    let begun = tokio::time::Instant::now();
+    let mut rush = Vec::new();
+    for number in 0..200 {
+        rush.push(a.engine.append(&channel, draft(number)?));
+    }
+    let mut passed = 0;
+    for answer in rush {
+        passed += usize::from(within("the answer to an append", answer).await?.is_ok());
+    }
+    let most = 20 + 20 * usize::try_from(begun.elapsed().as_secs() + 1).unwrap_or(usize::MAX);
+    ensure((20..=most).contains(&passed), || format!("{passed} of 200 at once passed a rate of 20"))
 }
 
 /// A reader that begins anywhere, at any time, on any instance: its messages and announced gaps are the log.

@@ -1,6 +1,8 @@
 //! The connection to the cluster, and what is known of it.
 
 use std::{
+    error::Error as _,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,7 +11,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event,
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event,
     connection::State,
     jetstream::{self, context::ContextBuilder},
 };
@@ -115,7 +117,7 @@ impl Link {
         // Once in the foreground: wrong credentials and certificates are said at the start, not repeated for ever.
         let client = match timeout(FIRST, options()?.connect(&urls[..])).await {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) if is_final(error.kind()) => return Err(format!("NATS_URL: {error}")),
+            Ok(Err(error)) if is_final(&error) => return Err(format!("NATS_URL: {error}")),
             unreachable => {
                 let reason = match unreachable {
                     Ok(Err(error)) => error.to_string(),
@@ -186,14 +188,19 @@ impl Link {
 }
 
 /// Failures that trying again does not mend.
-fn is_final(kind: ConnectErrorKind) -> bool {
-    matches!(
-        kind,
+fn is_final(error: &ConnectError) -> bool {
+    match error.kind() {
         ConnectErrorKind::ServerParse
-            | ConnectErrorKind::Authentication
-            | ConnectErrorKind::AuthorizationViolation
-            | ConnectErrorKind::Tls
-    )
+        | ConnectErrorKind::Authentication
+        | ConnectErrorKind::AuthorizationViolation
+        | ConnectErrorKind::Tls => true,
+        // What the two sides think of each other's certificates comes as this.
+        ConnectErrorKind::Io => {
+            let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+            source.is_some_and(|source| source.kind() == io::ErrorKind::InvalidData)
+        }
+        _ => false,
+    }
 }
 
 fn options(settings: &Settings) -> Result<ConnectOptions, String> {

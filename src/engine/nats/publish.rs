@@ -86,6 +86,10 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
                 Some(sent) => settle(&link, &outgoing, sent).await,
                 None => Err(Error::Unavailable(NOT_NOW).into()),
             };
+            // What was stored has been charged when it came back.
+            if result.as_ref().is_ok_and(|publication| publication.duplicate) || result.is_err() {
+                outgoing.channel.ring.lock().bucket.give_back();
+            }
             // A publisher that is gone does not need its answer.
             let Outgoing { answer, on_its_way, .. } = outgoing;
             let _ = answer.send(result);
