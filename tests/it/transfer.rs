@@ -18,7 +18,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     doors::{Door, GraphqlSse, GraphqlWs, Options, RawWs, RestPages, Sse, Start, numbers},
-    harness::{Client, Random, encode},
+    harness::{Client, Random, encode, eventually},
     nats,
     process::{Process, command},
 };

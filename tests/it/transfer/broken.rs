@@ -236,6 +236,42 @@ async fn damage_in_a_sealed_segment() {
     assert!(!output.exists() && !directory.path().join("backup.partial").exists());
 }
 
+/// A signal in the midst of writing: all of it is taken back.
+#[tokio::test]
+async fn a_signal_takes_it_all_back() {
+    const MESSAGES: u64 = 50_000;
+    let directory = directory();
+    let path = directory.path().join("data");
+    let store = Store::disk(&path);
+    let mut export = String::from(SMALL.split_inclusive('\n').next().unwrap());
+    export +=
+        "{\"topic\":{\"name\":\"long\",\"epoch\":\"96f7d2ac6ce15aca\",\"createdAt\":\"2026-11-26T14:00:00.000Z\",";
+    export += &format!(
+        "\"implicit\":false,\"maxMessages\":{MESSAGES},\"maxPublishRate\":0,\"floor\":0,\"last\":{MESSAGES}}}}}\n"
+    );
+    for offset in 1..=MESSAGES {
+        export += &format!("{{\"message\":{{\"offset\":{offset},\"id\":\"{offset}\",\"given\":true,");
+        export += "\"publishedAt\":\"2026-11-26T14:00:01.000Z\",\"data\":null}}\n";
+    }
+    export += &format!("{{\"end\":{{\"topics\":1,\"messages\":{MESSAGES},\"consumers\":0}}}}\n");
+    let file = directory.path().join("export");
+    fs::write(&file, &export).unwrap();
+    let child = command(&store.environment()).arg("import").arg(&file).spawn().unwrap();
+    eventually("the first messages on the disk", || async {
+        let segment = path.join("00000000000000000001.seg");
+        fs::metadata(segment).is_ok_and(|segment| segment.len() > 20_000).then_some(())
+    })
+    .await;
+    let sent = std::process::Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(said(&output), "pub-sub: stopped by a signal; nothing was imported\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(read(&store.export()), Content::default());
+    store.import(&export);
+    assert_eq!(read(&store.export()).topics["long"].messages.len() as u64, MESSAGES);
+}
+
 /// NATS that takes no message of that size in the midst of an import: all of it is taken back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_begun_is_taken_back() {
