@@ -280,7 +280,7 @@ impl Importing<'_> {
     fn summary(&self, plan: &Plan) {
         if self.repeated > 0 {
             let repeated = counted(self.repeated, "message");
-            note(&format!("{repeated} with an id that stands before in its topic were not stored again"));
+            note(&format!("left out {repeated} whose id stands before in the same topic"));
         }
         let counts = format::Counts { messages: plan.counts.messages - self.repeated, ..plan.counts };
         self.progress.end(counts, "imported");
