@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
+ENGINES := disk-always disk-interval disk-never nats
+OWN := chaos clustered durable engines generated instances layers readme settings transfer
 TOOLS := target/tools
 # The servers that the clustered engine is tested with: one that is too old for it, the oldest that it takes, one that
 # many run, and the newest, which most tests use.
@@ -12,7 +14,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines curl audit advisories clients bench image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,7 +29,7 @@ node:
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
 		|| { echo "GraphiQL and the clients' tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
-test: fmt-check lint doc unit audit clients ## All checks and tests
+test: fmt-check lint doc unit engines audit clients ## All checks and tests
 
 fmt: ## Bring the code into its form
 	$(CARGO) fmt
@@ -43,6 +45,14 @@ doc: ## The code's documentation, warnings as errors
 
 unit: curl nats-server ## Unit tests, and tests of a running server
 	$(CARGO) test --locked
+	@# How long a start with a million messages takes is worth seeing.
+	$(CARGO) test --locked --lib recovery -- --nocapture | grep ' reads'
+
+engines: $(ENGINES:%=engine-%) ## The contract's scenarios through every door on the engines that keep things
+
+# But for the tests that bring their engine with them, and those that need none.
+engine-%: nats-server
+	TEST_ENGINE=$* $(CARGO) test --locked --test it -- $(OWN:%=--skip %::)
 
 # The README's examples are run as they stand.
 curl:
@@ -78,6 +88,9 @@ clients: web ## Other people's clients and a browser against this server; instal
 	$(CARGO) build --release --locked
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} CI=true tests/clients/browser/run.sh
+
+bench: nats-server ## What each engine costs, beside memory
+	$(CARGO) bench --locked --bench engines
 
 image: ## The container image
 	docker build -t pub-sub .

@@ -283,6 +283,7 @@ impl Broker {
         };
         match self.at(&topic, cursor).await {
             Ok(channel) if subscribe::is_ahead(&channel, cursor) => return Err(subscribe::ahead("cursor")),
+            Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
             // Of an earlier life there is nothing to lose any more.
             Ok(_) | Err(_) => {}
         }
@@ -413,21 +414,23 @@ impl Broker {
             return Ok(channel);
         }
         self.check_opened()?;
-        self.0.engine.catch_up(name, None).await;
-        self.find(name)
+        let learned = self.0.engine.catch_up(name, None).await;
+        self.find(name).map_err(|missing| learned.err().unwrap_or(missing))
     }
 
     /// The topic, once this instance knows as much of it as the one that gave out the cursor.
     async fn at(&self, name: &TopicName, place: Cursor) -> Result<Arc<Channel>, Error> {
-        if let Ok(channel) = self.find(name)
-            && channel.epoch() == place.epoch
-            && !subscribe::is_ahead(&channel, place)
-        {
+        let covers = |channel: &Channel| channel.epoch() == place.epoch && !subscribe::is_ahead(channel, place);
+        if let Some(channel) = self.0.registry.find(name).filter(|channel| covers(channel)) {
             return Ok(channel);
         }
         self.check_opened()?;
-        self.0.engine.catch_up(name, Some(place)).await;
-        self.find(name)
+        let learned = self.0.engine.catch_up(name, Some(place)).await;
+        let channel = self.find(name);
+        match learned {
+            Err(why) if !channel.as_ref().is_ok_and(|channel| covers(channel)) => Err(why),
+            _ => channel,
+        }
     }
 
     async fn find_or_make(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {

@@ -233,12 +233,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Waits, but not for long, until this instance knows what another has already told a client: the topic, its newest
     /// life, and its messages up to a cursor. An engine for a single instance knows all there is.
-    fn catch_up<'a>(
-        &'a self,
-        _name: &'a TopicName,
-        _cursor: Option<Cursor>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(std::future::ready(()))
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if that cannot be learned now: what is not known then may be there all the same.
+    fn catch_up<'a>(&'a self, _name: &'a TopicName, _cursor: Option<Cursor>) -> Later<'a, ()> {
+        ready(Ok(()))
     }
 
     /// How it is.

@@ -348,28 +348,28 @@ impl Engine for Nats {
         Box::pin(async move { self.inner()?.join(channel).await })
     }
 
-    fn catch_up<'a>(
-        &'a self,
-        _: &'a TopicName,
-        cursor: Option<Cursor>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn catch_up<'a>(&'a self, _: &'a TopicName, cursor: Option<Cursor>) -> Later<'a, ()> {
         let knowing = async move {
-            let Ok(inner) = self.inner() else { return };
-            if !inner.link.is_up() || inner.topics.sync(&inner.link).await.is_err() {
-                return;
+            let inner = self.inner()?;
+            if !inner.link.is_up() {
+                return Err(Error::Unavailable(NOT_NOW));
             }
-            let Some(cursor) = cursor else { return };
+            inner.topics.sync(&inner.link).await?;
+            let Some(cursor) = cursor else { return Ok(()) };
             let classes: Vec<_> = inner.classes.lock().iter().map(|(class, seen)| (*class, seen.clone())).collect();
             for (class, progress) in classes {
                 // Whoever makes a cursor up need not be waited for.
                 if progress.seen() < cursor.offset {
-                    let _ = topics::sync(&inner.link, &inner.names.stream(class), &progress).await;
+                    topics::sync(&inner.link, &inner.names.stream(class), &progress).await?;
                 }
             }
+            // A leader that has lost its followers answers for a while, but does not know what the others know.
+            match inner.health() {
+                Health::Ready => Ok(()),
+                Health::ReadOnly(why) | Health::Starting(why) => Err(Error::Unavailable(why)),
+            }
         };
-        Box::pin(async move {
-            let _ = timeout(CATCH_UP, knowing).await;
-        })
+        Box::pin(async move { timeout(CATCH_UP, knowing).await.unwrap_or(Err(Error::Unavailable(NOT_NOW))) })
     }
 
     fn health(&self) -> Health {

@@ -46,10 +46,19 @@ async fn becomes_ready(client: &Client) {
     in_the_end("ready instance", || async { (client.get("/health/ready").await.status == 200).then_some(()) }).await;
 }
 
-async fn becomes_unready(client: &Client) {
+/// For at least so long without a break: an instance that loses its connection finds another node first, and then that
+/// this one is of no use.
+async fn becomes_unready(client: &Client, at_least: Duration) {
+    let since = std::cell::Cell::new(None);
     in_the_end("instance that is not ready", || async {
+        let begun = since.get().unwrap_or_else(tokio::time::Instant::now);
         let answer = client.get("/health/ready").await;
-        (answer.status != 200).then(|| answer.expect_error(503, "UNAVAILABLE"))
+        since.set((answer.status != 200).then_some(begun));
+        if answer.status == 200 {
+            return None;
+        }
+        answer.expect_error(503, "UNAVAILABLE");
+        (begun.elapsed() >= at_least).then_some(())
     })
     .await;
 }
@@ -202,7 +211,7 @@ async fn a_rate_holds_for_all_instances_together() {
 }
 
 /// Everything that is promised while the cluster is away, and afterwards.
-async fn an_outage(nats: &Nats, stop: impl AsyncFnOnce(&Nats), start: impl AsyncFnOnce(&Nats)) {
+async fn an_outage(nats: &Nats, settled: Duration, stop: impl AsyncFnOnce(&Nats), start: impl AsyncFnOnce(&Nats)) {
     let (a, b) = (instance(nats), instance(nats));
     a.create("news").await;
     for number in 1..=5 {
@@ -210,17 +219,22 @@ async fn an_outage(nats: &Nats, stop: impl AsyncFnOnce(&Nats), start: impl Async
     }
     let mut first = GraphqlWs::with(&a, "news", Start::Last(5), &Options::default()).await;
     let mut second = Sse::with(&b, "news", Start::Last(5), &Options::default()).await;
-    let mut third = RawWs::with(&b, "news", Start::Live, &Options::consumer("tab", "EXPLICIT")).await;
     let cursor = first.messages(5).await[2].cursor.clone();
     assert_eq!(numbers(&second.messages(5).await), [1, 2, 3, 4, 5]);
+    let mut third = RawWs::with(&b, "news", Start::Live, &Options::consumer("tab", "EXPLICIT")).await;
     stop(nats).await;
     for client in [&a, &b] {
-        becomes_unready(client).await;
+        becomes_unready(client, settled).await;
         // It is alive, history stays readable, from anywhere, and new subscribers are welcome.
         client.get("/health/live").await.expect(200);
         assert_eq!(history(client, "news").await, [1, 2, 3, 4, 5]);
         let mut door = Sse::with(client, "news", Start::After(cursor.clone()), &Options::default()).await;
         assert_eq!(numbers(&door.messages(2).await), [4, 5]);
+        // What another instance may have told a client meanwhile is not called wrong.
+        let (epoch, _) = cursor.rsplit_once('-').unwrap();
+        let path = format!("/topics/news/messages?after={epoch}-999999999");
+        client.get(&path).await.expect_error(503, "UNAVAILABLE");
+        client.get("/topics/unheard/messages").await.expect_error(503, "UNAVAILABLE");
         // Nothing is stored, and that is said.
         publish(client, "news", 100).await.expect_error(503, "UNAVAILABLE");
         client.post("/topics", &json!({"name": "other"})).await.expect_error(503, "UNAVAILABLE");
@@ -232,6 +246,9 @@ async fn an_outage(nats: &Nats, stop: impl AsyncFnOnce(&Nats), start: impl Async
     start(nats).await;
     becomes_ready(&a).await;
     becomes_ready(&b).await;
+    let (epoch, _) = cursor.rsplit_once('-').unwrap();
+    a.get(&format!("/topics/news/messages?after={epoch}-999999999")).await.expect_error(400, "BAD_REQUEST");
+    b.get("/topics/unheard/messages").await.expect_error(404, "TOPIC_NOT_FOUND");
     for number in 6..=10 {
         publish_in_the_end(if number % 2 == 0 { &a } else { &b }, "news", number).await;
     }
@@ -247,13 +264,14 @@ async fn an_outage(nats: &Nats, stop: impl AsyncFnOnce(&Nats), start: impl Async
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_goes_and_comes_back() {
     let nats = Nats::single().await;
-    an_outage(&nats, async |nats| nats.nodes[0].kill(), async |nats| nats.nodes[0].start().await).await;
+    an_outage(&nats, Duration::ZERO, async |nats| nats.nodes[0].kill(), async |nats| nats.nodes[0].start().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stands_still_and_goes_on() {
     let nats = Nats::single().await;
-    an_outage(&nats, async |nats| nats.nodes[0].pause().await, async |nats| nats.nodes[0].resume()).await;
+    an_outage(&nats, Duration::ZERO, async |nats| nats.nodes[0].pause().await, async |nats| nats.nodes[0].resume())
+        .await;
 }
 
 /// Two of three are gone: the third still answers, but may store nothing.
@@ -269,7 +287,7 @@ async fn a_cluster_without_its_majority() {
         nats.nodes[2].start().await;
         nats.healthy().await;
     };
-    an_outage(&nats, stop, start).await;
+    an_outage(&nats, Duration::from_secs(3), stop, start).await;
 }
 
 /// An instance that starts while NATS is away listens, says that it is not ready, and becomes it by itself.
@@ -281,7 +299,7 @@ async fn an_instance_that_is_started_first() {
     other.publish("news", 1.into()).await;
     nats.nodes[0].kill();
     let early = instance(&nats);
-    becomes_unready(&early).await;
+    becomes_unready(&early, Duration::ZERO).await;
     early.get("/health/live").await.expect(200);
     publish(&early, "news", 2).await.expect_error(503, "UNAVAILABLE");
     // What it does not know yet, it does not call missing.

@@ -57,6 +57,9 @@ pub(super) struct Item {
     pub at: Timestamp,
 }
 
+/// A follower confirms to its leader once a second that it is there. One that has not for so long is not counted.
+const ABSENT: Duration = Duration::from_secs(4);
+
 impl Item {
     pub fn header(&self, name: &str) -> Option<&str> {
         Some(self.headers.as_ref()?.get(name)?.as_str())
@@ -291,6 +294,9 @@ impl<'a> Following<'a> {
     async fn info(&self) -> Result<Info, Fault> {
         let info = timeout(QUESTION, self.stream.get_info()).await;
         let info = info.map_err(|_| Fault("no answer".to_owned()))?.map_err(|error| Fault(error.to_string()))?;
+        if !speaks_for_all(&info) {
+            return Err(Fault("the cluster has lost its majority".to_owned()));
+        }
         self.progress.look();
         Ok(info)
     }
@@ -413,6 +419,16 @@ impl<'a> Following<'a> {
         let (message, _) = message.split();
         Some(Item { sequence, key, headers: message.headers, payload: message.payload, at })
     }
+}
+
+/// Whether what a stream says of itself is what the cluster knows. A replica answers without a leader, too, and a leader for
+/// a while without its followers.
+pub(super) fn speaks_for_all(info: &Info) -> bool {
+    let Some(cluster) = &info.cluster else { return true };
+    let here = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < ABSENT).count();
+    cluster.replicas.is_empty()
+        || (cluster.leader.as_ref().is_some_and(|leader| !leader.is_empty())
+            && (here + 1) * 2 > cluster.replicas.len() + 1)
 }
 
 struct Read {

@@ -26,7 +26,7 @@ use crate::{
         Ack, Claim, Consumer, ConsumerKey, ConsumerName, ConsumerStatus, Consumers, Cursor, Error, Position, Saving,
         Source, TopicName, Waiter,
     },
-    engine::{Later, Positions, memory::no_consumer, position, ready},
+    engine::{Later, Positions, memory::no_consumer, position},
 };
 
 /// The least time between two saves of a position that moves by itself: each is a message for the whole cluster.
@@ -91,6 +91,14 @@ impl Shared {
 
     async fn sync(&self) -> Result<(), Error> {
         sync(&self.link, &format!("KV_{}", self.bucket), &self.progress).await
+    }
+
+    /// Learns what other instances have moved until now, if that can be learned now.
+    async fn catch_up(&self) -> Result<(), Error> {
+        if !self.link.is_up() {
+            return Err(Error::Unavailable(NOT_NOW));
+        }
+        timeout(CATCH_UP, self.sync()).await.unwrap_or(Err(Error::Unavailable(NOT_NOW)))
     }
 
     /// Writes an entry whose content may depend on what is known, until it is written or `content` declines.
@@ -348,9 +356,8 @@ impl Positions for Nats {
 
     fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         Box::pin(async move {
-            // Another instance may have moved it a moment ago. What is known here is still better than nothing.
-            let synced = timeout(CATCH_UP, self.shared()?.sync()).await;
-            let synced = synced.unwrap_or(Err(Error::Unavailable(NOT_NOW)));
+            // What is known here is still better than nothing.
+            let synced = self.shared()?.catch_up().await;
             match (self.consumer(key), synced) {
                 (Err(_), Err(error)) => Err(error),
                 (consumer, _) => Ok(consumer?.status()),
@@ -390,7 +397,11 @@ impl Positions for Nats {
     }
 
     fn list<'a>(&'a self, source: &'a Source) -> Later<'a, Vec<ConsumerStatus>> {
-        ready(self.shared().map(|shared| shared.consumers.list(source)))
+        Box::pin(async move {
+            let shared = self.shared()?;
+            let _ = shared.catch_up().await;
+            Ok(shared.consumers.list(source))
+        })
     }
 
     fn sweep(&self) -> Vec<Source> {

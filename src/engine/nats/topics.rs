@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     NOT_NOW,
-    follow::{Handler, Item, Progress},
+    follow::{Handler, Item, Progress, speaks_for_all},
     link::Link,
     names::{CLASSES, decode},
     store::{BUDGET, Put, put},
@@ -285,8 +285,8 @@ impl Topics {
 pub(super) async fn sync(link: &Link, stream: &str, progress: &Progress) -> Result<(), Error> {
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
-        let last = stream.get_info().await.ok()?.state.last_sequence;
-        progress.wait(last).await;
+        let info = stream.get_info().await.ok().filter(speaks_for_all)?;
+        progress.wait(info.state.last_sequence).await;
         Some(())
     };
     match timeout(BUDGET, ask).await {

@@ -43,7 +43,6 @@ fn recovery_reads_in_large_pieces() {
 }
 
 #[test]
-#[ignore = "a million messages; for a release build"]
 fn recovery_of_a_thousand_topics() {
     recovery(1000, 1000);
 }
