@@ -151,7 +151,7 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
                         return;
                     }
                     let channel = &channels[usize::try_from(number % channels.len() as u64).unwrap()];
-                    let draft = Draft { data: data.clone(), id: None, key: None, expected_offset: None };
+                    let draft = Draft { data: data.clone(), id: None, key: None, expected_offset: None, origin: None };
                     engine.append(channel, draft).await.unwrap();
                 }
             })

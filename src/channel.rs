@@ -46,7 +46,7 @@ pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits};
 pub use inbox::Waiter;
-pub use message::{Committed, Cursor, Draft, Epoch, Gap, GapReason, Message, Publication, ShapeId, Timestamp};
+pub use message::{Committed, Cursor, Draft, Epoch, Gap, GapReason, Message, Origin, Publication, ShapeId, Timestamp};
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
 pub use payload::{MAX_NESTING, Payload};
 pub use reader::{BEHIND_MESSAGES, Event, Overflow};
@@ -259,7 +259,8 @@ impl Channel {
         }
         let at = ring.last_published_at.map_or(message.at, |last| last.max(message.at));
         let cursor = Cursor { epoch: self.epoch, offset: message.offset };
-        let draft = Draft { data: message.data, id: Some(message.id), key: message.key, expected_offset: None };
+        let draft =
+            Draft { data: message.data, id: Some(message.id), key: message.key, expected_offset: None, origin: None };
         ring.bucket.charge();
         ring.feed(Message::new(self.name.clone(), cursor, before.after, draft, at), given_id);
         self.tell(ring, before);
@@ -373,6 +374,12 @@ impl Channel {
             .collect()
     }
 
+    /// All that is kept of it at one moment.
+    pub(crate) fn kept(&self) -> Kept {
+        let ring = self.ring.lock();
+        Kept { floor: ring.floor(), last: ring.last(), messages: ring.kept() }
+    }
+
     /// Kept messages from a start on, oldest first.
     pub(crate) fn page(&self, start: Start, turn: Turn) -> Page {
         let ring = self.ring.lock();
@@ -393,6 +400,16 @@ impl Channel {
         let end = messages.last().map_or(0, |newest: &Arc<Message>| newest.cursor.offset);
         Page { messages, gap: None, more, end: Cursor { epoch: self.epoch, offset: end } }
     }
+}
+
+/// All that is kept of a topic.
+pub(crate) struct Kept {
+    /// The newest place that is no longer kept.
+    pub floor: u64,
+    /// The newest place.
+    pub last: u64,
+    /// The messages, oldest first, and of each whether its id is the publisher's.
+    pub messages: Vec<(Arc<Message>, bool)>,
 }
 
 /// A piece of a topic's history, oldest first.

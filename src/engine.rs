@@ -24,8 +24,8 @@ pub use memory::Memory;
 pub use nats::Nats;
 
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Publication,
-    Refusal, Registry, Source, Spec, TopicName, Waiter,
+    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Position,
+    Publication, Refusal, Registry, Source, Spec, TopicName, Waiter,
 };
 
 /// Which engine, and how it stores.
@@ -276,6 +276,13 @@ pub trait Positions: Send + Sync {
     /// # Errors
     /// [`Error::Unavailable`].
     fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()>;
+
+    /// Keeps a position that comes from another store, before this is answered, and answers `true`; or `false` if the
+    /// consumer is known: then it stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool>;
 
     /// The consumer as it stands now, wherever it is held.
     ///

@@ -18,6 +18,7 @@
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams
 //! ws.rs              /ws: one JSON object a frame
 //! metrics.rs         /metrics for Prometheus
+//! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
 //! socket.rs          WebSockets for the doors: upgrade, frames, the one loop (pump.rs)
 //! streaming.rs       response bodies that go on, for event streams
@@ -53,6 +54,7 @@
 //!   HTTP, GraphQL or a socket.
 //! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
 //! - Architecture invariant: doors (`graphql`, `rest`, `ws`) know the broker, but neither each other nor `config`; only `server` knows all.
+//! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main` knows it.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
 //! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a publisher
 //!   wait.
@@ -72,6 +74,7 @@ pub mod server;
 pub mod socket;
 mod streaming;
 pub mod telemetry;
+pub mod transfer;
 mod wire;
 pub mod ws;
 

@@ -11,7 +11,7 @@ use std::{
 use clap::{Arg, ArgMatches, Command};
 use pub_sub::{
     config::{Config, KEYS},
-    serve, telemetry,
+    serve, telemetry, transfer,
 };
 use tokio::{
     net::TcpListener,
@@ -50,6 +50,25 @@ fn command() -> Command {
         .args(settings)
         .subcommand(Command::new("serve").about("Serve (the default)"))
         .subcommand(Command::new("config").about("Print the effective settings"))
+        .subcommand(
+            Command::new("export")
+                .about("Write all that ENGINE=disk or nats keeps as lines of JSON, also while servers run")
+                .arg(
+                    Arg::new("output")
+                        .long("output")
+                        .value_name("FILE")
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Write to this file, which is replaced when all is written, instead of standard output"),
+                ),
+        )
+        .subcommand(
+            Command::new("import").about("Make new topics of an export in ENGINE=disk or nats; all or nothing").arg(
+                Arg::new("file")
+                    .value_name("FILE")
+                    .value_parser(clap::value_parser!(PathBuf))
+                    .help("The export; standard input if there is none, or with -"),
+            ),
+        )
         .subcommand(Command::new("schema").about("Print the GraphQL schema"))
         .subcommand(Command::new("openapi").about("Print the OpenAPI document of the REST routes"))
         .subcommand(
@@ -64,11 +83,13 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         .filter_map(|key| Some((key.name.to_owned(), matches.get_one::<String>(key.name)?.clone())))
         .collect();
     let config = Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())?;
-    match matches.subcommand_name() {
-        Some("config") => print(&config.to_toml()),
-        Some("schema") => print(&pub_sub::graphql::sdl(config.graphql.federation)),
-        Some("openapi") => print(&pub_sub::rest::openapi_text()),
-        Some("healthcheck") => healthcheck(config.server.host, config.server.port),
+    match matches.subcommand() {
+        Some(("config", _)) => print(&config.to_toml()),
+        Some(("schema", _)) => print(&pub_sub::graphql::sdl(config.graphql.federation)),
+        Some(("openapi", _)) => print(&pub_sub::rest::openapi_text()),
+        Some(("healthcheck", _)) => healthcheck(config.server.host, config.server.port),
+        Some(("export", matches)) => export(&config, matches.get_one::<PathBuf>("output")),
+        Some(("import", matches)) => import(&config, matches.get_one::<PathBuf>("file")),
         _ => start(config),
     }
 }
@@ -77,20 +98,51 @@ fn print(text: &str) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
+}
+
+/// What a transfer logs unless it is told otherwise. It speaks for itself, and a refusal is one line; but what an import finds
+/// in a log that a crash has left, no later start will say again.
+const TRANSFER_LOG: &str = "error,pub_sub::engine::disk=warn";
+
+fn begin_transfer(config: &Config) -> Result<(), String> {
+    let untold = config.server.log == Config::default().server.log;
+    telemetry::start(if untold { TRANSFER_LOG } else { &config.server.log }, &config.server.log_format)?;
+    raise_file_limit();
+    Ok(())
+}
+
+fn export(config: &Config, output: Option<&PathBuf>) -> Result<(), String> {
+    begin_transfer(config)?;
+    runtime()?.block_on(transfer::export(config, output.map(PathBuf::as_path)))
+}
+
+fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
+    begin_transfer(config)?;
+    let file = file.map(PathBuf::as_path).filter(|file| file.as_os_str() != "-");
+    // Until it is read nothing is to be taken back, and a signal may simply end this.
+    let import = transfer::Import::read(config, file)?;
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let signalled = until_second_signal(stop.clone())?;
+        tokio::select! {
+            imported = import.run(&stop) => imported,
+            () = signalled => Err("a second signal: what was imported so far is left as it is".to_owned()),
+        }
+    })
+}
+
 fn start(config: Config) -> Result<(), String> {
     telemetry::start(&config.server.log, &config.server.log_format)?;
     raise_file_limit();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let (host, port) = (config.server.host, config.server.port);
         let listener = TcpListener::bind((host, port))
             .await
             .map_err(|error| format!("PORT: cannot listen on {host}:{port}: {error}"))?;
-        let signals = |kind| signal(kind).map_err(|error| error.to_string());
         let stop = CancellationToken::new();
-        let signalled =
-            until_second_signal(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?, stop.clone());
+        let signalled = until_second_signal(stop.clone())?;
         tokio::select! {
             served = serve(listener, config, stop) => served.map_err(|error| error.to_string()),
             () = signalled => {
@@ -101,8 +153,13 @@ fn start(config: Config) -> Result<(), String> {
     })
 }
 
-/// The first signal stops softly; ends with the second.
-async fn until_second_signal(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
+/// The first signal stops softly; what this answers ends with the second.
+fn until_second_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, String> {
+    let signals = |kind| signal(kind).map_err(|error| error.to_string());
+    Ok(wait_for_signals(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?, stop))
+}
+
+async fn wait_for_signals(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
     for _ in 0..2 {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -156,6 +156,7 @@ impl<'a> Fields<'a> {
             id: id.map(|id| MessageId::parse(&id)).transpose()?,
             key: self.text("key")?.map(|key| Key::parse(&key)).transpose()?,
             expected_offset: self.number("expected_offset", u64::MAX)?,
+            origin: None,
         })
     }
 

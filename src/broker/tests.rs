@@ -32,7 +32,13 @@ fn name(text: &str) -> TopicName {
 }
 
 fn draft(data: impl std::fmt::Display) -> Draft {
-    Draft { data: Payload::parse(&data.to_string(), 1_000).unwrap(), id: None, key: None, expected_offset: None }
+    Draft {
+        data: Payload::parse(&data.to_string(), 1_000).unwrap(),
+        id: None,
+        key: None,
+        expected_offset: None,
+        origin: None,
+    }
 }
 
 fn keyed(data: u64, key: &str) -> Draft {

@@ -189,7 +189,7 @@ impl Message {
             topic,
             cursor,
             prev,
-            id: draft.id.unwrap_or_else(MessageId::generate),
+            id: draft.message_id(),
             key: draft.key,
             data: draft.data,
             published_at,
@@ -252,6 +252,17 @@ pub struct Draft {
     pub key: Option<Key>,
     /// Publish only if this is the topic's newest offset (0: the topic has had no message).
     pub expected_offset: Option<u64>,
+    /// Set where the message was published before, in another life of its topic, and comes back.
+    pub origin: Option<Origin>,
+}
+
+/// What a message keeps of its first publication. That one was held back by the topic's rate; its coming back is not.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// The id that was made up for it, if the publisher gave none.
+    pub made_up_id: Option<MessageId>,
 }
 
 /// A message that an engine has numbered and stored.
@@ -274,6 +285,12 @@ pub struct Committed {
 }
 
 impl Draft {
+    /// The id of the message to be: the publisher's, else the one it had before, else a new one.
+    pub(crate) fn message_id(&self) -> MessageId {
+        let made_up = || self.origin.as_ref()?.made_up_id.clone();
+        self.id.clone().or_else(made_up).unwrap_or_else(MessageId::generate)
+    }
+
     /// What the message will count against the bounds on history bytes.
     pub(crate) fn cost(&self) -> usize {
         cost(

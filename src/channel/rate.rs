@@ -36,12 +36,16 @@ impl Bucket {
     }
 
     /// Takes one token for a message that will be back: [`Bucket::charge`] does not take it again. Who learns that it will
-    /// not be back calls [`Bucket::give_back`].
+    /// not be back calls [`Bucket::give_back`]. One that was let through before, in another life of its topic, is let
+    /// through again, whether there is a token or not.
     ///
     /// # Errors
     /// As [`Bucket::take`].
-    pub fn take_ahead(&mut self) -> Result<(), Error> {
-        self.take()?;
+    pub fn take_ahead(&mut self, let_through: bool) -> Result<(), Error> {
+        if !let_through {
+            self.check()?;
+        }
+        self.pay();
         self.ahead = self.ahead.saturating_add(1);
         Ok(())
     }
@@ -120,7 +124,7 @@ mod tests {
     async fn what_is_on_its_way_is_counted_once() {
         let mut bucket = Bucket::new(100);
         // A burst is no larger for being on its way all at once.
-        assert_eq!((0..150).filter(|_| bucket.take_ahead().is_ok()).count(), 100);
+        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
         // Other instances' messages, and then one's own: the sum is what counts.
         (0..150).for_each(|_| bucket.charge());
         tokio::time::advance(Duration::from_millis(500)).await;
@@ -129,9 +133,10 @@ mod tests {
         assert!(bucket.take().is_ok());
         tokio::time::advance(Duration::from_secs(1)).await;
         // What is not stored costs nothing.
-        assert_eq!((0..150).filter(|_| bucket.take_ahead().is_ok()).count(), 100);
+        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
         (0..100).for_each(|_| bucket.give_back());
-        assert_eq!((0..150).filter(|_| bucket.take_ahead().is_ok()).count(), 100);
+        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
+        assert!(bucket.take_ahead(true).is_ok());
     }
 
     #[test]

@@ -249,7 +249,9 @@ impl Ring {
         if draft.expected_offset.is_some_and(|expected| expected != newest) {
             return Err(Error::Conflict { current: newest }.into());
         }
-        self.bucket.take()?;
+        if draft.origin.is_none() {
+            self.bucket.take()?;
+        }
         Ok(Admission::Fresh(draft))
     }
 
@@ -260,7 +262,8 @@ impl Ring {
             None => (self.last, self.last_published_at),
         };
         // The wall clock may step back; a topic's times do not, so that a search by time stays a search.
-        let at = at.map_or_else(Timestamp::now, |last| Timestamp::now().max(last));
+        let now = draft.origin.as_ref().map_or_else(Timestamp::now, |origin| origin.at);
+        let at = at.map_or(now, |last| now.max(last));
         let cursor = Cursor { epoch: self.epoch, offset: prev + 1 };
         Message::new(self.topic.clone(), cursor, prev, draft, at)
     }

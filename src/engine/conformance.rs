@@ -133,7 +133,13 @@ const EXPLICIT: Spec = Spec { implicit: false, max_messages: 100, max_publish_ra
 const IMPLICIT: Spec = Spec { implicit: true, ..EXPLICIT };
 
 fn draft(data: impl fmt::Display) -> Result<Draft, Failure> {
-    Ok(Draft { data: Payload::parse(&data.to_string(), 1 << 20)?, id: None, key: None, expected_offset: None })
+    Ok(Draft {
+        data: Payload::parse(&data.to_string(), 1 << 20)?,
+        id: None,
+        key: None,
+        expected_offset: None,
+        origin: None,
+    })
 }
 
 /// Reads a channel to what is its end now.
@@ -183,6 +189,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         messages::what_is_acknowledged_is_readable,
         messages::a_place_is_known_where_it_was_never_asked_for,
         messages::messages_keep_all_they_have,
+        messages::a_message_comes_back_as_it_was,
         messages::appends_keep_their_order,
         messages::an_id_is_stored_once,
         messages::a_condition_lets_one_through,
@@ -191,6 +198,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         messages::every_reader_reads_the_log,
         messages::a_deletion_in_the_midst_of_publishing,
         consumers::a_position_is_found_again,
+        consumers::a_position_comes_from_elsewhere,
         consumers::a_newer_subscription_takes_over,
         consumers::acknowledgements_only_go_forward,
         consumers::a_consumer_is_forgotten,

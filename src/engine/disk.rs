@@ -8,6 +8,7 @@ mod commit;
 mod log;
 mod positions;
 mod restore;
+mod snapshot;
 
 use std::{
     future::Future,
@@ -30,6 +31,7 @@ use commit::{Committer, Fate, Tell, Token};
 use log::{Log, LogError, Message, Record};
 
 pub use log::Fsync;
+pub use snapshot::{Snapshot, StoredMessage, Topic};
 
 /// Where and how the disk engine stores.
 #[derive(Clone, Debug)]

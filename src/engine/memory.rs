@@ -9,7 +9,7 @@ use std::{
 use super::{Append, Engine, Later, Positions, ready};
 use crate::channel::{
     Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Life,
-    Registry, Source, Spec, TopicName, Waiter,
+    Position, Registry, Source, Spec, TopicName, Waiter,
 };
 
 /// Topics, messages and positions as long as the process lives.
@@ -101,6 +101,16 @@ impl Positions for Memory {
 
     fn keep<'a>(&'a self, _: &'a Arc<Consumer>) -> Later<'a, ()> {
         ready(Ok(()))
+    }
+
+    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+        ready(self.consumers().map(|consumers| {
+            let unknown = consumers.get(key).is_none();
+            if unknown {
+                consumers.restore(key, position);
+            }
+            unknown
+        }))
     }
 
     fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {

@@ -38,8 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, MessageId, Publication, Refusal, Registry, Source, Spec,
-    TopicName,
+    Change, Channel, Consumers, Cursor, Draft, Error, Publication, Refusal, Registry, Source, Spec, TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
@@ -47,6 +46,8 @@ use messages::MessagesHandler;
 use names::{CLASSES, Names};
 use publish::Outgoing;
 use topics::Topics;
+
+pub use setup::exists;
 
 /// How to reach the cluster, and what to call things there.
 #[derive(Clone, Debug)]
@@ -315,7 +316,7 @@ impl Engine for Nats {
             let gone = || Refusal::Closed;
             let token = channel.label.get().ok_or_else(gone)?;
             let class = usize::try_from(channel.key).unwrap_or(0);
-            let id = draft.id.clone().unwrap_or_else(MessageId::generate);
+            let (id, returns) = (draft.message_id(), draft.origin.is_some());
             let (answer, answered) = oneshot::channel();
             let outgoing = Outgoing {
                 subject: format!("{}{token}", inner.names.stored(class)),
@@ -329,7 +330,7 @@ impl Engine for Nats {
                 answer,
                 on_its_way: inner.in_flight.token(),
             };
-            channel.ring.lock().bucket.take_ahead()?;
+            channel.ring.lock().bucket.take_ahead(returns)?;
             opened.sending.try_send(outgoing).map_err(|refused| {
                 channel.ring.lock().bucket.give_back();
                 Error::Unavailable(match refused {

@@ -49,6 +49,7 @@ impl Mutation {
             id: input.id.map(|id| MessageId::parse(&id)).transpose()?,
             key: input.key.map(|key| Key::parse(&key)).transpose()?,
             expected_offset: input.expected_offset.map(|offset| offset.0),
+            origin: None,
         };
         Ok(self.broker.publish(&TopicName::parse(&input.topic)?, draft))
     }

@@ -50,4 +50,5 @@ mod shutdown;
 mod slow;
 mod sockets;
 mod sse;
+mod transfer;
 mod ws;

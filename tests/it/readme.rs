@@ -146,11 +146,15 @@ fn kind(word: &str) -> Option<&'static str> {
     }
 }
 
-/// Runs a script; answers what it printed, and how it went if it ended by itself.
-fn run(script: &str, port: u16, wanted_lines: usize) -> (String, Option<bool>) {
+/// Runs a script where `pub-sub` is at hand; answers what it printed, and how it went if it ended by itself.
+fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (String, Option<bool>) {
     let script = script.replace("8080", &port.to_string());
+    let ours = Path::new(env!("CARGO_BIN_EXE_pub-sub")).parent().unwrap();
+    let path = format!("{}:{}", ours.display(), std::env::var("PATH").unwrap());
     let mut child = Command::new("setsid")
         .args(["bash", "-euo", "pipefail", "-c", &script])
+        .env("PATH", path)
+        .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -216,6 +220,8 @@ async fn keeps_its_word(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let document = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
     let server = Process::start(&[]);
+    // Its examples find what those before them have left, and nothing else.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (mut names, mut examples) = (Names::default(), 0);
     let blocks = blocks(&document);
     for (index, block) in blocks.iter().enumerate().filter(|(_, block)| !block.skipped) {
@@ -228,7 +234,9 @@ async fn keeps_its_word(name: &str) {
             let (script, port) = (names.put_into(&block.text), server.addr.port());
             // The lines of pretty JSON are no measure of compact JSON.
             let wanted = if answer.is_some_and(|answer| answer.language == "json") { 0 } else { wanted };
-            let (printed, ended_well) = tokio::task::spawn_blocking(move || run(&script, port, wanted)).await.unwrap();
+            let here = directory.path().to_owned();
+            let running = tokio::task::spawn_blocking(move || run(&script, &here, port, wanted));
+            let (printed, ended_well) = running.await.unwrap();
             assert_eq!(ended_well, Some(true), "{place} failed or did not end; it printed\n{printed}");
             if let Some(answer) = answer {
                 let same = names.same_output(&answer.language, &answer.text, &printed);
@@ -251,6 +259,11 @@ async fn the_readme_keeps_its_word() {
 #[tokio::test]
 async fn the_protocol_page_keeps_its_word() {
     keeps_its_word("docs/protocol.md").await;
+}
+
+#[tokio::test]
+async fn the_backup_page_keeps_its_word() {
+    keeps_its_word("docs/backup.md").await;
 }
 
 #[test]

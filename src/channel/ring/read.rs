@@ -136,6 +136,12 @@ impl Ring {
         Some(gap)
     }
 
+    /// The kept messages, oldest first, and of each whether its id is the publisher's.
+    pub fn kept(&self) -> Vec<(Arc<Message>, bool)> {
+        let given = |message: &Message| self.ids.get(&message.id) == Some(&message.cursor.offset);
+        self.messages.iter().map(|message| (message.clone(), given(message))).collect()
+    }
+
     /// Whether a newer kept message has the same key.
     pub fn superseded(&self, message: &Message) -> bool {
         let latest = message.key.as_ref().and_then(|key| self.latest.get(key));

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, within};
-use crate::channel::{Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Source, Waiter};
+use crate::channel::{
+    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Position, Source, Timestamp, Waiter,
+};
 
 fn key(channel: &Channel, name: &str) -> Result<ConsumerKey, Failure> {
     Ok(ConsumerKey { source: Source::Topic(channel.name().clone()), name: ConsumerName::parse(name)? })
@@ -46,6 +48,27 @@ pub(super) async fn a_position_is_found_again(a: &Instance, b: &Instance) -> Res
     }
     let listed = b.engine.positions().list(&key.source).await?;
     ensure(listed.len() == 1, || format!("{} consumers are listed", listed.len()))
+}
+
+pub(super) async fn a_position_comes_from_elsewhere(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let cursor = a.append(&here, draft(1)?).await?.cursor;
+    b.channel(here.name()).await?;
+    let key = key(&here, "moved")?;
+    let used_at = Timestamp(Timestamp::now().0 - 60_000);
+    let position = Position { ack: Ack::Explicit, places: vec![(here.name().clone(), cursor)], used_at };
+    ensure(a.engine.positions().restore(&key, &position).await?, || "not taken".to_owned())?;
+    for instance in [a, b] {
+        let found = instance.engine.positions().look(&key).await?;
+        ensure(!found.connected && found.position == position, || format!("{:?}, not {position:?}", found.position))?;
+    }
+    let other = Position { places: Vec::new(), ..position.clone() };
+    for instance in [b, a] {
+        ensure(!instance.engine.positions().restore(&key, &other).await?, || "taken a second time".to_owned())?;
+    }
+    let claimed = claim(b, &key, &Inbox::default()).await?;
+    ensure(claimed.resumed, || "not known".to_owned())?;
+    ensure(places(b, &key).await? == [cursor.offset], || "another place".to_owned())
 }
 
 pub(super) async fn a_newer_subscription_takes_over(a: &Instance, b: &Instance) -> Result<(), Failure> {

@@ -3,7 +3,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader, within};
-use crate::channel::{Channel, Draft, Error, Event, Key, MessageId, Payload, Publication, Refusal, Rest, Spec, Start};
+use crate::channel::{
+    Channel, Draft, Error, Event, Key, MessageId, Origin, Payload, Publication, Refusal, Rest, Spec, Start, Timestamp,
+};
 
 pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("readable")?;
@@ -52,6 +54,7 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
             id: (index % 2 == 0).then(|| MessageId::parse(text)).transpose()?,
             key: Some(Key::parse(text)?),
             expected_offset: None,
+            origin: None,
         };
         last = a.append(&here, draft).await?.cursor.offset;
     }
@@ -70,6 +73,34 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
         ensure(same, || format!("{one:?} differs between instances"))?;
     }
     Ok(())
+}
+
+pub(super) async fn a_message_comes_back_as_it_was(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("again")?;
+    // A rate that lets one through holds none of them back.
+    let here = a.create(&name, Spec { max_publish_rate: 1, ..EXPLICIT }).await?;
+    let there = b.channel(&name).await?;
+    let (made_up, given) = (MessageId::parse("ü made up")?, MessageId::parse("ü given")?);
+    let mut last = 0;
+    for (at, id, made_up_id) in [(7, None, Some(&made_up)), (1_577_836_800_001, Some(&given), None), (9, None, None)] {
+        let origin = Origin { at: Timestamp(at), made_up_id: made_up_id.cloned() };
+        let back = Draft { id: id.cloned(), origin: Some(origin), ..draft(at)? };
+        last = a.append(&here, back).await?.cursor.offset;
+    }
+    eventually("all is everywhere", || (there.last() >= last).then_some(())).await?;
+    for channel in [&here, &there] {
+        let kept = channel.kept().messages;
+        let times: Vec<_> = kept.iter().map(|(message, _)| message.published_at.0).collect();
+        // Whatever is said, times never go back within a topic.
+        let wanted = [7, 1_577_836_800_001, 1_577_836_800_001];
+        ensure(times == wanted, || format!("published at {times:?}, not {wanted:?}"))?;
+        let given_ids: Vec<_> = kept.iter().map(|(_, given)| *given).collect();
+        ensure(given_ids == [false, true, false], || format!("ids are given: {given_ids:?}"))?;
+        let ids: Vec<_> = kept.iter().take(2).map(|(message, _)| message.id.clone()).collect();
+        ensure(ids == [made_up.clone(), given.clone()], || format!("other ids: {ids:?}"))?;
+    }
+    let again = b.append(&there, Draft { id: Some(given), ..draft(1)? }).await?;
+    ensure(again.duplicate, || "the id that came back is not known".to_owned())
 }
 
 pub(super) async fn appends_keep_their_order(a: &Instance, b: &Instance) -> Result<(), Failure> {

@@ -24,10 +24,12 @@
 mod error;
 mod files;
 mod footprint;
+mod gather;
 mod ledger;
 mod queue;
 mod record;
 mod recover;
+mod snapshot;
 mod store;
 #[cfg(test)]
 #[expect(
@@ -54,6 +56,7 @@ use parking_lot::Mutex;
 pub use error::{LogError, OpenError};
 pub use record::{Message, Record};
 pub use recover::{Recovered, RecoveredMessage, RecoveredTopic};
+pub use snapshot::{Place, Snapshot, SnapshotTopic};
 
 use files::{Disk, Storage};
 use ledger::Ledger;

@@ -7,7 +7,10 @@ use tokio::sync::oneshot;
 use super::{Disk, Log, Record, Tell, Token, told, unavailable};
 pub(super) use crate::channel::Saving;
 use crate::{
-    channel::{Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Source, TopicName, Waiter},
+    channel::{
+        Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Position, Source, TopicName,
+        Waiter,
+    },
     engine::{Later, Positions, memory::no_consumer, position, ready},
 };
 
@@ -65,6 +68,20 @@ impl Positions for Disk {
             Ok(fate) => Box::pin(told(fate)),
             Err(error) => ready(Err(error)),
         }
+    }
+
+    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+        Box::pin(async move {
+            if self.consumer(key).is_ok() {
+                return Ok(false);
+            }
+            let consumers = &self.opened()?.consumers;
+            let kept = self.keep(&consumers.restore(key, position)).await;
+            if kept.is_err() {
+                consumers.remove(key);
+            }
+            kept.map(|()| true)
+        })
     }
 
     fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {

@@ -127,6 +127,7 @@ fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option
             None => None,
         },
         expected_offset: None,
+        origin: None,
     };
     let cursor = Cursor { epoch: channel.epoch, offset: stored.offset };
     Some(Message::new(channel.name.clone(), cursor, prev, draft, Timestamp(stored.at_ms)))

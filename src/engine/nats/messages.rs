@@ -15,10 +15,14 @@ use super::{
     names::{decode, encode},
     topics::Topics,
 };
-use crate::channel::{Channel, Committed, Cursor, Draft, Epoch, Feed, Key, MessageId, Numbering, Payload};
+use crate::channel::{Channel, Committed, Cursor, Draft, Epoch, Feed, Key, MessageId, Numbering, Payload, Timestamp};
 
 /// The header of a message's key.
 const KEY: &str = "Pubsub-Key";
+
+/// The header of the time at which a message was first published, in milliseconds since 1970, where that is not when the
+/// stream got it.
+const AT: &str = "Pubsub-At";
 
 /// Names that are remembered as belonging to no topic, so that each costs the registry one question.
 const MAX_ORPHANS: usize = 10_000;
@@ -31,6 +35,9 @@ pub(super) fn headers(channel: &Channel, id: &MessageId, draft: &Draft) -> Heade
     headers.insert(header::NATS_MESSAGE_ID, format!("{}.{kind}.{}", channel.epoch(), encode(id.as_str())));
     if let Some(key) = &draft.key {
         headers.insert(KEY, encode(key.as_str()));
+    }
+    if let Some(origin) = &draft.origin {
+        headers.insert(AT, origin.at.0.to_string());
     }
     if let Some(expected) = draft.expected_offset {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
@@ -57,8 +64,10 @@ fn read(item: &Item, prev: u64) -> (Option<Epoch>, Committed) {
         .or_else(|_| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX))
         .unwrap_or_else(|_| Payload::null());
     let key = item.header(KEY).and_then(decode).and_then(|key| Key::parse(&key).ok());
-    let message =
-        Committed { offset: item.sequence, prev, at: item.at, id: id.unwrap_or_else(made_up), given_id, key, data };
+    // Times beyond the calendar would stay with the topic for ever.
+    let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
+    let at = first.map_or(item.at, |at| Timestamp(at.as_millisecond()));
+    let message = Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data };
     (epoch, message)
 }
 

@@ -348,6 +348,18 @@ impl Positions for Nats {
         Box::pin(async move { self.shared()?.save(consumer).await })
     }
 
+    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+        Box::pin(async move {
+            let shared = self.shared()?;
+            shared.sync().await?;
+            if shared.consumers.get(key).is_some() {
+                return Ok(false);
+            }
+            shared.write(&token(key), |_| Ok(Some(position::encode(position, "")))).await?;
+            Ok(true)
+        })
+    }
+
     fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         Box::pin(async move {
             // What is known here is still better than nothing.

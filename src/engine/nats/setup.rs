@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_nats::jetstream::{
-    context::CreateStreamErrorKind,
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 use tokio::{
@@ -15,9 +15,11 @@ use tokio::{
 };
 
 use super::{
-    Inner, NOT_NOW,
+    Inner, NOT_NOW, Settings,
     follow::{Source, follow},
     is_used,
+    link::Link,
+    names::Names,
     positions::{PositionsHandler, Shared},
     topics::{Entry, Stale, TopicsHandler},
 };
@@ -35,8 +37,32 @@ const QUESTION: Duration = Duration::from_secs(5);
 /// Ids are known for so long, whatever has become of their messages.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 
+/// What the server says of a stream that is not there.
+const NO_STREAM: u64 = 10_059;
+
 /// What the server says where copies were asked for and there is no cluster.
 const NO_CLUSTER: u64 = 10_074;
+
+/// Whether NATS has a service of these settings' name: for who only wants to read, as opening the engine makes what is
+/// missing.
+///
+/// # Errors
+/// One line that names the setting, if it cannot be asked.
+pub async fn exists(settings: &Settings) -> Result<bool, String> {
+    let link = Link::open(settings).await?;
+    if !link.is_up() {
+        return Err("NATS_URL: no server can be reached".to_owned());
+    }
+    let bucket = format!("KV_{}", Names::new(&settings.prefix).topics());
+    match timeout(QUESTION, link.jetstream.get_stream(bucket)).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) => match error.kind() {
+            GetStreamErrorKind::JetStream(refused) if refused.error_code().0 == NO_STREAM => Ok(false),
+            _ => Err(format!("NATS_URL: {error}")),
+        },
+        Err(_) => Err(format!("NATS_URL: no answer within {QUESTION:?}")),
+    }
+}
 
 /// Brings everything up, however long it takes, then tidies up until the engine is closed. `tell` hears when the engine is
 /// ready, or why it will not be.

@@ -1,3 +1,5 @@
+//! The loop over pipes in memory: turns, silence, clients that take nothing.
+
 use std::{
     collections::BTreeMap,
     sync::{

@@ -60,7 +60,7 @@ pub(super) fn file_name(number: u64) -> String {
     format!("{number:020}.seg")
 }
 
-fn number_of(file_name: &str) -> Option<u64> {
+pub(super) fn number_of(file_name: &str) -> Option<u64> {
     let digits = file_name.strip_suffix(".seg")?;
     if digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
 }

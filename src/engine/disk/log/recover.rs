@@ -4,19 +4,17 @@
 //! record), so messages are dropped only then: while it lasts, recovery holds what the segments hold, which the
 //! compaction rule bounds.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-};
+use std::io;
 
 use bytes::Bytes;
 
 use super::{
     error::OpenError,
-    files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
+    files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
     footprint::is_whole,
+    gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
     ledger::Ledger,
-    record::{FRAME_HEADER, Message, Offsets, Stored, encode_reservation, seal},
+    record::{Message, Offsets, Stored, encode_reservation, seal},
     store::{Tail, begin_segment},
 };
 
@@ -76,6 +74,16 @@ pub struct RecoveredMessage {
     pub data: Bytes,
 }
 
+impl Held for RecoveredMessage {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn prev(&self) -> u64 {
+        self.prev
+    }
+}
+
 impl RecoveredMessage {
     fn copy(message: &Message<'_>) -> Self {
         Self {
@@ -108,33 +116,12 @@ pub(super) struct Resume {
     pub sequence: u64,
 }
 
-#[derive(Default)]
-struct Gathered {
-    created: Option<Created>,
-    /// With the sequence number that makes it the latest.
-    updated: Option<(u64, bool, Bytes)>,
-    messages: Vec<RecoveredMessage>,
-}
-
-#[expect(clippy::struct_field_names, reason = "the names are those of the record")]
-struct Created {
-    epoch: u64,
-    name: String,
-    created_at_ms: i64,
-    implicit: bool,
-    settings: Bytes,
-}
-
 /// A segment's file and its length in bytes.
 type OpenSegment = (Box<dyn SegmentFile>, u64);
 
 struct Reader {
     ledger: Ledger,
-    topics: HashMap<u64, Gathered>,
-    deleted: HashSet<u64>,
-    /// `None`: deleted, by the record with this sequence number.
-    consumers: HashMap<Box<[u8]>, (u64, Option<RecoveredConsumer>)>,
-    sequence: u64,
+    gathered: Gathered<RecoveredMessage>,
     ends_clean: bool,
     recovered: Recovered,
 }
@@ -150,10 +137,7 @@ pub(super) fn recover(
 ) -> Result<(Recovered, Resume), OpenError> {
     let mut reader = Reader {
         ledger: Ledger::new(segment_bytes),
-        topics: HashMap::new(),
-        deleted: HashSet::new(),
-        consumers: HashMap::new(),
-        sequence: 0,
+        gathered: Gathered::default(),
         ends_clean: true,
         recovered: Recovered::default(),
     };
@@ -189,47 +173,21 @@ fn first_record_goes_here(storage: &dyn Storage, number: u64) -> Result<(u64, Bo
 impl Reader {
     /// Reads one segment. Answers the last one's file and length, unless not even its header was written whole.
     fn segment(&mut self, storage: &dyn Storage, number: u64, is_last: bool) -> Result<Option<OpenSegment>, OpenError> {
-        let file = file_name(number);
-        let reading = |error| OpenError::Io { doing: format!("reading {file}"), error };
-        let damaged = |at, why| OpenError::Damaged { file: file.clone(), at, why };
+        let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(number)), error };
         let mut scanner = storage.open(number).and_then(Scanner::new).map_err(reading)?;
-        match scanner.header(number).map_err(reading)? {
-            Header::Valid => {}
-            // The header is synced before a record is written, so this file never had one.
-            Header::Bad(_) | Header::OtherVersion { sound: false, .. }
-                if is_last && scanner.size() <= SEGMENT_HEADER as u64 =>
-            {
-                self.recovered.truncated_bytes += scanner.size();
-                self.recovered.reads += scanner.reads();
-                return Ok(None);
-            }
-            Header::OtherVersion { version, .. } => {
-                return Err(OpenError::UnknownVersion { file, found: version, known: FORMAT });
-            }
-            Header::Bad(why) => return Err(damaged(0, why)),
-        }
         self.ledger.begin(number, SEGMENT_HEADER as u64);
-        let cut = loop {
-            let at = scanner.position();
-            match scanner.next().map_err(reading)? {
-                Next::End => break None,
-                Next::Bad { at, .. } if is_last => break Some(at),
-                Next::Bad { at, why } => return Err(damaged(at, why)),
-                Next::Frame(frame) => {
-                    // Its checksum holds: this was written so, and cutting it off would lose what is sound.
-                    let stored = Stored::decode(&frame[FRAME_HEADER..]).map_err(|fault| damaged(at, fault.0))?;
-                    self.ledger.grow(number, frame.len() as u64);
-                    self.ledger.note(number, &stored, frame.len() as u64);
-                    self.take(&stored);
-                }
-            }
-        };
+        let length = read_segment(&mut scanner, number, is_last, |stored, frame, _| {
+            self.ledger.grow(number, frame.len() as u64);
+            self.ledger.note(number, stored, frame.len() as u64);
+            self.take(stored);
+        })?;
         self.recovered.reads += scanner.reads();
-        let length = cut.unwrap_or_else(|| scanner.size());
-        self.recovered.truncated_bytes += scanner.size() - length;
+        self.recovered.truncated_bytes += scanner.size() - length.unwrap_or(0);
+        let Some(length) = length else { return Ok(None) };
+        let cut = length < scanner.size();
         let mut file = scanner.into_file();
         if is_last {
-            if cut.is_some() {
+            if cut {
                 file.truncate(length).map_err(reading)?;
             }
             // After a mere kill, what was read may be in the page cache alone, and it is about to be shown to others.
@@ -239,55 +197,8 @@ impl Reader {
     }
 
     fn take(&mut self, stored: &Stored<'_>) {
-        self.ends_clean = false;
-        self.sequence = self.sequence.max(stored.sequence());
-        if let Some(id) = stored.topic_id() {
-            self.recovered.highest_id = self.recovered.highest_id.max(id);
-        }
-        match *stored {
-            Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
-                let (name, settings) = (name.to_owned(), Bytes::copy_from_slice(settings));
-                let created = Created { epoch, name, created_at_ms, implicit, settings };
-                self.topics.entry(topic_id).or_default().created = Some(created);
-            }
-            Stored::TopicUpdated { topic_id, sequence, implicit, settings } => {
-                let topic = self.topics.entry(topic_id).or_default();
-                if topic.updated.as_ref().is_none_or(|(old, ..)| *old <= sequence) {
-                    topic.updated = Some((sequence, implicit, Bytes::copy_from_slice(settings)));
-                }
-            }
-            Stored::TopicDeleted { topic_id } => {
-                self.topics.remove(&topic_id);
-                self.deleted.insert(topic_id);
-            }
-            Stored::Message(ref message) => {
-                if self.deleted.contains(&message.topic_id) {
-                    self.recovered.orphaned_messages += 1;
-                } else {
-                    let topic = self.topics.entry(message.topic_id).or_default();
-                    topic.messages.push(RecoveredMessage::copy(message));
-                }
-            }
-            Stored::ConsumerPut { consumer, sequence, blob } => {
-                let (source, name) = (consumer.source.to_owned(), consumer.name.to_owned());
-                let put = RecoveredConsumer { source, name, blob: Bytes::copy_from_slice(blob) };
-                self.consumer(consumer.key, sequence, Some(put));
-            }
-            Stored::ConsumerDeleted { consumer, sequence } => self.consumer(consumer.key, sequence, None),
-            // The ledger has it.
-            Stored::Reservation { .. } => {}
-            Stored::CleanShutdown => self.ends_clean = true,
-        }
-    }
-
-    fn consumer(&mut self, key: &[u8], sequence: u64, state: Option<RecoveredConsumer>) {
-        match self.consumers.get_mut(key) {
-            Some((old, _)) if *old > sequence => {}
-            Some(entry) => *entry = (sequence, state),
-            None => {
-                self.consumers.insert(key.into(), (sequence, state));
-            }
-        }
+        self.ends_clean = matches!(stored, Stored::CleanShutdown);
+        self.gathered.take(stored, RecoveredMessage::copy);
     }
 
     fn finish(
@@ -298,16 +209,16 @@ impl Reader {
         self.ledger.settle();
         let mut skips = Vec::new();
         let mut recovered = self.recovered;
-        for (id, topic) in self.topics {
-            let Some(created) = topic.created else {
-                recovered.orphaned_messages += topic.messages.len() as u64;
+        let Gathered { topics, consumers, sequence, highest_id, orphaned, .. } = self.gathered;
+        recovered.highest_id = highest_id;
+        recovered.orphaned_messages = orphaned;
+        for (id, topic) in topics {
+            let GatheredTopic { created, messages, .. } = topic.settled();
+            let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else {
+                recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
-            let (implicit, settings) = match topic.updated {
-                Some((_, implicit, settings)) => (implicit, settings),
-                None => (created.implicit, created.settings),
-            };
-            let (messages, detached) = newest(topic.messages, keep(&settings));
+            let (messages, detached) = newest(messages, keep(&settings));
             recovered.detached_messages += detached as u64;
             let Offsets { last: last_offset, upto, since } = self.ledger.offsets(id);
             let used = last_offset.max(if recovered.whole { since } else { upto });
@@ -319,7 +230,6 @@ impl Reader {
             }
             let next_offset = used.saturating_add(1);
             self.ledger.trim(id, messages.first().map_or(last_offset.saturating_add(1), |message| message.offset));
-            let Created { epoch, name, created_at_ms, .. } = created;
             recovered.topics.push(RecoveredTopic {
                 id,
                 epoch,
@@ -334,25 +244,10 @@ impl Reader {
             });
         }
         recovered.topics.sort_unstable_by_key(|topic| topic.id);
-        recovered.consumers = self.consumers.into_values().filter_map(|(_, state)| state).collect();
+        recovered.consumers = consumers.into_values().filter_map(|(_, state)| state).collect();
         seal(&mut skips);
-        let sequence = self.sequence.saturating_add(1);
+        let sequence = sequence.saturating_add(1);
         let tail = Tail { number, file, length, ends_clean: self.ends_clean };
         (recovered, Resume { ledger: self.ledger, tail, sequence, skips })
     }
-}
-
-/// The `keep` newest of a topic's messages, by offset, and how many of those were dropped because a hole is behind them.
-fn newest(mut messages: Vec<RecoveredMessage>, keep: usize) -> (Vec<RecoveredMessage>, usize) {
-    // Compaction copies old messages behind newer ones, and a crash can leave both.
-    if !messages.is_sorted_by(|a, b| a.offset < b.offset) {
-        messages.sort_by_key(|message| message.offset);
-        messages.dedup_by_key(|message| message.offset);
-    }
-    messages.drain(..messages.len().saturating_sub(keep));
-    // What was trimmed lingers until its segment goes, and segments go in any order.
-    let whole = messages.windows(2).rposition(|pair| pair[1].prev != pair[0].offset).map_or(0, |before| before + 1);
-    messages.drain(..whole);
-    messages.shrink_to_fit();
-    (messages, whole)
 }

@@ -1,0 +1,201 @@
+//! What the records of a log come to, read in log order: which topics and consumers there are, and their messages.
+//!
+//! Nothing is known about a topic's bound before the end (its latest settings may be the last record), so messages are
+//! dropped only then. What is held of a message is the reader's choice.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::{
+    error::OpenError,
+    files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, file_name},
+    record::{FRAME_HEADER, Message, Offsets, Stored},
+    recover::RecoveredConsumer,
+};
+
+/// Reads one segment: its records with their frames, and where in the file those begin. Answers the length of what is
+/// valid, or nothing for the last one if not even its header was written whole.
+///
+/// # Errors
+/// If it is damaged where no torn write explains it, has another version, or cannot be read.
+pub(super) fn read_segment(
+    scanner: &mut Scanner,
+    number: u64,
+    is_last: bool,
+    mut take: impl FnMut(&Stored<'_>, &[u8], u64),
+) -> Result<Option<u64>, OpenError> {
+    let file = file_name(number);
+    let reading = |error| OpenError::Io { doing: format!("reading {file}"), error };
+    let damaged = |at, why| OpenError::Damaged { file: file.clone(), at, why };
+    match scanner.header(number).map_err(reading)? {
+        Header::Valid => {}
+        // The header is synced before a record is written, so this file never had one.
+        Header::Bad(_) | Header::OtherVersion { sound: false, .. }
+            if is_last && scanner.size() <= SEGMENT_HEADER as u64 =>
+        {
+            return Ok(None);
+        }
+        Header::OtherVersion { version, .. } => {
+            return Err(OpenError::UnknownVersion { file, found: version, known: FORMAT });
+        }
+        Header::Bad(why) => return Err(damaged(0, why)),
+    }
+    loop {
+        let at = scanner.position();
+        match scanner.next().map_err(reading)? {
+            Next::End => return Ok(Some(at)),
+            Next::Bad { at, .. } if is_last => return Ok(Some(at)),
+            Next::Bad { at, why } => return Err(damaged(at, why)),
+            Next::Frame(frame) => {
+                // Its checksum holds: this was written so, and cutting it off would lose what is sound.
+                let stored = Stored::decode(&frame[FRAME_HEADER..]).map_err(|fault| damaged(at, fault.0))?;
+                take(&stored, frame, at);
+            }
+        }
+    }
+}
+
+/// What is held of a message.
+pub(super) trait Held {
+    fn offset(&self) -> u64;
+    fn prev(&self) -> u64;
+}
+
+/// Everything that was read so far.
+pub(super) struct Gathered<M> {
+    pub topics: HashMap<u64, GatheredTopic<M>>,
+    deleted: HashSet<u64>,
+    /// `None`: deleted, by the record with this sequence number.
+    pub consumers: HashMap<Box<[u8]>, (u64, Option<RecoveredConsumer>)>,
+    /// The highest sequence number.
+    pub sequence: u64,
+    /// The highest id of a topic in any record, of those that were deleted, too.
+    pub highest_id: u64,
+    /// Messages of topics that were deleted before.
+    pub orphaned: u64,
+}
+
+/// One topic.
+pub(super) struct GatheredTopic<M> {
+    pub created: Option<Created>,
+    /// With the sequence number that makes it the latest.
+    updated: Option<(u64, bool, Bytes)>,
+    /// The reservation that counts.
+    pub offsets: Offsets,
+    /// In log order.
+    pub messages: Vec<M>,
+}
+
+/// A topic's beginning.
+#[expect(clippy::struct_field_names, reason = "the names are those of the record")]
+pub(super) struct Created {
+    pub epoch: u64,
+    pub name: String,
+    pub created_at_ms: i64,
+    pub implicit: bool,
+    pub settings: Bytes,
+}
+
+impl<M> Default for Gathered<M> {
+    fn default() -> Self {
+        Self {
+            topics: HashMap::new(),
+            deleted: HashSet::new(),
+            consumers: HashMap::new(),
+            sequence: 0,
+            highest_id: 0,
+            orphaned: 0,
+        }
+    }
+}
+
+impl<M> Default for GatheredTopic<M> {
+    fn default() -> Self {
+        Self { created: None, updated: None, offsets: Offsets::default(), messages: Vec::new() }
+    }
+}
+
+impl<M> GatheredTopic<M> {
+    /// The topic with its latest settings in place of its first.
+    pub fn settled(mut self) -> Self {
+        if let (Some(created), Some((_, implicit, settings))) = (&mut self.created, self.updated.take()) {
+            (created.implicit, created.settings) = (implicit, settings);
+        }
+        self
+    }
+}
+
+impl<M> Gathered<M> {
+    /// Takes the next record; `hold` makes of a message what is held of it.
+    pub fn take(&mut self, stored: &Stored<'_>, hold: impl FnOnce(&Message<'_>) -> M) {
+        self.sequence = self.sequence.max(stored.sequence());
+        if let Some(id) = stored.topic_id() {
+            self.highest_id = self.highest_id.max(id);
+        }
+        match *stored {
+            Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
+                let (name, settings) = (name.to_owned(), Bytes::copy_from_slice(settings));
+                let created = Created { epoch, name, created_at_ms, implicit, settings };
+                self.topics.entry(topic_id).or_default().created = Some(created);
+            }
+            Stored::TopicUpdated { topic_id, sequence, implicit, settings } => {
+                let topic = self.topics.entry(topic_id).or_default();
+                if topic.updated.as_ref().is_none_or(|(old, ..)| *old <= sequence) {
+                    topic.updated = Some((sequence, implicit, Bytes::copy_from_slice(settings)));
+                }
+            }
+            Stored::TopicDeleted { topic_id } => {
+                self.topics.remove(&topic_id);
+                self.deleted.insert(topic_id);
+            }
+            Stored::Message(ref message) => {
+                if self.deleted.contains(&message.topic_id) {
+                    self.orphaned += 1;
+                } else {
+                    let topic = self.topics.entry(message.topic_id).or_default();
+                    topic.messages.push(hold(message));
+                }
+            }
+            Stored::ConsumerPut { consumer, sequence, blob } => {
+                let (source, name) = (consumer.source.to_owned(), consumer.name.to_owned());
+                let put = RecoveredConsumer { source, name, blob: Bytes::copy_from_slice(blob) };
+                self.consumer(consumer.key, sequence, Some(put));
+            }
+            Stored::ConsumerDeleted { consumer, sequence } => self.consumer(consumer.key, sequence, None),
+            Stored::Reservation { topic_id, offsets } => {
+                // As the ledger chooses among them.
+                let topic = self.topics.entry(topic_id).or_default();
+                if (offsets.upto, offsets.last) >= (topic.offsets.upto, topic.offsets.last) {
+                    topic.offsets = offsets;
+                }
+            }
+            Stored::CleanShutdown => {}
+        }
+    }
+
+    fn consumer(&mut self, key: &[u8], sequence: u64, state: Option<RecoveredConsumer>) {
+        match self.consumers.get_mut(key) {
+            Some((old, _)) if *old > sequence => {}
+            Some(entry) => *entry = (sequence, state),
+            None => {
+                self.consumers.insert(key.into(), (sequence, state));
+            }
+        }
+    }
+}
+
+/// The `keep` newest of a topic's messages, by offset, and how many of those were dropped because a hole is behind them.
+pub(super) fn newest<M: Held>(mut messages: Vec<M>, keep: usize) -> (Vec<M>, usize) {
+    // Compaction copies old messages behind newer ones, and a crash can leave both.
+    if !messages.is_sorted_by(|a, b| a.offset() < b.offset()) {
+        messages.sort_by_key(Held::offset);
+        messages.dedup_by_key(|message| message.offset());
+    }
+    messages.drain(..messages.len().saturating_sub(keep));
+    // What was trimmed lingers until its segment goes, and segments go in any order.
+    let whole = messages.windows(2).rposition(|pair| pair[1].prev() != pair[0].offset()).map_or(0, |before| before + 1);
+    messages.drain(..whole);
+    messages.shrink_to_fit();
+    (messages, whole)
+}

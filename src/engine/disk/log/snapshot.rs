@@ -1,0 +1,161 @@
+//! The log as it stands at one moment, beside a process that may be writing it: nothing is written, no lock is taken.
+//!
+//! A log only grows at its end, and a segment goes only after what is still needed of it was copied to the end. So all
+//! segments of one moment, opened before any of them is read, hold everything up to that moment, whatever becomes of
+//! their names. Of messages only the places are held; their bytes are read when they are wanted.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use super::{
+    error::OpenError,
+    files::{Scanner, file_name, number_of},
+    gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
+    record::{FRAME_HEADER, Message, Stored, checksum, frame_header},
+    recover::RecoveredConsumer,
+};
+
+/// How often the segments are looked for anew because one went away meanwhile. Each time a whole segment must have been
+/// written, which takes far longer than looking.
+const ATTEMPTS: usize = 100;
+
+/// What the log holds, by the rules of its recovery.
+pub struct Snapshot {
+    /// By number.
+    segments: Vec<(u64, File)>,
+    /// The topics that were not deleted, in no order.
+    pub topics: Vec<SnapshotTopic>,
+    /// The consumers that were not deleted, in no order.
+    pub consumers: Vec<RecoveredConsumer>,
+    /// Bytes at the end that no whole record begins: a write under way, or a torn one.
+    pub torn_bytes: u64,
+}
+
+/// A topic; the fields are those of [`super::RecoveredTopic`].
+pub struct SnapshotTopic {
+    pub epoch: u64,
+    pub name: String,
+    pub created_at_ms: i64,
+    pub implicit: bool,
+    pub settings: Box<[u8]>,
+    pub messages: Vec<Place>,
+    /// The newest place: offsets up to here were used, or skipped after an end that may have lost some.
+    pub last: u64,
+}
+
+/// Where a message is.
+pub struct Place {
+    pub offset: u64,
+    prev: u64,
+    at: u64,
+    /// Of the whole frame.
+    bytes: u32,
+    segment: u32,
+}
+
+impl Held for Place {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn prev(&self) -> u64 {
+        self.prev
+    }
+}
+
+impl Snapshot {
+    /// Reads what the log in `directory` holds; nothing if there is no log. `keep` tells from a topic's settings how many
+    /// of its newest messages are wanted.
+    ///
+    /// # Errors
+    /// As for opening it.
+    pub fn read(directory: &Path, keep: &dyn Fn(&[u8]) -> usize) -> Result<Option<Self>, OpenError> {
+        let listing = OpenError::io(format!("reading {}", directory.display()));
+        let segments = open_all(directory).map_err(listing)?;
+        let Some((last, _)) = segments.last() else { return Ok(None) };
+        let last = *last;
+        let mut gathered = Gathered::default();
+        let mut torn_bytes = 0;
+        for (index, (number, file)) in segments.iter().enumerate() {
+            let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
+            let mut scanner = file.try_clone().and_then(|file| Scanner::new(Box::new(file))).map_err(reading)?;
+            let length = read_segment(&mut scanner, *number, *number == last, |stored, frame, at| {
+                let (bytes, segment) = (frame.len() as u32, index as u32);
+                let place =
+                    |message: &Message<'_>| Place { offset: message.offset, prev: message.prev, at, bytes, segment };
+                gathered.take(stored, place);
+            })?;
+            torn_bytes = scanner.size() - length.unwrap_or(0);
+        }
+        let topics = gathered.topics.into_values().filter_map(|topic| topic_of(topic, keep)).collect();
+        let consumers = gathered.consumers.into_values().filter_map(|(_, state)| state).collect();
+        Ok(Some(Self { segments, topics, consumers, torn_bytes }))
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not any more what it was.
+    pub fn message<'a>(&self, place: &Place, buffer: &'a mut Vec<u8>) -> Result<Message<'a>, OpenError> {
+        let missing = || OpenError::Settings("a place of another snapshot");
+        let (number, file) = self.segments.get(place.segment as usize).ok_or_else(missing)?;
+        let damaged = |why| OpenError::Damaged { file: file_name(*number), at: place.at, why };
+        buffer.resize(place.bytes as usize, 0);
+        let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
+        file.read_exact_at(buffer, place.at).map_err(reading)?;
+        let (length, expected) = frame_header(buffer).ok_or_else(|| damaged("a record's length is cut off"))?;
+        let payload = &buffer[FRAME_HEADER..];
+        if length != payload.len() || checksum((length as u32).to_le_bytes(), payload) != expected {
+            return Err(damaged("a record's checksum differs"));
+        }
+        match Stored::decode(payload) {
+            Ok(Stored::Message(message)) => Ok(message),
+            _ => Err(damaged("a record changed")),
+        }
+    }
+}
+
+fn topic_of(topic: GatheredTopic<Place>, keep: &dyn Fn(&[u8]) -> usize) -> Option<SnapshotTopic> {
+    let GatheredTopic { created, offsets, messages, .. } = topic.settled();
+    let Created { epoch, name, created_at_ms, implicit, settings } = created?;
+    let used = messages.iter().map(Held::offset).max().unwrap_or(0);
+    let last = used.max(offsets.last).max(offsets.since);
+    let (messages, _) = newest(messages, keep(&settings));
+    let settings = settings.as_ref().into();
+    Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, last })
+}
+
+/// Opens all segments of one moment.
+fn open_all(directory: &Path) -> io::Result<Vec<(u64, File)>> {
+    let mut before = list(directory)?;
+    for _ in 0..ATTEMPTS {
+        // From the oldest on: when the last one is opened, those before it are whole.
+        let opened: io::Result<Vec<_>> =
+            before.iter().map(|number| Ok((*number, File::open(directory.join(file_name(*number)))?))).collect();
+        let opened = match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            opened => Some(opened?),
+        };
+        // A directory is not listed in one moment: what was copied to a new segment and what it was copied from may both
+        // have been missed. Then they are not missed twice.
+        let after = list(directory)?;
+        match opened {
+            Some(opened) if after == before => return Ok(opened),
+            _ => before = after,
+        }
+    }
+    Err(io::Error::other("its segments come and go too fast"))
+}
+
+fn list(directory: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        numbers.extend(entry?.file_name().to_str().and_then(number_of));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}

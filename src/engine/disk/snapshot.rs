@@ -1,0 +1,143 @@
+//! What a log holds, for whoever takes it elsewhere: read beside a server that may be writing it.
+
+use std::path::Path;
+
+use super::{
+    decode_spec,
+    log::{self, SnapshotTopic},
+};
+use crate::{
+    channel::{ConsumerKey, ConsumerName, Epoch, Position, Source, Spec, Timestamp, TopicName},
+    engine::position,
+};
+
+/// What the log in a directory holds: what a server that is started on it would have.
+pub struct Snapshot {
+    log: log::Snapshot,
+    /// The topics, by name.
+    pub topics: Vec<Topic>,
+    /// The consumers, by what they read and name.
+    pub consumers: Vec<(ConsumerKey, Position)>,
+    /// Bytes at the end that no whole record begins.
+    pub torn_bytes: u64,
+}
+
+/// A topic of the log.
+pub struct Topic {
+    /// Its name.
+    pub name: TopicName,
+    /// Its life.
+    pub epoch: Epoch,
+    /// When that began.
+    pub created_at: Timestamp,
+    /// What it is set to.
+    pub spec: Spec,
+    /// The newest place that is no longer kept.
+    pub floor: u64,
+    /// The newest place.
+    pub last: u64,
+    messages: Vec<log::Place>,
+}
+
+/// A message of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredMessage<'a> {
+    /// Its offset.
+    pub offset: u64,
+    /// Whether messages right before it may have been lost.
+    pub after_loss: bool,
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// Its id.
+    pub id: &'a str,
+    /// Whether the publisher gave the id.
+    pub given_id: bool,
+    /// Its key.
+    pub key: Option<&'a str>,
+    /// Its data, as JSON.
+    pub data: &'a str,
+}
+
+impl Snapshot {
+    /// Reads what the log in `directory` holds; nothing there is written.
+    ///
+    /// # Errors
+    /// One line that names the setting, if there is no log or it is damaged.
+    pub fn read(directory: &Path) -> Result<Self, String> {
+        let shown = directory.display();
+        if !directory.is_dir() {
+            return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
+        }
+        let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.max_messages);
+        let read = log::Snapshot::read(directory, &keep).map_err(|error| format!("DATA_DIR: {error}"))?;
+        let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
+        let mut consumers = Vec::new();
+        for kept in std::mem::take(&mut log.consumers) {
+            let key = Source::parse(&kept.source)
+                .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
+            let (Ok(key), Some((position, _))) = (key, position::decode(&kept.blob)) else {
+                return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", kept.name));
+            };
+            consumers.push((key, position));
+        }
+        consumers.sort_by(|(a, _), (b, _)| (a.source.as_str(), &a.name).cmp(&(b.source.as_str(), &b.name)));
+        let topics: Result<Vec<_>, _> = std::mem::take(&mut log.topics).into_iter().map(topic_of).collect();
+        let mut topics = topics?;
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        let torn_bytes = log.torn_bytes;
+        Ok(Self { log, topics, consumers, torn_bytes })
+    }
+
+    /// Hands out a topic's messages, oldest first.
+    ///
+    /// # Errors
+    /// If one cannot be read, or that of `take`.
+    pub fn messages(
+        &self,
+        topic: &Topic,
+        mut take: impl FnMut(StoredMessage<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut buffer = Vec::new();
+        let mut before = topic.floor;
+        for place in &topic.messages {
+            let stored = self.log.message(place, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
+            let text = |bytes| std::str::from_utf8(bytes).ok();
+            let read = || {
+                let key = match stored.key {
+                    Some(key) => Some(text(key)?),
+                    None => None,
+                };
+                Some(StoredMessage {
+                    offset: stored.offset,
+                    // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
+                    after_loss: stored.offset - 1 != before,
+                    at: Timestamp(stored.at_ms),
+                    id: text(stored.id)?,
+                    given_id: stored.id_is_given,
+                    key,
+                    data: text(stored.data)?,
+                })
+            };
+            let message = read()
+                .ok_or_else(|| format!("DATA_DIR: message {} of {:?} cannot be read", stored.offset, topic.name))?;
+            take(message)?;
+            before = place.offset;
+        }
+        Ok(())
+    }
+}
+
+fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
+    let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, last } = topic;
+    let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
+    let spec = decode_spec(&settings, implicit).ok_or_else(|| unknown("settings"))?;
+    Ok(Topic {
+        name: TopicName::parse(&name).map_err(|_| unknown("name"))?,
+        epoch: Epoch::from_bits(epoch),
+        created_at: Timestamp(created_at_ms),
+        spec,
+        floor: messages.first().map_or(last, |first| first.offset - 1),
+        last,
+        messages,
+    })
+}

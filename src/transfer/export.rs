@@ -1,0 +1,279 @@
+//! Writing everything that an engine keeps.
+
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Progress, Store,
+    format::{self, AckName, Consumer, Counts, FORMAT, Header, Life, Line, Message, Place, Time, Topic, VERSION},
+    note,
+};
+use crate::{
+    channel::{ConsumerKey, Key, Position, RegistrySettings, Source, Timestamp},
+    config::Config,
+    engine::{
+        disk::{Snapshot, StoredMessage},
+        nats,
+    },
+};
+
+/// Writes everything that the configured engine keeps to `output`, or to standard output. A file is there when it is
+/// whole, in place of what was there before.
+///
+/// # Errors
+/// One line.
+pub async fn export(config: &Config, output: Option<&Path>) -> Result<(), String> {
+    let progress = Progress::begin();
+    match config.engine.engine.as_str() {
+        "disk" => from_disk(config, output, progress),
+        "nats" => from_nats(config, output, progress).await,
+        other => Err(format!("ENGINE: {other} keeps nothing beyond its process; there is nothing to export")),
+    }
+}
+
+fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Result<(), String> {
+    let snapshot = Snapshot::read(Path::new(&config.engine.data_dir))?;
+    if snapshot.torn_bytes > 0 {
+        note(&format!(
+            "the last {} bytes of the log are no whole record, a write under way or a torn one; they are left out",
+            snapshot.torn_bytes
+        ));
+    }
+    let mut writer = Writer::open(output, progress)?;
+    writer.header(config)?;
+    let consumed: HashSet<&str> = snapshot.consumers.iter().map(|(key, _)| key.source.as_str()).collect();
+    for topic in &snapshot.topics {
+        // What goes away by itself is not worth keeping.
+        if topic.spec.implicit && topic.last == 0 && !consumed.contains(topic.name.as_str()) {
+            continue;
+        }
+        writer.topic(Topic {
+            name: topic.name.as_str().into(),
+            epoch: Life(topic.epoch),
+            created_at: Time(topic.created_at),
+            implicit: topic.spec.implicit,
+            max_messages: topic.spec.max_messages,
+            max_publish_rate: topic.spec.max_publish_rate,
+            floor: topic.floor,
+            last: topic.last,
+        })?;
+        snapshot.messages(topic, |message| writer.message(message))?;
+    }
+    for (key, position) in &snapshot.consumers {
+        writer.consumer(key, position)?;
+    }
+    writer.end()
+}
+
+async fn from_nats(config: &Config, output: Option<&Path>, progress: Progress) -> Result<(), String> {
+    let prefix = &config.engine.nats.prefix;
+    if !nats::exists(&config.engine.nats).await? {
+        return Err(format!("NATS_PREFIX: there is nothing of {prefix:?} in NATS"));
+    }
+    // Whatever the streams have, not what a server of these settings would keep of it.
+    let most = usize::MAX;
+    let settings =
+        RegistrySettings { max_topics: most, max_bytes_per_topic: most, max_history_bytes: most, max_patterns: 0 };
+    let store = Store::open(config.engine.engine(config.broker.max_payload_bytes)?, config, settings).await?;
+    let written = write_channels(&store, config, output, progress);
+    store.engine.close().await;
+    written
+}
+
+fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progress: Progress) -> Result<(), String> {
+    let mut writer = Writer::open(output, progress)?;
+    writer.header(config)?;
+    let mut channels = store.registry.all();
+    channels.sort_by(|a, b| a.name().cmp(b.name()));
+    for channel in channels {
+        let (kept, spec) = (channel.kept(), channel.spec());
+        if spec.implicit && kept.last == 0 && !store.consumers.any(&Source::Topic(channel.name().clone())) {
+            continue;
+        }
+        writer.topic(Topic {
+            name: channel.name().as_str().into(),
+            epoch: Life(channel.epoch()),
+            created_at: Time(channel.created_at),
+            implicit: spec.implicit,
+            max_messages: spec.max_messages,
+            max_publish_rate: spec.max_publish_rate,
+            floor: kept.floor,
+            last: kept.last,
+        })?;
+        let mut before = kept.floor;
+        for (message, given_id) in &kept.messages {
+            writer.message(StoredMessage {
+                offset: message.cursor.offset,
+                after_loss: message.prev != before,
+                at: message.published_at,
+                id: message.id.as_str(),
+                given_id: *given_id,
+                key: message.key.as_ref().map(Key::as_str),
+                data: message.data.as_str(),
+            })?;
+            before = message.cursor.offset;
+        }
+    }
+    // Behind the messages: a place that moves on meanwhile is one that was delivered.
+    let mut consumers: Vec<_> = store.consumers.all();
+    consumers.sort_by(|a, b| {
+        let by = |key: &ConsumerKey| (key.source.as_str().to_owned(), key.name.clone());
+        by(a.key()).cmp(&by(b.key()))
+    });
+    for consumer in consumers {
+        writer.consumer(consumer.key(), &consumer.position())?;
+    }
+    writer.end()
+}
+
+/// Where the lines go.
+enum Target {
+    Stdout(io::Stdout),
+    /// Something that is written to as it is: a pipe, a device.
+    Open(File),
+    /// A file under another name until it is whole.
+    Partial {
+        file: File,
+        path: PathBuf,
+        partial: PathBuf,
+    },
+    Finished,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Self::Partial { partial, .. } = self {
+            // What is not whole is of no use to anybody.
+            let _ = fs::remove_file(partial);
+        }
+    }
+}
+
+impl Target {
+    fn open(path: Option<&Path>) -> io::Result<Self> {
+        let Some(path) = path else { return Ok(Self::Stdout(io::stdout())) };
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Ok(Self::Open(File::options().write(true).open(path)?));
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        Ok(Self::Partial { file: File::create(&partial)?, path: path.to_owned(), partial })
+    }
+
+    /// Everything was written.
+    fn finish(&mut self) -> io::Result<()> {
+        let Self::Partial { file, path, partial } = self else { return Ok(()) };
+        file.sync_all()?;
+        fs::rename(&*partial, &*path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = File::open(directory)?;
+        *self = Self::Finished;
+        directory.sync_all()
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(stdout) => stdout.write(bytes),
+            Self::Open(file) | Self::Partial { file, .. } => file.write(bytes),
+            Self::Finished => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.flush(),
+            Self::Open(file) | Self::Partial { file, .. } => file.flush(),
+            Self::Finished => Ok(()),
+        }
+    }
+}
+
+/// Writes lines, and counts them.
+struct Writer {
+    out: BufWriter<Target>,
+    name: String,
+    line: Vec<u8>,
+    counts: Counts,
+    progress: Progress,
+}
+
+impl Writer {
+    fn open(output: Option<&Path>, progress: Progress) -> Result<Self, String> {
+        let name = output.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
+        let target = Target::open(output).map_err(|error| format!("{name}: {error}"))?;
+        let out = BufWriter::with_capacity(256 << 10, target);
+        Ok(Self { out, name, line: Vec::new(), counts: Counts::default(), progress })
+    }
+
+    fn put(&mut self, value: &impl Serialize) -> Result<(), String> {
+        format::put(value, &mut self.line)?;
+        self.out.write_all(&self.line).map_err(|error| format!("{}: {error}", self.name))
+    }
+
+    fn header(&mut self, config: &Config) -> Result<(), String> {
+        self.put(&Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            exported_at: Time(Timestamp::now()),
+            engine: config.engine.engine.clone(),
+        })
+    }
+
+    fn topic(&mut self, topic: Topic<'_>) -> Result<(), String> {
+        self.counts.topics += 1;
+        self.put(&Line::Topic(topic))
+    }
+
+    fn message(&mut self, message: StoredMessage<'_>) -> Result<(), String> {
+        let StoredMessage { offset, after_loss, at, id, given_id, key, data } = message;
+        // Parsed once more: an export must never hold what no import takes.
+        let data: &RawValue =
+            serde_json::from_str(data).map_err(|error| format!("the data of message {offset}: {error}"))?;
+        self.counts.messages += 1;
+        self.progress.at(self.counts.messages, "exported");
+        self.put(&Line::Message(Message {
+            offset,
+            after_loss,
+            id: id.into(),
+            given: given_id,
+            key: key.map(Cow::Borrowed),
+            published_at: Time(at),
+            data,
+        }))
+    }
+
+    fn consumer(&mut self, key: &ConsumerKey, position: &Position) -> Result<(), String> {
+        self.counts.consumers += 1;
+        let place = |(topic, cursor): &(crate::channel::TopicName, crate::channel::Cursor)| Place {
+            topic: topic.as_str().to_owned().into(),
+            epoch: Life(cursor.epoch),
+            offset: cursor.offset,
+        };
+        self.put(&Line::Consumer(Consumer {
+            source: key.source.as_str().into(),
+            name: key.name.as_str().into(),
+            ack: AckName(position.ack),
+            used_at: Time(position.used_at),
+            places: position.places.iter().map(place).collect(),
+        }))
+    }
+
+    fn end(mut self) -> Result<(), String> {
+        self.put(&Line::End(self.counts))?;
+        let finished = self.out.flush().and_then(|()| self.out.get_mut().finish());
+        finished.map_err(|error| format!("{}: {error}", self.name))?;
+        self.progress.end(self.counts, "exported");
+        Ok(())
+    }
+}

@@ -1,0 +1,386 @@
+//! The first reading of an import: everything is checked, and what the second one needs to know is kept.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read,
+};
+
+use super::{
+    format::{self, AnyHeader, Counts, FORMAT, Header, Line, VERSION},
+    input::Lines,
+};
+use crate::{
+    channel::{
+        ConsumerKey, ConsumerName, Cursor, Draft, Epoch, Key, MessageId, Origin, Payload, Position, Source, Spec,
+        TopicName,
+    },
+    config::Config,
+};
+
+/// What is to be imported, but for the messages.
+pub(super) struct Plan {
+    pub topics: Vec<PlannedTopic>,
+    pub consumers: Vec<(ConsumerKey, Position)>,
+    pub counts: Counts,
+    by_name: HashMap<TopicName, usize>,
+}
+
+/// A topic, and where consumers stand in it.
+pub(super) struct PlannedTopic {
+    pub name: TopicName,
+    pub spec: Spec,
+    /// The life that was exported.
+    epoch: Epoch,
+    /// Consumers that stand before this offset have missed something: they are to be told.
+    whole_from: u64,
+    /// Offsets at which consumers stand, ascending.
+    wanted: Vec<u64>,
+    /// What has become of them, as far as they were passed.
+    moved: Vec<u64>,
+    /// The new offset of the newest message that was passed; 0 before the first.
+    newest: u64,
+}
+
+impl PlannedTopic {
+    /// The message of this offset was stored, anew as `now`.
+    pub fn stored(&mut self, offset: u64, now: u64) {
+        while self.wanted.get(self.moved.len()).is_some_and(|wanted| *wanted < offset) {
+            self.moved.push(self.newest);
+        }
+        self.newest = self.newest.max(now);
+    }
+
+    /// The newest message that was stored.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Where a consumer stands in the new life that stood here in the old one; nothing if it has to be told that it has
+    /// missed something.
+    fn place(&self, offset: u64) -> Option<u64> {
+        if offset < self.whole_from {
+            return None;
+        }
+        let passed = self.wanted.binary_search(&offset).ok().and_then(|index| self.moved.get(index));
+        Some(passed.copied().unwrap_or(self.newest))
+    }
+}
+
+impl Plan {
+    /// Reads everything, and checks it.
+    ///
+    /// # Errors
+    /// The first line that is wrong, and how.
+    pub fn read(lines: &mut Lines<impl Read>, config: &Config) -> Result<Self, String> {
+        let mut reader = Reader::new(config);
+        let result = loop {
+            match lines.next() {
+                Ok(Some(line)) => match format::check(line).and_then(|()| reader.take(line)) {
+                    Ok(()) => {}
+                    Err(why) => break Err(why),
+                },
+                Ok(None) => break reader.finish(),
+                Err(why) => break Err(why),
+            }
+        };
+        result.map_err(|why| format!("line {}: {why}", lines.number))
+    }
+
+    /// A consumer's position in the new lives of its topics. Where it has missed something, its place stays in the old
+    /// life: so it begins with the oldest message, and is told.
+    pub fn position(&self, position: &Position, epoch_of: impl Fn(&TopicName) -> Option<Epoch>) -> Position {
+        let place = |(topic, old): &(TopicName, Cursor)| {
+            let planned = self.by_name.get(topic).and_then(|index| self.topics.get(*index));
+            let moved = planned
+                .filter(|planned| planned.epoch == old.epoch)
+                .and_then(|planned| Some(Cursor { epoch: epoch_of(topic)?, offset: planned.place(old.offset)? }));
+            (topic.clone(), moved.unwrap_or(*old))
+        };
+        Position { places: position.places.iter().map(place).collect(), ..*position }
+    }
+}
+
+/// Which lines may come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Header,
+    Topics,
+    Consumers,
+    Ended,
+}
+
+struct Reader<'a> {
+    config: &'a Config,
+    stage: Stage,
+    plan: Plan,
+    names: HashSet<ConsumerKey>,
+    /// The newest place that was passed in the last topic.
+    last: u64,
+    /// Up to where that topic went.
+    end: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(config: &'a Config) -> Self {
+        let plan =
+            Plan { topics: Vec::new(), consumers: Vec::new(), counts: Counts::default(), by_name: HashMap::new() };
+        Self { config, stage: Stage::Header, plan, names: HashSet::new(), last: 0, end: 0 }
+    }
+
+    fn take(&mut self, line: &[u8]) -> Result<(), String> {
+        let line = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
+        if self.stage == Stage::Header {
+            return self.header(line);
+        }
+        match (parse(line)?, self.stage) {
+            (_, Stage::Ended) => Err("comes behind the end".to_owned()),
+            (Line::Topic(topic), Stage::Topics) => self.topic(&topic),
+            (Line::Message(message), Stage::Topics) => self.message(&message),
+            (Line::Consumer(consumer), _) => self.consumer(&consumer),
+            (Line::End(counts), _) => self.end(counts),
+            (Line::Topic(_) | Line::Message(_), _) => Err("topics and messages come before consumers".to_owned()),
+        }
+    }
+
+    fn header(&mut self, line: &str) -> Result<(), String> {
+        let any: AnyHeader = serde_json::from_str(line).map_err(|_| "is not the first line of an export".to_owned())?;
+        if any.format != FORMAT {
+            return Err(format!("is of format {:?}, not {FORMAT:?}", any.format));
+        }
+        if any.version != VERSION {
+            return Err(format!("is of version {}; this build reads version {VERSION}", any.version));
+        }
+        serde_json::from_str::<Header>(line).map_err(|error| wrong(&error))?;
+        self.stage = Stage::Topics;
+        Ok(())
+    }
+
+    fn topic(&mut self, topic: &format::Topic<'_>) -> Result<(), String> {
+        self.pass_end();
+        let limit = self.config.broker.max_messages_limit;
+        if topic.max_messages == 0 || topic.max_messages > limit {
+            return Err(format!("maxMessages must be from 1 to {limit} (MAX_MESSAGES_LIMIT)"));
+        }
+        if topic.last < topic.floor {
+            return Err("last must not be below floor".to_owned());
+        }
+        let name = TopicName::parse(&topic.name).map_err(|error| error.to_string())?;
+        let index = self.plan.topics.len();
+        if self.plan.by_name.insert(name.clone(), index).is_some() {
+            return Err(format!("topic {name:?} comes a second time"));
+        }
+        let spec = Spec {
+            implicit: topic.implicit,
+            max_messages: topic.max_messages,
+            max_publish_rate: topic.max_publish_rate,
+        };
+        self.plan.topics.push(PlannedTopic {
+            name,
+            spec,
+            epoch: topic.epoch.0,
+            whole_from: topic.floor,
+            wanted: Vec::new(),
+            moved: Vec::new(),
+            newest: 0,
+        });
+        (self.last, self.end) = (topic.floor, topic.last);
+        self.plan.counts.topics += 1;
+        Ok(())
+    }
+
+    /// The last topic's messages are over: what was published behind them is lost.
+    fn pass_end(&mut self) {
+        if let Some(topic) = self.plan.topics.last_mut()
+            && self.last < self.end
+        {
+            topic.whole_from = self.end;
+        }
+    }
+
+    fn message(&mut self, message: &format::Message<'_>) -> Result<(), String> {
+        let topic = self.plan.topics.last_mut().ok_or("comes before any topic")?;
+        let offset = message.offset;
+        if offset <= self.last || offset > self.end {
+            return Err(format!("offset must be more than {} and at most {}, not {offset}", self.last, self.end));
+        }
+        draft(message, self.config.broker.max_payload_bytes)?;
+        if message.after_loss {
+            topic.whole_from = offset - 1;
+        }
+        self.last = offset;
+        self.plan.counts.messages += 1;
+        Ok(())
+    }
+
+    fn consumer(&mut self, consumer: &format::Consumer<'_>) -> Result<(), String> {
+        if self.stage == Stage::Topics {
+            self.pass_end();
+            self.stage = Stage::Consumers;
+        }
+        let source = Source::parse(&consumer.source).map_err(|error| error.to_string())?;
+        let name = ConsumerName::parse(&consumer.name).map_err(|error| error.to_string())?;
+        let key = ConsumerKey { source, name };
+        if !self.names.insert(key.clone()) {
+            return Err(format!("consumer {:?} of {:?} comes a second time", key.name.as_str(), key.source.as_str()));
+        }
+        let mut places = Vec::with_capacity(consumer.places.len());
+        for place in &consumer.places {
+            let topic = TopicName::parse(&place.topic).map_err(|error| error.to_string())?;
+            let cursor = Cursor { epoch: place.epoch.0, offset: place.offset };
+            let planned = self.plan.by_name.get(&topic).and_then(|index| self.plan.topics.get_mut(*index));
+            if let Some(planned) = planned.filter(|planned| planned.epoch == cursor.epoch) {
+                planned.wanted.push(cursor.offset);
+            }
+            places.push((topic, cursor));
+        }
+        let position = Position { ack: consumer.ack.0, places, used_at: consumer.used_at.0 };
+        self.plan.consumers.push((key, position));
+        self.plan.counts.consumers += 1;
+        Ok(())
+    }
+
+    fn end(&mut self, counts: Counts) -> Result<(), String> {
+        if counts != self.plan.counts {
+            let told = |counts: Counts| {
+                format!("{} topics, {} messages, {} consumers", counts.topics, counts.messages, counts.consumers)
+            };
+            return Err(format!("says that there are {}; there are {}", told(counts), told(self.plan.counts)));
+        }
+        if self.stage == Stage::Topics {
+            self.pass_end();
+        }
+        self.stage = Stage::Ended;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Plan, String> {
+        if self.stage != Stage::Ended {
+            return Err("is missing: the file is cut off, or not whole yet".to_owned());
+        }
+        for topic in &mut self.plan.topics {
+            topic.wanted.sort_unstable();
+            topic.wanted.dedup();
+        }
+        Ok(self.plan)
+    }
+}
+
+/// Reads a line behind the first.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse(line: &str) -> Result<Line<'_>, String> {
+    serde_json::from_str(line).map_err(|error| wrong(&error))
+}
+
+/// The parser's words without its own line number, which is always 1.
+fn wrong(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.replace(" at line 1 column ", " at byte ")
+}
+
+/// The message to be published again.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn draft(message: &format::Message<'_>, max_payload_bytes: usize) -> Result<Draft, String> {
+    let read = || {
+        let id = MessageId::parse(&message.id)?;
+        let (id, made_up_id) = if message.given { (Some(id), None) } else { (None, Some(id)) };
+        Ok(Draft {
+            data: Payload::from_raw(message.data, max_payload_bytes)?,
+            id,
+            key: message.key.as_deref().map(Key::parse).transpose()?,
+            expected_offset: None,
+            origin: Some(Origin { at: message.published_at.0, made_up_id }),
+        })
+    };
+    read().map_err(|error: crate::channel::Error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Ack, Timestamp};
+
+    fn header() -> String {
+        "{\"format\":\"pub-sub\",\"version\":1,\"exportedAt\":\"2026-11-26T15:00:00.000Z\",\"engine\":\"nats\"}\n"
+            .to_owned()
+    }
+
+    fn topic(floor: u64, last: u64) -> String {
+        format!(
+            "{{\"topic\":{{\"name\":\"t\",\"epoch\":\"{:016x}\",\"createdAt\":\"2026-11-26T15:00:00.000Z\",\"implicit\":false,\
+             \"maxMessages\":9,\"maxPublishRate\":0,\"floor\":{floor},\"last\":{last}}}}}\n",
+            1
+        )
+    }
+
+    fn message(offset: u64, after_loss: bool) -> String {
+        format!(
+            "{{\"message\":{{\"offset\":{offset},\"afterLoss\":{after_loss},\"id\":\"{offset}\",\"given\":false,\
+             \"publishedAt\":\"2026-11-26T15:00:00.000Z\",\"data\":0}}}}\n"
+        )
+    }
+
+    /// A consumer for each place, in the life of this number.
+    fn consumers(epoch: u64, places: &[u64]) -> String {
+        let line = |offset: &u64| {
+            format!(
+                "{{\"consumer\":{{\"source\":\"t\",\"name\":\"{epoch} {offset}\",\"ack\":\"AUTO\",\
+                 \"usedAt\":\"2026-11-26T15:00:00.000Z\",\"places\":[{{\"topic\":\"t\",\"epoch\":\"{epoch:016x}\",\
+                 \"offset\":{offset}}}]}}}}\n"
+            )
+        };
+        places.iter().map(line).collect()
+    }
+
+    /// Where each of these places is after an import that numbers the messages 101, 102, and so on; 0 for one that stays
+    /// where it was, to be told that something is missing.
+    fn moved(floor: u64, last: u64, messages: &[(u64, bool)], epoch: u64, places: &[u64]) -> Vec<u64> {
+        let lines: String = messages.iter().map(|(offset, after_loss)| message(*offset, *after_loss)).collect();
+        let end =
+            format!("{{\"end\":{{\"topics\":1,\"messages\":{},\"consumers\":{}}}}}", messages.len(), places.len());
+        let text = header() + &topic(floor, last) + &lines + &consumers(epoch, places) + &end;
+        let mut plan = Plan::read(&mut Lines::new(text.as_bytes()), &Config::default()).unwrap();
+        for (index, (offset, _)) in messages.iter().enumerate() {
+            plan.topics[0].stored(*offset, 101 + index as u64);
+        }
+        let new = Epoch::from_bits(2);
+        let place = |offset: &u64| {
+            let name = TopicName::parse("t").unwrap();
+            let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
+            let position = Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0) };
+            match plan.position(&position, |_| Some(new)).places[0].1 {
+                Cursor { epoch, offset } if epoch == new => offset.max(1),
+                cursor => {
+                    assert_eq!(cursor, old);
+                    0
+                }
+            }
+        };
+        places.iter().map(place).collect()
+    }
+
+    #[test]
+    fn places_move_with_the_messages() {
+        let messages = [(11, false), (15, false), (16, false), (30, false)];
+        let places = [8, 9, 10, 11, 12, 15, 16, 29, 30, 31, u64::MAX];
+        // Before the floor something was missed; at the floor nothing: it begins with the first message (here 1 for 0).
+        let wanted = [0, 0, 1, 101, 101, 102, 103, 103, 104, 104, 104];
+        assert_eq!(moved(10, 30, &messages, 1, &places), wanted);
+        // Another life's place says nothing about this one.
+        assert_eq!(moved(10, 30, &messages, 3, &places), [0; 11]);
+    }
+
+    #[test]
+    fn what_was_lost_is_told_to_who_stood_before_it() {
+        let messages = [(1, false), (2, false), (7, true), (8, false)];
+        assert_eq!(moved(0, 8, &messages, 1, &[0, 1, 2, 5, 6, 7, 8]), [0, 0, 0, 0, 102, 103, 104]);
+        // Behind the newest message, too.
+        assert_eq!(moved(0, 20, &messages, 1, &[2, 8, 19, 20]), [0, 0, 0, 104]);
+        // A topic of which nothing is left.
+        assert_eq!(moved(20, 20, &[], 1, &[0, 19, 20, 21]), [0, 0, 1, 1]);
+        assert_eq!(moved(0, 0, &[], 1, &[0]), [1]);
+    }
+}
