@@ -12,7 +12,12 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients image
+# One of this version that is installed already serves, too.
+FUZZ_VERSION := 0.13.2
+FUZZ := $(if $(findstring $(FUZZ_VERSION),$(shell cargo-fuzz --version 2>/dev/null)),$(shell command -v cargo-fuzz),$(TOOLS)/bin/cargo-fuzz)
+FUZZED := fuzz-documents fuzz-frames fuzz-sockets fuzz-log
+
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients fuzz $(FUZZED) c++ image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -79,6 +84,28 @@ clients: web ## Other people's clients and a browser against this server; instal
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} CI=true tests/clients/browser/run.sh
 
+fuzz: fuzz-check $(FUZZED) ## What strangers send, made up by a fuzzer for some two minutes; installs what it needs
+
+# The fuzz targets keep to the rules of the rest.
+fuzz-check:
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	cd fuzz && RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --locked --target-dir $(CURDIR)/target/fuzz -- -D warnings
+
+fuzz-documents: SECONDS := 60
+fuzz-frames fuzz-sockets fuzz-log: SECONDS := 15
+
+# As the pinned toolchain builds it: sanitizers need another, and find little where no code is unsafe. What is found lies in
+# fuzz/artifacts; the time limit of one input is for those that never end.
+$(FUZZED): fuzz-%: $(FUZZ) c++
+	@mkdir -p target/fuzz/corpus/$*
+	$(FUZZ) fuzz run $* --dev --sanitizer none --target-dir target/fuzz target/fuzz/corpus/$* fuzz/seeds/$* \
+		-- -max_total_time=$(SECONDS) -timeout=30 $(addprefix -dict=,$(wildcard fuzz/$*.dict)) -print_final_stats=1
+
+# The fuzzer itself is C++.
+c++:
+	@command -v c++ >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ >/dev/null) \
+		|| { echo "the fuzzer needs a C++ compiler; install one and try again" >&2; exit 1; }
+
 image: ## The container image
 	docker build -t pub-sub .
 
@@ -86,3 +113,7 @@ image: ## The container image
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
+
+$(TOOLS)/bin/cargo-fuzz:
+	$(CARGO) install cargo-fuzz --version $(FUZZ_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build-fuzz
+	rm -rf $(TOOLS)/build-fuzz

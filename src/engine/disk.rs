@@ -30,6 +30,9 @@ use commit::{Committer, Fate, Tell, Token};
 use log::{Log, LogError, Message, Record};
 
 pub use log::Fsync;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use log::fuzz;
 
 /// Where and how the disk engine stores.
 #[derive(Clone, Debug)]
