@@ -255,7 +255,9 @@ fn cost(sockets: usize, each: usize, events: usize) -> Cost {
     });
     let mut round = |drafts: Vec<Draft>| {
         runtime.block_on(async {
-            drafts.into_iter().for_each(|draft| publish(&service.broker, &topic, draft));
+            for draft in drafts {
+                publish(&service.broker, &topic, draft);
+            }
             for client in &mut clients {
                 client.messages(events * each).await;
             }
