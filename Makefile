@@ -12,12 +12,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-# One of this version that is installed already serves, too.
-FUZZ_VERSION := 0.13.2
-FUZZ := $(if $(findstring $(FUZZ_VERSION),$(shell cargo-fuzz --version 2>/dev/null)),$(shell command -v cargo-fuzz),$(TOOLS)/bin/cargo-fuzz)
-FUZZED := fuzz-documents fuzz-frames fuzz-sockets fuzz-log
-
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients fuzz $(FUZZED) c++ image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit curl audit advisories clients image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -84,6 +79,23 @@ clients: web ## Other people's clients and a browser against this server; instal
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} CI=true tests/clients/browser/run.sh
 
+image: ## The container image
+	docker build -t pub-sub .
+
+# A debug build: it takes a third of the time, and checks some 200 crates in a moment either way.
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build
+
+# ---- fuzzing
+
+FUZZ_VERSION := 0.13.2
+# One of this version that is installed already serves, too.
+FUZZ := $(if $(findstring $(FUZZ_VERSION),$(shell cargo-fuzz --version 2>/dev/null)),$(shell command -v cargo-fuzz),$(TOOLS)/bin/cargo-fuzz)
+FUZZED := fuzz-documents fuzz-frames fuzz-sockets fuzz-log
+
+.PHONY: fuzz fuzz-check $(FUZZED) c++
+
 fuzz: fuzz-check $(FUZZED) ## What strangers send, made up by a fuzzer for some two minutes; installs what it needs
 
 # The fuzz targets keep to the rules of the rest.
@@ -105,14 +117,6 @@ $(FUZZED): fuzz-%: $(FUZZ) c++
 c++:
 	@command -v c++ >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ >/dev/null) \
 		|| { echo "the fuzzer needs a C++ compiler; install one and try again" >&2; exit 1; }
-
-image: ## The container image
-	docker build -t pub-sub .
-
-# A debug build: it takes a third of the time, and checks some 200 crates in a moment either way.
-$(TOOLS)/bin/cargo-deny:
-	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
-	rm -rf $(TOOLS)/build
 
 $(TOOLS)/bin/cargo-fuzz:
 	$(CARGO) install cargo-fuzz --version $(FUZZ_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build-fuzz
