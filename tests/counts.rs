@@ -4,7 +4,12 @@
 //! the test itself needs is made before. That a hot topic does not keep a quiet one of the same socket waiting is counted
 //! in `tests/it/matching.rs`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing there, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by failing there, its helpers too"
+)]
 #![expect(clippy::disallowed_methods, reason = "tasks end with the test's runtime")]
 
 use std::{
