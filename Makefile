@@ -14,7 +14,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines curl audit advisories clients bench image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all curl audit advisories clients bench image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,7 +29,7 @@ node:
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
 		|| { echo "GraphiQL and the clients' tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
-test: fmt-check lint doc unit engines audit clients ## All checks and tests
+test: fmt-check lint doc unit engines fuzz audit clients ## All checks and tests
 
 fmt: ## Bring the code into its form
 	$(CARGO) fmt
@@ -48,7 +48,9 @@ unit: curl nats-server ## Unit tests, and tests of a running server
 	@# How long a start with a million messages takes is worth seeing.
 	$(CARGO) test --locked --lib recovery -- --nocapture | grep ' reads'
 
-engines: $(ENGINES:%=engine-%) ## The contract's scenarios through every door on the engines that keep things
+engines: engine-disk-always engine-nats ## The contract's scenarios through every door on the engines that keep things
+
+engine-all: $(ENGINES:%=engine-%) ## The same with every way to sync
 
 # But for the tests that bring their engine with them, and those that need none.
 engine-%: nats-server
@@ -99,3 +101,38 @@ image: ## The container image
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
+
+# ---- fuzzing
+
+FUZZ_VERSION := 0.13.2
+# One of this version that is installed already serves, too.
+FUZZ := $(if $(findstring $(FUZZ_VERSION),$(shell cargo-fuzz --version 2>/dev/null)),$(shell command -v cargo-fuzz),$(TOOLS)/bin/cargo-fuzz)
+FUZZED := fuzz-documents fuzz-frames fuzz-sockets fuzz-log
+
+.PHONY: fuzz fuzz-check $(FUZZED) c++
+
+fuzz: fuzz-check $(FUZZED) ## What strangers send, made up by a fuzzer for some two minutes; installs what it needs
+
+# The fuzz targets keep to the rules of the rest.
+fuzz-check:
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	cd fuzz && RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --locked --target-dir $(CURDIR)/target/fuzz -- -D warnings
+
+fuzz-documents: SECONDS := 60
+fuzz-frames fuzz-sockets fuzz-log: SECONDS := 15
+
+# As the pinned toolchain builds it: sanitizers need another, and find little where no code is unsafe. What is found lies in
+# fuzz/artifacts; the time limit of one input is for those that never end.
+$(FUZZED): fuzz-%: $(FUZZ) c++
+	@mkdir -p target/fuzz/corpus/$*
+	$(FUZZ) fuzz run $* --dev --sanitizer none --target-dir target/fuzz target/fuzz/corpus/$* fuzz/seeds/$* \
+		-- -max_total_time=$(SECONDS) -timeout=30 $(addprefix -dict=,$(wildcard fuzz/$*.dict)) -print_final_stats=1
+
+# The fuzzer itself is C++.
+c++:
+	@command -v c++ >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ >/dev/null) \
+		|| { echo "the fuzzer needs a C++ compiler; install one and try again" >&2; exit 1; }
+
+$(TOOLS)/bin/cargo-fuzz:
+	$(CARGO) install cargo-fuzz --version $(FUZZ_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build-fuzz
+	rm -rf $(TOOLS)/build-fuzz

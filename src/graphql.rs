@@ -173,7 +173,17 @@ impl Counts {
 
 /// The door's routes, and what it counts.
 pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
-    let schema = schema(context.broker.clone(), context.started, &settings);
+    let (executor, counts) = executor(context.broker.clone(), context.started, &settings);
+    let router = Router::new()
+        .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
+        .route("/graphql/ws", get(http::upgrade))
+        .route("/graphql/assets/{file}", get(page::asset))
+        .with_state(Door { context, settings, executor, streams: Streams::default() });
+    (router, counts)
+}
+
+fn executor(broker: Broker, started: Instant, settings: &Settings) -> (Executor, Counts) {
+    let schema = schema(broker, started, settings);
     let counts =
         Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
     let Counts { renderings, documents } = counts.clone();
@@ -182,13 +192,23 @@ pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
         settings.persisted_documents_only,
         settings.persisted_cache_bytes,
     );
-    let executor = Executor::new(schema, settings.documents.clone(), documents, persisted, renderings);
-    let router = Router::new()
-        .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
-        .route("/graphql/ws", get(http::upgrade))
-        .route("/graphql/assets/{file}", get(page::asset))
-        .with_state(Door { context, settings, executor, streams: Streams::default() });
-    (router, counts)
+    (Executor::new(schema, settings.documents.clone(), documents, persisted, renderings), counts)
+}
+
+/// What lies behind the transports, for the fuzz targets alone.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz {
+    pub use super::{
+        document::{Document, DocumentError, OperationFacts, OperationKind, steps_taken},
+        execute::{Asked, Executor, Operation, Prepared},
+        json::{read_variables, write_response},
+    };
+
+    /// What executes the requests of all transports.
+    pub fn executor(broker: super::Broker, settings: &super::Settings) -> Executor {
+        super::executor(broker, super::Instant::now(), settings).0
+    }
 }
 
 fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {

@@ -27,6 +27,13 @@ use crate::{
     problem::{Code, Problem},
 };
 
+/// The reader of frames, for the fuzz targets alone.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz {
+    pub use super::frame::{Inbound, Incoming};
+}
+
 /// Bounds and times of every WebSocket.
 #[derive(Clone, Debug)]
 pub struct Settings {

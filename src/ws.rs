@@ -16,6 +16,13 @@ use crate::{
 };
 use protocol::Session;
 
+/// What is said on a connection, without the connection, for the fuzz targets alone.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz {
+    pub use super::protocol::Session;
+}
+
 /// Bounds of a raw connection.
 #[derive(Clone, Debug)]
 pub struct Settings {

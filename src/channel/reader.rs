@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{Channel, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, Place, Rest, TopicName, Turn};
 
 /// A subscription is behind when more messages than this wait for it: more than one turn's worth, so that the
 /// ordinary burst does not count.
 pub const BEHIND_MESSAGES: u64 = 64;
+
+/// Messages of one turn that are read without an allocation: a live reader finds one or a few.
+const LIVE_MESSAGES: usize = 8;
 
 /// What happens to a subscription that falls behind, once it has caught up for the first time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -97,7 +102,7 @@ impl Reader {
         events: &mut Vec<Event>,
         at_end: impl FnOnce(),
     ) -> Result<Rest, Error> {
-        let mut batch = Vec::new();
+        let mut batch = SmallVec::<[Arc<Message>; LIVE_MESSAGES]>::new();
         let mut superseded = Vec::new();
         let topic = self.topic.clone();
         let ring = topic.ring.lock();

@@ -31,6 +31,9 @@ use commit::{Committer, Fate, Tell, Token};
 use log::{Log, LogError, Message, Record};
 
 pub use log::Fsync;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use log::fuzz;
 pub use snapshot::{Snapshot, StoredMessage, Topic};
 
 /// Where and how the disk engine stores.

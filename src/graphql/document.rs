@@ -33,6 +33,8 @@ use async_graphql_value::{ConstValue, Variables};
 
 pub use cache::DocumentCache;
 pub use scan::scan;
+#[cfg(fuzzing)]
+pub use steps::take as steps_taken;
 
 /// The name of the schema's mutation type; fragments on it are dissolved at a mutation's root.
 pub const MUTATION_ROOT: &str = "Mutation";
@@ -422,20 +424,20 @@ fn short(name: &str) -> &str {
 
 /// Counts the steps of the checks, so that tests can bound them instead of the time they take.
 mod steps {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     thread_local! {
         static TAKEN: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     }
 
     /// Called for every node visited; free outside of tests.
     pub(super) fn tick() {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         TAKEN.with(|taken| taken.set(taken.get() + 1));
     }
 
     /// Steps taken on this thread since this was last called.
-    #[cfg(test)]
-    pub(super) fn take() -> u64 {
+    #[cfg(any(test, fuzzing))]
+    pub fn take() -> u64 {
         TAKEN.with(|taken| taken.replace(0))
     }
 }

@@ -142,7 +142,6 @@ pub struct Operation {
     gaps: Vec<Gap>,
     /// The first result says how the consumer was resumed.
     greeting: Option<String>,
-    events: Vec<Event>,
 }
 
 impl Executor {
@@ -242,7 +241,7 @@ impl Executor {
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
         self.keep(&prepared);
         let shape = self.shape(prepared, Execution { stream, feed });
-        Ok(Operation { subscription, shape, gaps: Vec::new(), greeting, events: Vec::new() })
+        Ok(Operation { subscription, shape, gaps: Vec::new(), greeting })
     }
 
     /// The shape of equal requests; the first one's execution serves all.
@@ -271,10 +270,10 @@ impl Executor {
 
 impl Operation {
     /// Reads one turn's worth; `each` gets every result as JSON with its message's place. `Some` is how the stream ended: a last result with the
-    /// error.
-    pub fn deliver(&mut self, mut each: impl FnMut(&[u8], Option<Cursor>)) -> Option<Bytes> {
-        let progress = self.subscription.read(TURN, &mut self.events);
-        for event in std::mem::take(&mut self.events) {
+    /// error. `events` is room that a connection lends to each of its operations in turn, empty before and after.
+    pub fn deliver(&mut self, events: &mut Vec<Event>, mut each: impl FnMut(&[u8], Option<Cursor>)) -> Option<Bytes> {
+        let progress = self.subscription.read(TURN, events);
+        for event in events.drain(..) {
             match event {
                 Event::Message(message) => {
                     let result = self.render(&message);

@@ -21,7 +21,7 @@ use super::{
     json, stream,
 };
 use crate::{
-    broker::{Error, Inbox},
+    broker::{Error, Event, Inbox},
     problem::{Code, Problem},
     streaming::{self, Flow, Source},
     wire,
@@ -58,6 +58,8 @@ struct State {
     by_id: HashMap<String, u64>,
     /// Events that stand ready.
     ready: Vec<u8>,
+    /// What one operation reads, on its way into the stream.
+    read: Vec<Event>,
 }
 
 impl Streams {
@@ -296,10 +298,11 @@ impl Source for Connected {
         if !std::mem::replace(&mut self.begun, true) {
             out.extend_from_slice(b":\n\n");
         }
-        let mut state = self.stream.state.lock();
+        let mut guard = self.stream.state.lock();
+        let state = &mut *guard;
         out.append(&mut state.ready);
         let Some((id, Some(operation))) = state.operations.get_mut(&key) else { return Flow::Go };
-        let ended = operation.deliver(|result, _| next(out, id, result));
+        let ended = operation.deliver(&mut state.read, |result, _| next(out, id, result));
         if let Some(last) = ended {
             next(out, id, &last);
             complete(out, id);

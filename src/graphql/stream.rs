@@ -10,7 +10,7 @@ use axum::{
 
 use super::{accept::Form, execute::Operation, http::errors_only};
 use crate::{
-    broker::Cursor,
+    broker::{Cursor, Event},
     streaming::{Flow, Source},
 };
 
@@ -19,11 +19,12 @@ pub struct Results {
     operation: Operation,
     form: Form,
     begun: bool,
+    events: Vec<Event>,
 }
 
 impl Results {
     pub fn new(operation: Operation, form: Form) -> Self {
-        Self { operation, form, begun: false }
+        Self { operation, form, begun: false, events: Vec::new() }
     }
 }
 
@@ -33,7 +34,7 @@ impl Source for Results {
             begin(self.form, out);
         }
         let form = self.form;
-        let ended = self.operation.deliver(|result, cursor| next(form, result, cursor, out));
+        let ended = self.operation.deliver(&mut self.events, |result, cursor| next(form, result, cursor, out));
         match ended {
             Some(last) => {
                 next(form, &last, None, out);

@@ -45,11 +45,11 @@ async fn equal_subscriptions_share_each_rendering() {
         let prepared = executor.prepare(ask(r#"subscription { messages(topic: "news") { offset data } }"#)).unwrap();
         operations.push(executor.open(prepared, &inbox, key, None).await.unwrap());
     }
-    let mut delivered = 0;
+    let (mut delivered, mut events) = (0, Vec::new());
     for _ in 0..10 {
         publish(&broker, 10).await;
         for operation in &mut operations {
-            operation.deliver(|result, _| {
+            operation.deliver(&mut events, |result, _| {
                 assert!(result.starts_with(br#"{"data":{"messages":{"offset":"#));
                 delivered += 1;
             });
@@ -74,7 +74,7 @@ async fn shapes_are_told_apart() {
     let mut other = open(r#"subscription { messages(topic: "news", last: 5) { data } }"#).await;
     let mut results = Vec::new();
     for operation in [&mut one, &mut other] {
-        operation.deliver(|result, _| results.push(String::from_utf8_lossy(result).into_owned()));
+        operation.deliver(&mut Vec::new(), |result, _| results.push(String::from_utf8_lossy(result).into_owned()));
     }
     assert_eq!(results, [r#"{"data":{"messages":{"offset":1}}}"#, r#"{"data":{"messages":{"data":1}}}"#]);
     assert_eq!(renderings.made.load(Ordering::Relaxed), 2);

@@ -22,7 +22,7 @@ use super::{
     json,
 };
 use crate::{
-    broker::Inbox,
+    broker::{Event, Inbox},
     problem::{Code, Problem},
     socket::{CloseCode, Flow, Outbox, Protocol, Upgrade},
     wire::{self, Fields},
@@ -139,6 +139,7 @@ pub struct Session {
     running: Vec<u64>,
     /// Operations whose delivery is followed.
     named: Vec<u64>,
+    events: Vec<Event>,
     waker: Option<Waker>,
     /// The time between two keep-alives, and when the next is due.
     keep_alive: (Duration, Option<Instant>),
@@ -171,6 +172,7 @@ impl Session {
             by_id: HashMap::new(),
             running: Vec::new(),
             named: Vec::new(),
+            events: Vec::new(),
             waker: None,
             keep_alive: (keep_alive, None),
             pongs: Vec::new(),
@@ -399,7 +401,7 @@ impl Protocol for Session {
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
         let Some(Entry { id, state: State::Live(operation) }) = self.operations.get_mut(&key) else { return Flow::Go };
         let name = self.names.next.as_bytes();
-        let ended = operation.deliver(|result, _| {
+        let ended = operation.deliver(&mut self.events, |result, _| {
             out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#"","payload":"#, result, b"}"]);
         });
         if let Some(last) = ended

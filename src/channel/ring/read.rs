@@ -78,7 +78,7 @@ impl Ring {
 
     /// Reads one turn's worth of messages behind `place` into `out` and moves it behind them; says what was missed before
     /// them. A hole in the history ends the turn: what was missed in it stands before the next.
-    pub fn read(&self, place: &mut Place, turn: Turn, out: &mut Vec<Arc<Message>>) -> (Option<Gap>, Rest) {
+    pub fn read(&self, place: &mut Place, turn: Turn, out: &mut impl Extend<Arc<Message>>) -> (Option<Gap>, Rest) {
         let (floor, gone) = (self.floor(), self.gone());
         let mut gap = None;
         if place.after < floor {
@@ -87,14 +87,14 @@ impl Ring {
             *place = Place { after: floor, seen: gone };
         }
         let start = self.index_after(place.after).min(self.messages.len());
-        let (before, mut bytes) = (out.len(), 0);
+        let (mut read, mut bytes) = (0, 0);
         let mut whole = true;
         for message in self.messages.range(start..).take(turn.messages) {
             if bytes >= turn.bytes {
                 break;
             }
             if place.after < message.prev {
-                if out.len() > before {
+                if read > 0 {
                     whole = false;
                     break;
                 }
@@ -102,10 +102,11 @@ impl Ring {
             }
             bytes += message.data.len();
             *place = Place { after: message.cursor.offset, seen: place.seen + 1 };
-            out.push(message.clone());
+            out.extend([message.clone()]);
+            read += 1;
         }
         // The history may end in a hole, too.
-        if whole && place.seen == self.total && place.after < self.last && out.len() == before {
+        if whole && place.seen == self.total && place.after < self.last && read == 0 {
             gap = Some(self.join(gap, place.after, self.last));
             place.after = self.last;
         }

@@ -24,6 +24,8 @@
 mod error;
 mod files;
 mod footprint;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gather;
 mod ledger;
 mod queue;
