@@ -3,7 +3,7 @@
 //! Two tables. The engine alone: publishers in tasks that wait for each answer. The whole server: a process of its own, one
 //! `/ws` connection that publishes with a window of answers to come, one that subscribes to all of it. Machines differ and
 //! are shared, so what counts is the CPU time per message and the ratio to `memory`; engines take turns, and the median of
-//! the rounds is printed.
+//! the rounds is printed. `cargo bench --bench engines -- disk` leaves out what is neither `memory` nor called like that.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by failing, and prints")]
 #![allow(
@@ -85,14 +85,18 @@ fn own_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
 
-/// CPU time of other processes, in the kernel's ticks of 10 ms.
+/// CPU time of all threads of other processes.
 fn cpu_of(pids: &[u32]) -> Duration {
     let of = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let nanos = threads.map(|thread| {
+            // One that ends at this moment is not missed.
+            let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
+        });
+        nanos.sum::<u64>()
     };
-    Duration::from_millis(10 * pids.iter().map(of).sum::<u64>())
+    Duration::from_nanos(pids.iter().map(of).sum())
 }
 
 fn micros(time: Duration, count: u64) -> f64 {
@@ -181,7 +185,12 @@ impl Server {
     fn start(name: &str, directory: &Path, nats: &[Nats; 2]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pub-sub"));
         command.env_clear().current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("MAX_PUBLISH_RATE", "0"), ("LOG", "info")]);
+        command.envs([
+            ("HOST", "127.0.0.1"),
+            ("PORT", "0"),
+            ("MAX_PUBLISH_RATE", "0"),
+            ("MAX_MESSAGES_PER_TOPIC", "20000"),
+        ]);
         match (servers(name, nats), name.split_once("FSYNC=")) {
             (Some(nats), _) => command.env("ENGINE", "nats").env("NATS_URL", nats.urls().join(",")),
             (None, Some((_, fsync))) => command.env("ENGINE", "disk").env("FSYNC", fsync).env("DATA_DIR", "data"),
@@ -222,7 +231,7 @@ async fn through(server: &Server, topic: &str, servers: Option<&Nats>) -> Cost {
         let mut seen = 0;
         while seen < THROUGH {
             let message = subscriber.next().await.unwrap().unwrap();
-            seen += u64::from(message.is_text() && is(&message, "message"));
+            seen += u64::from(message.is_text() && is(&message, "event"));
         }
     });
     let frame = format!(r#"{{"type":"publish","topic":"{topic}","data":"{}"}}"#, "x".repeat(98));
@@ -262,18 +271,27 @@ fn row(name: &str, cost: Cost, memory: Cost) {
     );
 }
 
+/// The engines that are wanted, memory always among them.
+fn wanted() -> Vec<(&'static str, u64)> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted =
+        |name: &str| words.is_empty() || name == "memory" || words.iter().any(|word| name.contains(word.as_str()));
+    ENGINES.into_iter().filter(|(name, _)| is_wanted(name)).collect()
+}
+
 async fn run() {
+    let engines = wanted();
     let nats = [Nats::single().await, Nats::cluster().await];
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for (topics, bytes) in [(1, 100), (1, 1_024), (1_000, 100)] {
-        let mut rounds = vec![Vec::new(); ENGINES.len()];
+        let mut rounds = vec![Vec::new(); engines.len()];
         let mut instances = Vec::new();
-        for (index, (name, _)) in ENGINES.iter().enumerate() {
+        for (index, (name, _)) in engines.iter().enumerate() {
             let directory = home.path().join(format!("{topics}-{bytes}-{index}"));
             instances.push(Instance::open(engine(name, &directory, &nats)).await.unwrap());
         }
         for _ in 0..ROUNDS {
-            for (index, (name, count)) in ENGINES.iter().enumerate() {
+            for (index, (name, count)) in engines.iter().enumerate() {
                 // The first quarter warms up.
                 alone(&instances[index], count / 4, topics, bytes, None).await;
                 rounds[index].push(alone(&instances[index], *count, topics, bytes, servers(name, &nats)).await);
@@ -284,26 +302,26 @@ async fn run() {
         }
         head(&format!("The engine alone: {bytes} bytes, {topics} topics, {PUBLISHERS} publishers"));
         let memory = medians(&rounds[0]);
-        for (index, (name, _)) in ENGINES.iter().enumerate() {
+        for (index, (name, _)) in engines.iter().enumerate() {
             row(name, medians(&rounds[index]), memory);
         }
     }
-    let mut rounds = vec![Vec::new(); ENGINES.len()];
+    let mut rounds = vec![Vec::new(); engines.len()];
     let mut processes = Vec::new();
-    for (index, (name, _)) in ENGINES.iter().enumerate() {
+    for (index, (name, _)) in engines.iter().enumerate() {
         let directory = home.path().join(format!("process-{index}"));
         std::fs::create_dir(&directory).unwrap();
         processes.push(Server::start(name, &directory, &nats));
     }
     for round in 0..ROUNDS {
-        for (index, (name, _)) in ENGINES.iter().enumerate() {
+        for (index, (name, _)) in engines.iter().enumerate() {
             let topic = format!("bench.{round}.{index}");
             rounds[index].push(through(&processes[index], &topic, servers(name, &nats)).await);
         }
     }
     head("The whole server: 100 bytes, published on one WebSocket with 256 answers to come, delivered on another");
     let memory = medians(&rounds[0]);
-    for (index, (name, _)) in ENGINES.iter().enumerate() {
+    for (index, (name, _)) in engines.iter().enumerate() {
         row(name, medians(&rounds[index]), memory);
     }
 }

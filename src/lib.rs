@@ -31,6 +31,10 @@
 //!
 //! engine.rs          the seam: what survives the process, what instances share
 //!   memory.rs        nothing, and nothing
+//!   disk.rs          one log of all topics in segments (log.rs), with group commit (commit.rs); read at the start (restore.rs)
+//!   nats.rs          streams and buckets that instances share: published to (publish.rs), followed (follow.rs, messages.rs,
+//!                    topics.rs, positions.rs), changed on condition (store.rs)
+//!   position.rs      how a consumer's position is stored
 //!   conformance.rs   what every engine is asked for
 //!
 //! channel.rs         a topic on this instance, whatever the engine
@@ -44,9 +48,9 @@
 //!
 //! socket -> door decodes into a topic's name and a draft, both checked by their types -> `Broker::publish` -> the engine
 //! accepts it, at once or later -> the ring: one lock, offset, push, unlock -> waiting subscriptions are put into their
-//! connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded batch from the ring, writes what was rendered
-//! once for all who want the same shape, and flushes once. No forwarding task, no queue between the broker and the socket,
-//! no copy of the payload on the way; back-pressure is the cursor standing still.
+//! connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded batch from the
+//! ring, writes what was rendered once for all who want the same shape, and flushes once. No forwarding task, no queue
+//! between the broker and the socket, no copy of the payload on the way; back-pressure is the cursor standing still.
 //!
 //! # Architecture invariants
 //!

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{error::LogError, record::Record};
 
@@ -98,11 +98,17 @@ impl<T> Queue<T> {
     }
 
     /// Waits for work and takes what is queued in exchange for the empty `batch`. With `until` it waits no longer than
-    /// that; with `busy` it does not wait.
-    pub(super) fn take(&self, batch: &mut Batch<T>, until: Option<Instant>, busy: bool) -> Woken {
+    /// that; with `busy` it does not wait. In a `crowd` the others have a turn first: where cores are scarce, a batch of
+    /// many then costs what one of few would.
+    pub(super) fn take(&self, batch: &mut Batch<T>, until: Option<Instant>, busy: bool, crowd: bool) -> Woken {
         let mut state = self.state.lock();
+        let mut polite = crowd;
         loop {
             if !state.batch.tokens.is_empty() {
+                if mem::take(&mut polite) {
+                    MutexGuard::unlocked(&mut state, std::thread::yield_now);
+                    continue;
+                }
                 mem::swap(&mut state.batch, batch);
                 return Woken::Batch;
             }

@@ -84,10 +84,13 @@ impl<T> Writer<T> {
     }
 
     fn work(&mut self) -> Result<(), LogError> {
+        // Whether the last batch was of several publishers.
+        let mut crowd = false;
         loop {
             let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work());
             let mut batch = std::mem::replace(&mut self.batch, Batch::new());
-            let woken = self.queue.take(&mut batch, self.deadline(), busy);
+            let woken = self.queue.take(&mut batch, self.deadline(), busy, crowd);
+            crowd = batch.tokens.len() > 1;
             let committed = batch.frames.len();
             let result = if woken == Woken::Batch { self.commit(&mut batch) } else { Ok(()) };
             batch.clear();
