@@ -413,12 +413,17 @@ impl Engine for Nats {
             let Ok(Opened { inner, positions, .. }) = self.opened() else { return };
             inner.in_flight.close();
             let _ = timeout(CLOSE, inner.in_flight.wait()).await;
-            let _ = timeout(CLOSE, positions.flush()).await;
-            let _ = timeout(CLOSE, inner.link.client.flush()).await;
+            // Without a connection there is nobody to tell.
+            if inner.link.is_up() {
+                let _ = timeout(CLOSE, positions.flush()).await;
+                let _ = timeout(CLOSE, inner.link.client.flush()).await;
+            }
             inner.stop.cancel();
             inner.tasks.close();
             let _ = timeout(CLOSE, inner.tasks.wait()).await;
-            let _ = timeout(CLOSE, inner.link.client.drain()).await;
+            if inner.link.is_up() {
+                let _ = timeout(CLOSE, inner.link.client.drain()).await;
+            }
         })
     }
 
