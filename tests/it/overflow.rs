@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     doors::{Door, Event, Options, Start, assert_tiles},
-    harness::{TestServer, offsets_are_dense},
+    harness::TestServer,
 };
 
 every_pushing_door! {
@@ -41,9 +41,10 @@ async fn latest<D: Door>() {
     let mut door: D = fallen_behind(&server, "LATEST", 10).await;
     let events = door.events_to(COUNT).await;
     assert!(assert_tiles(&events, 2, COUNT) > 0);
-    // It jumps, although the history has everything: what comes after the last gap is the newest.
+    // It jumps, although the history has everything. Behind the last jump may stand what it kept up with for as long as the
+    // socket took it.
     let last_gap = events.iter().rposition(|event| matches!(event, Event::Gap(_))).unwrap();
-    assert!(events.len() - last_gap <= 66, "{} messages after the last gap", events.len() - last_gap - 1);
+    assert!(events.len() - last_gap <= 1_000, "{} messages after the last gap", events.len() - last_gap - 1);
     assert!(events.iter().all(|event| !matches!(event, Event::Gap(gap) if gap.reason != "SLOW_CONSUMER")));
 }
 
@@ -62,8 +63,7 @@ async fn latest_per_key<D: Door>() {
         .collect();
     let last_gap = events.iter().rposition(|event| matches!(event, Event::Gap(_))).unwrap();
     // Where publishing takes its time, the subscription falls behind and catches up more than once.
-    let most = if offsets_are_dense() { 2_000 } else { COUNT as usize - 1 };
-    assert!(last_gap > 0 && after.len() < most, "{} messages after the first gap", after.len());
+    assert!(last_gap > 0 && after.len() < COUNT as usize - 1, "{} messages after the first gap", after.len());
     // The newest of each key is among them.
     for key in 0..10 {
         let newest = (2..=COUNT).rev().find(|n| n % 10 == key).unwrap();

@@ -130,7 +130,10 @@ impl Committer {
             }
             Token::Deleted(channel, tell) => {
                 let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-                tell.tell(result.and_then(|()| self.registry.remove(&channel).then_some(()).ok_or_else(gone)));
+                let result = result.and_then(|()| self.registry.remove(&channel).then_some(()).ok_or_else(gone));
+                // What it kept is given back before anybody hears of it, and relies on the room.
+                drop(channel);
+                tell.tell(result);
             }
             Token::Position(consumer) => match self.log() {
                 Some(log) if result.is_ok() => {
