@@ -1,7 +1,7 @@
 //! What is generated from the code is what stands in the repository. `UPDATE=1 cargo test --test it generated` rewrites
 //! it.
 
-use std::{env, fs, path::Path};
+use std::{env, fs, path::Path, process::Command};
 
 fn compare(file: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -49,5 +49,31 @@ fn error_codes() {
     for code in pub_sub::problem::Code::ALL {
         let cell = format!("| `{}` |", code.as_str());
         assert!(protocol.contains(&cell), "docs/protocol.md has no row for {}", code.as_str());
+    }
+}
+
+/// The image builds its dependencies from the manifest and stand-ins for what that names: nothing may be missing there.
+#[test]
+fn the_image_has_every_target() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
+    let (_, rest) = dockerfile.split_once("COPY Cargo.toml Cargo.lock ./\nRUN ").expect("a layer of dependencies");
+    let (stand_ins, _) = rest.split_once("&& cargo build").expect("a build of them");
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        fs::copy(root.join(file), directory.path().join(file)).unwrap();
+    }
+    let script =
+        format!("{} && exec \"$0\" metadata --no-deps --offline --format-version 1", stand_ins.replace("\\\n", ""));
+    let output = Command::new("sh").arg("-ec").arg(script).arg(env!("CARGO")).current_dir(directory.path()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // This command leaves out what is not there; a build fails for it.
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = found["packages"][0]["targets"].as_array().unwrap();
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let sections = manifest.split("\n[[").skip(1).map(|section| section.split('"').nth(1).unwrap());
+    for name in sections.chain(["pub-sub", "pub_sub"]) {
+        assert!(found.iter().any(|target| target["name"] == name), "no file for {name}: {found:?}");
     }
 }
