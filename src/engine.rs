@@ -119,6 +119,9 @@ impl Settings {
 /// An answer that may take its time.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
+/// What comes of opening an engine: a failure is one line for the operator.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+
 /// An answer that is there already.
 pub(crate) fn ready<'a, T: Send + 'a>(result: Result<T, Error>) -> Later<'a, T> {
     Box::pin(std::future::ready(result))
@@ -191,11 +194,7 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// What makes starting senseless, in one line that names the setting.
-    fn open(
-        &self,
-        registry: Arc<Registry>,
-        consumers: Arc<Consumers>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_>;
 
     /// Makes a topic. It stands in the registry when this is answered, and, where the engine need not ask anybody, already
     /// when this returns: messages may then be appended behind its creation, whose fate they share.

@@ -57,8 +57,10 @@
 //! - Architecture invariant: `broker` knows `engine`, which knows `channel`, which knows nothing else; none of them knows
 //!   HTTP, GraphQL or a socket.
 //! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
-//! - Architecture invariant: doors (`graphql`, `rest`, `ws`) know the broker, but neither each other nor `config`; only `server` knows all.
-//! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main` knows it.
+//! - Architecture invariant: doors (`graphql`, `rest`, `ws`) know the broker, but neither each other nor `config`; only
+//!   `server` knows all.
+//! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main`
+//!   knows it.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
 //! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a publisher
 //!   wait.

@@ -23,7 +23,7 @@ use std::{
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{Append, Engine, Figure, Health, Later, Positions, ready};
+use super::{Append, Engine, Figure, Health, Later, Opening, Positions, ready};
 use crate::channel::{
     Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Staging, TopicName,
 };
@@ -147,11 +147,7 @@ async fn told(fate: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
 }
 
 impl Engine for Disk {
-    fn open(
-        &self,
-        registry: Arc<Registry>,
-        consumers: Arc<Consumers>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+    fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_> {
         Box::pin(async move {
             let directory = self.settings.directory.clone();
             let (settings, fate) = (self.log_settings(), self.fate.clone());

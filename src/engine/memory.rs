@@ -1,12 +1,8 @@
 //! The engine that stores nothing: the channels are all there is.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::{Arc, OnceLock, atomic::Ordering},
-};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
-use super::{Append, Engine, Later, Positions, ready};
+use super::{Append, Engine, Later, Opening, Positions, ready};
 use crate::channel::{
     Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Life,
     Position, Registry, Source, Spec, TopicName, Waiter,
@@ -37,11 +33,7 @@ impl Memory {
 }
 
 impl Engine for Memory {
-    fn open(
-        &self,
-        registry: Arc<Registry>,
-        consumers: Arc<Consumers>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+    fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_> {
         let opened =
             self.begin(registry, consumers).then_some(()).ok_or_else(|| "the engine is open already".to_owned());
         Box::pin(std::future::ready(opened))

@@ -36,7 +36,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Append, Engine, Figure, Health, Later, Positions, Secret};
+use super::{Append, Engine, Figure, Health, Later, Opening, Positions, Secret};
 use crate::channel::{
     Change, Channel, Consumers, Cursor, Draft, Error, Publication, Refusal, Registry, Source, Spec, TopicName,
 };
@@ -246,11 +246,7 @@ impl Inner {
 }
 
 impl Engine for Nats {
-    fn open(
-        &self,
-        registry: Arc<Registry>,
-        consumers: Arc<Consumers>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+    fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_> {
         Box::pin(async move {
             let link = Link::open(&self.settings).await?;
             let names = Names::new(&self.settings.prefix);

@@ -23,8 +23,8 @@ use crate::{
 /// One subscription's turn: what fits a write well, so that others wait no longer than that.
 const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
 
-/// Publishes and acknowledgements on one connection that may wait for the engine: as many as an engine takes at once where that is worth
-/// anything.
+/// Publishes and acknowledgements on one connection that may wait for the engine: as many as an engine takes at once where
+/// that is worth anything.
 const MAX_WAITING: usize = 1_024;
 
 /// The types of frames that a client may send.

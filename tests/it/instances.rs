@@ -84,21 +84,31 @@ async fn history(client: &Client, topic: &str) -> Vec<u64> {
     page["messages"].as_array().unwrap().iter().map(|message| message["data"].as_u64().unwrap()).collect()
 }
 
+/// A scenario on two instances, through each of these doors.
 macro_rules! across_instances {
-    ($($door:ident: $name:ident),* $(,)?) => {$(
+    ($scenario:ident: $($door:ident $name:ident),* $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            everything_is_shared::<$door>().await;
+            $scenario::<$door>().await;
         }
     )*};
 }
 
 across_instances! {
-    GraphqlWs: shared_through_graphql_ws,
-    GraphqlSse: shared_through_graphql_sse,
-    RawWs: shared_through_raw_ws,
-    Sse: shared_through_sse,
-    RestPages: shared_through_rest_pages,
+    everything_is_shared:
+    GraphqlWs shared_through_graphql_ws,
+    GraphqlSse shared_through_graphql_sse,
+    RawWs shared_through_raw_ws,
+    Sse shared_through_sse,
+    RestPages shared_through_rest_pages,
+}
+
+across_instances! {
+    a_consumer_moves:
+    GraphqlWs consumers_move_through_graphql_ws,
+    GraphqlSse consumers_move_through_graphql_sse,
+    RawWs consumers_move_through_raw_ws,
+    Sse consumers_move_through_sse,
 }
 
 async fn everything_is_shared<D: Door>() {
@@ -144,22 +154,6 @@ async fn everything_is_shared<D: Door>() {
     let mut door = D::with(&a, "news", Start::After(cursors[5].clone()), &Options::default()).await;
     assert_eq!(door.event().await.gap().reason, "NEW_EPOCH");
     assert_eq!(numbers(&door.messages(1).await), [1]);
-}
-
-macro_rules! consumers_across_instances {
-    ($($door:ident: $name:ident),* $(,)?) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            a_consumer_moves::<$door>().await;
-        }
-    )*};
-}
-
-consumers_across_instances! {
-    GraphqlWs: consumers_move_through_graphql_ws,
-    GraphqlSse: consumers_move_through_graphql_sse,
-    RawWs: consumers_move_through_raw_ws,
-    Sse: consumers_move_through_sse,
 }
 
 async fn a_consumer_moves<D: Door>() {

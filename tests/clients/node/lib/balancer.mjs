@@ -1,10 +1,11 @@
 // The one address of several instances.
 
 import net from 'node:net';
+import { Endpoint } from './endpoint.mjs';
 import { after } from './wait.mjs';
 
 /** A TCP proxy that gives each new connection to the next backend that takes it. */
-export class Balancer {
+export class Balancer extends Endpoint {
   #backends;
   #next = 0;
   #sockets = new Set();
@@ -20,18 +21,6 @@ export class Balancer {
       return new Promise((resolve) => server.close(resolve));
     });
     return balancer;
-  }
-
-  get origin() {
-    return `http://127.0.0.1:${this.port}`;
-  }
-
-  get http() {
-    return `${this.origin}/graphql`;
-  }
-
-  get ws() {
-    return `ws://127.0.0.1:${this.port}/graphql`;
   }
 
   #hold(socket, end) {

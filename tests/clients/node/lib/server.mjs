@@ -5,6 +5,7 @@ import { existsSync, statSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Endpoint } from './endpoint.mjs';
 import { after, DEADLINE, until } from './wait.mjs';
 
 export const TOP = fileURLToPath(new URL('../../../../', import.meta.url));
@@ -19,7 +20,7 @@ export function binary() {
 }
 
 /** A running pub-sub. It ends with the test `t`. */
-export class Server {
+export class Server extends Endpoint {
   #child;
   #env;
   #deadline;
@@ -59,18 +60,6 @@ export class Server {
   ready() {
     const isReady = async () => (await fetch(`${this.origin}/health/ready`).catch(() => null))?.status === 200;
     return until('pub-sub is ready', isReady, this.#deadline);
-  }
-
-  get origin() {
-    return `http://127.0.0.1:${this.port}`;
-  }
-
-  get http() {
-    return `${this.origin}/graphql`;
-  }
-
-  get ws() {
-    return `ws://127.0.0.1:${this.port}/graphql`;
   }
 
   /** SIGKILL, by pid; done when the process is gone. Answers its exit code, null when the signal ended it. */
@@ -127,7 +116,7 @@ export class Server {
  * A TCP proxy in front of a server. While there are cuts left, each connection is cut after a random number of bytes from
  * the server, wherever in a frame that may be; `cut()` cuts all that are open.
  */
-export class Proxy {
+export class Proxy extends Endpoint {
   #server;
   #target;
   #sockets = new Set();
@@ -153,18 +142,6 @@ export class Proxy {
     });
     t.diagnostic(`SEED=${seed}`);
     return proxy;
-  }
-
-  get origin() {
-    return `http://127.0.0.1:${this.port}`;
-  }
-
-  get http() {
-    return `${this.origin}/graphql`;
-  }
-
-  get ws() {
-    return `ws://127.0.0.1:${this.port}/graphql`;
   }
 
   #accept(client) {

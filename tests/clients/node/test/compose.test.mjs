@@ -13,6 +13,7 @@ import { createClient } from 'graphql-ws';
 import WebSocket from 'ws';
 import { parse } from 'yaml';
 import { request } from '../lib/again.mjs';
+import { Endpoint } from '../lib/endpoint.mjs';
 import { options as retrying } from '../lib/graphql-ws.mjs';
 import { AGREE, Nats, Program, freePort, listens } from '../lib/nats.mjs';
 import { MESSAGES, PUBLISH, TOPIC } from '../lib/operations.mjs';
@@ -53,7 +54,7 @@ async function haproxy(...args) {
 }
 
 /** The proxy, in front of these instances. */
-class Front {
+class Front extends Endpoint {
   static async start(t, servers) {
     await haproxy('-v');
     const front = new Front();
@@ -69,18 +70,6 @@ class Front {
   }
 
   #program;
-
-  get origin() {
-    return `http://127.0.0.1:${this.port}`;
-  }
-
-  get http() {
-    return `${this.origin}/graphql`;
-  }
-
-  get ws() {
-    return `ws://127.0.0.1:${this.port}/graphql`;
-  }
 
   get log() {
     return this.#program.log;
