@@ -7,6 +7,7 @@
 mod commit;
 mod log;
 mod positions;
+mod repair;
 mod restore;
 mod snapshot;
 
@@ -28,12 +29,13 @@ use crate::channel::{
     Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Staging, TopicName,
 };
 use commit::{Committer, Fate, Tell, Token};
-use log::{Log, LogError, Message, Record};
+use log::{Log, LogError, Message, OpenError, Record};
 
 pub use log::Fsync;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use log::fuzz;
+pub use repair::repair;
 pub use snapshot::{Snapshot, StoredMessage, Topic};
 
 /// Where and how the disk engine stores.
@@ -161,10 +163,13 @@ impl Engine for Disk {
                 restore::open(&directory, settings, &registry, &consumers, fate)
                     .map(|(log, used)| (log, used, registry, consumers))
             });
-            let (log, used, registry, consumers) = restored
-                .await
-                .map_err(|error| format!("DATA_DIR: {error}"))?
-                .map_err(|error| format!("DATA_DIR: {error}"))?;
+            let (log, used, registry, consumers) =
+                restored.await.map_err(|error| format!("DATA_DIR: {error}"))?.map_err(|error| match error {
+                    OpenError::Damaged { .. } => {
+                        format!("DATA_DIR: {error}; restore a backup, or let `pub-sub repair` cut the log there")
+                    }
+                    error => format!("DATA_DIR: {error}"),
+                })?;
             let next_key = AtomicU64::new(first_key(used));
             let opened = Opened { log, registry, consumers, next_key, changing: Semaphore::new(1) };
             self.opened.set(opened).map_err(|_| "the engine is open already".to_owned())

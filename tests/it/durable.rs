@@ -1,5 +1,7 @@
 //! The disk engine as a process that is killed, cut off from its disk, and started again.
 
+mod repair;
+
 use std::{
     collections::HashMap,
     fs,
@@ -314,8 +316,8 @@ fn segment(directory: &Path) -> PathBuf {
     segments.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).max().unwrap()
 }
 
-/// Bytes that the disk has lost or turned: the whole records before them are there, what was shown is never numbered
-/// again, and who had seen more than is left is told.
+/// Bytes that the disk has lost or turned at the end, of which nothing says that they were there: the whole records before
+/// them are, what was shown is never numbered again, and who had seen more than is left is told.
 #[tokio::test]
 async fn a_damaged_end_is_cut_off_and_told() {
     for damage in ["cut", "flip"] {
@@ -335,6 +337,7 @@ async fn a_damaged_end_is_cut_off_and_told() {
             _ => *bytes.last_mut().unwrap() ^= 4,
         }
         fs::write(&path, bytes).unwrap();
+        fs::remove_file(directory.path().join("footprint")).unwrap();
 
         let server = on(directory.path(), "always");
         let page = server.client.get("/topics/news/messages").await.expect(200);

@@ -21,9 +21,11 @@
     reason = "a thread of its own beside the runtime, for a disk that keeps real time"
 )]
 
+mod aside;
 mod error;
 mod files;
 mod footprint;
+mod frame;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod gather;
@@ -32,6 +34,7 @@ mod ledger;
 mod queue;
 mod record;
 mod recover;
+mod repair;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -59,12 +62,14 @@ use parking_lot::Mutex;
 pub use error::{LogError, OpenError};
 pub use record::{Message, Record};
 pub use recover::{Recovered, RecoveredMessage, RecoveredTopic};
+pub use repair::{Damage, repair};
 pub use snapshot::{Place, Snapshot, SnapshotTopic};
 
 use files::{Disk, Storage};
+use frame::MAX_PAYLOAD;
 use ledger::Ledger;
 use queue::Queue;
-use record::{FIELDS, MAX_PAYLOAD};
+use record::FIELDS;
 use recover::Resume;
 use store::Store;
 use writer::Writer;

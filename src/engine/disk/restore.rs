@@ -75,7 +75,20 @@ fn report(recovered: &log::Recovered) {
     let messages: usize = recovered.topics.iter().map(|topic| topic.messages.len()).sum();
     tracing::info!(topics, messages, consumers, reads = recovered.reads, clean = recovered.clean, "the log was read");
     if recovered.truncated_bytes > 0 {
-        tracing::warn!(bytes = recovered.truncated_bytes, "an end that no whole record began was cut off the log");
+        let bytes = recovered.truncated_bytes;
+        match &recovered.kept {
+            Some(Ok(file)) => {
+                tracing::warn!(
+                    bytes,
+                    file,
+                    "a write that a crash tore was cut off the log and is kept in a file beside it"
+                );
+            }
+            Some(Err(error)) => {
+                tracing::warn!(bytes, error, "a write that a crash tore was cut off the log and could not be kept");
+            }
+            None => tracing::warn!(bytes, "a segment that was only begun is begun again"),
+        }
     }
     if recovered.identity_lost {
         tracing::warn!("the log had lost its identity file and has a new one: positions over all topics begin again");

@@ -7,8 +7,9 @@ mod fake;
 use super::{
     Fsync, OpenError, Record, Recovered, RecoveredTopic, Settings,
     files::segment_header,
+    frame::{FRAME_HEADER, checksum},
     open,
-    record::{FRAME_HEADER, Stored, checksum, encode_clean_shutdown, encode_reservation, encode_sequences},
+    record::{Stored, encode_clean_shutdown, encode_reservation, encode_sequences},
 };
 use fake::Fake;
 

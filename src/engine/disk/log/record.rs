@@ -1,17 +1,11 @@
 //! What the log stores, and its bytes.
 //!
-//! A frame is `length: u32, crc32: u32, payload`, little-endian; the length counts the payload, the checksum covers the
-//! length and the payload. A payload begins with its kind. Whole numbers are LEB128 varints (signed ones zigzag), texts
+//! A record is the payload of a [frame](super::frame). A payload begins with its kind. Whole numbers are LEB128 varints (signed ones zigzag), texts
 //! and byte strings are preceded by their length, except the last field of a record, which takes the rest.
 //!
 //! Versioned as a whole: a change here that an older build would misread raises [`super::files::FORMAT`].
 
-/// Bytes before a frame's payload.
-pub(super) const FRAME_HEADER: usize = 8;
-
-/// The longest payload that the format knows, in bytes. Not the setting: a reader with a lower `max_record_bytes` than
-/// the writer had must still read everything that was written. It bounds what a damaged length can make a reader hold.
-pub(super) const MAX_PAYLOAD: usize = 64 << 20;
+use super::frame::{close_frame, open_frame};
 
 /// What the fields around a record's texts and bytes can take at most, in bytes.
 pub(super) const FIELDS: usize = 96;
@@ -90,7 +84,7 @@ impl Record<'_> {
         }
     }
 
-    /// Adds the record's frame, its checksum left open for [`seal`]. `sequence` grows with every record put: it orders the
+    /// Adds the record's frame, its checksum left open for [`super::frame::seal`]. `sequence` grows with every record put: it orders the
     /// messages of all topics, and tells an old state that compaction copied behind a newer one from that newer one.
     pub(super) fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let start = open_frame(out);
@@ -304,55 +298,6 @@ impl<'a> Stored<'a> {
             Self::TopicCreated { .. } | Self::Reservation { .. } | Self::CleanShutdown => 0,
         }
     }
-}
-
-/// The payload length and checksum at the start of `bytes`; `None` if there are not enough of them.
-pub(super) fn frame_header(bytes: &[u8]) -> Option<(usize, u32)> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let checksum = rest.first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*length) as usize, u32::from_le_bytes(*checksum)))
-}
-
-/// The checksum that a frame with this payload must carry.
-pub(super) fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&length);
-    hasher.update(payload);
-    hasher.finalize()
-}
-
-/// Fills in the checksums of frames that [`Record::encode`] left open: the writer's work, not done under the lock of
-/// the queue.
-pub(super) fn seal(frames: &mut [u8]) {
-    let mut rest = frames;
-    while let Some((length, _)) = frame_header(rest) {
-        let Some((frame, behind)) = rest.split_at_mut_checked(FRAME_HEADER + length) else { return };
-        let sum = checksum((length as u32).to_le_bytes(), &frame[FRAME_HEADER..]);
-        frame[4..FRAME_HEADER].copy_from_slice(&sum.to_le_bytes());
-        rest = behind;
-    }
-}
-
-/// The whole frames in `bytes`, in order. For bytes that were checked or made here.
-pub(super) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, _) = frame_header(bytes)?;
-        let (frame, behind) = bytes.split_at_checked(FRAME_HEADER + length)?;
-        bytes = behind;
-        Some(frame)
-    })
-}
-
-fn open_frame(out: &mut Vec<u8>) -> usize {
-    let start = out.len();
-    out.extend_from_slice(&[0; FRAME_HEADER]);
-    start
-}
-
-fn close_frame(out: &mut [u8], start: usize) {
-    // The callers bound a record far below 4 GiB.
-    let length = (out.len() - start - FRAME_HEADER) as u32;
-    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
 fn put_u64(out: &mut Vec<u8>, mut value: u64) {

@@ -14,8 +14,10 @@ use std::{
 use super::{
     error::OpenError,
     files::{Scanner, file_name, number_of},
+    footprint::Known,
+    frame::{FRAME_HEADER, is_sound},
     gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
-    record::{FRAME_HEADER, Message, Stored, checksum, frame_header},
+    record::{Message, Stored},
     recover::RecoveredConsumer,
 };
 
@@ -83,13 +85,15 @@ impl Snapshot {
         for (index, (number, file)) in segments.iter().enumerate() {
             let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
             let mut scanner = file.try_clone().and_then(|file| Scanner::new(Box::new(file))).map_err(reading)?;
-            let length = read_segment(&mut scanner, *number, *number == last, |stored, frame, at| {
+            // What is on its way to the end has nothing behind it.
+            let known = (*number == last).then_some(&Known::Nothing);
+            let end = read_segment(&mut scanner, *number, known, |stored, frame, at| {
                 let (bytes, segment) = (frame.len() as u32, index as u32);
                 let place =
                     |message: &Message<'_>| Place { offset: message.offset, prev: message.prev, at, bytes, segment };
                 gathered.take(stored, |message, _| place(message));
             })?;
-            torn_bytes = scanner.size() - length.unwrap_or(0);
+            torn_bytes = end.torn_bytes();
         }
         let topics = gathered.topics.into_values().filter_map(|topic| topic_of(topic, keep)).collect();
         let consumers = gathered.consumers.into_values().filter_map(|(_, state)| state).collect();
@@ -107,12 +111,10 @@ impl Snapshot {
         buffer.resize(place.bytes as usize, 0);
         let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
         file.read_exact_at(buffer, place.at).map_err(reading)?;
-        let (length, expected) = frame_header(buffer).ok_or_else(|| damaged("a record's length is cut off"))?;
-        let payload = &buffer[FRAME_HEADER..];
-        if length != payload.len() || checksum((length as u32).to_le_bytes(), payload) != expected {
+        if !is_sound(buffer) {
             return Err(damaged("a record's checksum differs"));
         }
-        match Stored::decode(payload) {
+        match Stored::decode(&buffer[FRAME_HEADER..]) {
             Ok(Stored::Message { message, .. }) => Ok(message),
             _ => Err(damaged("a record changed")),
         }

@@ -5,6 +5,7 @@ mod fake;
 mod faults;
 mod order;
 mod power;
+mod repair;
 mod sequences;
 mod space;
 mod speed;

@@ -12,9 +12,10 @@ use super::{
     Counters, Fsync, Settings, Sink,
     error::LogError,
     files::{Header, Next, Scanner, file_name},
+    frame::{self, FRAME_HEADER, frames, seal},
     ledger::Ledger,
     queue::{Batch, Queue, Woken},
-    record::{FIELDS, FRAME_HEADER, Offsets, Stored, encode_reservation, frames, seal},
+    record::{FIELDS, Offsets, Stored, encode_reservation},
     store::Store,
 };
 
@@ -127,12 +128,12 @@ impl<T> Writer<T> {
     /// `Failed`; all the batch's tokens were told. Other errors end with the batch and what was queued behind it.
     fn commit(&mut self, batch: &mut Batch<T>) -> Result<(), LogError> {
         seal(&mut batch.frames);
-        let mut rest = &*batch.frames;
+        let mut rest = &mut *batch.frames;
         while !rest.is_empty() {
             let outcome = self.commit_piece(rest);
             match outcome {
                 Ok(bytes) => {
-                    let (piece, behind) = rest.split_at(bytes);
+                    let (piece, behind) = rest.split_at_mut(bytes);
                     let records = frames(piece).count();
                     self.counters.records.add(records);
                     self.counters.batches.add(1);
@@ -164,17 +165,17 @@ impl<T> Writer<T> {
     }
 
     /// Writes as much of `rest` as goes into one segment, and syncs it if it must be; tells how much that was.
-    fn commit_piece(&mut self, rest: &[u8]) -> Result<usize, Unwritten> {
+    fn commit_piece(&mut self, rest: &mut [u8]) -> Result<usize, Unwritten> {
         let unwritten = |bytes| move |error| Unwritten { bytes, error };
         // What fails before the piece is written cannot have stored any of it.
         self.store.put_skips().map_err(unwritten(0))?;
         let bytes = self.store.make_room(rest).map_err(unwritten(0))?;
-        let piece = &rest[..bytes];
+        let piece = &mut rest[..bytes];
         match self.with_reservations(piece) {
             None => self.store.put(piece).map_err(unwritten(bytes))?,
             // In one write, so that it succeeds or is taken back as one.
-            Some(reserved) => {
-                self.store.put(&reserved).map_err(unwritten(bytes))?;
+            Some(mut reserved) => {
+                self.store.put(&mut reserved).map_err(unwritten(bytes))?;
                 self.store.owe_sync();
             }
         }
@@ -269,12 +270,12 @@ impl<T> Writer<T> {
                     Next::Frame(frame) => frame,
                 };
             match Stored::decode(&frame[FRAME_HEADER..]) {
-                Ok(stored) if self.ledger.lock().is_live(number, &stored) => self.copies.extend_from_slice(frame),
+                Ok(stored) if self.ledger.lock().is_live(number, &stored) => frame::copy(frame, &mut self.copies),
                 Ok(_) => {}
                 Err(fault) => return Err(damaged(number, scanner.position(), fault.0)),
             }
         };
-        self.store.put_all(&self.copies)?;
+        self.store.put_all(&mut self.copies)?;
         if !done {
             self.sweep = Some((number, scanner));
             return Ok(());
