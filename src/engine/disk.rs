@@ -28,7 +28,7 @@ use super::{Append, Engine, Figure, Health, Later, Opening, Positions, ready};
 use crate::channel::{
     Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Staging, TopicName,
 };
-use commit::{Committer, Fate, Tell, Token};
+use commit::{Committer, FAILED, Fate, Tell, Token};
 use log::{Log, LogError, Message, OpenError, Record};
 
 pub use log::Fsync;
@@ -112,7 +112,7 @@ fn unavailable(error: &LogError) -> Error {
         LogError::Full => "the disk is full; nothing was stored",
         LogError::Write(_) => "the disk refuses writes; nothing was stored",
         LogError::Closed => "the server is shutting down",
-        LogError::Failed(_) | LogError::Stopped(_) => "the disk has failed; nothing is stored until a restart",
+        LogError::Failed(_) | LogError::Stopped(_) => FAILED,
         LogError::TooLarge { .. } | LogError::Invalid(_) => "the message does not fit the log; nothing was stored",
     })
 }
@@ -151,7 +151,7 @@ fn first_key(used: u64) -> u64 {
 /// Waits for what the log's thread will tell.
 async fn told(fate: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
     // The log drops what it cannot tell only when its thread has died.
-    fate.await.unwrap_or(Err(Error::Unavailable("the disk has failed; nothing is stored until a restart")))
+    fate.await.unwrap_or(Err(Error::Unavailable(FAILED)))
 }
 
 impl Engine for Disk {
@@ -250,10 +250,9 @@ impl Engine for Disk {
         });
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
-            Ok(Staging::Staged(fate)) => Append::Later(Box::pin(async move {
-                let lost = "the disk has failed; nothing is stored until a restart";
-                fate.await.unwrap_or(Err(Error::Unavailable(lost).into()))
-            })),
+            Ok(Staging::Staged(fate)) => {
+                Append::Later(Box::pin(async move { fate.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) }))
+            }
             Err(refusal) => Err(refusal).into(),
         }
     }
@@ -271,10 +270,7 @@ impl Engine for Disk {
         if self.opened.get().is_none() {
             return Health::Starting("the server is reading its log");
         }
-        if self.fate.failed() {
-            return Health::ReadOnly("the disk has failed; nothing is stored until a restart");
-        }
-        Health::Ready
+        self.fate.read_only().map_or(Health::Ready, Health::ReadOnly)
     }
 
     fn figures(&self) -> Vec<Figure> {

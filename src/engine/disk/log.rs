@@ -143,6 +143,10 @@ pub trait Sink<T>: Send {
     /// come before any later one is accepted, and until this call returns new ones are refused with the same error. So
     /// a caller that takes its next offset and `prev` back here, under the lock under which it appends, leaves no hole.
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, T>);
+
+    /// Records were refused ([`LogError::Full`], [`LogError::Write`]), but now they would be taken: as much was committed, or
+    /// was written to try it out and taken back.
+    fn writable(&self) {}
 }
 
 /// What a log does and holds.

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Committer, Fate, Log, Token, decode_spec, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
+    positions::save,
 };
 use crate::{
     channel::{
@@ -32,11 +33,18 @@ pub(super) fn open(
     let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.max_messages);
     let (recovered, ready) = Log::<Token>::open(directory, settings, &keep)?;
     report(&recovered);
+    let mut held = Vec::new();
     for kept in &recovered.consumers {
         let key = Source::parse(&kept.source)
             .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-        if let (Ok(key), Some((position, _))) = (key, position::decode(&kept.blob)) {
-            consumers.restore(&key, &position);
+        if let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) {
+            if holder.is_empty() {
+                consumers.restore(&key, &position);
+            } else {
+                // It was in use when the server ended, and nobody knows when that was.
+                position.used_at = Timestamp::now();
+                held.push(consumers.restore(&key, &position));
+            }
         }
     }
     let highest = recovered.highest_id;
@@ -58,6 +66,12 @@ pub(super) fn open(
     let committer = Committer::new(registry.clone(), fate, slot.clone());
     let log = Arc::new(ready.start(Box::new(committer))?);
     let _ = slot.set(Arc::downgrade(&log));
+    for consumer in held {
+        // Not held any more: its time runs from now on, over the next starts too.
+        if consumer.saving.moved() {
+            save(&log, &consumer);
+        }
+    }
     for channel in unused {
         // Not stored, it is found unused again.
         let _ = log.append(&deletion(&channel), Token::Nothing);

@@ -75,9 +75,12 @@ impl Snapshot {
         for kept in std::mem::take(&mut log.consumers) {
             let key = Source::parse(&kept.source)
                 .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-            let (Ok(key), Some((position, _))) = (key, position::decode(&kept.blob)) else {
+            let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) else {
                 return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", kept.name));
             };
+            if !holder.is_empty() {
+                position.used_at = Timestamp::now();
+            }
             consumers.push((key, position));
         }
         consumers.sort_by(|(a, _), (b, _)| (a.source.as_str(), &a.name).cmp(&(b.source.as_str(), &b.name)));

@@ -102,9 +102,7 @@ impl Store {
     /// even the first fits.
     pub(super) fn make_room(&mut self, bytes: &[u8]) -> Result<usize, LogError> {
         let first = frames(bytes).next().map_or(0, <[u8]>::len) as u64;
-        if self.length > SEGMENT_HEADER as u64 && self.length + first > self.segment_bytes {
-            self.rotate()?;
-        }
+        self.make_room_for(first)?;
         let room = self.segment_bytes.saturating_sub(self.length).max(first);
         if bytes.len() as u64 <= room {
             return Ok(bytes.len());
@@ -117,6 +115,37 @@ impl Store {
             end += frame.len();
         }
         Ok(end)
+    }
+
+    /// Tries whether a batch of `bytes`, its first frame of `first` bytes, would be taken: writes as much, and takes it back.
+    /// What a kill leaves of it is a torn end.
+    ///
+    /// # Errors
+    /// `Full`, `Write`: it would not. `Failed`: what was written cannot be taken back.
+    pub(super) fn probe(&mut self, first: usize, bytes: usize) -> Result<(), LogError> {
+        self.make_room_for(first as u64)?;
+        // No file system stores this without taking room for it, and none of it is a frame.
+        let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut filler = Vec::with_capacity(bytes + 8);
+        filler.extend_from_slice(&[0; FRAME_HEADER]);
+        while filler.len() < bytes {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            filler.extend_from_slice(&noise.to_le_bytes());
+        }
+        let written = write_all(&mut *self.file, &filler);
+        let taken_back = self.file.truncate(self.length);
+        taken_back.map_err(|e| LogError::failed(&format!("taking a probe of {} back", file_name(self.number)), &e))?;
+        written.map_err(|error| refusal(&error))
+    }
+
+    /// Begins a new segment if the tail has no room for a frame of so many bytes.
+    fn make_room_for(&mut self, first: u64) -> Result<(), LogError> {
+        if self.length > SEGMENT_HEADER as u64 && self.length + first > self.segment_bytes {
+            self.rotate()?;
+        }
+        Ok(())
     }
 
     /// Appends sealed frames to the tail segment.

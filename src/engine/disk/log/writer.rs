@@ -26,6 +26,12 @@ const STEP_BYTES: usize = 256 << 10;
 /// log would grow while it goes on.
 const STEP_RATIO: usize = 4;
 
+/// How long after a refusal, or a vain try, it is tried whether the disk takes records again.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// The most bytes, and the least, with which that is tried.
+const PROBE_BYTES: (usize, usize) = (4 << 10, 1 << 20);
+
 /// When a compaction that found no room is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,6 +48,8 @@ pub(super) struct Writer<T> {
     sweep: Option<(u64, Scanner)>,
     /// Survivors on their way to the tail.
     copies: Vec<u8>,
+    /// What was refused last, while nothing as large was taken since.
+    refused: Option<Refused>,
     /// Not before then may the segments be tidied up: the disk was full.
     rest_until: Option<Instant>,
 }
@@ -66,6 +74,7 @@ impl<T> Writer<T> {
             batch: Batch::new(),
             sweep: None,
             copies: Vec::new(),
+            refused: None,
             rest_until: None,
         }
     }
@@ -101,6 +110,7 @@ impl<T> Writer<T> {
                 return Ok(());
             }
             self.sync_by_the_clock()?;
+            self.probe()?;
             self.tidy_up(STEP_BYTES.max(committed.saturating_mul(STEP_RATIO)))?;
         }
     }
@@ -110,7 +120,27 @@ impl<T> Writer<T> {
             Fsync::Interval(interval) => self.store.dirty().and_then(|since| since.checked_add(interval)),
             Fsync::Always | Fsync::Never => None,
         };
-        [sync, self.rest_until].into_iter().flatten().min()
+        let probe = self.refused.as_ref().map(|refused| refused.probe_at);
+        [sync, self.rest_until, probe].into_iter().flatten().min()
+    }
+
+    /// While records are refused nobody may send any, so the log finds out by itself whether there is room again.
+    fn probe(&mut self) -> Result<(), LogError> {
+        let Some(refused) = self.refused.as_mut().filter(|refused| Instant::now() >= refused.probe_at) else {
+            return Ok(());
+        };
+        match self.store.probe(refused.first, refused.bytes) {
+            Ok(()) => {
+                self.refused = None;
+                self.sink.writable();
+                Ok(())
+            }
+            Err(LogError::Full | LogError::Write(_)) => {
+                refused.probe_at = Instant::now() + PROBE;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn sync_by_the_clock(&mut self) -> Result<(), LogError> {
@@ -137,6 +167,10 @@ impl<T> Writer<T> {
                     let records = frames(piece).count();
                     self.counters.records.add(records);
                     self.counters.batches.add(1);
+                    if self.refused.as_ref().is_some_and(|refused| bytes >= refused.batch) {
+                        self.refused = None;
+                        self.sink.writable();
+                    }
                     let records = records.min(batch.tokens.len());
                     self.sink.committed(Ok(()), batch.tokens.drain(..records));
                     rest = behind;
@@ -152,6 +186,7 @@ impl<T> Writer<T> {
                     return Err(error);
                 }
                 Err(Unwritten { error, .. }) => {
+                    self.refused = Some(Refused::now(rest));
                     let mut behind = Batch::new();
                     self.queue.refuse(error.clone(), &mut behind);
                     self.sink.committed(Err(error.clone()), batch.tokens.drain(..));
@@ -304,6 +339,25 @@ impl<T> Writer<T> {
         let mut behind = Batch::new();
         self.queue.refuse(stopped(error), &mut behind);
         self.sink.committed(Err(stopped(error)), behind.tokens.drain(..));
+    }
+}
+
+/// A batch that was refused.
+struct Refused {
+    /// Bytes of its first frame.
+    first: usize,
+    /// Bytes of all of it.
+    batch: usize,
+    /// With how many of them it is tried whether it would be taken now.
+    bytes: usize,
+    probe_at: Instant,
+}
+
+impl Refused {
+    fn now(batch: &[u8]) -> Self {
+        let first = frames(batch).next().map_or(0, <[u8]>::len);
+        let bytes = batch.len().clamp(PROBE_BYTES.0, PROBE_BYTES.1);
+        Self { first, batch: batch.len(), bytes, probe_at: Instant::now() + PROBE }
     }
 }
 

@@ -37,6 +37,7 @@ struct World {
     faults: Faults,
     reads: u64,
     largest_read: usize,
+    changes: u64,
     /// Called before every change, with what the disk looks like then.
     #[expect(clippy::type_complexity, reason = "written once")]
     watch: Option<Box<dyn FnMut(&Image) + Send>>,
@@ -207,6 +208,11 @@ impl Fake {
         (world.reads, world.largest_read)
     }
 
+    /// How often something was changed, or was to be.
+    pub fn changes(&self) -> u64 {
+        self.0.lock().changes
+    }
+
     /// What is kept beside the segments.
     pub fn aside(&self) -> BTreeMap<String, Vec<u8>> {
         self.0.lock().disk.kept.clone()
@@ -220,6 +226,7 @@ impl Fake {
 
     fn change<R>(&self, change: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.0.lock();
+        world.changes += 1;
         if let Some(mut watch) = world.watch.take() {
             watch(&world.disk);
             world.watch = Some(watch);
