@@ -36,7 +36,7 @@ pub use log::Fsync;
 #[doc(hidden)]
 pub use log::fuzz;
 pub use repair::repair;
-pub use snapshot::{Snapshot, StoredMessage, Topic};
+pub use snapshot::{Snapshot, StoredId, StoredMessage, Topic};
 
 /// Where and how the disk engine stores.
 #[derive(Clone, Debug)]

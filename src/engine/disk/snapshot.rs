@@ -36,7 +36,20 @@ pub struct Topic {
     pub floor: u64,
     /// The newest place.
     pub last: u64,
+    /// Publishers' ids that are to be known still though their messages are gone, the oldest first.
+    pub ids: Vec<StoredId>,
     messages: Vec<log::Place>,
+}
+
+/// A publisher's id, and the message that had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredId {
+    /// The id.
+    pub id: String,
+    /// The offset of its message.
+    pub offset: u64,
+    /// When that was accepted.
+    pub at: Timestamp,
 }
 
 /// A message of the log.
@@ -69,7 +82,8 @@ impl Snapshot {
             return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
         }
         let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.max_messages);
-        let read = log::Snapshot::read(directory, &keep).map_err(|error| format!("DATA_DIR: {error}"))?;
+        let window = log::Settings::default().dedup_window;
+        let read = log::Snapshot::read(directory, &keep, window).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();
         for kept in std::mem::take(&mut log.consumers) {
@@ -131,7 +145,7 @@ impl Snapshot {
 }
 
 fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
-    let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, last } = topic;
+    let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
     let spec = decode_spec(&settings, implicit).ok_or_else(|| unknown("settings"))?;
     Ok(Topic {
@@ -141,6 +155,13 @@ fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
         spec,
         floor: messages.first().map_or(last, |first| first.offset - 1),
         last,
+        ids: ids.into_iter().filter_map(id_of).collect(),
         messages,
     })
+}
+
+/// Nothing, if it is no text: then no publisher can have given it.
+fn id_of(stored: log::RecoveredId) -> Option<StoredId> {
+    let id = String::from_utf8(stored.id.into()).ok()?;
+    Some(StoredId { id, offset: stored.offset, at: Timestamp(stored.at_ms) })
 }

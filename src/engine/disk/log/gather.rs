@@ -12,8 +12,8 @@ use super::{
     files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, file_name},
     footprint::Known,
     frame::{FRAME_HEADER, Survivors, is_behind_sync},
-    record::{Message, Offsets, Stored},
-    recover::{RecoveredConsumer, RecoveredDeletion},
+    record::{KeptId, Message, Offsets, Stored},
+    recover::{RecoveredConsumer, RecoveredDeletion, RecoveredId},
 };
 
 /// Reads one segment: its records with their frames, and where in the file those begin. The header's sequence number comes
@@ -112,7 +112,7 @@ pub(super) trait Held {
 /// Everything that was read so far.
 pub(super) struct Gathered<M> {
     pub topics: HashMap<u64, GatheredTopic<M>>,
-    deleted: HashSet<u64>,
+    pub deleted: HashSet<u64>,
     /// `None`: deleted, by the record with this sequence number.
     pub consumers: HashMap<Box<[u8]>, (u64, Option<RecoveredConsumer>)>,
     /// The highest sequence number.
@@ -123,6 +123,8 @@ pub(super) struct Gathered<M> {
     pub orphaned: u64,
     /// In log order.
     pub deletions: Vec<RecoveredDeletion>,
+    /// Publishers' ids are held if their messages are not older than this, in milliseconds since 1970.
+    pub ids_since: i64,
 }
 
 /// One topic.
@@ -136,6 +138,8 @@ pub(super) struct GatheredTopic<M> {
     pub floor: u64,
     /// In log order.
     pub messages: Vec<M>,
+    /// Publishers' ids, of kept messages and of others, in log order.
+    pub ids: Vec<RecoveredId>,
 }
 
 /// A topic's beginning.
@@ -158,13 +162,21 @@ impl<M> Default for Gathered<M> {
             highest_id: 0,
             orphaned: 0,
             deletions: Vec::new(),
+            ids_since: i64::MAX,
         }
     }
 }
 
 impl<M> Default for GatheredTopic<M> {
     fn default() -> Self {
-        Self { created: None, updated: None, offsets: Offsets::default(), floor: 0, messages: Vec::new() }
+        Self {
+            created: None,
+            updated: None,
+            offsets: Offsets::default(),
+            floor: 0,
+            messages: Vec::new(),
+            ids: Vec::new(),
+        }
     }
 }
 
@@ -209,6 +221,9 @@ impl<M> Gathered<M> {
                 } else {
                     let topic = self.topics.entry(message.topic_id).or_default();
                     topic.floor = topic.floor.max(message.floor);
+                    if message.id_is_given && message.at_ms >= self.ids_since {
+                        topic.ids.push(RecoveredId::of(message, sequence));
+                    }
                     topic.messages.push(hold(message, sequence));
                 }
             }
@@ -223,6 +238,12 @@ impl<M> Gathered<M> {
                 let topic = self.topics.entry(topic_id).or_default();
                 if (offsets.upto, offsets.last) >= (topic.offsets.upto, topic.offsets.last) {
                     topic.offsets = offsets;
+                }
+            }
+            Stored::Id(KeptId { topic_id, offset, at_ms, sequence, id }) => {
+                if at_ms >= self.ids_since && !self.deleted.contains(&topic_id) {
+                    let id = RecoveredId { id: Bytes::copy_from_slice(id), offset, at_ms, sequence };
+                    self.topics.entry(topic_id).or_default().ids.push(id);
                 }
             }
             Stored::Sequences { .. } | Stored::CleanShutdown => {}

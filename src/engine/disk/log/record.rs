@@ -19,6 +19,7 @@ const CONSUMER_DELETED: u8 = 6;
 const RESERVATION: u8 = 7;
 const CLEAN_SHUTDOWN: u8 = 8;
 const SEQUENCES: u8 = 9;
+const ID: u8 = 10;
 
 const IMPLICIT: u8 = 1;
 const ID_IS_GIVEN: u8 = 1;
@@ -170,6 +171,29 @@ pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<
     close_frame(out, start);
 }
 
+/// A publisher's id whose message is gone, while the id is still to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptId<'a> {
+    pub topic_id: u64,
+    /// Offset, time and sequence number of the message.
+    pub offset: u64,
+    pub at_ms: i64,
+    pub sequence: u64,
+    pub id: &'a [u8],
+}
+
+/// Adds the frame of an id.
+pub(super) fn encode_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    out.push(ID);
+    put_u64(out, topic_id);
+    put_u64(out, offset);
+    put_i64(out, at_ms);
+    put_u64(out, sequence);
+    out.extend_from_slice(id);
+    close_frame(out, start);
+}
+
 /// Adds the frame that says: sequence numbers up to here may have been used, and shown to somebody.
 pub(super) fn encode_sequences(upto: u64, out: &mut Vec<u8>) {
     let start = open_frame(out);
@@ -196,6 +220,7 @@ pub(super) enum Stored<'a> {
     ConsumerDeleted { consumer: Consumer<'a>, sequence: u64 },
     Reservation { topic_id: u64, offsets: Offsets },
     Sequences { upto: u64 },
+    Id(KeptId<'a>),
     CleanShutdown,
 }
 
@@ -265,6 +290,13 @@ impl<'a> Stored<'a> {
                 let (upto, last, since) = (fields.u64()?, fields.u64()?, fields.u64()?);
                 Self::Reservation { topic_id, offsets: Offsets { last, upto, since } }
             }
+            ID => Self::Id(KeptId {
+                topic_id: fields.u64()?,
+                offset: fields.u64()?,
+                at_ms: fields.i64()?,
+                sequence: fields.u64()?,
+                id: fields.rest(),
+            }),
             SEQUENCES => Self::Sequences { upto: fields.u64()? },
             CLEAN_SHUTDOWN => Self::CleanShutdown,
             _ => return Err(Malformed("a record of an unknown kind")),
@@ -279,6 +311,7 @@ impl<'a> Stored<'a> {
             | Self::TopicUpdated { topic_id, .. }
             | Self::TopicDeleted { topic_id, .. }
             | Self::Reservation { topic_id, .. }
+            | Self::Id(KeptId { topic_id, .. })
             | Self::Message { message: Message { topic_id, .. }, .. } => Some(*topic_id),
             Self::ConsumerPut { .. } | Self::ConsumerDeleted { .. } | Self::Sequences { .. } | Self::CleanShutdown => {
                 None
@@ -293,6 +326,7 @@ impl<'a> Stored<'a> {
             | Self::TopicDeleted { sequence, .. }
             | Self::Message { sequence, .. }
             | Self::Sequences { upto: sequence }
+            | Self::Id(KeptId { sequence, .. })
             | Self::ConsumerPut { sequence, .. }
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
             Self::TopicCreated { .. } | Self::Reservation { .. } | Self::CleanShutdown => 0,

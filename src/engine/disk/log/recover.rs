@@ -9,14 +9,14 @@ use std::io;
 use bytes::Bytes;
 
 use super::{
-    aside,
+    Settings, aside,
     error::OpenError,
     files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
     footprint::{Footprint, Known, is_whole},
     frame::seal,
     gather::{Created, End, Gathered, GatheredTopic, Held, newest, read_segment},
-    identity,
-    ledger::Ledger,
+    identity, ids,
+    ledger::{Ledger, now_ms},
     record::{Message, Offsets, Stored, encode_reservation, encode_sequences},
     store::{Tail, begin_segment},
 };
@@ -69,6 +69,9 @@ pub struct RecoveredTopic {
     pub floor: u64,
     /// The newest messages above the floor, as many as `keep` says for these settings, by offset.
     pub messages: Vec<RecoveredMessage>,
+    /// Publishers' ids that are to be known still, of messages that are not among these, the oldest first; where all topics
+    /// have too many, the newest of them.
+    pub ids: Vec<RecoveredId>,
     /// The highest offset known to have been used; 0 if none.
     pub last_offset: u64,
     /// The first offset that was certainly never seen by anybody.
@@ -113,6 +116,22 @@ impl RecoveredMessage {
             key: message.key.map(Bytes::copy_from_slice),
             data: Bytes::copy_from_slice(message.data),
         }
+    }
+}
+
+/// A publisher's id, and the message that had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredId {
+    pub id: Bytes,
+    pub offset: u64,
+    pub at_ms: i64,
+    pub sequence: u64,
+}
+
+impl RecoveredId {
+    pub(super) fn of(message: &Message<'_>, sequence: u64) -> Self {
+        let id = Bytes::copy_from_slice(message.id);
+        Self { id, offset: message.offset, at_ms: message.at_ms, sequence }
     }
 }
 
@@ -167,10 +186,10 @@ pub(super) struct Reader {
 /// If a segment is damaged where no torn write explains it, has another version, or cannot be read.
 pub(super) fn recover(
     storage: &dyn Storage,
-    segment_bytes: u64,
+    settings: &Settings,
     keep: &dyn Fn(&[u8]) -> usize,
 ) -> Result<(Recovered, Resume), OpenError> {
-    let mut reader = Reader::new(segment_bytes);
+    let mut reader = Reader::new(settings);
     let mut numbers = storage.list().map_err(OpenError::io("listing the segments"))?;
     numbers.sort_unstable();
     let exists = !numbers.is_empty();
@@ -203,7 +222,9 @@ pub(super) fn recover(
     // A cut may have taken records behind the clean end.
     reader.recovered.clean = reader.ends_clean && reader.recovered.truncated_bytes == 0;
     reader.recovered.whole = is_whole(&footprint, &storage.boot(), (number, length), reader.recovered.clean);
-    Ok(reader.finish(keep, (number, file, length)))
+    let (mut recovered, resume) = reader.finish(keep, (number, file, length));
+    ids::bound(recovered.topics.iter_mut().map(|topic| &mut topic.ids), settings.dedup_bytes);
+    Ok((recovered, resume))
 }
 
 fn first_record_goes_here(
@@ -217,10 +238,11 @@ fn first_record_goes_here(
 }
 
 impl Reader {
-    pub(super) fn new(segment_bytes: u64) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let ids_since = now_ms().saturating_sub(settings.dedup_window_ms());
         Self {
-            ledger: Ledger::new(segment_bytes),
-            gathered: Gathered::default(),
+            ledger: Ledger::new(settings),
+            gathered: Gathered { ids_since, ..Gathered::default() },
             ends_clean: true,
             recovered: Recovered::default(),
         }
@@ -284,13 +306,14 @@ impl Reader {
         recovered.highest_id = highest_id;
         recovered.orphaned_messages = orphaned;
         for (id, topic) in topics {
-            let GatheredTopic { created, messages, floor, .. } = topic.settled();
+            let GatheredTopic { created, messages, ids, floor, .. } = topic.settled();
             let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else {
                 recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
             let (messages, detached) = newest(messages, floor, keep(&settings));
             recovered.detached_messages += detached as u64;
+            let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
             let Offsets { last: last_offset, upto, since } = self.ledger.offsets(id);
             let used = last_offset.max(if recovered.whole { since } else { upto });
             let mut dense_from = since;
@@ -310,6 +333,7 @@ impl Reader {
                 settings,
                 floor,
                 messages,
+                ids,
                 last_offset,
                 next_offset,
                 dense_from,

@@ -5,10 +5,10 @@
 //! more. While the cut is under way the footprint says that the log is longer than it can be: should it be interrupted, the
 //! next start refuses, and the next repair goes on.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{collections::HashMap, io, path::Path, time::Duration};
 
 use super::{
-    aside,
+    Settings, aside,
     error::OpenError,
     files::{Disk, Header, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, read_header},
     footprint::{Footprint, Known},
@@ -61,7 +61,7 @@ pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<Repair, Open
     let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
     let known = Known::of(&footprint, &storage.boot());
     let mut repair = Repair::default();
-    let mut reader = Reader::new(1);
+    let mut reader = Reader::new(&Settings { dedup_window: Duration::ZERO, ..Settings::default() });
     let mut found = None;
     for number in &numbers {
         let known = (numbers.last() == Some(number)).then_some(&known);

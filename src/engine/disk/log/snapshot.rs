@@ -9,6 +9,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::FileExt,
     path::Path,
+    time::Duration,
 };
 
 use super::{
@@ -17,8 +18,10 @@ use super::{
     footprint::Known,
     frame::{FRAME_HEADER, is_sound},
     gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
+    ids,
+    ledger::now_ms,
     record::{Message, Stored},
-    recover::RecoveredConsumer,
+    recover::{RecoveredConsumer, RecoveredId},
 };
 
 /// How often the segments are looked for anew because one went away meanwhile. Each time a whole segment must have been
@@ -45,6 +48,7 @@ pub struct SnapshotTopic {
     pub implicit: bool,
     pub settings: Box<[u8]>,
     pub messages: Vec<Place>,
+    pub ids: Vec<RecoveredId>,
     /// The newest place: offsets up to here were used, or skipped after an end that may have lost some.
     pub last: u64,
 }
@@ -71,16 +75,21 @@ impl Held for Place {
 
 impl Snapshot {
     /// Reads what the log in `directory` holds; nothing if there is no log. `keep` tells from a topic's settings how many
-    /// of its newest messages are wanted.
+    /// of its newest messages are wanted, and `dedup_window` how old the ids may be that are told without their messages.
     ///
     /// # Errors
     /// As for opening it.
-    pub fn read(directory: &Path, keep: &dyn Fn(&[u8]) -> usize) -> Result<Option<Self>, OpenError> {
+    pub fn read(
+        directory: &Path,
+        keep: &dyn Fn(&[u8]) -> usize,
+        dedup_window: Duration,
+    ) -> Result<Option<Self>, OpenError> {
         let listing = OpenError::io(format!("reading {}", directory.display()));
         let segments = open_all(directory).map_err(listing)?;
         let Some((last, _)) = segments.last() else { return Ok(None) };
         let last = *last;
-        let mut gathered = Gathered::default();
+        let ids_since = now_ms().saturating_sub(i64::try_from(dedup_window.as_millis()).unwrap_or(i64::MAX));
+        let mut gathered = Gathered { ids_since, ..Gathered::default() };
         let mut torn_bytes = 0;
         for (index, (number, file)) in segments.iter().enumerate() {
             let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
@@ -122,13 +131,14 @@ impl Snapshot {
 }
 
 fn topic_of(topic: GatheredTopic<Place>, keep: &dyn Fn(&[u8]) -> usize) -> Option<SnapshotTopic> {
-    let GatheredTopic { created, offsets, messages, floor, .. } = topic.settled();
+    let GatheredTopic { created, offsets, messages, ids, floor, .. } = topic.settled();
     let Created { epoch, name, created_at_ms, implicit, settings } = created?;
     let used = messages.iter().map(Held::offset).max().unwrap_or(0);
     let last = used.max(offsets.last).max(offsets.since);
     let (messages, _) = newest(messages, floor, keep(&settings));
     let settings = settings.as_ref().into();
-    Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, last })
+    let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
+    Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last })
 }
 
 /// Opens all segments of one moment.

@@ -3,6 +3,7 @@
 mod damage;
 mod fake;
 mod faults;
+mod ids;
 mod order;
 mod power;
 mod repair;

@@ -13,9 +13,9 @@ use super::{
     error::LogError,
     files::{Header, Next, Scanner, file_name},
     frame::{self, FRAME_HEADER, frames, seal},
-    ledger::Ledger,
+    ledger::{Ledger, now_ms},
     queue::{Batch, Queue, Woken},
-    record::{FIELDS, Offsets, Stored, encode_reservation},
+    record::{FIELDS, Offsets, Stored, encode_id, encode_reservation},
     store::Store,
 };
 
@@ -97,7 +97,7 @@ impl<T> Writer<T> {
         // Whether the last batch was of several publishers.
         let mut crowd = false;
         loop {
-            let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work());
+            let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work(now_ms()));
             let mut batch = std::mem::replace(&mut self.batch, Batch::new());
             let woken = self.queue.take(&mut batch, self.deadline(), busy, crowd);
             crowd = batch.tokens.len() > 1;
@@ -121,7 +121,13 @@ impl<T> Writer<T> {
             Fsync::Always | Fsync::Never => None,
         };
         let probe = self.refused.as_ref().map(|refused| refused.probe_at);
-        [sync, self.rest_until, probe].into_iter().flatten().min()
+        let wakes_at = if self.rest_until.is_none() { self.ledger.lock().wakes_at() } else { None };
+        let ids = wakes_at.and_then(|at| {
+            // One more, so that it is over then.
+            let left = at.saturating_sub(now_ms()).saturating_add(1);
+            Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+        });
+        [sync, self.rest_until, probe, ids].into_iter().flatten().min()
     }
 
     /// While records are refused nobody may send any, so the log finds out by itself whether there is room again.
@@ -264,6 +270,7 @@ impl<T> Writer<T> {
             return Ok(());
         }
         self.rest_until = None;
+        self.ledger.lock().expire(now_ms());
         match self.remove_dead().and_then(|()| self.copy_survivors(budget)) {
             Err(LogError::Full | LogError::Write(_)) => {
                 // What was copied is alive in its new place; the next sweep finds it dead in the old one.
@@ -277,7 +284,7 @@ impl<T> Writer<T> {
 
     fn remove_dead(&mut self) -> Result<(), LogError> {
         loop {
-            let Some(number) = self.ledger.lock().removable() else { return Ok(()) };
+            let Some(number) = self.ledger.lock().removable(now_ms()) else { return Ok(()) };
             self.store.retire(number)?;
         }
     }
@@ -294,6 +301,7 @@ impl<T> Writer<T> {
         };
         let until = scanner.position().saturating_add(budget as u64);
         self.copies.clear();
+        let now = now_ms();
         let done = loop {
             if scanner.position() >= until {
                 break false;
@@ -304,9 +312,16 @@ impl<T> Writer<T> {
                     Next::Bad { at, why } => return Err(damaged(number, at, why)),
                     Next::Frame(frame) => frame,
                 };
+            let ledger = self.ledger.lock();
             match Stored::decode(&frame[FRAME_HEADER..]) {
-                Ok(stored) if self.ledger.lock().is_live(number, &stored) => frame::copy(frame, &mut self.copies),
-                Ok(_) => {}
+                Ok(stored) if ledger.is_live(number, &stored) => frame::copy(frame, &mut self.copies),
+                Ok(stored) => {
+                    if let Some(id) = ledger.wants_id(number, &stored, now) {
+                        let from = self.copies.len();
+                        encode_id(id, &mut self.copies);
+                        seal(&mut self.copies[from..]);
+                    }
+                }
                 Err(fault) => return Err(damaged(number, scanner.position(), fault.0)),
             }
         };

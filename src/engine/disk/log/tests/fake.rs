@@ -38,6 +38,7 @@ struct World {
     reads: u64,
     largest_read: usize,
     changes: u64,
+    written: u64,
     /// Called before every change, with what the disk looks like then.
     #[expect(clippy::type_complexity, reason = "written once")]
     watch: Option<Box<dyn FnMut(&Image) + Send>>,
@@ -213,6 +214,11 @@ impl Fake {
         self.0.lock().changes
     }
 
+    /// Bytes written to segments so far.
+    pub fn written(&self) -> u64 {
+        self.0.lock().written
+    }
+
     /// What is kept beside the segments.
     pub fn aside(&self) -> BTreeMap<String, Vec<u8>> {
         self.0.lock().disk.kept.clone()
@@ -352,6 +358,7 @@ impl SegmentFile for Handle {
                 take = take.min(*room);
                 *room -= take;
             }
+            world.written += take as u64;
             let file = &mut world.disk.files[self.file];
             file.bytes.extend_from_slice(&bytes[..take]);
             if world.faults.writes_through {
