@@ -187,6 +187,15 @@ impl Registry {
         current
     }
 
+    /// Takes a topic out whose life is about to end: its name is free, and whoever reads it reads on until it is closed.
+    pub(crate) fn take_out(&self, channel: &Arc<Channel>) {
+        let mut names = self.names.write();
+        if names.is_current(channel) {
+            names.remove(&channel.name);
+            self.announce(&channel.name, TopicEventKind::Deleted);
+        }
+    }
+
     /// Takes an implicit topic out that has no message and no subscriber. Answers whether it did; `stored` then ran under
     /// the registry's lock.
     pub fn remove_unused(&self, channel: &Arc<Channel>, stored: impl FnOnce()) -> bool {

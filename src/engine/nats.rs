@@ -42,7 +42,7 @@ use crate::channel::{
 };
 use follow::{Progress, follow};
 use link::Link;
-use messages::MessagesHandler;
+use messages::{MessagesHandler, Orphan};
 use names::{CLASSES, Names};
 use publish::Outgoing;
 use topics::Topics;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub prefix: String,
     /// Copies of everything; 0 takes three in a cluster and one elsewhere.
     pub replicas: usize,
+    /// For how long an id is known after it was first published, whatever has become of its message.
+    pub dedup_window: Duration,
     /// A user's name.
     pub user: String,
     /// The user's password.
@@ -84,6 +86,7 @@ impl Default for Settings {
             url: "nats://127.0.0.1:4222".to_owned(),
             prefix: "pubsub".to_owned(),
             replicas: 0,
+            dedup_window: Duration::from_mins(5),
             user: String::new(),
             password: Secret::default(),
             token: Secret::default(),
@@ -166,9 +169,10 @@ struct Inner {
     topics: Arc<Topics>,
     /// How far the streams are followed, by class.
     classes: Mutex<HashMap<usize, Arc<Progress>>>,
-    /// Messages of no topic, by class and sequence.
-    orphaned: mpsc::Sender<(usize, u64)>,
+    /// Messages of no topic.
+    orphaned: mpsc::Sender<Orphan>,
     replicas: usize,
+    dedup_window: Duration,
     ready: AtomicBool,
     /// Work that ends with the engine.
     tasks: TaskTracker,
@@ -259,6 +263,7 @@ impl Engine for Nats {
                 classes: Mutex::default(),
                 orphaned,
                 replicas: self.settings.replicas,
+                dedup_window: self.settings.dedup_window,
                 ready: AtomicBool::new(false),
                 tasks: tasks.clone(),
                 in_flight: in_flight.clone(),
@@ -311,6 +316,8 @@ impl Engine for Nats {
             inner.check()?;
             let gone = || Refusal::Closed;
             let token = channel.label.get().ok_or_else(gone)?;
+            let is_first = channel.implicit.load(Ordering::Relaxed) && channel.ring.lock().is_unused();
+            let join = is_first && inner.topics.is_others(token, &inner.instance);
             let class = usize::try_from(channel.key).unwrap_or(0);
             let (id, returns) = (draft.message_id(), draft.origin.is_some());
             let (answer, answered) = oneshot::channel();
@@ -323,6 +330,8 @@ impl Engine for Nats {
                 begun: Instant::now(),
                 progress: inner.progress(class),
                 stream: inner.names.stream(class),
+                expected: draft.expected_offset,
+                join: join.then(|| inner.clone()),
                 answer,
                 on_its_way: inner.in_flight.token(),
             };

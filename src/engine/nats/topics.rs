@@ -15,9 +15,9 @@ use super::{
     follow::{Handler, Item, Progress, speaks_for_all},
     link::Link,
     names::{CLASSES, decode},
-    store::{BUDGET, Put, put},
+    store::{BUDGET, Put, Value, put},
 };
-use crate::channel::{Channel, Error, Life, Numbering, Registry, Spec, Timestamp, TopicName};
+use crate::channel::{Channel, Epoch, Error, Life, Numbering, Registry, Spec, Timestamp, TopicName};
 
 /// A topic as the bucket has it: JSON, to which later versions may add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,25 @@ pub(super) struct Entry {
     /// The instance that made it, as long as no other has used it while it was without messages: that one may forget it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner: String,
+    /// How the life before this one ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<End>,
+}
+
+/// How a life of a topic ended, as the marker of its deletion has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    /// As in cursors.
+    pub epoch: String,
+    /// The newest message that was removed with the topic.
+    pub last: u64,
+}
+
+/// A life that is over in the registry, and not yet in its stream.
+pub(super) struct Ended {
+    pub channel: Arc<Channel>,
+    /// The newest message that was removed with the topic.
+    pub last: u64,
 }
 
 impl Entry {
@@ -77,6 +96,8 @@ pub(super) struct Known {
     /// `None`: deleted.
     pub entry: Option<Entry>,
     pub channel: Option<Arc<Channel>>,
+    /// How the life before ended.
+    pub end: Option<End>,
     /// When the entry was written.
     at: Timestamp,
 }
@@ -97,6 +118,8 @@ pub(super) struct Topics {
     /// The bucket's name.
     pub bucket: String,
     known: RwLock<HashMap<String, Known>>,
+    /// Lives that are over in the registry, but not in their streams: what was stored before their end is still to come.
+    ending: Mutex<Vec<Arc<Channel>>>,
     /// Classes that some topic is in.
     classes: Mutex<HashSet<usize>>,
     /// Whether histories are being read for the first time: until then no channel is known to be whole.
@@ -116,6 +139,7 @@ impl Topics {
             progress: Progress::new(),
             bucket,
             known: RwLock::default(),
+            ending: Mutex::default(),
             classes: Mutex::default(),
             loading: RwLock::new(true),
         })
@@ -125,8 +149,35 @@ impl Topics {
         self.known.read().get(token).cloned()
     }
 
-    pub fn channel(&self, token: &str) -> Option<Arc<Channel>> {
-        self.known.read().get(token)?.channel.clone()
+    /// The life of a topic that a message is of: one that is about to end, too.
+    pub fn channel(&self, token: &str, fits: impl Fn(&Arc<Channel>) -> bool) -> Option<Arc<Channel>> {
+        let known = self.known.read().get(token).and_then(|known| known.channel.clone());
+        known.filter(|channel| fits(channel)).or_else(|| {
+            let ending = self.ending.lock();
+            ending.iter().find(|channel| is_called(channel, token) && fits(channel)).cloned()
+        })
+    }
+
+    /// Whether the registry has this life of a topic.
+    pub fn is_alive(&self, token: &str, epoch: Epoch) -> bool {
+        let known = self.known.read();
+        let entry = known.get(token).and_then(|known| known.entry.as_ref());
+        entry.is_some_and(|entry| entry.epoch == epoch.to_string())
+    }
+
+    /// Whether another instance may forget the topic, because nobody has told it that this one needs it.
+    pub fn is_others(&self, token: &str, instance: &str) -> bool {
+        let known = self.known.read();
+        let entry = known.get(token).and_then(|known| known.entry.as_ref());
+        entry.is_some_and(|entry| entry.implicit && !entry.owner.is_empty() && entry.owner != instance)
+    }
+
+    /// A life is over in its stream as well: whoever has read it to here learns it.
+    pub fn end(&self, channel: &Arc<Channel>) {
+        if !self.registry.remove(channel) {
+            channel.close();
+        }
+        self.ending.lock().retain(|ending| !Arc::ptr_eq(ending, channel));
     }
 
     /// The classes that topics are in.
@@ -151,14 +202,17 @@ impl Topics {
         sync(link, &format!("KV_{}", self.bucket), &self.progress).await
     }
 
-    /// Takes note of what the bucket has under a key.
-    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>) {
+    /// Takes note of what the bucket has under a key. Tells which life is over by that: it is closed when everything was
+    /// read that its stream has of it.
+    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>, end: Option<End>) -> Option<Ended> {
         let before = self.get(token);
         let life = entry.as_ref().and_then(|entry| entry.life(token));
         if entry.is_some() && life.is_none() {
             tracing::warn!(token, "the registry has an entry that cannot be read; it is left alone");
         }
+        let end = entry.as_ref().map_or(end, |entry| entry.before.clone());
         let old = before.and_then(|known| known.channel);
+        let mut ended = None;
         let channel = match (life, old) {
             (Some(life), Some(old)) if old.epoch == life.epoch => {
                 if old.spec() != life.spec {
@@ -168,19 +222,29 @@ impl Topics {
                 let gone = old.ring.lock().closed;
                 if gone { self.insert(life, token) } else { Some(old) }
             }
-            (Some(life), old) => {
-                old.map(|old| self.registry.remove(&old));
-                self.insert(life, token)
-            }
-            (None, old) => {
-                old.map(|old| self.registry.remove(&old));
-                None
+            (life, old) => {
+                ended = old.and_then(|old| self.take_out(old, end.as_ref()));
+                life.and_then(|life| self.insert(life, token))
             }
         };
         if let Some(channel) = &channel {
             channel.revision.store(revision, Ordering::Release);
         }
-        self.known.write().insert(token.to_owned(), Known { revision, entry, channel, at });
+        self.known.write().insert(token.to_owned(), Known { revision, entry, channel, end, at });
+        ended
+    }
+
+    /// The name is free from here on.
+    fn take_out(&self, old: Arc<Channel>, end: Option<&End>) -> Option<Ended> {
+        // Before there is a subscriber nothing has to be read to its end.
+        if self.is_loading() || old.ring.lock().closed {
+            self.registry.remove(&old);
+            return None;
+        }
+        self.ending.lock().push(old.clone());
+        self.registry.take_out(&old);
+        let last = end.filter(|end| end.epoch == old.epoch().to_string()).map_or(0, |end| end.last);
+        Some(Ended { channel: old, last })
     }
 
     fn insert(&self, life: Life, token: &str) -> Option<Arc<Channel>> {
@@ -195,12 +259,25 @@ impl Topics {
         inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be taken in")).ok()
     }
 
-    /// Writes an entry, or deletes it, if this is what the registry has. On success it is known here.
+    /// Writes an entry, if this is what the registry has. On success it is known here.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn write(&self, link: &Link, token: &str, entry: Option<&Entry>, expected: u64) -> Result<Put, Error> {
-        let value = entry.map(|entry| serde_json::to_vec(entry).unwrap_or_default());
+    pub async fn write(&self, link: &Link, token: &str, entry: &Entry, expected: u64) -> Result<Put, Error> {
+        let value = serde_json::to_vec(entry).unwrap_or_default();
+        self.put(link, token, Value::Set(value), expected).await
+    }
+
+    /// Deletes an entry, if this is what the registry has. On success it is gone here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn delete(&self, link: &Link, token: &str, end: Option<&End>, expected: u64) -> Result<Put, Error> {
+        let said = end.and_then(|end| serde_json::to_vec(end).ok()).unwrap_or_default();
+        self.put(link, token, Value::Deleted(said), expected).await
+    }
+
+    async fn put(&self, link: &Link, token: &str, value: Value, expected: u64) -> Result<Put, Error> {
         let written = put(link, &self.bucket, token, value, expected).await?;
         let known = match written {
             Put::Stored(revision) => timeout(BUDGET, self.progress.wait(revision)).await.is_ok(),
@@ -241,12 +318,23 @@ impl Topics {
         if let Some(known) = self.get(token)
             && known.entry.is_some()
         {
-            self.note(token, known.revision, known.at, known.entry);
+            self.note(token, known.revision, known.at, known.entry, None);
         }
     }
 
-    /// The stream of a topic was made anew: its life is over here, and [`Topics::broken`] has it from now on.
-    pub fn end_life(&self, channel: &Arc<Channel>) {
+    /// The stream of a class was made again: the lives of its topics are over here, and [`Topics::broken`] has them from
+    /// now on.
+    pub fn end_class(&self, class: u64) {
+        let ending: Vec<_> = self.ending.lock().iter().filter(|channel| channel.key == class).cloned().collect();
+        for channel in ending {
+            self.end(&channel);
+        }
+        for channel in self.registry.all().into_iter().filter(|channel| channel.key == class) {
+            self.end_life(&channel);
+        }
+    }
+
+    fn end_life(&self, channel: &Arc<Channel>) {
         self.registry.remove(channel);
         if let Some(label) = channel.label.get()
             && let Some(known) = self.known.write().get_mut(&**label)
@@ -282,6 +370,10 @@ impl Topics {
     }
 }
 
+fn is_called(channel: &Channel, token: &str) -> bool {
+    channel.label.get().is_some_and(|label| **label == *token)
+}
+
 /// Waits until everything that a stream has now was followed.
 ///
 /// # Errors
@@ -307,10 +399,13 @@ impl Handler for TopicsHandler {
         let topics = &self.0.topics;
         let deleted = item.header("KV-Operation").is_some();
         let entry = if deleted { None } else { serde_json::from_slice(&item.payload).ok() };
+        let end = if deleted { serde_json::from_slice(&item.payload).ok() } else { None };
         if !deleted && entry.is_none() {
             tracing::warn!(token = item.key, "the registry has an entry that cannot be read; it is left alone");
         }
-        topics.note(&item.key, item.sequence, item.at, entry);
+        if let Some(ended) = topics.note(&item.key, item.sequence, item.at, entry, end) {
+            self.0.end_soon(ended);
+        }
         // The first topic of a size, made by another instance: its messages are wanted here, too, and nobody asks first. At
         // the start the registry has to be known before any stream is read.
         if !topics.is_loading() {
