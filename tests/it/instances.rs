@@ -2,6 +2,7 @@
 
 mod cut_off;
 mod rivals;
+mod upheaval;
 
 use std::time::Duration;
 

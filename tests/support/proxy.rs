@@ -70,6 +70,11 @@ impl Proxy {
         self.heal();
     }
 
+    /// Whether connections are taken.
+    pub fn is_open(&self) -> bool {
+        !self.inner.state.lock().unwrap().cut
+    }
+
     pub fn heal(&self) {
         self.inner.state.lock().unwrap().cut = false;
     }

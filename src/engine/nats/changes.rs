@@ -112,7 +112,7 @@ impl Inner {
                 // Deleted by somebody else, or by this call when its answer was lost.
                 return if begun.elapsed() > link::ATTEMPT { Ok(()) } else { Err(gone()) };
             };
-            let end = End { epoch: channel.epoch().to_string(), last: channel.last() };
+            let end = End { epoch: channel.epoch().to_string(), last: channel.last(), class };
             match self.topics.delete(&self.link, token, Some(&end), known.revision).await? {
                 Put::Stored(_) => break end.last,
                 Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
@@ -173,6 +173,10 @@ impl Inner {
             sleep(PAUSE).await;
         };
         self.progress(class).wait(marked).await;
+        // It has come by before this instance knew of that life: what there was of it is told.
+        if !channel.ring.lock().closed {
+            channel.skip_to(last);
+        }
         self.topics.end(&channel);
     }
 

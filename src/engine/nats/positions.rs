@@ -480,9 +480,13 @@ impl Positions for Nats {
 
     fn sweep(&self) -> Vec<Source> {
         let Ok(shared) = self.shared() else { return Vec::new() };
-        // What is in use says so: else other instances would take it for forgotten.
-        for consumer in shared.consumers.held() {
-            shared.save_soon(&consumer);
+        // What is in use says so: else other instances would take it for forgotten. And what was let go of while the cluster
+        // was away is told now.
+        for consumer in shared.consumers.all() {
+            let known = shared.known(&token(consumer.key()));
+            if consumer.is_held() || (known.is_mine() && known.hold.stage != Stage::Left) {
+                shared.save_soon(&consumer);
+            }
         }
         let expired = shared.consumers.expire();
         let sources = expired.iter().map(|consumer| consumer.key().source.clone()).collect();

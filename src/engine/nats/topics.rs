@@ -47,6 +47,8 @@ pub(super) struct End {
     pub epoch: String,
     /// The newest message that was removed with the topic.
     pub last: u64,
+    /// The stream it was in.
+    pub class: usize,
 }
 
 /// A life that is over in the registry, and not yet in its stream.
@@ -174,10 +176,16 @@ impl Topics {
 
     /// A life is over in its stream as well: whoever has read it to here learns it.
     pub fn end(&self, channel: &Arc<Channel>) {
-        if !self.registry.remove(channel) {
+        let was_ending = {
+            let mut ending = self.ending.lock();
+            let before = ending.len();
+            ending.retain(|ending| !Arc::ptr_eq(ending, channel));
+            ending.len() < before
+        };
+        // Once, by whoever comes first: every close is told.
+        if !self.registry.remove(channel) && was_ending {
             channel.close();
         }
-        self.ending.lock().retain(|ending| !Arc::ptr_eq(ending, channel));
     }
 
     /// The classes that topics are in.
@@ -202,17 +210,17 @@ impl Topics {
         sync(link, &format!("KV_{}", self.bucket), &self.progress).await
     }
 
-    /// Takes note of what the bucket has under a key. Tells which life is over by that: it is closed when everything was
-    /// read that its stream has of it.
-    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>, end: Option<End>) -> Option<Ended> {
-        let before = self.get(token);
+    /// Takes note of what the bucket has under a key. Tells which lives are over by that: they are closed when everything
+    /// was read that their streams have of them.
+    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>, end: Option<End>) -> Vec<Ended> {
+        let (old, known_end) = self.get(token).map_or((None, None), |known| (known.channel, known.end));
         let life = entry.as_ref().and_then(|entry| entry.life(token));
         if entry.is_some() && life.is_none() {
             tracing::warn!(token, "the registry has an entry that cannot be read; it is left alone");
         }
         let end = entry.as_ref().map_or(end, |entry| entry.before.clone());
-        let old = before.and_then(|known| known.channel);
-        let mut ended = None;
+        let news = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
+        let mut ended = Vec::new();
         let channel = match (life, old) {
             (Some(life), Some(old)) if old.epoch == life.epoch => {
                 if old.spec() != life.spec {
@@ -223,7 +231,9 @@ impl Topics {
                 if gone { self.insert(life, token) } else { Some(old) }
             }
             (life, old) => {
-                ended = old.and_then(|old| self.take_out(old, end.as_ref()));
+                let unseen = news.filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch));
+                ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
+                ended.extend(unseen.and_then(|end| self.pass_by(token, at, end)));
                 life.and_then(|life| self.insert(life, token))
             }
         };
@@ -232,6 +242,24 @@ impl Topics {
         }
         self.known.write().insert(token.to_owned(), Known { revision, entry, channel, end, at });
         ended
+    }
+
+    /// A life began and ended while this instance was cut off. Who reads it by a pattern gets what there is of it, and is
+    /// told of the rest.
+    fn pass_by(&self, token: &str, at: Timestamp, end: &End) -> Option<Ended> {
+        if end.last == 0 || self.is_loading() {
+            return None;
+        }
+        let place = format!("{}-0", end.epoch).parse::<crate::channel::Cursor>().ok()?;
+        let life = Life {
+            name: TopicName::parse(&decode(token)?).ok()?,
+            epoch: place.epoch,
+            created_at: at,
+            spec: Spec { implicit: false, max_messages: end.class.max(1), max_publish_rate: 0 },
+            key: end.class as u64,
+        };
+        let channel = CLASSES.contains(&end.class).then(|| self.insert(life, token)).flatten()?;
+        self.take_out(channel, Some(end))
     }
 
     /// The name is free from here on.
@@ -403,7 +431,7 @@ impl Handler for TopicsHandler {
         if !deleted && entry.is_none() {
             tracing::warn!(token = item.key, "the registry has an entry that cannot be read; it is left alone");
         }
-        if let Some(ended) = topics.note(&item.key, item.sequence, item.at, entry, end) {
+        for ended in topics.note(&item.key, item.sequence, item.at, entry, end) {
             self.0.end_soon(ended);
         }
         // The first topic of a size, made by another instance: its messages are wanted here, too, and nobody asks first. At
