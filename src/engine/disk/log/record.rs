@@ -10,6 +10,9 @@ use super::frame::{close_frame, open_frame};
 /// What the fields around a record's texts and bytes can take at most, in bytes.
 pub(super) const FIELDS: usize = 96;
 
+/// The longest id that is kept without its message, in bytes.
+pub(super) const MAX_ID: usize = 4 << 10;
+
 const TOPIC_CREATED: u8 = 1;
 const TOPIC_UPDATED: u8 = 2;
 const TOPIC_DELETED: u8 = 3;
@@ -93,6 +96,7 @@ impl Record<'_> {
             Self::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
                 out.push(TOPIC_CREATED);
                 put_u64(out, topic_id);
+                put_u64(out, sequence);
                 // An epoch is random in all its bits as often as not: a varint would be longer.
                 out.extend_from_slice(&epoch.to_le_bytes());
                 put_i64(out, created_at_ms);
@@ -212,14 +216,49 @@ pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
 /// A record as it was read. It borrows from the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored<'a> {
-    TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
-    TopicUpdated { topic_id: u64, sequence: u64, implicit: bool, floor: u64, settings: &'a [u8] },
-    TopicDeleted { topic_id: u64, sequence: u64, epoch: u64, name: &'a str, newest_sequence: u64 },
-    Message { message: Message<'a>, sequence: u64 },
-    ConsumerPut { consumer: Consumer<'a>, sequence: u64, blob: &'a [u8] },
-    ConsumerDeleted { consumer: Consumer<'a>, sequence: u64 },
-    Reservation { topic_id: u64, offsets: Offsets },
-    Sequences { upto: u64 },
+    TopicCreated {
+        topic_id: u64,
+        sequence: u64,
+        epoch: u64,
+        name: &'a str,
+        created_at_ms: i64,
+        implicit: bool,
+        settings: &'a [u8],
+    },
+    TopicUpdated {
+        topic_id: u64,
+        sequence: u64,
+        implicit: bool,
+        floor: u64,
+        settings: &'a [u8],
+    },
+    TopicDeleted {
+        topic_id: u64,
+        sequence: u64,
+        epoch: u64,
+        name: &'a str,
+        newest_sequence: u64,
+    },
+    Message {
+        message: Message<'a>,
+        sequence: u64,
+    },
+    ConsumerPut {
+        consumer: Consumer<'a>,
+        sequence: u64,
+        blob: &'a [u8],
+    },
+    ConsumerDeleted {
+        consumer: Consumer<'a>,
+        sequence: u64,
+    },
+    Reservation {
+        topic_id: u64,
+        offsets: Offsets,
+    },
+    Sequences {
+        upto: u64,
+    },
     Id(KeptId<'a>),
     CleanShutdown,
 }
@@ -248,6 +287,7 @@ impl<'a> Stored<'a> {
         let stored = match fields.byte()? {
             TOPIC_CREATED => Self::TopicCreated {
                 topic_id: fields.u64()?,
+                sequence: fields.u64()?,
                 epoch: u64::from_le_bytes(fields.array()?),
                 created_at_ms: fields.i64()?,
                 implicit: fields.flags(IMPLICIT)? != 0,
@@ -295,7 +335,8 @@ impl<'a> Stored<'a> {
                 offset: fields.u64()?,
                 at_ms: fields.i64()?,
                 sequence: fields.u64()?,
-                id: fields.rest(),
+                // Without a bound any bytes would say something, and looking for records among damaged bytes would take long.
+                id: Some(fields.rest()).filter(|id| id.len() <= MAX_ID).ok_or(Malformed("an id is too long"))?,
             }),
             SEQUENCES => Self::Sequences { upto: fields.u64()? },
             CLEAN_SHUTDOWN => Self::CleanShutdown,
@@ -322,14 +363,15 @@ impl<'a> Stored<'a> {
     /// The sequence number of the kinds that carry one.
     pub(super) fn sequence(&self) -> u64 {
         match self {
-            Self::TopicUpdated { sequence, .. }
+            Self::TopicCreated { sequence, .. }
+            | Self::TopicUpdated { sequence, .. }
             | Self::TopicDeleted { sequence, .. }
             | Self::Message { sequence, .. }
             | Self::Sequences { upto: sequence }
             | Self::Id(KeptId { sequence, .. })
             | Self::ConsumerPut { sequence, .. }
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
-            Self::TopicCreated { .. } | Self::Reservation { .. } | Self::CleanShutdown => 0,
+            Self::Reservation { .. } | Self::CleanShutdown => 0,
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct RecoveredTopic {
     pub epoch: u64,
     pub name: String,
     pub created_at_ms: i64,
+    /// The sequence number of its creation, which is lower than those of its messages.
+    pub created_sequence: u64,
     pub implicit: bool,
     /// The latest settings.
     pub settings: Bytes,
@@ -248,7 +250,7 @@ impl Reader {
         }
     }
 
-    /// Reads one segment; of the last one, `known` says how far it was whole once. Answers its file and how it ends.
+    /// Reads one segment; of the last one, `known` says how far it was whole once. Returns its file and how it ends.
     pub(super) fn segment(
         &mut self,
         storage: &dyn Storage,
@@ -268,7 +270,7 @@ impl Reader {
         Ok((scanner.into_file(), end))
     }
 
-    /// Reads the last segment, and cuts a torn end off. Answers its file and length, unless not even its header was
+    /// Reads the last segment, and cuts a torn end off. Returns its file and length, unless not even its header was
     /// written whole.
     fn tail(&mut self, storage: &dyn Storage, number: u64, known: &Known) -> Result<Option<OpenSegment>, OpenError> {
         let (mut file, end) = self.segment(storage, number, Some(known))?;
@@ -307,7 +309,8 @@ impl Reader {
         recovered.orphaned_messages = orphaned;
         for (id, topic) in topics {
             let GatheredTopic { created, messages, ids, floor, .. } = topic.settled();
-            let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else {
+            let Some(Created { sequence: created_sequence, epoch, name, created_at_ms, implicit, settings }) = created
+            else {
                 recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
@@ -329,6 +332,7 @@ impl Reader {
                 epoch,
                 name,
                 created_at_ms,
+                created_sequence,
                 implicit,
                 settings,
                 floor,
