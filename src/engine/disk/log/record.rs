@@ -54,6 +54,8 @@ pub struct Message<'a> {
     /// The offset of the message that is stored before it in its topic, less than `offset`; 0 before the first. Recovery
     /// takes a message that is nobody's `prev` for the end of what was evicted.
     pub prev: u64,
+    /// The sequence number of that message's record; 0 before the first.
+    pub prev_sequence: u64,
     /// The offset up to which the topic's messages are evicted once this one is stored, less than `offset`: 0 if none is.
     /// What is at or below it does not come back, whatever bound the topic has later.
     pub floor: u64,
@@ -127,6 +129,7 @@ impl Record<'_> {
                 put_u64(out, m.offset.saturating_sub(m.prev));
                 put_u64(out, m.offset.saturating_sub(m.floor));
                 put_u64(out, sequence);
+                put_u64(out, sequence.saturating_sub(m.prev_sequence));
                 put_i64(out, m.at_ms);
                 out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
                 put_bytes(out, m.id);
@@ -312,13 +315,15 @@ impl<'a> Stored<'a> {
                 let (topic_id, offset) = (fields.u64()?, fields.u64()?);
                 let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
                 let sequence = fields.u64()?;
+                let prev_sequence = sequence.saturating_sub(fields.u64()?);
                 let at_ms = fields.i64()?;
                 let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
                 let id = fields.bytes()?;
                 let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
                 let id_is_given = flags & ID_IS_GIVEN != 0;
                 let data = fields.rest();
-                let message = Message { topic_id, offset, prev, floor, at_ms, id, id_is_given, key, data };
+                let message =
+                    Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
                 Self::Message { message, sequence }
             }
             CONSUMER_PUT => {

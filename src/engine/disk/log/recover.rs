@@ -87,6 +87,7 @@ pub struct RecoveredTopic {
 pub struct RecoveredMessage {
     pub offset: u64,
     pub prev: u64,
+    pub prev_sequence: u64,
     /// The sequence number of its record.
     pub sequence: u64,
     pub at_ms: i64,
@@ -111,6 +112,7 @@ impl RecoveredMessage {
         Self {
             offset: message.offset,
             prev: message.prev,
+            prev_sequence: message.prev_sequence,
             sequence,
             at_ms: message.at_ms,
             id: Bytes::copy_from_slice(message.id),

@@ -9,7 +9,18 @@ const WINDOW: Duration = Duration::from_secs(300);
 fn given(topic_id: u64, offset: u64, at_ms: i64, id: &[u8]) -> Record<'_> {
     let floor = offset.saturating_sub(3);
     let data = &[7; 40];
-    let message = Message { topic_id, offset, prev: offset - 1, floor, at_ms, id, id_is_given: true, key: None, data };
+    let message = Message {
+        topic_id,
+        offset,
+        prev: offset - 1,
+        prev_sequence: 0,
+        floor,
+        at_ms,
+        id,
+        id_is_given: true,
+        key: None,
+        data,
+    };
     Record::Message(message)
 }
 
