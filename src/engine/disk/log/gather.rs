@@ -145,7 +145,6 @@ pub(super) struct GatheredTopic<M> {
 /// A topic's beginning.
 #[expect(clippy::struct_field_names, reason = "the names are those of the record")]
 pub(super) struct Created {
-    pub sequence: u64,
     pub epoch: u64,
     pub name: String,
     pub created_at_ms: i64,
@@ -199,9 +198,9 @@ impl<M> Gathered<M> {
             self.highest_id = self.highest_id.max(id);
         }
         match *stored {
-            Stored::TopicCreated { topic_id, sequence, epoch, name, created_at_ms, implicit, settings } => {
+            Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings, .. } => {
                 let (name, settings) = (name.to_owned(), Bytes::copy_from_slice(settings));
-                let created = Created { sequence, epoch, name, created_at_ms, implicit, settings };
+                let created = Created { epoch, name, created_at_ms, implicit, settings };
                 self.topics.entry(topic_id).or_default().created = Some(created);
             }
             Stored::TopicUpdated { topic_id, sequence, implicit, floor, settings } => {

@@ -62,8 +62,6 @@ pub struct RecoveredTopic {
     pub epoch: u64,
     pub name: String,
     pub created_at_ms: i64,
-    /// The sequence number of its creation, which is lower than those of its messages.
-    pub created_sequence: u64,
     pub implicit: bool,
     /// The latest settings.
     pub settings: Bytes,
@@ -311,8 +309,7 @@ impl Reader {
         recovered.orphaned_messages = orphaned;
         for (id, topic) in topics {
             let GatheredTopic { created, messages, ids, floor, .. } = topic.settled();
-            let Some(Created { sequence: created_sequence, epoch, name, created_at_ms, implicit, settings }) = created
-            else {
+            let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else {
                 recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
@@ -334,7 +331,6 @@ impl Reader {
                 epoch,
                 name,
                 created_at_ms,
-                created_sequence,
                 implicit,
                 settings,
                 floor,

@@ -132,7 +132,7 @@ impl Snapshot {
 
 fn topic_of(topic: GatheredTopic<Place>, keep: &dyn Fn(&[u8]) -> usize) -> Option<SnapshotTopic> {
     let GatheredTopic { created, offsets, messages, ids, floor, .. } = topic.settled();
-    let Created { epoch, name, created_at_ms, implicit, settings, .. } = created?;
+    let Created { epoch, name, created_at_ms, implicit, settings } = created?;
     let used = messages.iter().map(Held::offset).max().unwrap_or(0);
     let last = used.max(offsets.last).max(offsets.since);
     let (messages, _) = newest(messages, floor, keep(&settings));
