@@ -26,7 +26,7 @@ use super::{
 pub(crate) use budget::Budget;
 use evicted::Evicted;
 use staging::Staged;
-pub(crate) use staging::{Stage, Staging};
+pub(crate) use staging::{Answer, Stage, Staging};
 
 /// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full turn behind still
 /// shares; one that reads from the past renders for itself.
@@ -250,11 +250,6 @@ impl Ring {
         (self.newest, self.last, self.numbering) = (newest, last, numbering);
         self.newest_sequence = sequence;
         self.evicted.begin(newest, sequence);
-    }
-
-    /// A message that was evicted before this history began; to be called from the oldest to the newest.
-    pub fn begin_evicted(&mut self, offset: u64, at: Timestamp, sequence: u64) {
-        self.evicted.push(evicted::Entry { offset, at, sequence }, self.max_messages);
     }
 
     /// The number of the newest message in the shared log, those on their way included; 0 when there was none.
