@@ -122,22 +122,7 @@ impl Record<'_> {
                 put_u64(out, newest_sequence);
                 out.extend_from_slice(name.as_bytes());
             }
-            Self::Message(ref m) => {
-                out.push(MESSAGE);
-                put_u64(out, m.topic_id);
-                put_u64(out, m.offset);
-                put_u64(out, m.offset.saturating_sub(m.prev));
-                put_u64(out, m.offset.saturating_sub(m.floor));
-                put_u64(out, sequence);
-                put_u64(out, sequence.saturating_sub(m.prev_sequence));
-                put_i64(out, m.at_ms);
-                out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
-                put_bytes(out, m.id);
-                if let Some(key) = m.key {
-                    put_bytes(out, key);
-                }
-                out.extend_from_slice(m.data);
-            }
+            Self::Message(ref message) => message.encode(sequence, out),
             Self::ConsumerPut { source, name, blob } => {
                 out.push(CONSUMER_PUT);
                 put_bytes(out, source.as_bytes());
@@ -153,6 +138,26 @@ impl Record<'_> {
             }
         }
         close_frame(out, start);
+    }
+}
+
+impl Message<'_> {
+    fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
+        let m = self;
+        out.push(MESSAGE);
+        put_u64(out, m.topic_id);
+        put_u64(out, m.offset);
+        put_u64(out, m.offset.saturating_sub(m.prev));
+        put_u64(out, m.offset.saturating_sub(m.floor));
+        put_u64(out, sequence);
+        put_u64(out, sequence.saturating_sub(m.prev_sequence));
+        put_i64(out, m.at_ms);
+        out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
+        put_bytes(out, m.id);
+        if let Some(key) = m.key {
+            put_bytes(out, key);
+        }
+        out.extend_from_slice(m.data);
     }
 }
 
@@ -311,21 +316,7 @@ impl<'a> Stored<'a> {
                 newest_sequence: fields.u64()?,
                 name: std::str::from_utf8(fields.rest()).map_err(|_| NOT_TEXT)?,
             },
-            MESSAGE => {
-                let (topic_id, offset) = (fields.u64()?, fields.u64()?);
-                let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
-                let sequence = fields.u64()?;
-                let prev_sequence = sequence.saturating_sub(fields.u64()?);
-                let at_ms = fields.i64()?;
-                let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
-                let id = fields.bytes()?;
-                let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
-                let id_is_given = flags & ID_IS_GIVEN != 0;
-                let data = fields.rest();
-                let message =
-                    Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
-                Self::Message { message, sequence }
-            }
+            MESSAGE => Self::message(&mut fields)?,
             CONSUMER_PUT => {
                 Self::ConsumerPut { consumer: fields.consumer()?, sequence: fields.u64()?, blob: fields.rest() }
             }
@@ -348,6 +339,21 @@ impl<'a> Stored<'a> {
             _ => return Err(Malformed("a record of an unknown kind")),
         };
         if fields.0.is_empty() { Ok(stored) } else { Err(Malformed("a record is followed by bytes of no field")) }
+    }
+
+    fn message(fields: &mut Fields<'a>) -> Result<Self, Malformed> {
+        let (topic_id, offset) = (fields.u64()?, fields.u64()?);
+        let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
+        let sequence = fields.u64()?;
+        let prev_sequence = sequence.saturating_sub(fields.u64()?);
+        let at_ms = fields.i64()?;
+        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
+        let id = fields.bytes()?;
+        let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
+        let id_is_given = flags & ID_IS_GIVEN != 0;
+        let data = fields.rest();
+        let message = Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
+        Ok(Self::Message { message, sequence })
     }
 
     /// The topic of the kinds that are about one.
