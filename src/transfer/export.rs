@@ -17,10 +17,10 @@ use super::{
     note,
 };
 use crate::{
-    channel::{ConsumerKey, Key, Position, RegistrySettings, Source, Timestamp},
+    channel::{ConsumerKey, Key, KnownId, Position, RegistrySettings, Source, Timestamp},
     config::Config,
     engine::{
-        disk::{Snapshot, StoredMessage},
+        disk::{Snapshot, StoredId, StoredMessage},
         nats,
     },
 };
@@ -67,6 +67,9 @@ fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Resu
             last: topic.last,
         })?;
         snapshot.messages(topic, |message| writer.message(message))?;
+        for StoredId { id, at, .. } in &topic.ids {
+            writer.known_id(id, *at)?;
+        }
     }
     for (key, position) in &snapshot.consumers {
         writer.consumer(key, position)?;
@@ -128,6 +131,9 @@ fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progres
                 data: message.data.as_str(),
             })?;
             before = message.cursor.offset;
+        }
+        for KnownId { id, at } in &kept.ids {
+            writer.known_id(id.as_str(), *at)?;
         }
     }
     // Behind the messages: a place that moves on meanwhile is one that was delivered.
@@ -259,6 +265,11 @@ impl Writer {
             published_at: Time(at),
             data,
         }))
+    }
+
+    fn known_id(&mut self, id: &str, at: Timestamp) -> Result<(), String> {
+        self.counts.known_ids += 1;
+        self.put(&Line::KnownId(format::KnownId { id: id.into(), published_at: Time(at) }))
     }
 
     fn consumer(&mut self, key: &ConsumerKey, position: &Position) -> Result<(), String> {

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     channel::{
-        ConsumerKey, ConsumerName, Cursor, Draft, Epoch, Key, MessageId, Origin, Payload, Position, Source, Spec,
-        TopicName,
+        ConsumerKey, ConsumerName, Cursor, Draft, Epoch, Key, KnownId, MessageId, Origin, Payload, Position, Source,
+        Spec, Timestamp, TopicName,
     },
     config::Config,
 };
@@ -119,13 +119,15 @@ struct Reader<'a> {
     last: u64,
     /// Up to where that topic went.
     end: u64,
+    /// Whether its known ids have begun.
+    in_ids: bool,
 }
 
 impl<'a> Reader<'a> {
     fn new(config: &'a Config) -> Self {
         let plan =
             Plan { topics: Vec::new(), consumers: Vec::new(), counts: Counts::default(), by_name: HashMap::new() };
-        Self { config, stage: Stage::Header, plan, names: HashSet::new(), last: 0, end: 0 }
+        Self { config, stage: Stage::Header, plan, names: HashSet::new(), last: 0, end: 0, in_ids: false }
     }
 
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
@@ -137,9 +139,12 @@ impl<'a> Reader<'a> {
             (_, Stage::Ended) => Err("comes behind the end".to_owned()),
             (Line::Topic(topic), Stage::Topics) => self.topic(&topic),
             (Line::Message(message), Stage::Topics) => self.message(&message),
+            (Line::KnownId(known), Stage::Topics) => self.known_id(&known),
             (Line::Consumer(consumer), _) => self.consumer(&consumer),
             (Line::End(counts), _) => self.end(counts),
-            (Line::Topic(_) | Line::Message(_), _) => Err("topics and messages come before consumers".to_owned()),
+            (Line::Topic(_) | Line::Message(_) | Line::KnownId(_), _) => {
+                Err("topics, messages and known ids come before consumers".to_owned())
+            }
         }
     }
 
@@ -148,8 +153,8 @@ impl<'a> Reader<'a> {
         if any.format != FORMAT {
             return Err(format!("is of format {:?}, not {FORMAT:?}", any.format));
         }
-        if any.version != VERSION {
-            return Err(format!("is of version {}; this build reads version {VERSION}", any.version));
+        if !(1..=VERSION).contains(&any.version) {
+            return Err(format!("is of version {}; this build reads versions 1 to {VERSION}", any.version));
         }
         serde_json::from_str::<Header>(line).map_err(|error| wrong(&error))?;
         self.stage = Stage::Topics;
@@ -184,7 +189,7 @@ impl<'a> Reader<'a> {
             moved: Vec::new(),
             newest: 0,
         });
-        (self.last, self.end) = (topic.floor, topic.last);
+        (self.last, self.end, self.in_ids) = (topic.floor, topic.last, false);
         self.plan.counts.topics += 1;
         Ok(())
     }
@@ -200,6 +205,9 @@ impl<'a> Reader<'a> {
 
     fn message(&mut self, message: &format::Message<'_>) -> Result<(), String> {
         let topic = self.plan.topics.last_mut().ok_or("comes before any topic")?;
+        if self.in_ids {
+            return Err("a topic's messages come before its known ids".to_owned());
+        }
         let offset = message.offset;
         if offset <= self.last || offset > self.end {
             return Err(format!("offset must be more than {} and at most {}, not {offset}", self.last, self.end));
@@ -210,6 +218,16 @@ impl<'a> Reader<'a> {
         }
         self.last = offset;
         self.plan.counts.messages += 1;
+        Ok(())
+    }
+
+    fn known_id(&mut self, known: &format::KnownId<'_>) -> Result<(), String> {
+        if self.plan.topics.is_empty() {
+            return Err("comes before any topic".to_owned());
+        }
+        known_id(known)?;
+        self.in_ids = true;
+        self.plan.counts.known_ids += 1;
         Ok(())
     }
 
@@ -248,7 +266,8 @@ impl<'a> Reader<'a> {
     fn end(&mut self, counts: Counts) -> Result<(), String> {
         if counts != self.plan.counts {
             let told = |counts: Counts| {
-                format!("{} topics, {} messages, {} consumers", counts.topics, counts.messages, counts.consumers)
+                let Counts { topics, messages, known_ids, consumers } = counts;
+                format!("{topics} topics, {messages} messages, {known_ids} known ids, {consumers} consumers")
             };
             return Err(format!("says that there are {}; there are {}", told(counts), told(self.plan.counts)));
         }
@@ -285,6 +304,16 @@ fn wrong(error: &serde_json::Error) -> String {
     text.replace(" at line 1 column ", " at byte ")
 }
 
+/// The id to be known.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn known_id(known: &format::KnownId<'_>) -> Result<KnownId, String> {
+    let id = MessageId::parse(&known.id).map_err(|error| error.to_string())?;
+    // One from the future would be known for longer than any.
+    Ok(KnownId { id, at: known.published_at.0.min(Timestamp::now()) })
+}
+
 /// The message to be published again.
 ///
 /// # Errors
@@ -307,7 +336,7 @@ pub(super) fn draft(message: &format::Message<'_>, max_payload_bytes: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Ack, Timestamp};
+    use crate::channel::Ack;
 
     fn header() -> String {
         "{\"format\":\"pub-sub\",\"version\":1,\"exportedAt\":\"2026-11-26T15:00:00.000Z\",\"engine\":\"nats\"}\n"

@@ -16,12 +16,13 @@ use tokio::{
 
 use super::{
     follow::{Handler, Item},
+    known_ids,
     link::Link,
     names::{CLASSES, END, decode, encode},
     store::BUDGET,
     topics::Topics,
 };
-use crate::channel::{Channel, Committed, Draft, Epoch, Feed, Key, MessageId, Numbering, Payload, Timestamp};
+use crate::channel::{Channel, Committed, Draft, Epoch, Feed, Key, KnownId, MessageId, Numbering, Payload, Timestamp};
 use gather::{Due, Gathered};
 
 /// The header of a message's key.
@@ -91,6 +92,13 @@ fn own(item: &Item) -> Option<Own> {
     Some(Own { epoch, given_id, id })
 }
 
+/// When the message was first published.
+fn published_at(item: &Item) -> Timestamp {
+    // Times beyond the calendar would stay with the topic for ever.
+    let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
+    first.map_or(item.at, |at| Timestamp(at.as_millisecond()))
+}
+
 /// The message. Others than this service may publish into the stream: what they leave out is made up, and what is not JSON
 /// becomes a JSON string.
 fn read(item: &Item, prev: u64) -> Committed {
@@ -101,9 +109,7 @@ fn read(item: &Item, prev: u64) -> Committed {
         .or_else(|_| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX))
         .unwrap_or_else(|_| Payload::null());
     let key = item.header(KEY).and_then(decode).and_then(|key| Key::parse(&key).ok());
-    // Times beyond the calendar would stay with the topic for ever.
-    let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
-    let at = first.map_or(item.at, |at| Timestamp(at.as_millisecond()));
+    let at = published_at(item);
     Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data }
 }
 
@@ -121,6 +127,7 @@ pub(super) struct MessagesHandler {
     link: Link,
     topics: Arc<Topics>,
     orphaned: mpsc::Sender<Orphan>,
+    known_ids: Arc<known_ids::Stored>,
     /// What was asked about and belongs to no topic.
     orphans: HashSet<(String, Option<Epoch>)>,
     mode: Mode,
@@ -138,13 +145,19 @@ enum Mode {
 }
 
 impl MessagesHandler {
-    pub fn new(class: usize, link: Link, topics: Arc<Topics>, orphaned: mpsc::Sender<Orphan>) -> Self {
-        Self { class, link, topics, orphaned, orphans: HashSet::new(), mode: Mode::Live }
+    pub fn new(
+        class: usize,
+        link: Link,
+        topics: Arc<Topics>,
+        orphaned: mpsc::Sender<Orphan>,
+        known_ids: Arc<known_ids::Stored>,
+    ) -> Self {
+        Self { class, link, topics, orphaned, known_ids, orphans: HashSet::new(), mode: Mode::Live }
     }
 
-    /// The life that a message, or an end, belongs to. The registry may be behind: then it is asked first.
+    /// The life that a message, an end or an id belongs to. The registry may be behind: then it is asked first.
     async fn channel(&mut self, item: &Item) -> Option<Arc<Channel>> {
-        let token = item.key.strip_suffix(END).unwrap_or(&item.key);
+        let token = item.key.strip_suffix(END).or_else(|| known_ids::token(&item.key)).unwrap_or(&item.key);
         let epoch = own(item).map(|own| own.epoch);
         let key = self.class as u64;
         let fits = |channel: &Arc<Channel>| channel.key == key && epoch.is_none_or(|epoch| epoch == channel.epoch());
@@ -189,6 +202,16 @@ impl MessagesHandler {
         }
     }
 
+    /// An id without a message.
+    async fn remember(&mut self, item: &Item) {
+        let Some(channel) = self.channel(item).await else { return self.leave(item) };
+        self.known_ids.note(self.class, item);
+        if let Some(id) = own(item).and_then(|own| own.id) {
+            // If its topic is gone by now, so is the id.
+            let _ = channel.remember(&[KnownId { id, at: published_at(item) }]);
+        }
+    }
+
     async fn feed(&mut self, channel: &Arc<Channel>, item: &Item) {
         if let Some(last) = end_of(item) {
             // What was removed before it was read here.
@@ -225,6 +248,9 @@ impl Handler for MessagesHandler {
     }
 
     async fn take(&mut self, item: Item) {
+        if known_ids::token(&item.key).is_some() {
+            return self.remember(&item).await;
+        }
         let channel = self.channel(&item).await;
         if let Mode::First(counts) = &mut self.mode {
             *counts.entry(item.key.clone()).or_default() += 1;
@@ -263,6 +289,7 @@ impl Handler for MessagesHandler {
     fn reset(&mut self) {
         // Positions in the old stream mean nothing in the new one: every topic of it begins another life.
         self.mode = Mode::Live;
+        self.known_ids.reset(self.class);
         self.topics.end_class(self.class as u64);
     }
 }

@@ -44,6 +44,8 @@ pub enum Record<'a> {
     ConsumerPut { source: &'a str, name: &'a str, blob: &'a [u8] },
     /// The consumer is gone.
     ConsumerDeleted { source: &'a str, name: &'a str },
+    /// A publisher's id that is to be known though the topic, created before in the log, never had its message.
+    Id { topic_id: u64, at_ms: i64, id: &'a [u8] },
 }
 
 /// A message as it is stored. Within a topic `offset` grows strictly from record to record.
@@ -78,6 +80,7 @@ impl Record<'_> {
             Self::Message(m) => m.id.len() + m.key.map_or(0, <[u8]>::len) + m.data.len(),
             Self::ConsumerPut { source, name, blob } => source.len() + name.len() + blob.len(),
             Self::ConsumerDeleted { source, name } => source.len() + name.len(),
+            Self::Id { id, .. } => id.len(),
         }
     }
 
@@ -136,6 +139,7 @@ impl Record<'_> {
                 put_bytes(out, name.as_bytes());
                 put_u64(out, sequence);
             }
+            Self::Id { topic_id, at_ms, id } => put_id(KeptId { topic_id, offset: 0, at_ms, sequence, id }, out),
         }
         close_frame(out, start);
     }
@@ -187,7 +191,7 @@ pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeptId<'a> {
     pub topic_id: u64,
-    /// Offset, time and sequence number of the message.
+    /// Offset, time and sequence number of the message; offset 0 and a number of its own where the topic never had it.
     pub offset: u64,
     pub at_ms: i64,
     pub sequence: u64,
@@ -195,15 +199,19 @@ pub(super) struct KeptId<'a> {
 }
 
 /// Adds the frame of an id.
-pub(super) fn encode_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
+pub(super) fn encode_id(id: KeptId<'_>, out: &mut Vec<u8>) {
     let start = open_frame(out);
+    put_id(id, out);
+    close_frame(out, start);
+}
+
+fn put_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
     out.push(ID);
     put_u64(out, topic_id);
     put_u64(out, offset);
     put_i64(out, at_ms);
     put_u64(out, sequence);
     out.extend_from_slice(id);
-    close_frame(out, start);
 }
 
 /// Adds the frame that says: sequence numbers up to here may have been used, and shown to somebody.
