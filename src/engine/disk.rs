@@ -97,6 +97,12 @@ impl Disk {
     }
 }
 
+/// The record that ends a topic.
+fn deletion(channel: &Channel) -> Record<'_> {
+    let (epoch, name) = (channel.epoch.to_bits(), channel.name.as_str());
+    Record::TopicDeleted { topic_id: channel.key, epoch, name, newest_sequence: 0 }
+}
+
 /// What a log's refusal means to a publisher.
 fn unavailable(error: &LogError) -> Error {
     Error::Unavailable(match error {
@@ -180,7 +186,7 @@ impl Engine for Disk {
                     settings: &encode_spec(spec),
                 };
                 let token = Token::Created(channel.clone(), Tell(tell));
-                opened.log.append(&record, token).map_err(|error| unavailable(&error))
+                opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
             })?;
             Ok((channel, fate))
         };
@@ -200,8 +206,8 @@ impl Engine for Disk {
             }
             let spec = change.applied_to(before);
             let (tell, fate) = oneshot::channel();
-            let record =
-                Record::TopicUpdated { topic_id: channel.key, implicit: spec.implicit, settings: &encode_spec(spec) };
+            let (topic_id, floor, settings) = (channel.key, channel.floor(), &encode_spec(spec));
+            let record = Record::TopicUpdated { topic_id, implicit: spec.implicit, floor, settings };
             let token = Token::Updated(channel.clone(), spec, Tell(tell));
             opened.log.append(&record, token).map_err(|error| unavailable(&error))?;
             told(fate).await
@@ -212,8 +218,7 @@ impl Engine for Disk {
         Box::pin(async move {
             let (tell, fate) = oneshot::channel();
             let token = Token::Deleted(channel.clone(), Tell(tell));
-            let record = Record::TopicDeleted { topic_id: channel.key };
-            self.opened()?.log.append(&record, token).map_err(|error| unavailable(&error))?;
+            self.opened()?.log.append(&deletion(channel), token).map_err(|error| unavailable(&error))?;
             told(fate).await
         })
     }
@@ -223,18 +228,20 @@ impl Engine for Disk {
             Ok(opened) => opened,
             Err(error) => return Err(error.into()).into(),
         };
+        let floor = channel.floor();
         let staged = channel.stage(draft, |message, stored_before, id_is_given| {
             let record = Record::Message(Message {
                 topic_id: channel.key,
                 offset: message.cursor.offset,
                 prev: stored_before,
+                floor,
                 at_ms: message.published_at.0,
                 id: message.id.as_str().as_bytes(),
                 id_is_given,
                 key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
                 data: message.data.as_str().as_bytes(),
             });
-            opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
+            opened.log.append(&record, Token::Message(channel.clone())).map(drop).map_err(|error| unavailable(&error))
         });
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
@@ -250,7 +257,7 @@ impl Engine for Disk {
         if let Ok(opened) = self.opened() {
             opened.registry.remove_unused(channel, || {
                 // If this is not stored, the topic is found unused, and forgotten, at the next start.
-                let _ = opened.log.append(&Record::TopicDeleted { topic_id: channel.key }, Token::Nothing);
+                let _ = opened.log.append(&deletion(channel), Token::Nothing);
             });
         }
     }

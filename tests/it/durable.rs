@@ -428,3 +428,42 @@ async fn a_full_disk() {
     assert_eq!(done["offset"], stored + 1, "refused messages leave no hole");
     assert_eq!(live.event().await.message().offset, stored + 1);
 }
+
+/// A history made smaller and larger again, or a lower bound for one start: what was evicted does not come back, and its
+/// ids are not kept twice.
+#[tokio::test]
+async fn what_was_evicted_stays_evicted() {
+    let offsets = |page: &Value| -> Vec<u64> {
+        page["messages"].as_array().unwrap().iter().map(|message| message["offset"].as_u64().unwrap()).collect()
+    };
+    for signal in ["TERM", "KILL"] {
+        let directory = directory();
+        let path = directory.path().to_str().unwrap();
+        let bounded =
+            |bound| Process::start(&[("ENGINE", "disk"), ("DATA_DIR", path), ("MAX_MESSAGES_PER_TOPIC", bound)]);
+        let patch = |client: Client, bound: u64| async move {
+            let change = json!({"max_messages": bound}).to_string();
+            client.send(client.request(reqwest::Method::PATCH, "/topics/own").body(change)).await.expect(200);
+        };
+        let mut server = bounded("100");
+        server.client.post("/topics", &json!({"name": "own", "max_messages": 100})).await.expect(201);
+        server.client.publish_numbers("own", 1..=40).await;
+        patch(server.client.clone(), 2).await;
+        patch(server.client.clone(), 100).await;
+        let before = server.client.get("/topics/own/messages").await.expect(200);
+        assert_eq!(offsets(&before), [39, 40]);
+        server.client.publish_numbers("follows", 1..=20).await;
+
+        server.signal(signal);
+        server.ended().await;
+        let mut server = bounded("3");
+        assert_eq!(server.client.get("/topics/own/messages").await.expect(200), before, "{signal}");
+        server.signal(signal);
+        server.ended().await;
+        let server = bounded("50");
+        assert_eq!(server.client.get("/topics/own/messages").await.expect(200), before, "{signal}");
+        let follows = server.client.get("/topics/follows/messages").await.expect(200);
+        // Until the bound of topics without one of their own is that of the day, it is that of their first.
+        assert!(offsets(&follows).last() == Some(&20), "{follows}");
+    }
+}

@@ -27,6 +27,7 @@ mod footprint;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod gather;
+mod identity;
 mod ledger;
 mod queue;
 mod record;
@@ -232,8 +233,8 @@ impl<T: Send + 'static> Log<T> {
         open(Box::new(Disk::open(directory)?), settings, keep)
     }
 
-    /// Puts a record into the queue; the sink gets the token when the record's fate is known. Records are stored in the
-    /// order of these calls: whoever numbers messages does so under one lock with this call. It copies the record and
+    /// Puts a record into the queue and returns its sequence number, which is higher than that of every record before; the
+    /// sink gets the token when the record's fate is known. Records are stored in the order of these calls: whoever numbers messages does so under one lock with this call. It copies the record and
     /// never waits for the disk.
     ///
     /// A topic's creation comes before its messages; a message after its deletion is committed and dropped.
@@ -241,7 +242,7 @@ impl<T: Send + 'static> Log<T> {
     /// # Errors
     /// Nothing was stored and the token is dropped: `Busy`, `TooLarge`, `Invalid`, `Stopped`, `Closed`, or, while
     /// refused appends are being told so, `Full` and `Write`.
-    pub fn append(&self, record: &Record<'_>, token: T) -> Result<(), LogError> {
+    pub fn append(&self, record: &Record<'_>, token: T) -> Result<u64, LogError> {
         let bytes = record.content_bytes();
         if bytes > self.max_record_bytes {
             return Err(LogError::TooLarge { bytes, limit: self.max_record_bytes });
@@ -252,9 +253,8 @@ impl<T: Send + 'static> Log<T> {
         self.queue.push(record, bytes + FIELDS, token)
     }
 
-    /// Says that the topic's messages below `floor` are not needed any more; a floor never sinks. It is not stored: the
-    /// messages may come back with the next start, as far as `keep` lets them. Cheap enough to be called with every
-    /// append. The bytes that get free are counted in proportion where messages of one segment are freed in part.
+    /// Says that the topic's messages below `floor` are not needed any more; a floor never sinks. It is not stored: what
+    /// makes them stay away is the floor of the topic's next record. Cheap enough to be called with every append. The bytes that get free are counted in proportion where messages of one segment are freed in part.
     pub fn trim(&self, topic_id: u64, floor: u64) {
         let has_work = {
             let mut ledger = self.ledger.lock();

@@ -26,7 +26,7 @@ fn put(log: &Log<Token>, consumer: &Consumer, token: Token) -> Result<(), Error>
     let ConsumerKey { source, name } = consumer.key();
     let blob = position::encode(&consumer.position(), "");
     let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
-    log.append(&record, token).map_err(|error| unavailable(&error))
+    log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
 }
 
 impl Disk {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Committer, Fate, Log, Token, decode_spec,
+    Committer, Fate, Log, Token, decode_spec, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
 };
 use crate::{
@@ -40,23 +40,31 @@ pub(super) fn open(
         }
     }
     let highest = recovered.highest_id;
-    let mut unused = Vec::new();
+    let (mut unused, mut evicted) = (Vec::new(), Vec::new());
     for topic in recovered.topics {
-        let (id, floor, channel) = restore(topic, registry);
-        match channel {
-            Some(channel) if is_unused(&channel, consumers) && registry.remove_unused(&channel, || {}) => {
-                unused.push(id);
-            }
-            _ => ready.trim(id, floor),
+        let (id, implicit, settings, known) = (topic.id, topic.implicit, topic.settings.clone(), topic.floor);
+        let Some(channel) = restore(topic, registry) else { continue };
+        if is_unused(&channel, consumers) && registry.remove_unused(&channel, || {}) {
+            unused.push(channel);
+            continue;
+        }
+        let floor = channel.floor();
+        ready.trim(id, floor + 1);
+        if floor > known {
+            evicted.push((id, implicit, settings, floor));
         }
     }
     let slot = Arc::new(OnceLock::new());
     let committer = Committer::new(registry.clone(), fate, slot.clone());
     let log = Arc::new(ready.start(Box::new(committer))?);
     let _ = slot.set(Arc::downgrade(&log));
-    for id in unused {
+    for channel in unused {
         // Not stored, it is found unused again.
-        let _ = log.append(&Record::TopicDeleted { topic_id: id }, Token::Nothing);
+        let _ = log.append(&deletion(&channel), Token::Nothing);
+    }
+    for (topic_id, implicit, settings, floor) in evicted {
+        // A bound is lower than it was: what that takes away stays away when it is higher again.
+        let _ = log.append(&Record::TopicUpdated { topic_id, implicit, floor, settings: &settings }, Token::Nothing);
     }
     Ok((log, highest))
 }
@@ -68,6 +76,9 @@ fn report(recovered: &log::Recovered) {
     tracing::info!(topics, messages, consumers, reads = recovered.reads, clean = recovered.clean, "the log was read");
     if recovered.truncated_bytes > 0 {
         tracing::warn!(bytes = recovered.truncated_bytes, "an end that no whole record began was cut off the log");
+    }
+    if recovered.identity_lost {
+        tracing::warn!("the log had lost its identity file and has a new one: positions over all topics begin again");
     }
     if !recovered.whole {
         tracing::warn!(
@@ -81,21 +92,21 @@ fn is_unused(channel: &Channel, consumers: &Consumers) -> bool {
     channel.spec().implicit && !consumers.any(&Source::Topic(channel.name().clone()))
 }
 
-/// Brings one topic back. Answers its key, the first offset that is needed, and the channel.
-fn restore(topic: RecoveredTopic, registry: &Registry) -> (u64, u64, Option<Arc<Channel>>) {
+/// Brings one topic back, if this version understands it.
+fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
     let RecoveredTopic { id, epoch, name, created_at_ms, implicit, settings, messages, .. } = topic;
     let Ok(name) = TopicName::parse(&name) else {
         tracing::error!(name, "the log has a topic of a name that this version does not allow; it is left alone");
-        return (id, 0, None);
+        return None;
     };
     let spec = decode_spec(&settings, implicit);
     let Some(spec) = spec else {
         tracing::error!(topic = %name, "the log has a topic whose settings cannot be read; it is left alone");
-        return (id, 0, None);
+        return None;
     };
     let epoch = Epoch::from_bits(epoch);
     let life = Life { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id };
-    let Ok(channel) = registry.insert(life, |_| Ok(())) else { return (id, 0, None) };
+    let Ok(channel) = registry.insert(life, |_| Ok(())) else { return None };
     let mut ring = channel.ring.lock();
     let first = messages.first();
     let (newest, last) =
@@ -112,9 +123,8 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> (u64, u64, Option<Arc<
         }
     }
     ring.skip_to(topic.next_offset.saturating_sub(1));
-    let floor = ring.floor() + 1;
     drop(ring);
-    (id, floor, Some(channel))
+    Some(channel)
 }
 
 fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option<Arc<Message>> {

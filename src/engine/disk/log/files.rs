@@ -15,10 +15,14 @@ use super::{
 };
 
 /// The version of everything in a segment. A build reads only its own.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
-/// Bytes of a segment's header: magic, version, number, checksum of these.
-pub(super) const SEGMENT_HEADER: usize = 24;
+/// Bytes of a segment's header: magic, version, number, the highest sequence number in the segments before, checksum of
+/// these. The number is there so that it outlives every record that had it.
+pub(super) const SEGMENT_HEADER: usize = 32;
+
+/// The file that says which log this is.
+const IDENTITY: &str = "identity";
 
 const MAGIC: [u8; 8] = *b"psublog\n";
 
@@ -40,6 +44,10 @@ pub(super) trait Storage: Send {
     fn footprint(&self) -> io::Result<Vec<u8>>;
     /// Writes the footprint in place of the one before, of which it has the length.
     fn write_footprint(&self, bytes: &[u8], synced: bool) -> io::Result<()>;
+    /// What was last written as the identity; nothing if there is none.
+    fn identity(&self) -> io::Result<Vec<u8>>;
+    /// Writes the identity, whole or not at all, and makes it durable.
+    fn write_identity(&self, bytes: &[u8]) -> io::Result<()>;
     /// Names the time since the kernel started: what a process has written, the next one of the same time reads.
     fn boot(&self) -> String;
 }
@@ -65,21 +73,25 @@ pub(super) fn number_of(file_name: &str) -> Option<u64> {
     if digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-/// The header of segment `number`.
-pub(super) fn segment_header(number: u64) -> [u8; SEGMENT_HEADER] {
+/// The header of segment `number`, before which sequence numbers up to `sequence` were used.
+pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER] {
     let mut header = [0; SEGMENT_HEADER];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     header[12..20].copy_from_slice(&number.to_le_bytes());
-    let sum = crc32fast::hash(&header[..20]);
-    header[20..].copy_from_slice(&sum.to_le_bytes());
+    header[20..28].copy_from_slice(&sequence.to_le_bytes());
+    let sum = crc32fast::hash(&header[..28]);
+    header[28..].copy_from_slice(&sum.to_le_bytes());
     header
 }
 
 /// What a segment's first bytes say.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Header {
-    Valid,
+    /// Sequence numbers up to this one were used in the segments before.
+    Valid {
+        sequence: u64,
+    },
     /// `sound` if the checksum holds where this version has it.
     OtherVersion {
         version: u32,
@@ -97,11 +109,12 @@ pub(super) fn read_header(bytes: &[u8], number: u64) -> Header {
     // Before the checksum: a later version may well lay out the rest differently.
     let version = header[8..12].first_chunk::<4>().map_or(0, |v| u32::from_le_bytes(*v));
     if version != FORMAT {
-        let sound = header[20..] == crc32fast::hash(&header[..20]).to_le_bytes();
+        let sound = header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
         return Header::OtherVersion { version, sound };
     }
-    if *header == segment_header(number) {
-        Header::Valid
+    let sequence = header[20..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    if *header == segment_header(number, sequence) {
+        Header::Valid { sequence }
     } else {
         Header::Bad("the header's checksum or number differs")
     }
@@ -198,6 +211,22 @@ impl Storage for Disk {
         file.seek(SeekFrom::Start(0))?;
         file.write_all(bytes)?;
         if synced { file.sync_all() } else { Ok(()) }
+    }
+
+    fn identity(&self) -> io::Result<Vec<u8>> {
+        match fs::read(self.directory.join(IDENTITY)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            read => read,
+        }
+    }
+
+    fn write_identity(&self, bytes: &[u8]) -> io::Result<()> {
+        let begun = self.directory.join("identity.new");
+        let mut file = File::create(&begun)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&begun, self.directory.join(IDENTITY))?;
+        self.sync_directory()
     }
 
     fn boot(&self) -> String {

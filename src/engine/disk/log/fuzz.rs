@@ -8,7 +8,7 @@ use super::{
     Fsync, OpenError, Record, Recovered, RecoveredTopic, Settings,
     files::segment_header,
     open,
-    record::{FRAME_HEADER, Stored, checksum, encode_clean_shutdown, encode_reservation},
+    record::{FRAME_HEADER, Stored, checksum, encode_clean_shutdown, encode_reservation, encode_sequences},
 };
 use fake::Fake;
 
@@ -27,11 +27,13 @@ pub fn record(payload: &[u8]) -> bool {
             Record::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings }
                 .encode(sequence, &mut frame);
         }
-        Stored::TopicUpdated { topic_id, implicit, settings, .. } => {
-            Record::TopicUpdated { topic_id, implicit, settings }.encode(sequence, &mut frame);
+        Stored::TopicUpdated { topic_id, implicit, floor, settings, .. } => {
+            Record::TopicUpdated { topic_id, implicit, floor, settings }.encode(sequence, &mut frame);
         }
-        Stored::TopicDeleted { topic_id } => Record::TopicDeleted { topic_id }.encode(sequence, &mut frame),
-        Stored::Message(message) => {
+        Stored::TopicDeleted { topic_id, epoch, name, newest_sequence, .. } => {
+            Record::TopicDeleted { topic_id, epoch, name, newest_sequence }.encode(sequence, &mut frame);
+        }
+        Stored::Message { message, .. } => {
             assert_eq!(Record::Message(message).fault(), None);
             Record::Message(message).encode(sequence, &mut frame);
         }
@@ -44,6 +46,7 @@ pub fn record(payload: &[u8]) -> bool {
             Record::ConsumerDeleted { source, name }.encode(sequence, &mut frame);
         }
         Stored::Reservation { topic_id, offsets } => encode_reservation(topic_id, offsets, &mut frame),
+        Stored::Sequences { upto } => encode_sequences(upto, &mut frame),
         Stored::CleanShutdown => encode_clean_shutdown(&mut frame),
     }
     // The same number can be written longer than it is here, but not shorter.
@@ -73,7 +76,7 @@ pub fn record(payload: &[u8]) -> bool {
 /// start.
 #[must_use]
 pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
-    let mut bytes = segment_header(1).to_vec();
+    let mut bytes = segment_header(1, 0).to_vec();
     for payload in payloads {
         let length = (payload.len() as u32).to_le_bytes();
         bytes.extend_from_slice(&length);

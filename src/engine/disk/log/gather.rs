@@ -11,10 +11,11 @@ use super::{
     error::OpenError,
     files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, file_name},
     record::{FRAME_HEADER, Message, Offsets, Stored},
-    recover::RecoveredConsumer,
+    recover::{RecoveredConsumer, RecoveredDeletion},
 };
 
-/// Reads one segment: its records with their frames, and where in the file those begin. Answers the length of what is
+/// Reads one segment: its records with their frames, and where in the file those begin. The header's sequence number comes
+/// first, as a record of no bytes. Answers the length of what is
 /// valid, or nothing for the last one if not even its header was written whole.
 ///
 /// # Errors
@@ -29,7 +30,7 @@ pub(super) fn read_segment(
     let reading = |error| OpenError::Io { doing: format!("reading {file}"), error };
     let damaged = |at, why| OpenError::Damaged { file: file.clone(), at, why };
     match scanner.header(number).map_err(reading)? {
-        Header::Valid => {}
+        Header::Valid { sequence } => take(&Stored::Sequences { upto: sequence }, &[], 0),
         // The header is synced before a record is written, so this file never had one.
         Header::Bad(_) | Header::OtherVersion { sound: false, .. }
             if is_last && scanner.size() <= SEGMENT_HEADER as u64 =>
@@ -74,6 +75,8 @@ pub(super) struct Gathered<M> {
     pub highest_id: u64,
     /// Messages of topics that were deleted before.
     pub orphaned: u64,
+    /// In log order.
+    pub deletions: Vec<RecoveredDeletion>,
 }
 
 /// One topic.
@@ -83,6 +86,8 @@ pub(super) struct GatheredTopic<M> {
     updated: Option<(u64, bool, Bytes)>,
     /// The reservation that counts.
     pub offsets: Offsets,
+    /// Messages up to here were evicted.
+    pub floor: u64,
     /// In log order.
     pub messages: Vec<M>,
 }
@@ -106,13 +111,14 @@ impl<M> Default for Gathered<M> {
             sequence: 0,
             highest_id: 0,
             orphaned: 0,
+            deletions: Vec::new(),
         }
     }
 }
 
 impl<M> Default for GatheredTopic<M> {
     fn default() -> Self {
-        Self { created: None, updated: None, offsets: Offsets::default(), messages: Vec::new() }
+        Self { created: None, updated: None, offsets: Offsets::default(), floor: 0, messages: Vec::new() }
     }
 }
 
@@ -127,8 +133,8 @@ impl<M> GatheredTopic<M> {
 }
 
 impl<M> Gathered<M> {
-    /// Takes the next record; `hold` makes of a message what is held of it.
-    pub fn take(&mut self, stored: &Stored<'_>, hold: impl FnOnce(&Message<'_>) -> M) {
+    /// Takes the next record; `hold` makes of a message and its sequence number what is held of it.
+    pub fn take(&mut self, stored: &Stored<'_>, hold: impl FnOnce(&Message<'_>, u64) -> M) {
         self.sequence = self.sequence.max(stored.sequence());
         if let Some(id) = stored.topic_id() {
             self.highest_id = self.highest_id.max(id);
@@ -139,22 +145,25 @@ impl<M> Gathered<M> {
                 let created = Created { epoch, name, created_at_ms, implicit, settings };
                 self.topics.entry(topic_id).or_default().created = Some(created);
             }
-            Stored::TopicUpdated { topic_id, sequence, implicit, settings } => {
+            Stored::TopicUpdated { topic_id, sequence, implicit, floor, settings } => {
                 let topic = self.topics.entry(topic_id).or_default();
+                topic.floor = topic.floor.max(floor);
                 if topic.updated.as_ref().is_none_or(|(old, ..)| *old <= sequence) {
                     topic.updated = Some((sequence, implicit, Bytes::copy_from_slice(settings)));
                 }
             }
-            Stored::TopicDeleted { topic_id } => {
+            Stored::TopicDeleted { topic_id, sequence, epoch, name, newest_sequence } => {
                 self.topics.remove(&topic_id);
                 self.deleted.insert(topic_id);
+                self.deletions.push(RecoveredDeletion { name: name.to_owned(), epoch, newest_sequence, sequence });
             }
-            Stored::Message(ref message) => {
+            Stored::Message { ref message, sequence } => {
                 if self.deleted.contains(&message.topic_id) {
                     self.orphaned += 1;
                 } else {
                     let topic = self.topics.entry(message.topic_id).or_default();
-                    topic.messages.push(hold(message));
+                    topic.floor = topic.floor.max(message.floor);
+                    topic.messages.push(hold(message, sequence));
                 }
             }
             Stored::ConsumerPut { consumer, sequence, blob } => {
@@ -170,7 +179,7 @@ impl<M> Gathered<M> {
                     topic.offsets = offsets;
                 }
             }
-            Stored::CleanShutdown => {}
+            Stored::Sequences { .. } | Stored::CleanShutdown => {}
         }
     }
 
@@ -185,8 +194,10 @@ impl<M> Gathered<M> {
     }
 }
 
-/// The `keep` newest of a topic's messages, by offset, and how many of those were dropped because a hole is behind them.
-pub(super) fn newest<M: Held>(mut messages: Vec<M>, keep: usize) -> (Vec<M>, usize) {
+/// The `keep` newest of a topic's messages above its floor, by offset, and how many of those were dropped because a hole is
+/// behind them.
+pub(super) fn newest<M: Held>(mut messages: Vec<M>, floor: u64, keep: usize) -> (Vec<M>, usize) {
+    messages.retain(|message| message.offset() > floor);
     // Compaction copies old messages behind newer ones, and a crash can leave both.
     if !messages.is_sorted_by(|a, b| a.offset() < b.offset()) {
         messages.sort_by_key(Held::offset);

@@ -124,7 +124,7 @@ impl Ledger {
     pub(super) fn note(&mut self, number: u64, stored: &Stored<'_>, bytes: u64) {
         let place = Place { segment: number, bytes, sequence: stored.sequence() };
         match stored {
-            Stored::Message(message) => self.note_message(number, message.topic_id, message.offset, bytes),
+            Stored::Message { message, .. } => self.note_message(number, message.topic_id, message.offset, bytes),
             Stored::TopicCreated { topic_id, .. } => {
                 let topic = self.topics.entry(*topic_id).or_default();
                 let old = topic.created.replace(place);
@@ -147,7 +147,7 @@ impl Ledger {
                     self.replaced(old, place);
                 }
             }
-            Stored::TopicDeleted { topic_id } => {
+            Stored::TopicDeleted { topic_id, .. } => {
                 self.pin(number);
                 self.forget_topic(*topic_id);
             }
@@ -170,7 +170,7 @@ impl Ledger {
                     self.lose(old.segment, 1, old.bytes);
                 }
             }
-            Stored::CleanShutdown => {}
+            Stored::Sequences { .. } | Stored::CleanShutdown => {}
         }
     }
 
@@ -234,7 +234,7 @@ impl Ledger {
             place.is_some_and(|place| place.segment == number && place.sequence == stored.sequence())
         };
         match stored {
-            Stored::Message(message) => self.topics.get(&message.topic_id).is_some_and(|topic| {
+            Stored::Message { message, .. } => self.topics.get(&message.topic_id).is_some_and(|topic| {
                 let at = topic.runs.partition_point(|run| run.last < message.offset);
                 topic.runs.get(at).is_some_and(|run| run.first <= message.offset && run.segment == number)
             }),
@@ -244,7 +244,11 @@ impl Ledger {
                 here(topic.reserved) && (topic.upto, topic.marked) == (offsets.upto, offsets.last)
             }),
             Stored::ConsumerPut { consumer, .. } => here(self.consumers.get(consumer.key).copied()),
-            Stored::TopicDeleted { .. } | Stored::ConsumerDeleted { .. } | Stored::CleanShutdown => false,
+            // Of sequence numbers each segment's header has the newest.
+            Stored::TopicDeleted { .. }
+            | Stored::ConsumerDeleted { .. }
+            | Stored::Sequences { .. }
+            | Stored::CleanShutdown => false,
         }
     }
 

@@ -71,8 +71,8 @@ impl<T> Queue<T> {
         Self { state: Mutex::new(state), wake: Condvar::new(), nudged: AtomicBool::new(false), bound }
     }
 
-    /// Adds a record whose frame takes `bytes` at most.
-    pub(super) fn push(&self, record: &Record<'_>, bytes: usize, token: T) -> Result<(), LogError> {
+    /// Adds a record whose frame takes `bytes` at most, and tells its sequence number.
+    pub(super) fn push(&self, record: &Record<'_>, bytes: usize, token: T) -> Result<u64, LogError> {
         let mut state = self.state.lock();
         if let Some(refusal) = &state.refusal {
             return Err(refusal.clone());
@@ -94,7 +94,7 @@ impl<T> Queue<T> {
         if asleep {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(sequence)
     }
 
     /// Waits for work and takes what is queued in exchange for the empty `batch`. With `until` it waits no longer than

@@ -24,6 +24,7 @@ const CONSUMER_PUT: u8 = 5;
 const CONSUMER_DELETED: u8 = 6;
 const RESERVATION: u8 = 7;
 const CLEAN_SHUTDOWN: u8 = 8;
+const SEQUENCES: u8 = 9;
 
 const IMPLICIT: u8 = 1;
 const ID_IS_GIVEN: u8 = 1;
@@ -34,10 +35,11 @@ const HAS_KEY: u8 = 2;
 pub enum Record<'a> {
     /// A topic begins. `topic_id` never names another topic, not even after a deletion.
     TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
-    /// The topic's settings from here on, whole.
-    TopicUpdated { topic_id: u64, implicit: bool, settings: &'a [u8] },
-    /// The topic and all that was its own are gone.
-    TopicDeleted { topic_id: u64 },
+    /// The topic's settings from here on, whole, and the offset up to which its messages are evicted.
+    TopicUpdated { topic_id: u64, implicit: bool, floor: u64, settings: &'a [u8] },
+    /// The topic and all that was its own are gone. Recovery lists its name, its epoch and the sequence number of its newest
+    /// message (0 if it had none) as long as the record is there.
+    TopicDeleted { topic_id: u64, epoch: u64, name: &'a str, newest_sequence: u64 },
     /// A message of a topic that was created before in the log.
     Message(Message<'a>),
     /// A consumer's state, whole; replaces what was put before under the same source and name.
@@ -54,6 +56,9 @@ pub struct Message<'a> {
     /// The offset of the message that is stored before it in its topic, less than `offset`; 0 before the first. Recovery
     /// takes a message that is nobody's `prev` for the end of what was evicted.
     pub prev: u64,
+    /// The offset up to which the topic's messages are evicted once this one is stored, less than `offset`: 0 if none is.
+    /// What is at or below it does not come back, whatever bound the topic has later.
+    pub floor: u64,
     /// When it was published, in milliseconds since 1970.
     pub at_ms: i64,
     pub id: &'a [u8],
@@ -69,7 +74,7 @@ impl Record<'_> {
         match self {
             Self::TopicCreated { name, settings, .. } => name.len() + settings.len(),
             Self::TopicUpdated { settings, .. } => settings.len(),
-            Self::TopicDeleted { .. } => 0,
+            Self::TopicDeleted { name, .. } => name.len(),
             Self::Message(m) => m.id.len() + m.key.map_or(0, <[u8]>::len) + m.data.len(),
             Self::ConsumerPut { source, name, blob } => source.len() + name.len() + blob.len(),
             Self::ConsumerDeleted { source, name } => source.len() + name.len(),
@@ -80,12 +85,13 @@ impl Record<'_> {
     pub(super) fn fault(&self) -> Option<&'static str> {
         match self {
             Self::Message(m) if m.prev >= m.offset => Some("a message's prev is not below its offset"),
+            Self::Message(m) if m.floor >= m.offset => Some("a message's floor is not below its offset"),
             _ => None,
         }
     }
 
-    /// Adds the record's frame, its checksum left open for [`seal`]. `sequence` grows with every record put; it tells an
-    /// old state that compaction copied behind a newer one from that newer one.
+    /// Adds the record's frame, its checksum left open for [`seal`]. `sequence` grows with every record put: it orders the
+    /// messages of all topics, and tells an old state that compaction copied behind a newer one from that newer one.
     pub(super) fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let start = open_frame(out);
         match *self {
@@ -99,22 +105,29 @@ impl Record<'_> {
                 put_bytes(out, name.as_bytes());
                 out.extend_from_slice(settings);
             }
-            Self::TopicUpdated { topic_id, implicit, settings } => {
+            Self::TopicUpdated { topic_id, implicit, floor, settings } => {
                 out.push(TOPIC_UPDATED);
                 put_u64(out, topic_id);
                 put_u64(out, sequence);
+                put_u64(out, floor);
                 out.push(if implicit { IMPLICIT } else { 0 });
                 out.extend_from_slice(settings);
             }
-            Self::TopicDeleted { topic_id } => {
+            Self::TopicDeleted { topic_id, epoch, name, newest_sequence } => {
                 out.push(TOPIC_DELETED);
                 put_u64(out, topic_id);
+                put_u64(out, sequence);
+                out.extend_from_slice(&epoch.to_le_bytes());
+                put_u64(out, newest_sequence);
+                out.extend_from_slice(name.as_bytes());
             }
             Self::Message(ref m) => {
                 out.push(MESSAGE);
                 put_u64(out, m.topic_id);
                 put_u64(out, m.offset);
                 put_u64(out, m.offset.saturating_sub(m.prev));
+                put_u64(out, m.offset.saturating_sub(m.floor));
+                put_u64(out, sequence);
                 put_i64(out, m.at_ms);
                 out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
                 put_bytes(out, m.id);
@@ -163,6 +176,14 @@ pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<
     close_frame(out, start);
 }
 
+/// Adds the frame that says: sequence numbers up to here may have been used, and shown to somebody.
+pub(super) fn encode_sequences(upto: u64, out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    out.push(SEQUENCES);
+    put_u64(out, upto);
+    close_frame(out, start);
+}
+
 /// Adds the frame that says: everything before me was synced and nothing was going on.
 pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
     let start = open_frame(out);
@@ -174,12 +195,13 @@ pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored<'a> {
     TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
-    TopicUpdated { topic_id: u64, sequence: u64, implicit: bool, settings: &'a [u8] },
-    TopicDeleted { topic_id: u64 },
-    Message(Message<'a>),
+    TopicUpdated { topic_id: u64, sequence: u64, implicit: bool, floor: u64, settings: &'a [u8] },
+    TopicDeleted { topic_id: u64, sequence: u64, epoch: u64, name: &'a str, newest_sequence: u64 },
+    Message { message: Message<'a>, sequence: u64 },
     ConsumerPut { consumer: Consumer<'a>, sequence: u64, blob: &'a [u8] },
     ConsumerDeleted { consumer: Consumer<'a>, sequence: u64 },
     Reservation { topic_id: u64, offsets: Offsets },
+    Sequences { upto: u64 },
     CleanShutdown,
 }
 
@@ -216,22 +238,29 @@ impl<'a> Stored<'a> {
             TOPIC_UPDATED => Self::TopicUpdated {
                 topic_id: fields.u64()?,
                 sequence: fields.u64()?,
+                floor: fields.u64()?,
                 implicit: fields.flags(IMPLICIT)? != 0,
                 settings: fields.rest(),
             },
-            TOPIC_DELETED => Self::TopicDeleted { topic_id: fields.u64()? },
+            TOPIC_DELETED => Self::TopicDeleted {
+                topic_id: fields.u64()?,
+                sequence: fields.u64()?,
+                epoch: u64::from_le_bytes(fields.array()?),
+                newest_sequence: fields.u64()?,
+                name: std::str::from_utf8(fields.rest()).map_err(|_| NOT_TEXT)?,
+            },
             MESSAGE => {
-                let (topic_id, offset, back) = (fields.u64()?, fields.u64()?, fields.u64()?);
-                let prev = offset.checked_sub(back).ok_or(Malformed("a message's prev is below 0"))?;
-                if back == 0 {
-                    return Err(Malformed("a message's prev is not below its offset"));
-                }
+                let (topic_id, offset) = (fields.u64()?, fields.u64()?);
+                let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
+                let sequence = fields.u64()?;
                 let at_ms = fields.i64()?;
                 let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
                 let id = fields.bytes()?;
                 let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
                 let id_is_given = flags & ID_IS_GIVEN != 0;
-                Self::Message(Message { topic_id, offset, prev, at_ms, id, id_is_given, key, data: fields.rest() })
+                let data = fields.rest();
+                let message = Message { topic_id, offset, prev, floor, at_ms, id, id_is_given, key, data };
+                Self::Message { message, sequence }
             }
             CONSUMER_PUT => {
                 Self::ConsumerPut { consumer: fields.consumer()?, sequence: fields.u64()?, blob: fields.rest() }
@@ -242,6 +271,7 @@ impl<'a> Stored<'a> {
                 let (upto, last, since) = (fields.u64()?, fields.u64()?, fields.u64()?);
                 Self::Reservation { topic_id, offsets: Offsets { last, upto, since } }
             }
+            SEQUENCES => Self::Sequences { upto: fields.u64()? },
             CLEAN_SHUTDOWN => Self::CleanShutdown,
             _ => return Err(Malformed("a record of an unknown kind")),
         };
@@ -253,10 +283,12 @@ impl<'a> Stored<'a> {
         match self {
             Self::TopicCreated { topic_id, .. }
             | Self::TopicUpdated { topic_id, .. }
-            | Self::TopicDeleted { topic_id }
+            | Self::TopicDeleted { topic_id, .. }
             | Self::Reservation { topic_id, .. }
-            | Self::Message(Message { topic_id, .. }) => Some(*topic_id),
-            Self::ConsumerPut { .. } | Self::ConsumerDeleted { .. } | Self::CleanShutdown => None,
+            | Self::Message { message: Message { topic_id, .. }, .. } => Some(*topic_id),
+            Self::ConsumerPut { .. } | Self::ConsumerDeleted { .. } | Self::Sequences { .. } | Self::CleanShutdown => {
+                None
+            }
         }
     }
 
@@ -264,9 +296,12 @@ impl<'a> Stored<'a> {
     pub(super) fn sequence(&self) -> u64 {
         match self {
             Self::TopicUpdated { sequence, .. }
+            | Self::TopicDeleted { sequence, .. }
+            | Self::Message { sequence, .. }
+            | Self::Sequences { upto: sequence }
             | Self::ConsumerPut { sequence, .. }
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
-            _ => 0,
+            Self::TopicCreated { .. } | Self::Reservation { .. } | Self::CleanShutdown => 0,
         }
     }
 }
@@ -341,6 +376,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 struct Fields<'a>(&'a [u8]);
 
 const SHORT: Malformed = Malformed("a record ends within a field");
+const NOT_TEXT: Malformed = Malformed("a text is not UTF-8");
 
 impl<'a> Fields<'a> {
     fn byte(&mut self) -> Result<u8, Malformed> {
@@ -376,6 +412,14 @@ impl<'a> Fields<'a> {
         Err(Malformed("a number has more than 64 bits"))
     }
 
+    /// An offset that is stored as how far it is below another one.
+    fn below(&mut self, offset: u64) -> Result<u64, Malformed> {
+        match self.u64()? {
+            0 => Err(Malformed("a message's prev or floor is not below its offset")),
+            back => offset.checked_sub(back).ok_or(Malformed("a message's prev or floor is below 0")),
+        }
+    }
+
     fn i64(&mut self) -> Result<i64, Malformed> {
         let value = self.u64()?;
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
@@ -389,7 +433,7 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("a text is not UTF-8"))
+        std::str::from_utf8(self.bytes()?).map_err(|_| NOT_TEXT)
     }
 
     fn consumer(&mut self) -> Result<Consumer<'a>, Malformed> {

@@ -13,8 +13,9 @@ use super::{
     files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
     footprint::is_whole,
     gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
+    identity,
     ledger::Ledger,
-    record::{Message, Offsets, Stored, encode_reservation, seal},
+    record::{Message, Offsets, Stored, encode_reservation, encode_sequences, seal},
     store::{Tail, begin_segment},
 };
 
@@ -27,6 +28,14 @@ pub struct Recovered {
     pub highest_id: u64,
     /// The consumers that were not deleted, in no order.
     pub consumers: Vec<RecoveredConsumer>,
+    /// The deletions of topics that are still in the log, oldest first; the newest [`MAX_DELETIONS`] of them.
+    pub deletions: Vec<RecoveredDeletion>,
+    /// Names this log among all others, as long as it lives.
+    pub identity: u64,
+    /// Whether an existing log had lost its identity, and was given another one.
+    pub identity_lost: bool,
+    /// The next sequence number: no lower one is ever given again, whatever was lost.
+    pub next_sequence: u64,
     /// Whether the log was closed in order (or is new).
     pub clean: bool,
     /// Whether everything that was acknowledged is certainly there. If not, offsets jump behind the reservations.
@@ -52,7 +61,9 @@ pub struct RecoveredTopic {
     pub implicit: bool,
     /// The latest settings.
     pub settings: Bytes,
-    /// The newest messages, as many as `keep` says for these settings, by offset.
+    /// Messages up to this offset were evicted once: they do not come back.
+    pub floor: u64,
+    /// The newest messages above the floor, as many as `keep` says for these settings, by offset.
     pub messages: Vec<RecoveredMessage>,
     /// The highest offset known to have been used; 0 if none.
     pub last_offset: u64,
@@ -67,6 +78,8 @@ pub struct RecoveredTopic {
 pub struct RecoveredMessage {
     pub offset: u64,
     pub prev: u64,
+    /// The sequence number of its record.
+    pub sequence: u64,
     pub at_ms: i64,
     pub id: Bytes,
     pub id_is_given: bool,
@@ -85,10 +98,11 @@ impl Held for RecoveredMessage {
 }
 
 impl RecoveredMessage {
-    fn copy(message: &Message<'_>) -> Self {
+    fn copy(message: &Message<'_>, sequence: u64) -> Self {
         Self {
             offset: message.offset,
             prev: message.prev,
+            sequence,
             at_ms: message.at_ms,
             id: Bytes::copy_from_slice(message.id),
             id_is_given: message.id_is_given,
@@ -105,6 +119,23 @@ pub struct RecoveredConsumer {
     pub name: String,
     pub blob: Bytes,
 }
+
+/// The deletion of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredDeletion {
+    pub name: String,
+    pub epoch: u64,
+    /// The sequence number of the topic's newest message; 0 if it had none.
+    pub newest_sequence: u64,
+    /// The sequence number of the deletion.
+    pub sequence: u64,
+}
+
+/// How many deletions are told.
+pub const MAX_DELETIONS: usize = 10_000;
+
+/// How far sequence numbers jump after an end that may have lost messages: more than a power cut can take.
+const SEQUENCE_JUMP: u64 = 1 << 32;
 
 /// What the writer needs of what was read.
 pub(super) struct Resume {
@@ -143,6 +174,9 @@ pub(super) fn recover(
     };
     let mut numbers = storage.list().map_err(OpenError::io("listing the segments"))?;
     numbers.sort_unstable();
+    let exists = !numbers.is_empty();
+    let (identity, made) = identity::of(storage).map_err(OpenError::io("reading or writing the log's identity"))?;
+    (reader.recovered.identity, reader.recovered.identity_lost) = (identity, made && exists);
     let last = numbers.pop();
     for number in numbers {
         reader.segment(storage, number, false)?;
@@ -150,9 +184,9 @@ pub(super) fn recover(
     let (number, file, length) = match last {
         Some(number) => match reader.segment(storage, number, true)? {
             Some((file, length)) => (number, file, length),
-            None => first_record_goes_here(storage, number)?,
+            None => first_record_goes_here(storage, number, reader.gathered.sequence)?,
         },
-        None => first_record_goes_here(storage, 1)?,
+        None => first_record_goes_here(storage, 1, 0)?,
     };
     if reader.ledger.active() != Some(number) {
         reader.ledger.begin(number, SEGMENT_HEADER as u64);
@@ -164,8 +198,12 @@ pub(super) fn recover(
     Ok(reader.finish(keep, (number, file, length)))
 }
 
-fn first_record_goes_here(storage: &dyn Storage, number: u64) -> Result<(u64, Box<dyn SegmentFile>, u64), OpenError> {
-    let begun = begin_segment(storage, number).map_err(io::Error::from);
+fn first_record_goes_here(
+    storage: &dyn Storage,
+    number: u64,
+    sequence: u64,
+) -> Result<(u64, Box<dyn SegmentFile>, u64), OpenError> {
+    let begun = begin_segment(storage, number, sequence).map_err(io::Error::from);
     let file = begun.map_err(OpenError::io(format!("creating {}", file_name(number))))?;
     Ok((number, file, SEGMENT_HEADER as u64))
 }
@@ -179,7 +217,7 @@ impl Reader {
         let length = read_segment(&mut scanner, number, is_last, |stored, frame, _| {
             self.ledger.grow(number, frame.len() as u64);
             self.ledger.note(number, stored, frame.len() as u64);
-            self.take(stored);
+            self.take(stored, frame);
         })?;
         self.recovered.reads += scanner.reads();
         self.recovered.truncated_bytes += scanner.size() - length.unwrap_or(0);
@@ -196,8 +234,9 @@ impl Reader {
         Ok(Some((file, length)))
     }
 
-    fn take(&mut self, stored: &Stored<'_>) {
-        self.ends_clean = matches!(stored, Stored::CleanShutdown);
+    fn take(&mut self, stored: &Stored<'_>, frame: &[u8]) {
+        // An empty segment behind a clean end leaves it the end.
+        self.ends_clean = matches!(stored, Stored::CleanShutdown) || (self.ends_clean && frame.is_empty());
         self.gathered.take(stored, RecoveredMessage::copy);
     }
 
@@ -209,16 +248,16 @@ impl Reader {
         self.ledger.settle();
         let mut skips = Vec::new();
         let mut recovered = self.recovered;
-        let Gathered { topics, consumers, sequence, highest_id, orphaned, .. } = self.gathered;
+        let Gathered { topics, consumers, sequence, highest_id, orphaned, mut deletions, .. } = self.gathered;
         recovered.highest_id = highest_id;
         recovered.orphaned_messages = orphaned;
         for (id, topic) in topics {
-            let GatheredTopic { created, messages, .. } = topic.settled();
+            let GatheredTopic { created, messages, floor, .. } = topic.settled();
             let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else {
                 recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
-            let (messages, detached) = newest(messages, keep(&settings));
+            let (messages, detached) = newest(messages, floor, keep(&settings));
             recovered.detached_messages += detached as u64;
             let Offsets { last: last_offset, upto, since } = self.ledger.offsets(id);
             let used = last_offset.max(if recovered.whole { since } else { upto });
@@ -237,6 +276,7 @@ impl Reader {
                 created_at_ms,
                 implicit,
                 settings,
+                floor,
                 messages,
                 last_offset,
                 next_offset,
@@ -245,9 +285,16 @@ impl Reader {
         }
         recovered.topics.sort_unstable_by_key(|topic| topic.id);
         recovered.consumers = consumers.into_values().filter_map(|(_, state)| state).collect();
+        deletions.sort_unstable_by_key(|deletion| deletion.sequence);
+        recovered.deletions = deletions.split_off(deletions.len().saturating_sub(MAX_DELETIONS));
+        let mut sequence = sequence;
+        if !recovered.whole {
+            sequence = sequence.saturating_add(SEQUENCE_JUMP);
+            encode_sequences(sequence, &mut skips);
+        }
         seal(&mut skips);
-        let sequence = sequence.saturating_add(1);
-        let tail = Tail { number, file, length, ends_clean: self.ends_clean };
-        (recovered, Resume { ledger: self.ledger, tail, sequence, skips })
+        recovered.next_sequence = sequence.saturating_add(1);
+        let tail = Tail { number, file, length, sequence, ends_clean: self.ends_clean };
+        (recovered, Resume { ledger: self.ledger, tail, skips, sequence: sequence.saturating_add(1) })
     }
 }

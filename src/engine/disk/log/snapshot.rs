@@ -87,7 +87,7 @@ impl Snapshot {
                 let (bytes, segment) = (frame.len() as u32, index as u32);
                 let place =
                     |message: &Message<'_>| Place { offset: message.offset, prev: message.prev, at, bytes, segment };
-                gathered.take(stored, place);
+                gathered.take(stored, |message, _| place(message));
             })?;
             torn_bytes = scanner.size() - length.unwrap_or(0);
         }
@@ -113,18 +113,18 @@ impl Snapshot {
             return Err(damaged("a record's checksum differs"));
         }
         match Stored::decode(payload) {
-            Ok(Stored::Message(message)) => Ok(message),
+            Ok(Stored::Message { message, .. }) => Ok(message),
             _ => Err(damaged("a record changed")),
         }
     }
 }
 
 fn topic_of(topic: GatheredTopic<Place>, keep: &dyn Fn(&[u8]) -> usize) -> Option<SnapshotTopic> {
-    let GatheredTopic { created, offsets, messages, .. } = topic.settled();
+    let GatheredTopic { created, offsets, messages, floor, .. } = topic.settled();
     let Created { epoch, name, created_at_ms, implicit, settings } = created?;
     let used = messages.iter().map(Held::offset).max().unwrap_or(0);
     let last = used.max(offsets.last).max(offsets.since);
-    let (messages, _) = newest(messages, keep(&settings));
+    let (messages, _) = newest(messages, floor, keep(&settings));
     let settings = settings.as_ref().into();
     Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, last })
 }

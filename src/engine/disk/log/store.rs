@@ -22,6 +22,8 @@ pub(super) struct Tail {
     pub number: u64,
     pub file: Box<dyn SegmentFile>,
     pub length: u64,
+    /// The highest sequence number that was used.
+    pub sequence: u64,
     /// Whether the last record says that the log was closed.
     pub ends_clean: bool,
 }
@@ -40,6 +42,8 @@ pub(super) struct Store {
     file: Box<dyn SegmentFile>,
     /// The tail segment's length in bytes: all whole frames.
     length: u64,
+    /// The highest sequence number that was put.
+    sequence: u64,
     /// Since when the tail has bytes that no sync covers.
     dirty: Option<Instant>,
     /// Whether nothing may be acknowledged before a sync, whatever the policy: a reservation was written, or the record
@@ -57,7 +61,7 @@ impl Store {
         storage: Box<dyn Storage>,
         segment_bytes: u64,
         always: bool,
-        Tail { number, file, length, ends_clean }: Tail,
+        Tail { number, file, length, sequence, ends_clean }: Tail,
         skips: Vec<u8>,
         ledger: Arc<Mutex<Ledger>>,
         counters: Arc<Counters>,
@@ -71,6 +75,7 @@ impl Store {
             number,
             file,
             length,
+            sequence,
             dirty: None,
             owed: true,
             ends_clean,
@@ -128,7 +133,10 @@ impl Store {
         ledger.grow(self.number, bytes.len() as u64);
         for frame in frames(bytes) {
             match Stored::decode(&frame[FRAME_HEADER..]) {
-                Ok(stored) => ledger.note(self.number, &stored, frame.len() as u64),
+                Ok(stored) => {
+                    self.sequence = self.sequence.max(stored.sequence());
+                    ledger.note(self.number, &stored, frame.len() as u64);
+                }
                 Err(fault) => {
                     return Err(LogError::Failed(format!("wrote a record that cannot be read: {fault}").into()));
                 }
@@ -249,7 +257,7 @@ impl Store {
     fn rotate(&mut self) -> Result<(), LogError> {
         self.sync()?;
         let number = self.number + 1;
-        match begin_segment(&*self.storage, number) {
+        match begin_segment(&*self.storage, number, self.sequence) {
             Ok(file) => {
                 self.counters.syncs.add(1);
                 self.file = file;
@@ -316,9 +324,9 @@ impl From<Begin> for io::Error {
 
 /// Creates a segment, durable with its header and its name before a record is in it: a header that cannot be read is a
 /// fault, except in a file that has no more than that.
-pub(super) fn begin_segment(storage: &dyn Storage, number: u64) -> Result<Box<dyn SegmentFile>, Begin> {
+pub(super) fn begin_segment(storage: &dyn Storage, number: u64, sequence: u64) -> Result<Box<dyn SegmentFile>, Begin> {
     let mut file = storage.create(number).map_err(Begin::Written)?;
-    write_all(&mut *file, &segment_header(number)).map_err(Begin::Written)?;
+    write_all(&mut *file, &segment_header(number, sequence)).map_err(Begin::Written)?;
     file.sync().map_err(Begin::Synced)?;
     storage.sync_directory().map_err(Begin::Synced)?;
     Ok(file)

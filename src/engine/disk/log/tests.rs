@@ -5,6 +5,7 @@ mod fake;
 mod faults;
 mod order;
 mod power;
+mod sequences;
 mod space;
 mod speed;
 
@@ -105,6 +106,10 @@ fn created(topic_id: u64, bound: &[u8]) -> Record<'_> {
     }
 }
 
+fn deleted(topic_id: u64) -> Record<'static> {
+    Record::TopicDeleted { topic_id, epoch: !topic_id, name: "töpic", newest_sequence: topic_id + 1 }
+}
+
 fn message(topic_id: u64, offset: u64, data: &[u8]) -> Record<'_> {
     message_after(topic_id, offset - 1, offset, data)
 }
@@ -112,7 +117,8 @@ fn message(topic_id: u64, offset: u64, data: &[u8]) -> Record<'_> {
 fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'_> {
     let key = offset.is_multiple_of(2).then_some(&b"k"[..]);
     let id_is_given = offset.is_multiple_of(3);
-    Record::Message(Message { topic_id, offset, prev, at_ms: offset as i64, id: b"id", id_is_given, key, data })
+    let at_ms = offset as i64;
+    Record::Message(Message { topic_id, offset, prev, floor: 0, at_ms, id: b"id", id_is_given, key, data })
 }
 
 /// The offsets of each topic's messages.
@@ -133,14 +139,14 @@ fn everything_comes_back_as_it_was() {
         message(8, 1, b""),
         message(7, 2, b"two"),
         message(7, 3, &[0; 300]),
-        Record::TopicUpdated { topic_id: 8, implicit: false, settings: &[8, 1] },
+        Record::TopicUpdated { topic_id: 8, implicit: false, floor: 0, settings: &[8, 1] },
         Record::ConsumerPut { source: "a", name: "x", blob: b"1" },
         Record::ConsumerPut { source: "a", name: "x", blob: b"2" },
         Record::ConsumerPut { source: "a", name: "y", blob: b"" },
         Record::ConsumerDeleted { source: "a", name: "y" },
         created(9, &[]),
         message(9, 1, b"gone"),
-        Record::TopicDeleted { topic_id: 9 },
+        deleted(9),
         message(9, 2, b"too late"),
     ];
     for (token, record) in records.iter().enumerate() {

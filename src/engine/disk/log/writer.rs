@@ -190,7 +190,7 @@ impl<T> Writer<T> {
     /// matter to a disk that loses what it has synced.
     fn with_reservations(&self, piece: &[u8]) -> Option<Vec<u8>> {
         let message = |frame: &[u8]| match Stored::decode(frame.get(FRAME_HEADER..)?) {
-            Ok(Stored::Message(message)) => Some((message.topic_id, message.offset)),
+            Ok(Stored::Message { message, .. }) => Some((message.topic_id, message.offset)),
             _ => None,
         };
         // Of each topic that passes its reservation, its new one.
@@ -292,7 +292,7 @@ impl<T> Writer<T> {
     fn open_sweep(&self, number: u64) -> Result<Scanner, LogError> {
         let opened = self.store.scan(number).and_then(|mut scanner| Ok((scanner.header(number)?, scanner)));
         match opened {
-            Ok((Header::Valid, scanner)) => Ok(scanner),
+            Ok((Header::Valid { .. }, scanner)) => Ok(scanner),
             Ok(_) => Err(damaged(number, 0, "the header changed")),
             Err(error) => Err(LogError::failed(&format!("reading {}", file_name(number)), &error)),
         }

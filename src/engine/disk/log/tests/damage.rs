@@ -17,7 +17,7 @@ fn small() -> (Vec<u8>, Vec<usize>) {
     for offset in 1..=6 {
         log.append(&message(1, offset, b"some words"), ()).expect("appended");
     }
-    log.append(&Record::TopicUpdated { topic_id: 1, implicit: true, settings: &[] }, ()).expect("appended");
+    log.append(&Record::TopicUpdated { topic_id: 1, implicit: true, floor: 0, settings: &[] }, ()).expect("appended");
     acks.wait(8);
     let bytes = fake.segments().remove(&1).expect("one segment");
     let mut ends = vec![SEGMENT_HEADER];
@@ -71,7 +71,7 @@ fn a_flipped_bit_in_the_last_segment_ends_it_and_in_an_earlier_one_refuses() {
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let sealed = Fake::with([(1, flipped.clone()), (2, segment_header(2).to_vec())]);
+        let sealed = Fake::with([(1, flipped.clone()), (2, segment_header(2, 0).to_vec())]);
         let refused = reopen(&sealed, &settings(Fsync::Always, 1 << 20)).err();
         let (OpenError::Damaged { file, .. } | OpenError::UnknownVersion { file, .. }) = refused.expect("refused")
         else {
@@ -91,14 +91,14 @@ fn a_flipped_bit_in_the_last_segment_ends_it_and_in_an_earlier_one_refuses() {
 fn damage_in_a_sealed_segment_names_file_and_byte() {
     let (mut bytes, ends) = small();
     bytes[ends[2] + FRAME_HEADER] ^= 1;
-    let fake = Fake::with([(1, bytes.clone()), (2, segment_header(2).to_vec())]);
+    let fake = Fake::with([(1, bytes.clone()), (2, segment_header(2, 0).to_vec())]);
     let error = reopen(&fake, &settings(Fsync::Always, 1 << 20)).err().expect("refused");
     let expected = format!("00000000000000000001.seg is damaged at byte {}: a record's checksum differs", ends[2]);
     assert_eq!(error.to_string(), expected);
     assert_eq!(fake.segments()[&1], bytes, "left as it was");
 
     let (bytes, ends) = small();
-    let fake = Fake::with([(1, bytes[..ends[3] + 5].to_vec()), (2, segment_header(2).to_vec())]);
+    let fake = Fake::with([(1, bytes[..ends[3] + 5].to_vec()), (2, segment_header(2, 0).to_vec())]);
     let error = reopen(&fake, &settings(Fsync::Always, 1 << 20)).err().expect("refused");
     assert!(error.to_string().contains(&format!("byte {}: a record's length is cut off", ends[3])), "{error}");
 }
@@ -151,7 +151,7 @@ fn another_format_version_is_refused() {
     let (mut bytes, _) = small();
     bytes[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
     let error = reopen(&Fake::with([(1, bytes)]), &settings(Fsync::Always, 1000)).err().expect("refused");
-    assert_eq!(error.to_string(), "00000000000000000001.seg has format version 2; this build reads version 1");
+    assert_eq!(error.to_string(), "00000000000000000001.seg has format version 3; this build reads version 2");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn no_payload_makes_the_decoder_panic() {
 #[test]
 fn a_segment_that_was_only_begun_is_begun_again() {
     let (bytes, _) = small();
-    for begun in [vec![], segment_header(2)[..10].to_vec(), vec![0; SEGMENT_HEADER]] {
+    for begun in [vec![], segment_header(2, 0)[..10].to_vec(), vec![0; SEGMENT_HEADER]] {
         let fake = Fake::with([(1, bytes.clone()), (2, begun)]);
         let (log, acks, recovered) = start(&fake, &settings(Fsync::Always, 1 << 20));
         assert_eq!(offsets(&recovered), [(1, (1..=6).collect())]);

@@ -63,6 +63,7 @@ pub struct Image {
     synced_names: BTreeMap<u64, usize>,
     files: Vec<Content>,
     footprint: Content,
+    identity: Vec<u8>,
     /// Power cuts so far.
     boots: u64,
 }
@@ -124,7 +125,8 @@ impl Image {
         let file = |bytes: Vec<u8>| Content { synced: bytes.clone(), bytes };
         let files = self.files.iter().map(|f| file(content(f))).collect();
         let footprint = file(content(&self.footprint));
-        let disk = Self { synced_names: names.clone(), names, files, footprint, boots };
+        let identity = self.identity.clone();
+        let disk = Self { synced_names: names.clone(), names, files, footprint, identity, boots };
         Fake(Arc::new(Mutex::new(World { disk, ..World::default() })))
     }
 }
@@ -226,6 +228,15 @@ impl Storage for Fake {
             }
             Ok(())
         })
+    }
+
+    fn identity(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.lock().disk.identity.clone())
+    }
+
+    fn write_identity(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().disk.identity = bytes.to_vec();
+        Ok(())
     }
 
     fn boot(&self) -> String {

@@ -105,7 +105,7 @@ impl Sink<u64> for Insists {
 #[test]
 fn nothing_is_accepted_while_a_refusal_is_being_told() {
     let fake = Fake::default();
-    fake.set(Faults { room: Some(30), ..Faults::default() });
+    fake.set(Faults { room: Some(40), ..Faults::default() });
     let (_, ready) = reopen(&fake, &settings(Fsync::Always, 1 << 20)).expect("opens");
     let (slot, (outcomes, told)) = (Arc::new(Mutex::new(Weak::new())), mpsc::channel());
     let log = Arc::new(ready.start(Box::new(Insists(slot.clone(), outcomes))).expect("starts"));
@@ -248,7 +248,7 @@ fn a_failed_sync_in_the_background_ends_the_log_too() {
     log.append(&created(1, &[]), 0).expect("appended");
     acks.wait(1);
     fake.set(Faults { sync_fails: true, ..Faults::default() });
-    log.append(&Record::TopicUpdated { topic_id: 1, implicit: false, settings: &[] }, 1).expect("accepted");
+    log.append(&Record::TopicUpdated { topic_id: 1, implicit: false, floor: 0, settings: &[] }, 1).expect("accepted");
     acks.wait(2);
     assert_eq!(heard(&acks)[1], (1, None), "acknowledged after the write");
     until("stopped", || matches!(log.append(&created(2, &[]), 2), Err(LogError::Stopped(_))));

@@ -57,7 +57,7 @@ fn a_slow_disk_is_answered_with_busy_and_the_rest_is_kept() {
     let mut accepted = 0;
     let refused = loop {
         match log.append(&message(1, accepted + 1, &[0; 100]), accepted + 1) {
-            Ok(()) => accepted += 1,
+            Ok(_) => accepted += 1,
             Err(error) => break error,
         }
     };

@@ -108,13 +108,13 @@ fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_t
                 Done::Created { topic: new_topic }
             }
             (1, Some(topic)) => {
-                log.append(&Record::TopicDeleted { topic_id: topic }, done.len()).expect("appended");
+                log.append(&deleted(topic), done.len()).expect("appended");
                 next.remove(&topic);
                 Done::Deleted { topic }
             }
             (2..4, Some(topic)) => {
                 let settings = &[KEEP as u8, bytes[0], bytes[1]];
-                let record = Record::TopicUpdated { topic_id: topic, implicit: false, settings };
+                let record = Record::TopicUpdated { topic_id: topic, implicit: false, floor: 0, settings };
                 log.append(&record, done.len()).expect("appended");
                 Done::Updated { topic, version }
             }

@@ -79,7 +79,7 @@ fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
         append(&message(1, round + 1, &bytes), &mut appended);
         if round % 7 == 0 {
             let settings = &[5, bytes[0], bytes[1]];
-            append(&Record::TopicUpdated { topic_id: 2, implicit: false, settings }, &mut appended);
+            append(&Record::TopicUpdated { topic_id: 2, implicit: false, floor: 0, settings }, &mut appended);
             append(&Record::ConsumerPut { source: "s", name: "a", blob: &bytes }, &mut appended);
         }
         if round % 40 == 0 {
@@ -89,7 +89,7 @@ fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
         }
         if round % 40 == 20 {
             append(&Record::ConsumerDeleted { source: "s", name: "b" }, &mut appended);
-            append(&Record::TopicDeleted { topic_id: 80 + round }, &mut appended);
+            append(&deleted(80 + round), &mut appended);
         }
         acks.wait(appended);
         log.trim(1, (round + 2).saturating_sub(5));
@@ -149,7 +149,7 @@ fn deleting_a_topic_frees_its_segments() {
     }
     acks.wait(1001);
     assert!(log.metrics().segments > 20);
-    log.append(&Record::TopicDeleted { topic_id: 1 }, 0).expect("appended");
+    log.append(&deleted(1), 0).expect("appended");
     until("freed", || log.metrics().segments <= 2);
     assert_eq!(log.metrics().live_bytes, 0);
     drop(log);

@@ -1,0 +1,149 @@
+//! What outlives the messages: sequence numbers, floors, deletions, and which log it is.
+
+use super::{
+    super::recover::{MAX_DELETIONS, RecoveredDeletion},
+    *,
+};
+
+fn with_floor(topic_id: u64, offset: u64, floor: u64) -> Record<'static> {
+    let Record::Message(message) = message(topic_id, offset, b"text") else { unreachable!() };
+    Record::Message(Message { floor, ..message })
+}
+
+#[test]
+fn what_was_evicted_stays_away_whatever_the_bound_is_later() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Always, 1 << 20);
+    let (log, acks, _) = start(&fake, &settings);
+    assert!(matches!(log.append(&with_floor(1, 3, 3), 0), Err(LogError::Invalid(_))));
+    log.append(&created(1, &[100]), 0).expect("appended");
+    log.append(&created(2, &[100]), 0).expect("appended");
+    for offset in 1..=20 {
+        log.append(&message(1, offset, b"text"), offset).expect("appended");
+        log.append(&message(2, offset, b"text"), offset).expect("appended");
+    }
+    // Of the first topic the bound is made smaller and larger again; of the second one, messages say what is gone.
+    let update = |floor| Record::TopicUpdated { topic_id: 1, implicit: false, floor, settings: &[100] };
+    log.append(&update(18), 0).expect("appended");
+    log.append(&update(0), 0).expect("appended");
+    log.append(&with_floor(2, 21, 15), 21).expect("appended");
+    log.append(&with_floor(2, 22, 12), 22).expect("appended");
+    acks.wait(46);
+    for disk in [fake.image().killed(), fake.image().cut()] {
+        let (recovered, _) = reopen(&disk, &settings).expect("opens");
+        assert_eq!(offsets(&recovered), [(1, vec![19, 20]), (2, (16..=22).collect())]);
+        assert_eq!((recovered.topics[0].floor, recovered.topics[1].floor), (18, 15));
+        assert_eq!((recovered.topics[0].last_offset, recovered.topics[0].next_offset), (20, 21));
+    }
+}
+
+#[test]
+fn sequence_numbers_go_on_and_stand_with_the_messages() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Always, 300);
+    let mut newest = 0;
+    let mut given = Vec::new();
+    for life in 0..3_u64 {
+        let (log, acks, recovered) = start(&fake, &settings);
+        assert_eq!(recovered.next_sequence, newest + 1);
+        let first = log.append(&created(life + 1, &[]), 0).expect("appended");
+        assert!(first > newest);
+        newest = first;
+        for offset in 1..=5 {
+            let sequence = log.append(&message(life + 1, offset, &[0; 50]), offset).expect("appended");
+            assert_eq!(sequence, newest + 1);
+            newest = sequence;
+            given.push((life + 1, offset, sequence));
+        }
+        acks.wait(6);
+    }
+    let (recovered, _) = reopen(&fake, &settings).expect("opens");
+    let found = recovered.topics.iter().flat_map(|t| t.messages.iter().map(|m| (t.id, m.offset, m.sequence)));
+    assert!(found.eq(given));
+}
+
+#[test]
+fn a_sequence_number_that_was_shown_is_not_given_again() {
+    let settings = settings(Fsync::Never, 300);
+    let mut fake = Fake::default();
+    let mut shown = 0;
+    for life in 1..=4 {
+        let (log, acks, _) = start(&fake, &settings);
+        let mut records = 0;
+        log.append(&created(life, &[]), 0).expect("appended");
+        for offset in 1..=10 {
+            let sequence = log.append(&message(life, offset, &[0; 50]), offset).expect("appended");
+            assert!(sequence > shown, "{sequence} was shown in life {life}");
+            records += 1;
+            acks.wait(records + 1);
+            shown = sequence;
+        }
+        // Nothing was synced since the first record, and the power goes.
+        fake = fake.image().cut();
+    }
+    assert!(shown > 3 << 32, "each start jumped");
+}
+
+#[test]
+fn sequence_numbers_outlive_all_that_had_them() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Always, 300);
+    let (log, acks, _) = start(&fake, &settings);
+    log.append(&created(1, &[]), 0).expect("appended");
+    for offset in 1..=30 {
+        log.append(&message(1, offset, &[0; 50]), offset).expect("appended");
+    }
+    let deletion = log.append(&deleted(1), 0).expect("appended");
+    acks.wait(32);
+    until("removed", || log.metrics().segments <= 2);
+    log.close().expect("closes");
+    let segments = fake.segments();
+    assert!(segments.len() <= 2, "{:?}", segments.keys());
+    // Only the segment that has the deletion, and then not even that one.
+    assert_eq!(reopen(&fake, &settings).expect("opens").0.next_sequence, deletion + 1);
+    let (number, _) = segments.last_key_value().expect("one is left");
+    let empty = super::super::files::segment_header(number + 1, deletion).to_vec();
+    let (recovered, _) = reopen(&Fake::with([(number + 1, empty)]), &settings).expect("opens");
+    assert_eq!((recovered.next_sequence, recovered.deletions.len()), (deletion + 1, 0));
+}
+
+#[test]
+fn deletions_are_told_as_long_as_the_log_has_them() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Never, 64 << 20);
+    let (log, acks, _) = start(&fake, &settings);
+    let count = MAX_DELETIONS as u64 + 5;
+    let mut newest = 0;
+    for topic in 1..=count {
+        log.append(&created(topic, &[]), 0).expect("appended");
+        newest = log.append(&deleted(topic), 0).expect("appended");
+    }
+    acks.wait(2 * count as usize);
+    let (recovered, _) = reopen(&fake.image().killed(), &settings).expect("opens");
+    assert_eq!(recovered.deletions.len(), MAX_DELETIONS);
+    let last = RecoveredDeletion { name: "töpic".into(), epoch: !count, newest_sequence: count + 1, sequence: newest };
+    assert_eq!(recovered.deletions.last(), Some(&last));
+    assert!(recovered.deletions.is_sorted_by_key(|deletion| deletion.sequence));
+}
+
+#[test]
+fn a_log_keeps_its_identity_and_another_has_another() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Log::<()>::open(directory.path(), Settings::default(), &keep).expect("opens").0;
+    let first = open();
+    let again = open();
+    assert_eq!((first.identity, first.identity_lost), (again.identity, false));
+    let path = directory.path().join("identity");
+    let text = std::fs::read_to_string(&path).expect("written");
+    assert_eq!(text, format!("{:016x}\n", first.identity));
+    for lost in [None, Some(""), Some("0123"), Some("0123456789abcdeg\n")] {
+        let before = open().identity;
+        match lost {
+            None => std::fs::remove_file(&path).expect("removed"),
+            Some(text) => std::fs::write(&path, text).expect("written"),
+        }
+        let made = open();
+        assert!(made.identity_lost && made.identity != before, "{lost:?}");
+        assert_eq!((open().identity, open().identity_lost), (made.identity, false));
+    }
+}
