@@ -239,7 +239,15 @@ impl Feed {
             }
             return;
         }
-        self.unchunk();
+        match head.length {
+            // A stream that only says why there is none.
+            Some(length) => {
+                let Some(body) = self.line.take(length) else { return };
+                self.text.extend_from_slice(&body);
+                self.over = true;
+            }
+            None => self.unchunk(),
+        }
         while let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.text.drain(..=end).collect();
             self.stream_line(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
