@@ -32,10 +32,17 @@ pub fn judge(model: &Model, legs: &[Leg], whole: bool) -> Result<(), (usize, Str
             _ => None,
         };
         let judge = Judge { model, leg, begin: &begin, until };
-        judge.check_ending(model.hurt).map_err(wrong)?;
+        // One that was gone before it was answered may have been heard later than its successor.
+        let late = legs[..index].iter().any(|leg| leg.ask.consumer.is_some() && leg.told.is_none());
+        judge.check_ending(model.hurt, leg.taken_over || late).map_err(wrong)?;
         judge.walk(&leg.events).map_err(wrong)?;
         if leg.ask.consumer.is_some() {
             held = hold(model, leg, &begin, held).map_err(wrong)?;
+            match leg.forgotten {
+                None => {}
+                Some(true) if !late => held = Held::Never,
+                Some(_) => held = Held::Perhaps,
+            }
         }
         begins.push(begin);
     }

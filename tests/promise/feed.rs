@@ -12,6 +12,9 @@ use crate::{
     websocket::{self, Frame},
 };
 
+/// The name of a subscription that shares the socket and is not looked at.
+const MATE: &str = "mate";
+
 /// One thing that a connection brought.
 #[derive(Clone, Debug)]
 pub enum Item {
@@ -44,6 +47,7 @@ pub struct Feed {
     pub line: Line,
     door: Door,
     dialect: Dialect,
+    mate: Option<String>,
     items: VecDeque<Item>,
     head: Option<Head>,
     /// What is left of the chunk that is being read.
@@ -67,7 +71,12 @@ impl Feed {
         let line = match door {
             Door::Socket => {
                 let mut line = websocket::open(addr, "/ws", None).await?;
-                line.write(&websocket::text(&socket_frame(ask).to_string())).await.ok()?;
+                let mut bytes = websocket::text(&socket_frame(ask).to_string());
+                if let Some(mate) = &ask.mate {
+                    let frame = json!({"type": "subscribe", "topic": mate, "request_id": MATE, "last_n": 50});
+                    bytes.splice(0..0, websocket::text(&frame.to_string()));
+                }
+                line.write(&bytes).await.ok()?;
                 line
             }
             Door::GraphqlSocket => {
@@ -75,7 +84,13 @@ impl Feed {
                 let payload = dialect.subscription(ask);
                 let subscribe = json!({"id": "sub", "type": "subscribe", "payload": payload});
                 let init = websocket::text(r#"{"type":"connection_init"}"#);
-                line.write(&[init, websocket::text(&subscribe.to_string())].concat()).await.ok()?;
+                let mut frames = vec![init, websocket::text(&subscribe.to_string())];
+                if let Some(mate) = &ask.mate {
+                    let query = format!("subscription {{ messages(topic: {mate:?}, last: 50) {{ offset data }} }}");
+                    let frame = json!({"id": MATE, "type": "subscribe", "payload": {"query": query}});
+                    frames.push(websocket::text(&frame.to_string()));
+                }
+                line.write(&frames.concat()).await.ok()?;
                 line
             }
             Door::Events => {
@@ -95,6 +110,7 @@ impl Feed {
             line,
             door,
             dialect: dialect.clone(),
+            mate: ask.mate.clone(),
             items: VecDeque::new(),
             head: None,
             chunk: 0,
@@ -146,6 +162,10 @@ impl Feed {
 
     fn socket_item(&mut self, frame: &Value) {
         let request = frame["request_id"].as_str();
+        let of_mate = self.mate.as_ref().is_some_and(|mate| frame["topic"] == mate.as_str());
+        if request == Some(MATE) || (of_mate && request.is_none()) {
+            return;
+        }
         let code = frame["error"]["code"].as_str().map(ToOwned::to_owned);
         match (frame["type"].as_str().unwrap_or_default(), request) {
             ("ack", Some("sub")) => {
@@ -174,6 +194,9 @@ impl Feed {
     }
 
     fn graphql_frame(&mut self, frame: &Value) {
+        if frame["id"] == MATE {
+            return;
+        }
         match frame["type"].as_str().unwrap_or_default() {
             "connection_ack" | "pong" => {}
             "ping" if frame["payload"]["ack"] == "sub" => {
@@ -345,7 +368,7 @@ fn events_request(ask: &Ask) -> Vec<u8> {
         Start::Live => {}
         Start::Last(count) => query += &format!("&last={count}"),
         Start::After { cursor, .. } | Start::Resume { cursor, .. } if !ask.by_header => {
-            query += &format!("&after={}", encode(cursor));
+            query += &format!("&{}={}", ask.by_parameter, encode(cursor));
         }
         Start::After { .. } | Start::Resume { .. } => {}
         Start::Since { text, .. } => query += &format!("&since={}", encode(text)),
@@ -402,6 +425,7 @@ pub fn shown(dialect: &Dialect, message: &Value, id: &str) -> Option<Shown> {
         id: message[id].as_str()?.to_owned(),
         key: message["key"].as_str().map(ToOwned::to_owned),
         data: message["data"].clone(),
+        previous: message.get("previous").map(|previous| previous.as_str().and_then(|text| dialect.place(text))),
         time: parse_time(message.get("ts").unwrap_or(&message["publishedAt"])),
     })
 }

@@ -352,11 +352,11 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_ending(&self, may_be_unavailable: bool) -> Result<(), String> {
+    pub fn check_ending(&self, may_be_unavailable: bool, may_be_taken_over: bool) -> Result<(), String> {
         let End::Failed(code) = &self.leg.end else { return Ok(()) };
         let fits = match code.as_str() {
             "SLOW_CONSUMER" => self.leg.ask.overflow == Overflow::Disconnect,
-            "CONSUMER_TAKEN_OVER" => self.leg.taken_over,
+            "CONSUMER_TAKEN_OVER" => may_be_taken_over || self.leg.forgotten.is_some(),
             "UNAVAILABLE" => may_be_unavailable,
             _ => false,
         };

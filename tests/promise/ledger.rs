@@ -9,6 +9,7 @@ pub fn check(model: &mut Model) {
     let mut found = ids(model);
     found.extend(lanes(model));
     found.extend(conditions(model));
+    found.extend(previous(model));
     for (topic, text) in found {
         model.violation(&[&topic], text);
     }
@@ -88,6 +89,24 @@ fn conditions(model: &Model) -> Vec<(String, String)> {
         if !fits {
             let text = format!("publish {n} expected {expected} and stands at {} behind {before}", place.offset);
             found.push((publish.topic.clone(), text));
+        }
+    }
+    found
+}
+
+/// What is said of the message before is true.
+fn previous(model: &Model) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (by, place, said) in &model.previous {
+        let Some(life) = model.lives.get(&place.epoch) else { continue };
+        let known = life.log.range(..place.offset).next_back().map_or(0, |(offset, _)| *offset);
+        let fits = match said {
+            Some(said) if model.dense => said.epoch == place.epoch && said.offset + 1 == place.offset,
+            Some(said) => said.epoch == place.epoch && known <= said.offset && said.offset < place.offset,
+            None => known == 0 && (!model.dense || place.offset == 1),
+        };
+        if !fits {
+            found.push((life.topic.clone(), format!("{by} was told that {said:?} is before {place:?}, not {known}")));
         }
     }
     found

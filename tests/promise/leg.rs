@@ -98,6 +98,10 @@ pub struct Ask {
     pub consumer: Option<Named>,
     /// Whether the position goes into the header `Last-Event-ID`.
     pub by_header: bool,
+    /// The parameter that it goes into, as clients send it that cannot set headers.
+    pub by_parameter: &'static str,
+    /// Another topic that is subscribed on the same socket, and not looked at.
+    pub mate: Option<String>,
 }
 
 /// What is missed, as told.
@@ -139,8 +143,8 @@ pub enum End {
     Open,
     /// The checker cut it.
     Cut,
-    /// The checker left in good order.
-    Left,
+    /// The checker left, in this way.
+    Left(&'static str),
     /// The server said that it goes away.
     Away,
     /// The connection broke.
@@ -180,6 +184,8 @@ pub struct Leg {
     pub reads_on: bool,
     /// Another connection of the checker has taken its consumer over.
     pub taken_over: bool,
+    /// Its consumer was deleted after it; whether that was answered.
+    pub forgotten: Option<bool>,
     /// It is to read to the end of everything.
     pub last: bool,
 }
@@ -201,6 +207,7 @@ impl Leg {
             ended: Micros::MAX,
             reads_on: true,
             taken_over: false,
+            forgotten: None,
             last: false,
         }
     }
@@ -208,7 +215,7 @@ impl Leg {
     /// What was asked and seen, in a few lines.
     pub fn summary(&self) -> String {
         let mut text = format!(
-            "{} at {:?} (instance {}): {:?} overflow {} filter {} consumer {:?}\n    sent {} stood {:?} told {:?} ended {:?} at {}",
+            "{} at {:?} (instance {}): {:?} overflow {} filter {} consumer {:?} beside {:?}\n    sent {} stood {:?} told {:?} ended {:?} at {}",
             self.ask.target.name,
             self.door,
             self.instance,
@@ -216,6 +223,7 @@ impl Leg {
             self.ask.overflow.code(),
             self.ask.filter.as_ref().map_or_else(|| "none".to_owned(), |filter| filter.0.to_string()),
             self.ask.consumer,
+            self.ask.mate,
             self.sent,
             self.stood,
             self.told,

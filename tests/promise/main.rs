@@ -19,6 +19,7 @@
 #[path = "../support/nats.rs"]
 mod nats;
 
+mod acknowledge;
 mod admin;
 mod begin;
 mod chain;
@@ -26,8 +27,10 @@ mod engine;
 mod feed;
 mod filter;
 mod judge;
+mod leave;
 mod ledger;
 mod leg;
+mod mixer;
 mod model;
 mod net;
 mod pages;

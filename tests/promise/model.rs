@@ -146,6 +146,8 @@ pub struct Model {
     pub cursors: HashMap<String, Vec<(String, Place)>>,
     /// Deletions by topic: when they were asked for.
     pub deletions: Vec<(String, Micros)>,
+    /// The places before messages, as they were said: by whom, of which, and which.
+    pub previous: Vec<(String, Place, Option<Place>)>,
     /// Whether a server was stopped, or its engine hurt: it may have been unavailable.
     pub hurt: bool,
     pub history: Vec<(Micros, String, String)>,
@@ -319,6 +321,9 @@ impl Model {
             self.violation(&[by, &topic], text);
         }
         self.place(n, &seen.place);
+        if let Some(previous) = &seen.previous {
+            self.previous.push((by.to_owned(), seen.place.clone(), previous.clone()));
+        }
         if let Some(time) = seen.time {
             let life = self.lives.entry(seen.place.epoch.clone()).or_default();
             let before = life.times.insert(seen.place.offset, time);
@@ -352,6 +357,8 @@ pub struct Shown {
     pub key: Option<String>,
     pub data: Value,
     pub time: Option<i64>,
+    /// The place of the message before it, where the door says so.
+    pub previous: Option<Option<Place>>,
 }
 
 /// As much of an epoch as a reader of findings needs.

@@ -76,7 +76,7 @@ async fn page(
     let until = (page.places.len() < limit as usize && round.servers.len() == 1).then_some(page.sent);
     let judge = Judge { model: &model, leg: &leg, begin: &Begin::Asked, until };
     if let Err(why) = judge.walk(&page.events) {
-        model.violation(&[topic], format!("a page of {limit}: {why}\n  {}\n  {}", leg.summary(), page.body));
+        model.violation(&[topic], format!("a page of {limit}: {why}\n  {}\n  gap {}", leg.summary(), page.body["gap"]));
         return None;
     }
     let next = page.body["next"].as_str().or(page.body["pageInfo"]["endCursor"].as_str());
@@ -99,6 +99,8 @@ fn leg(topic: &str, page: &Page, start: Start) -> Leg {
         overflow: Overflow::History,
         consumer: None,
         by_header: false,
+        by_parameter: "after",
+        mate: None,
     };
     let mut leg = Leg::new("pages", Door::Events, ask, page.instance, page.sent);
     leg.stood = Some(page.received);

@@ -2,7 +2,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, join3};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -72,7 +72,8 @@ pub async fn play(site: &Site, seed: u64, number: u64) -> Result<Counts, String>
     let conduct = async {
         let publishers = (0..random.between(1, 3)).map(|index| Publisher::new(&round, index).run());
         let busy = Duration::from_millis(random.between(500, 2500));
-        let work = join(join_all(publishers.collect::<Vec<_>>()), join(admin::run(&round), pages::run(&round)));
+        let others = join3(admin::run(&round), pages::run(&round), Publisher::new(&round, 90).mix());
+        let work = join(join_all(publishers.collect::<Vec<_>>()), others);
         let trouble = async {
             let ended = Instant::now() + busy;
             if hurts {

@@ -17,8 +17,8 @@ use crate::{
 
 /// One publisher.
 pub struct Publisher<'a> {
-    round: &'a Round<'a>,
-    random: Random,
+    pub round: &'a Round<'a>,
+    pub random: Random,
     lanes: u64,
     index: u64,
 }
@@ -60,20 +60,30 @@ impl<'a> Publisher<'a> {
             _ => self.random.between(1, 40),
         };
         let same = self.random.chance(60).then(|| self.random.pick(&self.round.topics).clone());
-        let lane = (door == Door::Pipelined).then(|| {
-            self.lanes += 1;
-            self.index * 1_000_000 + self.lanes
-        });
-        let many = (0..count).map(|_| {
-            let topic = same.clone().unwrap_or_else(|| self.random.pick(&self.round.topics).clone());
-            let publish = self.make(&topic, instance, lane);
-            (self.round.model.lock().unwrap().sent(publish.clone()), publish)
-        });
-        let many: Vec<_> = many.collect::<Vec<_>>().into_iter().map(|(n, publish)| self.number(n, publish)).collect();
+        let lane = (door == Door::Pipelined).then(|| self.lane());
+        let topic = |random: &mut Random| same.clone().unwrap_or_else(|| random.pick(&self.round.topics).clone());
+        let topics: Vec<_> = (0..count).map(|_| topic(&mut self.random)).collect();
+        let many = self.attempts(&topics, instance, lane);
         match door {
             Door::Pipelined => self.pipeline(addr, &many).await,
             _ => self.request(addr, door, &many).await,
         }
+    }
+
+    /// The number of a connection on which answers come in order.
+    pub fn lane(&mut self) -> u64 {
+        self.lanes += 1;
+        self.index * 1_000_000 + self.lanes
+    }
+
+    /// Attempts that are about to be sent, with their numbers.
+    pub fn attempts(&mut self, topics: &[String], instance: usize, lane: Option<u64>) -> Vec<(u64, Publish)> {
+        let many = topics.iter().map(|topic| {
+            let publish = self.make(topic, instance, lane);
+            (self.round.model.lock().unwrap().sent(publish.clone()), publish)
+        });
+        let many: Vec<_> = many.collect();
+        many.into_iter().map(|(n, publish)| self.number(n, publish)).collect()
     }
 
     fn make(&mut self, topic: &str, instance: usize, lane: Option<u64>) -> Publish {
@@ -123,7 +133,8 @@ impl<'a> Publisher<'a> {
             "x".repeat(self.random.below(600) as usize).into(),
             json!({"": "", "b": -0.0}),
         ];
-        let odd = self.random.pick(&odd).clone();
+        // Now and then one that fills a socket's buffers.
+        let odd = if self.random.chance(2) { "y".repeat(20_000).into() } else { self.random.pick(&odd).clone() };
         publish.data = json!({"n": n.to_string(), "v": publish.subject.v, "s": publish.subject.s, "odd": odd});
         let mut model = self.round.model.lock().unwrap();
         (publish.sent, publish.sent_wall) = (now(), wall());
@@ -260,7 +271,8 @@ impl<'a> Publisher<'a> {
 
     // ---- answers
 
-    fn answered(&mut self, n: u64, publish: &Publish, result: &Value) {
+    /// An attempt was answered.
+    pub fn answered(&mut self, n: u64, publish: &Publish, result: &Value) {
         let dialect = &self.round.dialect;
         let mut model = self.round.model.lock().unwrap();
         let topic = publish.topic.as_str();
@@ -291,7 +303,7 @@ impl<'a> Publisher<'a> {
 }
 
 /// A publish as REST and `/ws` take it.
-fn snake(publish: &Publish, nested: bool) -> Value {
+pub fn snake(publish: &Publish, nested: bool) -> Value {
     let mut item = json!({"topic": publish.topic});
     if nested {
         item["message"] = json!({"payload": publish.data});

@@ -2,53 +2,39 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     feed::{Feed, Item},
     filter::Filter,
-    leg::{Acknowledged, Ask, Door, End, Leg, Named, Overflow, Seen, Start, Target},
-    model::{now, wall},
-    net::{call, encode},
+    leave::Leave,
+    leg::{Ask, Door, End, Leg, Named, Overflow, Seen, Start, Target},
+    model::{Shown, now, wall},
     random::Random,
     round::{Phase, Round},
     websocket,
 };
 
-/// How long a connection whose consumer was taken over may take to say so.
-const NOTICE: Duration = Duration::from_secs(20);
-
 /// One subscriber with its connections.
 pub struct Reader<'a> {
-    round: &'a Round<'a>,
-    index: usize,
-    name: String,
-    random: Random,
-    ask: Ask,
+    pub round: &'a Round<'a>,
+    pub index: usize,
+    pub name: String,
+    pub random: Random,
+    pub ask: Ask,
     /// Where it goes on.
     position: Option<Start>,
     /// The connection whose consumer the next one takes over.
-    old: Option<(Feed, usize)>,
+    pub old: Option<(Feed, usize)>,
 }
 
 /// How one connection is to go.
-struct Visit {
-    until: Option<Instant>,
+pub struct Visit {
+    pub until: Option<Instant>,
     /// How often of a hundred it stops reading for a while.
-    stalls: u64,
-    answers_pings: bool,
-    leave: Leave,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
-    Reset,
-    Drop,
-    HalfClose,
-    Orderly,
-    Unsubscribe,
-    TakeOver,
+    pub stalls: u64,
+    pub answers_pings: bool,
+    pub leave: Leave,
 }
 
 impl<'a> Reader<'a> {
@@ -72,7 +58,16 @@ impl<'a> Reader<'a> {
         let explicit = random.chance(50);
         let consumer = random.chance(40).then(|| Named { name: format!("c-{index}"), explicit });
         let filter = random.chance(35).then(|| Filter::random(&mut random));
-        let ask = Ask { target, start: Start::Live, filter, overflow, consumer, by_header: false };
+        let ask = Ask {
+            target,
+            start: Start::Live,
+            filter,
+            overflow,
+            consumer,
+            by_header: false,
+            by_parameter: "after",
+            mate: None,
+        };
         let mut reader = Self { round, index, name, random, ask, position: None, old: None };
         reader.ask.start = reader.fresh_start();
         reader
@@ -109,6 +104,9 @@ impl<'a> Reader<'a> {
                 Phase::Busy | Phase::Quiet => self.visit(false).await,
                 Phase::Settle => self.visit(true).await,
             }
+            if self.round.is_busy() && self.old.is_none() && self.random.chance(6) {
+                self.forget().await;
+            }
             if self.round.is_busy() && self.random.chance(40) {
                 sleep(Duration::from_millis(self.random.below(200))).await;
             }
@@ -119,6 +117,11 @@ impl<'a> Reader<'a> {
     fn next_ask(&mut self) -> Ask {
         let mut ask = self.ask.clone();
         ask.by_header = self.random.chance(50);
+        // An older server knows only one of them.
+        let parameters = ["after", "lastEventId", "Last-Event-ID", "evs_last_event_id"];
+        ask.by_parameter = if self.round.dialect.resumes { *self.random.pick(&parameters) } else { "after" };
+        let mate = self.random.pick(&self.round.topics).clone();
+        ask.mate = (mate != ask.target.name && self.random.chance(30)).then_some(mate);
         if ask.consumer.is_some() {
             return ask;
         }
@@ -137,6 +140,9 @@ impl<'a> Reader<'a> {
         let (instance, addr) = self.round.instance(&mut self.random);
         let mut ask = self.next_ask();
         ask.by_header &= !door.is_socket();
+        if !door.is_socket() || ask.target.is_pattern {
+            ask.mate = None;
+        }
         let visit = self.plan(last, door);
         let mut leg = Leg::new(&self.name, door, ask.clone(), instance, now());
         leg.last = last;
@@ -198,7 +204,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn end(&self, leg: usize, end: End) {
+    pub fn end(&self, leg: usize, end: End) {
         self.round.note(&self.name, format!("subscription {leg} ends: {end:?}"));
         let leg = &mut self.round.chains[self.index].lock().unwrap()[leg];
         (leg.end, leg.ended) = (end, now());
@@ -225,7 +231,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes one item; `Some` when it ends the subscription.
-    async fn take(&mut self, feed: &mut Feed, index: usize, item: Item, visit: &Visit) -> Option<End> {
+    pub async fn take(&mut self, feed: &mut Feed, index: usize, item: Item, visit: &Visit) -> Option<End> {
         let at = now();
         let chains = &self.round.chains[self.index];
         let door = chains.lock().unwrap()[index].door;
@@ -236,7 +242,14 @@ impl<'a> Reader<'a> {
                 {
                     let mut model = self.round.model.lock().unwrap();
                     model.counts.deliveries += 1;
-                    model.seen(&shown, &self.name);
+                    // With a filter nothing is said of the message before.
+                    let previous = shown.previous.clone().filter(|_| self.ask.filter.is_none());
+                    let filtered = shown.previous.clone().flatten().filter(|_| self.ask.filter.is_some());
+                    model.seen(&Shown { previous, ..shown.clone() }, &self.name);
+                    if let Some(previous) = filtered {
+                        let text = format!("{} has a filter and is told of {previous:?} before", self.name);
+                        model.violation(&[&self.name], text);
+                    }
                 }
                 self.message(index, at, shown, cursor, pattern_cursor);
                 self.acknowledge(feed, index).await;
@@ -286,14 +299,7 @@ impl<'a> Reader<'a> {
         (!self.ask.target.is_pattern).then_some(End::Deleted)
     }
 
-    fn message(
-        &mut self,
-        index: usize,
-        at: u64,
-        shown: crate::model::Shown,
-        cursor: String,
-        pattern_cursor: Option<String>,
-    ) {
+    fn message(&mut self, index: usize, at: u64, shown: Shown, cursor: String, pattern_cursor: Option<String>) {
         let leg = &mut self.round.chains[self.index].lock().unwrap()[index];
         let events = leg.events.len() + 1;
         self.position = match (&pattern_cursor, self.ask.target.is_pattern) {
@@ -303,137 +309,5 @@ impl<'a> Reader<'a> {
         };
         let (topic, place, time) = (shown.topic, shown.place, shown.time);
         leg.events.push((at, Seen::Message { topic, place, cursor, pattern_cursor, time }));
-    }
-
-    /// Now and then, acknowledges the newest message, at any door.
-    async fn acknowledge(&mut self, feed: &mut Feed, index: usize) {
-        let Some(named) = self.ask.consumer.clone().filter(|named| named.explicit) else { return };
-        if !self.random.chance(25) {
-            return;
-        }
-        let (number, door, cursor) = {
-            let leg = &mut self.round.chains[self.index].lock().unwrap()[index];
-            let Some((_, Seen::Message { topic, place, cursor, .. })) = leg.events.last() else { return };
-            let (topic, place, cursor) = (topic.clone(), place.clone(), cursor.clone());
-            leg.acknowledged.push(Acknowledged { topic, place, answered: false });
-            (leg.acknowledged.len() - 1, leg.door, cursor)
-        };
-        let (topic, name) = (&self.ask.target.name, &named.name);
-        let way = self.random.below(3);
-        if door == Door::Socket && way < 2 {
-            let frame = json!({"type": "ack", "topic": topic, "consumer": name, "cursor": cursor,
-                "request_id": number.to_string()});
-            let _ = feed.line.write(&websocket::text(&frame.to_string())).await;
-            return;
-        }
-        let (_, addr) = self.round.instance(&mut self.random);
-        let (path, body) = if way == 0 {
-            let query =
-                "mutation($t: String!, $n: String!, $c: Cursor!) { acknowledge(topic: $t, consumer: $n, cursor: $c) }";
-            ("/graphql".to_owned(), json!({"query": query, "variables": {"t": topic, "n": name, "c": cursor}}))
-        } else {
-            (format!("/topics/{}/consumers/{name}/ack", encode(topic)), json!({"cursor": cursor}))
-        };
-        if let Some(answer) = call(addr, "POST", &path, Some(&body)).await {
-            let code = answer.code().or(answer.body["errors"][0]["extensions"]["code"].as_str());
-            self.acknowledged(index, number, code.map(ToOwned::to_owned).as_deref());
-        }
-    }
-
-    fn acknowledged(&self, index: usize, number: usize, code: Option<&str>) {
-        let mut model = self.round.model.lock().unwrap();
-        match code {
-            None => {
-                model.counts.acknowledged += 1;
-                drop(model);
-                let leg = &mut self.round.chains[self.index].lock().unwrap()[index];
-                if let Some(done) = leg.acknowledged.get_mut(number) {
-                    done.answered = true;
-                }
-            }
-            // Its topic may be gone, and its servers in trouble.
-            Some("NOT_FOUND" | "TOPIC_NOT_FOUND" | "BAD_REQUEST") if self.round.deletes => {}
-            Some("UNAVAILABLE" | "UNKNOWN") if model.hurt => {}
-            Some(code) => {
-                model.violation(&[&self.name], format!("{}: an acknowledgement was refused: {code}", self.name))
-            }
-        }
-    }
-
-    /// Leaves a subscription that still goes on.
-    async fn leave(&mut self, mut feed: Feed, index: usize, leave: Leave) {
-        let door = self.round.chains[self.index].lock().unwrap()[index].door;
-        self.round.note(&self.name, format!("leaves: {leave:?}"));
-        match leave {
-            Leave::TakeOver => {
-                self.round.chains[self.index].lock().unwrap()[index].taken_over = true;
-                self.round.model.lock().unwrap().counts.takeovers += 1;
-                self.old = Some((feed, index));
-                return;
-            }
-            Leave::Unsubscribe => {
-                let frame = match door {
-                    Door::GraphqlSocket => json!({"id": "sub", "type": "complete"}),
-                    _ => json!({"type": "unsubscribe", "topic": self.ask.target.name, "request_id": "0"}),
-                };
-                let _ = feed.line.write(&websocket::text(&frame.to_string())).await;
-                // It is out of the server's hands before this connection breaks.
-                let _ = timeout(Duration::from_millis(20), async {
-                    while feed.line.fill().await == crate::net::Fill::More {}
-                })
-                .await;
-            }
-            Leave::Orderly if door.is_socket() => {
-                let _ = feed.line.write(&websocket::close()).await;
-                let _ = timeout(Duration::from_millis(200), async {
-                    while feed.line.fill().await == crate::net::Fill::More {}
-                })
-                .await;
-            }
-            Leave::HalfClose => {
-                feed.line.half_close().await;
-                let _ = timeout(Duration::from_millis(100), async {
-                    while feed.line.fill().await == crate::net::Fill::More {}
-                })
-                .await;
-            }
-            Leave::Reset => {
-                self.round.model.lock().unwrap().counts.cuts += 1;
-                feed.line.reset();
-            }
-            Leave::Drop | Leave::Orderly => {}
-        }
-        self.end(index, End::Left);
-    }
-
-    /// The connection whose consumer was taken over is told so.
-    async fn finish_old(&mut self) {
-        let Some((mut feed, index)) = self.old.take() else { return };
-        let stands = {
-            let chain = self.round.chains[self.index].lock().unwrap();
-            chain.last().is_some_and(|leg| leg.stood.is_some())
-        };
-        let visit = Visit { until: None, stalls: 0, answers_pings: false, leave: Leave::Drop };
-        let notice = async {
-            loop {
-                let ended = match feed.next().await {
-                    // What still comes here is the next connection's to tell of.
-                    Item::Message { .. } | Item::Gap(_) | Item::Stands | Item::Told(_) => continue,
-                    Item::Deleted(_) if self.ask.target.is_pattern => continue,
-                    Item::Deleted(_) => Some(End::Deleted),
-                    Item::Failed(code) if code == "TOPIC_DELETED" => Some(End::Deleted),
-                    item => self.take(&mut feed, index, item, &visit).await,
-                };
-                if let Some(end) = ended {
-                    return end;
-                }
-            }
-        };
-        let end = timeout(if stands { NOTICE } else { Duration::ZERO }, notice).await;
-        if end.is_err() && stands {
-            let text = format!("{}: the connection {index} whose consumer was taken over is not told", self.name);
-            self.round.model.lock().unwrap().violation(&[&self.name], text);
-        }
-        self.end(index, end.unwrap_or(End::Left));
     }
 }

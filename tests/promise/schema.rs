@@ -18,6 +18,7 @@ pub struct Dialect {
     pub message_id: &'static str,
     /// Whether a pattern can be resumed, and a subscription says that it stands.
     pub resumes: bool,
+    previous: bool,
     /// Where the epoch stands in a cursor's text.
     epoch: (usize, usize),
     number: fn(&str) -> Option<u64>,
@@ -54,6 +55,7 @@ impl Dialect {
         let mut dialect = Self {
             message_id: if has("messageId") { "messageId" } else { "id" },
             resumes: has("patternCursor"),
+            previous: has("previous"),
             epoch: (begin, begin + epoch.len()),
             number: |_| None,
         };
@@ -76,7 +78,8 @@ impl Dialect {
 
     /// The fields of a message.
     pub fn fields(&self) -> String {
-        let more = if self.resumes { " patternCursor" } else { "" };
+        let pattern = if self.resumes { " patternCursor" } else { "" };
+        let more = format!("{pattern}{}", if self.previous { " previous" } else { "" });
         format!("{} topic key data offset cursor publishedAt{more}", self.message_id)
     }
 
