@@ -211,6 +211,7 @@ impl<'a> Judge<'a> {
         }
         if let (Start::Since { wall, .. }, Some(time), false) = (&self.leg.ask.start, time, self.begin.is_resumed())
             && time < *wall
+            && self.was_answered(life, offset)
         {
             return Err(format!("{topic}: offset {offset} is older ({time}) than what was asked for ({wall})"));
         }
@@ -218,6 +219,12 @@ impl<'a> Judge<'a> {
             return Err(format!("{topic}: offset {offset} was gone before, and comes back"));
         }
         Ok(())
+    }
+
+    /// Whether a message was answered before the subscription was sent; one on its way then is what comes later.
+    fn was_answered(&self, life: &Life, offset: u64) -> bool {
+        let publish = life.log.get(&offset).map(|n| &self.model.publishes[*n as usize]);
+        publish.and_then(|publish| publish.answered.as_ref()).is_some_and(|(at, ..)| *at < self.leg.sent)
     }
 
     fn check_gap(

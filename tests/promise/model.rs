@@ -315,6 +315,12 @@ impl Model {
             && publish.id.as_ref().is_none_or(|id| *id == seen.id)
             && made_id.is_none_or(|id| *id == seen.id);
         let topic = publish.topic.clone();
+        let times = publish.sent_wall..=publish.answered.as_ref().map_or_else(wall, |(_, at, _)| *at);
+        if seen.time.is_none_or(|time| !times.contains(&time)) {
+            let text = format!("{by} got message {n} of {:?}, which was published in {times:?}", seen.time);
+            self.violation(&[by, &topic], text);
+        }
+        let publish = &self.publishes[n as usize];
         if !same || refused {
             let what = if refused { "was refused" } else { "is altered" };
             let text = format!("{by} got message {n}, which {what}:\n  {publish:?}\n  {seen:?}");
