@@ -9,6 +9,7 @@ mod consumer;
 mod publish;
 mod settings;
 mod subscribe;
+mod subscribe_pattern;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -22,13 +23,13 @@ use std::sync::{
 pub use crate::channel::{
     Ack, BEHIND_MESSAGES, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Draft, Epoch, Error, Event, Filter,
     FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, Overflow,
-    Page, Pattern, Payload, Publication, Rest, ShapeId, Source, Start, SubscriptionInfo, Timestamp, TopicEventKind,
-    TopicInfo, TopicName, Turn,
+    Page, Pattern, PatternCursor, Payload, Publication, Rest, ShapeId, Source, Start, SubscriptionInfo, Timestamp,
+    TopicEventKind, TopicInfo, TopicName, Turn,
 };
 pub use crate::engine::Figure;
 pub use publish::{Publishing, publish_all};
 pub use settings::Settings;
-pub use subscribe::Subscribe;
+pub use subscribe::{AnyCursor, Subscribe};
 pub use subscription::{Progress, Subscription};
 
 use crate::{
@@ -80,6 +81,10 @@ pub struct Totals {
     pub history_bytes: usize,
     /// Different patterns that are subscribed.
     pub patterns: usize,
+    /// Bytes that ids of messages take that are not kept any more.
+    pub dedup_bytes: usize,
+    /// Ids that were forgotten within the window since the start, because of the bound on their bytes.
+    pub dedup_forgotten_early: u64,
 }
 
 impl Broker {
@@ -140,7 +145,7 @@ impl Broker {
         loop {
             let Some(channel) = self.0.registry.find(name) else {
                 self.0.registry.check_room()?;
-                return Ok(self.0.engine.create(name, self.spec(false, settings)).await?.info());
+                return Ok(self.0.engine.create(name, Self::spec(false, settings)).await?.info());
             };
             match self.0.engine.update(&channel, settings.change(true)).await {
                 Ok(()) => return Ok(channel.info()),
@@ -212,6 +217,12 @@ impl Broker {
     pub async fn history(&self, name: &TopicName, start: Start, turn: Turn) -> Result<Page, Error> {
         let channel = match start {
             Start::After(place) => self.at(name, place).await?,
+            Start::AfterPattern(_) => {
+                return Err(Error::bad_request(
+                    "after",
+                    "is the cursor of a pattern; a page takes a message's own cursor",
+                ));
+            }
             _ => self.find_here_or_elsewhere(name).await?,
         };
         if let Start::After(place) = start
@@ -255,6 +266,8 @@ impl Broker {
             messages: self.0.registry.messages(),
             history_bytes: self.0.registry.history_bytes(),
             patterns: self.0.registry.patterns.len(),
+            dedup_bytes: self.0.registry.recent_ids().bytes(),
+            dedup_forgotten_early: self.0.registry.recent_ids().forgotten_early(),
         }
     }
 
@@ -268,14 +281,15 @@ impl Broker {
         self.check_opened()?;
         let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
         let positions = self.0.engine.positions();
-        let topic_here = || self.0.consumers.get(&key).and_then(|known| known.topic_of(cursor.epoch));
-        let mut topic = topic_here();
-        if topic.is_none() {
-            // Another instance may have made it, or begun with the topic, a moment ago.
+        let mut known = self.0.consumers.get(&key);
+        let mut topic = self.topic_of(&key, cursor);
+        if known.is_none() || topic.is_none() {
+            // Another instance may have made the consumer or the topic a moment ago.
             positions.look(&key).await?;
-            topic = topic_here();
+            known = self.0.consumers.get(&key);
+            topic = self.topic_of(&key, cursor);
         }
-        let Some(topic) = topic else {
+        let (Some(_), Some(topic)) = (known, topic) else {
             return Err(Error::bad_request(
                 "cursor",
                 "is of another life of the topic, or of a topic that this consumer does not read",
@@ -288,6 +302,16 @@ impl Broker {
             Ok(_) | Err(_) => {}
         }
         positions.acknowledge(&key, &topic, cursor).await
+    }
+
+    /// The topic of the cursor, if the consumer reads it: as it is now, or as the consumer has met it.
+    fn topic_of(&self, key: &ConsumerKey, cursor: Cursor) -> Option<TopicName> {
+        let current = self.0.registry.find_epoch(cursor.epoch).filter(|channel| match &key.source {
+            Source::Topic(name) => channel.name() == name,
+            Source::Pattern(pattern) => pattern.matches(channel.name().as_str()),
+        });
+        let met = || self.0.consumers.get(key)?.topic_of(cursor.epoch);
+        current.map(|channel| channel.name().clone()).or_else(met)
     }
 
     /// Forgets a consumer.
@@ -313,6 +337,7 @@ impl Broker {
 
     /// Forgets consumers whose time is over. To be called now and then.
     pub fn sweep(&self) {
+        self.0.registry.recent_ids().sweep();
         for source in self.0.engine.positions().sweep() {
             self.forget_source_if_unused(&source);
         }
@@ -393,12 +418,8 @@ impl Broker {
         Ok(())
     }
 
-    fn spec(&self, implicit: bool, settings: TopicSettings) -> Spec {
-        Spec {
-            implicit,
-            max_messages: settings.max_messages.unwrap_or(self.0.settings.max_messages_per_topic),
-            max_publish_rate: settings.max_publish_rate.unwrap_or(self.0.settings.max_publish_rate),
-        }
+    fn spec(implicit: bool, settings: TopicSettings) -> Spec {
+        Spec { implicit, max_messages: settings.max_messages, max_publish_rate: settings.max_publish_rate }
     }
 
     fn find(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
@@ -442,7 +463,7 @@ impl Broker {
             }
             self.check_writable()?;
             self.0.registry.check_room()?;
-            match self.0.engine.create(name, self.spec(true, TopicSettings::default())).await {
+            match self.0.engine.create(name, Self::spec(true, TopicSettings::default())).await {
                 // Somebody else was faster.
                 Err(Error::TopicExists(_)) => {}
                 made => return made,
@@ -480,6 +501,9 @@ fn registry_settings(settings: &Settings) -> RegistrySettings {
         max_bytes_per_topic: settings.max_bytes_per_topic,
         max_history_bytes: settings.max_history_bytes,
         max_patterns: settings.max_patterns,
+        defaults: settings.defaults(),
+        dedup_window: settings.dedup_window,
+        dedup_bytes: settings.dedup_bytes,
     }
 }
 

@@ -11,12 +11,15 @@ mod filter;
 mod inbox;
 mod message;
 mod name;
+mod page;
 mod pattern;
 mod payload;
 mod rate;
 mod reader;
+mod recent_ids;
 mod registry;
 mod ring;
+mod sequencer;
 #[cfg(test)]
 mod tests;
 mod wake;
@@ -37,6 +40,7 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
+use ring::Admission;
 use slab::Slab;
 
 pub use consumer::{
@@ -48,17 +52,22 @@ pub use filter::{Filter, FilterError, FilterLimits};
 pub use inbox::Waiter;
 pub use message::{Committed, Cursor, Draft, Epoch, Gap, GapReason, Message, Origin, Publication, ShapeId, Timestamp};
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
+pub use page::Page;
 pub use payload::{MAX_NESTING, Payload};
 pub use reader::{BEHIND_MESSAGES, Event, Overflow};
 pub use registry::{Life, Registry, RegistrySettings};
 pub use ring::{Rest, Start, Turn};
+pub use sequencer::{LogPosition, PatternCursor};
 pub use wake::{Bell, Inbox};
 
 pub(crate) use consumer::Saving;
 pub(crate) use pattern::{Member, Membership, Patterns};
-pub(crate) use rate::Bucket;
-pub(crate) use reader::{Reader, Wanted};
-pub(crate) use ring::{Budget, Numbering, Place, Ring, Staging};
+pub(crate) use reader::{ALONE, Reader, Wanted};
+#[expect(unused_imports, reason = "the disk engine brings them back")]
+pub(crate) use recent_ids::Remembered;
+pub(crate) use registry::{Deletion, Matching};
+pub(crate) use ring::{Budget, Numbering, Place, Ring, Stage, Staging};
+pub(crate) use sequencer::Sequencer;
 
 /// One life of a topic on this instance.
 pub struct Channel {
@@ -75,6 +84,8 @@ pub struct Channel {
     /// Those who read this very topic; who reads it by a pattern stands with the pattern.
     pub(crate) waiters: Mutex<Slab<Arc<Waiter>>>,
     pub(crate) patterns: Arc<Patterns>,
+    /// The order that its messages share with those of other topics.
+    pub(crate) sequencer: Arc<Sequencer>,
     /// What the engine calls the topic, if not by its name.
     pub(crate) label: OnceLock<Box<str>>,
     /// A number that the engine keeps with the topic: the version of its entry, say.
@@ -99,15 +110,35 @@ impl Drop for Alive {
     }
 }
 
-/// What a topic is made with, whole.
+/// What a topic is made with, whole. What is `None` follows the server's settings, also when those change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Made by a publish or a subscribe, not by a creation.
     pub implicit: bool,
     /// The bound of its history in messages, 1 or more.
+    pub max_messages: Option<usize>,
+    /// Messages a second that may be published; 0 means no limit.
+    pub max_publish_rate: Option<u32>,
+}
+
+/// What holds for topics that set nothing for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// The bound of a history in messages, 1 or more.
     pub max_messages: usize,
     /// Messages a second that may be published; 0 means no limit.
     pub max_publish_rate: u32,
+}
+
+impl Spec {
+    /// What holds for a topic of this spec.
+    #[must_use]
+    pub fn bounds(self, defaults: Defaults) -> Defaults {
+        Defaults {
+            max_messages: self.max_messages.unwrap_or(defaults.max_messages).max(1),
+            max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
+        }
+    }
 }
 
 /// What of a topic changes; `None` leaves it as it is.
@@ -127,8 +158,8 @@ impl Change {
     pub fn applied_to(self, spec: Spec) -> Spec {
         Spec {
             implicit: spec.implicit && !self.adopt,
-            max_messages: self.max_messages.unwrap_or(spec.max_messages),
-            max_publish_rate: self.max_publish_rate.unwrap_or(spec.max_publish_rate),
+            max_messages: self.max_messages.or(spec.max_messages),
+            max_publish_rate: self.max_publish_rate.or(spec.max_publish_rate),
         }
     }
 }
@@ -163,6 +194,8 @@ pub struct TopicInfo {
     pub messages: usize,
     /// The newest offset given out; 0 without any.
     pub last_offset: u64,
+    /// The position behind everything that was published until now.
+    pub end: Cursor,
     /// Live subscriptions on this instance, those through patterns included.
     pub subscribers: usize,
     /// The bound of its history, in messages.
@@ -202,12 +235,7 @@ impl Channel {
     /// What it is set to now.
     #[must_use]
     pub fn spec(&self) -> Spec {
-        let ring = self.ring.lock();
-        Spec {
-            implicit: self.implicit.load(Ordering::Relaxed),
-            max_messages: ring.max_messages,
-            max_publish_rate: ring.bucket.per_second(),
-        }
+        Spec { implicit: self.implicit.load(Ordering::Relaxed), ..self.ring.lock().spec }
     }
 
     /// The newest place: everything up to here was readable, is gone, or never was.
@@ -222,6 +250,18 @@ impl Channel {
         self.ring.lock().floor()
     }
 
+    /// The bound of its history in messages, its own or the server's.
+    #[must_use]
+    pub fn max_messages(&self) -> usize {
+        self.ring.lock().max_messages
+    }
+
+    /// The number of its newest message in the log that it shares with other topics; 0 without any.
+    #[must_use]
+    pub fn newest_sequence(&self) -> u64 {
+        self.ring.lock().newest_sequence()
+    }
+
     // ---- for engines
 
     /// Numbers a message and makes it readable: all that an engine without a store has to do.
@@ -230,16 +270,26 @@ impl Channel {
     /// [`Refusal`]; nothing has changed then.
     pub fn push(self: &Arc<Self>, draft: Draft) -> Result<Publication, Refusal> {
         let mut ring = self.ring.lock();
+        let draft = match ring.admit(draft)? {
+            Admission::Fresh(draft) => draft,
+            Admission::Duplicate(first) => return Ok(first),
+            // Only an engine that takes its time stages, and it does not push.
+            Admission::Staged(_) => return Err(Error::Unavailable("the message is on its way").into()),
+        };
         let before = ring.end();
-        let publication = ring.push(draft)?;
-        if !publication.duplicate {
-            self.tell(ring, before);
-        }
+        let mut last = self.sequencer.lock();
+        let sequence = *last + 1;
+        let publication = ring.push(draft, sequence)?;
+        *last = sequence;
+        self.announce(&mut ring, before, sequence);
+        drop(last);
+        self.wake(ring);
         Ok(publication)
     }
 
     /// Takes a message that the engine has numbered and stored, if it continues the channel: if nothing was published
-    /// between the channel's newest place and `message.prev`.
+    /// between the channel's newest place and `message.prev`. Its offset is its number in the log that topics share, so
+    /// an engine feeds the channels of one log in its order.
     pub fn feed(self: &Arc<Self>, message: Committed) -> Feed {
         let mut ring = self.ring.lock();
         let before = ring.end();
@@ -253,7 +303,7 @@ impl Channel {
             return Feed::Missing { after: before.after };
         }
         let given_id = message.given_id;
-        if given_id && ring.find_id(&message.id).is_some() {
+        if given_id && ring.known(&message.id).is_some() {
             // Stored twice, because the engine had forgotten the id when it came again: the first one stands.
             return Feed::Stale;
         }
@@ -262,34 +312,42 @@ impl Channel {
         let draft =
             Draft { data: message.data, id: Some(message.id), key: message.key, expected_offset: None, origin: None };
         ring.bucket.charge();
-        ring.feed(Message::new(self.name.clone(), cursor, before.after, draft, at), given_id);
-        self.tell(ring, before);
+        let sequence = message.offset;
+        let mut last = self.sequencer.lock();
+        ring.feed(Message::new(self.name.clone(), cursor, before.after, sequence, draft, at), given_id);
+        *last = sequence.max(*last);
+        self.announce(&mut ring, before, sequence);
+        drop(last);
+        self.wake(ring);
         Feed::Taken
     }
 
-    /// Numbers a message for an engine that takes its time; `store` gets it, with the offset of the message stored before it
-    /// and whether its id is the publisher's, under the lock that decides the order. Nobody reads it before
-    /// [`Channel::commit`].
+    /// Numbers a message for an engine that takes its time; `store` gets it under the lock that decides the order, and
+    /// returns its number in the log that all topics share. Nobody reads it before [`Channel::commit`].
     ///
     /// # Errors
     /// [`Refusal`], that of `store` among them; nothing has changed then.
     pub(crate) fn stage(
         &self,
         draft: Draft,
-        store: impl FnOnce(&Message, u64, bool) -> Result<(), Error>,
+        store: impl FnOnce(&Message, Stage) -> Result<u64, Error>,
     ) -> Result<Staging, Refusal> {
         self.ring.lock().stage(draft, store)
     }
 
     /// The oldest `count` staged messages are stored: they are read from here on, and their publishers are answered. Tells
-    /// the newest place that is no longer kept, if it moved.
+    /// the newest place that is no longer kept, if it moved. Messages of one log are committed in its order.
     pub(crate) fn commit(self: &Arc<Self>, count: usize) -> Option<u64> {
         let mut ring = self.ring.lock();
         let (before, floor) = (ring.end(), ring.floor());
-        ring.commit(count);
+        let mut last = self.sequencer.lock();
+        let first = ring.commit(count);
         let moved = Some(ring.floor()).filter(|now| *now != floor);
-        if ring.end() != before {
-            self.tell(ring, before);
+        if let Some((first, newest)) = first {
+            *last = newest.max(*last);
+            self.announce(&mut ring, before, first);
+            drop(last);
+            self.wake(ring);
         }
         moved
     }
@@ -305,16 +363,23 @@ impl Channel {
         let before = ring.end();
         if offset > before.after {
             ring.skip_to(offset);
-            self.tell(ring, before);
+            let last = self.sequencer.lock();
+            self.announce(&mut ring, before, before.after + 1);
+            drop(last);
+            self.wake(ring);
         }
     }
 
-    /// Tells everybody that waits what was appended after `before`. Waking happens outside the ring's lock: readers that
-    /// already run need it.
-    pub(crate) fn tell(self: &Arc<Self>, mut ring: parking_lot::MutexGuard<'_, Ring>, before: Place) {
+    /// Tells the subscribers of patterns what was appended after `before`, of which `first` is the first number in the
+    /// shared log. Called under the lock of the sequencer.
+    fn announce(self: &Arc<Self>, ring: &mut Ring, before: Place, first: u64) {
         let mut matched = std::mem::take(&mut ring.patterns);
-        self.patterns.touch(self, &mut matched, before);
+        self.patterns.touch(self, &mut matched, before, first);
         ring.patterns = matched;
+    }
+
+    /// Wakes everybody that waits for this very topic, outside the ring's lock: readers that already run need it.
+    fn wake(&self, ring: parking_lot::MutexGuard<'_, Ring>) {
         drop(ring);
         for (_, waiter) in self.waiters.lock().iter() {
             waiter.wake();
@@ -327,7 +392,10 @@ impl Channel {
         ring.closed = true;
         ring.withdraw(usize::MAX, |_| Refusal::Closed);
         let end = ring.end();
-        self.tell(ring, end);
+        let last = self.sequencer.lock();
+        self.announce(&mut ring, end, *last);
+        drop(last);
+        self.wake(ring);
     }
 
     // ---- looking at it
@@ -344,6 +412,7 @@ impl Channel {
             created_at: self.created_at,
             messages: ring.len(),
             last_offset: ring.newest(),
+            end: Cursor { epoch: self.epoch, offset: ring.last() },
             subscribers,
             max_messages: ring.max_messages,
             max_publish_rate: ring.bucket.per_second(),
@@ -379,27 +448,6 @@ impl Channel {
         let ring = self.ring.lock();
         Kept { floor: ring.floor(), last: ring.last(), messages: ring.kept() }
     }
-
-    /// Kept messages from a start on, oldest first.
-    pub(crate) fn page(&self, start: Start, turn: Turn) -> Page {
-        let ring = self.ring.lock();
-        let (mut place, mut gap) = ring.locate(start, self.created_at);
-        let mut messages = Vec::new();
-        let (hole, rest) = ring.read(&mut place, turn, &mut messages);
-        if let Some(hole) = hole {
-            gap = Some(gap.map_or(hole.clone(), |gap| gap.and_then(&hole)));
-        }
-        Page { messages, gap, more: rest == Rest::More, end: Cursor { epoch: self.epoch, offset: place.after } }
-    }
-
-    /// Kept messages before an offset, oldest first; `more` says whether there are earlier ones.
-    pub(crate) fn page_before(&self, before: Option<u64>, max: usize) -> Page {
-        let ring = self.ring.lock();
-        let mut messages = Vec::new();
-        let more = ring.read_before(before.unwrap_or(u64::MAX), max, &mut messages);
-        let end = messages.last().map_or(0, |newest: &Arc<Message>| newest.cursor.offset);
-        Page { messages, gap: None, more, end: Cursor { epoch: self.epoch, offset: end } }
-    }
 }
 
 /// All that is kept of a topic.
@@ -410,17 +458,4 @@ pub(crate) struct Kept {
     pub last: u64,
     /// The messages, oldest first, and of each whether its id is the publisher's.
     pub messages: Vec<(Arc<Message>, bool)>,
-}
-
-/// A piece of a topic's history, oldest first.
-#[derive(Debug)]
-pub struct Page {
-    /// The messages.
-    pub messages: Vec<Arc<Message>>,
-    /// What was missed before the first of them.
-    pub gap: Option<Gap>,
-    /// Whether the history goes on beyond the page.
-    pub more: bool,
-    /// The place to go on from.
-    pub end: Cursor,
 }

@@ -24,8 +24,8 @@ pub use memory::Memory;
 pub use nats::Nats;
 
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Position,
-    Publication, Refusal, Registry, Source, Spec, TopicName, Waiter,
+    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, PatternCursor,
+    Position, Publication, Refusal, Registry, Source, Spec, TopicName, Waiter,
 };
 
 /// Which engine, and how it stores.
@@ -236,6 +236,14 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Unavailable`] if that cannot be learned now: what is not known then may be there all the same.
     fn catch_up<'a>(&'a self, _name: &'a TopicName, _cursor: Option<Cursor>) -> Later<'a, ()> {
+        ready(Ok(()))
+    }
+
+    /// As [`Engine::catch_up`], up to a position over all topics.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn catch_up_logs<'a>(&'a self, _position: &'a PatternCursor) -> Later<'a, ()> {
         ready(Ok(()))
     }
 

@@ -269,6 +269,18 @@ fn samples(broker: &Broker, connections: &Connections, graphql: &graphql::Counts
         sample("patterns", false, "Different patterns that are subscribed.", count(totals.patterns)),
         sample("history_messages", false, "Messages that all histories keep.", count(totals.messages)),
         sample("history_bytes", false, "Bytes that all histories take in memory.", count(totals.history_bytes)),
+        sample(
+            "dedup_bytes",
+            false,
+            "Bytes of message ids whose messages are not kept any more.",
+            count(totals.dedup_bytes),
+        ),
+        sample(
+            "dedup_forgotten_early_total",
+            true,
+            "Message ids forgotten before DEDUP_WINDOW was over, because DEDUP_BYTES was used up.",
+            totals.dedup_forgotten_early,
+        ),
         sample("messages_published_total", true, "Messages accepted since the start.", totals.published),
         sample(
             "graphql_renderings_made_total",

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::{
     broker::{
-        Ack, ConsumerInfo, ConsumerName, Cursor, Draft, Error, Filter, FilterLimits, Gap, Key, Message, MessageId,
-        Overflow, Payload, ShapeId, Source, Start, Subscribe, Timestamp,
+        Ack, AnyCursor, ConsumerInfo, ConsumerName, Cursor, Draft, Error, Filter, FilterLimits, Gap, Key, Message,
+        MessageId, Overflow, PatternCursor, Payload, ShapeId, Source, Start, Subscribe, Timestamp,
     },
     problem::Problem,
 };
@@ -259,11 +259,15 @@ pub fn start(last: Option<u32>, after: Option<&str>, since: Option<&str>) -> Res
     match (last, after, since) {
         (None, None, None) => Ok(None),
         (Some(count), None, None) => Ok(Some(Start::Last(count))),
-        (None, Some(cursor), None) => parse_cursor("after", cursor).map(|cursor| Some(Start::After(cursor))),
+        (None, Some(cursor), None) => parse_position("after", cursor).map(Some),
         (None, None, Some(time)) => time.parse().map(|time| Some(Start::Since(time))),
         _ => Err(Error::bad_request("after", "only one of last, after and since may be given")),
     }
 }
+
+/// Parameters by which a client says where it was that cannot send the header `Last-Event-ID`: those of
+/// event-source-polyfill and its kin.
+pub const LAST_EVENT_ID_PARAMETERS: [&str; 3] = ["lastEventId", "Last-Event-ID", "evs_last_event_id"];
 
 /// A cursor given in `field`.
 ///
@@ -271,6 +275,15 @@ pub fn start(last: Option<u32>, after: Option<&str>, since: Option<&str>) -> Res
 /// [`Error::BadRequest`] that names the field.
 pub fn parse_cursor(field: &'static str, text: &str) -> Result<Cursor, Error> {
     text.parse().map_err(|_| Error::bad_request(field, "is not a cursor that this service gave out"))
+}
+
+/// A position given in `field`: a topic's cursor, or a pattern's.
+///
+/// # Errors
+/// [`Error::BadRequest`] that names the field.
+pub fn parse_position(field: &'static str, text: &str) -> Result<Start, Error> {
+    let cursor: Result<AnyCursor, _> = text.parse();
+    cursor.map(Start::from).map_err(|_| Error::bad_request(field, "is not a cursor that this service gave out"))
 }
 
 /// Text as a JSON string.
@@ -288,6 +301,13 @@ pub fn event_frame(message: &Message) -> Bytes {
         frame.push('}');
         frame.into()
     })
+}
+
+/// What follows the event frame without its last brace where the message came through a pattern: the position over all
+/// topics behind it.
+#[must_use]
+pub fn pattern_cursor_end(cursor: &PatternCursor) -> String {
+    format!(r#","pattern_cursor":"{cursor}"}}"#)
 }
 
 /// The message as an object, as REST lists it.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Epoch, Error, TopicName},
+    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, TopicName},
     engine::Engine,
 };
 
@@ -15,9 +15,17 @@ pub(super) struct Lease {
     generation: u64,
     ack: Ack,
     /// Read since the last seal.
-    read: HashMap<Epoch, (TopicName, u64)>,
+    read: HashMap<TopicName, Read>,
     /// On its way to the client.
-    sealed: HashMap<Epoch, (TopicName, u64)>,
+    sealed: HashMap<TopicName, Read>,
+}
+
+/// How far a topic was read.
+#[derive(Clone, Copy)]
+pub(super) struct Read {
+    cursor: Cursor,
+    /// Its deletion is told behind that.
+    ended: bool,
 }
 
 impl Lease {
@@ -35,7 +43,7 @@ impl Lease {
         self.consumer.is_taken_over(self.generation)
     }
 
-    pub fn places(&self) -> HashMap<Epoch, (TopicName, u64)> {
+    pub fn places(&self) -> HashMap<TopicName, Cursor> {
         self.consumer.places()
     }
 
@@ -47,8 +55,8 @@ impl Lease {
         self.consumer.begin(topic, cursor)
     }
 
-    /// Drops places of topics' earlier lives.
-    pub fn prune(&mut self, keep: impl Fn(Epoch) -> bool) {
+    /// Drops the places that are not to be kept.
+    pub fn prune(&mut self, keep: impl Fn(&TopicName, Cursor) -> bool) {
         self.consumer.prune(keep);
     }
 
@@ -60,11 +68,21 @@ impl Lease {
         self.engine.positions().keep(&self.consumer).await
     }
 
+    /// A topic was read up to here.
     pub fn delivered(&mut self, topic: &TopicName, cursor: Cursor) {
+        self.note(topic, Read { cursor, ended: false });
+    }
+
+    /// A topic of the pattern was read to its end, and its deletion is told.
+    pub fn topic_ended(&mut self, topic: &TopicName, cursor: Cursor) {
+        self.note(topic, Read { cursor, ended: true });
+    }
+
+    fn note(&mut self, topic: &TopicName, read: Read) {
         if self.ack == Ack::Auto {
-            match self.read.get_mut(&cursor.epoch) {
-                Some(place) => place.1 = cursor.offset,
-                None => _ = self.read.insert(cursor.epoch, (topic.clone(), cursor.offset)),
+            match self.read.get_mut(topic) {
+                Some(place) => *place = read,
+                None => _ = self.read.insert(topic.clone(), read),
             }
         }
     }
@@ -75,7 +93,8 @@ impl Lease {
     }
 
     pub fn confirm(&mut self) {
-        if self.consumer.reached(self.generation, self.sealed.drain()) {
+        let places = self.sealed.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
+        if self.consumer.reached(self.generation, places) {
             self.engine.positions().moved(&self.consumer);
         }
     }

@@ -100,7 +100,7 @@ impl Broker {
             self.check_writable()?;
             self.0.registry.check_room()?;
             // An engine that makes topics at once has made it when this returns; what it answers is told by the append.
-            drop(self.0.engine.create(name, self.spec(true, TopicSettings::default())));
+            drop(self.0.engine.create(name, Self::spec(true, TopicSettings::default())));
         }
         Ok(self.0.registry.find(name))
     }

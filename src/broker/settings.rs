@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::FilterLimits;
+use crate::channel::Defaults;
 
 /// What the broker may hold and how it behaves.
 #[derive(Clone, Debug)]
@@ -35,8 +36,20 @@ pub struct Settings {
     pub max_topics_per_consumer: usize,
     /// How long an unused consumer is kept.
     pub consumer_ttl: Duration,
+    /// How long a publisher's message id is remembered after its publication, whatever becomes of the message.
+    pub dedup_window: Duration,
+    /// Bytes that the ids of messages that are not kept may take.
+    pub dedup_bytes: usize,
     /// Bounds on filters.
     pub filter: FilterLimits,
+}
+
+impl Settings {
+    /// What holds for topics that set nothing for themselves.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        Defaults { max_messages: self.max_messages_per_topic, max_publish_rate: self.max_publish_rate }
+    }
 }
 
 impl Default for Settings {
@@ -56,6 +69,8 @@ impl Default for Settings {
             max_consumers: 100_000,
             max_topics_per_consumer: 10_000,
             consumer_ttl: Duration::from_hours(24),
+            dedup_window: Duration::from_mins(5),
+            dedup_bytes: 64 << 20,
             filter: FilterLimits::default(),
         }
     }

@@ -1,14 +1,15 @@
 //! Subscribing: where a new subscription begins, and whose position it goes on from.
 
 use std::{
-    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
     sync::{Arc, atomic::Ordering},
 };
 
 use super::{Broker, Subscription, consumer::Lease, subscription::Source as ReadFrom};
 use crate::channel::{
-    Ack, Channel, ConsumerKey, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Member, Overflow, Pattern, Place,
-    Reader, Ring, Source, Start, Timestamp, TopicName, Waiter, Wanted,
+    Ack, Channel, ConsumerKey, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Overflow, Pattern, PatternCursor,
+    Place, Reader, Ring, Source, Start, Timestamp, TopicName, Waiter, Wanted,
 };
 
 /// What a subscriber asks for.
@@ -18,9 +19,9 @@ pub struct Subscribe {
     pub source: Source,
     /// Where to begin; a known consumer's position goes before it.
     pub start: Option<Start>,
-    /// Where a client that comes back says it was. Goes before all else, a consumer's position too: nobody knows better
-    /// what arrived.
-    pub resume: Option<Cursor>,
+    /// Where a client that comes back says it was: [`Start::After`] or, of a pattern, [`Start::AfterPattern`]. Goes before
+    /// all else, a consumer's position too: nobody knows better what arrived.
+    pub resume: Option<Start>,
     /// Only messages that match.
     pub filter: Option<Filter>,
     /// What happens when it falls behind.
@@ -72,7 +73,9 @@ impl Broker {
         let is_new = lease.as_ref().is_some_and(|lease| !lease.info.resumed);
         let subscribed = match &request.source {
             Source::Topic(name) => self.subscribe_topic(name, request.start, request.resume, &waiter, lease).await,
-            Source::Pattern(pattern) => self.subscribe_pattern(pattern, request.start, &waiter, lease),
+            Source::Pattern(pattern) => {
+                self.subscribe_pattern(pattern, request.start, request.resume, &waiter, lease).await
+            }
         };
         let kept = match subscribed {
             Ok(subscription) => match &subscription.lease {
@@ -116,12 +119,15 @@ impl Broker {
         let (place, gap) = locate(&topic.ring.lock());
         waiter.seen.store(place.seen, Ordering::Relaxed);
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
+        let reader = Reader::from(topic.clone(), (place, gap));
+        let begins_at = AnyCursor::Topic(reader.cursor());
         Subscription {
             broker: self.clone(),
-            source: ReadFrom::Topic { reader: Reader::from(topic.clone(), (place, gap)), waiter, slot },
+            source: ReadFrom::Topic { reader, waiter, slot },
             wanted: Wanted::default(),
             lease: None,
             ended: None,
+            begins_at,
         }
     }
 
@@ -129,10 +135,16 @@ impl Broker {
         &self,
         name: &TopicName,
         start: Option<Start>,
-        said: Option<Cursor>,
+        resume: Option<Start>,
         waiter: &Arc<Waiter>,
         mut lease: Option<Lease>,
     ) -> Result<Subscription, Error> {
+        if [&start, &resume].into_iter().any(|start| matches!(start, Some(Start::AfterPattern(_)))) {
+            return Err(Error::bad_request(
+                "after",
+                "is the cursor of a pattern; a topic takes a message's own cursor",
+            ));
+        }
         loop {
             let mut topic = self.find_or_make(name).await?;
             if topic.implicit.load(Ordering::Relaxed) && topic.ring.lock().is_unused() {
@@ -142,107 +154,83 @@ impl Broker {
                     Err(error) => return Err(error),
                 }
             }
-            let places = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::places);
-            if let Some(Start::After(place)) = said.map(Start::After).or(start) {
+            let kept = lease.as_ref().filter(|lease| lease.info.resumed).and_then(|lease| lease.places().remove(name));
+            let goes_on = resume.is_none() && kept.is_some();
+            let start = resume.clone().or(kept.map(Start::After)).or(start.clone()).unwrap_or(Start::Live);
+            if let Start::After(place) = start {
+                // Another instance may have given the cursor out, or delivered further than this one knows yet.
                 topic = self.at(name, place).await?;
-                if is_ahead(&topic, place) {
+                if !goes_on && is_ahead(&topic, place) {
                     return Err(ahead("after"));
                 }
             }
-            // A place of this life goes before one of an earlier.
-            let resume = places.as_ref().and_then(|places| {
-                let here = places.get(&topic.epoch).map(|(_, offset)| Cursor { epoch: topic.epoch, offset: *offset });
-                let earlier =
-                    || places.iter().map(|(epoch, (_, offset))| Cursor { epoch: *epoch, offset: *offset }).next();
-                here.or_else(earlier)
-            });
-            if let Some(place) = resume
-                && (place.epoch != topic.epoch || is_ahead(&topic, place))
-            {
-                // Another instance may have delivered further than this one knows yet.
-                topic = self.at(name, place).await?;
-            }
-            let resume = said.or(resume);
-            let start = resume.map(Start::After).or(start).unwrap_or(Start::Live);
-            let mut subscription = self.attach(&topic, waiter.clone(), |ring| ring.locate(start, topic.created_at));
+            let mut subscription =
+                self.attach(&topic, waiter.clone(), |ring| ring.locate(start.clone(), topic.created_at));
             if topic.ring.lock().closed {
                 continue;
             }
+            // A position of an earlier life, or one that is gone, stays the consumer's until what was missed is confirmed.
+            let begins_at = match (&start, &subscription.begins_at) {
+                (Start::After(place), _) => *place,
+                (_, AnyCursor::Topic(place)) => *place,
+                (_, AnyCursor::Pattern(_)) => continue,
+            };
+            subscription.begins_at = AnyCursor::Topic(begins_at);
             if let Some(lease) = &mut lease {
-                let ReadFrom::Topic { reader, .. } = &subscription.source else { continue };
-                let here = reader.cursor();
-                lease.prune(|epoch| epoch == topic.epoch);
-                lease.begin(name, resume.filter(|place| place.epoch == topic.epoch).unwrap_or(here))?;
-                lease.info.cursor = Some(resume.unwrap_or(here));
+                if !goes_on {
+                    lease.begin(name, begins_at)?;
+                }
+                lease.info.cursor = Some(begins_at);
             }
             subscription.lease = lease;
             return Ok(subscription);
         }
     }
 
-    fn subscribe_pattern(
-        &self,
-        pattern: &Pattern,
-        start: Option<Start>,
-        waiter: &Arc<Waiter>,
-        mut lease: Option<Lease>,
-    ) -> Result<Subscription, Error> {
-        if matches!(start, Some(Start::After(_))) {
-            return Err(Error::bad_request(
-                "after",
-                "is a place in one topic; a pattern begins live, with last, with since, or as a consumer",
-            ));
-        }
-        let member = Member::new(waiter.clone());
-        let membership = self.0.registry.patterns.join(pattern, member.clone())?;
+    pub(super) fn subscribed(&self) {
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
-        let mut subscription = Subscription {
-            broker: self.clone(),
-            source: ReadFrom::Pattern { member: member.clone(), _membership: membership },
-            wanted: Wanted::default(),
-            lease: None,
-            ended: None,
-        };
-        let places = match &lease {
-            Some(lease) if lease.info.resumed => Some(lease.places()),
-            _ => None,
-        };
-        if start.is_some_and(|start| start != Start::Live) || lease.is_some() {
-            // Where a topic of this name stood in an earlier life: that it was made anew is to be told.
-            let earlier: HashMap<&str, Cursor> = places
-                .iter()
-                .flatten()
-                .map(|(epoch, (name, offset))| (name.as_str(), Cursor { epoch: *epoch, offset: *offset }))
-                .collect();
-            let topics = self.0.registry.matching(pattern);
-            let mut epochs = HashSet::new();
-            for topic in &topics {
-                epochs.insert(topic.epoch);
-                let place = places.as_ref().map(|places| match places.get(&topic.epoch) {
-                    Some((_, offset)) => Start::After(Cursor { epoch: topic.epoch, offset: *offset }),
-                    // A topic that the consumer has not met was made while it was away.
-                    None => earlier.get(topic.name.as_str()).map_or(Start::Oldest, |cursor| Start::After(*cursor)),
-                });
-                let ring = topic.ring.lock();
-                let (place, gap) = ring.locate(place.or(start).unwrap_or(Start::Live), topic.created_at);
-                if let Some(lease) = &mut lease
-                    && places.as_ref().is_none_or(|places| !places.contains_key(&topic.epoch))
-                {
-                    lease.begin(&topic.name, Cursor { epoch: topic.epoch, offset: place.after })?;
-                }
-                if place.after < ring.last() || gap.is_some() {
-                    member.seed(Reader::from(topic.clone(), (place, gap)));
-                }
-            }
-            if let Some(lease) = &mut lease {
-                lease.prune(|epoch| epochs.contains(&epoch));
-            }
-        }
-        subscription.lease = lease;
-        Ok(subscription)
     }
 
     pub(super) fn unsubscribed(&self) {
         self.0.subscriptions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A position as clients give and get it: of a topic, or of a pattern over all topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnyCursor {
+    /// In one topic.
+    Topic(Cursor),
+    /// Over all topics.
+    Pattern(PatternCursor),
+}
+
+impl fmt::Display for AnyCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnyCursor::Topic(cursor) => cursor.fmt(f),
+            AnyCursor::Pattern(cursor) => cursor.fmt(f),
+        }
+    }
+}
+
+impl FromStr for AnyCursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if PatternCursor::is_meant_by(text) {
+            text.parse().map(AnyCursor::Pattern)
+        } else {
+            text.parse().map(AnyCursor::Topic)
+        }
+    }
+}
+
+impl From<AnyCursor> for Start {
+    fn from(cursor: AnyCursor) -> Self {
+        match cursor {
+            AnyCursor::Topic(cursor) => Start::After(cursor),
+            AnyCursor::Pattern(cursor) => Start::AfterPattern(cursor),
+        }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Broker, consumer::Lease};
-use crate::channel::{ConsumerInfo, Error, Event, Member, Membership, Reader, Rest, Turn, Waiter, Wanted};
+use super::{AnyCursor, Broker, consumer::Lease};
+use crate::channel::{
+    ALONE, ConsumerInfo, Error, Event, LogPosition, Member, Membership, Reader, Rest, Turn, Waiter, Wanted,
+};
 
 /// How many messages one topic of a pattern may deliver in a row while others wait.
 const PATTERN_QUANTUM: usize = 16;
@@ -42,6 +44,8 @@ pub struct Subscription {
     pub(super) wanted: Wanted,
     pub(super) lease: Option<Lease>,
     pub(super) ended: Option<Error>,
+    /// Where it began: whoever subscribes after this gets the same.
+    pub(super) begins_at: AnyCursor,
 }
 
 impl Subscription {
@@ -59,7 +63,7 @@ impl Subscription {
         let progress = match &mut self.source {
             Source::Topic { reader, waiter, .. } => {
                 waiter.rearm();
-                let rest = reader.read(&self.wanted, turn, events, || {});
+                let rest = reader.read(&self.wanted, turn, events, ALONE, || {});
                 waiter.seen.store(reader.place.seen, Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
                     lease.delivered(&reader.topic.name, reader.cursor());
@@ -82,6 +86,12 @@ impl Subscription {
             Progress::Ended(error) => self.ended = Some(error.clone()),
         }
         progress
+    }
+
+    /// The position with which the subscription began: subscribing `after` it delivers the same.
+    #[must_use]
+    pub fn begins_at(&self) -> &AnyCursor {
+        &self.begins_at
     }
 
     /// The consumer of the subscription as it was when subscribing.
@@ -112,12 +122,20 @@ fn read_pattern(
     events: &mut Vec<Event>,
 ) -> Progress {
     let share = Turn { messages: turn.messages.min(PATTERN_QUANTUM), bytes: turn.bytes / 4 + 1 };
+    events.extend(member.take_deleted().into_iter().map(|topic| Event::Deleted { topic, unread: true }));
     let (mut read, mut bytes) = (0, 0);
     while read < turn.messages && bytes < turn.bytes {
         let Some(mut reader) = member.take_turn() else { return Progress::CaughtUp };
-        let serial = reader.topic.serial;
+        let (serial, log) = (reader.topic.serial, reader.topic.sequencer.index);
         let before = events.len();
-        let rest = reader.read(wanted, share, events, || member.finish(serial));
+        let newest = || member.newest_of(log);
+        let rest = reader.read(wanted, share, events, Some(newest), || member.finish(serial));
+        let epoch = reader.topic.sequencer.epoch();
+        for event in events.iter_mut().skip(before) {
+            if let Event::Message(message, position) = event {
+                *position = Some(member.passed(log, LogPosition { epoch, sequence: message.sequence }));
+            }
+        }
         // What a filter passes over is work, too: each topic counts.
         read += (events.len() - before).max(1);
         bytes += events.iter().skip(before).map(Event::bytes).sum::<usize>();
@@ -127,7 +145,12 @@ fn read_pattern(
         match rest {
             Ok(Rest::More) => member.requeue(reader),
             Ok(Rest::CaughtUp) => {}
-            Ok(Rest::Closed) => events.push(Event::Deleted(reader.topic.name.clone())),
+            Ok(Rest::Closed) => {
+                if let Some(lease) = lease {
+                    lease.topic_ended(&reader.topic.name, reader.cursor());
+                }
+                events.push(Event::Deleted { topic: reader.topic.name.clone(), unread: false });
+            }
             Err(error) => return Progress::Ended(error),
         }
     }

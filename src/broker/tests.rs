@@ -64,12 +64,12 @@ fn offsets(events: &[Event]) -> Vec<(u64, u64)> {
     events
         .iter()
         .map(|event| match event {
-            Event::Message(message) => (message.cursor.offset, message.cursor.offset),
+            Event::Message(message, _) => (message.cursor.offset, message.cursor.offset),
             Event::Gap(gap) => {
                 assert_eq!(gap.missed, Some(gap.to_offset + 1 - gap.from_offset));
                 (gap.from_offset, gap.to_offset)
             }
-            Event::Deleted(_) => (0, 0),
+            Event::Deleted { .. } => (0, 0),
         })
         .collect()
 }
@@ -185,7 +185,7 @@ proptest! {
                 Step::Read(slot, max) => if let Some(reader) = &mut readers[slot] {
                     let before = reader.seen.len();
                     let progress = reader.subscription.read(Turn::messages(max), &mut reader.seen);
-                    let messages = reader.seen[before..].iter().filter(|event| matches!(event, Event::Message(_)));
+                    let messages = reader.seen[before..].iter().filter(|event| matches!(event, Event::Message(_, _)));
                     prop_assert!(messages.count() <= max);
                     reader.ended |= matches!(progress, Progress::Ended(_));
                 },
@@ -232,7 +232,7 @@ proptest! {
                 },
                 Step::Acknowledge(quarters) => if let Some(reader) = &named {
                     let messages: Vec<_> = reader.seen.iter().filter_map(|event| match event {
-                        Event::Message(message) => Some(message.cursor),
+                        Event::Message(message, _) => Some(message.cursor),
                         _ => None,
                     }).collect();
                     let chosen = messages.len() * usize::from(quarters) / 4;
@@ -252,7 +252,7 @@ proptest! {
             assert_tiles(&reader.seen, reader.first, log.len() as u64);
             // The data is what was published at that offset.
             for event in &reader.seen {
-                if let Event::Message(message) = event {
+                if let Event::Message(message, _) = event {
                     let wanted = log[usize::try_from(message.cursor.offset).unwrap() - 1].to_string();
                     prop_assert_eq!(message.data.as_str(), wanted);
                 }
@@ -279,7 +279,7 @@ async fn many_at_once() {
                 assert_eq!(inbox.next().await, 9);
                 subscription.read(Turn::messages(13), &mut events);
                 if events.last().is_some_and(
-                    |event| matches!(event, Event::Message(message) if message.cursor.offset == PUBLISHERS * EACH),
+                    |event| matches!(event, Event::Message(message, _) if message.cursor.offset == PUBLISHERS * EACH),
                 ) {
                     break;
                 }
@@ -351,7 +351,25 @@ fn ids_and_conditions() {
     assert_eq!(now(broker.publish(&topic, expecting(1))).unwrap().cursor.offset, 2);
     now(broker.publish(&topic, draft(3))).unwrap();
     now(broker.publish(&topic, draft(4))).unwrap();
-    // The id has left the history with its message.
+    // The message has left the history; its id is remembered for the window, with the first one's position.
+    let late = now(broker.publish(&topic, with_id("a"))).unwrap();
+    assert!(late.duplicate && late.cursor == first.cursor && late.published_at == first.published_at);
+    assert_eq!(now(broker.topic(&topic)).unwrap().last_offset, 4);
+    // Ids belong to one life of a topic.
+    now(broker.delete_topic(&topic)).unwrap();
+    assert!(!now(broker.publish(&topic, with_id("a"))).unwrap().duplicate);
+}
+
+#[test]
+fn without_a_window_an_id_goes_with_its_message() {
+    let settings = Settings { dedup_window: Duration::ZERO, max_messages_per_topic: 2, ..Settings::default() };
+    let broker = Broker::in_memory(settings);
+    let topic = name("t");
+    let with_id = |id: &str| Draft { id: Some(MessageId::parse(id).unwrap()), ..draft(1) };
+    now(broker.publish(&topic, with_id("a"))).unwrap();
+    now(broker.publish(&topic, with_id("b"))).unwrap();
+    assert!(now(broker.publish(&topic, with_id("a"))).unwrap().duplicate);
+    now(broker.publish(&topic, with_id("c"))).unwrap();
     assert!(!now(broker.publish(&topic, with_id("a"))).unwrap().duplicate);
 }
 
@@ -398,7 +416,7 @@ fn bounds_refuse_or_evict() {
 }
 
 #[test]
-fn patterns_read_old_and_new_topics_fairly() {
+fn patterns_read_all_topics_in_one_order() {
     let broker = broker(100);
     now(broker.publish(&name("orders.eu"), draft(0))).unwrap();
     let mut subscription = now(broker.subscribe(to("orders.*"), &Inbox::default(), 0)).unwrap();
@@ -409,20 +427,29 @@ fn patterns_read_old_and_new_topics_fairly() {
     now(broker.publish(&name("orders.us.ny"), draft(8))).unwrap();
     let mut events = Vec::new();
     assert_eq!(subscription.read(Turn::messages(32), &mut events), Progress::More);
-    let us =
-        events.iter().position(|event| matches!(event, Event::Message(message) if message.topic == name("orders.us")));
-    assert!(us.is_some_and(|place| place <= 16), "the quiet topic waits for one quantum: {us:?}");
     events.extend(drain(&mut subscription).0);
+    // The order in which they were published, over all topics: so one number says how far all of them were read.
+    let sequences: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Event::Message(message, Some(position)) => {
+                assert_eq!(position.logs[0].sequence, message.sequence);
+                message.sequence
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(sequences.is_sorted() && sequences.len() == 91);
     let eu: Vec<_> = events
         .iter()
-        .filter(|event| matches!(event, Event::Message(message) if message.topic == name("orders.eu")))
+        .filter(|event| matches!(event, Event::Message(message, _) if message.topic == name("orders.eu")))
         .cloned()
         .collect();
     assert_tiles(&eu, 2, 91);
     assert_eq!(events.len(), 91);
     now(broker.delete_topic(&name("orders.us"))).unwrap();
     let (events, progress) = drain(&mut subscription);
-    assert!(matches!(&events[..], [Event::Deleted(topic)] if *topic == name("orders.us")));
+    assert!(matches!(&events[..], [Event::Deleted { topic, .. }] if *topic == name("orders.us")));
     assert_eq!(progress, Progress::CaughtUp);
 }
 
@@ -589,7 +616,7 @@ mod consumers {
         let mut seen: Vec<_> = events
             .iter()
             .map(|event| match event {
-                Event::Message(message) => (message.topic.to_string(), message.cursor.offset),
+                Event::Message(message, _) => (message.topic.to_string(), message.cursor.offset),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -605,7 +632,7 @@ mod consumers {
         now(broker.delete_topic(&name("a.1"))).unwrap();
         now(broker.publish(&name("a.1"), draft(1))).unwrap();
         let (events, _) = drain(&mut open(&broker, "a.*", Ack::Auto));
-        assert!(matches!(&events[..], [Event::Gap(gap), Event::Message(_)] if gap.reason == GapReason::NewEpoch));
+        assert!(matches!(&events[..], [Event::Gap(gap), Event::Message(_, _)] if gap.reason == GapReason::NewEpoch));
     }
 
     #[tokio::test(start_paused = true)]
@@ -657,7 +684,7 @@ fn renderings_and_verdicts_are_made_once() {
     let mut made = 0;
     for subscription in &mut subscriptions {
         let (events, _) = drain(subscription);
-        let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
+        let [Event::Message(message, _)] = &events[..] else { panic!("{events:?}") };
         message.rendering(ShapeId(1), |_| {
             made += 1;
             bytes::Bytes::from_static(b"x")
@@ -682,7 +709,7 @@ fn events_of_topics_are_a_stream() {
         let (events, _) = drain(subscription);
         events
             .iter()
-            .filter_map(|event| if let Event::Message(message) = event { Some(of(message)) } else { None })
+            .filter_map(|event| if let Event::Message(message, _) = event { Some(of(message)) } else { None })
             .collect()
     };
     let a = |kind| ("a.1".to_owned(), kind);

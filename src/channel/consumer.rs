@@ -140,7 +140,8 @@ pub struct Consumer {
 
 struct State {
     ack: Ack,
-    places: HashMap<Epoch, (TopicName, u64)>,
+    /// Up to where each topic was confirmed or acknowledged.
+    places: HashMap<TopicName, Cursor>,
     bytes: usize,
     max_places: usize,
     holder: Option<Arc<Waiter>>,
@@ -168,7 +169,7 @@ impl State {
 
     fn put(&mut self, topic: &TopicName, cursor: Cursor) -> Result<(), Error> {
         let limit = |limit| Err(Error::LimitReached { what: "topics for one consumer", limit, own: true });
-        if !self.places.contains_key(&cursor.epoch) {
+        if !self.places.contains_key(topic) {
             if self.places.len() >= self.max_places {
                 return limit(self.max_places);
             }
@@ -178,22 +179,27 @@ impl State {
             }
             self.bytes += bytes;
         }
-        self.places.insert(cursor.epoch, (topic.clone(), cursor.offset));
+        self.places.insert(topic.clone(), cursor);
         Ok(())
     }
 
+    fn remove(&mut self, topic: &TopicName) {
+        if self.places.remove(topic).is_some() {
+            self.bytes -= PLACE_BYTES + topic.as_str().len();
+        }
+    }
+
+    /// Within an epoch a place only moves forward; that in another epoch is of a newer life of the topic.
     fn advance(&mut self, topic: &TopicName, cursor: Cursor) {
-        match self.places.get_mut(&cursor.epoch) {
-            Some(place) => place.1 = place.1.max(cursor.offset),
+        match self.places.get_mut(topic) {
+            Some(place) if place.epoch == cursor.epoch => place.offset = place.offset.max(cursor.offset),
+            Some(place) => *place = cursor,
             None => _ = self.put(topic, cursor),
         }
     }
 
     fn position(&self) -> Position {
-        let place = |(epoch, (topic, offset)): (&Epoch, &(TopicName, u64))| {
-            (topic.clone(), Cursor { epoch: *epoch, offset: *offset })
-        };
-        let mut places: Vec<_> = self.places.iter().map(place).collect();
+        let mut places: Vec<_> = self.places.iter().map(|(topic, cursor)| (topic.clone(), *cursor)).collect();
         places.sort_by(|a, b| a.0.cmp(&b.0));
         let used_at = if self.holder.is_some() { Timestamp::now() } else { self.used_at };
         Position { ack: self.ack, places, used_at }
@@ -275,8 +281,9 @@ impl Consumer {
 
     /// As [`Consumer::advance`], but only in topics that it has met.
     pub(crate) fn advance_known(&self, topic: &TopicName, cursor: Cursor) {
-        if self.topic_of(cursor.epoch).is_some() {
-            self.advance(topic, cursor);
+        let mut state = self.state.lock();
+        if state.places.contains_key(topic) {
+            state.advance(topic, cursor);
         }
     }
 
@@ -293,10 +300,12 @@ impl Consumer {
     /// The topic of this life, if it reads it.
     #[must_use]
     pub fn topic_of(&self, epoch: Epoch) -> Option<TopicName> {
-        self.state.lock().places.get(&epoch).map(|(topic, _)| topic.clone())
+        let state = self.state.lock();
+        let place = state.places.iter().find(|(_, cursor)| cursor.epoch == epoch);
+        place.map(|(topic, _)| topic.clone())
     }
 
-    pub(crate) fn places(&self) -> HashMap<Epoch, (TopicName, u64)> {
+    pub(crate) fn places(&self) -> HashMap<TopicName, Cursor> {
         self.state.lock().places.clone()
     }
 
@@ -308,12 +317,12 @@ impl Consumer {
         self.state.lock().put(topic, cursor)
     }
 
-    /// Drops places of topics' earlier lives.
-    pub(crate) fn prune(&self, keep: impl Fn(Epoch) -> bool) {
+    /// Drops the places that are not to be kept.
+    pub(crate) fn prune(&self, keep: impl Fn(&TopicName, Cursor) -> bool) {
         let mut state = self.state.lock();
         let State { places, bytes, .. } = &mut *state;
-        places.retain(|epoch, (topic, _)| {
-            let kept = keep(*epoch);
+        places.retain(|topic, cursor| {
+            let kept = keep(topic, *cursor);
             if !kept {
                 *bytes -= PLACE_BYTES + topic.as_str().len();
             }
@@ -322,14 +331,19 @@ impl Consumer {
     }
 
     /// The `generation`-th subscription says that these places were reached; a newer one's do not move.
-    pub(crate) fn reached(&self, generation: u64, places: impl Iterator<Item = (Epoch, (TopicName, u64))>) -> bool {
+    /// Each says whether the topic's deletion was reached, too: its place is dropped then.
+    pub(crate) fn reached(&self, generation: u64, places: impl Iterator<Item = (TopicName, Cursor, bool)>) -> bool {
         // A newer subscription takes its generation under the lock of the state, so it is looked at under it, too.
         let mut state = self.state.lock();
         if self.is_taken_over(generation) {
             return false;
         }
-        for (epoch, (topic, offset)) in places {
-            state.advance(&topic, Cursor { epoch, offset });
+        for (topic, cursor, ended) in places {
+            if ended {
+                state.remove(&topic);
+            } else {
+                state.advance(&topic, cursor);
+            }
         }
         true
     }

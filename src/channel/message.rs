@@ -60,6 +60,12 @@ impl Epoch {
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
+
+    /// The epoch from its text: 16 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() == 16 { hex(text).map(Self) } else { None }
+    }
 }
 
 impl fmt::Display for Epoch {
@@ -68,8 +74,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// A place in a topic: after the message at `offset` of `epoch`. Offset 0 is before the first message. Its text is opaque to clients
-/// and the same at every door.
+/// A position in a topic: after the message at `offset` of `epoch`. Offset 0 is before the first message. Its text is opaque
+/// to clients and the same at every door; within an epoch, texts sort in the order of their offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The life of the topic.
@@ -80,22 +86,44 @@ pub struct Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:x}", self.epoch, self.offset)
+        write!(f, "{}-{}", self.epoch, SortableHex(self.offset))
     }
+}
+
+/// A number as hexadecimal digits behind a digit that says how many there are (less one): short for small numbers, and a
+/// larger number is a greater text. It needs no escaping in a URL.
+pub(super) struct SortableHex(pub u64);
+
+impl fmt::Display for SortableHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let further_digits = self.0.checked_ilog2().unwrap_or(0) / 4;
+        write!(f, "{further_digits:x}{:x}", self.0)
+    }
+}
+
+impl SortableHex {
+    /// Reads what [`SortableHex`] writes; every number has one text.
+    pub(super) fn parse(text: &str) -> Option<u64> {
+        let number = hex(text.get(1..)?)?;
+        (SortableHex(number).to_string() == text).then_some(number)
+    }
+}
+
+/// A number in lower-case hexadecimal digits, without a sign.
+fn hex(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 impl FromStr for Cursor {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let hex = |text: &str| {
-            let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+        let read = |text: &str| {
+            let (epoch, offset) = text.split_once('-')?;
+            Some(Cursor { epoch: Epoch::parse(epoch)?, offset: SortableHex::parse(offset)? })
         };
-        text.split_once('-')
-            .filter(|(epoch, _)| epoch.len() == 16)
-            .and_then(|(epoch, offset)| Some(Cursor { epoch: Epoch(hex(epoch)?), offset: hex(offset)? }))
-            .ok_or_else(|| Error::bad_request("cursor", "is not a cursor that this service gave out"))
+        read(text).ok_or_else(|| Error::bad_request("cursor", "is not a cursor that this service gave out"))
     }
 }
 
@@ -172,6 +200,9 @@ pub struct Message {
     pub cursor: Cursor,
     /// The place before it: a reader that stands earlier has missed something.
     pub prev: u64,
+    /// Its number in the log that all topics share, or that those of its stream share on a clustered engine: grows from
+    /// message to message over all topics of that log, with holes.
+    pub sequence: u64,
     /// The publisher's id, else a generated one.
     pub id: MessageId,
     /// For filters and for keeping the latest of each key.
@@ -184,11 +215,19 @@ pub struct Message {
 }
 
 impl Message {
-    pub(crate) fn new(topic: TopicName, cursor: Cursor, prev: u64, draft: Draft, published_at: Timestamp) -> Arc<Self> {
+    pub(crate) fn new(
+        topic: TopicName,
+        cursor: Cursor,
+        prev: u64,
+        sequence: u64,
+        draft: Draft,
+        published_at: Timestamp,
+    ) -> Arc<Self> {
         Arc::new(Self {
             topic,
             cursor,
             prev,
+            sequence,
             id: draft.message_id(),
             key: draft.key,
             data: draft.data,
@@ -342,9 +381,34 @@ mod tests {
     fn cursors_survive_as_text() {
         let cursor = Cursor { epoch: Epoch::random(), offset: u64::MAX };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for bad in ["", "-", "1-1", "00000000000000zz-1", "+000000000000001-1", "0000000000000001-", "x"] {
+        for bad in [
+            "",
+            "-",
+            "1-01",
+            "00000000000000zz-01",
+            "+000000000000001-01",
+            "0000000000000001-",
+            "0000000000000001-1",
+            "0000000000000001-11",
+            "0000000000000001-101",
+            "0000000000000001-0a1",
+            "0000000000000001-0\u{fc}",
+            "x",
+        ] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn cursors_of_an_epoch_sort_as_text() {
+        let epoch = Epoch::random();
+        let text = |offset| Cursor { epoch, offset }.to_string();
+        let offsets = (0..70).chain((4..64).flat_map(|bit| [(1 << bit) - 1, 1 << bit])).chain([u64::MAX]);
+        let mut texts: Vec<_> = offsets.map(|offset| (offset, text(offset))).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        assert!(texts.is_sorted_by(|a, b| a.1 < b.1));
+        assert!(texts.iter().all(|(_, text)| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! at all: its cost does not grow with the number of patterns or topics. The look-up walks a tree by segments.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, hash_map::Entry},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -14,7 +15,9 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
-use super::{Channel, Error, Pattern, Place, Reader, Waiter};
+use super::{
+    Channel, Error, LogPosition, Pattern, PatternCursor, Place, Reader, TopicName, Waiter, sequencer::MAX_LOGS,
+};
 
 /// The patterns that match one topic, as of a version of the set.
 #[derive(Default)]
@@ -29,6 +32,9 @@ pub(crate) struct Group {
 }
 
 /// One subscriber of a pattern: which topics it has still to read, each from where.
+///
+/// Topics of one log are read in the order of the messages' numbers in it, so that one number says how far all of them
+/// were read. What is gone counts: the reader of an evicted message is as early as that message, and tells the gap there.
 pub(crate) struct Member {
     pub waiter: Arc<Waiter>,
     unread: Mutex<Unread>,
@@ -37,7 +43,41 @@ pub(crate) struct Member {
 #[derive(Default)]
 struct Unread {
     readers: HashMap<u64, Reader>,
-    turns: VecDeque<u64>,
+    logs: [LogUnread; MAX_LOGS],
+    /// The log that was read last: they take turns, as their numbers cannot be compared.
+    last_log: usize,
+    /// Topics that were deleted with unread messages before the subscription began.
+    deleted: Vec<TopicName>,
+}
+
+/// What is unread of one log.
+#[derive(Default)]
+struct LogUnread {
+    /// Readers by the number with which they go on. One that has moved meanwhile stands under its old number, too.
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    /// How far the log was read.
+    position: Option<LogPosition>,
+}
+
+impl Unread {
+    fn enqueue(&mut self, reader: Reader) {
+        let serial = reader.topic.serial;
+        self.logs[reader.topic.sequencer.index].queue.push(Reverse((reader.next_sequence, serial)));
+        self.readers.insert(serial, reader);
+    }
+
+    /// The number with which the log's next reader goes on.
+    fn next_of(&mut self, log: usize) -> Option<u64> {
+        let Self { readers, logs, .. } = self;
+        let queue = &mut logs[log].queue;
+        while let Some(Reverse((sequence, serial))) = queue.peek() {
+            if readers.get(serial).is_some_and(|reader| reader.next_sequence == *sequence) {
+                return Some(*sequence);
+            }
+            queue.pop();
+        }
+        None
+    }
 }
 
 impl Member {
@@ -45,13 +85,13 @@ impl Member {
         Arc::new(Self { waiter, unread: Mutex::default() })
     }
 
-    /// The topic has something behind `place`. Called under the topic's lock, so that the first call since the topic was
-    /// last read to its end names the right place.
-    fn touch(&self, topic: &Arc<Channel>, place: Place) {
+    /// The topic has something behind `place`, which begins with the number `first`. Called under the locks of the topic
+    /// and of its log's sequencer, so that the first call since the topic was last read to its end names the right place.
+    fn touch(&self, topic: &Arc<Channel>, place: Place, first: u64) {
         let mut unread = self.unread.lock();
         if let Entry::Vacant(vacant) = unread.readers.entry(topic.serial) {
-            vacant.insert(Reader::at(topic.clone(), place));
-            unread.turns.push_back(topic.serial);
+            vacant.insert(Reader::at(topic.clone(), place, first));
+            unread.logs[topic.sequencer.index].queue.push(Reverse((first, topic.serial)));
         }
         drop(unread);
         self.waiter.wake();
@@ -59,30 +99,71 @@ impl Member {
 
     /// Sets where a topic is read from, before anything of the subscription was read.
     pub fn seed(&self, reader: Reader) {
+        self.unread.lock().enqueue(reader);
+    }
+
+    /// Says that a topic of the pattern was deleted with unread messages.
+    pub fn seed_deleted(&self, topic: TopicName) {
+        self.unread.lock().deleted.push(topic);
+    }
+
+    /// The topics that were deleted with unread messages, once.
+    pub fn take_deleted(&self) -> Vec<TopicName> {
+        std::mem::take(&mut self.unread.lock().deleted)
+    }
+
+    /// Sets how far the logs were read when the subscription begins.
+    pub fn begin(&self, positions: impl Iterator<Item = (usize, LogPosition)>) {
         let mut unread = self.unread.lock();
-        let serial = reader.topic.serial;
-        if unread.readers.insert(serial, reader).is_none() {
-            unread.turns.push_back(serial);
+        for (log, position) in positions {
+            unread.logs[log].position = Some(position);
         }
     }
 
-    /// Takes the reader whose turn it is. It stays known as unread (messages go on to find it there) until
+    /// Before its unread messages, if there are any of a log, no position in it may lie.
+    pub fn begin_before_unread(&self) {
+        let mut unread = self.unread.lock();
+        for log in 0..MAX_LOGS {
+            if let Some(first) = unread.next_of(log)
+                && let Some(position) = &mut unread.logs[log].position
+            {
+                position.sequence = position.sequence.min(first.saturating_sub(1));
+            }
+        }
+    }
+
+    /// Takes the reader that goes on first. It stays known as unread (messages go on to find it there) until
     /// [`Member::finish`] or [`Member::requeue`].
     pub fn take_turn(&self) -> Option<Reader> {
         let mut unread = self.unread.lock();
-        let serial = unread.turns.pop_front()?;
-        unread
-            .readers
-            .get_mut(&serial)
-            .map(|reader| std::mem::replace(reader, Reader::at(reader.topic.clone(), reader.place)))
+        let last = unread.last_log;
+        let log = (1..=MAX_LOGS).map(|step| (last + step) % MAX_LOGS).find(|log| unread.next_of(*log).is_some())?;
+        unread.last_log = log;
+        let Reverse((_, serial)) = unread.logs[log].queue.pop()?;
+        let reader = unread.readers.get_mut(&serial)?;
+        let (topic, place, next) = (reader.topic.clone(), reader.place, reader.next_sequence);
+        Some(std::mem::replace(reader, Reader::at(topic, place, next)))
     }
 
-    /// Puts a reader that has more to read at the end of the line.
+    /// The newest number of a log that may be read now: that of the next topic in it.
+    pub fn newest_of(&self, log: usize) -> u64 {
+        self.unread.lock().next_of(log).unwrap_or(u64::MAX)
+    }
+
+    /// A message of this log was read. Returns the position over all logs behind it.
+    pub fn passed(&self, log: usize, position: LogPosition) -> PatternCursor {
+        self.unread.lock().logs[log].position = Some(position);
+        self.cursor()
+    }
+
+    /// The position over all logs.
+    pub fn cursor(&self) -> PatternCursor {
+        PatternCursor { logs: self.unread.lock().logs.iter().filter_map(|log| log.position).collect() }
+    }
+
+    /// Puts a reader that has more to read back into its place.
     pub fn requeue(&self, reader: Reader) {
-        let mut unread = self.unread.lock();
-        let serial = reader.topic.serial;
-        unread.readers.insert(serial, reader);
-        unread.turns.push_back(serial);
+        self.unread.lock().enqueue(reader);
     }
 
     /// Forgets a topic that was read to its end. To be called under that topic's lock: the next message then names its
@@ -92,7 +173,8 @@ impl Member {
     }
 
     pub fn has_unread(&self) -> bool {
-        !self.unread.lock().turns.is_empty()
+        let unread = self.unread.lock();
+        !unread.readers.is_empty() || !unread.deleted.is_empty()
     }
 }
 
@@ -256,13 +338,13 @@ impl Patterns {
         matched.groups = found.into();
     }
 
-    /// Tells the subscribers of all matching patterns that `topic` has something behind `place`. To be called under the
-    /// topic's lock.
-    pub fn touch(&self, topic: &Arc<Channel>, matched: &mut Matched, place: Place) {
+    /// Tells the subscribers of all matching patterns that `topic` has something behind `place`, which begins with the number
+    /// `first` in the shared log. To be called under the locks of the topic and of the log's sequencer.
+    pub fn touch(&self, topic: &Arc<Channel>, matched: &mut Matched, place: Place, first: u64) {
         self.refresh(topic.name.as_str(), matched);
         for group in &matched.groups {
             for (_, member) in group.members.lock().iter() {
-                member.touch(topic, place);
+                member.touch(topic, place, first);
             }
         }
     }

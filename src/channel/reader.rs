@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Channel, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, Place, Rest, TopicName, Turn};
+use super::{
+    Channel, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, PatternCursor, Place, Rest, TopicName, Turn,
+};
 
 /// A subscription is behind when more messages than this wait for it: more than one turn's worth, so that the
 /// ordinary burst does not count.
@@ -30,19 +32,24 @@ pub enum Overflow {
 /// What a subscription delivers.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The next message.
-    Message(Arc<Message>),
+    /// The next message; through a pattern, with the position over all topics behind it.
+    Message(Arc<Message>, Option<PatternCursor>),
     /// Messages were missed here.
     Gap(Gap),
     /// A topic of the pattern was deleted. A subscription to one topic ends instead.
-    Deleted(TopicName),
+    Deleted {
+        /// Its name.
+        topic: TopicName,
+        /// Whether messages went with it that the subscriber had not read; how many is not known any more.
+        unread: bool,
+    },
 }
 
 impl Event {
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Event::Message(message) => message.data.len(),
-            Event::Gap(_) | Event::Deleted(_) => 0,
+            Event::Message(message, _) => message.data.len(),
+            Event::Gap(_) | Event::Deleted { .. } => 0,
         }
     }
 }
@@ -63,12 +70,18 @@ impl Wanted {
     }
 }
 
+/// For [`Reader::read`], where there is no other topic.
+pub(crate) const ALONE: Option<fn() -> u64> = None;
+
 /// A cursor into one topic.
 pub(crate) struct Reader {
     pub topic: Arc<Channel>,
     pub place: Place,
     /// Missed, and not told yet.
     pub gap: Option<Gap>,
+    /// The number in the shared log with which it goes on: what is gone counts. Of topics of one log, the one with the
+    /// lowest comes first.
+    pub next_sequence: u64,
     /// Has been at the end once: from then on it can fall behind.
     caught_up: bool,
     /// Fell behind, and has not been at the end since.
@@ -76,13 +89,14 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub fn at(topic: Arc<Channel>, place: Place) -> Self {
-        Self { topic, place, gap: None, caught_up: true, behind: false }
+    /// Begins live, with the message of this number in the shared log.
+    pub fn at(topic: Arc<Channel>, place: Place, next_sequence: u64) -> Self {
+        Self { topic, place, gap: None, next_sequence, caught_up: true, behind: false }
     }
 
     /// Begins in the past: the replay is not "falling behind".
     pub fn from(topic: Arc<Channel>, (place, gap): (Place, Option<Gap>)) -> Self {
-        Self { topic, place, gap, caught_up: false, behind: false }
+        Self { topic, place, gap, next_sequence: 0, caught_up: false, behind: false }
     }
 
     fn miss(&mut self, gap: Option<Gap>) {
@@ -94,12 +108,16 @@ impl Reader {
         }
     }
 
-    /// Reads one turn's worth. `at_end` runs under the topic's lock when there is nothing more.
+    /// Reads one turn's worth. A gap is told as soon as it is met, whatever follows, since other topics may be read next and
+    /// a position over all of them may not pass it. Only what a subscriber of one topic skips by its own choice is gathered
+    /// into one gap as long as it goes on. `newest` is asked under the topic's lock for the newest number in the shared log
+    /// that may be read, where there are other topics; `at_end` runs there when there is nothing more.
     pub fn read(
         &mut self,
         wanted: &Wanted,
         turn: Turn,
         events: &mut Vec<Event>,
+        newest: Option<impl FnOnce() -> u64>,
         at_end: impl FnOnce(),
     ) -> Result<Rest, Error> {
         let mut batch = SmallVec::<[Arc<Message>; LIVE_MESSAGES]>::new();
@@ -111,7 +129,9 @@ impl Reader {
             let skipped = ring.skip_to_newest(&mut self.place);
             self.miss(skipped);
         }
-        let (gap, rest) = ring.read(&mut self.place, turn, &mut batch);
+        let holds_gap = newest.is_none() && self.behind && wanted.overflow == Overflow::LatestPerKey;
+        let newest = newest.map_or(u64::MAX, |newest| newest());
+        let (gap, rest) = ring.read(&mut self.place, turn, newest, &mut batch);
         if gap.is_some() && self.caught_up && wanted.overflow == Overflow::Disconnect {
             return Err(Error::SlowConsumer);
         }
@@ -119,10 +139,13 @@ impl Reader {
         if self.behind && wanted.overflow == Overflow::LatestPerKey {
             superseded.extend(batch.iter().map(|message| ring.superseded(message)));
         }
-        if rest != Rest::More {
-            self.caught_up = true;
-            self.behind = false;
-            at_end();
+        match ring.next_sequence(self.place) {
+            Some(next) if rest == Rest::More => self.next_sequence = next,
+            _ => {
+                self.caught_up = true;
+                self.behind = false;
+                at_end();
+            }
         }
         drop(ring);
 
@@ -143,15 +166,18 @@ impl Reader {
                 continue;
             }
             events.extend(self.gap.take().map(Event::Gap));
-            events.push(Event::Message(message));
+            events.push(Event::Message(message, None));
         }
-        if rest != Rest::More {
+        if !(rest == Rest::More && holds_gap) {
             events.extend(self.gap.take().map(Event::Gap));
         }
         Ok(rest)
     }
 
+    /// Where the reader stands: before what it has missed, as long as that is not told.
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.topic.epoch, offset: self.place.after }
+        let missed_from = self.gap.as_ref().map(|gap| gap.from_offset.saturating_sub(1));
+        let offset = missed_from.map_or(self.place.after, |from| from.min(self.place.after));
+        Cursor { epoch: self.topic.epoch, offset }
     }
 }

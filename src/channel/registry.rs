@@ -1,21 +1,26 @@
 //! All topics on this instance, by name.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     ops::Bound,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Alive, Bucket, Budget, Channel, Epoch, Error, Pattern, Patterns, Ring, Spec, Timestamp, TopicEventKind, TopicInfo,
-    TopicName,
+    Alive, Budget, Channel, Defaults, Epoch, Error, LogPosition, Member, Membership, Pattern, Patterns, Ring,
+    Sequencer, Spec, Timestamp, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds, ring::Life as RingLife,
+    sequencer::MAX_LOGS,
 };
+
+/// Deletions that are remembered: a subscriber of a pattern that was away is told of them.
+const MAX_DELETIONS: usize = 10_000;
 
 /// Bounds on what all topics hold together.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +33,12 @@ pub struct RegistrySettings {
     pub max_history_bytes: usize,
     /// Different patterns that may be subscribed.
     pub max_patterns: usize,
+    /// What holds for topics that set nothing for themselves.
+    pub defaults: Defaults,
+    /// How long a publisher's message id is remembered after its publication, whatever becomes of the message.
+    pub dedup_window: Duration,
+    /// Bytes that ids of messages that are not kept may take.
+    pub dedup_bytes: usize,
 }
 
 /// A life of a topic, as an engine knows it.
@@ -43,13 +54,44 @@ pub struct Life {
     pub spec: Spec,
     /// The engine's own number for it.
     pub key: u64,
+    /// Which of the engine's logs its messages are in.
+    pub log: usize,
+}
+
+/// A topic that was deleted.
+#[derive(Clone, Debug)]
+pub(crate) struct Deletion {
+    pub name: TopicName,
+    pub epoch: Epoch,
+    pub log: usize,
+    /// The number of its newest message in its log.
+    pub newest_sequence: u64,
+    /// The offset of its newest message, if that is known.
+    pub newest_offset: Option<u64>,
+}
+
+/// What a pattern stands for at the moment at which a subscription to it began.
+pub(crate) struct Matching {
+    pub membership: Membership,
+    pub topics: Vec<Arc<Channel>>,
+    /// Topics of the pattern that were deleted, oldest first, as far as that is remembered.
+    pub deletions: Vec<Deletion>,
+    /// The newest position of each log.
+    pub positions: Vec<(usize, LogPosition)>,
+}
+
+impl Matching {
+    /// The newest number of a log.
+    pub fn sequence_of(&self, log: usize) -> Option<u64> {
+        self.positions.iter().find(|(known, _)| *known == log).map(|(_, position)| position.sequence)
+    }
 }
 
 impl Life {
     /// A new one that begins now.
     #[must_use]
     pub fn new(name: &TopicName, spec: Spec) -> Self {
-        Self { name: name.clone(), epoch: Epoch::random(), created_at: Timestamp::now(), spec, key: 0 }
+        Self { name: name.clone(), epoch: Epoch::random(), created_at: Timestamp::now(), spec, key: 0, log: 0 }
     }
 }
 
@@ -65,12 +107,18 @@ pub struct Registry {
     alive: Arc<AtomicUsize>,
     /// The broker's own events: topics created, updated, deleted.
     pub(crate) events: Arc<Channel>,
+    /// The order of each of the engine's logs; the engine that has one log uses the first.
+    sequencers: [Arc<Sequencer>; MAX_LOGS],
+    defaults: Defaults,
+    recent_ids: Arc<RecentIds>,
 }
 
 #[derive(Default)]
 struct Names {
     by_name: HashMap<TopicName, Arc<Channel>>,
+    by_epoch: HashMap<Epoch, Arc<Channel>>,
     in_order: BTreeSet<TopicName>,
+    deletions: VecDeque<Deletion>,
 }
 
 impl Names {
@@ -84,9 +132,23 @@ impl Names {
         self.by_name.get(&channel.name).is_some_and(|known| Arc::ptr_eq(known, channel))
     }
 
-    fn remove(&mut self, name: &TopicName) {
-        self.in_order.remove(name);
-        self.by_name.remove(name);
+    fn remove(&mut self, channel: &Channel) {
+        self.in_order.remove(&channel.name);
+        self.by_name.remove(&channel.name);
+        self.by_epoch.remove(&channel.epoch);
+    }
+
+    fn remember_deletion(&mut self, deletion: Deletion) {
+        if self.deletions.len() >= MAX_DELETIONS {
+            self.deletions.pop_front();
+        }
+        self.deletions.push_back(deletion);
+    }
+
+    fn matching<'a>(&'a self, pattern: &'a Pattern) -> impl Iterator<Item = Arc<Channel>> + 'a {
+        let prefix = pattern.literal_prefix();
+        let candidates = self.with_prefix(prefix, Bound::Included(prefix));
+        candidates.filter(|name| pattern.matches(name.as_str())).filter_map(|name| self.by_name.get(name).cloned())
     }
 }
 
@@ -94,8 +156,11 @@ impl Registry {
     /// One without topics.
     #[must_use]
     pub fn new(settings: RegistrySettings) -> Arc<Self> {
-        let name = TopicName::reserved("$topics");
-        let epoch = Epoch::random();
+        let (name, epoch) = (TopicName::reserved("$topics"), Epoch::random());
+        let recent_ids = Arc::new(RecentIds::new(settings.dedup_window, settings.dedup_bytes));
+        let life = RingLife { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
+        let spec = Spec { implicit: false, max_messages: Some(1_000), max_publish_rate: Some(0) };
+        let ring = Ring::new(life, spec, settings.defaults, Budget::new(usize::MAX, usize::MAX));
         let events = Arc::new(Channel {
             serial: 0,
             name: name.clone(),
@@ -103,9 +168,10 @@ impl Registry {
             created_at: Timestamp::now(),
             key: 0,
             implicit: AtomicBool::new(false),
-            ring: Mutex::new(Ring::new(name, epoch, 1_000, Bucket::new(0), Budget::new(usize::MAX, usize::MAX))),
+            ring: Mutex::new(ring),
             waiters: Mutex::new(Slab::new()),
             patterns: Patterns::new(0),
+            sequencer: Arc::new(Sequencer::new(0)),
             label: OnceLock::new(),
             revision: AtomicU64::new(0),
             _alive: Alive::new(&Arc::default()),
@@ -118,7 +184,59 @@ impl Registry {
             serial: AtomicU64::new(1),
             alive: Arc::default(),
             events,
+            sequencers: std::array::from_fn(|index| Arc::new(Sequencer::new(index))),
+            defaults: settings.defaults,
+            recent_ids,
         })
+    }
+
+    /// The order of one of the engine's logs.
+    pub(crate) fn sequencer(&self, log: usize) -> &Arc<Sequencer> {
+        &self.sequencers[log.min(MAX_LOGS - 1)]
+    }
+
+    /// What holds for topics that set nothing for themselves.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        self.defaults
+    }
+
+    /// Ids of messages that are not kept any more.
+    pub(crate) fn recent_ids(&self) -> &RecentIds {
+        &self.recent_ids
+    }
+
+    /// A topic that was deleted before this instance started.
+    pub(crate) fn remember_deletion(&self, deletion: Deletion) {
+        self.names.write().remember_deletion(deletion);
+    }
+
+    /// The topic that has this epoch now.
+    #[must_use]
+    pub fn find_epoch(&self, epoch: Epoch) -> Option<Arc<Channel>> {
+        self.names.read().by_epoch.get(&epoch).cloned()
+    }
+
+    /// Makes `member` a subscriber of `pattern`, and says what the pattern stands for at this very moment: every message
+    /// with a number above the positions reaches it, and no other.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] when the pattern would be one too many.
+    pub(crate) fn join(&self, pattern: &Pattern, member: Arc<Member>) -> Result<Matching, Error> {
+        let names = self.names.read();
+        // Publishing needs these locks, creating and deleting the one of the names.
+        let newest: Vec<_> = self.sequencers.iter().map(|sequencer| sequencer.lock()).collect();
+        let membership = self.patterns.join(pattern, member)?;
+        let position = |(sequencer, newest): (&Arc<Sequencer>, &parking_lot::MutexGuard<'_, u64>)| {
+            (sequencer.index, LogPosition { epoch: sequencer.epoch(), sequence: **newest })
+        };
+        let used = |sequencer: &Arc<Sequencer>, newest: u64| sequencer.index == 0 || newest > 0;
+        let positions = self.sequencers.iter().zip(&newest).filter(|(sequencer, newest)| used(sequencer, ***newest));
+        let positions = positions.map(position).collect();
+        drop(newest);
+        let topics = names.matching(pattern).collect();
+        let deletions = names.deletions.iter().filter(|deletion| pattern.matches(deletion.name.as_str()));
+        Ok(Matching { membership, topics, deletions: deletions.cloned().collect(), positions })
     }
 
     /// The topic of this name.
@@ -148,22 +266,25 @@ impl Registry {
         life: Life,
         stored: impl FnOnce(&Arc<Channel>) -> Result<(), Error>,
     ) -> Result<Arc<Channel>, Error> {
-        let Life { name, epoch, created_at, spec, key } = life;
-        let bucket = Bucket::new(spec.max_publish_rate);
+        let Life { name, epoch, created_at, spec, key, log } = life;
         let mut names = self.names.write();
         if names.by_name.contains_key(&name) {
             return Err(Error::TopicExists(name));
         }
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let ring_life = RingLife { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
+        let ring = Ring::new(ring_life, spec, self.defaults, self.budget.clone());
         let channel = Arc::new(Channel {
-            serial: self.serial.fetch_add(1, Ordering::Relaxed),
+            serial,
             name: name.clone(),
             epoch,
             created_at,
             key,
             implicit: AtomicBool::new(spec.implicit),
-            ring: Mutex::new(Ring::new(name.clone(), epoch, spec.max_messages, bucket, self.budget.clone())),
+            ring: Mutex::new(ring),
             waiters: Mutex::new(Slab::new()),
             patterns: self.patterns.clone(),
+            sequencer: self.sequencer(log).clone(),
             label: OnceLock::new(),
             revision: AtomicU64::new(0),
             _alive: Alive::new(&self.alive),
@@ -171,6 +292,7 @@ impl Registry {
         stored(&channel)?;
         names.in_order.insert(name.clone());
         names.by_name.insert(name.clone(), channel.clone());
+        names.by_epoch.insert(epoch, channel.clone());
         self.announce(&name, TopicEventKind::Created);
         Ok(channel)
     }
@@ -180,8 +302,16 @@ impl Registry {
         let mut names = self.names.write();
         let current = names.is_current(channel);
         if current {
-            names.remove(&channel.name);
+            names.remove(channel);
             channel.close();
+            let (newest_sequence, newest) = {
+                let ring = channel.ring.lock();
+                (ring.newest_sequence(), ring.newest())
+            };
+            if newest_sequence > 0 {
+                let (name, epoch, log) = (channel.name.clone(), channel.epoch, channel.sequencer.index);
+                names.remember_deletion(Deletion { name, epoch, log, newest_sequence, newest_offset: Some(newest) });
+            }
             self.announce(&channel.name, TopicEventKind::Deleted);
         }
         current
@@ -202,7 +332,7 @@ impl Registry {
         }
         ring.closed = true;
         stored();
-        names.remove(&channel.name);
+        names.remove(channel);
         self.announce(&channel.name, TopicEventKind::Deleted);
         true
     }
@@ -211,13 +341,7 @@ impl Registry {
     pub fn apply(&self, channel: &Arc<Channel>, spec: Spec) {
         let names = self.names.read();
         channel.implicit.store(spec.implicit, Ordering::Release);
-        let mut ring = channel.ring.lock();
-        ring.max_messages = spec.max_messages;
-        ring.evict_to(spec.max_messages);
-        if ring.bucket.per_second() != spec.max_publish_rate {
-            ring.bucket = Bucket::new(spec.max_publish_rate);
-        }
-        drop(ring);
+        channel.ring.lock().configure(spec, self.defaults);
         if names.is_current(channel) {
             self.announce(&channel.name, TopicEventKind::Updated);
         }
@@ -248,18 +372,6 @@ impl Registry {
             return names.in_order.len();
         }
         names.with_prefix(prefix, Bound::Included(prefix)).count()
-    }
-
-    /// The topics whose names match.
-    #[must_use]
-    pub fn matching(&self, pattern: &Pattern) -> Vec<Arc<Channel>> {
-        let names = self.names.read();
-        let prefix = pattern.literal_prefix();
-        let matching = names.with_prefix(prefix, Bound::Included(prefix));
-        matching
-            .filter(|name| pattern.matches(name.as_str()))
-            .filter_map(|name| names.by_name.get(name).cloned())
-            .collect()
     }
 
     /// Every topic.

@@ -6,6 +6,7 @@
 //! lost is told like what was evicted: the place moves on ([`Ring::skip_to`]), and the next message names it.
 
 mod budget;
+mod evicted;
 mod read;
 mod staging;
 
@@ -15,23 +16,24 @@ use std::{
 };
 
 use super::{
-    Cursor, Draft, Epoch, Error, Key, Message, MessageId, Publication, Refusal, Timestamp, TopicName, pattern::Matched,
+    Cursor, Defaults, Draft, Epoch, Error, Key, Message, MessageId, PatternCursor, Publication, Refusal, Spec,
+    Timestamp, TopicName,
+    pattern::Matched,
     rate::Bucket,
+    recent_ids::{RecentIds, Remembered},
 };
 
 pub(crate) use budget::Budget;
+use evicted::Evicted;
 use staging::Staged;
-pub(crate) use staging::Staging;
+pub(crate) use staging::{Stage, Staging};
 
 /// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full turn behind still
 /// shares; one that reads from the past renders for itself.
 const YOUNG_MESSAGES: usize = 64;
 
-/// How many evicted messages are remembered at least, where offsets say nothing about counts.
-const REMEMBERED: usize = 1_000;
-
 /// Where a receiver begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With the next message.
     Live,
@@ -41,6 +43,10 @@ pub enum Start {
     Last(u32),
     /// After a known place.
     After(Cursor),
+    /// After a position in the log that the topic shares with others.
+    AfterSequence(u64),
+    /// After a position over all topics: for patterns alone.
+    AfterPattern(PatternCursor),
     /// With the first message at or after a time.
     Since(Timestamp),
 }
@@ -106,6 +112,14 @@ pub(crate) enum Admission {
     Staged(u64),
 }
 
+/// Whose history a ring is.
+pub(crate) struct Life<'a> {
+    pub topic: &'a TopicName,
+    pub epoch: Epoch,
+    pub serial: u64,
+    pub recent_ids: &'a Arc<RecentIds>,
+}
+
 /// The bounded history of a topic.
 pub(crate) struct Ring {
     topic: TopicName,
@@ -118,8 +132,11 @@ pub(crate) struct Ring {
     total: u64,
     messages: VecDeque<Arc<Message>>,
     staged: VecDeque<Staged>,
+    staged_cost: usize,
     cost: usize,
     pub max_messages: usize,
+    /// What the topic sets for itself; the rest follows the server's settings.
+    pub spec: Spec,
     pub bucket: Bucket,
     pub numbering: Numbering,
     /// Places within the ring where something was lost.
@@ -130,32 +147,42 @@ pub(crate) struct Ring {
     pub closed: bool,
     /// The patterns that match this topic, as of the newest look.
     pub patterns: Matched,
+    /// The number of the topic's newest message in the log that it shares with others.
+    newest_sequence: u64,
+    /// And of its first, if that was seen here.
+    first_sequence: Option<u64>,
     /// Publisher-given ids of kept messages.
     ids: HashMap<MessageId, u64>,
+    /// Publisher-given ids of those that are not kept any more, of all topics; and this one's name there.
+    recent_ids: Arc<RecentIds>,
+    serial: u64,
     /// The newest offset of each key among kept messages.
     latest: HashMap<Key, u64>,
-    /// When evicted messages were published, as many as the history is long, so that a receiver that starts at a time can
-    /// be told what it missed: the first offset of each millisecond, or, where offsets say nothing about counts, all of
-    /// them.
-    evicted: VecDeque<(Timestamp, u64)>,
-    /// Whether `evicted` begins with the topic's first message.
-    evicted_from_first: bool,
+    /// What is remembered of messages that are not kept any more.
+    evicted: Evicted,
     budget: Arc<Budget>,
 }
 
 impl Ring {
-    pub fn new(topic: TopicName, epoch: Epoch, max_messages: usize, bucket: Bucket, budget: Arc<Budget>) -> Self {
+    pub fn new(of: Life<'_>, spec: Spec, defaults: Defaults, budget: Arc<Budget>) -> Self {
+        let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
         Self {
-            topic,
-            epoch,
+            spec,
+            topic: of.topic.clone(),
+            epoch: of.epoch,
+            serial: of.serial,
+            recent_ids: of.recent_ids.clone(),
+            newest_sequence: 0,
+            first_sequence: None,
             last: 0,
             newest: 0,
             total: 0,
             messages: VecDeque::new(),
             staged: VecDeque::new(),
+            staged_cost: 0,
             cost: 0,
             max_messages,
-            bucket,
+            bucket: Bucket::new(max_publish_rate),
             numbering: Numbering::DENSE,
             holes: 0,
             torn: 0,
@@ -164,8 +191,7 @@ impl Ring {
             patterns: Matched::default(),
             ids: HashMap::new(),
             latest: HashMap::new(),
-            evicted: VecDeque::new(),
-            evicted_from_first: true,
+            evicted: Evicted::default(),
             budget,
         }
     }
@@ -218,16 +244,48 @@ impl Ring {
 
     // ---- writing
 
-    /// Says where the history begins that is about to be fed: behind the message `newest`, at the place `last`.
-    pub fn begin(&mut self, newest: u64, last: u64, numbering: Numbering) {
+    /// Says where the history begins that is about to be fed: behind the message `newest`, at the place `last`. `sequence`
+    /// is the newest number in the shared log that a message before it may have; 0 where there was none.
+    pub fn begin(&mut self, newest: u64, last: u64, numbering: Numbering, sequence: u64) {
         (self.newest, self.last, self.numbering) = (newest, last, numbering);
-        self.evicted_from_first = newest == 0;
+        self.newest_sequence = sequence;
+        self.evicted.begin(newest, sequence);
+    }
+
+    /// A message that was evicted before this history began; to be called from the oldest to the newest.
+    pub fn begin_evicted(&mut self, offset: u64, at: Timestamp, sequence: u64) {
+        self.evicted.push(evicted::Entry { offset, at, sequence }, self.max_messages);
+    }
+
+    /// The number of the newest message in the shared log, those on their way included; 0 when there was none.
+    pub fn newest_sequence(&self) -> u64 {
+        self.staged.back().map_or(self.newest_sequence, |staged| staged.message.sequence)
     }
 
     /// The kept message with this publisher-given id.
     pub fn find_id(&self, id: &MessageId) -> Option<&Arc<Message>> {
         let offset = *self.ids.get(id)?;
         self.messages.get(self.index_after(offset.saturating_sub(1)))
+    }
+
+    /// The publication that this publisher-given id is remembered for.
+    pub fn known(&self, id: &MessageId) -> Option<Publication> {
+        if let Some(message) = self.find_id(id) {
+            return Some(Publication::of(message, true));
+        }
+        let Remembered { offset, at } = self.recent_ids.find(self.serial, id)?;
+        Some(Publication {
+            id: id.clone(),
+            topic: self.topic.clone(),
+            cursor: Cursor { epoch: self.epoch, offset },
+            published_at: at,
+            duplicate: true,
+        })
+    }
+
+    /// An id whose message was published before this history began and is not kept.
+    pub fn remember(&self, id: &MessageId, remembered: Remembered) {
+        self.recent_ids.remember(self.serial, id, remembered);
     }
 
     /// Whether a message may be numbered, or its id is known.
@@ -237,8 +295,8 @@ impl Ring {
         }
         // A repeated id comes first: repeating what was accepted must succeed whatever has changed since.
         if let Some(id) = &draft.id {
-            if let Some(message) = self.find_id(id) {
-                return Ok(Admission::Duplicate(Publication::of(message, true)));
+            if let Some(first) = self.known(id) {
+                return Ok(Admission::Duplicate(first));
             }
             let same = |staged: &Staged| staged.given_id && staged.message.id == *id;
             if let Some(staged) = self.staged.iter().find(|staged| same(staged)) {
@@ -256,7 +314,7 @@ impl Ring {
     }
 
     /// Gives the next number.
-    fn number(&self, draft: Draft) -> Arc<Message> {
+    fn number(&self, draft: Draft, sequence: u64) -> Arc<Message> {
         let (prev, at) = match self.staged.back() {
             Some(staged) => (staged.message.cursor.offset, Some(staged.message.published_at)),
             None => (self.last, self.last_published_at),
@@ -265,19 +323,13 @@ impl Ring {
         let now = draft.origin.as_ref().map_or_else(Timestamp::now, |origin| origin.at);
         let at = at.map_or(now, |last| now.max(last));
         let cursor = Cursor { epoch: self.epoch, offset: prev + 1 };
-        Message::new(self.topic.clone(), cursor, prev, draft, at)
+        Message::new(self.topic.clone(), cursor, prev, sequence, draft, at)
     }
 
-    /// Numbers a message and makes it readable: the one place where order is decided.
-    pub fn push(&mut self, draft: Draft) -> Result<Publication, Refusal> {
-        let draft = match self.admit(draft)? {
-            Admission::Fresh(draft) => draft,
-            Admission::Duplicate(first) => return Ok(first),
-            // Only an engine that takes its time stages, and it does not push.
-            Admission::Staged(_) => return Err(Error::Unavailable("the message is on its way").into()),
-        };
+    /// Numbers an admitted message and makes it readable.
+    pub fn push(&mut self, draft: Draft, sequence: u64) -> Result<Publication, Error> {
         let given_id = draft.id.is_some();
-        let message = self.number(draft);
+        let message = self.number(draft, sequence);
         self.check_room(message.cost())?;
         let publication = Publication::of(&message, false);
         self.insert(message, given_id);
@@ -322,6 +374,10 @@ impl Ring {
         }
         self.last = message.cursor.offset;
         self.newest = message.cursor.offset;
+        self.newest_sequence = message.sequence;
+        if self.total == 0 && self.numbering.before == Some(0) {
+            self.first_sequence = Some(message.sequence);
+        }
         self.total += 1;
         self.last_published_at = Some(message.published_at);
         if given_id {
@@ -340,11 +396,17 @@ impl Ring {
 
     /// Evicts until a message of `cost` fits all bounds, or nothing is left.
     fn make_room(&mut self, cost: usize) {
-        while (self.messages.len() >= self.max_messages
-            || self.cost + cost > self.budget.per_topic
-            || self.budget.used() + cost > self.budget.total)
-            && self.evict_oldest()
-        {}
+        while self.messages.len() >= self.max_messages && self.evict_oldest() {}
+        while self.cost + cost > self.budget.per_topic || self.budget.used() + cost > self.budget.total {
+            // What is remembered of evicted messages is worth less than a message.
+            let remembered = self.evicted.drop_oldest();
+            if remembered > 0 {
+                self.cost -= remembered;
+                self.budget.remove(0, remembered);
+            } else if !self.evict_oldest() {
+                break;
+            }
+        }
     }
 
     /// All histories together may be full: a topic pays with its own oldest, never with another's, and one that has not
@@ -363,8 +425,15 @@ impl Ring {
         Ok(())
     }
 
-    pub fn evict_to(&mut self, max_messages: usize) {
+    /// Sets the topic anew; a smaller history takes effect at once.
+    pub fn configure(&mut self, spec: Spec, defaults: Defaults) {
+        let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
+        self.spec = spec;
+        self.max_messages = max_messages;
         while self.messages.len() > max_messages && self.evict_oldest() {}
+        if self.bucket.per_second() != max_publish_rate {
+            self.bucket = Bucket::new(max_publish_rate);
+        }
     }
 
     fn evict_oldest(&mut self) -> bool {
@@ -373,6 +442,8 @@ impl Ring {
         self.budget.remove(1, message.cost());
         if self.ids.get(&message.id) == Some(&message.cursor.offset) {
             self.ids.remove(&message.id);
+            let remembered = Remembered { offset: message.cursor.offset, at: message.published_at };
+            self.recent_ids.remember(self.serial, &message.id, remembered);
         }
         if let Some(key) = &message.key
             && self.latest.get(key) == Some(&message.cursor.offset)
@@ -385,15 +456,10 @@ impl Ring {
             self.holes -= 1;
             self.torn = next.prev;
         }
-        let sparse = self.numbering.dense_from == u64::MAX;
-        if sparse || self.evicted.back().is_none_or(|(at, _)| *at < message.published_at) {
-            self.evicted.push_back((message.published_at, message.cursor.offset));
-            let most = if sparse { self.max_messages.max(REMEMBERED) } else { self.max_messages };
-            if self.evicted.len() > most {
-                self.evicted.pop_front();
-                self.evicted_from_first = false;
-            }
-        }
+        let (offset, at, sequence) = (message.cursor.offset, message.published_at, message.sequence);
+        let grown = self.evicted.push(evicted::Entry { offset, at, sequence }, self.max_messages);
+        self.cost += grown;
+        self.budget.add_bytes(grown);
         true
     }
 }

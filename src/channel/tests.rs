@@ -49,11 +49,14 @@ impl World {
             max_bytes_per_topic: 1 << 20,
             max_history_bytes: 1 << 20,
             max_patterns: 1,
+            defaults: Defaults { max_messages: 10, max_publish_rate: 0 },
+            dedup_window: std::time::Duration::from_secs(60),
+            dedup_bytes: 1 << 20,
         });
-        let spec = Spec { implicit: false, max_messages: 10, max_publish_rate: 0 };
+        let spec = Spec { implicit: false, max_messages: Some(10), max_publish_rate: Some(0) };
         let life = Life::new(&TopicName::parse("t").unwrap(), spec);
         let channel = registry.insert(life, |_| Ok(())).unwrap();
-        channel.ring.lock().begin(0, 0, Numbering::SPARSE);
+        channel.ring.lock().begin(0, 0, Numbering::SPARSE, 0);
         Self { channel, registry, log: Vec::new(), lost: 0 }
     }
 
@@ -94,7 +97,7 @@ impl Model {
         let mut rest = log.iter().copied().filter(|offset| *offset > self.after).peekable();
         for event in &self.events {
             match event {
-                Event::Message(message) => assert_eq!(Some(message.cursor.offset), rest.next(), "{:?}", self.events),
+                Event::Message(message, _) => assert_eq!(Some(message.cursor.offset), rest.next(), "{:?}", self.events),
                 Event::Gap(gap) => {
                     let mut missed = 0;
                     while rest.next_if(|offset| *offset <= gap.to_offset).is_some() {
@@ -103,7 +106,7 @@ impl Model {
                     assert!(missed > 0, "{gap:?} of nothing in {:?}", self.events);
                     assert!(gap.missed.is_none_or(|told| told == missed), "{missed} missed, {gap:?}");
                 }
-                Event::Deleted(_) => panic!("{:?}", self.events),
+                Event::Deleted { .. } => panic!("{:?}", self.events),
             }
         }
         assert_eq!(rest.next(), None, "neither read nor told of: {:?}", self.events);
@@ -145,17 +148,17 @@ proptest! {
                     readers[slot] = Some(Model { reader, after: offset, events: Vec::new() });
                 }
                 Step::Read(slot, max) => if let Some(model) = &mut readers[slot] {
-                    let _ = model.reader.read(&Wanted::default(), Turn::messages(max), &mut model.events, || {});
+                    let _ = model.reader.read(&Wanted::default(), Turn::messages(max), &mut model.events, ALONE, || {});
                 },
                 Step::Shrink(max_messages) => {
-                    let spec = Spec { max_messages, ..world.channel.spec() };
+                    let spec = Spec { max_messages: Some(max_messages), ..world.channel.spec() };
                     world.registry.apply(&world.channel, spec);
                 }
             }
         }
         world.repair();
         for model in readers.iter_mut().flatten() {
-            while model.reader.read(&Wanted::default(), Turn::messages(3), &mut model.events, || {}).unwrap() == Rest::More {}
+            while model.reader.read(&Wanted::default(), Turn::messages(3), &mut model.events, ALONE, || {}).unwrap() == Rest::More {}
             model.check(&world.log);
         }
     }

@@ -56,6 +56,8 @@ keys! {
     ws_write_buffer_size => socket.write_buffer_size: "Bytes an idle WebSocket keeps for writing; what is pending is gathered beyond it and leaves in one write.";
     auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing make the topic.";
     consumer_ttl => broker.consumer_ttl: "How long the position of a named consumer is kept while nobody uses it.";
+    dedup_window => broker.dedup_window: "How long a publisher's message `id` is remembered after its first publish, whatever becomes of the message: until then, and for as long as the message is kept, a repeated one is a duplicate.";
+    dedup_bytes => broker.dedup_bytes: "Bytes of memory for ids of messages that are not kept any more. When they do not suffice, the oldest are forgotten before the window is over; the log and `pubsub_dedup_forgotten_early_total` say so.";
     engine in &["memory", "disk", "nats"] => engine.engine: "Where topics, messages and consumers' positions live: `memory` forgets them with the process; `disk` keeps them in `DATA_DIR`; `nats` shares them with other instances through NATS JetStream.";
     data_dir => engine.data_dir: "The directory of `ENGINE=disk`; made where it is missing. One server at a time.";
     fsync in &["always", "interval", "never"] => engine.fsync: "With `ENGINE=disk`: when a message counts as stored. `always`: after a sync, survives a power cut. `interval`, `never`: after the write, survives a kill of the process; a power cut takes what was written within `FSYNC_INTERVAL`, or what the kernel had not written yet.";

@@ -21,8 +21,8 @@ use tokio::time::{sleep, timeout};
 
 use super::Engine;
 use crate::channel::{
-    Channel, ConsumerLimits, Consumers, Draft, Error, Event, Payload, Publication, Reader, Refusal, Registry,
-    RegistrySettings, Rest, Spec, Start, TopicName, Turn, Wanted,
+    ALONE, Channel, ConsumerLimits, Consumers, Defaults, Draft, Error, Event, Payload, Publication, Reader, Refusal,
+    Registry, RegistrySettings, Rest, Spec, Start, TopicName, Turn, Wanted,
 };
 
 /// How long anything may take: a leader's election in a cluster under load is the longest wait known.
@@ -50,6 +50,9 @@ impl Instance {
             max_bytes_per_topic: 64 << 20,
             max_history_bytes: 1 << 30,
             max_patterns: 100,
+            defaults: Defaults { max_messages: 1_000, max_publish_rate: 0 },
+            dedup_window: Duration::from_mins(5),
+            dedup_bytes: 1 << 20,
         });
         let limits = ConsumerLimits { per_source: 100, total: 1_000, topics: 100, ttl: Duration::from_secs(3_600) };
         let consumers = Arc::new(Consumers::new(limits));
@@ -129,7 +132,7 @@ fn fresh(what: &str) -> Result<TopicName, Failure> {
     Ok(TopicName::parse(&format!("{what}.{salt:x}.{}", COUNT.fetch_add(1, Ordering::Relaxed)))?)
 }
 
-const EXPLICIT: Spec = Spec { implicit: false, max_messages: 100, max_publish_rate: 0 };
+const EXPLICIT: Spec = Spec { implicit: false, max_messages: Some(100), max_publish_rate: Some(0) };
 const IMPLICIT: Spec = Spec { implicit: true, ..EXPLICIT };
 
 fn draft(data: impl fmt::Display) -> Result<Draft, Failure> {
@@ -145,7 +148,7 @@ fn draft(data: impl fmt::Display) -> Result<Draft, Failure> {
 /// Reads a channel to what is its end now.
 fn read(reader: &mut Reader, events: &mut Vec<Event>) -> Result<Rest, Failure> {
     loop {
-        let rest = reader.read(&Wanted::default(), Turn::messages(7), events, || {})?;
+        let rest = reader.read(&Wanted::default(), Turn::messages(7), events, ALONE, || {})?;
         if rest != Rest::More {
             return Ok(rest);
         }
@@ -162,7 +165,7 @@ fn kept(channel: &Arc<Channel>) -> Result<Vec<String>, Failure> {
     let mut events = Vec::new();
     read(&mut reader(channel, Start::Oldest), &mut events)?;
     let data = |event: &Event| match event {
-        Event::Message(message) => Some(message.data.as_str().to_owned()),
+        Event::Message(message, _) => Some(message.data.as_str().to_owned()),
         _ => None,
     };
     Ok(events.iter().filter_map(data).collect())
@@ -215,7 +218,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let open = || async { start().await.map_err(Failure) };
     let first = open().await?;
     let (name, gone) = (fresh("kept")?, fresh("gone")?);
-    let channel = first.create(&name, Spec { max_messages: 3, ..EXPLICIT }).await?;
+    let channel = first.create(&name, Spec { max_messages: Some(3), ..EXPLICIT }).await?;
     let deleted = first.create(&gone, EXPLICIT).await?;
     let with_id = Draft { id: Some(crate::channel::MessageId::parse("mine")?), ..draft(1)? };
     first.append(&deleted, draft(0)?).await?;
@@ -231,7 +234,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let second = open().await?;
     let channel = second.channel(&name).await?;
     ensure(channel.epoch() == place.epoch, || "another life after a restart".to_owned())?;
-    ensure(channel.spec().max_messages == 3, || "other settings after a restart".to_owned())?;
+    ensure(channel.spec().max_messages == Some(3), || "other settings after a restart".to_owned())?;
     let found = kept(&channel)?;
     ensure(found == ["3", "4", "1"], || format!("{found:?} after a restart"))?;
     let again = second.append(&channel, with_id).await?;

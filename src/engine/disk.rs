@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{Append, Engine, Figure, Health, Later, Opening, Positions, ready};
 use crate::channel::{
-    Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Staging, TopicName,
+    Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Stage, Staging, TopicName,
 };
 use commit::{Committer, Fate, Tell, Token};
 use log::{Log, LogError, Message, Record};
@@ -98,9 +98,9 @@ impl Disk {
 }
 
 /// The record that ends a topic.
-fn deletion(channel: &Channel) -> Record<'_> {
+fn deletion(channel: &Channel, newest_sequence: u64) -> Record<'_> {
     let (epoch, name) = (channel.epoch.to_bits(), channel.name.as_str());
-    Record::TopicDeleted { topic_id: channel.key, epoch, name, newest_sequence: 0 }
+    Record::TopicDeleted { topic_id: channel.key, epoch, name, newest_sequence }
 }
 
 /// What a log's refusal means to a publisher.
@@ -124,18 +124,25 @@ fn refusal(error: &LogError, id: &MessageId) -> Refusal {
 }
 
 /// A topic's settings as the log keeps them.
-fn encode_spec(spec: Spec) -> [u8; 12] {
-    let mut bytes = [0; 12];
-    bytes[..8].copy_from_slice(&(spec.max_messages as u64).to_le_bytes());
-    bytes[8..].copy_from_slice(&spec.max_publish_rate.to_le_bytes());
+fn encode_spec(spec: Spec) -> [u8; 13] {
+    let mut bytes = [0; 13];
+    // No history is of 0 messages, so 0 says that the topic sets none.
+    bytes[..8].copy_from_slice(&(spec.max_messages.unwrap_or(0) as u64).to_le_bytes());
+    bytes[8..12].copy_from_slice(&spec.max_publish_rate.unwrap_or(0).to_le_bytes());
+    bytes[12] = u8::from(spec.max_publish_rate.is_some());
     bytes
 }
 
 fn decode_spec(bytes: &[u8], implicit: bool) -> Option<Spec> {
     let (max_messages, rest) = bytes.split_first_chunk::<8>()?;
-    let (rate, _) = rest.split_first_chunk::<4>()?;
-    let max_messages = usize::try_from(u64::from_le_bytes(*max_messages)).ok()?.max(1);
-    Some(Spec { implicit, max_messages, max_publish_rate: u32::from_le_bytes(*rate) })
+    let (rate, rest) = rest.split_first_chunk::<4>()?;
+    let max_messages = usize::try_from(u64::from_le_bytes(*max_messages)).ok()?;
+    let has_rate = *rest.first()? != 0;
+    Some(Spec {
+        implicit,
+        max_messages: Some(max_messages).filter(|count| *count > 0),
+        max_publish_rate: has_rate.then(|| u32::from_le_bytes(*rate)),
+    })
 }
 
 /// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin anew behind
@@ -218,7 +225,8 @@ impl Engine for Disk {
         Box::pin(async move {
             let (tell, fate) = oneshot::channel();
             let token = Token::Deleted(channel.clone(), Tell(tell));
-            self.opened()?.log.append(&deletion(channel), token).map_err(|error| unavailable(&error))?;
+            let record = deletion(channel, channel.newest_sequence());
+            self.opened()?.log.append(&record, token).map_err(|error| unavailable(&error))?;
             told(fate).await
         })
     }
@@ -228,8 +236,7 @@ impl Engine for Disk {
             Ok(opened) => opened,
             Err(error) => return Err(error.into()).into(),
         };
-        let floor = channel.floor();
-        let staged = channel.stage(draft, |message, stored_before, id_is_given| {
+        let staged = channel.stage(draft, |message, Stage { stored_before, given_id, floor }| {
             let record = Record::Message(Message {
                 topic_id: channel.key,
                 offset: message.cursor.offset,
@@ -237,11 +244,11 @@ impl Engine for Disk {
                 floor,
                 at_ms: message.published_at.0,
                 id: message.id.as_str().as_bytes(),
-                id_is_given,
+                id_is_given: given_id,
                 key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
                 data: message.data.as_str().as_bytes(),
             });
-            opened.log.append(&record, Token::Message(channel.clone())).map(drop).map_err(|error| unavailable(&error))
+            opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
         });
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
@@ -257,7 +264,8 @@ impl Engine for Disk {
         if let Ok(opened) = self.opened() {
             opened.registry.remove_unused(channel, || {
                 // If this is not stored, the topic is found unused, and forgotten, at the next start.
-                let _ = opened.log.append(&deletion(channel), Token::Nothing);
+                // It never had a message.
+                let _ = opened.log.append(&deletion(channel, 0), Token::Nothing);
             });
         }
     }

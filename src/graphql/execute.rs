@@ -26,7 +26,7 @@ use super::{
     types::{self, Message, TopicEvent},
 };
 use crate::{
-    broker::{self, Cursor, Event, Gap, Inbox, Progress, ShapeId, TopicEventKind, Turn},
+    broker::{self, AnyCursor, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind, Turn},
     problem::{Code, Problem},
     wire,
 };
@@ -47,6 +47,8 @@ pub struct Asked {
     pub variables: Variables,
     /// Its id on a single-connection event stream.
     pub operation_id: Option<String>,
+    /// What the client calls the ping that is to tell it that its subscription stands.
+    pub ack: Option<String>,
 }
 
 /// A request whose document and variables have passed all checks that need no schema.
@@ -117,14 +119,35 @@ impl Drop for Shape {
     }
 }
 
+impl Shape {
+    /// One result as JSON.
+    fn make(&self, item: Option<Item<'_>>) -> String {
+        self.renderings.made.fetch_add(1, Ordering::Relaxed);
+        self.rendering.lock().render(item).unwrap_or_else(|| {
+            let mut result = r#"{"data":null,"errors":"#.to_owned();
+            json::write_errors(&mut result, &[internal()]);
+            result.push('}');
+            result
+        })
+    }
+}
+
 impl Execution {
     /// Runs one item through the execution. All resolvers of the output types are ready at once.
-    fn render(&mut self, message: &Arc<broker::Message>, gap: Option<Gap>) -> Option<String> {
+    fn render(&mut self, item: Option<Item<'_>>) -> Option<String> {
         match &self.feed {
-            Feed::Messages(slot) => slot.put(Message { message: message.clone(), gap }),
+            Feed::Messages { slot, filtered } => slot.put(item.map(|Item { message, gap, pattern_cursor }| Message {
+                message: message.clone(),
+                gap: gap.cloned(),
+                pattern_cursor: pattern_cursor.cloned(),
+                filtered: *filtered,
+            })),
             Feed::Events(broker, slot) => {
-                let kind = TopicEventKind::of(message)?;
-                slot.put(TopicEvent { broker: broker.clone(), kind, message: message.clone() });
+                let event = |Item { message, .. }: Item<'_>| {
+                    let kind = TopicEventKind::of(message)?;
+                    Some(TopicEvent { broker: broker.clone(), kind, message: message.clone() })
+                };
+                slot.put(item.and_then(event));
             }
         }
         match self.stream.as_mut().poll_next(&mut Context::from_waker(Waker::noop())) {
@@ -134,12 +157,18 @@ impl Execution {
     }
 }
 
+/// What one result is made of.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    message: &'a Arc<broker::Message>,
+    gap: Option<&'a Gap>,
+    pattern_cursor: Option<&'a PatternCursor>,
+}
+
 /// An open subscription, read by its connection.
 pub struct Operation {
     subscription: broker::Subscription,
     shape: Arc<Shape>,
-    /// Missed before the next message, for each topic.
-    gaps: Vec<Gap>,
     /// The first result says how the consumer was resumed.
     greeting: Option<String>,
 }
@@ -221,7 +250,7 @@ impl Executor {
         prepared: Prepared,
         inbox: &Inbox,
         key: u64,
-        resume: Option<Cursor>,
+        resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
         let opening = Arc::new(Opening { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
         let request = Self::request(&prepared).data(opening.clone());
@@ -241,7 +270,7 @@ impl Executor {
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
         self.keep(&prepared);
         let shape = self.shape(prepared, Execution { stream, feed });
-        Ok(Operation { subscription, shape, gaps: Vec::new(), greeting })
+        Ok(Operation { subscription, shape, greeting })
     }
 
     /// The shape of equal requests; the first one's execution serves all.
@@ -269,77 +298,87 @@ impl Executor {
 }
 
 impl Operation {
-    /// Reads one turn's worth; `each` gets every result as JSON with its message's place. `Some` is how the stream ended: a last result with the
-    /// error. `events` is room that a connection lends to each of its operations in turn, empty before and after.
-    pub fn deliver(&mut self, events: &mut Vec<Event>, mut each: impl FnMut(&[u8], Option<Cursor>)) -> Option<Bytes> {
+    /// Reads one turn's worth; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
+    /// ended: a last result with the error. `events` is room that a connection lends to each of its operations in turn,
+    /// empty before and after.
+    pub fn deliver(
+        &mut self,
+        events: &mut Vec<Event>,
+        mut each: impl FnMut(&[u8], Option<AnyCursor>),
+    ) -> Option<Bytes> {
         let progress = self.subscription.read(TURN, events);
-        for event in events.drain(..) {
+        let mut events = events.drain(..).peekable();
+        while let Some(event) = events.next() {
             match event {
-                Event::Message(message) => {
-                    let result = self.render(&message);
-                    each(&result, Some(message.cursor));
+                Event::Message(message, position) => {
+                    let result = self.render(&message, None, position.as_ref());
+                    each(&result, Some(place_of(&message, position)));
                 }
-                Event::Gap(gap) => match self.gaps.iter_mut().find(|before| before.topic == gap.topic) {
-                    Some(before) => *before = before.clone().and_then(&gap),
-                    None => self.gaps.push(gap),
-                },
-                // The stream of a pattern goes on; `topicEvents` tells of topics. Its gap has no message to stand with.
-                Event::Deleted(topic) => {
-                    let place = self.gaps.iter().position(|gap| gap.topic == topic);
-                    if let Some(gap) = place.map(|place| self.gaps.swap_remove(place)) {
-                        let cursor = None;
-                        each(&with_extensions(br#"{"data":null}"#, &gap_extension(&gap)), cursor);
+                Event::Gap(gap) => {
+                    // The next message says what was missed before it. Where none follows, a result without one does.
+                    let follows =
+                        |event: &Event| matches!(event, Event::Message(message, _) if message.topic == gap.topic);
+                    if let Some(Event::Message(message, position)) = events.next_if(follows) {
+                        let result = self.render(&message, Some(&gap), position.as_ref());
+                        each(&result, Some(place_of(&message, position)));
+                    } else {
+                        each(&self.without_message(&gap_extension(&gap)), None);
                     }
                 }
-            }
-        }
-        match progress {
-            Progress::Ended(error) => {
-                let error = types::refuse(error).into_server_error(Pos::default());
-                let mut last = r#"{"data":null,"errors":"#.to_owned();
-                json::write_errors(&mut last, &[ServerError { locations: Vec::new(), ..error }]);
-                last.push('}');
-                // What was missed is told at the latest here.
-                let mut gaps = std::mem::take(&mut self.gaps);
-                let newest = gaps.pop();
-                for gap in gaps {
-                    each(&with_extensions(br#"{"data":null}"#, &gap_extension(&gap)), None);
+                // Messages went with the topic that nobody can tell any more.
+                Event::Deleted { topic, unread: true } => {
+                    let extension = format!(r#""deleted":{{"topic":{}}}"#, wire::quoted(topic.as_str()));
+                    each(&self.without_message(&extension), None);
                 }
-                Some(match newest {
-                    Some(gap) => with_extensions(last.as_bytes(), &gap_extension(&gap)),
-                    None => last.into(),
-                })
+                // The stream of a pattern goes on; `topicEvents` tells of topics.
+                Event::Deleted { unread: false, .. } => {}
             }
-            Progress::More | Progress::CaughtUp => None,
         }
+        let Progress::Ended(error) = progress else { return None };
+        let error = types::refuse(error).into_server_error(Pos::default());
+        let mut last = r#"{"data":null,"errors":"#.to_owned();
+        json::write_errors(&mut last, &[ServerError { locations: Vec::new(), ..error }]);
+        last.push('}');
+        Some(last.into())
     }
 
-    fn render(&mut self, message: &Arc<broker::Message>) -> Bytes {
+    fn render(
+        &mut self,
+        message: &Arc<broker::Message>,
+        gap: Option<&Gap>,
+        pattern_cursor: Option<&PatternCursor>,
+    ) -> Bytes {
         let shape = &self.shape;
         shape.renderings.wanted.fetch_add(1, Ordering::Relaxed);
-        let make = |gap: Option<Gap>| {
-            shape.renderings.made.fetch_add(1, Ordering::Relaxed);
-            shape.rendering.lock().render(message, gap).unwrap_or_else(|| {
-                let mut result = r#"{"data":null,"errors":"#.to_owned();
-                json::write_errors(&mut result, &[internal()]);
-                result.push('}');
-                result
-            })
-        };
-        let place = self.gaps.iter().position(|gap| gap.topic == message.topic);
-        let gap = place.map(|place| self.gaps.swap_remove(place));
+        let make = || Bytes::from(shape.make(Some(Item { message, gap, pattern_cursor })));
+        // A gap is this subscriber's alone, and so is a position over several logs.
+        let own = gap.is_some() || pattern_cursor.is_some_and(|cursor| cursor.logs.len() > 1);
+        let result = if own { make() } else { message.rendering(shape.id, |_| make()) };
         let greeting = self.greeting.take();
-        let result = match &gap {
-            // A gap is this subscriber's alone.
-            Some(gap) => Bytes::from(make(Some(gap.clone()))),
-            None => message.rendering(shape.id, |_| make(None).into()),
-        };
-        let gap = gap.map(|gap| gap_extension(&gap));
-        match (gap, greeting) {
+        match (gap.map(gap_extension), greeting) {
             (None, None) => result,
             (Some(one), None) | (None, Some(one)) => with_extensions(&result, &one),
             (Some(gap), Some(greeting)) => with_extensions(&result, &format!("{gap},{greeting}")),
         }
+    }
+
+    /// A result that has null in the message's place.
+    fn without_message(&mut self, extension: &str) -> Bytes {
+        let result = self.shape.make(None);
+        match self.greeting.take() {
+            None => with_extensions(result.as_bytes(), extension),
+            Some(greeting) => with_extensions(result.as_bytes(), &format!("{extension},{greeting}")),
+        }
+    }
+
+    /// See [`broker::Subscription::begins_at`].
+    pub fn begins_at(&self) -> &AnyCursor {
+        self.subscription.begins_at()
+    }
+
+    /// The consumer of the subscription, as JSON.
+    pub fn consumer(&self) -> Option<String> {
+        self.subscription.consumer().map(wire::consumer_object)
     }
 
     /// See [`broker::Subscription::seal`].
@@ -356,6 +395,11 @@ impl Operation {
     pub fn is_named(&self) -> bool {
         self.subscription.consumer().is_some()
     }
+}
+
+/// The position that a client resumes after: over all topics, if the message came through a pattern.
+fn place_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>) -> AnyCursor {
+    pattern_cursor.map_or(AnyCursor::Topic(message.cursor), AnyCursor::Pattern)
 }
 
 fn gap_extension(gap: &Gap) -> String {

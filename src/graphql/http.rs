@@ -24,7 +24,7 @@ use super::{
     json, page, single, stream, ws,
 };
 use crate::{
-    broker::{Cursor, Inbox},
+    broker::{Inbox, Start},
     problem::{Code, Problem},
     socket::Upgrade,
     streaming,
@@ -96,13 +96,15 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
     if let Some(token) = token {
         return over_stream(&door, &parts.headers, &token, asked, true).await;
     }
-    answer(&door, &parts.headers, asked, true).await
+    let resumed = wire::LAST_EVENT_ID_PARAMETERS.into_iter().find_map(parameter);
+    answer(&door, &parts.headers, asked, true, resumed.as_deref()).await
 }
 
 /// `POST /graphql`: one request as a JSON object, or several as an array.
 pub async fn post(State(door): State<Door>, request: Request) -> Response {
     let headers = request.headers().clone();
     let token = single::token(&headers, url_parameter(&request, "token"));
+    let resumed = wire::LAST_EVENT_ID_PARAMETERS.iter().find_map(|name| url_parameter(&request, name));
     if let Some(token) = &token
         && request.body().is_end_stream()
         && accept::named(&headers, &[Form::EventStream]).is_some()
@@ -136,7 +138,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     }
     match (read(text), token) {
         (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
-        (Ok(asked), None) => answer(&door, &headers, asked, false).await,
+        (Ok(asked), None) => answer(&door, &headers, asked, false, resumed.as_deref()).await,
         (Err(message), _) => refuse(&headers, Code::BadRequest.status(), &message),
     }
 }
@@ -234,6 +236,8 @@ struct Extensions {
     hash: Option<String>,
     /// The operation's id on a single-connection event stream.
     operation_id: Option<String>,
+    /// What the client calls the ping that is to tell it that its subscription stands.
+    ack: Option<String>,
 }
 
 fn read_extensions(text: &str) -> Result<Extensions, String> {
@@ -246,6 +250,7 @@ fn read_extensions(text: &str) -> Result<Extensions, String> {
     Ok(Extensions {
         hash: persisted.map(|persisted| text_of(&persisted, "sha256Hash")).transpose()?.flatten(),
         operation_id: text_of(&fields, "operationId")?,
+        ack: text_of(&fields, "ack")?,
     })
 }
 
@@ -255,15 +260,15 @@ fn asked(
     variables: Variables,
     extensions: Extensions,
 ) -> Result<Asked, String> {
-    let Extensions { hash, operation_id } = extensions;
+    let Extensions { hash, operation_id, ack } = extensions;
     if query.is_none() && hash.is_none() {
         return Err("query: is missing".to_owned());
     }
-    Ok(Asked { query, hash, operation, variables, operation_id })
+    Ok(Asked { query, hash, operation, variables, operation_id, ack })
 }
 
 /// Answers one request.
-async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) -> Response {
+async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, resumed: Option<&str>) -> Response {
     // A client that would rather have a stream gets one, also of a single result.
     let single = accept::best(headers, &ALL).filter(|form| SINGLE.contains(form));
     let streaming = accept::best(headers, &STREAMS);
@@ -288,9 +293,9 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) ->
                 return refuse(headers, Code::BadRequest.status(), message);
             };
             // One that cannot be read is not ignored: what was missed would be lost without a word.
-            let resume = headers.get("last-event-id").filter(|id| !id.is_empty());
-            let resume =
-                resume.map(|id| wire::parse_cursor("Last-Event-ID", id.to_str().unwrap_or_default())).transpose();
+            let header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
+            let resume = header.filter(|id| !id.is_empty()).or(resumed);
+            let resume = resume.map(|id| wire::parse_position("Last-Event-ID", id)).transpose();
             match resume {
                 Ok(resume) => subscribe(door, form, prepared, resume).await,
                 Err(error) => refuse(headers, Code::BadRequest.status(), &error.to_string()),
@@ -313,7 +318,7 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool) ->
     }
 }
 
-async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, resume: Option<Cursor>) -> Response {
+async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, resume: Option<Start>) -> Response {
     let inbox = Inbox::default();
     match door.executor.open(prepared, &inbox, 0, resume).await {
         Ok(operation) => {

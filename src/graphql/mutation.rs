@@ -148,7 +148,8 @@ impl Mutation {
     ) -> Result<bool> {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
-        self.broker.acknowledge(&source, &consumer, cursor.0).await.map_err(refuse)?;
+        let cursor = cursor.of_topic("cursor").map_err(refuse)?;
+        self.broker.acknowledge(&source, &consumer, cursor).await.map_err(refuse)?;
         Ok(true)
     }
 

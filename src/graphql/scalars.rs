@@ -4,7 +4,7 @@
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 
 use super::json;
-use crate::broker::{Cursor as Position, Payload, Timestamp};
+use crate::broker::{AnyCursor, Cursor as TopicCursor, Error, Payload, Timestamp};
 
 /// Any JSON value. Numbers survive unchanged, whatever their size or spelling; arrays and objects may nest 64 deep.
 #[derive(Clone, Debug)]
@@ -66,13 +66,34 @@ impl ScalarType for DateTime {
     }
 }
 
-/// A place in a topic, as opaque text. The same text works at every door: `after` here, on `/ws` and in REST, and
-/// `Last-Event-ID` of an event stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(pub Position);
+/// A position in a topic, or over all topics for a pattern, as opaque text. The same text works at every door: `after`
+/// here, on `/ws` and in REST, and `Last-Event-ID` of an event stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub AnyCursor);
 
-/// A place in a topic, as opaque text. The same text works at every door: `after` here, on `/ws` and in REST, and
-/// `Last-Event-ID` of an event stream.
+impl Cursor {
+    /// Where a topic's cursor is wanted.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for that of a pattern.
+    pub fn of_topic(self, field: &'static str) -> Result<TopicCursor, Error> {
+        match self.0 {
+            AnyCursor::Topic(cursor) => Ok(cursor),
+            AnyCursor::Pattern(_) => {
+                Err(Error::bad_request(field, "is the cursor of a pattern; a message's own cursor is wanted"))
+            }
+        }
+    }
+}
+
+impl From<TopicCursor> for Cursor {
+    fn from(cursor: TopicCursor) -> Self {
+        Self(AnyCursor::Topic(cursor))
+    }
+}
+
+/// A position in a topic, or over all topics for a pattern, as opaque text. The same text works at every door: `after`
+/// here, on `/ws` and in REST, and `Last-Event-ID` of an event stream.
 #[Scalar(name = "Cursor", specified_by_url = "https://relay.dev/graphql/connections.htm#sec-Cursor")]
 impl ScalarType for Cursor {
     fn parse(value: Value) -> InputValueResult<Self> {

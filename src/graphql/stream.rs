@@ -10,7 +10,7 @@ use axum::{
 
 use super::{accept::Form, execute::Operation, http::errors_only};
 use crate::{
-    broker::{Cursor, Event},
+    broker::{AnyCursor, Event},
     streaming::{Flow, Source},
 };
 
@@ -31,7 +31,7 @@ impl Results {
 impl Source for Results {
     fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> Flow {
         if !std::mem::replace(&mut self.begun, true) {
-            begin(self.form, out);
+            begin(self.form, Some(self.operation.begins_at()), out);
         }
         let form = self.form;
         let ended = self.operation.deliver(&mut self.events, |result, cursor| next(form, result, cursor, out));
@@ -60,14 +60,15 @@ impl Source for Results {
 }
 
 /// What shows that the subscription stands.
-fn begin(form: Form, out: &mut Vec<u8>) {
-    match form {
-        Form::Multipart => out.extend_from_slice(b"--graphql"),
-        _ => out.extend_from_slice(b":\n\n"),
+fn begin(form: Form, begins_at: Option<&AnyCursor>, out: &mut Vec<u8>) {
+    match (form, begins_at) {
+        (Form::Multipart, _) => out.extend_from_slice(b"--graphql"),
+        (_, Some(cursor)) => out.extend_from_slice(format!(": subscribed {cursor}\n\n").as_bytes()),
+        (_, None) => out.extend_from_slice(b":\n\n"),
     }
 }
 
-fn next(form: Form, result: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>) {
+fn next(form: Form, result: &[u8], cursor: Option<AnyCursor>, out: &mut Vec<u8>) {
     if form == Form::Multipart {
         return part(&[br#"{"payload":"#, result, b"}"].concat(), out);
     }
@@ -97,7 +98,7 @@ fn end(form: Form, out: &mut Vec<u8>) {
 /// A stream of one result: a query or mutation of a client that reads only streams.
 pub fn once(form: Form, result: &str) -> Response {
     let mut out = Vec::new();
-    begin(form, &mut out);
+    begin(form, None, &mut out);
     next(form, result.as_bytes(), None, &mut out);
     end(form, &mut out);
     response(form, out.into())

@@ -31,7 +31,7 @@ pub struct Opening {
     pub inbox: Inbox,
     pub key: u64,
     /// Where a client that reconnects says it was (`Last-Event-ID`); goes before the start in the document.
-    pub resume: Option<broker::Cursor>,
+    pub resume: Option<Start>,
     pub opened: Mutex<Option<Opened>>,
 }
 
@@ -41,10 +41,15 @@ pub struct Opened {
     pub feed: Feed,
 }
 
-/// Items on their way through the execution.
+/// Items on their way through the execution. `None` makes a result without an item, for what has to be told where no
+/// message follows.
 pub enum Feed {
-    Messages(Slot<Message>),
-    Events(Broker, Slot<TopicEvent>),
+    Messages {
+        slot: Slot<Option<Message>>,
+        /// Whether the subscription has a filter.
+        filtered: bool,
+    },
+    Events(Broker, Slot<Option<TopicEvent>>),
 }
 
 /// Where one side puts an item that the execution's stream takes.
@@ -197,15 +202,16 @@ impl Filter {
 impl SubscriptionRoot {
     /// The messages of a topic, or of all topics whose names match a pattern (`*` is any one segment, `>` at the end one or
     /// more): history from the asked position, then live, in order, each once. Where messages could not be delivered,
-    /// `gap` of the next one and the result's `extensions.gap` say how many and which. With none of `last`, `after` and
-    /// `since` it begins live.
+    /// `gap` of the next one and the result's `extensions.gap` say how many and which. Where no message follows that, the
+    /// result has null and `extensions.gap`. With none of `last`, `after` and `since` it begins live.
     #[expect(clippy::too_many_arguments, reason = "the names and the flat form are the contract's")]
     async fn messages(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "A topic's name or a pattern, 1 to 255 bytes.")] topic: String,
         #[graphql(desc = "Begin with the last so many kept messages.")] last: Option<i32>,
-        #[graphql(desc = "Begin after this place. Not with a pattern.")] after: Option<Cursor>,
+        #[graphql(desc = "Begin after this position: a message's `cursor`, or its `patternCursor` for a pattern.")]
+        after: Option<Cursor>,
         #[graphql(desc = "Begin with messages published at or after this time.")] since: Option<DateTime>,
         #[graphql(desc = "Only messages that match; others are neither delivered nor counted as missed.")]
         filter: Option<Filter>,
@@ -217,14 +223,14 @@ impl SubscriptionRoot {
         #[graphql(desc = "What happens when the subscription falls behind; HISTORY unless given.")] overflow: Option<
             Overflow,
         >,
-    ) -> Result<Fed<Message>> {
+    ) -> Result<Fed<Option<Message>>> {
         let request = || -> Result<Subscribe, Error> {
             let start = match (last, after, since) {
                 (None, None, None) => None,
                 (Some(count), None, None) => Some(Start::Last(
                     u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative"))?,
                 )),
-                (None, Some(cursor), None) => Some(Start::After(cursor.0)),
+                (None, Some(cursor), None) => Some(cursor.0.into()),
                 (None, None, Some(time)) => Some(Start::Since(time.0)),
                 _ => return Err(Error::bad_request("after", "only one of last, after and since may be given")),
             };
@@ -248,11 +254,11 @@ impl SubscriptionRoot {
             request.filter = Some(filter_json(&json, &self.broker)?);
         }
         let opening = ctx.data::<Arc<Opening>>()?;
-        // A pattern's stream is resumed by its consumer; a browser cannot leave its header out.
-        request.resume = opening.resume.filter(|_| matches!(request.source, Source::Topic(_)));
+        request.resume = opening.resume.clone();
+        let filtered = request.filter.is_some();
         let subscription = self.broker.subscribe(request, &opening.inbox, opening.key).await.map_err(refuse)?;
         let (slot, fed) = Slot::new();
-        *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Messages(slot) });
+        *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Messages { slot, filtered } });
         Ok(fed)
     }
 
@@ -262,7 +268,7 @@ impl SubscriptionRoot {
         ctx: &Context<'_>,
         #[graphql(desc = "Only topics with this name, or whose names match this pattern; all unless given.")]
         pattern: Option<String>,
-    ) -> Result<Fed<TopicEvent>> {
+    ) -> Result<Fed<Option<TopicEvent>>> {
         let about = pattern.as_deref().map(Pattern::parse).transpose().map_err(refuse)?;
         let opening = ctx.data::<Arc<Opening>>()?;
         let subscription = self.broker.subscribe_events(about, &opening.inbox, opening.key);

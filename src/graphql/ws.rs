@@ -122,6 +122,8 @@ enum State {
 struct Entry {
     /// As JSON text.
     id: String,
+    /// What the ping is called that tells the client that its subscription stands.
+    ack: Option<String>,
     state: State,
 }
 
@@ -280,6 +282,7 @@ impl Session {
             self.error(&quoted, &[error.into_server_error(async_graphql::Pos::default())], out);
             return Ok(());
         }
+        let ack = asked.ack.clone().filter(|_| !self.names.legacy);
         let prepared = match self.executor.prepare(asked) {
             Ok(prepared) => prepared,
             Err(errors) => {
@@ -300,7 +303,7 @@ impl Session {
             let (response, executed) = executor.single(&prepared).await;
             if executed { Done::Single(json::write_response(&response, true)) } else { Done::Refused(response.errors) }
         });
-        self.operations.insert(key, Entry { id: quoted, state: State::Running { running, opens } });
+        self.operations.insert(key, Entry { id: quoted, ack, state: State::Running { running, opens } });
         self.by_id.insert(id, key);
         self.running.push(key);
         if let Some(waker) = self.waker.take() {
@@ -313,12 +316,6 @@ impl Session {
     /// legacy protocol, where its end is.
     fn stop(&mut self, id: &str, out: &mut Outbox) {
         let Some(entry) = self.by_id.get(id).copied().and_then(|key| self.remove(key)) else { return };
-        if let State::Live(mut operation) = entry.state
-            && out.pending().is_empty()
-            && operation.seal()
-        {
-            operation.confirm();
-        }
         if self.names.legacy {
             self.complete(&entry.id, out);
         }
@@ -363,6 +360,9 @@ impl Session {
                 self.named.push(key);
             }
             if let Some(entry) = self.operations.get_mut(&key) {
+                if let Some(ack) = entry.ack.take() {
+                    stands(&ack, &operation, out);
+                }
                 entry.state = State::Live(operation);
             }
             // News may have come to the inbox before the operation stood here.
@@ -379,6 +379,13 @@ impl Session {
             Done::Live(_) => {}
         }
     }
+}
+
+/// Tells a client that its subscription stands, and where it begins.
+fn stands(ack: &str, operation: &Operation, out: &mut Outbox) {
+    let consumer = operation.consumer().map(|consumer| format!(r#","consumer":{consumer}"#)).unwrap_or_default();
+    let (ack, cursor) = (wire::quoted(ack), operation.begins_at());
+    out.text(&[format!(r#"{{"type":"ping","payload":{{"ack":{ack},"cursor":"{cursor}"{consumer}}}}}"#).as_bytes()]);
 }
 
 fn close(code: u16, reason: &str) -> Flow {
@@ -399,7 +406,9 @@ impl Protocol for Session {
     }
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
-        let Some(Entry { id, state: State::Live(operation) }) = self.operations.get_mut(&key) else { return Flow::Go };
+        let Some(Entry { id, state: State::Live(operation), .. }) = self.operations.get_mut(&key) else {
+            return Flow::Go;
+        };
         let name = self.names.next.as_bytes();
         let ended = operation.deliver(&mut self.events, |result, _| {
             out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#"","payload":"#, result, b"}"]);

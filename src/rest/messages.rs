@@ -14,7 +14,7 @@ use super::{
     sse,
 };
 use crate::{
-    broker::{Inbox, Source, Start, TopicName, Turn},
+    broker::{Inbox, Start, TopicName, Turn},
     streaming,
     wire::{self, Options},
 };
@@ -37,13 +37,9 @@ pub async fn messages(
     let topic = TopicName::parse(&name)?;
     let limit = query.limit("limit", context.broker.settings().max_batch)?;
     let start = wire::start(query.number("last")?, query.text("after"), query.text("since"))?;
-    let start = match start {
-        // The last ones that fit a page, not the first of many.
-        Some(Start::Last(count)) => Start::Last(count.min(u32::try_from(limit).unwrap_or(u32::MAX))),
-        start => start.unwrap_or(Start::Oldest),
-    };
-    // A page of large messages ends early; `next` goes on.
-    let page = context.broker.history(&topic, start, Turn { messages: limit, bytes: 8 << 20 }).await?;
+    // A page of large messages ends early, one of many has the first of them; `next` goes on.
+    let turn = Turn { messages: limit, bytes: 8 << 20 };
+    let page = context.broker.history(&topic, start.unwrap_or(Start::Oldest), turn).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
     let gap = page.gap.as_ref().map_or_else(|| "null".to_owned(), wire::gap_object);
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
@@ -51,7 +47,9 @@ pub async fn messages(
 }
 
 async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> Answer<Response> {
-    let resumed = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?")).filter(|id| !id.is_empty());
+    let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
+    let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
     let text = |name| query.text(name).map(Into::into);
     let options = Options {
         // A browser repeats its address when it reconnects: where it was goes before where it began.
@@ -64,9 +62,8 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
         overflow: text("overflow"),
     };
     let mut request = options.subscribe(name, &context.broker.settings().filter)?;
-    // A pattern's stream is resumed by its consumer; the browser cannot leave its header out.
-    if let (Some(cursor), Source::Topic(_)) = (resumed, &request.source) {
-        request.resume = Some(wire::parse_cursor("Last-Event-ID", cursor)?);
+    if let Some(cursor) = resumed {
+        request.resume = Some(wire::parse_position("Last-Event-ID", cursor)?);
     }
     let inbox = Inbox::default();
     let subscription = context.broker.subscribe(request, &inbox, 0).await?;

@@ -1,7 +1,7 @@
 //! A topic as plain server-sent events: `id:` is the cursor, so a browser's `EventSource` resumes by itself.
 
 use crate::{
-    broker::{Error, Event, Message, Progress, Subscription, Timestamp, Turn},
+    broker::{Error, Event, Progress, Subscription, Timestamp, Turn},
     problem::Problem,
     streaming::{Flow, Source},
     wire,
@@ -23,49 +23,63 @@ impl Stream {
 
     fn end(error: Error, out: &mut Vec<u8>) {
         match error {
-            Error::TopicDeleted(topic) => event(out, None, "deleted", wire::deleted_frame(topic.as_str()).as_bytes()),
+            Error::TopicDeleted(topic) => {
+                event(out, NO_ID, "deleted", &[wire::deleted_frame(topic.as_str()).as_bytes()]);
+            }
             error => {
                 let frame = format!(
                     r#"{{"type":"error","error":{},"ts":"{}"}}"#,
                     wire::error_object(&Problem::from(error)),
                     Timestamp::now()
                 );
-                event(out, None, "error", frame.as_bytes());
+                event(out, NO_ID, "error", &[frame.as_bytes()]);
             }
         }
     }
 }
 
 /// JSON on the wire has no line breaks outside strings and none inside, so one `data:` line holds it.
-fn event(out: &mut Vec<u8>, message: Option<&Message>, name: &str, data: &[u8]) {
-    if let Some(message) = message {
-        out.extend_from_slice(format!("id: {}\n", message.cursor).as_bytes());
+fn event(out: &mut Vec<u8>, id: Option<&dyn std::fmt::Display>, name: &str, data: &[&[u8]]) {
+    if let Some(id) = id {
+        out.extend_from_slice(format!("id: {id}\n").as_bytes());
     }
-    for part in [b"event: ", name.as_bytes(), b"\ndata: ", data, b"\n\n"] {
-        out.extend_from_slice(part);
-    }
+    out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
+    data.iter().for_each(|part| out.extend_from_slice(part));
+    out.extend_from_slice(b"\n\n");
 }
+
+/// Only messages move the position from which an `EventSource` resumes.
+const NO_ID: Option<&dyn std::fmt::Display> = None;
 
 impl Source for Stream {
     fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> Flow {
         if !std::mem::replace(&mut self.greeted, true) {
             // So that a client sees at once that it is subscribed, and proxies pass the head on.
-            out.extend_from_slice(b": subscribed\n\n");
+            out.extend_from_slice(format!(": subscribed {}\n\n", self.subscription.begins_at()).as_bytes());
             if let Some(info) = self.subscription.consumer() {
                 let frame = format!(
                     r#"{{"type":"consumer","consumer":{},"ts":"{}"}}"#,
                     wire::consumer_object(info),
                     Timestamp::now()
                 );
-                event(out, None, "consumer", frame.as_bytes());
+                event(out, NO_ID, "consumer", &[frame.as_bytes()]);
             }
         }
         let progress = self.subscription.read(TURN, &mut self.events);
         for read in self.events.drain(..) {
             match read {
-                Event::Message(message) => event(out, Some(&message), "message", &wire::event_frame(&message)),
-                Event::Gap(gap) => event(out, None, "gap", wire::gap_frame(&gap).as_bytes()),
-                Event::Deleted(topic) => event(out, None, "deleted", wire::deleted_frame(topic.as_str()).as_bytes()),
+                Event::Message(message, None) => {
+                    event(out, Some(&message.cursor), "message", &[&wire::event_frame(&message)]);
+                }
+                Event::Message(message, Some(position)) => {
+                    let frame = wire::event_frame(&message);
+                    let open = frame.strip_suffix(b"}").unwrap_or(&frame);
+                    event(out, Some(&position), "message", &[open, wire::pattern_cursor_end(&position).as_bytes()]);
+                }
+                Event::Gap(gap) => event(out, NO_ID, "gap", &[wire::gap_frame(&gap).as_bytes()]),
+                Event::Deleted { topic, .. } => {
+                    event(out, NO_ID, "deleted", &[wire::deleted_frame(topic.as_str()).as_bytes()]);
+                }
             }
         }
         match progress {

@@ -135,10 +135,7 @@ where
     match end {
         End::Gone => return,
         End::Client(code) => {
-            // A client that leaves in good order has what was written to it.
-            if out.pending().is_empty() && protocol.seal() {
-                protocol.confirm();
-            }
+            // This confirms nothing: what was written may never have been seen by the page that is closed here.
             out.close(code, "");
         }
         End::Server(code, reason) => out.close(Some(code), &reason),

@@ -40,7 +40,7 @@ pub async fn export(config: &Config, output: Option<&Path>) -> Result<(), String
 }
 
 fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Result<(), String> {
-    let snapshot = Snapshot::read(Path::new(&config.engine.data_dir))?;
+    let snapshot = Snapshot::read(Path::new(&config.engine.data_dir), config.broker.defaults())?;
     if snapshot.torn_bytes > 0 {
         note(&format!(
             "the last {} bytes of the log are no whole record, a write under way or a torn one; they are left out",
@@ -80,8 +80,15 @@ async fn from_nats(config: &Config, output: Option<&Path>, progress: Progress) -
     }
     // Whatever the streams have, not what a server of these settings would keep of it.
     let most = usize::MAX;
-    let settings =
-        RegistrySettings { max_topics: most, max_bytes_per_topic: most, max_history_bytes: most, max_patterns: 0 };
+    let settings = RegistrySettings {
+        max_topics: most,
+        max_bytes_per_topic: most,
+        max_history_bytes: most,
+        max_patterns: 0,
+        defaults: config.broker.defaults(),
+        dedup_window: config.broker.dedup_window,
+        dedup_bytes: most,
+    };
     let store = Store::open(config.engine.engine(config.broker.max_payload_bytes)?, config, settings).await?;
     let written = write_channels(&store, config, output, progress);
     store.engine.close().await;

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, io::Write};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
-use crate::channel::{Ack, Cursor, Epoch, Timestamp};
+use crate::channel::{Ack, Epoch, Timestamp};
 
 /// What the first line calls the format.
 pub(super) const FORMAT: &str = "pub-sub";
@@ -54,8 +54,11 @@ pub(super) struct Topic<'a> {
     pub epoch: Life,
     pub created_at: Time,
     pub implicit: bool,
-    pub max_messages: usize,
-    pub max_publish_rate: u32,
+    /// Absent where the topic follows the server's setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_messages: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_publish_rate: Option<u32>,
     /// The newest offset that was no longer kept.
     pub floor: u64,
     /// The newest offset.
@@ -176,7 +179,7 @@ impl<'de> Deserialize<'de> for Time {
 
 impl<'de> Deserialize<'de> for Life {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| format!("{text}-0").parse().ok().map(|cursor: Cursor| Life(cursor.epoch));
+        let read = |text: &str| Epoch::parse(text).map(Life);
         deserializer.deserialize_str(Text { expected: "an epoch: 16 hexadecimal digits", read })
     }
 }

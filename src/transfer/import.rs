@@ -75,6 +75,9 @@ async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &Cancellat
         max_bytes_per_topic: config.broker.max_bytes_per_topic,
         max_history_bytes: config.broker.max_history_bytes,
         max_patterns: 0,
+        defaults: config.broker.defaults(),
+        dedup_window: config.broker.dedup_window,
+        dedup_bytes: config.broker.dedup_bytes,
     };
     let store = Store::open(config.engine.engine(config.broker.max_payload_bytes)?, config, settings).await?;
     let imported = match check(&store, &plan, config) {

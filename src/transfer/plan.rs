@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
     fn topic(&mut self, topic: &format::Topic<'_>) -> Result<(), String> {
         self.pass_end();
         let limit = self.config.broker.max_messages_limit;
-        if topic.max_messages == 0 || topic.max_messages > limit {
+        if topic.max_messages.is_some_and(|count| count == 0 || count > limit) {
             return Err(format!("maxMessages must be from 1 to {limit} (MAX_MESSAGES_LIMIT)"));
         }
         if topic.last < topic.floor {

@@ -214,13 +214,8 @@ impl Session {
 
     fn unsubscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
-        if let Some(key) = self.by_source.get(&source).copied()
-            && let Some((_, mut subscription)) = self.remove(key)
-            // A subscriber that leaves in good order has what was written to it.
-            && out.pending().is_empty()
-            && subscription.seal()
-        {
-            subscription.confirm();
+        if let Some(key) = self.by_source.get(&source).copied() {
+            self.remove(key);
         }
         ack(out, "", &Tag::of(Some(fields)));
         Ok(Flow::Go)
@@ -317,9 +312,14 @@ impl Protocol for Session {
         let progress = subscription.read(TURN, &mut self.events);
         for event in self.events.drain(..) {
             match event {
-                Event::Message(message) => out.text(&[&wire::event_frame(&message)]),
+                Event::Message(message, None) => out.text(&[&wire::event_frame(&message)]),
+                Event::Message(message, Some(position)) => {
+                    let frame = wire::event_frame(&message);
+                    let open = frame.strip_suffix(b"}").unwrap_or(&frame);
+                    out.text(&[open, wire::pattern_cursor_end(&position).as_bytes()]);
+                }
                 Event::Gap(gap) => out.text(&[wire::gap_frame(&gap).as_bytes()]),
-                Event::Deleted(topic) => out.text(&[wire::deleted_frame(topic.as_str()).as_bytes()]),
+                Event::Deleted { topic, .. } => out.text(&[wire::deleted_frame(topic.as_str()).as_bytes()]),
             }
         }
         if let Progress::Ended(error) = progress {

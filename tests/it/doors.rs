@@ -93,7 +93,16 @@ pub struct Message {
     pub id: String,
     pub offset: u64,
     pub cursor: String,
+    /// The position over all topics, where it came through a pattern.
+    pub pattern_cursor: Option<String>,
     pub key: Option<String>,
+}
+
+impl Message {
+    /// Where a client resumes that has got this message.
+    pub fn position(&self) -> &str {
+        self.pattern_cursor.as_ref().unwrap_or(&self.cursor)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -187,6 +196,13 @@ pub trait Door: Sized + Send {
     }
 }
 
+/// The cursor of another offset in the same epoch.
+pub fn cursor_at(cursor: &str, offset: u64) -> String {
+    let (epoch, _) = cursor.split_once('-').unwrap();
+    let digits = format!("{offset:x}");
+    format!("{epoch}-{:x}{digits}", digits.len() - 1)
+}
+
 /// The data of each message as a number.
 #[track_caller]
 pub fn numbers(messages: &[Message]) -> Vec<u64> {
@@ -229,6 +245,8 @@ struct MessageFields<'a> {
     id: String,
     offset: u64,
     cursor: String,
+    #[serde(alias = "patternCursor")]
+    pattern_cursor: Option<String>,
     key: Option<String>,
 }
 
@@ -242,6 +260,7 @@ impl MessageFields<'_> {
             id: self.id,
             offset: self.offset,
             cursor: self.cursor,
+            pattern_cursor: self.pattern_cursor,
             key: self.key,
         }
     }
@@ -289,7 +308,7 @@ fn subscription(topic: &str, start: &Start, options: &Options) -> String {
         }
     }
     format!(
-        "subscription {{ messages({arguments}) {{ id topic data key offset cursor publishedAt \
+        "subscription {{ messages({arguments}) {{ id topic data key offset cursor patternCursor publishedAt \
          gap {{ missed fromOffset toOffset reason }} }} }}"
     )
 }
@@ -321,6 +340,7 @@ fn read_result(text: &str, consumer: &mut Option<Value>) -> Vec<Event> {
     struct Extensions {
         gap: Option<Gap>,
         consumer: Option<Value>,
+        deleted: Option<Value>,
     }
     #[derive(Deserialize)]
     struct Data<'a> {
@@ -350,6 +370,8 @@ fn read_result(text: &str, consumer: &mut Option<Value>) -> Vec<Event> {
     if let Some(gap) = result.extensions.gap {
         events.insert(0, Event::Gap(gap));
     }
+    events
+        .extend(result.extensions.deleted.map(|deleted| Event::Deleted(deleted["topic"].as_str().unwrap().to_owned())));
     events.extend(result.errors.iter().map(|error| match code_of(error).as_str() {
         "TOPIC_DELETED" => Event::Deleted(String::new()),
         code => Event::Error(code.to_owned()),

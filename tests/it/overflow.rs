@@ -95,8 +95,7 @@ async fn disconnect<D: Door>() {
     door.assert_open().await;
     let page = server.get("/topics/news/messages?limit=1").await.expect(200);
     let cursor = page["messages"][0]["cursor"].as_str().unwrap();
-    let (epoch, _) = cursor.split_once('-').unwrap();
-    let start = Start::After(format!("{epoch}-{offset:x}"));
+    let start = Start::After(crate::doors::cursor_at(cursor, offset));
     door.subscribe("news", start, &Options::overflow("DISCONNECT")).await.unwrap();
     let events = door.events_to(COUNT).await;
     assert!(assert_tiles(&events, offset + 1, COUNT) > 0);

@@ -137,6 +137,10 @@ fn kind(word: &str) -> Option<&'static str> {
         Some("id")
     } else if word.split_once('-').is_some_and(|(epoch, offset)| epoch.len() == 16 && hex(epoch) && hex(offset)) {
         Some("cursor")
+    } else if let Some(position) = word.strip_prefix('p')
+        && position.split_once('-').is_some_and(|(epoch, number)| epoch.len() == 16 && hex(epoch) && hex(number))
+    {
+        Some("pattern cursor")
     } else if word.len() == 16 && hex(word) {
         Some("epoch")
     } else if word.ends_with('Z') && word.parse::<jiff::Timestamp>().is_ok() {

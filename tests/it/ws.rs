@@ -168,7 +168,7 @@ async fn errors_leave_the_socket_open() {
         (r#"{"type":"publish","topic":"a*","data":1}"#, "INVALID_TOPIC"),
         (r#"{"type":"publish","topic":"$sys","data":1}"#, "INVALID_TOPIC"),
         (r#"{"type":"ack","topic":"news","consumer":"c"}"#, "BAD_REQUEST"),
-        (r#"{"type":"ack","topic":"news","consumer":"c","cursor":"0123456789abcdef-1"}"#, "NOT_FOUND"),
+        (r#"{"type":"ack","topic":"news","consumer":"c","cursor":"0123456789abcdef-01"}"#, "NOT_FOUND"),
     ] {
         ws.socket.send(frame).await;
         let reply = ws.socket.json().await;

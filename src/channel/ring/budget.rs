@@ -31,6 +31,10 @@ impl Budget {
         self.messages.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn add_bytes(&self, cost: usize) {
+        self.used.fetch_add(cost, Ordering::Relaxed);
+    }
+
     pub(super) fn remove(&self, messages: usize, cost: usize) {
         self.used.fetch_sub(cost, Ordering::Relaxed);
         self.messages.fetch_sub(messages, Ordering::Relaxed);

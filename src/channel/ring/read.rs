@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Place, Rest, Ring, Start, Turn};
+use super::{Place, Rest, Ring, Start, Turn, evicted::Found};
 use crate::channel::{Gap, GapReason, Message, Timestamp};
 
 impl Ring {
@@ -13,62 +13,94 @@ impl Ring {
         let before = |index: usize| {
             self.messages.get(index).map_or(self.end(), |first| Place { after: first.prev, seen: gone + index as u64 })
         };
-        let counted = |after: u64| self.evicted_after(after).filter(|_| after >= self.torn);
         match start {
             Start::Live => (self.end(), None),
             Start::Oldest => (oldest, None),
             Start::Last(count) => (before(self.messages.len().saturating_sub(count as usize)), None),
-            Start::After(cursor) if cursor.epoch != self.epoch => {
-                let missed = self.numbering.before.filter(|_| self.torn == 0).map(|before| before + gone);
-                (oldest, Some(self.gap(0, floor, missed, GapReason::NewEpoch)))
-            }
+            Start::After(cursor) if cursor.epoch != self.epoch => (oldest, Some(self.new_epoch())),
+            // One that says nothing about this topic's log.
+            Start::AfterPattern(_) => (oldest, Some(self.new_epoch())),
             Start::After(cursor) if cursor.offset < floor => {
-                (oldest, Some(self.gap(cursor.offset, floor, counted(cursor.offset), GapReason::Expired)))
+                let gap = match self.evicted.behind_offset(cursor.offset) {
+                    // Offsets between the newest message that was here and the oldest that is were lost by the engine.
+                    Found::None => self.gap(cursor.offset, floor, None, GapReason::Expired),
+                    found => self.expired(found),
+                };
+                (oldest, Some(gap))
             }
             Start::After(cursor) => {
                 let seen = gone + self.index_after(cursor.offset).min(self.messages.len()) as u64;
                 (Place { after: cursor.offset, seen }, None)
             }
-            Start::Since(time) => {
-                let index = self.messages.partition_point(|message| message.published_at < time);
-                if index > 0 {
-                    return (before(index), None);
+            Start::AfterSequence(sequence) => {
+                match self.messages.partition_point(|message| message.sequence <= sequence) {
+                    0 => (oldest, self.expired_behind(sequence)),
+                    index => (before(index), None),
                 }
-                // The oldest kept message is late enough: so may be some that are gone.
-                let missed = self.evicted_since(time, created_at);
-                (oldest, missed.map(|after| self.gap(after, floor, counted(after), GapReason::Expired)))
             }
+            Start::Since(time) => match self.messages.partition_point(|message| message.published_at < time) {
+                // The oldest kept message is late enough: so may be some that are gone.
+                0 => (oldest, self.expired_since(time, created_at)),
+                index => (before(index), None),
+            },
         }
     }
 
-    /// How many messages behind a place were evicted, if that is known.
-    fn evicted_after(&self, after: u64) -> Option<u64> {
+    /// The gap of a reader whose position is of another epoch: it counts what is gone of this one.
+    pub fn new_epoch(&self) -> Gap {
+        let missed = self.numbering.before.filter(|_| self.torn == 0).map(|before| before + self.gone());
+        self.gap(0, self.floor(), missed, GapReason::NewEpoch)
+    }
+
+    /// What a reader has missed that had read up to this number in the shared log.
+    fn expired_behind(&self, sequence: u64) -> Option<Gap> {
+        match self.evicted.behind_sequence(sequence) {
+            Found::None => None,
+            // The topic began behind that position, so all that is gone was missed.
+            Found::Unknown { .. } if self.first_sequence.is_some_and(|first| first > sequence) => {
+                Some(self.all_expired())
+            }
+            found => Some(self.expired(found)),
+        }
+    }
+
+    /// What was published at or after a time and is not kept any more.
+    fn expired_since(&self, time: Timestamp, created_at: Timestamp) -> Option<Gap> {
+        match self.evicted.since(time) {
+            Found::None => None,
+            Found::Unknown { .. } if time <= created_at => Some(self.all_expired()),
+            found => Some(self.expired(found)),
+        }
+    }
+
+    /// The gap of a reader that missed all that is gone.
+    fn all_expired(&self) -> Gap {
+        self.expired(self.evicted.behind_offset(0))
+    }
+
+    fn expired(&self, found: Found) -> Gap {
+        let (after, missed) = match found {
+            Found::None => (self.floor(), Some(0)),
+            Found::Behind { after, index } => (after, self.evicted_behind(after, Some(index))),
+            Found::Unknown { after: Some(after) } => (after, self.evicted_behind(after, None)),
+            Found::Unknown { after: None } => (0, None),
+        };
+        self.gap(after, self.floor(), missed, GapReason::Expired)
+    }
+
+    /// How many messages behind a place were evicted, if that is known; `index` is where they begin among those that are
+    /// remembered.
+    fn evicted_behind(&self, after: u64, index: Option<usize>) -> Option<u64> {
+        if after < self.torn {
+            return None;
+        }
         // A difference counts where numbers have no holes.
         if after >= self.numbering.dense_from {
             return Some(self.floor() - after);
         }
-        let complete = self.evicted_from_first && self.numbering.before == Some(0);
-        let known = complete || self.evicted.front().is_some_and(|(_, oldest)| *oldest <= after);
-        let sparse = self.numbering.dense_from == u64::MAX;
-        (sparse && known).then(|| {
-            let behind = self.evicted.partition_point(|(_, offset)| *offset <= after);
-            (self.evicted.len() - behind) as u64
-        })
-    }
-
-    /// The place after which evicted messages may be of `time` or later; `None` when all are older.
-    fn evicted_since(&self, time: Timestamp, created_at: Timestamp) -> Option<u64> {
-        let known = self.evicted.partition_point(|(at, _)| *at < time);
-        let complete = self.evicted_from_first && self.numbering.before == Some(0);
-        match self.evicted.get(known) {
-            // What was published before the times that are remembered cannot be told from later: it counts.
-            Some(_) if known == 0 && (!complete || time <= created_at) => Some(0),
-            Some((_, offset)) => Some(offset - 1),
-            // Nothing was evicted here, and yet the history does not go back to the topic's beginning.
-            None if self.evicted.is_empty() && self.floor() > 0 => Some(0),
-            // The last remembered millisecond is before `time`. Later evictions within it are, too.
-            None => None,
-        }
+        // The oldest that are remembered may have followed others that this instance has never seen.
+        let whole = self.numbering.before == Some(0) || self.evicted.follows(after);
+        index.filter(|index| *index > 0 || whole).map(|index| (self.evicted.len() - index) as u64)
     }
 
     /// What lies after `after` up to and including `to`.
@@ -76,9 +108,22 @@ impl Ring {
         Gap { topic: self.topic.clone(), missed, from_offset: after + 1, to_offset: to, reason }
     }
 
+    /// The number in the shared log with which the reader at `place` goes on, unless it is at the end.
+    pub fn next_sequence(&self, place: Place) -> Option<u64> {
+        let next = self.messages.get(self.index_after(place.after)).map(|message| message.sequence);
+        next.or_else(|| (place.after < self.last).then_some(self.newest_sequence))
+    }
+
     /// Reads one turn's worth of messages behind `place` into `out` and moves it behind them; says what was missed before
-    /// them. A hole in the history ends the turn: what was missed in it stands before the next.
-    pub fn read(&self, place: &mut Place, turn: Turn, out: &mut impl Extend<Arc<Message>>) -> (Option<Gap>, Rest) {
+    /// them. A hole in the history ends the turn: what was missed in it stands before the next. So does a message whose
+    /// number in the shared log is greater than `newest`: another topic's comes before it.
+    pub fn read(
+        &self,
+        place: &mut Place,
+        turn: Turn,
+        newest: u64,
+        out: &mut impl Extend<Arc<Message>>,
+    ) -> (Option<Gap>, Rest) {
         let (floor, gone) = (self.floor(), self.gone());
         let mut gap = None;
         if place.after < floor {
@@ -90,7 +135,7 @@ impl Ring {
         let (mut read, mut bytes) = (0, 0);
         let mut whole = true;
         for message in self.messages.range(start..).take(turn.messages) {
-            if bytes >= turn.bytes {
+            if bytes >= turn.bytes || message.sequence > newest {
                 break;
             }
             if place.after < message.prev {

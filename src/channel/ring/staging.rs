@@ -23,13 +23,24 @@ pub(crate) enum Staging {
     Staged(oneshot::Receiver<Result<Publication, Refusal>>),
 }
 
+/// What an engine stores of a message beside the message itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stage {
+    /// The offset of the message stored before it; 0 where there is none.
+    pub stored_before: u64,
+    /// Whether the id is the publisher's.
+    pub given_id: bool,
+    /// The newest offset that will not be kept any more once this message is.
+    pub floor: u64,
+}
+
 impl Ring {
-    /// Numbers a message for an engine that takes its time. `store` gets it with the offset of the message stored before
-    /// it; nobody reads it before [`Ring::commit`]. The receiver learns its fate.
+    /// Numbers a message for an engine that takes its time. `store` gets it before anybody reads it and returns its number
+    /// in the log that all topics share; nobody reads it before [`Ring::commit`].
     pub fn stage(
         &mut self,
         draft: Draft,
-        store: impl FnOnce(&Message, u64, bool) -> Result<(), Error>,
+        store: impl FnOnce(&Message, Stage) -> Result<u64, Error>,
     ) -> Result<Staging, Refusal> {
         let (tell, fate) = oneshot::channel();
         let draft = match self.admit(draft)? {
@@ -43,18 +54,52 @@ impl Ring {
             }
         };
         let given_id = draft.id.is_some();
-        let message = self.number(draft);
+        let mut message = self.number(draft, 0);
         self.check_room(message.cost())?;
         let stored_before = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
-        store(&message, stored_before, given_id)?;
+        let floor = self.floor_with(message.cost());
+        let sequence = store(&message, Stage { stored_before, given_id, floor })?;
+        // Nobody else has the message yet.
+        if let Some(message) = Arc::get_mut(&mut message) {
+            message.sequence = sequence;
+        }
+        self.staged_cost += message.cost();
         self.staged.push_back(Staged { message, given_id, waiting: vec![tell] });
         Ok(Staging::Staged(fate))
     }
 
+    /// The floor when all staged messages and one more of this cost are committed.
+    fn floor_with(&self, cost: usize) -> u64 {
+        let by_count = (self.messages.len() + self.staged.len() + 1).saturating_sub(self.max_messages);
+        let gone = by_count.max(self.evicted_by_bytes(cost + self.staged_cost));
+        if let Some(oldest) = self.messages.get(gone) {
+            return oldest.prev;
+        }
+        // Some of those that are staged will be gone, too.
+        let staged = by_count.saturating_sub(self.messages.len());
+        let newest_gone = staged.checked_sub(1).and_then(|index| self.staged.get(index)).map(|staged| &staged.message);
+        newest_gone.or(self.messages.back()).map_or(self.newest, |message| message.cursor.offset)
+    }
+
+    /// How many of the oldest messages leave when so many bytes come in.
+    fn evicted_by_bytes(&self, incoming: usize) -> usize {
+        let mut over = (self.cost + incoming).saturating_sub(self.budget.per_topic);
+        let oldest = self.messages.iter().take_while(|message| {
+            let counts = over > 0;
+            over = over.saturating_sub(message.cost());
+            counts
+        });
+        oldest.count()
+    }
+
     /// The oldest `count` staged messages are stored: from here on they are read, and their publishers are answered.
-    pub fn commit(&mut self, count: usize) {
+    /// Returns the first and the last of their numbers in the shared log.
+    pub fn commit(&mut self, count: usize) -> Option<(u64, u64)> {
+        let mut range: Option<(u64, u64)> = None;
         for _ in 0..count {
-            let Some(Staged { message, given_id, waiting }) = self.staged.pop_front() else { return };
+            let Some(Staged { message, given_id, waiting }) = self.staged.pop_front() else { break };
+            range = Some((range.map_or(message.sequence, |(first, _)| first), message.sequence));
+            self.staged_cost -= message.cost();
             let publication = Publication::of(&message, false);
             self.insert(message, given_id);
             for (index, waiting) in waiting.into_iter().enumerate() {
@@ -62,11 +107,13 @@ impl Ring {
                 let _ = waiting.send(Ok(Publication { duplicate: index > 0, ..publication.clone() }));
             }
         }
+        range
     }
 
     /// The oldest `count` staged messages are not stored; the numbers are free again when the last one is withdrawn.
     pub fn withdraw(&mut self, count: usize, why: impl Fn(&Message) -> Refusal) {
         for staged in self.staged.drain(..count.min(self.staged.len())) {
+            self.staged_cost -= staged.message.cost();
             for waiting in staged.waiting {
                 let _ = waiting.send(Err(why(&staged.message)));
             }

@@ -42,7 +42,7 @@ pub(super) async fn a_position_is_found_again(a: &Instance, b: &Instance) -> Res
         let again = claim(instance, &key, &inbox).await?;
         ensure(again.resumed, || "not known".to_owned())?;
         let places = again.consumer.places();
-        let found = places.get(&cursor.epoch).map(|(_, offset)| *offset);
+        let found = places.get(here.name()).map(|place| place.offset);
         ensure(found == Some(cursor.offset), || format!("{found:?}, not {}", cursor.offset))?;
         again.consumer.release(again.generation);
     }
@@ -86,7 +86,7 @@ pub(super) async fn a_newer_subscription_takes_over(a: &Instance, b: &Instance) 
     eventually("the older one is woken", || older.try_next()).await?;
     ensure(newer.try_next().is_none(), || "the newer one is woken".to_owned())?;
     // What the older one says now does not count.
-    let late = [(cursor.epoch, (here.name().clone(), cursor.offset))];
+    let late = [(here.name().clone(), cursor, false)];
     ensure(!first.consumer.reached(first.generation, late.into_iter()), || "the older one still moves".to_owned())?;
     ensure(places(b, &key).await? == [0], || "moved by one that was taken over".to_owned())?;
     let listed = b.engine.positions().list(&key.source).await?;

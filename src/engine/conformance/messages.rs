@@ -33,7 +33,7 @@ pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance)
 pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, b: &Instance) -> Result<(), Failure> {
     // A size that no other check has: engines may keep topics of different sizes in different places.
     let name = fresh("elsewhere")?;
-    let here = a.create(&name, Spec { max_messages: 50_000, ..EXPLICIT }).await?;
+    let here = a.create(&name, Spec { max_messages: Some(50_000), ..EXPLICIT }).await?;
     let done = a.append(&here, draft(1)?).await?;
     b.engine.catch_up(&name, Some(done.cursor)).await?;
     let there = b.channel(&name).await?;
@@ -78,7 +78,7 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
 pub(super) async fn a_message_comes_back_as_it_was(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("again")?;
     // A rate that lets one through holds none of them back.
-    let here = a.create(&name, Spec { max_publish_rate: 1, ..EXPLICIT }).await?;
+    let here = a.create(&name, Spec { max_publish_rate: Some(1), ..EXPLICIT }).await?;
     let there = b.channel(&name).await?;
     let (made_up, given) = (MessageId::parse("ü made up")?, MessageId::parse("ü given")?);
     let mut last = 0;
@@ -105,7 +105,7 @@ pub(super) async fn a_message_comes_back_as_it_was(a: &Instance, b: &Instance) -
 
 pub(super) async fn appends_keep_their_order(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("order")?;
-    let here = a.create(&name, Spec { max_messages: 1_000, ..EXPLICIT }).await?;
+    let here = a.create(&name, Spec { max_messages: Some(1_000), ..EXPLICIT }).await?;
     // Begun one after the other, without waiting.
     let mut begun = Vec::new();
     for number in 0..300 {
@@ -195,7 +195,7 @@ pub(super) async fn a_condition_lets_one_through(a: &Instance, b: &Instance) -> 
 
 pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("bound")?;
-    let here = a.create(&name, Spec { max_messages: 5, ..EXPLICIT }).await?;
+    let here = a.create(&name, Spec { max_messages: Some(5), ..EXPLICIT }).await?;
     let there = b.channel(&name).await?;
     let mut slow = [reader(&here, Start::Live), reader(&there, Start::Live)];
     let mut cursors = Vec::new();
@@ -234,7 +234,7 @@ pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> R
         if let Some(cursor) = cursors.get(6) {
             read(&mut reader(channel, Start::After(*cursor)), &mut events)?;
         }
-        let whole = events.iter().all(|event| matches!(event, Event::Message(_)));
+        let whole = events.iter().all(|event| matches!(event, Event::Message(_, _)));
         ensure(whole && events.len() == 5, || format!("nothing is missing after the seventh: {events:?}"))?;
     }
     Ok(())
@@ -242,7 +242,7 @@ pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> R
 
 pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("rate")?;
-    let here = a.create(&name, Spec { max_publish_rate: 20, ..EXPLICIT }).await?;
+    let here = a.create(&name, Spec { max_publish_rate: Some(20), ..EXPLICIT }).await?;
     let there = b.channel(&name).await?;
     let (mut passed, mut refused) = (0, 0);
     for number in 0..90 {
@@ -257,7 +257,7 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
     ensure(refused > 0 && passed >= 20, || format!("{passed} passed a rate of 20, {refused} did not"))?;
     // All on their way at once pass no more than one after the other.
     let name = fresh("rush")?;
-    let channel = a.create(&name, Spec { max_publish_rate: 20, ..EXPLICIT }).await?;
+    let channel = a.create(&name, Spec { max_publish_rate: Some(20), ..EXPLICIT }).await?;
     let begun = tokio::time::Instant::now();
     let mut rush = Vec::new();
     for number in 0..200 {
@@ -275,7 +275,7 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
 pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Result<(), Failure> {
     const COUNT: u64 = 600;
     let name = fresh("log")?;
-    let here = a.create(&name, Spec { max_messages: 50, ..EXPLICIT }).await?;
+    let here = a.create(&name, Spec { max_messages: Some(50), ..EXPLICIT }).await?;
     let there = b.channel(&name).await?;
     let mut dice = 7_u64;
     let mut readers: Vec<reader::Following> = Vec::new();
@@ -309,7 +309,7 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
 /// Publishers go on while the topic is deleted and made anew: each message is in the life that its answer names, or in none.
 pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("midst")?;
-    let mut here = a.create(&name, Spec { max_messages: 10_000, ..EXPLICIT }).await?;
+    let mut here = a.create(&name, Spec { max_messages: Some(10_000), ..EXPLICIT }).await?;
     for _ in 0..5 {
         let there = eventually("this life is known", || {
             b.registry.find(&name).filter(|channel| channel.epoch() == here.epoch())
@@ -337,14 +337,14 @@ pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Inst
             .await?;
         let read: HashSet<u64> = events
             .iter()
-            .filter_map(|event| if let Event::Message(message) = event { Some(message.cursor.offset) } else { None })
+            .filter_map(|event| if let Event::Message(message, _) = event { Some(message.cursor.offset) } else { None })
             .collect();
         for cursor in stored {
             ensure(cursor.epoch != here.epoch() || read.contains(&cursor.offset), || {
                 format!("{cursor} was acknowledged and cannot be read")
             })?;
         }
-        here = a.create(&name, Spec { max_messages: 10_000, ..EXPLICIT }).await?;
+        here = a.create(&name, Spec { max_messages: Some(10_000), ..EXPLICIT }).await?;
         ensure(kept(&here)?.is_empty(), || "the new life begins with messages".to_owned())?;
     }
     Ok(())
@@ -384,7 +384,7 @@ mod reader {
             let mut rest = log.iter().copied().filter(|offset| *offset > self.after).peekable();
             for event in &self.events {
                 match event {
-                    Event::Message(message) => {
+                    Event::Message(message, _) => {
                         let due = rest.next();
                         ensure(due == Some(message.cursor.offset), || {
                             format!("{} was read, {due:?} was due", message.cursor.offset)
@@ -399,7 +399,7 @@ mod reader {
                             format!("{missed} were missed, and {gap:?} was told")
                         })?;
                     }
-                    Event::Deleted(_) => return Err(Failure("the topic was not deleted".to_owned())),
+                    Event::Deleted { .. } => return Err(Failure("the topic was not deleted".to_owned())),
                 }
             }
             let left = rest.count();

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     channel::{
-        Channel, ConsumerKey, ConsumerName, Consumers, Cursor, Draft, Epoch, Key, Life, Message, MessageId, Numbering,
-        Payload, Registry, Source, Timestamp, TopicName,
+        Channel, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Draft, Epoch, Key, Life, Message, MessageId,
+        Numbering, Payload, Registry, Source, Timestamp, TopicName,
     },
     engine::position,
 };
@@ -29,9 +29,22 @@ pub(super) fn open(
     consumers: &Arc<Consumers>,
     fate: Arc<Fate>,
 ) -> Result<(Arc<Log<Token>>, u64), OpenError> {
-    let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.max_messages);
+    let defaults = registry.defaults();
+    let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
     let (recovered, ready) = Log::<Token>::open(directory, settings, &keep)?;
     report(&recovered);
+    registry.sequencer(0).begin(Epoch::from_bits(recovered.identity), recovered.next_sequence.saturating_sub(1));
+    for deletion in &recovered.deletions {
+        if let (Ok(name), 1..) = (TopicName::parse(&deletion.name), deletion.newest_sequence) {
+            registry.remember_deletion(Deletion {
+                name,
+                epoch: Epoch::from_bits(deletion.epoch),
+                log: 0,
+                newest_sequence: deletion.newest_sequence,
+                newest_offset: None,
+            });
+        }
+    }
     for kept in &recovered.consumers {
         let key = Source::parse(&kept.source)
             .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
@@ -60,7 +73,7 @@ pub(super) fn open(
     let _ = slot.set(Arc::downgrade(&log));
     for channel in unused {
         // Not stored, it is found unused again.
-        let _ = log.append(&deletion(&channel), Token::Nothing);
+        let _ = log.append(&deletion(&channel, 0), Token::Nothing);
     }
     for (topic_id, implicit, settings, floor) in evicted {
         // A bound is lower than it was: what that takes away stays away when it is higher again.
@@ -105,14 +118,15 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
         return None;
     };
     let epoch = Epoch::from_bits(epoch);
-    let life = Life { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id };
+    let life = Life { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id, log: 0 };
     let Ok(channel) = registry.insert(life, |_| Ok(())) else { return None };
     let mut ring = channel.ring.lock();
     let first = messages.first();
     let (newest, last) =
         first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
     let before = (topic.dense_from == 0).then_some(last);
-    ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before });
+    let sequence = first.map_or(0, |first| first.sequence.saturating_sub(1));
+    ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, if newest > 0 { sequence } else { 0 });
     for message in messages {
         // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
         ring.skip_to(message.offset.saturating_sub(1));
@@ -140,5 +154,5 @@ fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option
         origin: None,
     };
     let cursor = Cursor { epoch: channel.epoch, offset: stored.offset };
-    Some(Message::new(channel.name.clone(), cursor, prev, draft, Timestamp(stored.at_ms)))
+    Some(Message::new(channel.name.clone(), cursor, prev, stored.sequence, draft, Timestamp(stored.at_ms)))
 }

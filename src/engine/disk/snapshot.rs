@@ -7,7 +7,7 @@ use super::{
     log::{self, SnapshotTopic},
 };
 use crate::{
-    channel::{ConsumerKey, ConsumerName, Epoch, Position, Source, Spec, Timestamp, TopicName},
+    channel::{ConsumerKey, ConsumerName, Defaults, Epoch, Position, Source, Spec, Timestamp, TopicName},
     engine::position,
 };
 
@@ -63,12 +63,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// One line that names the setting, if there is no log or it is damaged.
-    pub fn read(directory: &Path) -> Result<Self, String> {
+    pub fn read(directory: &Path, defaults: Defaults) -> Result<Self, String> {
         let shown = directory.display();
         if !directory.is_dir() {
             return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
         }
-        let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.max_messages);
+        let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
         let read = log::Snapshot::read(directory, &keep).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();

@@ -15,7 +15,7 @@ use crate::channel::{Change, Channel, Epoch, Error, Spec, Timestamp, TopicName};
 impl Inner {
     pub async fn create(self: &Arc<Self>, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
         self.check()?;
-        let class = class_of(spec.max_messages).ok_or_else(too_long)?;
+        let class = class_of(spec.bounds(self.topics.registry.defaults()).max_messages).ok_or_else(too_long)?;
         self.ensure_class(class).await?;
         self.progress(class);
         let token = encode(name.as_str());
@@ -72,7 +72,7 @@ impl Inner {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
             let spec = change.applied_to(entry.spec());
-            if spec.max_messages > entry.class {
+            if spec.max_messages.is_some_and(|count| count > entry.class) {
                 return Err(Error::bad_request(
                     "maxMessages",
                     format!("this topic's history can be enlarged to {} at most; create it anew for more", entry.class),

@@ -15,7 +15,7 @@ use super::{
     names::{decode, encode},
     topics::Topics,
 };
-use crate::channel::{Channel, Committed, Cursor, Draft, Epoch, Feed, Key, MessageId, Numbering, Payload, Timestamp};
+use crate::channel::{Channel, Committed, Draft, Epoch, Feed, Key, MessageId, Numbering, Payload, Timestamp};
 
 /// The header of a message's key.
 const KEY: &str = "Pubsub-Key";
@@ -51,8 +51,7 @@ fn read(item: &Item, prev: u64) -> (Option<Epoch>, Committed) {
     let own = item.header("Nats-Msg-Id").and_then(|text| {
         let (epoch, rest) = text.split_once('.')?;
         let (kind, id) = rest.split_once('.')?;
-        let place: Cursor = format!("{epoch}-0").parse().ok()?;
-        Some((place.epoch, kind == "p", MessageId::parse(&decode(id)?).ok()?))
+        Some((Epoch::parse(epoch)?, kind == "p", MessageId::parse(&decode(id)?).ok()?))
     });
     let (epoch, given_id, id) = match own {
         Some((epoch, given, id)) => (Some(epoch), given, Some(id)),
@@ -160,7 +159,7 @@ impl MessagesHandler {
 
     fn gather(gathered: &mut HashMap<String, Gathered>, item: Item, channel: Option<&Channel>) {
         const MAX_BYTES: usize = 64 << 20;
-        let most = channel.map_or(0, |channel| channel.spec().max_messages);
+        let most = channel.map_or(0, Channel::max_messages);
         let topic = gathered.entry(item.key.clone()).or_default();
         topic.count += 1;
         topic.bytes += item.payload.len();

@@ -17,7 +17,7 @@ use super::{
     names::{CLASSES, decode},
     store::{BUDGET, Put, put},
 };
-use crate::channel::{Channel, Error, Life, Numbering, Registry, Spec, Timestamp, TopicName};
+use crate::channel::{Channel, Epoch, Error, Life, Numbering, Registry, Spec, Timestamp, TopicName};
 
 /// A topic as the bucket has it: JSON, to which later versions may add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,11 @@ pub(super) struct Entry {
     /// Milliseconds since 1970.
     pub created_at: i64,
     pub implicit: bool,
-    pub max_messages: usize,
-    pub max_publish_rate: u32,
+    /// Absent where the topic follows the servers' setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_messages: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_publish_rate: Option<u32>,
     /// The stream it is in.
     pub class: usize,
     /// The instance that made it, as long as no other has used it while it was without messages: that one may forget it.
@@ -39,11 +42,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub fn spec(&self) -> Spec {
-        Spec {
-            implicit: self.implicit,
-            max_messages: self.max_messages.max(1),
-            max_publish_rate: self.max_publish_rate,
-        }
+        Spec { implicit: self.implicit, max_messages: self.max_messages, max_publish_rate: self.max_publish_rate }
     }
 
     pub fn with_spec(&self, spec: Spec) -> Self {
@@ -57,15 +56,15 @@ impl Entry {
 
     fn life(&self, token: &str) -> Option<Life> {
         let name = decode(token).filter(|name| *name == self.name)?;
-        // An epoch is written as in cursors, of which it is the first part.
-        let place = format!("{}-0", self.epoch).parse::<crate::channel::Cursor>().ok()?;
+        let epoch = Epoch::parse(&self.epoch)?;
         CLASSES.contains(&self.class).then_some(())?;
         Some(Life {
             name: TopicName::parse(&name).ok()?,
-            epoch: place.epoch,
+            epoch,
             created_at: Timestamp(self.created_at),
             spec: self.spec(),
             key: self.class as u64,
+            log: CLASSES.iter().position(|class| *class == self.class)?,
         })
     }
 }
@@ -188,7 +187,7 @@ impl Topics {
         let name = life.name.clone();
         let before = (!self.is_loading()).then_some(0);
         let inserted = self.registry.insert(life, |channel| {
-            channel.ring.lock().begin(0, 0, Numbering { before, ..Numbering::SPARSE });
+            channel.ring.lock().begin(0, 0, Numbering { before, ..Numbering::SPARSE }, 0);
             let _ = channel.label.set(token.into());
             Ok(())
         });

@@ -6,7 +6,7 @@ use async_graphql::{Description, Enum, ID, Object, SimpleObject};
 
 use super::int;
 use crate::{
-    broker::{self, Gap as BrokerGap, GapReason as BrokerGapReason, Page},
+    broker::{self, AnyCursor, Gap as BrokerGap, GapReason as BrokerGapReason, Page, PatternCursor},
     graphql::scalars::{Cursor, DateTime, Json, Long},
 };
 
@@ -51,6 +51,10 @@ impl From<&BrokerGap> for Gap {
 pub struct Message {
     pub message: Arc<broker::Message>,
     pub gap: Option<BrokerGap>,
+    /// Set where it is delivered through a pattern.
+    pub pattern_cursor: Option<PatternCursor>,
+    /// Whether the message before it may have been passed over by a filter.
+    pub filtered: bool,
 }
 
 #[Object(use_type_description)]
@@ -82,7 +86,21 @@ impl Message {
 
     /// The message's place, for `after`.
     async fn cursor(&self) -> Cursor {
-        Cursor(self.message.cursor)
+        self.message.cursor.into()
+    }
+
+    /// The position over all topics behind this message, for `after` of a subscription to a pattern; null unless the message
+    /// was delivered through one.
+    async fn pattern_cursor(&self) -> Option<Cursor> {
+        self.pattern_cursor.clone().map(|cursor| Cursor(AnyCursor::Pattern(cursor)))
+    }
+
+    /// The cursor of the message before this one in the topic, kept or not: who compares it with the cursor of the message
+    /// that it got before finds what a gateway in between has dropped. Null for the topic's first message, and in a
+    /// subscription with a filter.
+    async fn previous(&self) -> Option<Cursor> {
+        let previous = broker::Cursor { offset: self.message.prev, ..self.message.cursor };
+        (!self.filtered && previous.offset > 0).then(|| previous.into())
     }
 
     /// When the message was accepted. Never decreases within a topic.
@@ -102,11 +120,12 @@ impl Message {
 pub struct PageInfo {
     /// Whether there is more after the page.
     pub has_next_page: bool,
-    /// Whether there is more before the page.
+    /// Whether there is more before the page that is still kept.
     pub has_previous_page: bool,
     /// The place of the page's first item; null on an empty page.
     pub start_cursor: Option<String>,
-    /// The place of the page's last item; null on an empty page.
+    /// The place of the page's last item, to go on from. A topic's history has one on an empty page, too: the place where
+    /// the next message will come.
     pub end_cursor: Option<String>,
 }
 
@@ -128,21 +147,32 @@ pub struct MessageConnection {
 }
 
 impl MessageConnection {
-    pub fn new(page: Page, more_before: bool, more_after: bool, total: usize) -> Self {
-        let cursor = |message: Option<&Arc<broker::Message>>| message.map(|message| message.cursor.to_string());
+    pub fn new(page: Page, total: usize) -> Self {
+        let cursor = |message: &Arc<broker::Message>| message.cursor.to_string();
         let info = PageInfo {
-            has_next_page: more_after,
-            has_previous_page: more_before,
-            start_cursor: cursor(page.messages.first()),
-            end_cursor: cursor(page.messages.last()),
+            has_next_page: page.has_next,
+            has_previous_page: page.has_previous,
+            start_cursor: page.messages.first().map(cursor),
+            end_cursor: Some(page.end.to_string()),
         };
         Self { page, info, total }
     }
 
     fn messages(&self) -> impl Iterator<Item = Message> {
-        // What was missed stands before the first message of the page.
-        let mut gap = self.page.gap.clone();
-        self.page.messages.iter().map(move |message| Message { message: message.clone(), gap: gap.take() })
+        // What was missed stands before the message behind it.
+        let first = std::iter::once(self.page.gap.clone());
+        let between = self.page.messages.windows(2).map(|pair| {
+            let (before, message) = (&pair[0], &pair[1]);
+            (message.prev != before.cursor.offset).then(|| BrokerGap {
+                topic: message.topic.clone(),
+                missed: None,
+                from_offset: before.cursor.offset + 1,
+                to_offset: message.prev,
+                reason: BrokerGapReason::Expired,
+            })
+        });
+        let messages = self.page.messages.iter().zip(first.chain(between));
+        messages.map(|(message, gap)| Message { message: message.clone(), gap, pattern_cursor: None, filtered: false })
     }
 }
 
@@ -150,7 +180,7 @@ impl MessageConnection {
 impl MessageConnection {
     /// The messages with their places.
     async fn edges(&self) -> Vec<MessageEdge> {
-        self.messages().map(|node| MessageEdge { cursor: Cursor(node.message.cursor), node }).collect()
+        self.messages().map(|node| MessageEdge { cursor: node.message.cursor.into(), node }).collect()
     }
 
     /// The messages.

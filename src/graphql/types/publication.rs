@@ -31,7 +31,7 @@ impl Publication {
 
     /// The message's place, for `after`.
     async fn cursor(&self) -> Cursor {
-        Cursor(self.0.cursor)
+        self.0.cursor.into()
     }
 
     /// When the message was accepted.
@@ -39,8 +39,8 @@ impl Publication {
         DateTime(self.0.published_at)
     }
 
-    /// Whether the id was published before, within the history; this is then the first one's place, and nothing was
-    /// stored anew.
+    /// Whether the id was published before, and is remembered: this is then the first one's position, and nothing was
+    /// stored.
     async fn duplicate(&self) -> bool {
         self.0.duplicate
     }

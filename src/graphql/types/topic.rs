@@ -90,7 +90,7 @@ impl From<ConsumerStatus> for Consumer {
     fn from(status: ConsumerStatus) -> Self {
         let position = |(topic, cursor): (TopicName, broker::Cursor)| Position {
             topic: topic.to_string(),
-            cursor: Cursor(cursor),
+            cursor: cursor.into(),
             offset: Long(cursor.offset),
         };
         Self {
@@ -142,6 +142,11 @@ impl Topic {
         Long(self.info.last_offset)
     }
 
+    /// The end of the topic now, for `after`: read the state, then subscribe from exactly there.
+    async fn cursor(&self) -> Cursor {
+        self.info.end.into()
+    }
+
     /// The bound of its history in messages.
     async fn max_messages(&self) -> i32 {
         int(self.info.max_messages)
@@ -181,21 +186,19 @@ impl Topic {
                 return Err(bad("last", "last and before cannot stand beside first, after and since"));
             }
             let limit = limit("last", last, most)?;
-            let before = before.map(|cursor| cursor.0);
+            let before = before.map(|cursor| cursor.of_topic("before")).transpose().map_err(refuse)?;
             let page = self.broker.history_before(name, before, limit).await.map_err(refuse)?;
-            let (more, total) = (page.more, self.info.messages);
-            return Ok(MessageConnection::new(page, more, before.is_some(), total));
+            return Ok(MessageConnection::new(page, self.info.messages));
         }
         let start = match (after, since) {
             (Some(_), Some(_)) => return Err(bad("since", "only one of after and since may be given")),
-            (Some(cursor), None) => Start::After(cursor.0),
+            (Some(cursor), None) => Start::After(cursor.of_topic("after").map_err(refuse)?),
             (None, Some(time)) => Start::Since(time.0),
             (None, None) => Start::Oldest,
         };
         let turn = Turn::messages(limit("first", first, most)?);
         let page = self.broker.history(name, start, turn).await.map_err(refuse)?;
-        let more = page.more;
-        Ok(MessageConnection::new(page, start != Start::Oldest, more, self.info.messages))
+        Ok(MessageConnection::new(page, self.info.messages))
     }
 
     /// Its live subscriptions, those through patterns not included.

@@ -68,10 +68,10 @@ impl Door for GraphqlSse {
                     let events = read_result(&sent.data, &mut self.consumer);
                     for event in events {
                         if let Event::Message(message) = &event {
-                            assert_eq!(sent.id.as_deref(), Some(message.cursor.as_str()));
+                            assert_eq!(sent.id.as_deref(), Some(message.position()));
                         }
                         self.queue.push_back(match event {
-                            Event::Deleted(_) => Event::Deleted(self.topic.clone()),
+                            Event::Deleted(topic) if topic.is_empty() => Event::Deleted(self.topic.clone()),
                             event => event,
                         });
                     }

@@ -167,7 +167,7 @@ impl Door for Sse {
             let event = read_frame(&sent.data);
             match &event {
                 Event::Message(message) => {
-                    assert_eq!((sent.event.as_str(), sent.id.as_deref()), ("message", Some(message.cursor.as_str())));
+                    assert_eq!((sent.event.as_str(), sent.id.as_deref()), ("message", Some(message.position())));
                 }
                 Event::Gap(_) => assert_eq!(sent.event, "gap"),
                 Event::Deleted(_) => assert_eq!(sent.event, "deleted"),

@@ -1,0 +1,198 @@
+//! Subscribing to a pattern: each of its topics from a place of its own, and one position over all of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{Broker, Subscription, consumer::Lease, subscribe::AnyCursor, subscription::Source as ReadFrom};
+use crate::channel::{
+    Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Place, Reader, Start,
+    TopicName, Waiter, Wanted,
+};
+
+/// Where the topics of a pattern are read from.
+enum From {
+    /// All from the same start.
+    Start(Start),
+    /// After a position over all of them.
+    Position(PatternCursor),
+    /// Where a consumer stands in each; a topic that it has not met was made while it was away.
+    Kept(HashMap<TopicName, Cursor>),
+}
+
+/// Where one topic is read from.
+struct Beginning {
+    start: Start,
+    /// The position to keep if that start is of an earlier life of the topic.
+    earlier_life: Option<Cursor>,
+}
+
+impl Broker {
+    pub(super) async fn subscribe_pattern(
+        &self,
+        pattern: &Pattern,
+        start: Option<Start>,
+        resume: Option<Start>,
+        waiter: &Arc<Waiter>,
+        mut lease: Option<Lease>,
+    ) -> Result<Subscription, Error> {
+        let kept = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::places);
+        let from = match (resume.or(if kept.is_some() { None } else { start }), kept) {
+            (Some(Start::After(_)), _) => {
+                return Err(Error::bad_request(
+                    "after",
+                    "is a place in one topic; a pattern takes a pattern cursor (patternCursor in GraphQL, pattern_cursor \
+                     on /ws, the id of an event stream)",
+                ));
+            }
+            (Some(Start::AfterPattern(cursor)), _) => {
+                self.0.engine.catch_up_logs(&cursor).await?;
+                From::Position(cursor)
+            }
+            (Some(start), _) => From::Start(start),
+            (None, Some(places)) => From::Kept(places),
+            (None, None) => From::Start(Start::Live),
+        };
+        let member = Member::new(waiter.clone());
+        let matching = self.0.registry.join(pattern, member.clone())?;
+        if let From::Position(cursor) = &from
+            && matching
+                .positions
+                .iter()
+                .any(|(_, newest)| cursor.sequence_in(newest.epoch).is_some_and(|sequence| sequence > newest.sequence))
+        {
+            return Err(Error::bad_request("after", "is ahead of the topics"));
+        }
+        let goes_on = matches!(from, From::Kept(_));
+        from.seed(&matching, &member, lease.as_mut().filter(|_| !goes_on))?;
+        if let (From::Kept(places), Some(lease)) = (&from, &mut lease) {
+            // Of topics that are gone and that nobody remembers there is nothing to tell any more.
+            let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
+            let remembered: HashSet<_> = matching.deletions.iter().map(|deletion| deletion.epoch).collect();
+            if places.iter().any(|(name, cursor)| !alive.contains(name) && !remembered.contains(&cursor.epoch)) {
+                lease.prune(|name, cursor| alive.contains(name) || remembered.contains(&cursor.epoch));
+            }
+        }
+        let begins_at = AnyCursor::Pattern(member.cursor());
+        self.subscribed();
+        Ok(Subscription {
+            broker: self.clone(),
+            source: ReadFrom::Pattern { member, _membership: matching.membership },
+            wanted: Wanted::default(),
+            lease,
+            ended: None,
+            begins_at,
+        })
+    }
+}
+
+impl From {
+    /// Sets where each topic is read from. `lease` is a consumer whose positions begin there.
+    fn seed(&self, matching: &Matching, member: &Member, mut lease: Option<&mut Lease>) -> Result<(), Error> {
+        match self {
+            From::Position(cursor) => member.begin(matching.positions.iter().map(|(log, newest)| {
+                let sequence = cursor.sequence_in(newest.epoch).unwrap_or(0);
+                (*log, LogPosition { sequence, ..*newest })
+            })),
+            From::Start(_) | From::Kept(_) => member.begin(matching.positions.iter().copied()),
+        }
+        if matches!(self, From::Start(Start::Live)) && lease.is_none() {
+            return Ok(());
+        }
+        for topic in &matching.topics {
+            let Beginning { start, earlier_life } = self.beginning(topic, matching);
+            let (reader, is_news) = locate(topic, start);
+            if let Some(lease) = &mut lease {
+                lease.begin(topic.name(), earlier_life.unwrap_or_else(|| reader.cursor()))?;
+            }
+            if is_news {
+                member.seed(reader);
+            }
+        }
+        for topic in self.deleted(matching) {
+            member.seed_deleted(topic);
+        }
+        if !matches!(self, From::Position(_)) {
+            member.begin_before_unread();
+        }
+        Ok(())
+    }
+
+    fn beginning(&self, topic: &Channel, matching: &Matching) -> Beginning {
+        let epoch = topic.epoch();
+        let from_first = Start::After(Cursor { epoch, offset: 0 });
+        let start = match self {
+            From::Start(Start::Live) => {
+                matching.sequence_of(topic.sequencer.index).map_or(from_first, Start::AfterSequence)
+            }
+            From::Start(start) => start.clone(),
+            From::Kept(places) => places.get(topic.name()).map_or(from_first, |cursor| Start::After(*cursor)),
+            From::Position(cursor) => return position_in(cursor, topic, matching),
+        };
+        Beginning { start, earlier_life: None }
+    }
+
+    /// The topics that were deleted with unread messages and do not exist any more.
+    fn deleted(&self, matching: &Matching) -> Vec<TopicName> {
+        let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
+        let unread = |deletion: &&Deletion| match self {
+            From::Start(_) => false,
+            From::Position(cursor) => is_unread(cursor, deletion, matching),
+            From::Kept(places) => places.get(&deletion.name).is_some_and(|place| {
+                place.epoch == deletion.epoch && deletion.newest_offset.is_none_or(|newest| newest > place.offset)
+            }),
+        };
+        let mut told = HashSet::new();
+        let deleted = matching.deletions.iter().filter(unread).map(|deletion| &deletion.name);
+        deleted.filter(|name| !alive.contains(name) && told.insert(*name)).cloned().collect()
+    }
+}
+
+/// Whether a topic was deleted with messages behind this position.
+fn is_unread(cursor: &PatternCursor, deletion: &Deletion, matching: &Matching) -> bool {
+    let log = matching.positions.iter().find(|(log, _)| *log == deletion.log);
+    let read = log.and_then(|(_, newest)| cursor.sequence_in(newest.epoch));
+    read.is_some_and(|read| deletion.newest_sequence > read)
+}
+
+/// Where a topic goes on for somebody at this position over all topics.
+fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Beginning {
+    let in_log = cursor.sequence_in(topic.sequencer.epoch());
+    let earlier = matching.deletions.iter().rev().find(|deletion| {
+        deletion.name == *topic.name() && deletion.epoch != topic.epoch() && is_unread(cursor, deletion, matching)
+    });
+    if let Some(earlier) = earlier {
+        // What was unread went with the topic's earlier life.
+        let earlier_life = Cursor { epoch: earlier.epoch, offset: 0 };
+        return Beginning { start: Start::After(earlier_life), earlier_life: Some(earlier_life) };
+    }
+    if let Some(sequence) = in_log {
+        return Beginning { start: Start::AfterSequence(sequence), earlier_life: None };
+    }
+    let is_known = |position: &LogPosition| matching.positions.iter().any(|(_, known)| known.epoch == position.epoch);
+    match cursor.logs.iter().find(|position| !is_known(position)) {
+        // The position is of another engine's logs, or of one that was made again.
+        Some(other) => {
+            let earlier_life = Cursor { epoch: other.epoch, offset: 0 };
+            Beginning { start: Start::AfterPattern(cursor.clone()), earlier_life: Some(earlier_life) }
+        }
+        // The topic's log was not used yet.
+        None => {
+            let first = Cursor { epoch: topic.epoch(), offset: 0 };
+            Beginning { start: Start::After(first), earlier_life: None }
+        }
+    }
+}
+
+/// A reader at a start, and whether it has anything to read.
+fn locate(topic: &Arc<Channel>, start: Start) -> (Reader, bool) {
+    let ring = topic.ring.lock();
+    let (place, gap): (Place, _) = ring.locate(start, topic.created_at);
+    let is_news = place.after < ring.last() || gap.is_some() || ring.closed;
+    // A gap is told before anything else.
+    let next_sequence = if gap.is_some() { 0 } else { ring.next_sequence(place).unwrap_or_default() };
+    let mut reader = Reader::from(topic.clone(), (place, gap));
+    reader.next_sequence = next_sequence;
+    (reader, is_news)
+}
