@@ -21,7 +21,8 @@ impl Reader<'_> {
             let leg = &mut self.round.chains[self.index].lock().unwrap()[index];
             let Some((_, Seen::Message { topic, place, cursor, .. })) = leg.events.last() else { return };
             let (topic, place, cursor) = (topic.clone(), place.clone(), cursor.clone());
-            leg.acknowledged.push(Acknowledged { topic, place, answered: false });
+            let events = leg.events.len();
+            leg.acknowledged.push(Acknowledged { topic, place, events, answered: false });
             (leg.acknowledged.len() - 1, leg.door, cursor)
         };
         let (topic, name) = (&self.ask.target.name, &named.name);

@@ -1,6 +1,8 @@
 //! A reader's subscriptions, one after the other: each begins where it asked, where an earlier one has come to, or where
 //! its consumer stands.
 
+use std::collections::BTreeMap;
+
 use crate::{
     begin::{Begin, Positions, Span},
     judge::Judge,
@@ -114,11 +116,18 @@ fn hold(model: &Model, leg: &Leg, begin: &Begin, before: Held) -> Result<Held, S
         }
     }
     if explicit {
-        for done in &leg.acknowledged {
+        for done in leg.acknowledged.iter().filter(|done| done.answered) {
             let span = positions.entry(done.place.epoch.clone()).or_insert(Span::ANY);
-            span.hi = if span.hi == u64::MAX { span.hi } else { span.hi.max(done.place.offset) };
-            if done.answered {
-                span.lo = span.lo.max(done.place.offset);
+            span.lo = span.lo.max(done.place.offset);
+        }
+        // The newest of each topic covers what was told of the topic before it, earlier lives included.
+        let newest: BTreeMap<_, _> = leg.acknowledged.iter().map(|done| (&done.topic, done)).collect();
+        for (topic, done) in newest {
+            for (epoch, told) in judge.walk(&leg.events[..done.events])? {
+                if model.lives.get(&epoch).is_some_and(|life| life.topic == *topic) {
+                    let span = positions.entry(epoch).or_insert(told);
+                    span.hi = span.hi.max(told.hi);
+                }
             }
         }
     } else if matches!(leg.door, Door::Events | Door::GraphqlEvents) {

@@ -54,6 +54,7 @@ impl<'a> Judge<'a> {
                 let span = self.segment(segment, epoch)?;
                 positions.insert(epoch.clone(), span);
             }
+            self.close(lives, segment, positions);
         }
         // What was not seen at all.
         let unclear = segments.iter().any(|segment| segment.epoch.is_none());
@@ -70,6 +71,24 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
+    /// Whoever was told of a later life, or of the deletion, has done with the earlier ones.
+    fn close(&self, lives: &[String], segment: &Segment<'_>, positions: &mut Positions) {
+        let mut close = |epoch: &String| positions.insert(epoch.clone(), Span::at(u64::MAX));
+        let deleted = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Deleted(_)));
+        let renewed = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Gap(gap) if gap.reason == "NEW_EPOCH"));
+        let begun = segment.items.first().map_or(0, |(at, _)| *at);
+        let is_gone = |epoch: &&String| self.model.lives[*epoch].deleted.is_some_and(|(sent, _)| sent <= begun);
+        let later = match &segment.epoch {
+            Some(epoch) => lives.iter().position(|life| life == epoch).unwrap_or(0),
+            None if renewed => lives.len().saturating_sub(1),
+            None => usize::from(deleted),
+        };
+        lives[..later.min(lives.len())].iter().filter(is_gone).for_each(|epoch| _ = close(epoch));
+        if let Some(epoch) = segment.epoch.as_ref().filter(|_| deleted) {
+            close(epoch);
+        }
+    }
+
     /// Which events belong to which life.
     fn segments<'b>(&self, topic: &str, events: &'b [(Micros, Seen)]) -> Vec<Segment<'b>> {
         let mut segments: Vec<Segment<'b>> = Vec::new();
@@ -77,7 +96,10 @@ impl<'a> Judge<'a> {
         let mut current = fresh(true);
         for (at, seen) in events.iter().filter(|(_, seen)| seen.topic() == topic) {
             let another = match seen {
-                Seen::Message { place, .. } => current.epoch.as_ref().is_some_and(|epoch| *epoch != place.epoch),
+                Seen::Message { place, .. } => match &current.epoch {
+                    Some(epoch) => *epoch != place.epoch,
+                    None => !current.items.is_empty() && !self.may_be_of(&current, place),
+                },
                 Seen::Gap(gap) => {
                     let begins = gap.reason == "NEW_EPOCH" || gap.from <= current.newest;
                     begins && !current.items.is_empty()
@@ -109,6 +131,20 @@ impl<'a> Judge<'a> {
             }
         }
         segments
+    }
+
+    /// Whether the gaps of a segment can be of the life in which a message follows.
+    fn may_be_of(&self, segment: &Segment<'_>, place: &Place) -> bool {
+        let Some(life) = self.model.lives.get(&place.epoch) else { return true };
+        let sent_before = |at: Micros, offset: u64| {
+            let n = life.log.get(&offset);
+            n.is_none_or(|n| self.model.publishes[*n as usize].sent <= at)
+        };
+        segment.newest < place.offset
+            && segment.items.iter().all(|(at, seen)| match seen {
+                Seen::Gap(gap) => sent_before(*at, gap.to),
+                _ => true,
+            })
     }
 
     /// The life that a segment without a message is about, where there is no doubt.
@@ -156,7 +192,9 @@ impl<'a> Judge<'a> {
 
     fn segment(&self, segment: &Segment<'_>, epoch: &str) -> Result<Span, String> {
         let Some(life) = self.model.lives.get(epoch) else { return Ok(Span::ANY) };
+        let mut delivered = None;
         let mut span = if segment.is_first { self.begin.span(self.model, self.leg, epoch) } else { Span::at(0) };
+        let first = span;
         let deleted_before = life.deleted.and_then(|(_, answered)| answered).is_some_and(|at| at < self.leg.sent);
         for (index, (at, seen)) in segment.items.iter().enumerate() {
             let is_first = segment.is_first && index == 0;
@@ -167,6 +205,7 @@ impl<'a> Judge<'a> {
                     }
                     self.check_message(life, place, *time, span, is_first)?;
                     span = Span::at(place.offset);
+                    delivered = Some(place.offset);
                 }
                 Seen::Gap(gap) => span = self.check_gap(life, gap, span, *at, is_first, index == 0)?,
                 Seen::Deleted(topic) => {
@@ -183,7 +222,9 @@ impl<'a> Judge<'a> {
                 None => self.check_end(life, epoch, span)?,
             }
         }
-        Ok(span)
+        // A pattern's position may stand before a gap that was told: then it is told again.
+        let lo = delivered.unwrap_or(first.lo);
+        Ok(if self.leg.ask.target.is_pattern { Span { lo: lo.min(span.lo), ..span } } else { span })
     }
 
     fn check_message(

@@ -160,6 +160,8 @@ pub enum End {
 pub struct Acknowledged {
     pub topic: String,
     pub place: Place,
+    /// So many events had come by then.
+    pub events: usize,
     pub answered: bool,
 }
 
