@@ -122,9 +122,13 @@ fn engine(name: &str, directory: &Path, nats: &[Nats; 2]) -> Arc<dyn Engine> {
     match servers(name, nats) {
         Some(nats) => Arc::new(NatsEngine::new(Settings { url: nats.urls().join(","), ..Settings::default() })),
         None if name == "memory" => Arc::new(Memory::default()),
-        None => {
-            Arc::new(Disk::new(disk::Settings { directory: directory.to_owned(), fsync, max_payload_bytes: 1 << 20 }))
-        }
+        None => Arc::new(Disk::new(disk::Settings {
+            directory: directory.to_owned(),
+            fsync,
+            max_payload_bytes: 1 << 20,
+            dedup_window: std::time::Duration::from_mins(5),
+            dedup_bytes: 1 << 20,
+        })),
     }
 }
 

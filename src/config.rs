@@ -114,7 +114,7 @@ impl Config {
         if self.broker.max_bytes_per_topic > self.broker.max_history_bytes {
             return Err(ConfigError("MAX_BYTES_PER_TOPIC: must not exceed MAX_HISTORY_BYTES".to_owned()));
         }
-        self.engine.engine(self.broker.max_payload_bytes).map(drop).map_err(ConfigError)
+        self.engine.engine(self.broker.engine_bounds()).map(drop).map_err(ConfigError)
     }
 
     /// The effective settings as lines of TOML.

@@ -43,6 +43,17 @@ pub struct Settings {
     pub nats: nats::Settings,
 }
 
+/// Bounds of the whole service that an engine keeps to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of the largest message's data.
+    pub max_payload_bytes: usize,
+    /// How long a publisher's message id is remembered after its publication, whatever becomes of the message.
+    pub dedup_window: Duration,
+    /// Bytes that ids of messages that are not kept may take.
+    pub dedup_bytes: usize,
+}
+
 /// Text that no log and no listing shows.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
@@ -86,11 +97,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The engine, not yet open, for payloads of at most so many bytes.
+    /// The engine, not yet open.
     ///
     /// # Errors
     /// What is wrong, in one line that names the setting.
-    pub fn engine(&self, max_payload_bytes: usize) -> Result<Arc<dyn Engine>, String> {
+    pub fn engine(&self, bounds: Bounds) -> Result<Arc<dyn Engine>, String> {
+        let Bounds { max_payload_bytes, dedup_window, dedup_bytes } = bounds;
         match self.engine.as_str() {
             "memory" => Ok(Arc::new(Memory::default())),
             "disk" => {
@@ -105,7 +117,13 @@ impl Settings {
                     return Err(format!("MAX_PAYLOAD_BYTES: must be at most {most} with ENGINE=disk"));
                 }
                 let directory = self.data_dir.clone().into();
-                Ok(Arc::new(Disk::new(disk::Settings { directory, fsync, max_payload_bytes })))
+                Ok(Arc::new(Disk::new(disk::Settings {
+                    directory,
+                    fsync,
+                    max_payload_bytes,
+                    dedup_window,
+                    dedup_bytes: dedup_bytes as u64,
+                })))
             }
             "nats" => {
                 self.nats.check()?;

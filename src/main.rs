@@ -3,15 +3,15 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use pub_sub::{
     config::{Config, KEYS},
-    serve, telemetry, transfer,
+    engine, serve, telemetry, transfer,
 };
 use tokio::{
     net::TcpListener,
@@ -21,13 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
-    match run(&matches) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            let _ = writeln!(std::io::stderr(), "pub-sub: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    let done = match matches.subcommand() {
+        Some(("repair", flags)) => repair(&matches, flags.get_flag("dry-run")),
+        _ => run(&matches).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::FAILURE)),
+    };
+    done.unwrap_or_else(|(message, code)| {
+        let _ = writeln!(std::io::stderr(), "pub-sub: {message}");
+        code
+    })
 }
 
 fn command() -> Command {
@@ -69,6 +70,20 @@ fn command() -> Command {
                     .help("The export; standard input if there is none, or with -"),
             ),
         )
+        .subcommand(
+            Command::new("repair")
+                .about("Cut the log of ENGINE=disk where it is damaged; what is cut is kept beside it")
+                .after_help(
+                    "Exits with 0 if the log is sound, or is now; with 1 if --dry-run found damage; with 2 if it can do \
+                     nothing, as while a server runs.",
+                )
+                .arg(
+                    Arg::new("dry-run")
+                        .long("dry-run")
+                        .action(ArgAction::SetTrue)
+                        .help("Say what would be done, and change nothing"),
+                ),
+        )
         .subcommand(Command::new("schema").about("Print the GraphQL schema"))
         .subcommand(Command::new("openapi").about("Print the OpenAPI document of the REST routes"))
         .subcommand(
@@ -76,13 +91,29 @@ fn command() -> Command {
         )
 }
 
-fn run(matches: &ArgMatches) -> Result<(), String> {
+fn load(matches: &ArgMatches) -> Result<Config, String> {
     let file = matches.get_one::<PathBuf>("config");
     let flags: Vec<(String, String)> = KEYS
         .iter()
         .filter_map(|key| Some((key.name.to_owned(), matches.get_one::<String>(key.name)?.clone())))
         .collect();
-    let config = Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())?;
+    Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())
+}
+
+/// Says what it did, and what the operator has to know of it by the exit code.
+fn repair(matches: &ArgMatches, dry_run: bool) -> Result<ExitCode, (String, ExitCode)> {
+    let repaired = load(matches).and_then(|config| match config.engine.engine.as_str() {
+        "disk" => engine::disk::repair(Path::new(&config.engine.data_dir), dry_run),
+        other => Err(format!("ENGINE: must be disk for a repair, not {other:?}")),
+    });
+    let unable = |message| (message, ExitCode::from(2));
+    let (said, damaged) = repaired.map_err(unable)?;
+    print(&said).map_err(unable)?;
+    Ok(if damaged { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn run(matches: &ArgMatches) -> Result<(), String> {
+    let config = load(matches)?;
     match matches.subcommand() {
         Some(("config", _)) => print(&config.to_toml()),
         Some(("schema", _)) => print(&pub_sub::graphql::sdl(config.graphql.federation)),

@@ -105,7 +105,7 @@ impl Drop for Connected {
 /// # Errors
 /// When the listener cannot be used.
 pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
-    let engine = config.engine.engine(config.broker.max_payload_bytes).map_err(io::Error::other)?;
+    let engine = config.engine.engine(config.broker.engine_bounds()).map_err(io::Error::other)?;
     let broker = Broker::open(config.broker.clone(), engine).await.map_err(io::Error::other)?;
     let connections = Connections::default();
     let tasks = TaskTracker::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::FilterLimits;
-use crate::channel::Defaults;
+use crate::{channel::Defaults, engine::Bounds};
 
 /// What the broker may hold and how it behaves.
 #[derive(Clone, Debug)]
@@ -49,6 +49,15 @@ impl Settings {
     #[must_use]
     pub fn defaults(&self) -> Defaults {
         Defaults { max_messages: self.max_messages_per_topic, max_publish_rate: self.max_publish_rate }
+    }
+}
+
+impl Settings {
+    /// Those that an engine keeps to.
+    #[must_use]
+    pub fn engine_bounds(&self) -> Bounds {
+        let Self { max_payload_bytes, dedup_window, dedup_bytes, .. } = *self;
+        Bounds { max_payload_bytes, dedup_window, dedup_bytes }
     }
 }
 

@@ -7,6 +7,7 @@
 mod commit;
 mod log;
 mod positions;
+mod repair;
 mod restore;
 mod snapshot;
 
@@ -27,14 +28,15 @@ use super::{Append, Engine, Figure, Health, Later, Opening, Positions, ready};
 use crate::channel::{
     Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Stage, Staging, TopicName,
 };
-use commit::{Committer, Fate, Tell, Token};
-use log::{Log, LogError, Message, Record};
+use commit::{Committer, FAILED, Fate, Tell, Token};
+use log::{Log, LogError, Message, OpenError, Record};
 
 pub use log::Fsync;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use log::fuzz;
-pub use snapshot::{Snapshot, StoredMessage, Topic};
+pub use repair::repair;
+pub use snapshot::{Snapshot, StoredId, StoredMessage, Topic};
 
 /// Where and how the disk engine stores.
 #[derive(Clone, Debug)]
@@ -45,6 +47,10 @@ pub struct Settings {
     pub fsync: Fsync,
     /// Bytes of the largest message's data.
     pub max_payload_bytes: usize,
+    /// How long a publisher's id is kept after its publication, whatever becomes of the message.
+    pub dedup_window: Duration,
+    /// Bytes that ids of messages that are not kept may take.
+    pub dedup_bytes: u64,
 }
 
 /// The longest id and key, and what a record has beside them and the data.
@@ -92,6 +98,8 @@ impl Disk {
             fsync: self.settings.fsync,
             max_record_bytes,
             queue_bytes: QUEUE_BYTES.max(2 * max_record_bytes),
+            dedup_window: self.settings.dedup_window,
+            dedup_bytes: self.settings.dedup_bytes,
             ..log::Settings::default()
         }
     }
@@ -110,7 +118,7 @@ fn unavailable(error: &LogError) -> Error {
         LogError::Full => "the disk is full; nothing was stored",
         LogError::Write(_) => "the disk refuses writes; nothing was stored",
         LogError::Closed => "the server is shutting down",
-        LogError::Failed(_) | LogError::Stopped(_) => "the disk has failed; nothing is stored until a restart",
+        LogError::Failed(_) | LogError::Stopped(_) => FAILED,
         LogError::TooLarge { .. } | LogError::Invalid(_) => "the message does not fit the log; nothing was stored",
     })
 }
@@ -156,7 +164,7 @@ fn first_key(used: u64) -> u64 {
 /// Waits for what the log's thread will tell.
 async fn told(fate: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
     // The log drops what it cannot tell only when its thread has died.
-    fate.await.unwrap_or(Err(Error::Unavailable("the disk has failed; nothing is stored until a restart")))
+    fate.await.unwrap_or(Err(Error::Unavailable(FAILED)))
 }
 
 impl Engine for Disk {
@@ -168,10 +176,13 @@ impl Engine for Disk {
                 restore::open(&directory, settings, &registry, &consumers, fate)
                     .map(|(log, used)| (log, used, registry, consumers))
             });
-            let (log, used, registry, consumers) = restored
-                .await
-                .map_err(|error| format!("DATA_DIR: {error}"))?
-                .map_err(|error| format!("DATA_DIR: {error}"))?;
+            let (log, used, registry, consumers) =
+                restored.await.map_err(|error| format!("DATA_DIR: {error}"))?.map_err(|error| match error {
+                    OpenError::Damaged { .. } => {
+                        format!("DATA_DIR: {error}; restore a backup, or let `pub-sub repair` cut the log there")
+                    }
+                    error => format!("DATA_DIR: {error}"),
+                })?;
             let next_key = AtomicU64::new(first_key(used));
             let opened = Opened { log, registry, consumers, next_key, changing: Semaphore::new(1) };
             self.opened.set(opened).map_err(|_| "the engine is open already".to_owned())
@@ -236,11 +247,12 @@ impl Engine for Disk {
             Ok(opened) => opened,
             Err(error) => return Err(error.into()).into(),
         };
-        let staged = channel.stage(draft, |message, Stage { stored_before, given_id, floor }| {
+        let staged = channel.stage(draft, |message, Stage { stored_before, sequence_before, given_id, floor }| {
             let record = Record::Message(Message {
                 topic_id: channel.key,
                 offset: message.cursor.offset,
                 prev: stored_before,
+                prev_sequence: sequence_before,
                 floor,
                 at_ms: message.published_at.0,
                 id: message.id.as_str().as_bytes(),
@@ -252,10 +264,9 @@ impl Engine for Disk {
         });
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
-            Ok(Staging::Staged(fate)) => Append::Later(Box::pin(async move {
-                let lost = "the disk has failed; nothing is stored until a restart";
-                fate.await.unwrap_or(Err(Error::Unavailable(lost).into()))
-            })),
+            Ok(Staging::Staged(fate)) => {
+                Append::Later(Box::pin(async move { fate.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) }))
+            }
             Err(refusal) => Err(refusal).into(),
         }
     }
@@ -274,10 +285,7 @@ impl Engine for Disk {
         if self.opened.get().is_none() {
             return Health::Starting("the server is reading its log");
         }
-        if self.fate.failed() {
-            return Health::ReadOnly("the disk has failed; nothing is stored until a restart");
-        }
-        Health::Ready
+        self.fate.read_only().map_or(Health::Ready, Health::ReadOnly)
     }
 
     fn figures(&self) -> Vec<Figure> {

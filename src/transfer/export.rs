@@ -40,7 +40,8 @@ pub async fn export(config: &Config, output: Option<&Path>) -> Result<(), String
 }
 
 fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Result<(), String> {
-    let snapshot = Snapshot::read(Path::new(&config.engine.data_dir), config.broker.defaults())?;
+    let snapshot =
+        Snapshot::read(Path::new(&config.engine.data_dir), config.broker.defaults(), config.broker.dedup_window)?;
     if snapshot.torn_bytes > 0 {
         note(&format!(
             "the last {} bytes of the log are no whole record, a write under way or a torn one; they are left out",
@@ -89,7 +90,7 @@ async fn from_nats(config: &Config, output: Option<&Path>, progress: Progress) -
         dedup_window: config.broker.dedup_window,
         dedup_bytes: most,
     };
-    let store = Store::open(config.engine.engine(config.broker.max_payload_bytes)?, config, settings).await?;
+    let store = Store::open(config.engine.engine(config.broker.engine_bounds())?, config, settings).await?;
     let written = write_channels(&store, config, output, progress);
     store.engine.close().await;
     written

@@ -79,7 +79,7 @@ async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &Cancellat
         dedup_window: config.broker.dedup_window,
         dedup_bytes: config.broker.dedup_bytes,
     };
-    let store = Store::open(config.engine.engine(config.broker.max_payload_bytes)?, config, settings).await?;
+    let store = Store::open(config.engine.engine(config.broker.engine_bounds())?, config, settings).await?;
     let imported = match check(&store, &plan, config) {
         Ok(()) => {
             let mut importing = Importing {

@@ -1,5 +1,9 @@
 //! The disk engine as a process that is killed, cut off from its disk, and started again.
 
+mod consumers;
+mod repair;
+mod room;
+
 use std::{
     collections::HashMap,
     fs,
@@ -317,8 +321,8 @@ fn segment(directory: &Path) -> PathBuf {
     segments.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).max().unwrap()
 }
 
-/// Bytes that the disk has lost or turned: the whole records before them are there, what was shown is never numbered
-/// again, and who had seen more than is left is told.
+/// Bytes that the disk has lost or turned at the end, of which nothing says that they were there: the whole records before
+/// them are, what was shown is never numbered again, and who had seen more than is left is told.
 #[tokio::test]
 async fn a_damaged_end_is_cut_off_and_told() {
     for damage in ["cut", "flip"] {
@@ -338,6 +342,7 @@ async fn a_damaged_end_is_cut_off_and_told() {
             _ => *bytes.last_mut().unwrap() ^= 4,
         }
         fs::write(&path, bytes).unwrap();
+        fs::remove_file(directory.path().join("footprint")).unwrap();
 
         let server = on(directory.path(), "always");
         let page = server.client.get("/topics/news/messages").await.expect(200);
@@ -385,51 +390,6 @@ async fn damage_before_the_end_refuses_to_start() {
     let name = first.file_name().unwrap().to_str().unwrap();
     let last = said.lines().last().unwrap();
     assert!(last.starts_with(&format!("pub-sub: DATA_DIR: {name} is damaged at byte ")), "{said}");
-}
-
-/// A disk that is really full: publishing is refused as unavailable, reading goes on, and when there is room again so does
-/// publishing, in the same process.
-#[tokio::test]
-async fn a_full_disk() {
-    // A file system of four megabytes in a mount namespace of the server's own.
-    let mut in_namespace = std::process::Command::new("unshare");
-    in_namespace.args(["--mount", "--map-root-user"]).env_clear().env("PATH", std::env::var("PATH").unwrap());
-    let directory = directory();
-    let path = directory.path().to_str().unwrap();
-    let script = format!(
-        "mount -t tmpfs -o size=4m full {path} && head -c 2000000 /dev/zero > {path}/ballast && exec {} ",
-        env!("CARGO_BIN_EXE_pub-sub")
-    );
-    in_namespace.args(["sh", "-c", &script]);
-    in_namespace.envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("ENGINE", "disk"), ("DATA_DIR", path)]);
-    in_namespace.envs([("MAX_PUBLISH_RATE", "0"), ("MAX_MESSAGES_PER_TOPIC", "100000")]);
-    in_namespace.current_dir(directory.path()).stdin(std::process::Stdio::null());
-    in_namespace.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
-    let server = Process::run(&mut in_namespace);
-    let client = &server.client;
-    client.create("news").await;
-    let mut live = RawWs::to(client, "news", Start::Live).await;
-    let body = json!({"topic": "news", "data": "x".repeat(10_000)});
-    let mut stored = 0_u64;
-    let refused = loop {
-        let answer = client.post("/publish", &body).await;
-        if answer.status != 200 {
-            break answer;
-        }
-        stored += 1;
-        assert_eq!(live.event().await.message().offset, stored);
-        assert!(stored < 1_000, "four megabytes hold no thousand messages of ten kilobytes");
-    };
-    refused.expect_error(503, "UNAVAILABLE");
-    assert!(refused.headers.contains_key("retry-after"));
-    client.post("/topics", &json!({"name": "x".repeat(200)})).await;
-    assert_eq!(history(client, "news").await.len() as u64, stored, "reading goes on");
-    live.assert_open().await;
-
-    fs::remove_file(format!("/proc/{}/root{path}/ballast", server.id())).unwrap();
-    let done = client.post("/publish", &body).await.expect(200);
-    assert_eq!(done["offset"], stored + 1, "refused messages leave no hole");
-    assert_eq!(live.event().await.message().offset, stored + 1);
 }
 
 /// A history made smaller and larger again, or a lower bound for one start: what was evicted does not come back, and its

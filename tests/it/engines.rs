@@ -22,7 +22,13 @@ async fn memory() {
 }
 
 fn disk(directory: &std::path::Path, fsync: Fsync) -> Arc<dyn Engine> {
-    Arc::new(Disk::new(Settings { directory: directory.to_owned(), fsync, max_payload_bytes: 1 << 20 }))
+    Arc::new(Disk::new(Settings {
+        directory: directory.to_owned(),
+        fsync,
+        max_payload_bytes: 1 << 20,
+        dedup_window: std::time::Duration::from_mins(5),
+        dedup_bytes: 1 << 20,
+    }))
 }
 
 async fn on_disk(fsync: Fsync) {

@@ -28,6 +28,8 @@ pub(crate) enum Staging {
 pub(crate) struct Stage {
     /// The offset of the message stored before it; 0 where there is none.
     pub stored_before: u64,
+    /// That message's number in the log that all topics share; 0 where there is none.
+    pub sequence_before: u64,
     /// Whether the id is the publisher's.
     pub given_id: bool,
     /// The newest offset that will not be kept any more once this message is.
@@ -58,7 +60,8 @@ impl Ring {
         self.check_room(message.cost())?;
         let stored_before = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
         let floor = self.floor_with(message.cost());
-        let sequence = store(&message, Stage { stored_before, given_id, floor })?;
+        let sequence_before = self.newest_sequence();
+        let sequence = store(&message, Stage { stored_before, sequence_before, given_id, floor })?;
         // Nobody else has the message yet.
         if let Some(message) = Arc::get_mut(&mut message) {
             message.sequence = sequence;

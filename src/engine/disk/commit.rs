@@ -8,6 +8,7 @@ use std::{
     vec::Drain,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
@@ -46,13 +47,24 @@ pub(super) enum Token {
 pub(super) struct Fate {
     failed: AtomicBool,
     refused: AtomicU64,
-    /// Whether the last records were refused: said once, not for each.
-    refusing: AtomicBool,
+    /// Why the last records were refused, if they were: said once, not for each.
+    refusing: Mutex<Option<&'static str>>,
 }
 
+/// What a disk that has failed means to everybody.
+pub(super) const FAILED: &str = "the disk has failed; nothing is stored until a restart";
+
 impl Fate {
-    pub fn failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    /// Why nothing can be stored now, if nothing can.
+    pub fn read_only(&self) -> Option<&'static str> {
+        if self.failed.load(Ordering::Acquire) { Some(FAILED) } else { *self.refusing.lock() }
+    }
+
+    /// The disk takes records.
+    fn takes(&self) {
+        if self.refusing.lock().take().is_some() {
+            tracing::info!("the disk takes records again");
+        }
     }
 
     pub fn refused(&self) -> u64 {
@@ -61,18 +73,22 @@ impl Fate {
 
     fn note(&self, outcome: &Result<(), LogError>, records: usize) {
         match outcome {
-            Ok(()) => {
-                if self.refusing.load(Ordering::Relaxed) && records > 0 {
-                    self.refusing.store(false, Ordering::Relaxed);
-                    tracing::info!("the disk takes records again");
-                }
-            }
+            // A small one may be taken while the larger ones that were refused would not.
+            Ok(()) => {}
             Err(error) => {
                 self.refused.fetch_add(records as u64, Ordering::Relaxed);
                 let fatal = matches!(error, LogError::Failed(_) | LogError::Stopped(_));
-                if fatal && !self.failed.swap(true, Ordering::AcqRel) {
-                    tracing::error!(%error, "the disk has failed: nothing is stored until a restart, reading goes on");
-                } else if !fatal && !self.refusing.swap(true, Ordering::Relaxed) {
+                if fatal {
+                    if !self.failed.swap(true, Ordering::AcqRel) {
+                        tracing::error!(%error, "the disk has failed: nothing is stored until a restart, reading goes on");
+                    }
+                    return;
+                }
+                let why = match error {
+                    LogError::Full => "the disk is full; nothing is stored until there is room",
+                    _ => "the disk refuses writes; nothing is stored until it takes them again",
+                };
+                if self.refusing.lock().replace(why).is_none() {
                     tracing::warn!(%error, "the disk refuses records; publishers are told so");
                 }
             }
@@ -150,6 +166,10 @@ impl Committer {
 }
 
 impl Sink<Token> for Committer {
+    fn writable(&self) {
+        self.fate.takes();
+    }
+
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, Token>) {
         self.fate.note(&outcome, tokens.len());
         let mut run: Option<(Arc<Channel>, usize)> = None;
@@ -169,6 +189,36 @@ impl Sink<Token> for Committer {
         }
         if let Some((channel, count)) = run {
             self.messages(&channel, count, &outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_refuses_is_said_until_it_takes_records_again() {
+        let fate = Fate::default();
+        assert_eq!(fate.read_only(), None);
+        for _ in 0..2 {
+            fate.note(&Err(LogError::Full), 3);
+            assert_eq!(fate.read_only(), Some("the disk is full; nothing is stored until there is room"));
+            fate.note(&Err(LogError::Write("no".into())), 1);
+            assert!(fate.read_only().unwrap().starts_with("the disk refuses writes"));
+            fate.note(&Ok(()), 1);
+            assert!(fate.read_only().is_some(), "it may have been a small one");
+            fate.takes();
+            assert_eq!(fate.read_only(), None);
+        }
+        assert_eq!(fate.refused(), 8);
+        // A failed sync, with or without records that wait for it, is for ever.
+        for failed in [LogError::Failed("sync".into()), LogError::Stopped("sync".into())] {
+            let fate = Fate::default();
+            fate.note(&Err(failed), 0);
+            fate.takes();
+            fate.note(&Ok(()), 1);
+            assert_eq!(fate.read_only(), Some(FAILED));
         }
     }
 }

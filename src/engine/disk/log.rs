@@ -14,6 +14,9 @@
 //! Space: segments without a live record are removed. When the segments take more than 1.5 times the live bytes and two
 //! segments on top, the oldest one's survivors are copied to the end and it is removed, a piece at a time between
 //! batches. While that goes on the log can grow by a quarter more.
+//!
+//! A publisher's id outlives its message: before a segment goes, the ids in it that are still to be known are copied to the
+//! end as records of their own. They count as live until the time of the newest one in their segment is over.
 
 #![expect(
     clippy::disallowed_types,
@@ -21,17 +24,21 @@
     reason = "a thread of its own beside the runtime, for a disk that keeps real time"
 )]
 
+mod aside;
 mod error;
 mod files;
 mod footprint;
+mod frame;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod gather;
 mod identity;
+mod ids;
 mod ledger;
 mod queue;
 mod record;
 mod recover;
+mod repair;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -58,13 +65,15 @@ use parking_lot::Mutex;
 
 pub use error::{LogError, OpenError};
 pub use record::{Message, Record};
-pub use recover::{Recovered, RecoveredMessage, RecoveredTopic};
+pub use recover::{Recovered, RecoveredId, RecoveredMessage, RecoveredTopic};
+pub use repair::{Damage, repair};
 pub use snapshot::{Place, Snapshot, SnapshotTopic};
 
 use files::{Disk, Storage};
+use frame::MAX_PAYLOAD;
 use ledger::Ledger;
 use queue::Queue;
-use record::{FIELDS, MAX_PAYLOAD};
+use record::FIELDS;
 use recover::Resume;
 use store::Store;
 use writer::Writer;
@@ -96,6 +105,10 @@ pub struct Settings {
     /// How far a reservation runs ahead, in offsets of one topic: the jump after an end that may have lost some, and how
     /// many offsets cost one sync under the lax policies. 1 or more.
     pub reserve_offsets: u64,
+    /// How long a publisher's id is to be known after its message was published, however long that is kept.
+    pub dedup_window: Duration,
+    /// How many bytes ids without a message may take, in the log and of what is recovered each. The oldest go first.
+    pub dedup_bytes: u64,
 }
 
 impl Default for Settings {
@@ -106,11 +119,17 @@ impl Default for Settings {
             max_record_bytes: 8 << 20,
             queue_bytes: 16 << 20,
             reserve_offsets: 10_000,
+            dedup_window: Duration::from_secs(300),
+            dedup_bytes: 64 << 20,
         }
     }
 }
 
 impl Settings {
+    fn dedup_window_ms(&self) -> i64 {
+        i64::try_from(self.dedup_window.as_millis()).unwrap_or(i64::MAX)
+    }
+
     fn check(&self) -> Result<(), OpenError> {
         if self.segment_bytes < 128 {
             return Err(OpenError::Settings("segment_bytes is below 128"));
@@ -138,6 +157,10 @@ pub trait Sink<T>: Send {
     /// come before any later one is accepted, and until this call returns new ones are refused with the same error. So
     /// a caller that takes its next offset and `prev` back here, under the lock under which it appends, leaves no hole.
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, T>);
+
+    /// Records were refused ([`LogError::Full`], [`LogError::Write`]), but now they would be taken: as much was committed, or
+    /// was written to try it out and taken back.
+    fn writable(&self) {}
 }
 
 /// What a log does and holds.
@@ -259,7 +282,7 @@ impl<T: Send + 'static> Log<T> {
         let has_work = {
             let mut ledger = self.ledger.lock();
             ledger.trim(topic_id, floor);
-            ledger.has_work()
+            ledger.has_work(ledger::now_ms())
         };
         if has_work {
             self.queue.nudge();
@@ -301,7 +324,7 @@ fn open(
     settings: Settings,
     keep: &dyn Fn(&[u8]) -> usize,
 ) -> Result<(Recovered, Ready), OpenError> {
-    let (recovered, resume) = recover::recover(&*storage, settings.segment_bytes, keep)?;
+    let (recovered, resume) = recover::recover(&*storage, &settings, keep)?;
     let Resume { ledger, tail, skips, sequence } = resume;
     let ledger = Arc::new(Mutex::new(ledger));
     let counters = Arc::new(Counters::default());

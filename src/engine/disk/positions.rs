@@ -14,6 +14,10 @@ use crate::{
     engine::{Later, Positions, memory::no_consumer, position, ready},
 };
 
+/// The holder of a consumer that a subscription has: after a kill it counts as used until then, however long ago its position
+/// was written.
+const HELD: &str = "held";
+
 /// Puts a position into the log's queue. If the log refuses, the position is kept with the next move, or with the next
 /// sweep: until then a restart delivers again what was delivered.
 pub(super) fn save(log: &Log<Token>, consumer: &Arc<Consumer>) {
@@ -24,7 +28,7 @@ pub(super) fn save(log: &Log<Token>, consumer: &Arc<Consumer>) {
 
 fn put(log: &Log<Token>, consumer: &Consumer, token: Token) -> Result<(), Error> {
     let ConsumerKey { source, name } = consumer.key();
-    let blob = position::encode(&consumer.position(), "");
+    let blob = position::encode(&consumer.position(), if consumer.is_held() { HELD } else { "" });
     let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
     log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
 }
@@ -46,7 +50,11 @@ impl Disk {
 
 impl Positions for Disk {
     fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
-        ready(self.opened().and_then(|opened| opened.consumers.claim(key, ack, holder)))
+        ready(self.opened().and_then(|opened| {
+            let claim = opened.consumers.claim(key, ack, holder)?;
+            self.moved(&claim.consumer);
+            Ok(claim)
+        }))
     }
 
     fn moved(&self, consumer: &Arc<Consumer>) {

@@ -8,11 +8,12 @@ use std::{
 use super::{
     Committer, Fate, Log, Token, decode_spec, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
+    positions::save,
 };
 use crate::{
     channel::{
         Channel, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Draft, Epoch, Key, Life, Message, MessageId,
-        Numbering, Payload, Registry, Source, Timestamp, TopicName,
+        Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicName,
     },
     engine::position,
 };
@@ -45,11 +46,18 @@ pub(super) fn open(
             });
         }
     }
+    let mut held = Vec::new();
     for kept in &recovered.consumers {
         let key = Source::parse(&kept.source)
             .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-        if let (Ok(key), Some((position, _))) = (key, position::decode(&kept.blob)) {
-            consumers.restore(&key, &position);
+        if let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) {
+            if holder.is_empty() {
+                consumers.restore(&key, &position);
+            } else {
+                // It was in use when the server ended, and nobody knows when that was.
+                position.used_at = Timestamp::now();
+                held.push(consumers.restore(&key, &position));
+            }
         }
     }
     let highest = recovered.highest_id;
@@ -71,6 +79,12 @@ pub(super) fn open(
     let committer = Committer::new(registry.clone(), fate, slot.clone());
     let log = Arc::new(ready.start(Box::new(committer))?);
     let _ = slot.set(Arc::downgrade(&log));
+    for consumer in held {
+        // Not held any more: its time runs from now on, over the next starts too.
+        if consumer.saving.moved() {
+            save(&log, &consumer);
+        }
+    }
     for channel in unused {
         // Not stored, it is found unused again.
         let _ = log.append(&deletion(&channel, 0), Token::Nothing);
@@ -88,7 +102,20 @@ fn report(recovered: &log::Recovered) {
     let messages: usize = recovered.topics.iter().map(|topic| topic.messages.len()).sum();
     tracing::info!(topics, messages, consumers, reads = recovered.reads, clean = recovered.clean, "the log was read");
     if recovered.truncated_bytes > 0 {
-        tracing::warn!(bytes = recovered.truncated_bytes, "an end that no whole record began was cut off the log");
+        let bytes = recovered.truncated_bytes;
+        match &recovered.kept {
+            Some(Ok(file)) => {
+                tracing::warn!(
+                    bytes,
+                    file,
+                    "a write that a crash tore was cut off the log and is kept in a file beside it"
+                );
+            }
+            Some(Err(error)) => {
+                tracing::warn!(bytes, error, "a write that a crash tore was cut off the log and could not be kept");
+            }
+            None => tracing::warn!(bytes, "a segment that was only begun is begun again"),
+        }
     }
     if recovered.identity_lost {
         tracing::warn!("the log had lost its identity file and has a new one: positions over all topics begin again");
@@ -125,8 +152,14 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
     let (newest, last) =
         first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
     let before = (topic.dense_from == 0).then_some(last);
-    let sequence = first.map_or(0, |first| first.sequence.saturating_sub(1));
-    ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, if newest > 0 { sequence } else { 0 });
+    // Without a message nobody can have read one behind the topic's last.
+    let sequence = first.map_or(0, |first| first.prev_sequence);
+    ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
+    for stored in &topic.ids {
+        if let Some(id) = std::str::from_utf8(&stored.id).ok().and_then(|id| MessageId::parse(id).ok()) {
+            ring.remember(&id, Remembered { offset: stored.offset, at: Timestamp(stored.at_ms) });
+        }
+    }
     for message in messages {
         // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
         ring.skip_to(message.offset.saturating_sub(1));

@@ -1,6 +1,6 @@
 //! What a log holds, for whoever takes it elsewhere: read beside a server that may be writing it.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::{
     decode_spec,
@@ -36,7 +36,20 @@ pub struct Topic {
     pub floor: u64,
     /// The newest place.
     pub last: u64,
+    /// Publishers' ids that are to be known still though their messages are gone, the oldest first.
+    pub ids: Vec<StoredId>,
     messages: Vec<log::Place>,
+}
+
+/// A publisher's id, and the message that had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredId {
+    /// The id.
+    pub id: String,
+    /// The offset of its message.
+    pub offset: u64,
+    /// When that was accepted.
+    pub at: Timestamp,
 }
 
 /// A message of the log.
@@ -63,21 +76,24 @@ impl Snapshot {
     ///
     /// # Errors
     /// One line that names the setting, if there is no log or it is damaged.
-    pub fn read(directory: &Path, defaults: Defaults) -> Result<Self, String> {
+    pub fn read(directory: &Path, defaults: Defaults, dedup_window: Duration) -> Result<Self, String> {
         let shown = directory.display();
         if !directory.is_dir() {
             return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
         }
         let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
-        let read = log::Snapshot::read(directory, &keep).map_err(|error| format!("DATA_DIR: {error}"))?;
+        let read = log::Snapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();
         for kept in std::mem::take(&mut log.consumers) {
             let key = Source::parse(&kept.source)
                 .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-            let (Ok(key), Some((position, _))) = (key, position::decode(&kept.blob)) else {
+            let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) else {
                 return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", kept.name));
             };
+            if !holder.is_empty() {
+                position.used_at = Timestamp::now();
+            }
             consumers.push((key, position));
         }
         consumers.sort_by(|(a, _), (b, _)| (a.source.as_str(), &a.name).cmp(&(b.source.as_str(), &b.name)));
@@ -128,7 +144,7 @@ impl Snapshot {
 }
 
 fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
-    let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, last } = topic;
+    let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
     let spec = decode_spec(&settings, implicit).ok_or_else(|| unknown("settings"))?;
     Ok(Topic {
@@ -138,6 +154,13 @@ fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
         spec,
         floor: messages.first().map_or(last, |first| first.offset - 1),
         last,
+        ids: ids.into_iter().filter_map(id_of).collect(),
         messages,
     })
+}
+
+/// Nothing, if it is no text: then no publisher can have given it.
+fn id_of(stored: log::RecoveredId) -> Option<StoredId> {
+    let id = String::from_utf8(stored.id.into()).ok()?;
+    Some(StoredId { id, offset: stored.offset, at: Timestamp(stored.at_ms) })
 }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     error::OpenError,
-    record::{FRAME_HEADER, MAX_PAYLOAD, checksum, frame_header},
+    frame::{FRAME_HEADER, MAX_PAYLOAD, frame_header, is_sound},
 };
 
 /// The version of everything in a segment. A build reads only its own.
@@ -23,6 +23,9 @@ pub(super) const SEGMENT_HEADER: usize = 32;
 
 /// The file that says which log this is.
 const IDENTITY: &str = "identity";
+
+/// How the names of files begin that keep what was cut off the log.
+pub(super) const CUT: &str = "cut-";
 
 const MAGIC: [u8; 8] = *b"psublog\n";
 
@@ -48,6 +51,14 @@ pub(super) trait Storage: Send {
     fn identity(&self) -> io::Result<Vec<u8>>;
     /// Writes the identity, whole or not at all, and makes it durable.
     fn write_identity(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Keeps what is cut off the log in a file of this name beside it, durably.
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Takes a segment out of the log and keeps it under this name; durable with the directory.
+    fn set_aside(&self, number: u64, name: &str) -> io::Result<()>;
+    /// What is kept beside the log: names and sizes.
+    fn kept(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Removes what was kept.
+    fn forget(&self, name: &str) -> io::Result<()>;
     /// Names the time since the kernel started: what a process has written, the next one of the same time reads.
     fn boot(&self) -> String;
 }
@@ -229,6 +240,32 @@ impl Storage for Disk {
         self.sync_directory()
     }
 
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::create(self.directory.join(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.sync_directory()
+    }
+
+    fn set_aside(&self, number: u64, name: &str) -> io::Result<()> {
+        fs::rename(self.path(number), self.directory.join(name))
+    }
+
+    fn kept(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(CUT)) {
+                kept.push((name.to_owned(), entry.metadata()?.len()));
+            }
+        }
+        Ok(kept)
+    }
+
+    fn forget(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.directory.join(name))
+    }
+
     fn boot(&self) -> String {
         self.boot.clone()
     }
@@ -317,7 +354,7 @@ impl Scanner {
         if !self.fill(FRAME_HEADER)? {
             return Ok(Next::Bad { at, why: "a record's length is cut off" });
         }
-        let Some((length, expected)) = frame_header(&self.buffer[self.begin..self.end]) else {
+        let Some((length, _)) = frame_header(&self.buffer[self.begin..self.end]) else {
             return Ok(Next::Bad { at, why: "a record's length is cut off" });
         };
         // Every bound is checked before the length moves anything: it may be any four bytes.
@@ -332,12 +369,30 @@ impl Scanner {
             return Ok(Next::Bad { at, why: "a record is cut off" });
         }
         let from = self.begin;
-        let payload = &self.buffer[from + FRAME_HEADER..from + whole];
-        if checksum((length as u32).to_le_bytes(), payload) != expected {
+        if !is_sound(&self.buffer[from..from + whole]) {
             return Ok(Next::Bad { at, why: "a record's checksum differs" });
         }
         self.skip(whole);
         Ok(Next::Frame(&self.buffer[from..from + whole]))
+    }
+
+    /// Everything from where the next frame should begin to the end of the file.
+    pub(super) fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let left = usize::try_from(self.size.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let mut rest = self.buffer[self.begin..self.end].to_vec();
+        rest.truncate(left);
+        let mut read = rest.len();
+        rest.resize(left, 0);
+        while read < left {
+            match self.file.read(&mut rest[read..]) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        rest.truncate(read);
+        Ok(rest)
     }
 
     /// Where in the file the next frame begins.

@@ -2,13 +2,16 @@
 //!
 //! The footprint is written, not synced, before each acknowledgement. So after a kill it says which bytes must be there,
 //! and after a power cut only the policy under which they were written counts. A log that is whole by it goes on with the
-//! next offset; any other skips what may have been used.
+//! next offset; any other skips what may have been used. And what cannot be read where the log was whole is no torn write,
+//! but damage.
 
 /// The footprint's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Footprint {
     /// Whether nothing is acknowledged before it is synced.
     pub always: bool,
+    /// Whether all up to here was synced when this was written.
+    pub synced: bool,
     /// The tail segment's number.
     pub segment: u64,
     /// Its length in bytes.
@@ -21,9 +24,9 @@ const BOOT: usize = 36;
 impl Footprint {
     /// As text of a length that never changes, so that one write replaces all of it.
     pub(super) fn write(self, boot: &str) -> String {
-        let Self { always, segment, length } = self;
+        let Self { always, synced, segment, length } = self;
         let boot = boot.get(..BOOT).unwrap_or(boot);
-        let text = format!("{boot:BOOT$} {} {segment:020} {length:020}", u8::from(always));
+        let text = format!("{boot:BOOT$} {} {} {segment:020} {length:020}", u8::from(always), u8::from(synced));
         let sum = crc32fast::hash(text.as_bytes());
         format!("{text} {sum:08x}\n")
     }
@@ -38,8 +41,45 @@ impl Footprint {
         let (boot, fields) = text.split_at_checked(BOOT)?;
         let mut fields = fields.split_whitespace();
         let mut number = || fields.next()?.parse::<u64>().ok();
-        let footprint = Self { always: number()? == 1, segment: number()?, length: number()? };
+        let (always, synced) = (number()? == 1, number()? == 1);
+        let footprint = Self { always, synced, segment: number()?, length: number()? };
         Some((footprint, boot.trim_end().to_owned()))
+    }
+}
+
+/// How far the log is known to have been whole, whatever its segments say now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// There is no footprint, though every log has one.
+    Nothing,
+    /// To this length of this segment.
+    Upto { segment: u64, length: u64 },
+    /// The power was cut, and the disk has forgotten what was not synced: nobody knows how much.
+    Unsure,
+}
+
+impl Known {
+    pub(super) fn of(footprint: &[u8], boot: &str) -> Self {
+        match Footprint::read(footprint) {
+            Some((Footprint { always, synced, segment, length }, of)) => {
+                let same = !boot.is_empty() && of == boot;
+                if always || synced || same { Self::Upto { segment, length } } else { Self::Unsure }
+            }
+            None => Self::Nothing,
+        }
+    }
+
+    /// The segment that must be there, if the newest one there is an older one.
+    pub(super) fn missing(&self, newest: Option<u64>) -> Option<u64> {
+        match *self {
+            Self::Upto { segment, .. } => Some(segment).filter(|segment| newest.unwrap_or(0) < *segment),
+            Self::Nothing | Self::Unsure => None,
+        }
+    }
+
+    /// Whether the byte at this place of the segment was there.
+    pub(super) fn covers(&self, number: u64, at: u64) -> bool {
+        matches!(*self, Self::Upto { segment, length } if (number, at) < (segment, length))
     }
 }
 

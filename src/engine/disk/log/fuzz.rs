@@ -7,8 +7,9 @@ mod fake;
 use super::{
     Fsync, OpenError, Record, Recovered, RecoveredTopic, Settings,
     files::segment_header,
+    frame::{FRAME_HEADER, checksum},
     open,
-    record::{FRAME_HEADER, Stored, checksum, encode_clean_shutdown, encode_reservation, encode_sequences},
+    record::{Stored, encode_clean_shutdown, encode_id, encode_reservation, encode_sequences},
 };
 use fake::Fake;
 
@@ -46,6 +47,7 @@ pub fn record(payload: &[u8]) -> bool {
             Record::ConsumerDeleted { source, name }.encode(sequence, &mut frame);
         }
         Stored::Reservation { topic_id, offsets } => encode_reservation(topic_id, offsets, &mut frame),
+        Stored::Id(id) => encode_id(id, &mut frame),
         Stored::Sequences { upto } => encode_sequences(upto, &mut frame),
         Stored::CleanShutdown => encode_clean_shutdown(&mut frame),
     }

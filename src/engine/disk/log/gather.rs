@@ -10,22 +10,24 @@ use bytes::Bytes;
 use super::{
     error::OpenError,
     files::{FORMAT, Header, Next, SEGMENT_HEADER, Scanner, file_name},
-    record::{FRAME_HEADER, Message, Offsets, Stored},
-    recover::{RecoveredConsumer, RecoveredDeletion},
+    footprint::Known,
+    frame::{FRAME_HEADER, Survivors, is_behind_sync},
+    record::{KeptId, Message, Offsets, Stored},
+    recover::{RecoveredConsumer, RecoveredDeletion, RecoveredId},
 };
 
 /// Reads one segment: its records with their frames, and where in the file those begin. The header's sequence number comes
-/// first, as a record of no bytes. Answers the length of what is
-/// valid, or nothing for the last one if not even its header was written whole.
+/// first, as a record of no bytes. Of the last segment, `known` says how far it was whole once: behind that, what no
+/// record begins is taken for a write that a crash tore, unless something shows that the log went on there.
 ///
 /// # Errors
 /// If it is damaged where no torn write explains it, has another version, or cannot be read.
 pub(super) fn read_segment(
     scanner: &mut Scanner,
     number: u64,
-    is_last: bool,
+    known: Option<&Known>,
     mut take: impl FnMut(&Stored<'_>, &[u8], u64),
-) -> Result<Option<u64>, OpenError> {
+) -> Result<End, OpenError> {
     let file = file_name(number);
     let reading = |error| OpenError::Io { doing: format!("reading {file}"), error };
     let damaged = |at, why| OpenError::Damaged { file: file.clone(), at, why };
@@ -33,9 +35,9 @@ pub(super) fn read_segment(
         Header::Valid { sequence } => take(&Stored::Sequences { upto: sequence }, &[], 0),
         // The header is synced before a record is written, so this file never had one.
         Header::Bad(_) | Header::OtherVersion { sound: false, .. }
-            if is_last && scanner.size() <= SEGMENT_HEADER as u64 =>
+            if scanner.size() <= SEGMENT_HEADER as u64 && known.is_some_and(|known| !known.covers(number, 0)) =>
         {
-            return Ok(None);
+            return Ok(End::Begun { bytes: scanner.size() });
         }
         Header::OtherVersion { version, .. } => {
             return Err(OpenError::UnknownVersion { file, found: version, known: FORMAT });
@@ -45,14 +47,58 @@ pub(super) fn read_segment(
     loop {
         let at = scanner.position();
         match scanner.next().map_err(reading)? {
-            Next::End => return Ok(Some(at)),
-            Next::Bad { at, .. } if is_last => return Ok(Some(at)),
-            Next::Bad { at, why } => return Err(damaged(at, why)),
+            Next::End if known.is_some_and(|known| known.covers(number, at)) => {
+                return Err(damaged(at, "the file ends here, and was longer"));
+            }
+            Next::End => return Ok(End::Whole { length: at }),
+            Next::Bad { at, why } => {
+                let Some(known) = known.filter(|known| !known.covers(number, at)) else {
+                    return Err(damaged(at, why));
+                };
+                let torn = scanner.rest().map_err(reading)?;
+                if went_on(&torn, known) {
+                    return Err(damaged(at, why));
+                }
+                return Ok(End::Torn { length: at, torn });
+            }
             Next::Frame(frame) => {
                 // Its checksum holds: this was written so, and cutting it off would lose what is sound.
                 let stored = Stored::decode(&frame[FRAME_HEADER..]).map_err(|fault| damaged(at, fault.0))?;
                 take(&stored, frame, at);
             }
+        }
+    }
+}
+
+/// Whether behind the place where no record begins there are records that show that this is no torn write. A power cut can
+/// take one page of a write and leave the next, so that they are sound is not enough: there must be one that was written
+/// when all before was synced, or nothing may be known of the power cut.
+fn went_on(torn: &[u8], known: &Known) -> bool {
+    let mut survivors = Survivors::of(torn.get(1..).unwrap_or_default());
+    let found = match known {
+        Known::Nothing => survivors.next().is_some(),
+        Known::Upto { .. } | Known::Unsure => survivors.any(|(frame, _)| is_behind_sync(frame)),
+    };
+    found || survivors.gave_up()
+}
+
+/// How a segment ends.
+pub(super) enum End {
+    /// Behind a whole record.
+    Whole { length: u64 },
+    /// With a write that a crash tore, behind the whole records.
+    Torn { length: u64, torn: Vec<u8> },
+    /// In its header: it was only begun.
+    Begun { bytes: u64 },
+}
+
+impl End {
+    /// Bytes at the end that no whole record begins.
+    pub fn torn_bytes(&self) -> u64 {
+        match self {
+            Self::Whole { .. } => 0,
+            Self::Torn { torn, .. } => torn.len() as u64,
+            Self::Begun { bytes } => *bytes,
         }
     }
 }
@@ -66,7 +112,7 @@ pub(super) trait Held {
 /// Everything that was read so far.
 pub(super) struct Gathered<M> {
     pub topics: HashMap<u64, GatheredTopic<M>>,
-    deleted: HashSet<u64>,
+    pub deleted: HashSet<u64>,
     /// `None`: deleted, by the record with this sequence number.
     pub consumers: HashMap<Box<[u8]>, (u64, Option<RecoveredConsumer>)>,
     /// The highest sequence number.
@@ -77,6 +123,8 @@ pub(super) struct Gathered<M> {
     pub orphaned: u64,
     /// In log order.
     pub deletions: Vec<RecoveredDeletion>,
+    /// Publishers' ids are held if their messages are not older than this, in milliseconds since 1970.
+    pub ids_since: i64,
 }
 
 /// One topic.
@@ -90,6 +138,8 @@ pub(super) struct GatheredTopic<M> {
     pub floor: u64,
     /// In log order.
     pub messages: Vec<M>,
+    /// Publishers' ids, of kept messages and of others, in log order.
+    pub ids: Vec<RecoveredId>,
 }
 
 /// A topic's beginning.
@@ -112,13 +162,21 @@ impl<M> Default for Gathered<M> {
             highest_id: 0,
             orphaned: 0,
             deletions: Vec::new(),
+            ids_since: i64::MAX,
         }
     }
 }
 
 impl<M> Default for GatheredTopic<M> {
     fn default() -> Self {
-        Self { created: None, updated: None, offsets: Offsets::default(), floor: 0, messages: Vec::new() }
+        Self {
+            created: None,
+            updated: None,
+            offsets: Offsets::default(),
+            floor: 0,
+            messages: Vec::new(),
+            ids: Vec::new(),
+        }
     }
 }
 
@@ -163,6 +221,9 @@ impl<M> Gathered<M> {
                 } else {
                     let topic = self.topics.entry(message.topic_id).or_default();
                     topic.floor = topic.floor.max(message.floor);
+                    if message.id_is_given && message.at_ms >= self.ids_since {
+                        topic.ids.push(RecoveredId::of(message, sequence));
+                    }
                     topic.messages.push(hold(message, sequence));
                 }
             }
@@ -177,6 +238,12 @@ impl<M> Gathered<M> {
                 let topic = self.topics.entry(topic_id).or_default();
                 if (offsets.upto, offsets.last) >= (topic.offsets.upto, topic.offsets.last) {
                     topic.offsets = offsets;
+                }
+            }
+            Stored::Id(KeptId { topic_id, offset, at_ms, sequence, id }) => {
+                if at_ms >= self.ids_since && !self.deleted.contains(&topic_id) {
+                    let id = RecoveredId { id: Bytes::copy_from_slice(id), offset, at_ms, sequence };
+                    self.topics.entry(topic_id).or_default().ids.push(id);
                 }
             }
             Stored::Sequences { .. } | Stored::CleanShutdown => {}

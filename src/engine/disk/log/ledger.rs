@@ -4,9 +4,16 @@
 //! segment) stands for many. The count of live records is exact always; the bytes of a run that is trimmed half are
 //! taken in proportion, and are exact again when the run ends.
 
+mod ids;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::record::{Offsets, Stored};
+pub(super) use ids::now_ms;
+
+use super::{
+    Settings,
+    record::{Offsets, Stored},
+};
 
 /// Where a state's latest record is. Older ones, told by `sequence`, are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +30,14 @@ struct Run {
     last: u64,
     segment: u64,
     bytes: u64,
+}
+
+impl Topic {
+    /// The run that has this offset.
+    fn run(&self, offset: u64) -> Option<&Run> {
+        let at = self.runs.partition_point(|run| run.last < offset);
+        self.runs.get(at).filter(|run| run.first <= offset)
+    }
 }
 
 impl Run {
@@ -61,13 +76,34 @@ struct Topic {
     runs: VecDeque<Run>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Segment {
     bytes: u64,
+    /// Of these, the ids are a part.
     live_bytes: u64,
+    /// Without ids.
     live_records: u64,
+    /// What records of ids take, as long as they count.
+    id_bytes: u64,
+    /// The newest time of an id that has a record of its own here, and of one that came with a message.
+    ids_at: i64,
+    given_at: i64,
     /// Deletions in it. They must outlive every older segment, or what they deleted would come back.
     deletions: u64,
+}
+
+impl Segment {
+    fn new(bytes: u64) -> Self {
+        Self { bytes, live_bytes: 0, live_records: 0, id_bytes: 0, ids_at: i64::MIN, given_at: i64::MIN, deletions: 0 }
+    }
+
+    /// Until when an id in it is to be known.
+    fn until(&self, window: i64) -> i64 {
+        match self.ids_at.max(self.given_at) {
+            i64::MIN => i64::MIN,
+            at => at.saturating_add(window),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -77,23 +113,34 @@ pub(super) struct Ledger {
     consumers: HashMap<Box<[u8]>, Place>,
     bytes: u64,
     live_bytes: u64,
-    /// Sealed segments without a live record and without a deletion.
-    dead: BTreeSet<u64>,
+    /// Sealed segments without a live record and without a deletion, by when the last id in them is over.
+    drained: BTreeSet<(i64, u64)>,
     segment_bytes: u64,
+    /// How long an id is to be known, in milliseconds, and the most bytes that ids may take.
+    window: i64,
+    dedup_bytes: u64,
+    /// What ids take.
+    id_bytes: u64,
+    /// Not before then is the time of a segment's ids over.
+    ids_until: i64,
     /// While the log is being read, messages may come before the creation of their topic.
     reading: bool,
 }
 
 impl Ledger {
-    pub(super) fn new(segment_bytes: u64) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
             segments: BTreeMap::new(),
             topics: HashMap::new(),
             consumers: HashMap::new(),
             bytes: 0,
             live_bytes: 0,
-            dead: BTreeSet::new(),
-            segment_bytes,
+            drained: BTreeSet::new(),
+            segment_bytes: settings.segment_bytes,
+            window: settings.dedup_window_ms(),
+            dedup_bytes: settings.dedup_bytes,
+            id_bytes: 0,
+            ids_until: i64::MAX,
             reading: true,
         }
     }
@@ -101,10 +148,10 @@ impl Ledger {
     /// Begins a segment; the one before it is sealed.
     pub(super) fn begin(&mut self, number: u64, bytes: u64) {
         let sealed = self.active();
-        self.segments.insert(number, Segment { bytes, ..Segment::default() });
+        self.segments.insert(number, Segment::new(bytes));
         self.bytes += bytes;
         if let Some(sealed) = sealed {
-            self.check_dead(sealed);
+            self.check_drained(sealed);
         }
     }
 
@@ -124,7 +171,15 @@ impl Ledger {
     pub(super) fn note(&mut self, number: u64, stored: &Stored<'_>, bytes: u64) {
         let place = Place { segment: number, bytes, sequence: stored.sequence() };
         match stored {
-            Stored::Message { message, .. } => self.note_message(number, message.topic_id, message.offset, bytes),
+            Stored::Message { message, .. } => {
+                if message.id_is_given
+                    && let Some(segment) = self.segments.get_mut(&number)
+                {
+                    segment.given_at = segment.given_at.max(message.at_ms);
+                }
+                self.note_message(number, message.topic_id, message.offset, bytes);
+            }
+            Stored::Id(id) => self.note_id(number, id.at_ms, bytes),
             Stored::TopicCreated { topic_id, .. } => {
                 let topic = self.topics.entry(*topic_id).or_default();
                 let old = topic.created.replace(place);
@@ -234,18 +289,19 @@ impl Ledger {
             place.is_some_and(|place| place.segment == number && place.sequence == stored.sequence())
         };
         match stored {
-            Stored::Message { message, .. } => self.topics.get(&message.topic_id).is_some_and(|topic| {
-                let at = topic.runs.partition_point(|run| run.last < message.offset);
-                topic.runs.get(at).is_some_and(|run| run.first <= message.offset && run.segment == number)
-            }),
+            Stored::Message { message, .. } => {
+                let run = self.topics.get(&message.topic_id).and_then(|topic| topic.run(message.offset));
+                run.is_some_and(|run| run.segment == number)
+            }
             Stored::TopicCreated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.created)),
             Stored::TopicUpdated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.updated)),
             Stored::Reservation { topic_id, offsets } => self.topics.get(topic_id).is_some_and(|topic| {
                 here(topic.reserved) && (topic.upto, topic.marked) == (offsets.upto, offsets.last)
             }),
             Stored::ConsumerPut { consumer, .. } => here(self.consumers.get(consumer.key).copied()),
-            // Of sequence numbers each segment's header has the newest.
-            Stored::TopicDeleted { .. }
+            // Of sequence numbers each segment's header has the newest, and of ids it depends on the time.
+            Stored::Id(_)
+            | Stored::TopicDeleted { .. }
             | Stored::ConsumerDeleted { .. }
             | Stored::Sequences { .. }
             | Stored::CleanShutdown => false,
@@ -254,7 +310,7 @@ impl Ledger {
 
     /// Messages of the topic below `floor` are not needed any more; a floor never sinks.
     pub(super) fn trim(&mut self, topic_id: u64, floor: u64) {
-        let Self { topics, segments, dead, live_bytes, .. } = self;
+        let Self { topics, segments, drained, live_bytes, window, .. } = self;
         let active = segments.last_key_value().map(|(number, _)| *number);
         let Some(topic) = topics.get_mut(&topic_id) else { return };
         topic.floor = topic.floor.max(floor);
@@ -268,7 +324,9 @@ impl Ledger {
             } else {
                 (run.segment, topic.floor - run.first, run.cut_front(topic.floor))
             };
-            lose(segments, dead, live_bytes, active, number, records, bytes);
+            if let Some(until) = lose(segments, live_bytes, active, *window, (number, records, bytes)) {
+                drained.insert((until, number));
+            }
         }
     }
 
@@ -292,22 +350,30 @@ impl Ledger {
     }
 
     /// A sealed segment that may be removed as it is.
-    pub(super) fn removable(&self) -> Option<u64> {
-        self.dead.first().copied().or_else(|| {
+    pub(super) fn removable(&self, now: i64) -> Option<u64> {
+        self.drained.first().filter(|(until, _)| *until < now).map(|(_, number)| *number).or_else(|| {
             let (number, oldest) = self.segments.first_key_value()?;
-            (oldest.live_records == 0 && self.segments.len() > 1).then_some(*number)
+            let over = oldest.live_records == 0 && oldest.until(self.window) < now;
+            (over && self.segments.len() > 1).then_some(*number)
         })
     }
 
     /// The compaction rule: more than 1.5 times the live bytes, and two segments on top, so that a small log is let
-    /// alone. Tells the segment whose survivors are to be copied.
+    /// alone. Tells the segment whose survivors are to be copied: one where nothing but ids survives and these are few, or
+    /// the oldest.
     pub(super) fn crowded(&self) -> Option<u64> {
         let crowded = self.bytes > self.live_bytes + self.live_bytes / 2 + 2 * self.segment_bytes;
-        (crowded && self.segments.len() > 1).then(|| self.segments.first_key_value().map(|(n, _)| *n)).flatten()
+        if !crowded || self.segments.len() < 2 {
+            return None;
+        }
+        let ids = |number: &u64| self.segments.get(number).map(|segment| (segment.id_bytes, segment.bytes));
+        let drained = self.drained.iter().filter_map(|(_, number)| Some((ids(number)?, *number)));
+        let fewest = drained.filter(|((ids, bytes), _)| 2 * ids <= *bytes).min().map(|(_, number)| number);
+        fewest.or_else(|| self.segments.first_key_value().map(|(number, _)| *number))
     }
 
-    pub(super) fn has_work(&self) -> bool {
-        self.removable().is_some() || self.crowded().is_some()
+    pub(super) fn has_work(&self, now: i64) -> bool {
+        self.removable(now).is_some() || self.crowded().is_some()
     }
 
     pub(super) fn contains(&self, number: u64) -> bool {
@@ -328,10 +394,11 @@ impl Ledger {
     }
 
     pub(super) fn removed(&mut self, number: u64) {
-        self.dead.remove(&number);
         if let Some(segment) = self.segments.remove(&number) {
+            self.drained.remove(&(segment.until(self.window), number));
             self.bytes -= segment.bytes;
             self.live_bytes -= segment.live_bytes;
+            self.id_bytes -= segment.id_bytes;
         }
     }
 
@@ -373,12 +440,18 @@ impl Ledger {
 
     fn lose(&mut self, number: u64, records: u64, bytes: u64) {
         let active = self.active();
-        lose(&mut self.segments, &mut self.dead, &mut self.live_bytes, active, number, records, bytes);
+        let lost = (number, records, bytes);
+        if let Some(until) = lose(&mut self.segments, &mut self.live_bytes, active, self.window, lost) {
+            self.drained.insert((until, number));
+        }
     }
 
-    fn check_dead(&mut self, number: u64) {
-        if self.segments.get(&number).is_some_and(|s| s.live_records == 0 && s.deletions == 0) {
-            self.dead.insert(number);
+    fn check_drained(&mut self, number: u64) {
+        if let Some(segment) = self.segments.get(&number)
+            && segment.live_records == 0
+            && segment.deletions == 0
+        {
+            self.drained.insert((segment.until(self.window), number));
         }
     }
 }
@@ -388,22 +461,20 @@ fn topic(topics: &mut HashMap<u64, Topic>, topic_id: u64, reading: bool) -> Opti
     if reading { Some(topics.entry(topic_id).or_default()) } else { topics.get_mut(&topic_id) }
 }
 
-/// Apart from the ledger, so that a topic's runs can be borrowed meanwhile.
+/// Takes records and bytes out of a segment; tells until when its ids are to be known if it is drained now. Apart from the
+/// ledger, so that a topic's runs can be borrowed meanwhile.
 fn lose(
     segments: &mut BTreeMap<u64, Segment>,
-    dead: &mut BTreeSet<u64>,
     live_bytes: &mut u64,
     active: Option<u64>,
-    number: u64,
-    records: u64,
-    bytes: u64,
-) {
-    let Some(segment) = segments.get_mut(&number) else { return };
+    window: i64,
+    (number, records, bytes): (u64, u64, u64),
+) -> Option<i64> {
+    let segment = segments.get_mut(&number)?;
     segment.live_records = segment.live_records.saturating_sub(records);
-    let bytes = bytes.min(segment.live_bytes);
+    let bytes = bytes.min(segment.live_bytes - segment.id_bytes);
     segment.live_bytes -= bytes;
     *live_bytes -= bytes;
-    if segment.live_records == 0 && segment.deletions == 0 && active != Some(number) {
-        dead.insert(number);
-    }
+    let drained = segment.live_records == 0 && segment.deletions == 0 && active != Some(number);
+    drained.then(|| segment.until(window))
 }

@@ -1,17 +1,11 @@
 //! What the log stores, and its bytes.
 //!
-//! A frame is `length: u32, crc32: u32, payload`, little-endian; the length counts the payload, the checksum covers the
-//! length and the payload. A payload begins with its kind. Whole numbers are LEB128 varints (signed ones zigzag), texts
+//! A record is the payload of a [frame](super::frame). A payload begins with its kind. Whole numbers are LEB128 varints (signed ones zigzag), texts
 //! and byte strings are preceded by their length, except the last field of a record, which takes the rest.
 //!
 //! Versioned as a whole: a change here that an older build would misread raises [`super::files::FORMAT`].
 
-/// Bytes before a frame's payload.
-pub(super) const FRAME_HEADER: usize = 8;
-
-/// The longest payload that the format knows, in bytes. Not the setting: a reader with a lower `max_record_bytes` than
-/// the writer had must still read everything that was written. It bounds what a damaged length can make a reader hold.
-pub(super) const MAX_PAYLOAD: usize = 64 << 20;
+use super::frame::{close_frame, open_frame};
 
 /// What the fields around a record's texts and bytes can take at most, in bytes.
 pub(super) const FIELDS: usize = 96;
@@ -25,6 +19,7 @@ const CONSUMER_DELETED: u8 = 6;
 const RESERVATION: u8 = 7;
 const CLEAN_SHUTDOWN: u8 = 8;
 const SEQUENCES: u8 = 9;
+const ID: u8 = 10;
 
 const IMPLICIT: u8 = 1;
 const ID_IS_GIVEN: u8 = 1;
@@ -56,6 +51,8 @@ pub struct Message<'a> {
     /// The offset of the message that is stored before it in its topic, less than `offset`; 0 before the first. Recovery
     /// takes a message that is nobody's `prev` for the end of what was evicted.
     pub prev: u64,
+    /// The sequence number of that message's record; 0 before the first.
+    pub prev_sequence: u64,
     /// The offset up to which the topic's messages are evicted once this one is stored, less than `offset`: 0 if none is.
     /// What is at or below it does not come back, whatever bound the topic has later.
     pub floor: u64,
@@ -90,7 +87,7 @@ impl Record<'_> {
         }
     }
 
-    /// Adds the record's frame, its checksum left open for [`seal`]. `sequence` grows with every record put: it orders the
+    /// Adds the record's frame, its checksum left open for [`super::frame::seal`]. `sequence` grows with every record put: it orders the
     /// messages of all topics, and tells an old state that compaction copied behind a newer one from that newer one.
     pub(super) fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let start = open_frame(out);
@@ -128,6 +125,7 @@ impl Record<'_> {
                 put_u64(out, m.offset.saturating_sub(m.prev));
                 put_u64(out, m.offset.saturating_sub(m.floor));
                 put_u64(out, sequence);
+                put_u64(out, sequence.saturating_sub(m.prev_sequence));
                 put_i64(out, m.at_ms);
                 out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
                 put_bytes(out, m.id);
@@ -176,6 +174,29 @@ pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<
     close_frame(out, start);
 }
 
+/// A publisher's id whose message is gone, while the id is still to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptId<'a> {
+    pub topic_id: u64,
+    /// Offset, time and sequence number of the message.
+    pub offset: u64,
+    pub at_ms: i64,
+    pub sequence: u64,
+    pub id: &'a [u8],
+}
+
+/// Adds the frame of an id.
+pub(super) fn encode_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    out.push(ID);
+    put_u64(out, topic_id);
+    put_u64(out, offset);
+    put_i64(out, at_ms);
+    put_u64(out, sequence);
+    out.extend_from_slice(id);
+    close_frame(out, start);
+}
+
 /// Adds the frame that says: sequence numbers up to here may have been used, and shown to somebody.
 pub(super) fn encode_sequences(upto: u64, out: &mut Vec<u8>) {
     let start = open_frame(out);
@@ -202,6 +223,7 @@ pub(super) enum Stored<'a> {
     ConsumerDeleted { consumer: Consumer<'a>, sequence: u64 },
     Reservation { topic_id: u64, offsets: Offsets },
     Sequences { upto: u64 },
+    Id(KeptId<'a>),
     CleanShutdown,
 }
 
@@ -253,13 +275,15 @@ impl<'a> Stored<'a> {
                 let (topic_id, offset) = (fields.u64()?, fields.u64()?);
                 let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
                 let sequence = fields.u64()?;
+                let prev_sequence = sequence.saturating_sub(fields.u64()?);
                 let at_ms = fields.i64()?;
                 let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
                 let id = fields.bytes()?;
                 let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
                 let id_is_given = flags & ID_IS_GIVEN != 0;
                 let data = fields.rest();
-                let message = Message { topic_id, offset, prev, floor, at_ms, id, id_is_given, key, data };
+                let message =
+                    Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
                 Self::Message { message, sequence }
             }
             CONSUMER_PUT => {
@@ -271,6 +295,13 @@ impl<'a> Stored<'a> {
                 let (upto, last, since) = (fields.u64()?, fields.u64()?, fields.u64()?);
                 Self::Reservation { topic_id, offsets: Offsets { last, upto, since } }
             }
+            ID => Self::Id(KeptId {
+                topic_id: fields.u64()?,
+                offset: fields.u64()?,
+                at_ms: fields.i64()?,
+                sequence: fields.u64()?,
+                id: fields.rest(),
+            }),
             SEQUENCES => Self::Sequences { upto: fields.u64()? },
             CLEAN_SHUTDOWN => Self::CleanShutdown,
             _ => return Err(Malformed("a record of an unknown kind")),
@@ -285,6 +316,7 @@ impl<'a> Stored<'a> {
             | Self::TopicUpdated { topic_id, .. }
             | Self::TopicDeleted { topic_id, .. }
             | Self::Reservation { topic_id, .. }
+            | Self::Id(KeptId { topic_id, .. })
             | Self::Message { message: Message { topic_id, .. }, .. } => Some(*topic_id),
             Self::ConsumerPut { .. } | Self::ConsumerDeleted { .. } | Self::Sequences { .. } | Self::CleanShutdown => {
                 None
@@ -299,60 +331,12 @@ impl<'a> Stored<'a> {
             | Self::TopicDeleted { sequence, .. }
             | Self::Message { sequence, .. }
             | Self::Sequences { upto: sequence }
+            | Self::Id(KeptId { sequence, .. })
             | Self::ConsumerPut { sequence, .. }
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
             Self::TopicCreated { .. } | Self::Reservation { .. } | Self::CleanShutdown => 0,
         }
     }
-}
-
-/// The payload length and checksum at the start of `bytes`; `None` if there are not enough of them.
-pub(super) fn frame_header(bytes: &[u8]) -> Option<(usize, u32)> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let checksum = rest.first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*length) as usize, u32::from_le_bytes(*checksum)))
-}
-
-/// The checksum that a frame with this payload must carry.
-pub(super) fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&length);
-    hasher.update(payload);
-    hasher.finalize()
-}
-
-/// Fills in the checksums of frames that [`Record::encode`] left open: the writer's work, not done under the lock of
-/// the queue.
-pub(super) fn seal(frames: &mut [u8]) {
-    let mut rest = frames;
-    while let Some((length, _)) = frame_header(rest) {
-        let Some((frame, behind)) = rest.split_at_mut_checked(FRAME_HEADER + length) else { return };
-        let sum = checksum((length as u32).to_le_bytes(), &frame[FRAME_HEADER..]);
-        frame[4..FRAME_HEADER].copy_from_slice(&sum.to_le_bytes());
-        rest = behind;
-    }
-}
-
-/// The whole frames in `bytes`, in order. For bytes that were checked or made here.
-pub(super) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, _) = frame_header(bytes)?;
-        let (frame, behind) = bytes.split_at_checked(FRAME_HEADER + length)?;
-        bytes = behind;
-        Some(frame)
-    })
-}
-
-fn open_frame(out: &mut Vec<u8>) -> usize {
-    let start = out.len();
-    out.extend_from_slice(&[0; FRAME_HEADER]);
-    start
-}
-
-fn close_frame(out: &mut [u8], start: usize) {
-    // The callers bound a record far below 4 GiB.
-    let length = (out.len() - start - FRAME_HEADER) as u32;
-    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
 fn put_u64(out: &mut Vec<u8>, mut value: u64) {

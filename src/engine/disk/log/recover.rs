@@ -9,13 +9,15 @@ use std::io;
 use bytes::Bytes;
 
 use super::{
+    Settings, aside,
     error::OpenError,
     files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
-    footprint::is_whole,
-    gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
-    identity,
-    ledger::Ledger,
-    record::{Message, Offsets, Stored, encode_reservation, encode_sequences, seal},
+    footprint::{Footprint, Known, is_whole},
+    frame::seal,
+    gather::{Created, End, Gathered, GatheredTopic, Held, newest, read_segment},
+    identity, ids,
+    ledger::{Ledger, now_ms},
+    record::{Message, Offsets, Stored, encode_reservation, encode_sequences},
     store::{Tail, begin_segment},
 };
 
@@ -42,6 +44,8 @@ pub struct Recovered {
     pub whole: bool,
     /// Bytes cut off the end, which no whole record began: a write that a crash tore. More than 0 is worth a warning.
     pub truncated_bytes: u64,
+    /// The file in which they are kept, or why they could not be.
+    pub kept: Option<Result<String, String>>,
     /// Messages of topics that do not exist: published while their topic was being deleted. They are dropped.
     pub orphaned_messages: u64,
     /// Messages before a hole in the chain of `prev`: they were trimmed once, and lay around still. They are dropped, so
@@ -65,6 +69,9 @@ pub struct RecoveredTopic {
     pub floor: u64,
     /// The newest messages above the floor, as many as `keep` says for these settings, by offset.
     pub messages: Vec<RecoveredMessage>,
+    /// Publishers' ids that are to be known still, of messages that are not among these, the oldest first; where all topics
+    /// have too many, the newest of them.
+    pub ids: Vec<RecoveredId>,
     /// The highest offset known to have been used; 0 if none.
     pub last_offset: u64,
     /// The first offset that was certainly never seen by anybody.
@@ -78,6 +85,7 @@ pub struct RecoveredTopic {
 pub struct RecoveredMessage {
     pub offset: u64,
     pub prev: u64,
+    pub prev_sequence: u64,
     /// The sequence number of its record.
     pub sequence: u64,
     pub at_ms: i64,
@@ -102,6 +110,7 @@ impl RecoveredMessage {
         Self {
             offset: message.offset,
             prev: message.prev,
+            prev_sequence: message.prev_sequence,
             sequence,
             at_ms: message.at_ms,
             id: Bytes::copy_from_slice(message.id),
@@ -109,6 +118,22 @@ impl RecoveredMessage {
             key: message.key.map(Bytes::copy_from_slice),
             data: Bytes::copy_from_slice(message.data),
         }
+    }
+}
+
+/// A publisher's id, and the message that had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredId {
+    pub id: Bytes,
+    pub offset: u64,
+    pub at_ms: i64,
+    pub sequence: u64,
+}
+
+impl RecoveredId {
+    pub(super) fn of(message: &Message<'_>, sequence: u64) -> Self {
+        let id = Bytes::copy_from_slice(message.id);
+        Self { id, offset: message.offset, at_ms: message.at_ms, sequence }
     }
 }
 
@@ -135,7 +160,7 @@ pub struct RecoveredDeletion {
 pub const MAX_DELETIONS: usize = 10_000;
 
 /// How far sequence numbers jump after an end that may have lost messages: more than a power cut can take.
-const SEQUENCE_JUMP: u64 = 1 << 32;
+pub(super) const SEQUENCE_JUMP: u64 = 1 << 32;
 
 /// What the writer needs of what was read.
 pub(super) struct Resume {
@@ -150,9 +175,9 @@ pub(super) struct Resume {
 /// A segment's file and its length in bytes.
 type OpenSegment = (Box<dyn SegmentFile>, u64);
 
-struct Reader {
-    ledger: Ledger,
-    gathered: Gathered<RecoveredMessage>,
+pub(super) struct Reader {
+    pub ledger: Ledger,
+    pub gathered: Gathered<RecoveredMessage>,
     ends_clean: bool,
     recovered: Recovered,
 }
@@ -163,26 +188,26 @@ struct Reader {
 /// If a segment is damaged where no torn write explains it, has another version, or cannot be read.
 pub(super) fn recover(
     storage: &dyn Storage,
-    segment_bytes: u64,
+    settings: &Settings,
     keep: &dyn Fn(&[u8]) -> usize,
 ) -> Result<(Recovered, Resume), OpenError> {
-    let mut reader = Reader {
-        ledger: Ledger::new(segment_bytes),
-        gathered: Gathered::default(),
-        ends_clean: true,
-        recovered: Recovered::default(),
-    };
+    let mut reader = Reader::new(settings);
     let mut numbers = storage.list().map_err(OpenError::io("listing the segments"))?;
     numbers.sort_unstable();
     let exists = !numbers.is_empty();
     let (identity, made) = identity::of(storage).map_err(OpenError::io("reading or writing the log's identity"))?;
     (reader.recovered.identity, reader.recovered.identity_lost) = (identity, made && exists);
+    let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
+    let known = Known::of(&footprint, &storage.boot());
     let last = numbers.pop();
+    if let Some(number) = known.missing(last) {
+        return Err(OpenError::Damaged { file: file_name(number), at: 0, why: "the file is missing" });
+    }
     for number in numbers {
-        reader.segment(storage, number, false)?;
+        reader.segment(storage, number, None)?;
     }
     let (number, file, length) = match last {
-        Some(number) => match reader.segment(storage, number, true)? {
+        Some(number) => match reader.tail(storage, number, &known)? {
             Some((file, length)) => (number, file, length),
             None => first_record_goes_here(storage, number, reader.gathered.sequence)?,
         },
@@ -191,11 +216,17 @@ pub(super) fn recover(
     if reader.ledger.active() != Some(number) {
         reader.ledger.begin(number, SEGMENT_HEADER as u64);
     }
-    let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
+    if (known, number, length) == (Known::Nothing, 1, SEGMENT_HEADER as u64) {
+        // From its first record on a log has a footprint, so that the lack of one says something.
+        let first = Footprint { always: true, synced: true, segment: number, length }.write(&storage.boot());
+        storage.write_footprint(first.as_bytes(), true).map_err(OpenError::io("writing the footprint"))?;
+    }
     // A cut may have taken records behind the clean end.
     reader.recovered.clean = reader.ends_clean && reader.recovered.truncated_bytes == 0;
     reader.recovered.whole = is_whole(&footprint, &storage.boot(), (number, length), reader.recovered.clean);
-    Ok(reader.finish(keep, (number, file, length)))
+    let (mut recovered, resume) = reader.finish(keep, (number, file, length));
+    ids::bound(recovered.topics.iter_mut().map(|topic| &mut topic.ids), settings.dedup_bytes);
+    Ok((recovered, resume))
 }
 
 fn first_record_goes_here(
@@ -209,28 +240,53 @@ fn first_record_goes_here(
 }
 
 impl Reader {
-    /// Reads one segment. Answers the last one's file and length, unless not even its header was written whole.
-    fn segment(&mut self, storage: &dyn Storage, number: u64, is_last: bool) -> Result<Option<OpenSegment>, OpenError> {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let ids_since = now_ms().saturating_sub(settings.dedup_window_ms());
+        Self {
+            ledger: Ledger::new(settings),
+            gathered: Gathered { ids_since, ..Gathered::default() },
+            ends_clean: true,
+            recovered: Recovered::default(),
+        }
+    }
+
+    /// Reads one segment; of the last one, `known` says how far it was whole once. Answers its file and how it ends.
+    pub(super) fn segment(
+        &mut self,
+        storage: &dyn Storage,
+        number: u64,
+        known: Option<&Known>,
+    ) -> Result<(Box<dyn SegmentFile>, End), OpenError> {
         let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(number)), error };
         let mut scanner = storage.open(number).and_then(Scanner::new).map_err(reading)?;
         self.ledger.begin(number, SEGMENT_HEADER as u64);
-        let length = read_segment(&mut scanner, number, is_last, |stored, frame, _| {
+        let end = read_segment(&mut scanner, number, known, |stored, frame, _| {
             self.ledger.grow(number, frame.len() as u64);
             self.ledger.note(number, stored, frame.len() as u64);
             self.take(stored, frame);
         })?;
         self.recovered.reads += scanner.reads();
-        self.recovered.truncated_bytes += scanner.size() - length.unwrap_or(0);
-        let Some(length) = length else { return Ok(None) };
-        let cut = length < scanner.size();
-        let mut file = scanner.into_file();
-        if is_last {
-            if cut {
-                file.truncate(length).map_err(reading)?;
+        self.recovered.truncated_bytes += end.torn_bytes();
+        Ok((scanner.into_file(), end))
+    }
+
+    /// Reads the last segment, and cuts a torn end off. Answers its file and length, unless not even its header was
+    /// written whole.
+    fn tail(&mut self, storage: &dyn Storage, number: u64, known: &Known) -> Result<Option<OpenSegment>, OpenError> {
+        let (mut file, end) = self.segment(storage, number, Some(known))?;
+        let cutting = |error| OpenError::Io { doing: format!("cutting a torn end off {}", file_name(number)), error };
+        let length = match end {
+            End::Begun { .. } => return Ok(None),
+            End::Whole { length } => length,
+            End::Torn { length, torn } => {
+                let kept = aside::keep_torn(storage, number, length, &torn);
+                self.recovered.kept = Some(kept.map_err(|error| error.to_string()));
+                file.truncate(length).map_err(cutting)?;
+                length
             }
-            // After a mere kill, what was read may be in the page cache alone, and it is about to be shown to others.
-            file.sync().map_err(reading)?;
-        }
+        };
+        // After a mere kill, what was read may be in the page cache alone, and it is about to be shown to others.
+        file.sync().map_err(OpenError::io(format!("syncing {}", file_name(number))))?;
         Ok(Some((file, length)))
     }
 
@@ -252,13 +308,14 @@ impl Reader {
         recovered.highest_id = highest_id;
         recovered.orphaned_messages = orphaned;
         for (id, topic) in topics {
-            let GatheredTopic { created, messages, floor, .. } = topic.settled();
+            let GatheredTopic { created, messages, ids, floor, .. } = topic.settled();
             let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else {
                 recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
             let (messages, detached) = newest(messages, floor, keep(&settings));
             recovered.detached_messages += detached as u64;
+            let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
             let Offsets { last: last_offset, upto, since } = self.ledger.offsets(id);
             let used = last_offset.max(if recovered.whole { since } else { upto });
             let mut dense_from = since;
@@ -278,6 +335,7 @@ impl Reader {
                 settings,
                 floor,
                 messages,
+                ids,
                 last_offset,
                 next_offset,
                 dense_from,

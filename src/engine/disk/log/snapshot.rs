@@ -9,14 +9,19 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::FileExt,
     path::Path,
+    time::Duration,
 };
 
 use super::{
     error::OpenError,
     files::{Scanner, file_name, number_of},
+    footprint::Known,
+    frame::{FRAME_HEADER, is_sound},
     gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
-    record::{FRAME_HEADER, Message, Stored, checksum, frame_header},
-    recover::RecoveredConsumer,
+    ids,
+    ledger::now_ms,
+    record::{Message, Stored},
+    recover::{RecoveredConsumer, RecoveredId},
 };
 
 /// How often the segments are looked for anew because one went away meanwhile. Each time a whole segment must have been
@@ -43,6 +48,7 @@ pub struct SnapshotTopic {
     pub implicit: bool,
     pub settings: Box<[u8]>,
     pub messages: Vec<Place>,
+    pub ids: Vec<RecoveredId>,
     /// The newest place: offsets up to here were used, or skipped after an end that may have lost some.
     pub last: u64,
 }
@@ -69,27 +75,34 @@ impl Held for Place {
 
 impl Snapshot {
     /// Reads what the log in `directory` holds; nothing if there is no log. `keep` tells from a topic's settings how many
-    /// of its newest messages are wanted.
+    /// of its newest messages are wanted, and `dedup_window` how old the ids may be that are told without their messages.
     ///
     /// # Errors
     /// As for opening it.
-    pub fn read(directory: &Path, keep: &dyn Fn(&[u8]) -> usize) -> Result<Option<Self>, OpenError> {
+    pub fn read(
+        directory: &Path,
+        keep: &dyn Fn(&[u8]) -> usize,
+        dedup_window: Duration,
+    ) -> Result<Option<Self>, OpenError> {
         let listing = OpenError::io(format!("reading {}", directory.display()));
         let segments = open_all(directory).map_err(listing)?;
         let Some((last, _)) = segments.last() else { return Ok(None) };
         let last = *last;
-        let mut gathered = Gathered::default();
+        let ids_since = now_ms().saturating_sub(i64::try_from(dedup_window.as_millis()).unwrap_or(i64::MAX));
+        let mut gathered = Gathered { ids_since, ..Gathered::default() };
         let mut torn_bytes = 0;
         for (index, (number, file)) in segments.iter().enumerate() {
             let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
             let mut scanner = file.try_clone().and_then(|file| Scanner::new(Box::new(file))).map_err(reading)?;
-            let length = read_segment(&mut scanner, *number, *number == last, |stored, frame, at| {
+            // What is on its way to the end has nothing behind it.
+            let known = (*number == last).then_some(&Known::Nothing);
+            let end = read_segment(&mut scanner, *number, known, |stored, frame, at| {
                 let (bytes, segment) = (frame.len() as u32, index as u32);
                 let place =
                     |message: &Message<'_>| Place { offset: message.offset, prev: message.prev, at, bytes, segment };
                 gathered.take(stored, |message, _| place(message));
             })?;
-            torn_bytes = scanner.size() - length.unwrap_or(0);
+            torn_bytes = end.torn_bytes();
         }
         let topics = gathered.topics.into_values().filter_map(|topic| topic_of(topic, keep)).collect();
         let consumers = gathered.consumers.into_values().filter_map(|(_, state)| state).collect();
@@ -107,12 +120,10 @@ impl Snapshot {
         buffer.resize(place.bytes as usize, 0);
         let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
         file.read_exact_at(buffer, place.at).map_err(reading)?;
-        let (length, expected) = frame_header(buffer).ok_or_else(|| damaged("a record's length is cut off"))?;
-        let payload = &buffer[FRAME_HEADER..];
-        if length != payload.len() || checksum((length as u32).to_le_bytes(), payload) != expected {
+        if !is_sound(buffer) {
             return Err(damaged("a record's checksum differs"));
         }
-        match Stored::decode(payload) {
+        match Stored::decode(&buffer[FRAME_HEADER..]) {
             Ok(Stored::Message { message, .. }) => Ok(message),
             _ => Err(damaged("a record changed")),
         }
@@ -120,13 +131,14 @@ impl Snapshot {
 }
 
 fn topic_of(topic: GatheredTopic<Place>, keep: &dyn Fn(&[u8]) -> usize) -> Option<SnapshotTopic> {
-    let GatheredTopic { created, offsets, messages, floor, .. } = topic.settled();
+    let GatheredTopic { created, offsets, messages, ids, floor, .. } = topic.settled();
     let Created { epoch, name, created_at_ms, implicit, settings } = created?;
     let used = messages.iter().map(Held::offset).max().unwrap_or(0);
     let last = used.max(offsets.last).max(offsets.since);
     let (messages, _) = newest(messages, floor, keep(&settings));
     let settings = settings.as_ref().into();
-    Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, last })
+    let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
+    Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last })
 }
 
 /// Opens all segments of one moment.

@@ -13,8 +13,9 @@ use super::{
     error::LogError,
     files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, segment_header},
     footprint::Footprint,
+    frame::{FRAME_HEADER, frames, mark_behind_sync, seal},
     ledger::Ledger,
-    record::{FRAME_HEADER, Stored, encode_clean_shutdown, encode_reservation, frames, seal},
+    record::{Stored, encode_clean_shutdown, encode_reservation},
 };
 
 /// Where appending goes on.
@@ -101,9 +102,7 @@ impl Store {
     /// even the first fits.
     pub(super) fn make_room(&mut self, bytes: &[u8]) -> Result<usize, LogError> {
         let first = frames(bytes).next().map_or(0, <[u8]>::len) as u64;
-        if self.length > SEGMENT_HEADER as u64 && self.length + first > self.segment_bytes {
-            self.rotate()?;
-        }
+        self.make_room_for(first)?;
         let room = self.segment_bytes.saturating_sub(self.length).max(first);
         if bytes.len() as u64 <= room {
             return Ok(bytes.len());
@@ -118,11 +117,45 @@ impl Store {
         Ok(end)
     }
 
+    /// Tries whether a batch of `bytes`, its first frame of `first` bytes, would be taken: writes as much, and takes it back.
+    /// What a kill leaves of it is a torn end.
+    ///
+    /// # Errors
+    /// `Full`, `Write`: it would not. `Failed`: what was written cannot be taken back.
+    pub(super) fn probe(&mut self, first: usize, bytes: usize) -> Result<(), LogError> {
+        self.make_room_for(first as u64)?;
+        // No file system stores this without taking room for it, and none of it is a frame.
+        let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut filler = Vec::with_capacity(bytes + 8);
+        filler.extend_from_slice(&[0; FRAME_HEADER]);
+        while filler.len() < bytes {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            filler.extend_from_slice(&noise.to_le_bytes());
+        }
+        let written = write_all(&mut *self.file, &filler);
+        let taken_back = self.file.truncate(self.length);
+        taken_back.map_err(|e| LogError::failed(&format!("taking a probe of {} back", file_name(self.number)), &e))?;
+        written.map_err(|error| refusal(&error))
+    }
+
+    /// Begins a new segment if the tail has no room for a frame of so many bytes.
+    fn make_room_for(&mut self, first: u64) -> Result<(), LogError> {
+        if self.length > SEGMENT_HEADER as u64 && self.length + first > self.segment_bytes {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
     /// Appends sealed frames to the tail segment.
     ///
     /// # Errors
     /// `Full`, `Write`: nothing was stored, not even in part. `Failed`: unknown.
-    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+    pub(super) fn put(&mut self, bytes: &mut [u8]) -> Result<(), LogError> {
+        if self.dirty.is_none() {
+            mark_behind_sync(bytes);
+        }
         if let Err(error) = write_all(&mut *self.file, bytes) {
             return Err(self.take_back(&error));
         }
@@ -173,8 +206,8 @@ impl Store {
     /// As [`Self::put`].
     pub(super) fn put_skips(&mut self) -> Result<(), LogError> {
         if !self.skips.is_empty() {
-            let skips = std::mem::take(&mut self.skips);
-            let put = self.put_all(&skips);
+            let mut skips = std::mem::take(&mut self.skips);
+            let put = self.put_all(&mut skips);
             if put.is_err() {
                 self.skips = skips;
             }
@@ -189,7 +222,8 @@ impl Store {
     /// # Errors
     /// `Failed`.
     pub(super) fn leave_footprint(&mut self) -> Result<(), LogError> {
-        let footprint = Footprint { always: self.always, segment: self.number, length: self.length };
+        let synced = self.dirty.is_none();
+        let footprint = Footprint { always: self.always, synced, segment: self.number, length: self.length };
         let text = footprint.write(&self.storage.boot());
         // The first one is synced, so that a power cut leaves it or a later one, and with it the policy.
         let written = self.storage.write_footprint(text.as_bytes(), !self.has_footprint);
@@ -214,7 +248,7 @@ impl Store {
                 encode_reservation(topic_id, offsets, &mut bytes);
             }
             seal(&mut bytes);
-            self.put_all(&bytes)?;
+            self.put_all(&mut bytes)?;
         }
         // What made the segment dead (later messages, copies, a deletion) must not be lost while the segment is.
         self.sync()?;
@@ -227,9 +261,9 @@ impl Store {
     }
 
     /// Puts sealed frames into as many segments as they need.
-    pub(super) fn put_all(&mut self, mut bytes: &[u8]) -> Result<(), LogError> {
+    pub(super) fn put_all(&mut self, mut bytes: &mut [u8]) -> Result<(), LogError> {
         while !bytes.is_empty() {
-            let (piece, behind) = bytes.split_at(self.make_room(bytes)?);
+            let (piece, behind) = bytes.split_at_mut(self.make_room(bytes)?);
             self.put(piece)?;
             bytes = behind;
         }
@@ -246,10 +280,13 @@ impl Store {
         encode_clean_shutdown(&mut frame);
         seal(&mut frame);
         // One sync for all: a record whose forerunners did not make it is cut off with them.
-        self.put_all(&frame)?;
+        self.put_all(&mut frame)?;
         self.sync()?;
         self.ends_clean = true;
-        Ok(())
+        // From here on whatever is not there was taken by somebody.
+        let footprint = Footprint { always: self.always, synced: true, segment: self.number, length: self.length };
+        let written = self.storage.write_footprint(footprint.write(&self.storage.boot()).as_bytes(), true);
+        written.map_err(|e| LogError::failed("writing the footprint", &e))
     }
 
     /// Seals the tail segment and begins the next. A sealed segment is synced under every policy: only the last one may
@@ -332,7 +369,8 @@ pub(super) fn begin_segment(storage: &dyn Storage, number: u64, sequence: u64) -
     Ok(file)
 }
 
-fn write_all(file: &mut dyn SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes all of it, in as many writes as that takes.
+pub(super) fn write_all(file: &mut dyn SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),

@@ -3,8 +3,10 @@
 mod damage;
 mod fake;
 mod faults;
+mod ids;
 mod order;
 mod power;
+mod repair;
 mod sequences;
 mod space;
 mod speed;
@@ -118,7 +120,18 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
     let key = offset.is_multiple_of(2).then_some(&b"k"[..]);
     let id_is_given = offset.is_multiple_of(3);
     let at_ms = offset as i64;
-    Record::Message(Message { topic_id, offset, prev, floor: 0, at_ms, id: b"id", id_is_given, key, data })
+    Record::Message(Message {
+        topic_id,
+        offset,
+        prev,
+        prev_sequence: 0,
+        floor: 0,
+        at_ms,
+        id: b"id",
+        id_is_given,
+        key,
+        data,
+    })
 }
 
 /// The offsets of each topic's messages.

@@ -12,9 +12,10 @@ use super::{
     Counters, Fsync, Settings, Sink,
     error::LogError,
     files::{Header, Next, Scanner, file_name},
-    ledger::Ledger,
+    frame::{self, FRAME_HEADER, frames, seal},
+    ledger::{Ledger, now_ms},
     queue::{Batch, Queue, Woken},
-    record::{FIELDS, FRAME_HEADER, Offsets, Stored, encode_reservation, frames, seal},
+    record::{FIELDS, Offsets, Stored, encode_id, encode_reservation},
     store::Store,
 };
 
@@ -24,6 +25,12 @@ const STEP_BYTES: usize = 256 << 10;
 /// What a step of a compaction reads for each byte just committed: compaction must be faster than the callers, or the
 /// log would grow while it goes on.
 const STEP_RATIO: usize = 4;
+
+/// How long after a refusal, or a vain try, it is tried whether the disk takes records again.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// The most bytes, and the least, with which that is tried.
+const PROBE_BYTES: (usize, usize) = (4 << 10, 1 << 20);
 
 /// When a compaction that found no room is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,6 +48,8 @@ pub(super) struct Writer<T> {
     sweep: Option<(u64, Scanner)>,
     /// Survivors on their way to the tail.
     copies: Vec<u8>,
+    /// What was refused last, while nothing as large was taken since.
+    refused: Option<Refused>,
     /// Not before then may the segments be tidied up: the disk was full.
     rest_until: Option<Instant>,
 }
@@ -65,6 +74,7 @@ impl<T> Writer<T> {
             batch: Batch::new(),
             sweep: None,
             copies: Vec::new(),
+            refused: None,
             rest_until: None,
         }
     }
@@ -87,7 +97,7 @@ impl<T> Writer<T> {
         // Whether the last batch was of several publishers.
         let mut crowd = false;
         loop {
-            let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work());
+            let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work(now_ms()));
             let mut batch = std::mem::replace(&mut self.batch, Batch::new());
             let woken = self.queue.take(&mut batch, self.deadline(), busy, crowd);
             crowd = batch.tokens.len() > 1;
@@ -100,6 +110,7 @@ impl<T> Writer<T> {
                 return Ok(());
             }
             self.sync_by_the_clock()?;
+            self.probe()?;
             self.tidy_up(STEP_BYTES.max(committed.saturating_mul(STEP_RATIO)))?;
         }
     }
@@ -109,7 +120,33 @@ impl<T> Writer<T> {
             Fsync::Interval(interval) => self.store.dirty().and_then(|since| since.checked_add(interval)),
             Fsync::Always | Fsync::Never => None,
         };
-        [sync, self.rest_until].into_iter().flatten().min()
+        let probe = self.refused.as_ref().map(|refused| refused.probe_at);
+        let wakes_at = if self.rest_until.is_none() { self.ledger.lock().wakes_at() } else { None };
+        let ids = wakes_at.and_then(|at| {
+            // One more, so that it is over then.
+            let left = at.saturating_sub(now_ms()).saturating_add(1);
+            Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+        });
+        [sync, self.rest_until, probe, ids].into_iter().flatten().min()
+    }
+
+    /// While records are refused nobody may send any, so the log finds out by itself whether there is room again.
+    fn probe(&mut self) -> Result<(), LogError> {
+        let Some(refused) = self.refused.as_mut().filter(|refused| Instant::now() >= refused.probe_at) else {
+            return Ok(());
+        };
+        match self.store.probe(refused.first, refused.bytes) {
+            Ok(()) => {
+                self.refused = None;
+                self.sink.writable();
+                Ok(())
+            }
+            Err(LogError::Full | LogError::Write(_)) => {
+                refused.probe_at = Instant::now() + PROBE;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn sync_by_the_clock(&mut self) -> Result<(), LogError> {
@@ -127,15 +164,19 @@ impl<T> Writer<T> {
     /// `Failed`; all the batch's tokens were told. Other errors end with the batch and what was queued behind it.
     fn commit(&mut self, batch: &mut Batch<T>) -> Result<(), LogError> {
         seal(&mut batch.frames);
-        let mut rest = &*batch.frames;
+        let mut rest = &mut *batch.frames;
         while !rest.is_empty() {
             let outcome = self.commit_piece(rest);
             match outcome {
                 Ok(bytes) => {
-                    let (piece, behind) = rest.split_at(bytes);
+                    let (piece, behind) = rest.split_at_mut(bytes);
                     let records = frames(piece).count();
                     self.counters.records.add(records);
                     self.counters.batches.add(1);
+                    if self.refused.as_ref().is_some_and(|refused| bytes >= refused.batch) {
+                        self.refused = None;
+                        self.sink.writable();
+                    }
                     let records = records.min(batch.tokens.len());
                     self.sink.committed(Ok(()), batch.tokens.drain(..records));
                     rest = behind;
@@ -151,6 +192,7 @@ impl<T> Writer<T> {
                     return Err(error);
                 }
                 Err(Unwritten { error, .. }) => {
+                    self.refused = Some(Refused::now(rest));
                     let mut behind = Batch::new();
                     self.queue.refuse(error.clone(), &mut behind);
                     self.sink.committed(Err(error.clone()), batch.tokens.drain(..));
@@ -164,17 +206,17 @@ impl<T> Writer<T> {
     }
 
     /// Writes as much of `rest` as goes into one segment, and syncs it if it must be; tells how much that was.
-    fn commit_piece(&mut self, rest: &[u8]) -> Result<usize, Unwritten> {
+    fn commit_piece(&mut self, rest: &mut [u8]) -> Result<usize, Unwritten> {
         let unwritten = |bytes| move |error| Unwritten { bytes, error };
         // What fails before the piece is written cannot have stored any of it.
         self.store.put_skips().map_err(unwritten(0))?;
         let bytes = self.store.make_room(rest).map_err(unwritten(0))?;
-        let piece = &rest[..bytes];
+        let piece = &mut rest[..bytes];
         match self.with_reservations(piece) {
             None => self.store.put(piece).map_err(unwritten(bytes))?,
             // In one write, so that it succeeds or is taken back as one.
-            Some(reserved) => {
-                self.store.put(&reserved).map_err(unwritten(bytes))?;
+            Some(mut reserved) => {
+                self.store.put(&mut reserved).map_err(unwritten(bytes))?;
                 self.store.owe_sync();
             }
         }
@@ -228,6 +270,7 @@ impl<T> Writer<T> {
             return Ok(());
         }
         self.rest_until = None;
+        self.ledger.lock().expire(now_ms());
         match self.remove_dead().and_then(|()| self.copy_survivors(budget)) {
             Err(LogError::Full | LogError::Write(_)) => {
                 // What was copied is alive in its new place; the next sweep finds it dead in the old one.
@@ -241,7 +284,7 @@ impl<T> Writer<T> {
 
     fn remove_dead(&mut self) -> Result<(), LogError> {
         loop {
-            let Some(number) = self.ledger.lock().removable() else { return Ok(()) };
+            let Some(number) = self.ledger.lock().removable(now_ms()) else { return Ok(()) };
             self.store.retire(number)?;
         }
     }
@@ -258,6 +301,7 @@ impl<T> Writer<T> {
         };
         let until = scanner.position().saturating_add(budget as u64);
         self.copies.clear();
+        let now = now_ms();
         let done = loop {
             if scanner.position() >= until {
                 break false;
@@ -268,13 +312,20 @@ impl<T> Writer<T> {
                     Next::Bad { at, why } => return Err(damaged(number, at, why)),
                     Next::Frame(frame) => frame,
                 };
+            let ledger = self.ledger.lock();
             match Stored::decode(&frame[FRAME_HEADER..]) {
-                Ok(stored) if self.ledger.lock().is_live(number, &stored) => self.copies.extend_from_slice(frame),
-                Ok(_) => {}
+                Ok(stored) if ledger.is_live(number, &stored) => frame::copy(frame, &mut self.copies),
+                Ok(stored) => {
+                    if let Some(id) = ledger.wants_id(number, &stored, now) {
+                        let from = self.copies.len();
+                        encode_id(id, &mut self.copies);
+                        seal(&mut self.copies[from..]);
+                    }
+                }
                 Err(fault) => return Err(damaged(number, scanner.position(), fault.0)),
             }
         };
-        self.store.put_all(&self.copies)?;
+        self.store.put_all(&mut self.copies)?;
         if !done {
             self.sweep = Some((number, scanner));
             return Ok(());
@@ -303,6 +354,25 @@ impl<T> Writer<T> {
         let mut behind = Batch::new();
         self.queue.refuse(stopped(error), &mut behind);
         self.sink.committed(Err(stopped(error)), behind.tokens.drain(..));
+    }
+}
+
+/// A batch that was refused.
+struct Refused {
+    /// Bytes of its first frame.
+    first: usize,
+    /// Bytes of all of it.
+    batch: usize,
+    /// With how many of them it is tried whether it would be taken now.
+    bytes: usize,
+    probe_at: Instant,
+}
+
+impl Refused {
+    fn now(batch: &[u8]) -> Self {
+        let first = frames(batch).next().map_or(0, <[u8]>::len);
+        let bytes = batch.len().clamp(PROBE_BYTES.0, PROBE_BYTES.1);
+        Self { first, batch: batch.len(), bytes, probe_at: Instant::now() + PROBE }
     }
 }
 

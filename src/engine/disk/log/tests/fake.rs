@@ -37,6 +37,8 @@ struct World {
     faults: Faults,
     reads: u64,
     largest_read: usize,
+    changes: u64,
+    written: u64,
     /// Called before every change, with what the disk looks like then.
     #[expect(clippy::type_complexity, reason = "written once")]
     watch: Option<Box<dyn FnMut(&Image) + Send>>,
@@ -64,6 +66,7 @@ pub struct Image {
     files: Vec<Content>,
     footprint: Content,
     identity: Vec<u8>,
+    kept: BTreeMap<String, Vec<u8>>,
     /// Power cuts so far.
     boots: u64,
 }
@@ -121,12 +124,17 @@ impl Image {
         self.after(self.boots, self.names.clone(), |file| file.bytes.clone())
     }
 
+    /// After a power cut that took nothing, which nobody can know.
+    pub fn rebooted(&self) -> Fake {
+        self.after(self.boots + 1, self.names.clone(), |file| file.bytes.clone())
+    }
+
     fn after(&self, boots: u64, names: BTreeMap<u64, usize>, mut content: impl FnMut(&Content) -> Vec<u8>) -> Fake {
         let file = |bytes: Vec<u8>| Content { synced: bytes.clone(), bytes };
         let files = self.files.iter().map(|f| file(content(f))).collect();
         let footprint = file(content(&self.footprint));
-        let identity = self.identity.clone();
-        let disk = Self { synced_names: names.clone(), names, files, footprint, identity, boots };
+        let (identity, kept) = (self.identity.clone(), self.kept.clone());
+        let disk = Self { synced_names: names.clone(), names, files, footprint, identity, kept, boots };
         Fake(Arc::new(Mutex::new(World { disk, ..World::default() })))
     }
 }
@@ -156,6 +164,37 @@ impl Fake {
         synced.clone_from(content);
     }
 
+    /// Puts another disk in its place.
+    pub fn become_as(&self, other: &Fake) {
+        let disk = other.image();
+        self.0.lock().disk = disk;
+    }
+
+    /// Adds bytes to a segment that nobody has written.
+    pub fn tear(&self, segment: u64, torn: &[u8]) {
+        let mut world = self.0.lock();
+        let file = world.disk.names[&segment];
+        let Content { bytes, synced } = &mut world.disk.files[file];
+        bytes.extend_from_slice(torn);
+        synced.clone_from(bytes);
+    }
+
+    /// Turns a bit of a segment.
+    pub fn flip(&self, segment: u64, byte: usize, bit: u8) {
+        let mut world = self.0.lock();
+        let file = world.disk.names[&segment];
+        let Content { bytes, synced } = &mut world.disk.files[file];
+        bytes[byte] ^= 1 << bit;
+        synced.clone_from(bytes);
+    }
+
+    /// Removes a segment as an operator may.
+    pub fn lose(&self, segment: u64) {
+        let mut world = self.0.lock();
+        world.disk.names.remove(&segment);
+        world.disk.synced_names.remove(&segment);
+    }
+
     pub fn set(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
@@ -170,6 +209,21 @@ impl Fake {
         (world.reads, world.largest_read)
     }
 
+    /// How often something was changed, or was to be.
+    pub fn changes(&self) -> u64 {
+        self.0.lock().changes
+    }
+
+    /// Bytes written to segments so far.
+    pub fn written(&self) -> u64 {
+        self.0.lock().written
+    }
+
+    /// What is kept beside the segments.
+    pub fn aside(&self) -> BTreeMap<String, Vec<u8>> {
+        self.0.lock().disk.kept.clone()
+    }
+
     /// What the segments hold.
     pub fn segments(&self) -> BTreeMap<u64, Vec<u8>> {
         let world = self.0.lock();
@@ -178,6 +232,7 @@ impl Fake {
 
     fn change<R>(&self, change: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.0.lock();
+        world.changes += 1;
         if let Some(mut watch) = world.watch.take() {
             watch(&world.disk);
             world.watch = Some(watch);
@@ -239,6 +294,30 @@ impl Storage for Fake {
         Ok(())
     }
 
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.change(|world| {
+            world.disk.kept.insert(name.to_owned(), bytes.to_vec());
+            Ok(())
+        })
+    }
+
+    fn set_aside(&self, number: u64, name: &str) -> io::Result<()> {
+        self.change(|world| {
+            let file = world.disk.names.remove(&number).ok_or(ErrorKind::NotFound)?;
+            let bytes = world.disk.files[file].bytes.clone();
+            world.disk.kept.insert(name.to_owned(), bytes);
+            Ok(())
+        })
+    }
+
+    fn kept(&self) -> io::Result<Vec<(String, u64)>> {
+        Ok(self.0.lock().disk.kept.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect())
+    }
+
+    fn forget(&self, name: &str) -> io::Result<()> {
+        self.change(|world| world.disk.kept.remove(name).map(drop).ok_or(ErrorKind::NotFound.into()))
+    }
+
     fn boot(&self) -> String {
         self.0.lock().disk.boots.to_string()
     }
@@ -279,6 +358,7 @@ impl SegmentFile for Handle {
                 take = take.min(*room);
                 *room -= take;
             }
+            world.written += take as u64;
             let file = &mut world.disk.files[self.file];
             file.bytes.extend_from_slice(&bytes[..take]);
             if world.faults.writes_through {

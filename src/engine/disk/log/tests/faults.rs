@@ -46,6 +46,84 @@ fn a_full_disk_refuses_and_takes_again_when_there_is_room() {
     }
 }
 
+/// Counts how often it hears that records would be taken again.
+struct Hears(Arc<Acks<u64>>, Arc<AtomicU64>);
+
+impl Sink<u64> for Hears {
+    fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, u64>) {
+        self.0.committed(outcome, tokens);
+    }
+
+    fn writable(&self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Nobody has to publish in vain to find out that there is room again, and finding out leaves nothing behind.
+#[test]
+fn the_log_says_by_itself_that_there_is_room_again() {
+    for (segment_bytes, fault) in [
+        (1 << 20, Faults { room: Some(3_000), ..Faults::default() }),
+        // Room for neither the record nor the segment that it needs.
+        (1_000, Faults { room: Some(10), ..Faults::default() }),
+        (1 << 20, Faults { write_fails: true, ..Faults::default() }),
+    ] {
+        let fake = Fake::default();
+        let settings = settings(Fsync::Always, segment_bytes);
+        let (_, ready) = reopen(&fake, &settings).expect("opens");
+        let (acks, heard) = (Acks::new(), Arc::new(AtomicU64::new(0)));
+        let log = ready.start(Box::new(Hears(acks.clone(), heard.clone()))).expect("starts");
+        let heard = || heard.load(Ordering::Relaxed);
+        log.append(&created(1, &[]), 0).expect("appended");
+        log.append(&message(1, 1, &[0; 500]), 1).expect("appended");
+        acks.wait(2);
+        fake.set(fault);
+        log.append(&message(1, 2, &[0; 3_500]), 2).expect("accepted");
+        acks.wait(3);
+        let tries = fake.changes();
+        until("two vain tries", || fake.changes() > tries + 2);
+        assert_eq!(heard(), 0);
+        fake.set(Faults::default());
+        until("it was heard", || heard() == 1);
+        // Neither a kill nor a power cut finds more than was stored.
+        for disk in [fake.image().killed(), fake.image().cut()] {
+            assert_eq!(offsets(&reopen(&disk, &settings).expect("opens").0), [(1, vec![1])]);
+        }
+        log.append(&message(1, 2, &[0; 3_500]), 3).expect("accepted");
+        acks.wait(4);
+        assert!(acks.heard.lock()[3].1.is_none());
+        assert_eq!(heard(), 1);
+        log.close().expect("closes");
+        assert_eq!(offsets(&reopen(&fake, &settings).expect("opens").0), [(1, vec![1, 2])]);
+    }
+}
+
+/// Killed in the midst of a probe: what is left of it is a torn end.
+#[test]
+fn a_probe_that_a_kill_interrupts_is_cut_off() {
+    let fake = Fake::default();
+    let settings = settings(Fsync::Always, 1 << 20);
+    let (log, acks, _) = start(&fake, &settings);
+    log.append(&created(1, &[]), 0).expect("appended");
+    acks.wait(1);
+    fake.set(Faults { room: Some(100), ..Faults::default() });
+    log.append(&message(1, 1, &[0; 500]), 1).expect("accepted");
+    acks.wait(2);
+    let before = fake.segments()[&1].len();
+    let images = Arc::new(Mutex::new(Vec::new()));
+    {
+        let images = images.clone();
+        fake.watch(move |image| images.lock().push(image.clone()));
+    }
+    until("a probe", || images.lock().iter().any(|image| image.killed().segments()[&1].len() > before));
+    fake.watch(|_| {});
+    for image in images.lock().iter() {
+        for disk in [image.killed(), image.cut()] {
+            assert_eq!(offsets(&reopen(&disk, &settings).expect("opens").0), [(1, vec![])]);
+        }
+    }
+}
+
 #[test]
 fn no_room_for_the_next_segment_leaves_no_trace_of_it() {
     for room in [0, 10, 24, 30] {

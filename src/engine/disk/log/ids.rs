@@ -1,0 +1,34 @@
+//! Publishers' ids that outlive their messages, at recovery: which of those that were read are told.
+
+use std::collections::HashSet;
+
+use super::recover::RecoveredId;
+
+/// What an id takes in memory beside its text, in bytes: what the bound counts.
+const ID_BYTES: u64 = 64;
+
+/// The ids of a topic whose messages are before the `first` that is kept, each once, the oldest first.
+pub(super) fn before(first: u64, mut ids: Vec<RecoveredId>) -> Vec<RecoveredId> {
+    let mut known = HashSet::new();
+    // Of two messages with one id, the younger was accepted when the other's time was over.
+    ids.sort_unstable_by_key(|id| std::cmp::Reverse(id.sequence));
+    ids.retain(|id| known.insert(id.id.clone()) && id.offset < first);
+    ids.reverse();
+    ids.shrink_to_fit();
+    ids
+}
+
+/// Drops the oldest ids, so that all of them together take at most `bytes`.
+pub(super) fn bound<'a>(topics: impl Iterator<Item = &'a mut Vec<RecoveredId>>, bytes: u64) {
+    let mut topics: Vec<_> = topics.collect();
+    let cost = |id: &RecoveredId| id.id.len() as u64 + ID_BYTES;
+    let mut all: Vec<_> = topics.iter().flat_map(|ids| ids.iter().map(|id| (id.sequence, cost(id)))).collect();
+    all.sort_unstable_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
+    let mut left = bytes;
+    for (sequence, cost) in all {
+        match left.checked_sub(cost) {
+            Some(less) => left = less,
+            None => return topics.iter_mut().for_each(|ids| ids.retain(|id| id.sequence > sequence)),
+        }
+    }
+}

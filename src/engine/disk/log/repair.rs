@@ -1,0 +1,226 @@
+//! Cutting a damaged log at the damage, because somebody asks for it.
+//!
+//! What is before the damage stays as it is; what is behind it, and all younger segments, are kept beside the log. Offsets
+//! and sequence numbers jump so far that none that was ever shown is given again, not even one that nobody can read any
+//! more. While the cut is under way the footprint says that the log is longer than it can be: should it be interrupted, the
+//! next start refuses, and the next repair goes on.
+
+use std::{collections::HashMap, io, path::Path, time::Duration};
+
+use super::{
+    Settings, aside,
+    error::OpenError,
+    files::{Disk, Header, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, read_header},
+    footprint::{Footprint, Known},
+    frame::{Survivors, seal},
+    record::{Offsets, Stored, encode_clean_shutdown, encode_reservation, encode_sequences},
+    recover::{Reader, SEQUENCE_JUMP},
+    store::{begin_segment, write_all},
+};
+
+/// How far the offsets of each topic jump behind the highest one that can still be read: more than damaged bytes can hold.
+const OFFSET_JUMP: u64 = 1 << 32;
+
+/// What a repair found, and what it did about it.
+#[derive(Debug, Default)]
+pub struct Repair {
+    /// Segments that were read, and the bytes of those that are whole.
+    pub segments: usize,
+    /// Bytes at the end that a crash tore: the next start cuts them off.
+    pub torn_bytes: u64,
+    pub damage: Option<Damage>,
+}
+
+/// Where a log is damaged, and what is behind that.
+#[derive(Debug)]
+pub struct Damage {
+    pub file: String,
+    pub at: u64,
+    pub why: &'static str,
+    /// Bytes from there on, in all segments.
+    pub bytes: u64,
+    /// Messages in them that can still be read.
+    pub messages: u64,
+    /// The files in which they are kept; none if nothing was cut.
+    pub kept: Vec<String>,
+    /// The topics that are left.
+    pub topics: usize,
+}
+
+/// Looks for damage in the log in `directory`, and with `cut` cuts the log there.
+///
+/// # Errors
+/// If another process has the log, if it is of another version, or if it cannot be read or written.
+pub fn repair(directory: &Path, cut: bool) -> Result<Repair, OpenError> {
+    repair_on(&Disk::open(directory)?, cut)
+}
+
+pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<Repair, OpenError> {
+    let mut numbers = storage.list().map_err(OpenError::io("listing the segments"))?;
+    numbers.sort_unstable();
+    let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
+    let known = Known::of(&footprint, &storage.boot());
+    let mut repair = Repair::default();
+    let mut reader = Reader::new(&Settings { dedup_window: Duration::ZERO, ..Settings::default() });
+    let mut found = None;
+    for number in &numbers {
+        let known = (numbers.last() == Some(number)).then_some(&known);
+        match reader.segment(storage, *number, known) {
+            Ok((_, end)) => repair.torn_bytes = end.torn_bytes(),
+            Err(OpenError::Damaged { at, why, .. }) => {
+                found = Some((*number, at, why));
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        repair.segments += 1;
+    }
+    let missing = known.missing(numbers.last().copied()).map(|number| (number, 0, "the file is missing"));
+    let Some((number, at, why)) = found.or(missing) else { return Ok(repair) };
+    let lost = Lost::read(storage, &numbers, number, at).map_err(OpenError::io("reading what is damaged"))?;
+    let mut damage = Damage {
+        file: file_name(number),
+        at,
+        why,
+        bytes: lost.bytes,
+        messages: lost.messages,
+        kept: Vec::new(),
+        topics: reader.gathered.topics.values().filter(|topic| topic.created.is_some()).count(),
+    };
+    if cut {
+        let newest = number.max(numbers.last().copied().unwrap_or(0));
+        let cutting = Cutting { storage, number, at, newest };
+        damage.kept = cutting.cut(reader, &numbers, &lost).map_err(OpenError::io("cutting the log"))?;
+    }
+    repair.damage = Some(damage);
+    Ok(repair)
+}
+
+/// What is behind the damage.
+#[derive(Default)]
+struct Lost {
+    /// Of the damaged segment.
+    tail: Vec<u8>,
+    bytes: u64,
+    messages: u64,
+    /// By topic, the highest offset.
+    offsets: HashMap<u64, u64>,
+    sequence: u64,
+}
+
+impl Lost {
+    fn read(storage: &dyn Storage, numbers: &[u64], number: u64, at: u64) -> io::Result<Self> {
+        let mut lost = Self::default();
+        for later in numbers.iter().filter(|later| **later >= number) {
+            let mut bytes = Scanner::new(storage.open(*later)?)?.rest()?;
+            let from = if *later == number { usize::try_from(at).unwrap_or(usize::MAX) } else { 0 };
+            if from == 0
+                && let Header::Valid { sequence } = read_header(&bytes, *later)
+            {
+                lost.sequence = lost.sequence.max(sequence);
+            }
+            bytes.drain(..from.min(bytes.len()));
+            lost.bytes += bytes.len() as u64;
+            for (_, stored) in Survivors::of(&bytes) {
+                lost.take(&stored);
+            }
+            if *later == number {
+                lost.tail = bytes;
+            }
+        }
+        Ok(lost)
+    }
+
+    fn take(&mut self, stored: &Stored<'_>) {
+        self.sequence = self.sequence.max(stored.sequence());
+        let (topic, offset) = match stored {
+            Stored::Message { message, .. } => {
+                self.messages += 1;
+                (message.topic_id, message.offset)
+            }
+            Stored::Reservation { topic_id, offsets } => (*topic_id, offsets.upto),
+            _ => return,
+        };
+        let highest = self.offsets.entry(topic).or_default();
+        *highest = offset.max(*highest);
+    }
+}
+
+struct Cutting<'a> {
+    storage: &'a dyn Storage,
+    number: u64,
+    at: u64,
+    /// The newest segment.
+    newest: u64,
+}
+
+impl Cutting<'_> {
+    /// Cuts, and tells the names of what was kept.
+    fn cut(&self, reader: Reader, numbers: &[u64], lost: &Lost) -> io::Result<Vec<String>> {
+        let Self { storage, number, newest, .. } = *self;
+        self.leave_footprint(newest, u64::MAX)?;
+        let mut kept = Vec::new();
+        let sequence = reader.gathered.sequence.max(lost.sequence).saturating_add(SEQUENCE_JUMP);
+        let (mut file, mut length) = self.tail(&mut kept, numbers, &lost.tail, sequence)?;
+        let mut frames = skips(reader, lost, sequence);
+        seal(&mut frames);
+        write_all(&mut *file, &frames)?;
+        file.sync()?;
+        length += frames.len() as u64;
+        for later in numbers.iter().filter(|later| **later > number) {
+            let name = aside::name(*later, 0, true);
+            storage.set_aside(*later, &name)?;
+            kept.push(name);
+        }
+        storage.sync_directory()?;
+        self.leave_footprint(number, length)?;
+        Ok(kept)
+    }
+
+    /// The segment where the log ends from now on, cut there.
+    fn tail(
+        &self,
+        kept: &mut Vec<String>,
+        numbers: &[u64],
+        torn: &[u8],
+        sequence: u64,
+    ) -> io::Result<(Box<dyn SegmentFile>, u64)> {
+        let Self { storage, number, at, .. } = *self;
+        let name = aside::name(number, at, true);
+        if at >= SEGMENT_HEADER as u64 {
+            if !torn.is_empty() {
+                storage.keep(&name, torn)?;
+                kept.push(name);
+            }
+            let mut file = storage.open(number)?;
+            file.truncate(at)?;
+            return Ok((file, at));
+        }
+        if numbers.contains(&number) {
+            storage.set_aside(number, &name)?;
+            kept.push(name);
+        }
+        let file = begin_segment(storage, number, sequence).map_err(io::Error::from)?;
+        Ok((file, SEGMENT_HEADER as u64))
+    }
+
+    fn leave_footprint(&self, segment: u64, length: u64) -> io::Result<()> {
+        let footprint = Footprint { always: true, synced: true, segment, length };
+        self.storage.write_footprint(footprint.write(&self.storage.boot()).as_bytes(), true)
+    }
+}
+
+/// What says which offsets and sequence numbers are skipped, and that the log ends there in good order.
+fn skips(mut reader: Reader, lost: &Lost, sequence: u64) -> Vec<u8> {
+    reader.ledger.settle();
+    let mut frames = Vec::new();
+    encode_sequences(sequence, &mut frames);
+    for (id, _) in reader.gathered.topics.iter().filter(|(_, topic)| topic.created.is_some()) {
+        let Offsets { last, upto, since } = reader.ledger.offsets(*id);
+        let shown = last.max(upto).max(since).max(lost.offsets.get(id).copied().unwrap_or(0));
+        let used = shown.saturating_add(OFFSET_JUMP);
+        encode_reservation(*id, Offsets { last, upto: used, since: used }, &mut frames);
+    }
+    encode_clean_shutdown(&mut frames);
+    frames
+}
