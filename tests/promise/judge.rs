@@ -53,6 +53,11 @@ impl<'a> Judge<'a> {
             if let Some(epoch) = &segment.epoch {
                 let span = self.segment(segment, epoch)?;
                 positions.insert(epoch.clone(), span);
+            } else {
+                // What was told may have been told of any of them.
+                for epoch in lives {
+                    positions.entry(epoch.clone()).and_modify(|span| span.hi = u64::MAX);
+                }
             }
             self.close(lives, segment, positions);
         }
@@ -147,6 +152,21 @@ impl<'a> Judge<'a> {
             })
     }
 
+    /// Whether a segment without a message can be about this life.
+    fn may_be(&self, epoch: &str, segment: &Segment<'_>, new: bool) -> bool {
+        let life = &self.model.lives[epoch];
+        let gone = life.deleted.and_then(|(_, answered)| answered).is_some_and(|at| at < self.leg.sent);
+        let span = self.begin.span(self.model, self.leg, epoch);
+        let first = segment.items.iter().find_map(|(_, seen)| match seen {
+            Seen::Gap(gap) => Some(gap.from),
+            _ => None,
+        });
+        let newest = Place { epoch: epoch.to_owned(), offset: u64::MAX };
+        !gone
+            && (new || first.is_none_or(|first| !segment.is_first || first > span.lo))
+            && self.may_be_of(segment, &newest)
+    }
+
     /// The life that a segment without a message is about, where there is no doubt.
     fn only_life(&self, topic: &str, segment: &Segment<'_>) -> Option<String> {
         let new = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Gap(gap) if gap.reason == "NEW_EPOCH"));
@@ -156,7 +176,10 @@ impl<'a> Judge<'a> {
                 lives.contains(&place.epoch).then(|| place.epoch.clone())
             }
             _ if lives.len() == 1 && !new => lives.first().cloned(),
-            _ => None,
+            _ => {
+                let mut candidates = lives.iter().filter(|epoch| self.may_be(epoch, segment, new));
+                candidates.next().filter(|_| candidates.next().is_none()).cloned()
+            }
         }
     }
 
