@@ -140,7 +140,7 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
     let mut channels = Vec::new();
     for number in 0..topics {
         let name = TopicName::parse(&format!("bench.{salt}.{run}.{number}")).unwrap();
-        let spec = Spec { implicit: false, max_messages: 1_000, max_publish_rate: 0 };
+        let spec = Spec { implicit: false, max_messages: Some(1_000), max_publish_rate: Some(0) };
         channels.push(instance.engine.create(&name, spec).await.unwrap());
     }
     let channels: Arc<[_]> = channels.into();

@@ -63,7 +63,6 @@ pub use wake::{Bell, Inbox};
 pub(crate) use consumer::Saving;
 pub(crate) use pattern::{Member, Membership, Patterns};
 pub(crate) use reader::{ALONE, Reader, Wanted};
-#[expect(unused_imports, reason = "the disk engine brings them back")]
 pub(crate) use recent_ids::Remembered;
 pub(crate) use registry::{Deletion, Matching};
 pub(crate) use ring::{Budget, Numbering, Place, Ring, Stage, Staging};

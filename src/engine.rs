@@ -293,13 +293,20 @@ pub trait Positions: Send + Sync {
     /// [`Error::LimitReached`] when it would be one consumer too many; [`Error::Unavailable`].
     fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim>;
 
+    /// Forgets a consumer that a claim has made, because its subscription came to nothing; one that a newer subscription
+    /// has, on whatever instance, stays.
+    ///
+    /// # Errors
+    /// [`Error::ConsumerTakenOver`] for one that stays, [`Error::Unavailable`].
+    fn withdraw<'a>(&'a self, consumer: &'a Arc<Consumer>, generation: u64) -> Later<'a, ()>;
+
     /// The position of a consumer that is held here has moved. It is kept soon; many moves may become one.
     fn moved(&self, consumer: &Arc<Consumer>);
 
     /// Keeps the position of a consumer that is held here, before this is answered.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
+    /// [`Error::ConsumerTakenOver`] if it is not held here any more, [`Error::Unavailable`].
     fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()>;
 
     /// Keeps a position that comes from another store, before this is answered, and answers `true`; or `false` if the

@@ -63,14 +63,15 @@ impl Broker {
         let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
         let positions = self.0.engine.positions();
         let consumer = request.consumer.map(|(name, ack)| (ConsumerKey { source: request.source.clone(), name }, ack));
+        let mut made = None;
         let lease = match &consumer {
             Some((key, ack)) => {
                 let claim = positions.claim(key, *ack, &waiter).await?;
+                made = (!claim.resumed).then(|| (claim.consumer.clone(), claim.generation));
                 Some(Lease::new(self.0.engine.clone(), &key.name, *ack, claim))
             }
             None => None,
         };
-        let is_new = lease.as_ref().is_some_and(|lease| !lease.info.resumed);
         let subscribed = match &request.source {
             Source::Topic(name) => self.subscribe_topic(name, request.start, request.resume, &waiter, lease).await,
             Source::Pattern(pattern) => {
@@ -85,11 +86,10 @@ impl Broker {
             refused => refused,
         };
         if kept.is_err()
-            && is_new
-            && let Some((key, _)) = &consumer
+            && let Some((consumer, generation)) = &made
         {
-            // A consumer that never had a subscription has no position to keep.
-            let _ = positions.remove(key).await;
+            // A consumer that never had a subscription has no position to keep. One that has another by now stays.
+            let _ = positions.withdraw(consumer, *generation).await;
         }
         let mut subscription = kept?;
         subscription.wanted = wanted;

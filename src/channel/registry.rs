@@ -138,6 +138,19 @@ impl Names {
         self.by_epoch.remove(&channel.epoch);
     }
 
+    /// Remembers that the topic was deleted, unless it never had a message.
+    fn deleted(&mut self, channel: &Channel, last: u64) {
+        let (newest_sequence, newest) = {
+            let ring = channel.ring.lock();
+            (ring.newest_sequence().max(last), ring.newest())
+        };
+        if newest_sequence > 0 {
+            let (name, epoch, log) = (channel.name.clone(), channel.epoch, channel.sequencer.index);
+            let newest_offset = (newest >= last).then_some(newest);
+            self.remember_deletion(Deletion { name, epoch, log, newest_sequence, newest_offset });
+        }
+    }
+
     fn remember_deletion(&mut self, deletion: Deletion) {
         if self.deletions.len() >= MAX_DELETIONS {
             self.deletions.pop_front();
@@ -304,17 +317,21 @@ impl Registry {
         if current {
             names.remove(channel);
             channel.close();
-            let (newest_sequence, newest) = {
-                let ring = channel.ring.lock();
-                (ring.newest_sequence(), ring.newest())
-            };
-            if newest_sequence > 0 {
-                let (name, epoch, log) = (channel.name.clone(), channel.epoch, channel.sequencer.index);
-                names.remember_deletion(Deletion { name, epoch, log, newest_sequence, newest_offset: Some(newest) });
-            }
+            names.deleted(channel, 0);
             self.announce(&channel.name, TopicEventKind::Deleted);
         }
         current
+    }
+
+    /// Takes a topic out whose life is about to end: its name is free, and whoever reads it reads on until it is closed. The
+    /// engine knows of messages up to the number `last` in the topic's log.
+    pub(crate) fn take_out(&self, channel: &Arc<Channel>, last: u64) {
+        let mut names = self.names.write();
+        if names.is_current(channel) {
+            names.remove(channel);
+            names.deleted(channel, last);
+            self.announce(&channel.name, TopicEventKind::Deleted);
+        }
     }
 
     /// Takes an implicit topic out that has no message and no subscriber. Answers whether it did; `stored` then ran under

@@ -252,11 +252,6 @@ impl Ring {
         self.evicted.begin(newest, sequence);
     }
 
-    /// A message that was evicted before this history began; to be called from the oldest to the newest.
-    pub fn begin_evicted(&mut self, offset: u64, at: Timestamp, sequence: u64) {
-        self.evicted.push(evicted::Entry { offset, at, sequence }, self.max_messages);
-    }
-
     /// The number of the newest message in the shared log, those on their way included; 0 when there was none.
     pub fn newest_sequence(&self) -> u64 {
         self.staged.back().map_or(self.newest_sequence, |staged| staged.message.sequence)

@@ -89,6 +89,14 @@ impl Positions for Memory {
         ready(self.consumers().and_then(|consumers| consumers.claim(key, ack, holder)))
     }
 
+    fn withdraw<'a>(&'a self, consumer: &'a Arc<Consumer>, generation: u64) -> Later<'a, ()> {
+        let taken_over = || Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned());
+        ready(
+            self.consumers()
+                .and_then(|consumers| consumers.withdraw(consumer, generation).then_some(()).ok_or_else(taken_over)),
+        )
+    }
+
     fn moved(&self, _: &Arc<Consumer>) {}
 
     fn keep<'a>(&'a self, _: &'a Arc<Consumer>) -> Later<'a, ()> {

@@ -38,11 +38,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Opening, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, Publication, Refusal, Registry, Source, Spec, TopicName,
+    Change, Channel, Consumers, Cursor, Draft, Error, PatternCursor, Publication, Refusal, Registry, Source, Spec,
+    TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
-use messages::MessagesHandler;
+use messages::{MessagesHandler, Orphan};
 use names::{CLASSES, Names};
 use publish::Outgoing;
 use topics::Topics;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub prefix: String,
     /// Copies of everything; 0 takes three in a cluster and one elsewhere.
     pub replicas: usize,
+    /// For how long an id is known after it was first published, whatever has become of its message.
+    pub dedup_window: Duration,
     /// A user's name.
     pub user: String,
     /// The user's password.
@@ -84,6 +87,7 @@ impl Default for Settings {
             url: "nats://127.0.0.1:4222".to_owned(),
             prefix: "pubsub".to_owned(),
             replicas: 0,
+            dedup_window: Duration::from_mins(5),
             user: String::new(),
             password: Secret::default(),
             token: Secret::default(),
@@ -166,9 +170,10 @@ struct Inner {
     topics: Arc<Topics>,
     /// How far the streams are followed, by class.
     classes: Mutex<HashMap<usize, Arc<Progress>>>,
-    /// Messages of no topic, by class and sequence.
-    orphaned: mpsc::Sender<(usize, u64)>,
+    /// Messages of no topic.
+    orphaned: mpsc::Sender<Orphan>,
     replicas: usize,
+    dedup_window: Duration,
     ready: AtomicBool,
     /// Work that ends with the engine.
     tasks: TaskTracker,
@@ -259,6 +264,7 @@ impl Engine for Nats {
                 classes: Mutex::default(),
                 orphaned,
                 replicas: self.settings.replicas,
+                dedup_window: self.settings.dedup_window,
                 ready: AtomicBool::new(false),
                 tasks: tasks.clone(),
                 in_flight: in_flight.clone(),
@@ -311,6 +317,8 @@ impl Engine for Nats {
             inner.check()?;
             let gone = || Refusal::Closed;
             let token = channel.label.get().ok_or_else(gone)?;
+            let is_first = channel.implicit.load(Ordering::Relaxed) && channel.ring.lock().is_unused();
+            let join = is_first && inner.topics.is_others(token, &inner.instance);
             let class = usize::try_from(channel.key).unwrap_or(0);
             let (id, returns) = (draft.message_id(), draft.origin.is_some());
             let (answer, answered) = oneshot::channel();
@@ -323,6 +331,8 @@ impl Engine for Nats {
                 begun: Instant::now(),
                 progress: inner.progress(class),
                 stream: inner.names.stream(class),
+                expected: draft.expected_offset,
+                join: join.then(|| inner.clone()),
                 answer,
                 on_its_way: inner.in_flight.token(),
             };
@@ -349,6 +359,28 @@ impl Engine for Nats {
 
     fn join<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
         Box::pin(async move { self.inner()?.join(channel).await })
+    }
+
+    fn catch_up_logs<'a>(&'a self, position: &'a PatternCursor) -> Later<'a, ()> {
+        let knowing = async move {
+            let inner = self.inner()?;
+            let classes: Vec<_> = inner.classes.lock().iter().map(|(class, seen)| (*class, seen.clone())).collect();
+            for (class, progress) in classes {
+                let Some(index) = CLASSES.iter().position(|known| *known == class) else { continue };
+                let sequencer = inner.topics.registry.sequencer(index);
+                let Some(sequence) = position.sequence_in(sequencer.epoch()) else { continue };
+                if progress.seen() < sequence {
+                    topics::sync(&inner.link, &inner.names.stream(class), &progress).await?;
+                }
+                if progress.seen() >= sequence {
+                    // What another instance has delivered up to here may have been of topics that are gone.
+                    let mut newest = sequencer.lock();
+                    *newest = sequence.max(*newest);
+                }
+            }
+            Ok(())
+        };
+        Box::pin(async move { timeout(CATCH_UP, knowing).await.unwrap_or(Err(Error::Unavailable(NOT_NOW))) })
     }
 
     fn catch_up<'a>(&'a self, _: &'a TopicName, cursor: Option<Cursor>) -> Later<'a, ()> {

@@ -1,5 +1,9 @@
 //! Several instances on one NATS: what users see of it, and what they see when it is gone.
 
+mod cut_off;
+mod rivals;
+mod upheaval;
+
 use std::time::Duration;
 
 use pub_sub::{config::Config, engine::nats::Settings};

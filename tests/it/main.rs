@@ -25,6 +25,8 @@ mod raw;
 
 #[path = "../support/nats.rs"]
 mod nats;
+#[path = "../support/proxy.rs"]
+mod proxy;
 
 mod bad_http;
 mod bad_input;

@@ -131,6 +131,25 @@ impl Consumers {
         Some(removed)
     }
 
+    /// Forgets a consumer if the `generation`-th subscription is its newest. Tells whether it did.
+    #[must_use]
+    pub fn withdraw(&self, consumer: &Arc<Consumer>, generation: u64) -> bool {
+        let ConsumerKey { source, name } = consumer.key();
+        let mut all = self.all.lock();
+        let Some(siblings) = all.by_source.get_mut(source) else { return false };
+        // A newer subscription takes its generation under this lock.
+        let same = siblings.get(name).is_some_and(|known| Arc::ptr_eq(known, consumer));
+        if !same || consumer.is_taken_over(generation) {
+            return false;
+        }
+        siblings.remove(name);
+        if siblings.is_empty() {
+            all.by_source.remove(source);
+        }
+        all.count -= 1;
+        true
+    }
+
     /// Forgets all consumers of a topic that is gone. Live subscriptions of theirs end with the topic.
     pub fn remove_all(&self, source: &Source) -> Vec<Arc<Consumer>> {
         let mut all = self.all.lock();

@@ -57,6 +57,15 @@ impl Positions for Disk {
         }))
     }
 
+    fn withdraw<'a>(&'a self, consumer: &'a Arc<Consumer>, generation: u64) -> Later<'a, ()> {
+        Box::pin(async move {
+            if !self.opened()?.consumers.withdraw(consumer, generation) {
+                return Err(Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned()));
+            }
+            told(self.drop_position(consumer)?).await
+        })
+    }
+
     fn moved(&self, consumer: &Arc<Consumer>) {
         // One record at a time for each consumer: those that move faster than the disk are kept as often as it can.
         if let Ok(opened) = self.opened()

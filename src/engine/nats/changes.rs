@@ -2,15 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Inner, NOT_NOW, link,
-    names::{CLASSES, class_of, encode},
+    messages::end_headers,
+    names::{CLASSES, END, class_of, encode},
     store::{BUDGET, Put},
-    topics::{Entry, Known},
+    topics::{End, Ended, Entry, Known, sync},
 };
 use crate::channel::{Change, Channel, Epoch, Error, Spec, Timestamp, TopicName};
+
+/// What is waited between two tries to mark an end.
+const PAUSE: Duration = Duration::from_millis(250);
 
 impl Inner {
     pub async fn create(self: &Arc<Self>, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
@@ -29,6 +34,7 @@ impl Inner {
             max_publish_rate: spec.max_publish_rate,
             class,
             owner: if spec.implicit { self.instance.clone() } else { String::new() },
+            before: None,
         };
         let begun = Instant::now();
         loop {
@@ -47,8 +53,9 @@ impl Inner {
                     sleep(Duration::from_millis(20)).await;
                 }
                 Some(Known { entry: None, .. }) | None => {
-                    let expected = known.map_or(0, |known| known.revision);
-                    self.topics.write(&self.link, &token, Some(&entry), expected).await?;
+                    let (expected, before) = known.map_or((0, None), |known| (known.revision, known.end));
+                    let entry = Entry { before, ..entry.clone() };
+                    self.topics.write(&self.link, &token, &entry, expected).await?;
                 }
             }
             if begun.elapsed() > BUDGET {
@@ -79,7 +86,7 @@ impl Inner {
                 ));
             }
             let entry = Entry { owner: String::new(), ..entry.with_spec(spec) };
-            match self.topics.write(&self.link, token, Some(&entry), known.revision).await? {
+            match self.topics.write(&self.link, token, &entry, known.revision).await? {
                 Put::Stored(_) => return Ok(()),
                 Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
                 // Somebody else has changed it, or this change was written before without an answer.
@@ -93,14 +100,10 @@ impl Inner {
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
         let token = channel.label.get().ok_or_else(gone)?;
         let class = usize::try_from(channel.key).unwrap_or(0);
-        let stream = self.link.jetstream.get_stream_no_info(self.names.stream(class)).await;
-        // What is stored up to here is of this life, or of an earlier one: it may be removed whatever comes after.
-        let end = match &stream {
-            Ok(stream) => stream.get_info().await.ok().map(|info| info.state.last_sequence),
-            Err(_) => None,
-        };
+        // What is known here of the topic's messages is what is removed. What is not stays behind, and belongs to no topic.
+        let _ = sync(&self.link, &self.names.stream(class), &self.progress(class)).await;
         let begun = Instant::now();
-        loop {
+        let last = loop {
             let known = self
                 .topics
                 .get(token)
@@ -109,23 +112,72 @@ impl Inner {
                 // Deleted by somebody else, or by this call when its answer was lost.
                 return if begun.elapsed() > link::ATTEMPT { Ok(()) } else { Err(gone()) };
             };
-            match self.topics.write(&self.link, token, None, known.revision).await? {
-                Put::Stored(_) => break,
+            let end = End { epoch: channel.epoch().to_string(), last: channel.last(), class };
+            match self.topics.delete(&self.link, token, Some(&end), known.revision).await? {
+                Put::Stored(_) => break end.last,
                 Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
                 Put::Conflict => {}
             }
-        }
-        if let (Ok(stream), Some(end)) = (stream, end) {
-            let subject = format!("{}{token}", self.names.stored(class));
-            self.in_flight.spawn(async move {
-                let purge = stream.purge().filter(subject).sequence(end + 1);
-                // What stays behind belongs to no topic: whoever reads it deletes it.
-                if let Err(error) = purge.await {
-                    tracing::debug!(%error, "a deleted topic's messages are left for later");
-                }
-            });
-        }
+        };
+        // It is deleted. If its end cannot be told now, that goes on in the background.
+        let ended = Ended { channel: channel.clone(), last };
+        let _ = timeout(BUDGET, self.end(ended)).await;
+        let subject = format!("{}{token}", self.names.stored(class));
+        let (link, stream) = (self.link.clone(), self.names.stream(class));
+        self.in_flight.spawn(async move {
+            let purge = async {
+                let stream = link.jetstream.get_stream_no_info(stream).await.map_err(|error| error.to_string())?;
+                let purged = stream.purge().filter(subject).sequence(last + 1).await;
+                purged.map_err(|error| error.to_string())
+            };
+            // What stays behind belongs to no topic: whoever reads it deletes it.
+            if let Err(error) = purge.await {
+                tracing::debug!(error, "a deleted topic's messages are left for later");
+            }
+        });
         Ok(())
+    }
+
+    /// Ends a life that is over in the registry, as soon as that can be.
+    pub fn end_soon(self: &Arc<Self>, ended: Ended) {
+        let inner = self.clone();
+        self.tasks.spawn(async move { inner.stop.run_until_cancelled(inner.end(ended)).await });
+    }
+
+    /// Ends a life that is over in the registry: between the registry and the stream there is no order, so the stream gets
+    /// a marker. What stands before it is of this life, on every instance, and what stands behind it is of none. Every
+    /// instance that hears of the deletion marks the end; the first marker counts, the others are the same message again.
+    async fn end(self: &Arc<Self>, Ended { channel, last }: Ended) {
+        let Some(token) = channel.label.get() else { return };
+        let class = usize::try_from(channel.key).unwrap_or(0);
+        let subject = format!("{}{token}{END}", self.names.stored(class));
+        let marked = loop {
+            // It may have come from another instance meanwhile.
+            if channel.ring.lock().closed {
+                return;
+            }
+            if self.link.is_up() {
+                let (subject, headers) = (subject.clone(), end_headers(&channel, last));
+                let sent = self.link.jetstream.publish_with_headers(subject, headers, Bytes::new()).await;
+                let answer = match sent {
+                    Ok(answer) => answer.await,
+                    Err(error) => Err(error),
+                };
+                match answer {
+                    Ok(marked) if marked.sequence > 0 => break marked.sequence,
+                    // Another instance is at it.
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(%error, topic = %channel.name(), "a topic's end is marked later"),
+                }
+            }
+            sleep(PAUSE).await;
+        };
+        self.progress(class).wait(marked).await;
+        // It has come by before this instance knew of that life: what there was of it is told.
+        if !channel.ring.lock().closed {
+            channel.skip_to(last);
+        }
+        self.topics.end(&channel);
     }
 
     pub fn forget(self: &Arc<Self>, channel: &Arc<Channel>) {
@@ -138,8 +190,8 @@ impl Inner {
         }
         let (inner, token) = (self.clone(), token.to_string());
         self.in_flight.spawn(async move {
-            let deleted = inner.topics.write(&inner.link, &token, None, known.revision).await;
-            if deleted.is_err() {
+            let deleted = inner.topics.delete(&inner.link, &token, None, known.revision).await;
+            if !matches!(deleted, Ok(Put::Stored(_))) {
                 // It is there still, so it has to be here.
                 inner.topics.put_back(&token);
             }
@@ -158,7 +210,7 @@ impl Inner {
                 return Ok(());
             }
             let shared = Entry { owner: String::new(), ..entry };
-            if let Put::Stored(_) = self.topics.write(&self.link, token, Some(&shared), known.revision).await? {
+            if let Put::Stored(_) = self.topics.write(&self.link, token, &shared, known.revision).await? {
                 return Ok(());
             }
         }

@@ -41,11 +41,18 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long one question to the cluster may take.
 const QUESTION: Duration = Duration::from_secs(3);
 
-/// How long reading the store may stand still before it is begun anew.
+/// How long reading the store may stand still before it is begun again.
 const STALL: Duration = Duration::from_secs(3);
 
 /// What is waited between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// The store is read until no more than so many messages have come meanwhile: a hundredth of what the smallest streams keep
+/// of a topic.
+const LATE: u64 = 10;
+
+/// How often it is read on for that. Who is slower than all publishers together does not catch up by trying.
+const ROUNDS: usize = 10;
 
 /// One stored message.
 pub(super) struct Item {
@@ -68,14 +75,18 @@ impl Item {
 
 /// What is done with what a stream has.
 pub(super) trait Handler: Send {
-    /// Messages are about to be read from the store, up to so many; the first time, it is all that there is.
-    fn begin(&mut self, _first: bool, _most: u64) {}
+    /// The stream as it is from here on was made at this time, in nanoseconds since 1970: the same on every instance.
+    fn identify(&mut self, _created: i128) {}
+
+    /// Messages are about to be read from the store; the first time, it is all that there is.
+    fn begin(&mut self, _first: bool) {}
 
     /// The next message.
     fn take(&mut self, item: Item) -> impl Future<Output = ()> + Send;
 
-    /// What was to be read from the store was read.
-    fn end(&mut self) -> impl Future<Output = ()> + Send {
+    /// What was to be read from the store was read. While that went on, `late` messages were stored behind it, in whose
+    /// favour the stream may have let go of some before they were read.
+    fn end(&mut self, _late: u64) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
@@ -219,6 +230,8 @@ struct Following<'a> {
     live: async_nats::Subscriber,
     /// When the stream was made, once that is known.
     created: Option<i128>,
+    /// How far the store was read, while that is not over: the handler has what lies between what was seen and here.
+    reached: Option<u64>,
 }
 
 impl<'a> Following<'a> {
@@ -232,7 +245,7 @@ impl<'a> Following<'a> {
         if !matches!(flushed, Ok(Ok(()))) {
             return Err(Fault("the subscription was not confirmed".to_owned()));
         }
-        Ok(Self { link, source, progress, stream, live, created: None })
+        Ok(Self { link, source, progress, stream, live, created: None, reached: None })
     }
 
     async fn run<H: Handler>(&mut self, handler: &mut H) {
@@ -284,9 +297,10 @@ impl<'a> Following<'a> {
         }
     }
 
-    fn begin_anew<H: Handler>(&self, handler: &mut H) {
-        tracing::error!(stream = self.source.stream, "the stream was made anew; what was in it is gone");
+    fn begin_anew<H: Handler>(&mut self, handler: &mut H) {
+        tracing::error!(stream = self.source.stream, "the stream was made again; what was in it is gone");
         handler.reset();
+        self.reached = None;
         self.progress.seen.store(0, Ordering::Release);
         self.progress.opened.store(false, Ordering::Release);
     }
@@ -314,33 +328,44 @@ impl<'a> Following<'a> {
         }
     }
 
+    /// Reads from the store what was not seen. What was read before a fault stays with the handler, and the next try goes on
+    /// behind it: a topic's losses show only to whoever has counted all that is left of it.
     async fn catch_up<H: Handler>(&mut self, handler: &mut H) -> Result<(), Fault> {
         let info = self.info().await?;
-        let target = info.state.last_sequence;
-        let first = !self.progress.is_open();
-        let from = self.progress.seen();
-        if target > from {
-            handler.begin(first, target - from);
-            let read = self.read(handler, from, target, first).await;
-            handler.end().await;
-            let reached = read.reached;
-            if reached > from {
-                self.progress.advance(reached);
-            }
-            if let Some(fault) = read.fault {
-                return Err(fault);
-            }
+        let created = info.created.unix_timestamp_nanos();
+        if self.created.is_some_and(|known| known != created) && self.progress.is_open() {
+            self.begin_anew(handler);
         }
-        self.created = Some(info.created.unix_timestamp_nanos());
+        self.created = Some(created);
+        let first = !self.progress.is_open();
+        if first && self.reached.is_none() {
+            handler.identify(created);
+        }
+        let mut target = info.state.last_sequence;
+        if target > self.progress.seen() {
+            if self.reached.is_none() {
+                handler.begin(first);
+            }
+            let mut late = 0;
+            for round in 1..=ROUNDS {
+                let mut reached = self.reached.unwrap_or_else(|| self.progress.seen());
+                let read = self.read_on(handler, &mut reached, target, first).await;
+                self.reached = Some(reached);
+                read?;
+                let last = self.info().await?.state.last_sequence;
+                late = last.saturating_sub(target);
+                if late > LATE && round < ROUNDS {
+                    target = last;
+                } else {
+                    break;
+                }
+            }
+            handler.end(late).await;
+            self.reached = None;
+            self.progress.advance(target);
+        }
         self.progress.opened.store(true, Ordering::Release);
         Ok(())
-    }
-
-    /// Reads behind `from` up to `target`.
-    async fn read<H: Handler>(&self, handler: &mut H, from: u64, target: u64, first: bool) -> Read {
-        let mut reached = from;
-        let fault = self.read_on(handler, &mut reached, target, first).await.err();
-        Read { reached, fault }
     }
 
     async fn read_on<H: Handler>(
@@ -429,9 +454,4 @@ pub(super) fn speaks_for_all(info: &Info) -> bool {
     cluster.replicas.is_empty()
         || (cluster.leader.as_ref().is_some_and(|leader| !leader.is_empty())
             && (here + 1) * 2 > cluster.replicas.len() + 1)
-}
-
-struct Read {
-    reached: u64,
-    fault: Option<Fault>,
 }

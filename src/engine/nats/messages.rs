@@ -1,38 +1,56 @@
 //! Messages between the cluster and the channels.
 
+mod gather;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use async_nats::{HeaderMap, header};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::{
     follow::{Handler, Item},
     link::Link,
-    names::{decode, encode},
+    names::{CLASSES, END, decode, encode},
+    store::BUDGET,
     topics::Topics,
 };
 use crate::channel::{Channel, Committed, Draft, Epoch, Feed, Key, MessageId, Numbering, Payload, Timestamp};
+use gather::{Due, Gathered};
 
 /// The header of a message's key.
 const KEY: &str = "Pubsub-Key";
 
 /// The header of the time at which a message was first published, in milliseconds since 1970, where that is not when the
 /// stream got it.
-const AT: &str = "Pubsub-At";
+pub(super) const AT: &str = "Pubsub-At";
+
+/// What is waited between two questions to the registry.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Names that are remembered as belonging to no topic, so that each costs the registry one question.
 const MAX_ORPHANS: usize = 10_000;
 
-/// The headers of a message. One says all that most messages have to say: the topic's life, whether the id is the
-/// publisher's, and the id, which together are what the cluster stores once.
+/// The header of a message whose id is made up: its value does not matter.
+const MADE_UP: &str = "Pubsub-Made-Up";
+
+/// The header of a life's end: the newest message that was removed with the topic.
+const LAST: &str = "Pubsub-Last";
+
+/// The headers of a message. One says most of what most messages have to say: the topic's life and the id, which together are
+/// what the cluster stores once. Whoever has made the id up: a publisher that did not get its answer repeats it.
 pub(super) fn headers(channel: &Channel, id: &MessageId, draft: &Draft) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let kind = if draft.id.is_some() { 'p' } else { 'g' };
-    headers.insert(header::NATS_MESSAGE_ID, format!("{}.{kind}.{}", channel.epoch(), encode(id.as_str())));
+    headers.insert(header::NATS_MESSAGE_ID, format!("{}.{}", channel.epoch(), encode(id.as_str())));
+    if draft.id.is_none() {
+        headers.insert(MADE_UP, "1");
+    }
     if let Some(key) = &draft.key {
         headers.insert(KEY, encode(key.as_str()));
     }
@@ -45,18 +63,36 @@ pub(super) fn headers(channel: &Channel, id: &MessageId, draft: &Draft) -> Heade
     headers
 }
 
-/// The life that a message belongs to, if it says so, and the message. Others than this service may publish into the
-/// stream: what they leave out is made up, and what is not JSON becomes a JSON string.
-fn read(item: &Item, prev: u64) -> (Option<Epoch>, Committed) {
-    let own = item.header("Nats-Msg-Id").and_then(|text| {
-        let (epoch, rest) = text.split_once('.')?;
-        let (kind, id) = rest.split_once('.')?;
-        Some((Epoch::parse(epoch)?, kind == "p", MessageId::parse(&decode(id)?).ok()?))
-    });
-    let (epoch, given_id, id) = match own {
-        Some((epoch, given, id)) => (Some(epoch), given, Some(id)),
-        None => (None, false, None),
-    };
+/// The headers of a life's end: the same from every instance, but for what an instance does not know. No message has such an
+/// id.
+pub(super) fn end_headers(channel: &Channel, last: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::NATS_MESSAGE_ID, format!("{}..end", channel.epoch()));
+    headers.insert(LAST, last.to_string());
+    headers
+}
+
+/// What this service says of a message: the life that it belongs to, whether its id is the publisher's, and the id.
+struct Own {
+    epoch: Epoch,
+    given_id: bool,
+    id: Option<MessageId>,
+}
+
+fn own(item: &Item) -> Option<Own> {
+    let (epoch, id) = item.header("Nats-Msg-Id")?.split_once('.')?;
+    let epoch = Epoch::parse(epoch)?;
+    // Earlier versions said between the two whose the id is.
+    let (kind, id) = id.split_once('.').unwrap_or(("", id));
+    let given_id = if kind.is_empty() { item.header(MADE_UP).is_none() } else { kind == "p" };
+    let id = decode(id).and_then(|id| MessageId::parse(&id).ok());
+    Some(Own { epoch, given_id, id })
+}
+
+/// The message. Others than this service may publish into the stream: what they leave out is made up, and what is not JSON
+/// becomes a JSON string.
+fn read(item: &Item, prev: u64) -> Committed {
+    let (given_id, id) = own(item).map_or((false, None), |own| (own.given_id && own.id.is_some(), own.id));
     let made_up = || MessageId::parse(&format!("nats-{}", item.sequence)).unwrap_or_else(|_| MessageId::generate());
     let text = String::from_utf8_lossy(&item.payload);
     let data = Payload::parse(&text, usize::MAX)
@@ -66,8 +102,15 @@ fn read(item: &Item, prev: u64) -> (Option<Epoch>, Committed) {
     // Times beyond the calendar would stay with the topic for ever.
     let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
     let at = first.map_or(item.at, |at| Timestamp(at.as_millisecond()));
-    let message = Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data };
-    (epoch, message)
+    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data }
+}
+
+/// A message that belongs to no topic, to be deleted.
+pub(super) struct Orphan {
+    pub class: usize,
+    pub sequence: u64,
+    /// When it was stored.
+    pub at: Timestamp,
 }
 
 /// Brings the messages of one stream to their channels.
@@ -75,8 +118,7 @@ pub(super) struct MessagesHandler {
     class: usize,
     link: Link,
     topics: Arc<Topics>,
-    /// Messages of no topic, to be deleted.
-    orphaned: mpsc::Sender<(usize, u64)>,
+    orphaned: mpsc::Sender<Orphan>,
     /// What was asked about and belongs to no topic.
     orphans: HashSet<(String, Option<Epoch>)>,
     mode: Mode,
@@ -84,34 +126,28 @@ pub(super) struct MessagesHandler {
 
 /// What is known about losses while messages are read.
 enum Mode {
-    /// Nothing can be lost: what is taken follows what was taken before.
-    Whole,
+    /// Nothing is lost: what is taken follows what was taken before.
+    Live,
     /// The first time: how many of each topic there are.
-    First(HashMap<String, usize>),
-    /// So much was missed that of some topics the oldest may be gone: each one's messages are gathered before they are
-    /// fed.
-    Gathering(HashMap<String, Gathered>),
-}
-
-#[derive(Default)]
-struct Gathered {
-    /// All that came.
-    count: usize,
-    bytes: usize,
-    newest: VecDeque<Item>,
+    First(HashMap<String, u64>),
+    /// Something was missed. Of some topics the oldest may be gone by now, which shows when all that is left was read: so it
+    /// is gathered before it is fed.
+    Gathering(Gathered),
 }
 
 impl MessagesHandler {
-    pub fn new(class: usize, link: Link, topics: Arc<Topics>, orphaned: mpsc::Sender<(usize, u64)>) -> Self {
-        Self { class, link, topics, orphaned, orphans: HashSet::new(), mode: Mode::Whole }
+    pub fn new(class: usize, link: Link, topics: Arc<Topics>, orphaned: mpsc::Sender<Orphan>) -> Self {
+        Self { class, link, topics, orphaned, orphans: HashSet::new(), mode: Mode::Live }
     }
 
-    /// The channel that a message belongs to. The registry may be behind: then it is asked first.
-    async fn channel(&mut self, token: &str, epoch: Option<Epoch>) -> Option<Arc<Channel>> {
-        let fits = |channel: &Arc<Channel>| {
-            channel.key == self.class as u64 && epoch.is_none_or(|epoch| epoch == channel.epoch())
-        };
-        if let Some(channel) = self.topics.channel(token).filter(fits) {
+    /// The life that a message, or an end, belongs to. The registry may be behind: then it is asked first.
+    async fn channel(&mut self, item: &Item) -> Option<Arc<Channel>> {
+        let token = item.key.strip_suffix(END).unwrap_or(&item.key);
+        let epoch = own(item).map(|own| own.epoch);
+        let key = self.class as u64;
+        let fits = |channel: &Arc<Channel>| channel.key == key && epoch.is_none_or(|epoch| epoch == channel.epoch());
+        let open = |channel: &Arc<Channel>| !channel.ring.lock().closed;
+        if let Some(channel) = self.topics.channel(token, fits).filter(open) {
             return Some(channel);
         }
         let orphan = (token.to_owned(), epoch);
@@ -119,12 +155,21 @@ impl MessagesHandler {
         if self.orphans.contains(&orphan) {
             return None;
         }
-        // Nothing may be dropped because the registry cannot be asked right now.
-        while let Err(error) = self.topics.sync(&self.link).await {
-            tracing::debug!(%error, "the registry is asked again");
-            sleep(Duration::from_millis(250)).await;
-        }
-        let channel = self.topics.channel(token).filter(fits);
+        let begun = Instant::now();
+        let channel = loop {
+            // Nothing may be dropped because the registry cannot be asked right now.
+            while let Err(error) = self.topics.sync(&self.link).await {
+                tracing::debug!(%error, "the registry is asked again");
+                sleep(PAUSE).await;
+            }
+            let found = self.topics.channel(token, fits);
+            // One that this instance tries to forget goes, or comes back because another one needs it.
+            let undecided = |channel: &Arc<Channel>| !open(channel) && self.topics.is_alive(token, channel.epoch());
+            if !found.as_ref().is_some_and(undecided) || begun.elapsed() > BUDGET {
+                break found.filter(open);
+            }
+            sleep(PAUSE / 10).await;
+        };
         if channel.is_none() {
             if self.orphans.len() >= MAX_ORPHANS {
                 self.orphans.clear();
@@ -134,94 +179,79 @@ impl MessagesHandler {
         channel
     }
 
-    async fn feed(&mut self, item: Item) {
-        let (epoch, message) = read(&item, 0);
-        let Some(channel) = self.channel(&item.key, epoch).await else {
-            // Published while its topic was being deleted. If it cannot be noted now, the next start finds it. What others
-            // have published without a topic is not ours to delete.
-            if epoch.is_some() {
-                let _ = self.orphaned.try_send((self.class, item.sequence));
-            }
-            return;
-        };
-        // The stream has no holes as it is read, so the message follows the channel's newest.
-        let message = Committed { prev: channel.last(), ..message };
-        if channel.feed(message) == Feed::Closed {
-            let _ = self.orphaned.try_send((self.class, item.sequence));
+    /// Published while its topic was being deleted. If it cannot be noted now, the next start finds it. What others have
+    /// published without a topic is not ours to delete.
+    fn leave(&self, item: &Item) {
+        if own(item).is_some() {
+            let _ = self.orphaned.try_send(Orphan { class: self.class, sequence: item.sequence, at: item.at });
         }
     }
 
-    /// The stream keeps one message more of each topic than any of its topics may: so where that many are found, older ones
-    /// are gone.
-    fn kept(&self) -> usize {
-        self.class + 1
-    }
-
-    fn gather(gathered: &mut HashMap<String, Gathered>, item: Item, channel: Option<&Channel>) {
-        const MAX_BYTES: usize = 64 << 20;
-        let most = channel.map_or(0, Channel::max_messages);
-        let topic = gathered.entry(item.key.clone()).or_default();
-        topic.count += 1;
-        topic.bytes += item.payload.len();
-        topic.newest.push_back(item);
-        while topic.newest.len() > most + 1 || (topic.bytes > MAX_BYTES && topic.newest.len() > 1) {
-            topic.bytes -= topic.newest.pop_front().map_or(0, |item| item.payload.len());
+    async fn feed(&mut self, channel: &Arc<Channel>, item: &Item) {
+        if let Some(last) = end_of(item) {
+            // What was removed before it was read here.
+            channel.skip_to(last);
+            return self.topics.end(channel);
+        }
+        // The stream has no holes as it is read, so the message follows the channel's newest.
+        let fed = channel.feed(read(item, channel.last()));
+        if fed == Feed::Closed {
+            // It may be here again under the same epoch.
+            match self.channel(item).await {
+                Some(channel) => _ = channel.feed(read(item, channel.last())),
+                None => self.leave(item),
+            }
         }
     }
 }
 
-impl Handler for MessagesHandler {
-    fn begin(&mut self, first: bool, most: u64) {
-        self.mode = if first {
-            Mode::First(HashMap::new())
-        } else if most > self.class as u64 {
-            Mode::Gathering(HashMap::new())
-        } else {
-            // Of no topic so many were stored meanwhile that the stream would have let go of any.
-            Mode::Whole
-        };
-    }
+/// Whether this is a life's end: then, the newest message that was removed with the topic.
+fn end_of(item: &Item) -> Option<u64> {
+    item.key.ends_with(END).then(|| item.header(LAST).and_then(|last| last.parse().ok()).unwrap_or(0))
+}
 
-    async fn take(&mut self, item: Item) {
-        match &mut self.mode {
-            Mode::Whole => self.feed(item).await,
-            Mode::First(counts) => {
-                *counts.entry(item.key.clone()).or_default() += 1;
-                self.feed(item).await;
-            }
-            Mode::Gathering(gathered) => {
-                let channel = self.topics.channel(&item.key);
-                Self::gather(gathered, item, channel.as_deref());
-            }
+impl Handler for MessagesHandler {
+    fn identify(&mut self, created: i128) {
+        // A stream that is made again is another log, whose numbers begin again.
+        if let Some(index) = CLASSES.iter().position(|class| *class == self.class) {
+            self.topics.registry.sequencer(index).begin(Epoch::from_bits(created as u64), 0);
         }
     }
 
-    async fn end(&mut self) {
-        let kept = self.kept();
-        match std::mem::replace(&mut self.mode, Mode::Whole) {
-            Mode::Whole => {}
+    fn begin(&mut self, first: bool) {
+        self.mode = if first { Mode::First(HashMap::new()) } else { Mode::Gathering(Gathered::default()) };
+    }
+
+    async fn take(&mut self, item: Item) {
+        let channel = self.channel(&item).await;
+        if let Mode::First(counts) = &mut self.mode {
+            *counts.entry(item.key.clone()).or_default() += 1;
+        }
+        let Some(channel) = channel else { return self.leave(&item) };
+        match &mut self.mode {
+            Mode::Gathering(gathered) => gathered.add(channel, item, end_of),
+            Mode::Live | Mode::First(_) => self.feed(&channel, &item).await,
+        }
+    }
+
+    async fn end(&mut self, late: u64) {
+        match std::mem::replace(&mut self.mode, Mode::Live) {
+            Mode::Live => {}
             Mode::First(counts) => {
-                // A topic of which less than that is found has lost nothing since it was made.
+                // A topic of which less is found than the stream keeps has lost nothing since it was made.
                 for channel in self.topics.registry.all() {
                     let token = channel.label.get().map(|label| &**label).unwrap_or_default();
                     if channel.key == self.class as u64 {
-                        let whole = counts.get(token).copied().unwrap_or(0) < kept;
+                        let whole = counts.get(token).copied().unwrap_or(0) + late <= self.class as u64;
                         channel.ring.lock().numbering = Numbering { before: whole.then_some(0), ..Numbering::SPARSE };
                     }
                 }
             }
             Mode::Gathering(gathered) => {
-                for (token, Gathered { count, newest, .. }) in gathered {
-                    let lost = count >= kept || count > newest.len();
-                    let mut newest = newest;
-                    if lost
-                        && let Some(channel) = self.topics.channel(&token)
-                        && let Some(oldest) = newest.pop_front()
-                    {
-                        channel.skip_to(oldest.sequence);
-                    }
-                    for item in newest {
-                        self.feed(item).await;
+                for (sequence, channel, due) in gathered.in_order(self.class, late) {
+                    match due {
+                        Due::Skip => channel.skip_to(sequence),
+                        Due::Feed(item) => self.feed(&channel, &item).await,
                     }
                 }
             }
@@ -230,10 +260,7 @@ impl Handler for MessagesHandler {
 
     fn reset(&mut self) {
         // Positions in the old stream mean nothing in the new one: every topic of it begins another life.
-        for channel in self.topics.registry.all() {
-            if channel.key == self.class as u64 {
-                self.topics.end_life(&channel);
-            }
-        }
+        self.mode = Mode::Live;
+        self.topics.end_class(self.class as u64);
     }
 }

@@ -49,6 +49,9 @@ pub(super) fn decode(token: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// What the subject of a topic's end has behind the topic's token. Tokens have no dots.
+pub(super) const END: &str = ".end";
+
 /// The streams of topics: each holds topics of up to so many messages. `JetStream` has one bound for all subjects of a
 /// stream, so a topic goes into the smallest stream that is large enough.
 pub(super) const CLASSES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];

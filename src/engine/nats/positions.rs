@@ -1,5 +1,7 @@
 //! Consumers' positions in a bucket that every instance follows: so each knows them all, and who has which.
 
+mod hold;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
@@ -8,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -18,19 +20,23 @@ use super::{
     follow::{Handler, Item, Progress},
     link::Link,
     names::{decode, encode},
-    store::{BUDGET, Put, put},
+    store::{BUDGET, Put, Value, put},
     topics::sync,
 };
 use crate::{
     channel::{
         Ack, Claim, Consumer, ConsumerKey, ConsumerName, ConsumerStatus, Consumers, Cursor, Error, Position, Saving,
-        Source, TopicName, Waiter,
+        Source, Timestamp, TopicName, Waiter,
     },
     engine::{Later, Positions, memory::no_consumer, position},
 };
+use hold::{Hold, Stage};
 
 /// The least time between two saves of a position that moves by itself: each is a message for the whole cluster.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// Positions that are on their way at once when an instance stops.
+const FLUSHED_AT_ONCE: usize = 256;
 
 /// What is known of a consumer's entry.
 #[derive(Clone, Default)]
@@ -38,10 +44,20 @@ struct Known {
     revision: u64,
     /// Whether it is there, not deleted.
     live: bool,
-    /// The subscription that has it, in the entry's words; empty for none.
-    holder: String,
-    /// The subscription of this instance that has it, in the same words.
+    hold: Hold,
+    /// The subscription of this instance that has it, by its name in the entry.
     mine: Option<String>,
+}
+
+impl Known {
+    /// Whether the newest subscription of the consumer, wherever, is this instance's.
+    fn is_mine(&self) -> bool {
+        self.live && self.mine.as_ref().is_some_and(|mine| *mine == self.hold.claim)
+    }
+}
+
+fn taken_over(key: &ConsumerKey) -> Error {
+    Error::ConsumerTakenOver(key.name.as_str().to_owned())
 }
 
 /// The consumers on this instance, by key.
@@ -111,6 +127,7 @@ impl Shared {
         loop {
             let known = self.known(token);
             let value = content(&known)?;
+            let value = value.map_or_else(|| Value::Deleted(Vec::new()), Value::Set);
             match put(&self.link, &self.bucket, token, value, known.revision).await? {
                 Put::Stored(revision) => {
                     if timeout(BUDGET, self.progress.wait(revision)).await.is_err() {
@@ -126,22 +143,36 @@ impl Shared {
         }
     }
 
-    /// Writes where a consumer stands that this instance has, or had until now.
-    async fn save(&self, consumer: &Arc<Consumer>) -> Result<(), Error> {
+    /// Writes where a consumer stands that this instance has, or had until now. With `begins` its subscription is about to
+    /// be told that it has it; what was let go of before that leaves no consumer behind.
+    ///
+    /// # Errors
+    /// [`Error::ConsumerTakenOver`], also if it was deleted; [`Error::Unavailable`].
+    async fn save(&self, consumer: &Arc<Consumer>, begins: bool) -> Result<(), Error> {
         let token = token(consumer.key());
-        let gone = || no_consumer(consumer.key());
-        self.write(&token, |known| match &known.mine {
-            // Another instance has taken it over, and knows better.
-            Some(mine) if known.live && known.holder != *mine => Err(gone()),
-            None if !known.holder.is_empty() => Err(gone()),
-            _ if !known.live => Err(gone()),
-            Some(mine) => {
-                let holder = if consumer.is_held() { mine.as_str() } else { "" };
-                Ok(Some(position::encode(&consumer.position(), holder)))
+        self.write(&token, |known| {
+            if !known.is_mine() {
+                // Another instance has taken it over, and knows better.
+                return Err(taken_over(consumer.key()));
             }
-            None => Ok(Some(position::encode(&consumer.position(), ""))),
+            let stage = match known.hold.stage {
+                Stage::New if !consumer.is_held() => return Ok(None),
+                Stage::New if !begins => Stage::New,
+                _ if consumer.is_held() => Stage::Held,
+                _ => Stage::Left,
+            };
+            let hold = Hold { stage, ..known.hold.clone() };
+            Ok(Some(position::encode(&consumer.position(), &hold.to_string())))
         })
         .await
+    }
+
+    /// Deletes the entry of a consumer that nobody uses any more, unless somebody has used it meanwhile.
+    async fn forget(&self, key: &ConsumerKey) -> Result<(), Error> {
+        let gone = || no_consumer(key);
+        // What came from another instance meanwhile has put it back.
+        let used = || self.consumers.get(key).is_some();
+        self.write(&token(key), |known| if known.live && !used() { Ok(None) } else { Err(gone()) }).await
     }
 
     /// Saves now and then for as long as the position moves.
@@ -150,7 +181,7 @@ impl Shared {
         if !consumer.is_held() {
             // Let go, and a client that an instance has sent away is with another in a moment: what it had got should be
             // known there by then.
-            self.tracker.spawn(async move { _ = shared.save(&consumer).await });
+            self.tracker.spawn(async move { _ = shared.save(&consumer, false).await });
             return;
         }
         if !consumer.saving.moved() {
@@ -159,18 +190,11 @@ impl Shared {
         self.tracker.spawn(async move {
             loop {
                 sleep(EVERY).await;
-                match shared.save(&consumer).await {
-                    Ok(()) => {}
-                    Err(Error::ConsumerNotFound(_)) => {
-                        consumer.saving.refused();
-                        return;
-                    }
-                    Err(error) => {
-                        // The next move, or the next sweep, saves it.
-                        tracing::debug!(%error, "a position could not be kept yet");
-                        consumer.saving.refused();
-                        return;
-                    }
+                if let Err(error) = shared.save(&consumer, false).await {
+                    // If it is still here, the next move, or the next sweep, saves it.
+                    tracing::debug!(%error, "a position is not kept");
+                    consumer.saving.refused();
+                    return;
                 }
                 if consumer.saving.stored() == Saving::Done {
                     return;
@@ -206,7 +230,7 @@ impl Shared {
                         consumer.advance(topic, *cursor);
                     }
                     consumer.touch();
-                    Ok(Some(position::encode(&consumer.position(), &known.holder)))
+                    Ok(Some(position::encode(&consumer.position(), &known.hold.to_string())))
                 });
                 let kept = kept.await;
                 for acknowledged in batch {
@@ -216,15 +240,27 @@ impl Shared {
         });
     }
 
-    /// Everything that moved and is not kept yet.
-    pub async fn flush(&self) {
+    /// Keeps where every consumer stands that this instance has: many at a time, as a stop does not wait for long.
+    pub async fn flush(self: &Arc<Self>) {
+        let saving = TaskTracker::new();
+        let room = Arc::new(Semaphore::new(FLUSHED_AT_ONCE));
         for consumer in self.consumers.all() {
-            if self.known(&token(consumer.key())).mine.is_some() {
-                let _ = self.save(&consumer).await;
+            let known = self.known(&token(consumer.key()));
+            // One that was let go of is kept already, or that is on its way.
+            if known.is_mine() && known.hold.stage != Stage::Left {
+                let Ok(permit) = room.clone().acquire_owned().await else { return };
+                let shared = self.clone();
+                saving.spawn(async move {
+                    let _ = shared.save(&consumer, false).await;
+                    drop(permit);
+                });
             }
         }
+        saving.close();
+        saving.wait().await;
     }
 
+    /// Takes note of an entry. All under one lock: whoever knows its revision knows its content.
     fn note(&self, item: &Item) {
         let deleted = item.header("KV-Operation").is_some();
         let Some(key) = key_of(&item.key) else { return };
@@ -235,20 +271,12 @@ impl Shared {
         known.live = read.is_some();
         let Some((position, holder)) = read else {
             known.mine = None;
-            known.holder.clear();
-            drop(all);
+            known.hold = Hold::default();
             self.consumers.remove(&key);
             return;
         };
-        let mine = known.mine.as_ref().is_some_and(|mine| *mine == holder);
-        let lost = known.mine.is_some() && !mine;
-        if lost && !holder.is_empty() {
-            known.mine = None;
-        }
-        known.holder.clone_from(&holder);
-        let held_here = known.mine.is_some();
-        drop(all);
-        if held_here {
+        known.hold = Hold::parse(&holder);
+        if known.is_mine() && known.hold.stage != Stage::Left {
             // An echo of what was written here, or an acknowledgement that went through another instance.
             if let Some(consumer) = self.consumers.get(&key) {
                 for (topic, cursor) in &position.places {
@@ -257,11 +285,15 @@ impl Shared {
             }
             return;
         }
+        let lost = known.mine.is_some() && !known.is_mine();
+        known.mine = None;
         let consumer = self.consumers.restore(&key, &position);
         if lost {
+            // By another instance, or by another subscription of this one, which has told the older already.
             consumer.revoke();
         }
-        consumer.held_elsewhere(if holder.is_empty() { None } else { Some(position.used_at) });
+        let held = matches!(known.hold.stage, Stage::New | Stage::Held) && !known.hold.claim.is_empty();
+        consumer.held_elsewhere(held.then_some(position.used_at));
     }
 }
 
@@ -291,50 +323,71 @@ impl Nats {
     }
 }
 
+impl Shared {
+    /// Writes that the subscription `mine` has the consumer, whoever had it before. Tells whether it was known.
+    async fn write_claim(&self, key: &ConsumerKey, ack: Ack, mine: &str) -> Result<bool, Error> {
+        let mut resumed = false;
+        let mut before = None;
+        let token = token(key);
+        let write = self.write(&token, |known| {
+            // While this waited for the cluster, a subscription took the consumer that began later. It may be the same
+            // client, which got tired of waiting here.
+            let first = before.get_or_insert_with(|| known.hold.claim.clone());
+            if *first != known.hold.claim && known.hold.stage != Stage::Left && known.hold.claim.as_str() > mine {
+                return Err(taken_over(key));
+            }
+            let there = self.consumers.get(key).filter(|_| known.live);
+            if known.hold.claim == mine {
+                // Written before, without an answer.
+            } else {
+                // Where no subscription has begun yet, there is no position to go on from.
+                resumed = there.is_some() && known.hold.stage != Stage::New;
+            }
+            if there.is_none() {
+                self.consumers.check_room(key)?;
+            }
+            let fresh = || Position { ack, places: Vec::new(), used_at: Timestamp::now() };
+            let position = there.filter(|_| resumed).map_or_else(fresh, |there| Position { ack, ..there.position() });
+            let stage = if resumed { Stage::Held } else { Stage::New };
+            let hold = Hold { claim: mine.to_owned(), stage };
+            Ok(Some(position::encode(&position, &hold.to_string())))
+        });
+        write.await?;
+        Ok(resumed)
+    }
+
+    /// The claim in the entry becomes that of a subscription here, unless another one was faster still.
+    fn take(&self, key: &ConsumerKey, ack: Ack, holder: &Arc<Waiter>, mine: String) -> Result<Claim, Error> {
+        let mut all = self.known.lock();
+        let known = all.entry(token(key)).or_default();
+        if !known.live || known.hold.claim != mine {
+            return Err(taken_over(key));
+        }
+        let claim = self.consumers.claim(key, ack, holder)?;
+        claim.consumer.held_elsewhere(None);
+        known.mine = Some(mine);
+        Ok(claim)
+    }
+}
+
 impl Positions for Nats {
     fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
         Box::pin(async move {
             let shared = self.shared()?;
-            let token = token(key);
             // What the cluster is told of this subscription. Later ones have greater names.
             let mine = uuid::Uuid::now_v7().to_string();
-            let mut resumed = false;
-            let mut before = None;
-            shared
-                .write(&token, |known| {
-                    // While this waited for the cluster, a subscription took the consumer that began later. It may be the
-                    // same client, which got tired of waiting here.
-                    if before.get_or_insert_with(|| known.holder.clone()) != &known.holder && known.holder > mine {
-                        return Err(Error::ConsumerTakenOver(key.name.as_str().to_owned()));
-                    }
-                    let there = shared.consumers.get(key).filter(|_| known.live);
-                    if known.holder == mine {
-                        // Written before, without an answer.
-                    } else {
-                        resumed = there.is_some();
-                    }
-                    if there.is_none() {
-                        shared.consumers.check_room(key)?;
-                    }
-                    let fresh = || Position { ack, places: Vec::new(), used_at: crate::channel::Timestamp::now() };
-                    let position = there.map_or_else(fresh, |consumer| Position { ack, ..consumer.position() });
-                    Ok(Some(position::encode(&position, &mine)))
-                })
-                .await?;
-            let claim = shared.consumers.claim(key, ack, holder)?;
-            let overtaken = {
-                let mut all = shared.known.lock();
-                let known = all.entry(token).or_default();
-                let overtaken = known.holder != mine;
-                known.mine = (!overtaken).then_some(mine);
-                overtaken
-            };
-            claim.consumer.held_elsewhere(None);
-            if overtaken {
-                // Between the answer and now another instance was faster still.
-                claim.consumer.revoke();
-            }
+            let resumed = shared.write_claim(key, ack, &mine).await?;
+            let claim = shared.take(key, ack, holder, mine)?;
             Ok(Claim { resumed, ..claim })
+        })
+    }
+
+    fn withdraw<'a>(&'a self, consumer: &'a Arc<Consumer>, generation: u64) -> Later<'a, ()> {
+        Box::pin(async move {
+            let key = consumer.key();
+            let gone = || taken_over(key);
+            let ours = |known: &Known| known.is_mine() && !consumer.is_taken_over(generation);
+            self.shared()?.write(&token(key), |known| if ours(known) { Ok(None) } else { Err(gone()) }).await
         })
     }
 
@@ -345,18 +398,24 @@ impl Positions for Nats {
     }
 
     fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
-        Box::pin(async move { self.shared()?.save(consumer).await })
+        Box::pin(async move { self.shared()?.save(consumer, true).await })
     }
 
     fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
         Box::pin(async move {
             let shared = self.shared()?;
             shared.sync().await?;
-            if shared.consumers.get(key).is_some() {
-                return Ok(false);
+            let mut taken = false;
+            let token = token(key);
+            let write = shared.write(&token, |known| {
+                // Another instance may be faster.
+                taken = !known.live && shared.consumers.get(key).is_none();
+                if taken { Ok(Some(position::encode(position, ""))) } else { Err(taken_over(key)) }
+            });
+            match write.await {
+                Err(Error::ConsumerTakenOver(_)) => Ok(false),
+                written => written.map(|()| taken),
             }
-            shared.write(&token(key), |_| Ok(Some(position::encode(position, "")))).await?;
-            Ok(true)
         })
     }
 
@@ -391,7 +450,16 @@ impl Positions for Nats {
     fn remove_all<'a>(&'a self, source: &'a Source) -> Later<'a, ()> {
         Box::pin(async move {
             self.shared()?.sync().await?;
+            // The topic may stand in its next life by now, with consumers of that one.
+            let next = match source {
+                Source::Topic(name) => self.inner()?.topics.registry.find(name).map(|channel| channel.epoch()),
+                Source::Pattern(_) => None,
+            };
             for status in self.shared()?.consumers.list(source) {
+                let places = &status.position.places;
+                if next.is_some_and(|next| places.iter().any(|(_, at)| at.epoch == next)) {
+                    continue;
+                }
                 let key = ConsumerKey { source: source.clone(), name: status.name };
                 match self.remove(&key).await {
                     Ok(()) | Err(Error::ConsumerNotFound(_)) => {}
@@ -412,19 +480,21 @@ impl Positions for Nats {
 
     fn sweep(&self) -> Vec<Source> {
         let Ok(shared) = self.shared() else { return Vec::new() };
-        // What is in use says so: else other instances would take it for forgotten.
-        for consumer in shared.consumers.held() {
-            shared.save_soon(&consumer);
+        // What is in use says so: else other instances would take it for forgotten. And what was let go of while the cluster
+        // was away is told now.
+        for consumer in shared.consumers.all() {
+            let known = shared.known(&token(consumer.key()));
+            if consumer.is_held() || (known.is_mine() && known.hold.stage != Stage::Left) {
+                shared.save_soon(&consumer);
+            }
         }
         let expired = shared.consumers.expire();
         let sources = expired.iter().map(|consumer| consumer.key().source.clone()).collect();
         let task = shared.clone();
         shared.tracker.spawn(async move {
             for consumer in expired {
-                let key = consumer.key().clone();
                 // Whoever comes first deletes it.
-                let delete = |known: &Known| if known.live { Ok(None) } else { Err(no_consumer(&key)) };
-                let _ = task.write(&token(&key), delete).await;
+                let _ = task.forget(consumer.key()).await;
             }
         });
         sources

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
-    HeaderMap,
+    HeaderMap, header,
     jetstream::{
         self,
         context::{PublishAckFuture, PublishError, PublishErrorKind},
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{GRACE, NOT_NOW, follow::Progress, link::Link, store::BUDGET, topics::sync};
+use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT, store::BUDGET, topics::sync};
 use crate::channel::{Channel, Cursor, Error, MessageId, Publication, Refusal, Timestamp};
 
 /// Messages that may wait to be sent.
@@ -39,10 +39,14 @@ pub(super) struct Outgoing {
     pub headers: HeaderMap,
     pub payload: Bytes,
     pub id: MessageId,
+    /// The offset that has to be the topic's newest.
+    pub expected: Option<u64>,
     pub begun: Instant,
     /// How far the message's stream was followed here.
     pub progress: Arc<Progress>,
     pub stream: String,
+    /// Has to be told first that the topic is needed here, or else another instance might forget it beneath the message.
+    pub join: Option<Arc<Inner>>,
     pub answer: oneshot::Sender<Result<Publication, Refusal>>,
     /// Counts it among what is on its way, from the queue to the answer.
     pub on_its_way: TaskTrackerToken,
@@ -76,15 +80,18 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
         };
         let left = GRACE.saturating_sub(outgoing.begun.elapsed());
         let sent = match timeout(left, connected).await {
-            Ok(()) => Some(send(&link, &outgoing).await),
-            Err(_) => None,
+            Ok(()) => match join(&outgoing).await {
+                Ok(()) => Ok(send(&link, &outgoing, None).await),
+                Err(refusal) => Err(refusal),
+            },
+            Err(_) => Err(Error::Unavailable(NOT_NOW).into()),
         };
         let link = link.clone();
         let tracker = outgoing.on_its_way.task_tracker().clone();
         tracker.spawn(async move {
             let result = match sent {
-                Some(sent) => settle(&link, &outgoing, sent).await,
-                None => Err(Error::Unavailable(NOT_NOW).into()),
+                Ok(sent) => settle(&link, &outgoing, sent).await,
+                Err(refusal) => Err(refusal),
             };
             // What was stored has been charged when it came back.
             if result.as_ref().is_ok_and(|publication| publication.duplicate) || result.is_err() {
@@ -98,9 +105,25 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
     }
 }
 
-async fn send(link: &Link, outgoing: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+/// The first message of a topic that another instance has made and may forget.
+async fn join(outgoing: &Outgoing) -> Result<(), Refusal> {
+    let Some(inner) = &outgoing.join else { return Ok(()) };
+    match timeout(GRACE, inner.join(&outgoing.channel)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Error::TopicNotFound(_))) => Err(Refusal::Closed),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Error::Unavailable(NOT_NOW).into()),
+    }
+}
+
+/// Sends it; where the condition is to be said otherwise, with `expected` in place of the client's.
+async fn send(link: &Link, outgoing: &Outgoing, expected: Option<u64>) -> Result<PublishAckFuture, PublishError> {
     let Outgoing { subject, headers, payload, .. } = outgoing;
-    link.jetstream.publish_with_headers(subject.clone(), headers.clone(), payload.clone()).await
+    let mut headers = headers.clone();
+    if let Some(expected) = expected {
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+    }
+    link.jetstream.publish_with_headers(subject.clone(), headers, payload.clone()).await
 }
 
 async fn settle(
@@ -111,6 +134,7 @@ async fn settle(
     let mut sent = sent;
     // Whether a try may have been stored whose answer did not come.
     let mut perhaps = false;
+    let mut expected = None;
     loop {
         let tried = match sent {
             Ok(answer) => read(answer.await),
@@ -121,8 +145,16 @@ async fn settle(
             },
         };
         let pause = match tried {
-            Try::Stored { sequence, duplicate } => return stored(outgoing, sequence, duplicate && !perhaps).await,
-            Try::Condition => return condition(link, outgoing, perhaps).await,
+            Try::Stored { sequence, duplicate } => {
+                return stored(link, outgoing, sequence, duplicate && !perhaps).await;
+            }
+            Try::Condition => match condition(link, outgoing, perhaps).await {
+                Condition::Decided(answer) => return answer,
+                Condition::Holds { behind } => {
+                    expected = Some(behind);
+                    Duration::ZERO
+                }
+            },
             Try::Never(error) => {
                 return Err(if perhaps { Error::Unknown(outgoing.id.clone()) } else { error }.into());
             }
@@ -138,7 +170,11 @@ async fn settle(
             let error = if perhaps { Error::Unknown(outgoing.id.clone()) } else { Error::Unavailable(NOT_NOW) };
             return Err(error.into());
         }
-        sent = if link.is_up() { send(link, outgoing).await } else { Err(PublishError::new(PublishErrorKind::Other)) };
+        sent = if link.is_up() {
+            send(link, outgoing, expected).await
+        } else {
+            Err(PublishError::new(PublishErrorKind::Other))
+        };
     }
 }
 
@@ -180,7 +216,7 @@ fn read(answer: Result<jetstream::publish::PublishAck, PublishError>) -> Try {
 }
 
 /// The cluster has it: the answer waits until this instance has it, too.
-async fn stored(outgoing: &Outgoing, sequence: u64, duplicate: bool) -> Result<Publication, Refusal> {
+async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool) -> Result<Publication, Refusal> {
     let Outgoing { channel, id, progress, .. } = outgoing;
     if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
         return Err(Error::Unknown(id.clone()).into());
@@ -199,23 +235,65 @@ async fn stored(outgoing: &Outgoing, sequence: u64, duplicate: bool) -> Result<P
             id: id.clone(),
             topic: channel.name().clone(),
             cursor: Cursor { epoch: channel.epoch(), offset: sequence },
-            published_at: Timestamp::now(),
+            published_at: published_at(link, outgoing, sequence).await,
             duplicate,
         }),
     }
 }
 
-/// The condition does not hold, unless it is this very message that has made it so.
-async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Result<Publication, Refusal> {
-    let Outgoing { channel, id, progress, stream, .. } = outgoing;
-    let synced = sync(link, stream, progress).await;
+/// When a message was published that is not in the history here any more. Where the stream has let go of it, too, the next
+/// one tells about when that was.
+async fn published_at(link: &Link, outgoing: &Outgoing, sequence: u64) -> Timestamp {
+    let ask = async {
+        let stream = link.jetstream.get_stream_no_info(&outgoing.stream).await.ok()?;
+        let found = match stream.get_raw_message(sequence).await {
+            Ok(message) => message,
+            Err(_) => stream.get_first_raw_message_by_subject(">", sequence).await.ok()?,
+        };
+        let said = found.headers.get(AT).filter(|_| found.sequence == sequence).and_then(|at| at.as_str().parse().ok());
+        let stored = || i64::try_from(found.time.unix_timestamp_nanos() / 1_000_000).ok();
+        said.or_else(stored).map(Timestamp)
+    };
+    timeout(GRACE, ask).await.ok().flatten().unwrap_or_else(Timestamp::now)
+}
+
+/// What has become of a condition that the cluster says does not hold.
+enum Condition {
+    Decided(Result<Publication, Refusal>),
+    /// It does: what the cluster has under the topic's name behind the condition's place is of no life, or of an earlier one.
+    Holds {
+        behind: u64,
+    },
+}
+
+/// The condition does not hold, unless it is this very message that has made it so, or one that is none of the topic's.
+async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition {
+    let Outgoing { progress, stream, .. } = outgoing;
+    if let Some(decided) = decide(outgoing, perhaps, sync(link, stream, progress).await) {
+        return Condition::Decided(decided);
+    }
+    let ask = async {
+        let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
+        let other = stream.get_last_raw_message_by_subject(&outgoing.subject).await.ok()?;
+        progress.wait(other.sequence).await;
+        Some(other.sequence)
+    };
+    let behind = timeout(GRACE, ask).await.ok().flatten().unwrap_or(0);
+    // If it was followed by now and the topic's newest is what it was, it is none of this life's.
+    decide(outgoing, perhaps, Ok(())).map_or(Condition::Holds { behind }, Condition::Decided)
+}
+
+/// The answer to a message whose condition the cluster refuses; none where it holds by what is known here.
+fn decide(outgoing: &Outgoing, perhaps: bool, synced: Result<(), Error>) -> Option<Result<Publication, Refusal>> {
+    let Outgoing { channel, id, .. } = outgoing;
     let ring = channel.ring.lock();
     let found = ring.find_id(id).cloned().or_else(|| perhaps.then(|| ring.find_young(id, YOUNG)).flatten());
     match (found, synced) {
-        (Some(message), _) => Ok(Publication::of(&message, !perhaps)),
-        (None, _) if ring.closed => Err(Refusal::Closed),
-        (None, Ok(())) => Err(Error::Conflict { current: ring.newest() }.into()),
-        (None, Err(_)) if perhaps => Err(Error::Unknown(id.clone()).into()),
-        (None, Err(error)) => Err(error.into()),
+        (Some(message), _) => Some(Ok(Publication::of(&message, !perhaps))),
+        (None, _) if ring.closed => Some(Err(Refusal::Closed)),
+        (None, Ok(())) if outgoing.expected == Some(ring.newest()) => None,
+        (None, Ok(())) => Some(Err(Error::Conflict { current: ring.newest() }.into())),
+        (None, Err(_)) if perhaps => Some(Err(Error::Unknown(id.clone()).into())),
+        (None, Err(error)) => Some(Err(error.into())),
     }
 }

@@ -19,6 +19,7 @@ use super::{
     follow::{Source, follow},
     is_used,
     link::Link,
+    messages::Orphan,
     names::Names,
     positions::{PositionsHandler, Shared},
     topics::{Entry, Stale, TopicsHandler},
@@ -34,8 +35,13 @@ const TIDY: Duration = Duration::from_secs(5);
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_secs(5);
 
-/// Ids are known for so long, whatever has become of their messages.
-const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
+/// Ids are known for so long at least, however short the setting is: publishes that were not answered are tried again within
+/// it, and must not be stored twice.
+const LEAST_WINDOW: Duration = Duration::from_mins(1);
+
+/// Messages of no topic are kept for so long: an instance that was cut off may not have heard of the end of theirs, and has
+/// to read what stands before it.
+const ORPHAN_AGE: Duration = Duration::from_mins(15);
 
 /// What the server says of a stream that is not there.
 const NO_STREAM: u64 = 10_059;
@@ -178,7 +184,13 @@ impl Inner {
                 let same = found.subjects == config.subjects
                     && found.republish == config.republish
                     && found.max_messages_per_subject == config.max_messages_per_subject;
-                return if same { Ok(()) } else { Err(format!("{name}: is there, but set up differently")) };
+                if !same {
+                    return Err(format!("{name}: is there, but set up differently"));
+                }
+                if found.duplicate_window != config.duplicate_window && !config.duplicate_window.is_zero() {
+                    self.set_window(Config { duplicate_window: config.duplicate_window, ..found.clone() }).await;
+                }
+                return Ok(());
             }
             Ok(Err(_)) => {}
             Err(_) => return Err(format!("{name}: no answer")),
@@ -207,6 +219,18 @@ impl Inner {
         Err(format!("{name}: {why}"))
     }
 
+    /// Changes for how long a stream knows ids. The newest start decides; where the server does not let it, what is there
+    /// stays in force.
+    async fn set_window(&self, config: Config) {
+        let (stream, window) = (&config.name, config.duplicate_window);
+        let why = match timeout(QUESTION, self.link.jetstream.update_stream(&config)).await {
+            Ok(Ok(_)) => return tracing::info!(stream, ?window, "the stream knows ids for another time now"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        tracing::warn!(why, stream, ?window, "for how long the stream knows ids could not be changed");
+    }
+
     /// Makes the stream of a class, where it is not there.
     ///
     /// # Errors
@@ -222,7 +246,7 @@ impl Inner {
             // One more than any topic of the class keeps: its place tells what is missing before the oldest.
             max_messages_per_subject: i64::try_from(class + 1).unwrap_or(i64::MAX),
             discard: DiscardPolicy::Old,
-            duplicate_window: DUPLICATE_WINDOW,
+            duplicate_window: self.dedup_window.max(LEAST_WINDOW),
             republish: Some(Republish {
                 source: format!("{}>", self.names.stored(class)),
                 destination: format!("{}>", self.names.live(class)),
@@ -238,9 +262,12 @@ impl Inner {
 }
 
 /// Deletes messages that belong to no topic: published while it was being deleted.
-pub(super) async fn delete_orphans(inner: Arc<Inner>, mut orphans: mpsc::Receiver<(usize, u64)>) {
+pub(super) async fn delete_orphans(inner: Arc<Inner>, mut orphans: mpsc::Receiver<Orphan>) {
     let work = async {
-        while let Some((class, sequence)) = orphans.recv().await {
+        while let Some(Orphan { class, sequence, at }) = orphans.recv().await {
+            let age = Timestamp::now().0.saturating_sub(at.0);
+            // They come about in the order of their ages, and clocks may differ.
+            sleep(ORPHAN_AGE.saturating_sub(Duration::from_millis(u64::try_from(age).unwrap_or(0)))).await;
             let stream = inner.link.jetstream.get_stream_no_info(inner.names.stream(class)).await;
             if let Ok(stream) = stream {
                 // Another instance may have been faster; what stays is found again at the next start.
@@ -270,15 +297,17 @@ async fn tidy_up(inner: &Arc<Inner>, positions: &Arc<Shared>) {
                 let entry =
                     Entry { epoch: Epoch::random().to_string(), created_at: Timestamp::now().0, ..entry.clone() };
                 // Whichever instance comes first.
-                let _ = inner.topics.write(&inner.link, &token, Some(&entry), known.revision).await;
+                let _ = inner.topics.write(&inner.link, &token, &entry, known.revision).await;
             }
         }
         let Stale { refresh, forget } = inner.topics.stale(|channel| is_used(channel, &positions.consumers));
         for (token, known) in refresh {
-            let _ = inner.topics.write(&inner.link, &token, known.entry.as_ref(), known.revision).await;
+            if let Some(entry) = &known.entry {
+                let _ = inner.topics.write(&inner.link, &token, entry, known.revision).await;
+            }
         }
         for (token, known) in forget {
-            let _ = inner.topics.write(&inner.link, &token, None, known.revision).await;
+            let _ = inner.topics.delete(&inner.link, &token, None, known.revision).await;
         }
         let markers = inner.topics.markers();
         if !markers.is_empty()

@@ -24,27 +24,33 @@ pub(super) enum Put {
     Conflict,
 }
 
+/// What a key is to have.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Set(Vec<u8>),
+    /// Nothing any more; the marker of that may say something, too.
+    Deleted(Vec<u8>),
+}
+
 /// Sets a key's value, or deletes it, if `expected` is its revision; 0 for a key that never was.
 ///
 /// # Errors
 /// [`Error::Unavailable`] if the cluster did not take it in time.
-pub(super) async fn put(
-    link: &Link,
-    bucket: &str,
-    key: &str,
-    value: Option<Vec<u8>>,
-    expected: u64,
-) -> Result<Put, Error> {
+pub(super) async fn put(link: &Link, bucket: &str, key: &str, value: Value, expected: u64) -> Result<Put, Error> {
     let begun = Instant::now();
+    let (payload, deletes) = match value {
+        Value::Set(payload) => (Bytes::from(payload), false),
+        Value::Deleted(payload) => (Bytes::from(payload), true),
+    };
     loop {
         if link.is_up() {
             let mut headers = HeaderMap::new();
             headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
-            if value.is_none() {
+            if deletes {
                 headers.insert("KV-Operation", "DEL");
             }
-            let payload = value.clone().map(Bytes::from).unwrap_or_default();
-            let sent = link.jetstream.publish_with_headers(format!("$KV.{bucket}.{key}"), headers, payload).await;
+            let subject = format!("$KV.{bucket}.{key}");
+            let sent = link.jetstream.publish_with_headers(subject, headers, payload.clone()).await;
             let answer = match sent {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),

@@ -15,7 +15,7 @@ use super::{
     follow::{Handler, Item, Progress, speaks_for_all},
     link::Link,
     names::{CLASSES, decode},
-    store::{BUDGET, Put, put},
+    store::{BUDGET, Put, Value, put},
 };
 use crate::channel::{Channel, Epoch, Error, Life, Numbering, Registry, Spec, Timestamp, TopicName};
 
@@ -38,6 +38,27 @@ pub(super) struct Entry {
     /// The instance that made it, as long as no other has used it while it was without messages: that one may forget it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner: String,
+    /// How the life before this one ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<End>,
+}
+
+/// How a life of a topic ended, as the marker of its deletion has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    /// As in cursors.
+    pub epoch: String,
+    /// The newest message that was removed with the topic.
+    pub last: u64,
+    /// The stream it was in.
+    pub class: usize,
+}
+
+/// A life that is over in the registry, and not yet in its stream.
+pub(super) struct Ended {
+    pub channel: Arc<Channel>,
+    /// The newest message that was removed with the topic.
+    pub last: u64,
 }
 
 impl Entry {
@@ -76,6 +97,8 @@ pub(super) struct Known {
     /// `None`: deleted.
     pub entry: Option<Entry>,
     pub channel: Option<Arc<Channel>>,
+    /// How the life before ended.
+    pub end: Option<End>,
     /// When the entry was written.
     at: Timestamp,
 }
@@ -96,6 +119,8 @@ pub(super) struct Topics {
     /// The bucket's name.
     pub bucket: String,
     known: RwLock<HashMap<String, Known>>,
+    /// Lives that are over in the registry, but not in their streams: what was stored before their end is still to come.
+    ending: Mutex<Vec<Arc<Channel>>>,
     /// Classes that some topic is in.
     classes: Mutex<HashSet<usize>>,
     /// Whether histories are being read for the first time: until then no channel is known to be whole.
@@ -115,6 +140,7 @@ impl Topics {
             progress: Progress::new(),
             bucket,
             known: RwLock::default(),
+            ending: Mutex::default(),
             classes: Mutex::default(),
             loading: RwLock::new(true),
         })
@@ -124,8 +150,41 @@ impl Topics {
         self.known.read().get(token).cloned()
     }
 
-    pub fn channel(&self, token: &str) -> Option<Arc<Channel>> {
-        self.known.read().get(token)?.channel.clone()
+    /// The life of a topic that a message is of: one that is about to end, too.
+    pub fn channel(&self, token: &str, fits: impl Fn(&Arc<Channel>) -> bool) -> Option<Arc<Channel>> {
+        let known = self.known.read().get(token).and_then(|known| known.channel.clone());
+        known.filter(|channel| fits(channel)).or_else(|| {
+            let ending = self.ending.lock();
+            ending.iter().find(|channel| is_called(channel, token) && fits(channel)).cloned()
+        })
+    }
+
+    /// Whether the registry has this life of a topic.
+    pub fn is_alive(&self, token: &str, epoch: Epoch) -> bool {
+        let known = self.known.read();
+        let entry = known.get(token).and_then(|known| known.entry.as_ref());
+        entry.is_some_and(|entry| entry.epoch == epoch.to_string())
+    }
+
+    /// Whether another instance may forget the topic, because nobody has told it that this one needs it.
+    pub fn is_others(&self, token: &str, instance: &str) -> bool {
+        let known = self.known.read();
+        let entry = known.get(token).and_then(|known| known.entry.as_ref());
+        entry.is_some_and(|entry| entry.implicit && !entry.owner.is_empty() && entry.owner != instance)
+    }
+
+    /// A life is over in its stream as well: whoever has read it to here learns it.
+    pub fn end(&self, channel: &Arc<Channel>) {
+        let was_ending = {
+            let mut ending = self.ending.lock();
+            let before = ending.len();
+            ending.retain(|ending| !Arc::ptr_eq(ending, channel));
+            ending.len() < before
+        };
+        // Once, by whoever comes first: every close is told.
+        if !self.registry.remove(channel) && was_ending {
+            channel.close();
+        }
     }
 
     /// The classes that topics are in.
@@ -150,14 +209,17 @@ impl Topics {
         sync(link, &format!("KV_{}", self.bucket), &self.progress).await
     }
 
-    /// Takes note of what the bucket has under a key.
-    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>) {
-        let before = self.get(token);
+    /// Takes note of what the bucket has under a key. Tells which lives are over by that: they are closed when everything
+    /// was read that their streams have of them.
+    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>, end: Option<End>) -> Vec<Ended> {
+        let (old, known_end) = self.get(token).map_or((None, None), |known| (known.channel, known.end));
         let life = entry.as_ref().and_then(|entry| entry.life(token));
         if entry.is_some() && life.is_none() {
             tracing::warn!(token, "the registry has an entry that cannot be read; it is left alone");
         }
-        let old = before.and_then(|known| known.channel);
+        let end = entry.as_ref().map_or(end, |entry| entry.before.clone());
+        let news = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
+        let mut ended = Vec::new();
         let channel = match (life, old) {
             (Some(life), Some(old)) if old.epoch == life.epoch => {
                 if old.spec() != life.spec {
@@ -167,19 +229,49 @@ impl Topics {
                 let gone = old.ring.lock().closed;
                 if gone { self.insert(life, token) } else { Some(old) }
             }
-            (Some(life), old) => {
-                old.map(|old| self.registry.remove(&old));
-                self.insert(life, token)
-            }
-            (None, old) => {
-                old.map(|old| self.registry.remove(&old));
-                None
+            (life, old) => {
+                let unseen = news.filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch));
+                ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
+                ended.extend(unseen.and_then(|end| self.pass_by(token, at, end)));
+                life.and_then(|life| self.insert(life, token))
             }
         };
         if let Some(channel) = &channel {
             channel.revision.store(revision, Ordering::Release);
         }
-        self.known.write().insert(token.to_owned(), Known { revision, entry, channel, at });
+        self.known.write().insert(token.to_owned(), Known { revision, entry, channel, end, at });
+        ended
+    }
+
+    /// A life began and ended while this instance was cut off. Who reads it by a pattern gets what there is of it, and is
+    /// told of the rest.
+    fn pass_by(&self, token: &str, at: Timestamp, end: &End) -> Option<Ended> {
+        if end.last == 0 || self.is_loading() {
+            return None;
+        }
+        let life = Life {
+            name: TopicName::parse(&decode(token)?).ok()?,
+            epoch: Epoch::parse(&end.epoch)?,
+            created_at: at,
+            spec: Spec { implicit: false, max_messages: Some(end.class.max(1)), max_publish_rate: Some(0) },
+            key: end.class as u64,
+            log: CLASSES.iter().position(|class| *class == end.class)?,
+        };
+        let channel = CLASSES.contains(&end.class).then(|| self.insert(life, token)).flatten()?;
+        self.take_out(channel, Some(end))
+    }
+
+    /// The name is free from here on.
+    fn take_out(&self, old: Arc<Channel>, end: Option<&End>) -> Option<Ended> {
+        // Before there is a subscriber nothing has to be read to its end.
+        if self.is_loading() || old.ring.lock().closed {
+            self.registry.remove(&old);
+            return None;
+        }
+        self.ending.lock().push(old.clone());
+        let last = end.filter(|end| end.epoch == old.epoch().to_string()).map_or(0, |end| end.last);
+        self.registry.take_out(&old, last);
+        Some(Ended { channel: old, last })
     }
 
     fn insert(&self, life: Life, token: &str) -> Option<Arc<Channel>> {
@@ -194,12 +286,25 @@ impl Topics {
         inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be taken in")).ok()
     }
 
-    /// Writes an entry, or deletes it, if this is what the registry has. On success it is known here.
+    /// Writes an entry, if this is what the registry has. On success it is known here.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn write(&self, link: &Link, token: &str, entry: Option<&Entry>, expected: u64) -> Result<Put, Error> {
-        let value = entry.map(|entry| serde_json::to_vec(entry).unwrap_or_default());
+    pub async fn write(&self, link: &Link, token: &str, entry: &Entry, expected: u64) -> Result<Put, Error> {
+        let value = serde_json::to_vec(entry).unwrap_or_default();
+        self.put(link, token, Value::Set(value), expected).await
+    }
+
+    /// Deletes an entry, if this is what the registry has. On success it is gone here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn delete(&self, link: &Link, token: &str, end: Option<&End>, expected: u64) -> Result<Put, Error> {
+        let said = end.and_then(|end| serde_json::to_vec(end).ok()).unwrap_or_default();
+        self.put(link, token, Value::Deleted(said), expected).await
+    }
+
+    async fn put(&self, link: &Link, token: &str, value: Value, expected: u64) -> Result<Put, Error> {
         let written = put(link, &self.bucket, token, value, expected).await?;
         let known = match written {
             Put::Stored(revision) => timeout(BUDGET, self.progress.wait(revision)).await.is_ok(),
@@ -240,12 +345,23 @@ impl Topics {
         if let Some(known) = self.get(token)
             && known.entry.is_some()
         {
-            self.note(token, known.revision, known.at, known.entry);
+            self.note(token, known.revision, known.at, known.entry, None);
         }
     }
 
-    /// The stream of a topic was made anew: its life is over here, and [`Topics::broken`] has it from now on.
-    pub fn end_life(&self, channel: &Arc<Channel>) {
+    /// The stream of a class was made again: the lives of its topics are over here, and [`Topics::broken`] has them from
+    /// now on.
+    pub fn end_class(&self, class: u64) {
+        let ending: Vec<_> = self.ending.lock().iter().filter(|channel| channel.key == class).cloned().collect();
+        for channel in ending {
+            self.end(&channel);
+        }
+        for channel in self.registry.all().into_iter().filter(|channel| channel.key == class) {
+            self.end_life(&channel);
+        }
+    }
+
+    fn end_life(&self, channel: &Arc<Channel>) {
         self.registry.remove(channel);
         if let Some(label) = channel.label.get()
             && let Some(known) = self.known.write().get_mut(&**label)
@@ -281,6 +397,10 @@ impl Topics {
     }
 }
 
+fn is_called(channel: &Channel, token: &str) -> bool {
+    channel.label.get().is_some_and(|label| **label == *token)
+}
+
 /// Waits until everything that a stream has now was followed.
 ///
 /// # Errors
@@ -306,10 +426,13 @@ impl Handler for TopicsHandler {
         let topics = &self.0.topics;
         let deleted = item.header("KV-Operation").is_some();
         let entry = if deleted { None } else { serde_json::from_slice(&item.payload).ok() };
+        let end = if deleted { serde_json::from_slice(&item.payload).ok() } else { None };
         if !deleted && entry.is_none() {
             tracing::warn!(token = item.key, "the registry has an entry that cannot be read; it is left alone");
         }
-        topics.note(&item.key, item.sequence, item.at, entry);
+        for ended in topics.note(&item.key, item.sequence, item.at, entry, end) {
+            self.0.end_soon(ended);
+        }
         // The first topic of a size, made by another instance: its messages are wanted here, too, and nobody asks first. At
         // the start the registry has to be known before any stream is read.
         if !topics.is_loading() {
