@@ -46,7 +46,8 @@ impl<'a> Judge<'a> {
         let segments = self.segments(topic, events);
         let lives = self.model.topics.get(topic).map_or(&[][..], Vec::as_slice);
         for epoch in lives {
-            positions.insert(epoch.clone(), self.begin.span(self.model, self.leg, epoch));
+            let span = self.begin.span(self.model, self.leg, epoch);
+            positions.insert(epoch.clone(), Span { lo: self.known_lo(span.lo), ..span });
         }
         self.check_resumption(topic, lives, &segments)?;
         for segment in &segments {
@@ -92,6 +93,13 @@ impl<'a> Judge<'a> {
         if let Some(epoch) = segment.epoch.as_ref().filter(|_| deleted) {
             close(epoch);
         }
+    }
+
+    /// A position in a pattern that began with the last of each topic may stand before the last of another topic, of which
+    /// nothing was told yet: they are then told from there.
+    fn known_lo(&self, lo: u64) -> u64 {
+        let lasts = matches!(self.leg.ask.start, Start::Last(_)) && !self.begin.is_resumed();
+        if lasts && self.leg.ask.target.is_pattern { 0 } else { lo }
     }
 
     /// Which events belong to which life.
@@ -161,6 +169,10 @@ impl<'a> Judge<'a> {
             Seen::Gap(gap) => Some(gap.from),
             _ => None,
         });
+        // A new life is not the one that the position is of; it may be one of which nothing else is known.
+        if new && matches!(&self.leg.ask.start, Start::After { place, .. } if place.epoch == epoch) {
+            return false;
+        }
         let newest = Place { epoch: epoch.to_owned(), offset: u64::MAX };
         !gone
             && (new || first.is_none_or(|first| !segment.is_first || first > span.lo))
@@ -246,7 +258,7 @@ impl<'a> Judge<'a> {
             }
         }
         // A pattern's position may stand before a gap that was told: then it is told again.
-        let lo = delivered.unwrap_or(first.lo);
+        let lo = delivered.unwrap_or_else(|| self.known_lo(first.lo));
         Ok(if self.leg.ask.target.is_pattern { Span { lo: lo.min(span.lo), ..span } } else { span })
     }
 

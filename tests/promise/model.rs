@@ -212,9 +212,8 @@ impl Model {
     pub fn settle_floor(&mut self, epoch: &str) {
         let Some(life) = self.lives.get(epoch) else { return };
         let bound = self.bound_now(&life.topic);
-        let kept = life.log.range(..=life.newest).rev().nth(usize::try_from(bound).unwrap_or(usize::MAX));
-        // With holes in the numbers only what is known to lie between counts.
-        let floor = if self.dense { life.newest.saturating_sub(bound) } else { kept.map_or(0, |(offset, _)| *offset) };
+        // Of several instances one may still have what is gone, and holes in the numbers say nothing.
+        let floor = if self.dense { life.newest.saturating_sub(bound) } else { 0 };
         if let Some(life) = self.lives.get_mut(epoch)
             && life.floors.last().is_none_or(|(_, before)| *before < floor)
             && floor > 0
