@@ -36,7 +36,9 @@ pub fn judge(model: &Model, legs: &[Leg], whole: bool) -> Result<(), (usize, Str
         let judge = Judge { model, leg, begin: &begin, until };
         // One that was gone before it was answered may have been heard later than its successor.
         let late = legs[..index].iter().any(|leg| leg.ask.consumer.is_some() && leg.told.is_none());
-        judge.check_ending(model.hurt, leg.taken_over || late).map_err(wrong)?;
+        // A consumer goes with its topic, which another instance may hear of in two pieces.
+        let gone = leg.ended != Micros::MAX && was_deleted(model, leg, leg.ended);
+        judge.check_ending(model.hurt, leg.taken_over || late || gone).map_err(wrong)?;
         judge.walk(&leg.events).map_err(wrong)?;
         if leg.ask.consumer.is_some() {
             held = hold(model, leg, &begin, held).map_err(wrong)?;
@@ -69,7 +71,9 @@ fn begin(model: &Model, legs: &[Leg], leg: &Leg, begins: &[Begin], held: &Held) 
         };
     };
     match (told.resumed, held) {
-        (false, Held::At(_)) if !was_deleted(model, leg) => Err("a known consumer is not resumed".to_owned()),
+        (false, Held::At(_)) if !was_deleted(model, leg, leg.stood.unwrap_or(Micros::MAX)) => {
+            Err("a known consumer is not resumed".to_owned())
+        }
         (false, _) => Ok(Begin::Asked),
         (true, Held::Never) => Err("a consumer is resumed that never was".to_owned()),
         (true, Held::Perhaps) => {
@@ -89,8 +93,8 @@ fn begin(model: &Model, legs: &[Leg], leg: &Leg, begins: &[Begin], held: &Held) 
 }
 
 /// A consumer of one topic goes with it.
-fn was_deleted(model: &Model, leg: &Leg) -> bool {
-    let before = |sent: Micros| leg.stood.is_none_or(|stood| sent <= stood);
+fn was_deleted(model: &Model, leg: &Leg, until: Micros) -> bool {
+    let before = |sent: Micros| sent <= until;
     !leg.ask.target.is_pattern
         && model.deletions.iter().any(|(topic, sent)| *topic == leg.ask.target.name && before(*sent))
 }
@@ -102,7 +106,7 @@ fn hold(model: &Model, leg: &Leg, begin: &Begin, before: Held) -> Result<Held, S
         return Ok(match before {
             Held::Never => Held::Perhaps,
             // It may have been made again, in another life of its topic.
-            Held::At(_) if was_deleted(model, leg) => Held::Perhaps,
+            Held::At(_) if was_deleted(model, leg, leg.stood.unwrap_or(Micros::MAX)) => Held::Perhaps,
             // What was written to it counts as delivered.
             Held::At(positions) if !explicit && !leg.door.is_socket() => Held::At(unknown(positions)),
             other => other,

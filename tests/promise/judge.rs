@@ -47,7 +47,11 @@ impl<'a> Judge<'a> {
         let lives = self.model.topics.get(topic).map_or(&[][..], Vec::as_slice);
         for epoch in lives {
             let span = self.begin.span(self.model, self.leg, epoch);
-            positions.insert(epoch.clone(), Span { lo: self.known_lo(span.lo), ..span });
+            // Whoever begins does not begin in a life that is over.
+            let over =
+                self.model.lives[epoch].deleted.is_some_and(|(sent, _)| self.leg.stood.is_none_or(|at| sent < at));
+            let hi = if over && !self.begin.is_resumed() { u64::MAX } else { span.hi };
+            positions.insert(epoch.clone(), Span { lo: self.known_lo(span.lo), hi });
         }
         self.check_resumption(topic, lives, &segments)?;
         for segment in &segments {

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     feed::{Feed, Item},
-    leg::{Door, End},
+    leg::{Door, End, Leg},
     net::{Fill, call, encode},
     reader::{Reader, Visit},
     websocket,
@@ -95,11 +95,11 @@ impl Reader<'_> {
     }
 
     /// The connection whose consumer was taken over is told so.
-    pub async fn finish_old(&mut self) {
+    pub async fn finish_old(&mut self, accepted: bool) {
         let Some((mut feed, index)) = self.old.take() else { return };
         let stands = {
             let chain = self.round.chains[self.index].lock().unwrap();
-            chain.last().is_some_and(|leg| leg.stood.is_some())
+            accepted && chain.last().is_some_and(|leg| leg.stood.is_some())
         };
         let visit = Visit { until: None, stalls: 0, answers_pings: false, leave: Leave::Drop };
         let notice = async {
@@ -119,7 +119,13 @@ impl Reader<'_> {
         };
         let end = timeout(if stands { NOTICE } else { Duration::ZERO }, notice).await;
         if end.is_err() && stands {
-            let text = format!("{}: the connection {index} whose consumer was taken over is not told", self.name);
+            let legs = self.round.chains[self.index].lock().unwrap().clone();
+            let summaries: Vec<_> = legs[index..].iter().map(Leg::summary).collect();
+            let text = format!(
+                "{}: the connection {index} whose consumer was taken over is not told\n  {}",
+                self.name,
+                summaries.join("\n  ")
+            );
             self.round.model.lock().unwrap().violation(&[&self.name], text);
         }
         self.end(index, end.unwrap_or(End::Left("unheard")));

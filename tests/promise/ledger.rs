@@ -64,8 +64,16 @@ fn ids(model: &Model) -> Vec<(String, String)> {
 fn lanes(model: &Model) -> Vec<(String, String)> {
     let mut last: HashMap<(u64, &str), (usize, u64)> = HashMap::new();
     let mut found = Vec::new();
+    // A cluster in trouble is asked again for what it did not answer, which may come to the end of the queue.
+    if model.hurt && !model.dense {
+        return found;
+    }
     for (n, publish) in model.publishes.iter().enumerate() {
         let (Some(lane), Some((place, false))) = (publish.lane, publish.stored()) else { continue };
+        // One that was answered with the place of another is told elsewhere.
+        if model.placed.get(&(n as u64)) != Some(place) {
+            continue;
+        }
         if let Some((before, offset)) = last.insert((lane, &place.epoch), (n, place.offset))
             && offset >= place.offset
         {

@@ -247,7 +247,11 @@ impl Model {
                         if *duplicate { " duplicate" } else { "" }
                     ),
                 );
-                if *duplicate {
+                let other = self.lives.get(&place.epoch).and_then(|life| life.log.get(&offset)).copied();
+                if let Some(other) = other.filter(|other| *other != n && !*duplicate) {
+                    let text = format!("{topic}: publish {n} is answered with the place of {other}, as no duplicate");
+                    self.violation(&[&topic], text);
+                } else if *duplicate {
                     self.life(&topic, &place.epoch);
                 } else {
                     self.place(n, place);

@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
             feed.line.budget = self.random.below(4000) as usize;
         }
         let end = self.read(&mut feed, leg_index, &visit).await;
-        self.finish_old().await;
+        self.finish_old(!matches!(end, Some(End::Failed(_)))).await;
         match end {
             None => self.leave(feed, leg_index, visit.leave).await,
             Some(end) => {
