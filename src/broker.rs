@@ -27,10 +27,11 @@ pub use crate::channel::{
     TopicEventKind, TopicInfo, TopicName, Turn,
 };
 pub use crate::engine::Figure;
+use publish::InFlight;
 pub use publish::{Publishing, publish_all};
 pub use settings::Settings;
 pub use subscribe::{AnyCursor, Subscribe};
-pub use subscription::{Progress, Subscription};
+pub use subscription::{Newest, Progress, Subscription};
 
 use crate::{
     channel::{Change, Channel, ConsumerKey, ConsumerLimits, Consumers, Registry, RegistrySettings, Spec},
@@ -49,6 +50,7 @@ struct Shared {
     published: AtomicU64,
     subscriptions: AtomicUsize,
     draining: AtomicBool,
+    publishes: InFlight,
 }
 
 /// What a topic sets for itself; `None` leaves it as it is, or at the server's setting.
@@ -123,6 +125,7 @@ impl Broker {
             published: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            publishes: InFlight::default(),
         }))
     }
 
@@ -347,13 +350,19 @@ impl Broker {
 
     /// Refuses publishing, subscribing and creating from here on: the server is going.
     pub fn drain(&self) {
-        self.0.draining.store(true, Ordering::Release);
+        self.0.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until every publish that was begun is answered: after [`Broker::drain`] no other begins, so subscribers that
+    /// have read everything then have all that was accepted.
+    pub async fn settled(&self) {
+        self.0.publishes.none_left().await;
     }
 
     /// Whether [`Broker::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Acquire)
+        self.0.draining.load(Ordering::SeqCst)
     }
 
     /// Stores what is on its way and lets go of the engine.
@@ -420,6 +429,10 @@ impl Broker {
 
     fn spec(implicit: bool, settings: TopicSettings) -> Spec {
         Spec { implicit, max_messages: settings.max_messages, max_publish_rate: settings.max_publish_rate }
+    }
+
+    fn newest_sequences(&self) -> Vec<(usize, u64)> {
+        self.0.registry.newest_sequences()
     }
 
     fn find(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {

@@ -342,7 +342,8 @@ impl Channel {
         let mut ring = self.ring.lock();
         let (before, floor) = (ring.end(), ring.floor());
         let mut last = self.sequencer.lock();
-        let first = ring.commit(count);
+        let mut answers = Vec::with_capacity(count);
+        let first = ring.commit(count, &mut answers);
         let moved = Some(ring.floor()).filter(|now| *now != floor);
         if let Some((first, newest)) = first {
             *last = newest.max(*last);
@@ -350,6 +351,8 @@ impl Channel {
             drop(last);
             self.wake(ring);
         }
+        // Readers are woken first: a server that stops once every publish is answered still delivers what it has accepted.
+        answers.into_iter().for_each(ring::Answer::send);
         moved
     }
 

@@ -127,7 +127,7 @@ impl Settings {
             }
             "nats" => {
                 self.nats.check()?;
-                Ok(Arc::new(Nats::new(self.nats.clone())))
+                Ok(Arc::new(Nats::new(nats::Settings { dedup_window, ..self.nats.clone() })))
             }
             other => Err(format!("ENGINE: must be one of memory, disk, nats, not {other:?}")),
         }

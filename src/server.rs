@@ -21,7 +21,7 @@ use axum::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -109,7 +109,9 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     let broker = Broker::open(config.broker.clone(), engine).await.map_err(io::Error::other)?;
     let connections = Connections::default();
     let tasks = TaskTracker::new();
-    let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: stop.child_token() };
+    // What is open ends later than what is begun: only when every publish is answered is it known what is still to come.
+    let settled = CancellationToken::new();
+    let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: settled.clone() };
     let app = app(&broker, &config, &sockets, &connections);
     tracing::info!(addr = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
 
@@ -128,7 +130,7 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
         match accepted {
             Ok((stream, _)) if connections.open() >= config.server.max_connections => refuse(&stream),
             Ok((stream, _)) => {
-                let connection = connection(stream, app.clone(), &config, connections.enter(), &stop);
+                let connection = connection(stream, app.clone(), &config, connections.enter(), &settled);
                 let hard = hard.clone();
                 tasks.spawn(async move {
                     tokio::select! {
@@ -146,10 +148,14 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     }
     drop(listener);
     broker.drain();
-    tasks.close();
     let open = connections.open();
     tracing::info!(connections = open, seconds = config.server.drain.as_secs(), "draining");
-    if timeout(config.server.drain, tasks.wait()).await.is_err() {
+    let until = Instant::now() + config.server.drain;
+    // Half of the time is left for those who are to be told.
+    let _ = timeout(config.server.drain / 2, broker.settled()).await;
+    settled.cancel();
+    tasks.close();
+    if timeout_at(until, tasks.wait()).await.is_err() {
         tracing::warn!(connections = connections.open(), "the drain time is over; dropping what is left");
         hard.cancel();
     }

@@ -3,9 +3,14 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
+
+use tokio::sync::Notify;
 
 use super::{Broker, TopicSettings};
 use crate::{
@@ -60,6 +65,45 @@ pub async fn publish_all(begin: impl Iterator<Item = Publishing>) -> Vec<Result<
     results
 }
 
+/// The publishes that are not answered yet.
+#[derive(Default)]
+pub(super) struct InFlight {
+    count: AtomicUsize,
+    none_left: Notify,
+}
+
+impl InFlight {
+    fn enter(&self, broker: &Broker) -> Entered {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Entered(broker.clone())
+    }
+
+    /// Waits until there is none.
+    pub async fn none_left(&self) {
+        loop {
+            let left = self.none_left.notified();
+            let mut left = std::pin::pin!(left);
+            left.as_mut().enable();
+            if self.count.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// One publish that is not answered yet.
+struct Entered(Broker);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let publishes = &self.0.0.publishes;
+        if publishes.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            publishes.none_left.notify_waiters();
+        }
+    }
+}
+
 impl Broker {
     /// Publishes a message; the answer says where it stands. Messages published one after the other stand in that order,
     /// whether their answers are waited for or not, but for those that follow one that is [`Publishing::Waiting`].
@@ -68,12 +112,14 @@ impl Broker {
     /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::Conflict`], [`Error::RateLimited`],
     /// [`Error::LimitReached`], [`Error::Unavailable`]: nothing is stored then. [`Error::Unknown`]: perhaps.
     pub fn publish(&self, name: &TopicName, draft: Draft) -> Publishing {
+        // Counted before it is looked whether the server stops: who stops looks at them in the other order.
+        let in_flight = self.0.publishes.enter(self);
         if let Err(error) = self.check_not_draining() {
             return Err(error).into();
         }
         let channel = match self.registry_or_new(name) {
             Ok(Some(channel)) => channel,
-            Ok(None) => return Publishing::Waiting(self.publish_later(name, draft, None)),
+            Ok(None) => return Publishing::Waiting(self.publish_later(name, draft, None, in_flight)),
             Err(error) => return Err(error).into(),
         };
         match self.0.engine.append(&channel, draft.clone()) {
@@ -86,8 +132,10 @@ impl Broker {
                 Err(error).into()
             }
             // Deleted between finding and appending.
-            Append::Done(_) => Publishing::Waiting(self.publish_later(name, draft, None)),
-            later @ Append::Later(_) => Publishing::Begun(self.publish_later(name, draft, Some((channel, later)))),
+            Append::Done(_) => Publishing::Waiting(self.publish_later(name, draft, None, in_flight)),
+            later @ Append::Later(_) => {
+                Publishing::Begun(self.publish_later(name, draft, Some((channel, later)), in_flight))
+            }
         }
     }
 
@@ -111,9 +159,11 @@ impl Broker {
         name: &TopicName,
         draft: Draft,
         mut begun: Option<(Arc<Channel>, Append)>,
+        in_flight: Entered,
     ) -> Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>> {
         let (broker, name) = (self.clone(), name.clone());
         Box::pin(async move {
+            let _in_flight = in_flight;
             loop {
                 let (channel, append) = match begun.take() {
                     Some(begun) => begun,

@@ -36,6 +36,16 @@ impl Source {
     }
 }
 
+/// How much had been published at a moment, as one subscription sees it.
+#[derive(Debug)]
+pub struct Newest(NewestOf);
+
+#[derive(Debug)]
+enum NewestOf {
+    Topic(u64),
+    Logs(Vec<(usize, u64)>),
+}
+
 /// A live subscription; dropping it unsubscribes.
 #[must_use = "dropping a subscription unsubscribes"]
 pub struct Subscription {
@@ -86,6 +96,26 @@ impl Subscription {
             Progress::Ended(error) => self.ended = Some(error.clone()),
         }
         progress
+    }
+
+    /// Everything that was published until now.
+    #[must_use]
+    pub fn newest(&self) -> Newest {
+        Newest(match &self.source {
+            Source::Topic { reader, .. } => NewestOf::Topic(reader.topic.last()),
+            Source::Pattern { .. } => NewestOf::Logs(self.broker.newest_sequences()),
+        })
+    }
+
+    /// Whether that was read.
+    #[must_use]
+    pub fn has_read(&self, newest: &Newest) -> bool {
+        match (&self.source, &newest.0) {
+            (Source::Topic { reader, .. }, NewestOf::Topic(offset)) => reader.cursor().offset >= *offset,
+            (Source::Pattern { member, .. }, NewestOf::Logs(positions)) => member.has_passed(positions),
+            // Of another subscription: there is nothing to wait for.
+            _ => true,
+        }
     }
 
     /// The position with which the subscription began: subscribing `after` it delivers the same.

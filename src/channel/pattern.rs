@@ -172,6 +172,13 @@ impl Member {
         self.unread.lock().readers.remove(&serial);
     }
 
+    /// Whether everything up to these positions was read.
+    pub fn has_passed(&self, positions: &[(usize, u64)]) -> bool {
+        let mut unread = self.unread.lock();
+        unread.deleted.is_empty()
+            && positions.iter().all(|(log, sequence)| unread.next_of(*log).is_none_or(|next| next > *sequence))
+    }
+
     pub fn has_unread(&self) -> bool {
         let unread = self.unread.lock();
         !unread.readers.is_empty() || !unread.deleted.is_empty()

@@ -208,6 +208,11 @@ impl Registry {
         &self.sequencers[log.min(MAX_LOGS - 1)]
     }
 
+    /// The newest number of each log.
+    pub(crate) fn newest_sequences(&self) -> Vec<(usize, u64)> {
+        self.sequencers.iter().map(|sequencer| (sequencer.index, *sequencer.lock())).collect()
+    }
+
     /// What holds for topics that set nothing for themselves.
     #[must_use]
     pub fn defaults(&self) -> Defaults {

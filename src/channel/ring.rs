@@ -26,7 +26,7 @@ use super::{
 pub(crate) use budget::Budget;
 use evicted::Evicted;
 use staging::Staged;
-pub(crate) use staging::{Stage, Staging};
+pub(crate) use staging::{Answer, Stage, Staging};
 
 /// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full turn behind still
 /// shares; one that reads from the past renders for itself.

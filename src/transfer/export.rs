@@ -284,6 +284,7 @@ impl Writer {
             name: key.name.as_str().into(),
             ack: AckName(position.ack),
             used_at: Time(position.used_at),
+            ttl_ms: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
             places: position.places.iter().map(place).collect(),
         }))
     }

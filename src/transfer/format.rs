@@ -105,6 +105,9 @@ pub(super) struct Consumer<'a> {
     pub name: Cow<'a, str>,
     pub ack: AckName,
     pub used_at: Time,
+    /// How long it is kept while nobody uses it, in milliseconds, if its owner has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
     #[serde(borrow)]
     pub places: Vec<Place<'a>>,
 }

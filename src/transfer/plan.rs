@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
+    time::Duration,
 };
 
 use super::{
@@ -251,7 +252,12 @@ impl<'a> Reader<'a> {
             }
             places.push((topic, cursor));
         }
-        let position = Position { ack: consumer.ack.0, places, used_at: consumer.used_at.0 };
+        let position = Position {
+            ack: consumer.ack.0,
+            places,
+            used_at: consumer.used_at.0,
+            ttl: consumer.ttl_ms.map(Duration::from_millis),
+        };
         self.plan.consumers.push((key, position));
         self.plan.counts.consumers += 1;
         Ok(())
@@ -379,7 +385,7 @@ mod tests {
         let place = |offset: &u64| {
             let name = TopicName::parse("t").unwrap();
             let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
-            let position = Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0) };
+            let position = Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0), ttl: None };
             match plan.position(&position, |_| Some(new)).places[0].1 {
                 Cursor { epoch, offset } if epoch == new => offset.max(1),
                 cursor => {

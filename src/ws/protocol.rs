@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     broker::{
-        Broker, ConsumerName, Error, Event, Inbox, Progress, Publication, Publishing, Source, Subscription, Timestamp,
-        TopicName, Turn,
+        Broker, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source, Subscription,
+        Timestamp, TopicName, Turn,
     },
     problem::Problem,
     socket::{Flow, Outbox, Protocol},
@@ -45,6 +45,8 @@ pub struct Session {
     waiting: VecDeque<Waiting>,
     /// A frame that has to wait for those before it.
     held: Option<String>,
+    /// A subscription that ends when it has read what was published before its end was asked for.
+    leaving: Option<Leaving>,
     waker: Option<Waker>,
 }
 
@@ -54,6 +56,12 @@ struct Tag {
     topic: Option<String>,
     /// As JSON text.
     request_id: Option<String>,
+}
+
+struct Leaving {
+    key: u64,
+    newest: Newest,
+    tag: Tag,
 }
 
 struct Waiting {
@@ -111,6 +119,7 @@ impl Session {
             events: Vec::new(),
             waiting: VecDeque::new(),
             held: None,
+            leaving: None,
             waker: None,
         }
     }
@@ -214,11 +223,29 @@ impl Session {
 
     fn unsubscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
-        if let Some(key) = self.by_source.get(&source).copied() {
-            self.remove(key);
-        }
-        ack(out, "", &Tag::of(Some(fields)));
+        let tag = Tag::of(Some(fields));
+        let known = self.by_source.get(&source).copied();
+        let Some((key, (_, subscription))) = known.and_then(|key| Some((key, self.subscriptions.get(&key)?))) else {
+            ack(out, "", &tag);
+            return Ok(Flow::Go);
+        };
+        let newest = subscription.newest();
+        self.leaving = Some(Leaving { key, newest, tag });
+        self.leave(out);
         Ok(Flow::Go)
+    }
+
+    /// Ends the subscription that is to end, once it has read everything that was published before.
+    fn leave(&mut self, out: &mut Outbox) {
+        let Some(Leaving { key, newest, .. }) = &self.leaving else { return };
+        let key = *key;
+        if self.subscriptions.get(&key).is_some_and(|(_, subscription)| !subscription.has_read(newest)) {
+            return;
+        }
+        self.remove(key);
+        if let Some(Leaving { tag, .. }) = self.leaving.take() {
+            ack(out, "", &tag);
+        }
     }
 
     fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
@@ -261,7 +288,7 @@ impl Session {
 impl Protocol for Session {
     fn is_ready(&self) -> bool {
         let held_back = self.waiting.back().is_some_and(|last| last.work.holds_back());
-        self.held.is_none() && !held_back && self.waiting.len() < MAX_WAITING
+        self.held.is_none() && self.leaving.is_none() && !held_back && self.waiting.len() < MAX_WAITING
     }
 
     fn is_busy(&self) -> bool {
@@ -325,6 +352,7 @@ impl Protocol for Session {
         if let Progress::Ended(error) = progress {
             self.end(key, error, out);
         }
+        self.leave(out);
         Flow::Go
     }
 

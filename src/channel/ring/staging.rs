@@ -23,6 +23,21 @@ pub(crate) enum Staging {
     Staged(oneshot::Receiver<Result<Publication, Refusal>>),
 }
 
+/// What publishers are told of one message that was stored.
+pub(crate) struct Answer {
+    publication: Publication,
+    waiting: Vec<oneshot::Sender<Result<Publication, Refusal>>>,
+}
+
+impl Answer {
+    pub fn send(self) {
+        for (index, waiting) in self.waiting.into_iter().enumerate() {
+            // A publisher that is gone does not need its answer.
+            let _ = waiting.send(Ok(Publication { duplicate: index > 0, ..self.publication.clone() }));
+        }
+    }
+}
+
 /// What an engine stores of a message beside the message itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stage {
@@ -95,9 +110,9 @@ impl Ring {
         oldest.count()
     }
 
-    /// The oldest `count` staged messages are stored: from here on they are read, and their publishers are answered.
-    /// Returns the first and the last of their numbers in the shared log.
-    pub fn commit(&mut self, count: usize) -> Option<(u64, u64)> {
+    /// The oldest `count` staged messages are stored: from here on they are read. Returns the first and the last of their
+    /// numbers in the shared log; their publishers' answers go into `answers`, to be sent when the readers know.
+    pub fn commit(&mut self, count: usize, answers: &mut Vec<Answer>) -> Option<(u64, u64)> {
         let mut range: Option<(u64, u64)> = None;
         for _ in 0..count {
             let Some(Staged { message, given_id, waiting }) = self.staged.pop_front() else { break };
@@ -105,10 +120,7 @@ impl Ring {
             self.staged_cost -= message.cost();
             let publication = Publication::of(&message, false);
             self.insert(message, given_id);
-            for (index, waiting) in waiting.into_iter().enumerate() {
-                // A publisher that is gone does not need its answer.
-                let _ = waiting.send(Ok(Publication { duplicate: index > 0, ..publication.clone() }));
-            }
+            answers.push(Answer { publication, waiting });
         }
         range
     }

@@ -10,7 +10,7 @@ use super::{
     messages::end_headers,
     names::{CLASSES, END, KNOWN, class_of, encode},
     store::{BUDGET, Put},
-    topics::{End, Ended, Entry, Known, sync},
+    topics::{Ended, Entry, Known, sync},
 };
 use crate::channel::{Change, Channel, Epoch, Error, Spec, Timestamp, TopicName};
 
@@ -112,7 +112,7 @@ impl Inner {
                 // Deleted by somebody else, or by this call when its answer was lost.
                 return if begun.elapsed() > link::ATTEMPT { Ok(()) } else { Err(gone()) };
             };
-            let end = End { epoch: channel.epoch().to_string(), last: channel.last(), class };
+            let end = known.end_now().ok_or_else(gone)?;
             match self.topics.delete(&self.link, token, Some(&end), known.revision).await? {
                 Put::Stored(_) => break end.last,
                 Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
@@ -175,10 +175,7 @@ impl Inner {
             sleep(PAUSE).await;
         };
         self.progress(class).wait(marked).await;
-        // It has come by before this instance knew of that life: what there was of it is told.
-        if !channel.ring.lock().closed {
-            channel.skip_to(last);
-        }
+        // It may have come by before this instance knew of that life.
         self.topics.end(&channel);
     }
 
@@ -192,7 +189,7 @@ impl Inner {
         }
         let (inner, token) = (self.clone(), token.to_string());
         self.in_flight.spawn(async move {
-            let deleted = inner.topics.delete(&inner.link, &token, None, known.revision).await;
+            let deleted = inner.topics.delete(&inner.link, &token, known.end_now().as_ref(), known.revision).await;
             if !matches!(deleted, Ok(Put::Stored(_))) {
                 // It is there still, so it has to be here.
                 inner.topics.put_back(&token);

@@ -83,10 +83,12 @@ struct Own {
 fn own(item: &Item) -> Option<Own> {
     let (epoch, id) = item.header("Nats-Msg-Id")?.split_once('.')?;
     let epoch = Epoch::parse(epoch)?;
-    // Earlier versions said between the two whose the id is.
-    let (kind, id) = id.split_once('.').unwrap_or(("", id));
-    let given_id = if kind.is_empty() { item.header(MADE_UP).is_none() } else { kind == "p" };
-    let id = decode(id).and_then(|id| MessageId::parse(&id).ok());
+    let (given_id, id) = match id.split_once('.') {
+        None => (item.header(MADE_UP).is_none(), Some(id)),
+        // Earlier versions said between the two whose the id is.
+        Some((kind, id)) => (kind == "p", Some(id).filter(|_| ["p", "g"].contains(&kind))),
+    };
+    let id = id.and_then(decode).and_then(|id| MessageId::parse(&id).ok());
     Some(Own { epoch, given_id, id })
 }
 
@@ -289,5 +291,48 @@ impl Handler for MessagesHandler {
         self.mode = Mode::Live;
         self.known_ids.reset(self.class);
         self.topics.end_class(self.class as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: &str, made_up: bool) -> Item {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, id);
+        if made_up {
+            headers.insert(MADE_UP, "1");
+        }
+        let payload = bytes::Bytes::from_static(b"1");
+        Item { sequence: 7, key: "a".to_owned(), headers: Some(headers), payload, at: Timestamp(0) }
+    }
+
+    #[test]
+    fn an_id_is_read_whoever_has_given_it() {
+        let read = |id: &str, made_up| {
+            let message = read(&item(id, made_up), 0);
+            (message.id.as_str().to_owned(), message.given_id)
+        };
+        assert_eq!(read("0123456789abcdef.a=20b", false), ("a b".to_owned(), true));
+        assert_eq!(read("0123456789abcdef.a=20b", true), ("a b".to_owned(), false));
+        // As earlier versions have written it.
+        assert_eq!(read("0123456789abcdef.p.a", false), ("a".to_owned(), true));
+        assert_eq!(read("0123456789abcdef.g.a", false), ("a".to_owned(), false));
+        // Of others than this service.
+        for id in ["", "a", "0123456789abcdef.", "0123456789abcdef..end", "0123456789abcdef.=2"] {
+            assert_eq!(read(id, false), ("nats-7".to_owned(), false), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_no_message() {
+        let mut end = item("0123456789abcdef..end", false);
+        assert_eq!(end_of(&end), None);
+        end.key = format!("a{END}");
+        assert_eq!(
+            (end_of(&end), own(&end).map(|own| own.epoch.to_string())),
+            (Some(0), Some("0123456789abcdef".into()))
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Consumers' positions in a bucket that every instance follows: so each knows them all, and who has which.
 
+mod claim;
 mod hold;
 
 use std::{
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     channel::{
         Ack, Claim, Consumer, ConsumerKey, ConsumerName, ConsumerStatus, Consumers, Cursor, Error, Position, Saving,
-        Source, Timestamp, TopicName, Waiter,
+        Source, TopicName, Waiter,
     },
     engine::{Later, Positions, memory::no_consumer, position},
 };
@@ -223,6 +224,10 @@ impl Shared {
                         }
                     }
                 };
+                if shared.consumers.get(&key).is_none() {
+                    // Another instance may have made it a moment ago.
+                    let _ = shared.catch_up().await;
+                }
                 let kept = shared.write(&token, |known| {
                     let consumer = shared.consumers.get(&key).ok_or_else(|| no_consumer(&key))?;
                     // Another instance's word may have come in between.
@@ -320,53 +325,6 @@ impl Nats {
 
     fn consumer(&self, key: &ConsumerKey) -> Result<Arc<Consumer>, Error> {
         self.shared()?.consumers.get(key).ok_or_else(|| no_consumer(key))
-    }
-}
-
-impl Shared {
-    /// Writes that the subscription `mine` has the consumer, whoever had it before. Tells whether it was known.
-    async fn write_claim(&self, key: &ConsumerKey, ack: Ack, mine: &str) -> Result<bool, Error> {
-        let mut resumed = false;
-        let mut before = None;
-        let token = token(key);
-        let write = self.write(&token, |known| {
-            // While this waited for the cluster, a subscription took the consumer that began later. It may be the same
-            // client, which got tired of waiting here.
-            let first = before.get_or_insert_with(|| known.hold.claim.clone());
-            if *first != known.hold.claim && known.hold.stage != Stage::Left && known.hold.claim.as_str() > mine {
-                return Err(taken_over(key));
-            }
-            let there = self.consumers.get(key).filter(|_| known.live);
-            if known.hold.claim == mine {
-                // Written before, without an answer.
-            } else {
-                // Where no subscription has begun yet, there is no position to go on from.
-                resumed = there.is_some() && known.hold.stage != Stage::New;
-            }
-            if there.is_none() {
-                self.consumers.check_room(key)?;
-            }
-            let fresh = || Position { ack, places: Vec::new(), used_at: Timestamp::now() };
-            let position = there.filter(|_| resumed).map_or_else(fresh, |there| Position { ack, ..there.position() });
-            let stage = if resumed { Stage::Held } else { Stage::New };
-            let hold = Hold { claim: mine.to_owned(), stage };
-            Ok(Some(position::encode(&position, &hold.to_string())))
-        });
-        write.await?;
-        Ok(resumed)
-    }
-
-    /// The claim in the entry becomes that of a subscription here, unless another one was faster still.
-    fn take(&self, key: &ConsumerKey, ack: Ack, holder: &Arc<Waiter>, mine: String) -> Result<Claim, Error> {
-        let mut all = self.known.lock();
-        let known = all.entry(token(key)).or_default();
-        if !known.live || known.hold.claim != mine {
-            return Err(taken_over(key));
-        }
-        let claim = self.consumers.claim(key, ack, holder)?;
-        claim.consumer.held_elsewhere(None);
-        known.mine = Some(mine);
-        Ok(claim)
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     is_used,
     link::Link,
     messages::Orphan,
-    names::Names,
+    names::{END, Names},
     positions::{PositionsHandler, Shared},
     topics::{Entry, Stale, TopicsHandler},
 };
@@ -308,21 +308,31 @@ async fn tidy_up(inner: &Arc<Inner>, positions: &Arc<Shared>) {
             }
         }
         for (token, known) in forget {
-            let _ = inner.topics.delete(&inner.link, &token, None, known.revision).await;
+            let _ = inner.topics.delete(&inner.link, &token, known.end_now().as_ref(), known.revision).await;
         }
-        let markers = inner.topics.markers();
-        if !markers.is_empty()
-            && let Ok(stream) = inner.link.jetstream.get_stream_no_info(format!("KV_{}", inner.topics.bucket)).await
+        drop_markers(inner).await;
+    }
+}
+
+/// What says that a topic was deleted goes when every instance has heard of it, here and in the topic's stream.
+async fn drop_markers(inner: &Inner) {
+    let markers = inner.topics.markers();
+    if markers.is_empty() {
+        return;
+    }
+    let jetstream = &inner.link.jetstream;
+    let Ok(bucket) = jetstream.get_stream_no_info(format!("KV_{}", inner.topics.bucket)).await else { return };
+    for (token, revision) in markers {
+        if let Some(end) = inner.topics.get(&token).and_then(|known| known.end)
+            && let Ok(stream) = jetstream.get_stream_no_info(inner.names.stream(end.class)).await
         {
-            for (token, revision) in markers {
-                let subject = format!("$KV.{}.{token}", inner.topics.bucket);
-                if timeout(QUESTION, stream.purge().filter(subject).sequence(revision + 1))
-                    .await
-                    .is_ok_and(|p| p.is_ok())
-                {
-                    inner.topics.drop_marker(&token, revision);
-                }
-            }
+            let subject = format!("{}{token}{END}", inner.names.stored(end.class));
+            let _ = timeout(QUESTION, stream.purge().filter(subject)).await;
+        }
+        let subject = format!("$KV.{}.{token}", inner.topics.bucket);
+        let purged = timeout(QUESTION, bucket.purge().filter(subject).sequence(revision + 1)).await;
+        if purged.is_ok_and(|purged| purged.is_ok()) {
+            inner.topics.drop_marker(&token, revision);
         }
     }
 }

@@ -52,9 +52,29 @@ pub(super) struct End {
     pub last: u64,
     /// The stream it was in.
     pub class: usize,
+    /// The newest message of the lives before it.
+    #[serde(default)]
+    pub earlier: u64,
+}
+
+impl End {
+    /// The newest message that was ever under the name in a stream, as far as this end knows.
+    fn newest_in(&self, class: usize) -> u64 {
+        if self.class == class { self.last.max(self.earlier) } else { 0 }
+    }
+}
+
+impl Known {
+    /// How the life ends that stands here now.
+    pub fn end_now(&self) -> Option<End> {
+        let (entry, channel) = (self.entry.as_ref()?, self.channel.as_ref()?);
+        let earlier = entry.before.as_ref().map_or(0, |before| before.newest_in(entry.class));
+        Some(End { epoch: entry.epoch.clone(), last: channel.last(), class: entry.class, earlier })
+    }
 }
 
 /// A life that is over in the registry, and not yet in its stream.
+#[derive(Clone)]
 pub(super) struct Ended {
     pub channel: Arc<Channel>,
     /// The newest message that was removed with the topic.
@@ -120,7 +140,7 @@ pub(super) struct Topics {
     pub bucket: String,
     known: RwLock<HashMap<String, Known>>,
     /// Lives that are over in the registry, but not in their streams: what was stored before their end is still to come.
-    ending: Mutex<Vec<Arc<Channel>>>,
+    ending: Mutex<Vec<Ended>>,
     /// Classes that some topic is in.
     classes: Mutex<HashSet<usize>>,
     /// Whether histories are being read for the first time: until then no channel is known to be whole.
@@ -155,7 +175,8 @@ impl Topics {
         let known = self.known.read().get(token).and_then(|known| known.channel.clone());
         known.filter(|channel| fits(channel)).or_else(|| {
             let ending = self.ending.lock();
-            ending.iter().find(|channel| is_called(channel, token) && fits(channel)).cloned()
+            let ending = ending.iter().map(|ended| &ended.channel);
+            ending.into_iter().find(|channel| is_called(channel, token) && fits(channel)).cloned()
         })
     }
 
@@ -175,14 +196,16 @@ impl Topics {
 
     /// A life is over in its stream as well: whoever has read it to here learns it.
     pub fn end(&self, channel: &Arc<Channel>) {
-        let was_ending = {
+        let ended = {
             let mut ending = self.ending.lock();
-            let before = ending.len();
-            ending.retain(|ending| !Arc::ptr_eq(ending, channel));
-            ending.len() < before
+            let index = ending.iter().position(|ending| Arc::ptr_eq(&ending.channel, channel));
+            index.map(|index| ending.swap_remove(index))
         };
+        if let Some(ended) = &ended {
+            channel.skip_to(ended.last);
+        }
         // Once, by whoever comes first: every close is told.
-        if !self.registry.remove(channel) && was_ending {
+        if !self.registry.remove(channel) && ended.is_some() {
             channel.close();
         }
     }
@@ -230,7 +253,13 @@ impl Topics {
                 if gone { self.insert(life, token) } else { Some(old) }
             }
             (life, old) => {
-                let unseen = news.filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch));
+                let seen = |class: usize| {
+                    let read = old.as_ref().filter(|old| old.key == class as u64).map_or(0, |old| old.last());
+                    read.max(known_end.as_ref().map_or(0, |end| end.newest_in(class)))
+                };
+                let unseen = news
+                    .filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch))
+                    .filter(|end| end.newest_in(end.class) > seen(end.class));
                 ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
                 ended.extend(unseen.and_then(|end| self.pass_by(token, at, end)));
                 life.and_then(|life| self.insert(life, token))
@@ -243,10 +272,10 @@ impl Topics {
         ended
     }
 
-    /// A life began and ended while this instance was cut off. Who reads it by a pattern gets what there is of it, and is
-    /// told of the rest.
+    /// A life, or several, began and ended while this instance was cut off. Who reads it by a pattern gets what there is of
+    /// the last one, and is told of the rest.
     fn pass_by(&self, token: &str, at: Timestamp, end: &End) -> Option<Ended> {
-        if end.last == 0 || self.is_loading() {
+        if self.is_loading() {
             return None;
         }
         let life = Life {
@@ -258,7 +287,7 @@ impl Topics {
             log: CLASSES.iter().position(|class| *class == end.class)?,
         };
         let channel = CLASSES.contains(&end.class).then(|| self.insert(life, token)).flatten()?;
-        self.take_out(channel, Some(end))
+        self.take_out(channel, Some(&End { last: end.newest_in(end.class), ..end.clone() }))
     }
 
     /// The name is free from here on.
@@ -268,10 +297,11 @@ impl Topics {
             self.registry.remove(&old);
             return None;
         }
-        self.ending.lock().push(old.clone());
         let last = end.filter(|end| end.epoch == old.epoch().to_string()).map_or(0, |end| end.last);
-        self.registry.take_out(&old, last);
-        Some(Ended { channel: old, last })
+        let ended = Ended { channel: old, last };
+        self.ending.lock().push(ended.clone());
+        self.registry.take_out(&ended.channel, last);
+        Some(ended)
     }
 
     fn insert(&self, life: Life, token: &str) -> Option<Arc<Channel>> {
@@ -352,9 +382,9 @@ impl Topics {
     /// The stream of a class was made again: the lives of its topics are over here, and [`Topics::broken`] has them from
     /// now on.
     pub fn end_class(&self, class: u64) {
-        let ending: Vec<_> = self.ending.lock().iter().filter(|channel| channel.key == class).cloned().collect();
-        for channel in ending {
-            self.end(&channel);
+        let ending = self.ending.lock().clone();
+        for Ended { channel, .. } in ending.iter().filter(|ended| ended.channel.key == class) {
+            self.end(channel);
         }
         for channel in self.registry.all().into_iter().filter(|channel| channel.key == class) {
             self.end_life(&channel);

@@ -112,6 +112,9 @@ async fn a_topic_that_came_and_went_meanwhile_is_told() {
         let offsets = [publish(&a, &topic, true).await, publish(&a, &topic, true).await];
         a.delete(&format!("/topics/{topic}")).await.expect(200);
         if made_again {
+            // One without a message in between, too.
+            a.create(&topic).await;
+            a.delete(&format!("/topics/{topic}")).await.expect(200);
             a.create(&topic).await;
         }
         proxy.heal();

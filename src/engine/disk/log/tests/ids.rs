@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{super::ledger::now_ms, fake::Image, *};
+use super::{
+    super::ledger::now_ms,
+    fake::{Dice, Image},
+    *,
+};
 
 const WINDOW: Duration = Duration::from_secs(300);
 
@@ -145,9 +149,9 @@ fn no_crash_loses_an_id() {
     fake.watch(|_| {});
     let moments = std::mem::take(&mut *moments.lock());
     assert!(moments.len() > 300);
-    let mut most = 0;
+    let (mut most, mut dice) = (0, Dice::new(7));
     for (image, acknowledged) in &moments {
-        for disk in [image.cut(), image.killed()] {
+        for disk in [image.cut(), image.torn(&mut dice), image.killed()] {
             let (recovered, _) = reopen(&disk, &settings).expect("opens");
             let known = &known(&recovered)[&1];
             let shown = expected(1..*acknowledged as u64);

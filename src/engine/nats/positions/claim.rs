@@ -1,0 +1,56 @@
+//! Which subscription has a consumer: one conditional write decides.
+
+use std::sync::Arc;
+
+use super::{Hold, Shared, Stage, taken_over, token};
+use crate::{
+    channel::{Ack, Claim, ConsumerKey, Error, Position, Timestamp, Waiter},
+    engine::position,
+};
+
+impl Shared {
+    /// Writes that the subscription `mine` has the consumer, whoever had it before. Tells whether it was known.
+    pub(super) async fn write_claim(&self, key: &ConsumerKey, ack: Ack, mine: &str) -> Result<bool, Error> {
+        let mut resumed = false;
+        let mut before = None;
+        let token = token(key);
+        let write = self.write(&token, |known| {
+            // While this waited for the cluster, a subscription took the consumer that began later. It may be the same
+            // client, which got tired of waiting here.
+            let first = before.get_or_insert_with(|| known.hold.claim.clone());
+            if *first != known.hold.claim && known.hold.stage != Stage::Left && known.hold.claim.as_str() > mine {
+                return Err(taken_over(key));
+            }
+            let there = self.consumers.get(key).filter(|_| known.live);
+            if known.hold.claim == mine {
+                // Written before, without an answer.
+            } else {
+                // Where no subscription has begun yet, there is no position to go on from.
+                resumed = there.is_some() && known.hold.stage != Stage::New;
+            }
+            if there.is_none() {
+                self.consumers.check_room(key)?;
+            }
+            let fresh = || Position { ack, places: Vec::new(), used_at: Timestamp::now(), ttl: None };
+            let position = there.filter(|_| resumed).map_or_else(fresh, |there| Position { ack, ..there.position() });
+            let stage = if resumed { Stage::Held } else { Stage::New };
+            let hold = Hold { claim: mine.to_owned(), stage };
+            Ok(Some(position::encode(&position, &hold.to_string())))
+        });
+        write.await?;
+        Ok(resumed)
+    }
+
+    /// The claim in the entry becomes that of a subscription here, unless another one was faster still.
+    pub(super) fn take(&self, key: &ConsumerKey, ack: Ack, holder: &Arc<Waiter>, mine: String) -> Result<Claim, Error> {
+        let mut all = self.known.lock();
+        let known = all.entry(token(key)).or_default();
+        if !known.live || known.hold.claim != mine {
+            return Err(taken_over(key));
+        }
+        let claim = self.consumers.claim(key, ack, holder)?;
+        claim.consumer.held_elsewhere(None);
+        known.mine = Some(mine);
+        Ok(claim)
+    }
+}
