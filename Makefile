@@ -14,7 +14,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all curl audit advisories clients bench image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise curl audit advisories clients bench image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,7 +29,7 @@ node:
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
 		|| { echo "GraphiQL and the clients' tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
-test: fmt-check lint doc unit engines fuzz audit clients ## All checks and tests
+test: fmt-check lint doc unit engines promise fuzz audit clients ## All checks and tests
 
 fmt: ## Bring the code into its form
 	$(CARGO) fmt
@@ -55,6 +55,11 @@ engine-all: $(ENGINES:%=engine-%) ## The same with every way to sync
 # But for the tests that bring their engine with them, and those that need none.
 engine-%: nats-server
 	TEST_ENGINE=$* $(CARGO) test --locked --test it -- $(OWN:%=--skip %::)
+
+# SEED makes the decisions of another run again; ENGINE is memory, disk or nats, all three in turn unless given.
+promise: SECONDS ?= 60
+promise: nats-server ## Everything at random through every door for SECONDS, held against a model; prints its SEED
+	SEED=$(SEED) ENGINE=$(ENGINE) SECONDS=$(SECONDS) $(CARGO) test --locked --test promise
 
 # The README's examples are run as they stand.
 curl:
