@@ -148,12 +148,10 @@ impl Client {
         };
         let filter = r#"{"field":"$key","eq":"yes"}"#;
         let request = Subscribe {
-            source: self.source(),
-            start: None,
             resume: self.position.clone().map(Start::AfterPattern),
             filter: self.is_filtered().then(|| Filter::parse(filter, &FilterLimits::default()).unwrap()),
-            overflow: Overflow::History,
             consumer: ack.map(|ack| (self.name(), ack)),
+            ..Subscribe::to(self.source())
         };
         let subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
         if self.memory() == Memory::Client {
