@@ -276,7 +276,9 @@ impl World {
         let broker = broker(KEPT);
         now(broker.create_topic(&name("p.0"), TopicSettings::default())).unwrap();
         let mut clients: Vec<_> = (0..CLIENTS.len()).map(Client::new).collect();
-        clients.iter_mut().for_each(|client| client.connect(&broker, 0));
+        for client in &mut clients {
+            client.connect(&broker, 0);
+        }
         Self { broker, clients, published: Vec::new(), ended: HashMap::new(), step: 0 }
     }
 
@@ -302,9 +304,9 @@ impl World {
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: &Step) {
         self.step += 1;
-        match step {
+        match *step {
             Step::Publish(topic, count) => (0..count).for_each(|_| self.publish(topic)),
             Step::Delete(topic) => self.delete(topic),
             Step::Read(client, max) => _ = self.clients[client].read(max, self.step),
@@ -359,7 +361,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_untold(steps in prop::collection::vec(step(), 1..120)) {
         let mut world = World::new();
-        for step in steps {
+        for step in &steps {
             world.take(step);
         }
         world.end();
