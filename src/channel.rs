@@ -369,7 +369,9 @@ impl Channel {
         if offset > before.after {
             ring.skip_to(offset);
             let last = self.sequencer.lock();
-            self.announce(&mut ring, before, before.after + 1);
+            // What was lost is met here, behind everything that the log has brought until now.
+            let first = before.after.max(*last).saturating_add(1);
+            self.announce(&mut ring, before, first);
             drop(last);
             self.wake(ring);
         }

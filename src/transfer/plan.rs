@@ -97,7 +97,13 @@ impl Plan {
                 .and_then(|planned| Some(Cursor { epoch: epoch_of(topic)?, offset: planned.place(old.offset)? }));
             (topic.clone(), moved.unwrap_or(*old))
         };
-        Position { places: position.places.iter().map(place).collect(), since: None, ack: position.ack, used_at: position.used_at, ttl: position.ttl }
+        Position {
+            places: position.places.iter().map(place).collect(),
+            since: None,
+            ack: position.ack,
+            used_at: position.used_at,
+            ttl: position.ttl,
+        }
     }
 }
 

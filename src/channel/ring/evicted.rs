@@ -66,6 +66,11 @@ impl Evicted {
         share * size_of::<Entry>()
     }
 
+    /// The offset of the newest evicted message; 0 when there was none.
+    pub fn newest(&self) -> u64 {
+        self.entries.back().map_or(self.forgotten.0, |newest| newest.offset)
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

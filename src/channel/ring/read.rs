@@ -35,7 +35,11 @@ impl Ring {
             Start::AfterSequence(sequence) => {
                 match self.messages.partition_point(|message| message.sequence <= sequence) {
                     0 => (oldest, self.expired_behind(sequence)),
-                    index => (before(index), None),
+                    // Behind the message before: a hole between the two may not have been told.
+                    index => {
+                        let after = self.messages.get(index - 1).map_or(floor, |message| message.cursor.offset);
+                        (Place { after, seen: gone + index as u64 }, None)
+                    }
                 }
             }
             Start::Since(time) => match self.messages.partition_point(|message| message.published_at < time) {
@@ -55,6 +59,10 @@ impl Ring {
     /// What a reader has missed that had read up to this number in the shared log.
     fn expired_behind(&self, sequence: u64) -> Option<Gap> {
         match self.evicted.behind_sequence(sequence) {
+            // A hole behind the newest evicted message may not have been told.
+            Found::None if self.evicted.newest() < self.floor() && !self.messages.is_empty() => {
+                Some(self.gap(self.evicted.newest(), self.floor(), None, GapReason::Expired))
+            }
             Found::None => None,
             // The topic began behind that position, so all that is gone was missed.
             Found::Unknown { .. } if self.first_sequence.is_some_and(|first| first > sequence) => {
