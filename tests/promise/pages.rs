@@ -64,10 +64,16 @@ async fn page(
     start: &Start,
     limit: u64,
 ) -> Option<(String, Place)> {
-    let page = if random.chance(60) {
-        rest(round, random, topic, start, limit).await?
-    } else {
+    let by_graphql = random.chance(40);
+    let start = match start {
+        // GraphQL has no page of the last ones that ends before their end.
+        Start::Last(count) if by_graphql && *count < u64::from(u32::MAX) => &Start::Last((*count).clamp(1, limit)),
+        start => start,
+    };
+    let page = if by_graphql {
         graphql(round, random, topic, start, limit).await?
+    } else {
+        rest(round, random, topic, start, limit).await?
     };
     round.model.lock().unwrap().counts.pages += 1;
     let leg = leg(topic, &page, start.clone());
@@ -126,8 +132,7 @@ async fn graphql(round: &Round<'_>, random: &mut Random, topic: &str, start: &St
     let mut arguments = format!("first: {limit}");
     match start {
         Start::After { cursor, .. } => arguments += &format!(", after: {cursor:?}"),
-        // GraphQL has no page of the last ones that begins before its end.
-        Start::Last(count) if *count < u64::from(u32::MAX) => arguments = format!("last: {}", (*count).clamp(1, limit)),
+        Start::Last(count) if *count < u64::from(u32::MAX) => arguments = format!("last: {count}"),
         _ => {}
     }
     ask(round, random, topic, &arguments).await
