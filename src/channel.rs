@@ -50,7 +50,9 @@ pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits};
 pub use inbox::Waiter;
-pub use message::{Committed, Cursor, Draft, Epoch, Gap, GapReason, Message, Origin, Publication, ShapeId, Timestamp};
+pub use message::{
+    Committed, Cursor, Draft, Epoch, Gap, GapReason, KnownId, Message, Origin, Publication, ShapeId, Timestamp,
+};
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
 pub use page::Page;
 pub use payload::{MAX_NESTING, Payload};
@@ -372,6 +374,24 @@ impl Channel {
         }
     }
 
+    /// From here on these ids are known that publishers gave before this life of the topic began. They have no place in it;
+    /// an id that is known already keeps its own.
+    ///
+    /// # Errors
+    /// [`Error::TopicNotFound`] if the channel is closed.
+    pub(crate) fn remember(&self, ids: &[KnownId]) -> Result<(), Error> {
+        let ring = self.ring.lock();
+        if ring.closed {
+            return Err(Error::TopicNotFound(self.name.as_str().to_owned()));
+        }
+        for KnownId { id, at } in ids {
+            if ring.known(id).is_none() {
+                ring.remember(id, Remembered { offset: 0, at: *at });
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the subscribers of patterns what was appended after `before`, of which `first` is the first number in the
     /// shared log. Called under the lock of the sequencer.
     fn announce(self: &Arc<Self>, ring: &mut Ring, before: Place, first: u64) {
@@ -448,7 +468,7 @@ impl Channel {
     /// All that is kept of it at one moment.
     pub(crate) fn kept(&self) -> Kept {
         let ring = self.ring.lock();
-        Kept { floor: ring.floor(), last: ring.last(), messages: ring.kept() }
+        Kept { floor: ring.floor(), last: ring.last(), messages: ring.kept(), ids: ring.ids_without_message() }
     }
 }
 
@@ -460,4 +480,6 @@ pub(crate) struct Kept {
     pub last: u64,
     /// The messages, oldest first, and of each whether its id is the publisher's.
     pub messages: Vec<(Arc<Message>, bool)>,
+    /// Publishers' ids that are known without their messages, oldest first.
+    pub ids: Vec<KnownId>,
 }

@@ -24,8 +24,8 @@ pub use memory::Memory;
 pub use nats::Nats;
 
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, PatternCursor,
-    Position, Publication, Refusal, Registry, Source, Spec, TopicName, Waiter,
+    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, KnownId,
+    PatternCursor, Position, Publication, Refusal, Registry, Source, Spec, TopicName, Waiter,
 };
 
 /// Which engine, and how it stores.
@@ -236,6 +236,16 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Publishes. Appends begun one after the other are stored in that order.
     fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append;
+
+    /// Makes ids known that publishers gave in another store, before this life of the topic began there or here: a publication
+    /// with one of them is a duplicate that has no position. When this is answered, they are stored as messages are, and
+    /// they go with the topic. An id that is known already, or whose window is over, is passed by.
+    ///
+    /// # Errors
+    /// [`Error::TopicNotFound`] if the topic is gone; [`Error::Unavailable`]: then some of them may be known.
+    fn remember<'a>(&'a self, channel: &'a Arc<Channel>, ids: &'a [KnownId]) -> Later<'a, ()> {
+        ready(channel.remember(ids))
+    }
 
     /// An implicit topic has no message, and no subscriber on this instance: it may go if no other instance needs it.
     fn forget(&self, channel: &Arc<Channel>);

@@ -65,9 +65,10 @@ fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "pub-sub: {text}");
 }
 
-/// `1 topic`, `2 topics`.
+/// `1 topic`, `2 topics`; of several words the first is the one that is counted.
 fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    let (noun, rest) = what.find(' ').map_or((what, ""), |space| what.split_at(space));
+    format!("{count} {noun}{}{rest}", if count == 1 { "" } else { "s" })
 }
 
 /// Says now and then how far it has come.
@@ -94,9 +95,10 @@ impl Progress {
     }
 
     fn end(&self, counts: format::Counts, done: &str) {
-        let format::Counts { topics, messages, consumers } = counts;
+        let format::Counts { topics, messages, known_ids, consumers } = counts;
         let (topics, messages) = (counted(topics, "topic"), counted(messages, "message"));
-        let (consumers, seconds) = (counted(consumers, "consumer"), self.begun.elapsed().as_secs_f64());
-        note(&format!("{done} {topics}, {messages} and {consumers} in {seconds:.1} s"));
+        let (ids, consumers) = (counted(known_ids, "id without a message"), counted(consumers, "consumer"));
+        let seconds = self.begun.elapsed().as_secs_f64();
+        note(&format!("{done} {topics}, {messages}, {ids} and {consumers} in {seconds:.1} s"));
     }
 }

@@ -1,7 +1,7 @@
 //! The JSON that `/ws` frames, event streams and REST bodies share: reading objects field by field, so that an error
 //! names the field, and writing messages, rendered once for all who get them.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
 use serde::{
@@ -174,6 +174,7 @@ impl<'a> Fields<'a> {
             since: self.text("since")?,
             filter: self.present("filter").map(|filter| Cow::Borrowed(filter.get())),
             consumer: self.text("consumer")?,
+            consumer_ttl: self.text("consumer_ttl")?,
             ack: self.text("ack")?,
             overflow: self.text("overflow")?,
         };
@@ -194,6 +195,8 @@ pub struct Options<'a> {
     pub filter: Option<Cow<'a, str>>,
     /// A consumer's name.
     pub consumer: Option<Cow<'a, str>>,
+    /// A duration.
+    pub consumer_ttl: Option<Cow<'a, str>>,
     /// `AUTO` or `EXPLICIT`.
     pub ack: Option<Cow<'a, str>>,
     /// `HISTORY`, `LATEST`, `LATEST_PER_KEY` or `DISCONNECT`.
@@ -228,8 +231,28 @@ impl Options<'_> {
             filter: self.filter.map(|filter| parse_filter(&filter, limits)).transpose()?,
             overflow: overflow.unwrap_or_default(),
             consumer: consumer.map(|name| (name, ack.unwrap_or_default())),
+            consumer_ttl: self.consumer_ttl.map(|text| parse_duration("consumer_ttl", &text)).transpose()?,
         })
     }
+}
+
+/// A duration: a whole number with its unit, `ms`, `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// [`Error::BadRequest`] that names the field.
+pub fn parse_duration(field: &'static str, text: &str) -> Result<Duration, Error> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let read = || number.parse::<u64>().ok()?.checked_mul(milliseconds?).map(Duration::from_millis);
+    read().ok_or_else(|| Error::bad_request(field, "must be a duration like 1500ms, 90s, 15m or 24h"))
 }
 
 /// A filter as JSON.
@@ -429,6 +452,19 @@ mod tests {
             r#"{"data":1,"id":2}"#,
         ] {
             assert!(draft(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        let read = |text| parse_duration("consumer_ttl", text);
+        assert_eq!(read("1500ms"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(read("2s").ok().zip(read("3m").ok()), Some((Duration::from_secs(2), Duration::from_mins(3))));
+        assert_eq!(read("24h"), read("1d"));
+        for bad in
+            ["", "s", "5", "-1s", "1.5s", "1 s", "one hour", "1S", "99999999999999999999s", "18446744073709551615h"]
+        {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,12 +4,13 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use super::{Broker, Subscription, consumer::Lease, subscription::Source as ReadFrom};
 use crate::channel::{
-    Ack, Channel, ConsumerKey, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Overflow, Pattern, PatternCursor,
-    Place, Reader, Ring, Source, Start, Timestamp, TopicName, Waiter, Wanted,
+    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Overflow, Pattern,
+    PatternCursor, Place, Reader, Ring, Source, Start, Timestamp, TopicName, Waiter, Wanted,
 };
 
 /// What a subscriber asks for.
@@ -28,15 +29,29 @@ pub struct Subscribe {
     pub overflow: Overflow,
     /// Keep the position under this name.
     pub consumer: Option<(ConsumerName, Ack)>,
+    /// How long it is kept while nobody uses it, `CONSUMER_TTL` at most; a consumer whose owner says this may go earlier where
+    /// another one needs its room.
+    pub consumer_ttl: Option<Duration>,
 }
 
 impl Subscribe {
     /// Live, everything, no name.
     #[must_use]
     pub fn to(source: Source) -> Self {
-        Self { source, start: None, resume: None, filter: None, overflow: Overflow::default(), consumer: None }
+        Self {
+            source,
+            start: None,
+            resume: None,
+            filter: None,
+            overflow: Overflow::default(),
+            consumer: None,
+            consumer_ttl: None,
+        }
     }
 }
+
+/// How often room is made for one consumer, while others take it.
+const MAX_ROOM_ATTEMPTS: usize = 8;
 
 /// A place that has not been given out yet: taking it as it is would make what comes next vanish without a word.
 pub(super) fn ahead(field: &'static str) -> Error {
@@ -63,10 +78,12 @@ impl Broker {
         let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
         let positions = self.0.engine.positions();
         let consumer = request.consumer.map(|(name, ack)| (ConsumerKey { source: request.source.clone(), name }, ack));
+        self.check_consumer_ttl(&consumer, request.consumer_ttl)?;
         let mut made = None;
         let lease = match &consumer {
             Some((key, ack)) => {
-                let claim = positions.claim(key, *ack, &waiter).await?;
+                let claim = self.claim(key, *ack, &waiter).await?;
+                claim.consumer.set_ttl(request.consumer_ttl);
                 made = (!claim.resumed).then(|| (claim.consumer.clone(), claim.generation));
                 Some(Lease::new(self.0.engine.clone(), &key.name, *ack, claim))
             }
@@ -96,6 +113,37 @@ impl Broker {
         // The history it may begin with is news, too.
         waiter.wake();
         Ok(subscription)
+    }
+
+    fn check_consumer_ttl(&self, consumer: &Option<(ConsumerKey, Ack)>, ttl: Option<Duration>) -> Result<(), Error> {
+        let Some(ttl) = ttl else { return Ok(()) };
+        if consumer.is_none() {
+            return Err(Error::bad_request("consumer_ttl", "needs a consumer"));
+        }
+        let most = self.0.settings.consumer_ttl;
+        if ttl.is_zero() || ttl > most {
+            let most = most.as_millis();
+            return Err(Error::bad_request("consumer_ttl", format!("must be from 1ms to {most}ms (CONSUMER_TTL)")));
+        }
+        Ok(())
+    }
+
+    /// Claims a consumer. Where there is no room for one more, an idle one goes whose owner has said that it may.
+    async fn claim(&self, key: &ConsumerKey, ack: Ack, waiter: &Arc<Waiter>) -> Result<Claim, Error> {
+        let positions = self.0.engine.positions();
+        // Others may take the room that was made.
+        for _ in 0..MAX_ROOM_ATTEMPTS {
+            match positions.claim(key, ack, waiter).await {
+                Err(Error::LimitReached { .. }) => {}
+                claimed => return claimed,
+            }
+            let Some(idle) = self.0.consumers.first_to_go(&key.source) else { break };
+            match positions.remove(&idle).await {
+                Ok(()) | Err(Error::ConsumerNotFound(_)) => self.forget_source_if_unused(&idle.source),
+                Err(error) => return Err(error),
+            }
+        }
+        positions.claim(key, ack, waiter).await
     }
 
     /// Subscribes to what becomes of topics whose names match (all, without a pattern): the messages' key is the

@@ -76,6 +76,9 @@ pub struct Position {
     pub places: Vec<(TopicName, Cursor)>,
     /// When it was last used.
     pub used_at: Timestamp,
+    /// How long it is kept while nobody uses it, if its newest subscription has said so: then it may also go earlier, where
+    /// another needs its room.
+    pub ttl: Option<Duration>,
 }
 
 /// A consumer as listed.
@@ -145,6 +148,8 @@ struct State {
     bytes: usize,
     max_places: usize,
     holder: Option<Arc<Waiter>>,
+    /// What its newest subscription has said about how long it is kept.
+    ttl: Option<Duration>,
     used: Instant,
     used_at: Timestamp,
     /// How long it had been unused when it was read back.
@@ -202,7 +207,7 @@ impl State {
         let mut places: Vec<_> = self.places.iter().map(|(topic, cursor)| (topic.clone(), *cursor)).collect();
         places.sort_by(|a, b| a.0.cmp(&b.0));
         let used_at = if self.holder.is_some() { Timestamp::now() } else { self.used_at };
-        Position { ack: self.ack, places, used_at }
+        Position { ack: self.ack, places, used_at, ttl: self.ttl }
     }
 }
 
@@ -214,6 +219,7 @@ impl Consumer {
             bytes: 0,
             max_places,
             holder: None,
+            ttl: None,
             used: Instant::now(),
             used_at: Timestamp::now(),
             idle: Duration::ZERO,
@@ -252,6 +258,7 @@ impl Consumer {
         state.places.clear();
         state.bytes = 0;
         state.ack = position.ack;
+        state.ttl = position.ttl;
         for (topic, cursor) in &position.places {
             // A lower limit than before: what is beyond begins anew.
             let _ = state.put(topic, *cursor);
@@ -290,6 +297,17 @@ impl Consumer {
     /// A subscription on another instance has it, and said so at this time; or none has.
     pub(crate) fn held_elsewhere(&self, at: Option<Timestamp>) {
         self.state.lock().elsewhere = at;
+    }
+
+    /// What a new subscription says about how long it is to be kept while nobody uses it.
+    pub(crate) fn set_ttl(&self, ttl: Option<Duration>) {
+        self.state.lock().ttl = ttl;
+    }
+
+    /// How long it has been unused, if nobody uses it and its owner has said that it may go.
+    pub(crate) fn idle_and_may_go(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        (!state.is_held() && state.ttl.is_some()).then(|| state.idle.saturating_add(state.used.elapsed()))
     }
 
     /// It was used just now.
@@ -361,6 +379,7 @@ impl Consumer {
 
     fn is_expired(&self, ttl: Duration) -> bool {
         let state = self.state.lock();
+        let ttl = state.ttl.map_or(ttl, |own| own.min(ttl));
         !state.is_held() && state.idle.saturating_add(state.used.elapsed()) >= ttl
     }
 

@@ -1,6 +1,6 @@
 //! A message, its place, and what is told where one could not be delivered.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -359,6 +359,24 @@ pub struct Publication {
     pub published_at: Timestamp,
     /// Whether the id was known, and this is the first one's place.
     pub duplicate: bool,
+}
+
+/// A publisher's id that is known though there is no message to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownId {
+    /// The id.
+    pub id: MessageId,
+    /// When its message was published.
+    pub at: Timestamp,
+}
+
+impl KnownId {
+    /// Whether a publication with this id is still a duplicate, `window` being the time for which ids are known.
+    #[must_use]
+    pub fn is_within(&self, window: Duration) -> bool {
+        let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+        self.at.0 > Timestamp::now().0.saturating_sub(window)
+    }
 }
 
 impl Publication {

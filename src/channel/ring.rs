@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Cursor, Defaults, Draft, Epoch, Error, Key, Message, MessageId, PatternCursor, Publication, Refusal, Spec,
+    Cursor, Defaults, Draft, Epoch, Error, Key, KnownId, Message, MessageId, PatternCursor, Publication, Refusal, Spec,
     Timestamp, TopicName,
     pattern::Matched,
     rate::Bucket,
@@ -281,6 +281,13 @@ impl Ring {
     /// An id whose message was published before this history began and is not kept.
     pub fn remember(&self, id: &MessageId, remembered: Remembered) {
         self.recent_ids.remember(self.serial, id, remembered);
+    }
+
+    /// The ids that are known without a kept message, oldest first.
+    pub fn ids_without_message(&self) -> Vec<KnownId> {
+        let remembered = self.recent_ids.of_topic(self.serial).into_iter();
+        let without = remembered.filter(|(id, _)| self.find_id(id).is_none());
+        without.map(|(id, Remembered { at, .. })| KnownId { id, at }).collect()
     }
 
     /// Whether a message may be numbered, or its id is known.

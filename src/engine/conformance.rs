@@ -21,8 +21,8 @@ use tokio::time::{sleep, timeout};
 
 use super::Engine;
 use crate::channel::{
-    ALONE, Channel, ConsumerLimits, Consumers, Defaults, Draft, Error, Event, Payload, Publication, Reader, Refusal,
-    Registry, RegistrySettings, Rest, Spec, Start, TopicName, Turn, Wanted,
+    ALONE, Channel, ConsumerLimits, Consumers, Defaults, Draft, Error, Event, KnownId, MessageId, Payload, Publication,
+    Reader, Refusal, Registry, RegistrySettings, Rest, Spec, Start, Timestamp, TopicName, Turn, Wanted,
 };
 
 /// How long anything may take: a leader's election in a cluster under load is the longest wait known.
@@ -195,6 +195,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         messages::a_message_comes_back_as_it_was,
         messages::appends_keep_their_order,
         messages::an_id_is_stored_once,
+        messages::an_id_from_elsewhere_is_a_duplicate,
         messages::a_condition_lets_one_through,
         messages::the_bound_holds_and_is_told,
         messages::the_rate_holds,
@@ -220,7 +221,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let (name, gone) = (fresh("kept")?, fresh("gone")?);
     let channel = first.create(&name, Spec { max_messages: Some(3), ..EXPLICIT }).await?;
     let deleted = first.create(&gone, EXPLICIT).await?;
-    let with_id = Draft { id: Some(crate::channel::MessageId::parse("mine")?), ..draft(1)? };
+    let with_id = Draft { id: Some(MessageId::parse("mine")?), ..draft(1)? };
     first.append(&deleted, draft(0)?).await?;
     first.engine.delete(&deleted).await?;
     let mut cursors = Vec::new();
@@ -228,6 +229,8 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
         cursors.push(first.append(&channel, draft(number)?).await?.cursor);
     }
     let place = first.append(&channel, with_id.clone()).await?.cursor;
+    let moved = KnownId { id: MessageId::parse("moved")?, at: Timestamp::now() };
+    first.engine.remember(&channel, std::slice::from_ref(&moved)).await?;
     let position = consumers::leave_a_position(&first, &channel).await?;
     first.engine.close().await;
 
@@ -239,6 +242,8 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     ensure(found == ["3", "4", "1"], || format!("{found:?} after a restart"))?;
     let again = second.append(&channel, with_id).await?;
     ensure(again.duplicate && again.cursor == place, || format!("an id was forgotten: {again:?}"))?;
+    let again = second.append(&channel, Draft { id: Some(moved.id), ..draft(1)? }).await?;
+    ensure(again.duplicate && again.cursor.offset == 0, || format!("an imported id was forgotten: {again:?}"))?;
     let mut events = Vec::new();
     if let Some(cursor) = cursors.first() {
         read(&mut reader(&channel, Start::After(*cursor)), &mut events)?;

@@ -26,7 +26,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{Append, Engine, Figure, Health, Later, Opening, Positions, ready};
 use crate::channel::{
-    Change, Channel, Consumers, Draft, Error, Life, MessageId, Refusal, Registry, Spec, Stage, Staging, TopicName,
+    Change, Channel, Consumers, Draft, Error, KnownId, Life, MessageId, Refusal, Registry, Spec, Stage, Staging,
+    TopicName,
 };
 use commit::{Committer, FAILED, Fate, Tell, Token};
 use log::{Log, LogError, Message, OpenError, Record};
@@ -61,6 +62,9 @@ const POSITION_BYTES: usize = 1 << 20;
 
 /// Bytes that may wait for the disk, beside as many that are on their way.
 const QUEUE_BYTES: usize = 16 << 20;
+
+/// Ids that may be on their way to the disk at once: a fraction of what its queue holds.
+const IDS_AT_ONCE: usize = 4_096;
 
 /// The largest payload that a record of the log holds with its id and key.
 pub const MAX_PAYLOAD_BYTES: usize = 62 << 20;
@@ -269,6 +273,30 @@ impl Engine for Disk {
             }
             Err(refusal) => Err(refusal).into(),
         }
+    }
+
+    fn remember<'a>(&'a self, channel: &'a Arc<Channel>, ids: &'a [KnownId]) -> Later<'a, ()> {
+        Box::pin(async move {
+            let opened = self.opened()?;
+            for ids in ids.chunks(IDS_AT_ONCE) {
+                let unknown = |known: &&KnownId| {
+                    known.is_within(self.settings.dedup_window) && channel.ring.lock().known(&known.id).is_none()
+                };
+                let mut fates = Vec::new();
+                for KnownId { id, at } in ids.iter().filter(unknown) {
+                    let (tell, fate) = oneshot::channel();
+                    let record = Record::Id { topic_id: channel.key, at_ms: at.0, id: id.as_str().as_bytes() };
+                    let appended = opened.log.append(&record, Token::Kept(Tell(tell)));
+                    appended.map_err(|error| unavailable(&error))?;
+                    fates.push(fate);
+                }
+                for fate in fates {
+                    told(fate).await?;
+                }
+                channel.remember(ids)?;
+            }
+            Ok(())
+        })
     }
 
     fn forget(&self, channel: &Arc<Channel>) {

@@ -9,6 +9,7 @@
 
 mod changes;
 mod follow;
+mod known_ids;
 mod link;
 mod messages;
 mod names;
@@ -38,8 +39,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Opening, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, PatternCursor, Publication, Refusal, Registry, Source, Spec,
-    TopicName,
+    Change, Channel, Consumers, Cursor, Draft, Error, KnownId, PatternCursor, Publication, Refusal, Registry, Source,
+    Spec, TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
@@ -172,6 +173,8 @@ struct Inner {
     classes: Mutex<HashMap<usize, Arc<Progress>>>,
     /// Messages of no topic.
     orphaned: mpsc::Sender<Orphan>,
+    /// Messages that only make an id known.
+    known_ids: Arc<known_ids::Stored>,
     replicas: usize,
     dedup_window: Duration,
     ready: AtomicBool,
@@ -213,7 +216,8 @@ impl Inner {
             stored: self.names.stored(class),
             live: self.names.live(class),
         };
-        let handler = MessagesHandler::new(class, self.link.clone(), self.topics.clone(), self.orphaned.clone());
+        let (topics, known_ids) = (self.topics.clone(), self.known_ids.clone());
+        let handler = MessagesHandler::new(class, self.link.clone(), topics, self.orphaned.clone(), known_ids);
         self.tasks.spawn(follow(self.link.clone(), source, handler, progress.clone(), self.stop.clone()));
         progress
     }
@@ -263,6 +267,7 @@ impl Engine for Nats {
                 instance: uuid::Uuid::new_v4().to_string(),
                 classes: Mutex::default(),
                 orphaned,
+                known_ids: Arc::default(),
                 replicas: self.settings.replicas,
                 dedup_window: self.settings.dedup_window,
                 ready: AtomicBool::new(false),
@@ -349,6 +354,10 @@ impl Engine for Nats {
             })))
         };
         begin().unwrap_or_else(|refusal| Err(refusal).into())
+    }
+
+    fn remember<'a>(&'a self, channel: &'a Arc<Channel>, ids: &'a [KnownId]) -> Later<'a, ()> {
+        Box::pin(async move { self.inner()?.remember(channel, ids).await })
     }
 
     fn forget(&self, channel: &Arc<Channel>) {

@@ -1,5 +1,7 @@
 //! A consumer's position as engines write it down: a JSON object that later versions may add to.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Ack, Position, Timestamp, TopicName};
@@ -10,6 +12,9 @@ struct Written<'a> {
     used_at: i64,
     /// Topic and cursor.
     places: Vec<(String, String)>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
     /// Where instances share positions: the subscription that has it, by a name of its own.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     holder: &'a str,
@@ -18,7 +23,13 @@ struct Written<'a> {
 /// The position, and who has it, as bytes.
 pub(super) fn encode(position: &Position, holder: &str) -> Vec<u8> {
     let places = position.places.iter().map(|(topic, cursor)| (topic.to_string(), cursor.to_string()));
-    let written = Written { ack: position.ack.code(), used_at: position.used_at.0, places: places.collect(), holder };
+    let written = Written {
+        ack: position.ack.code(),
+        used_at: position.used_at.0,
+        places: places.collect(),
+        ttl: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        holder,
+    };
     // Strings and numbers always have a form in JSON.
     serde_json::to_vec(&written).unwrap_or_default()
 }
@@ -30,7 +41,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Position, String)> {
     let ack = [Ack::Auto, Ack::Explicit].into_iter().find(|ack| ack.code() == written.ack)?;
     let place = |(topic, cursor): (String, String)| Some((TopicName::parse(&topic).ok()?, cursor.parse().ok()?));
     let places = written.places.into_iter().filter_map(place).collect();
-    Some((Position { ack, used_at: Timestamp(written.used_at), places }, written.holder.to_owned()))
+    let ttl = written.ttl.map(Duration::from_millis);
+    Some((Position { ack, used_at: Timestamp(written.used_at), places, ttl }, written.holder.to_owned()))
 }
 
 #[cfg(test)]
@@ -44,6 +56,7 @@ mod tests {
         let position = Position {
             ack: Ack::Explicit,
             used_at: Timestamp(-7),
+            ttl: Some(Duration::from_millis(1_500)),
             places: vec![place("a.1", 0), place("ünï \"x\"", u64::MAX)],
         };
         assert_eq!(decode(&encode(&position, "x")), Some((position, "x".to_owned())));

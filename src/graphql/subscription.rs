@@ -19,6 +19,7 @@ use super::{
     types::{AckMode, Message, Overflow, TopicEvent, filter_json, refuse},
 };
 use crate::broker::{self, Broker, ConsumerName, Error, Inbox, Pattern, Source, Start, Subscribe};
+use crate::wire;
 
 /// Being told, as it happens.
 #[derive(Description)]
@@ -220,6 +221,10 @@ impl SubscriptionRoot {
         )]
         consumer: Option<String>,
         #[graphql(desc = "When the consumer's position moves; AUTO unless given.")] ack: Option<AckMode>,
+        #[graphql(
+            desc = "How long the consumer is kept while nobody uses it, like `15m` or `24h`; the server's `CONSUMER_TTL` at most and unless given. A consumer with this may go earlier where another one needs its room."
+        )]
+        consumer_ttl: Option<String>,
         #[graphql(desc = "What happens when the subscription falls behind; HISTORY unless given.")] overflow: Option<
             Overflow,
         >,
@@ -237,6 +242,7 @@ impl SubscriptionRoot {
             if ack.is_some() && consumer.is_none() {
                 return Err(Error::bad_request("ack", "needs a consumer"));
             }
+            let consumer_ttl = consumer_ttl.map(|text| wire::parse_duration("consumerTtl", &text)).transpose()?;
             let name = consumer.as_deref().map(ConsumerName::parse).transpose()?;
             Ok(Subscribe {
                 source: Source::parse(&topic)?,
@@ -245,6 +251,7 @@ impl SubscriptionRoot {
                 filter: None,
                 overflow: overflow.map(Into::into).unwrap_or_default(),
                 consumer: name.map(|name| (name, ack.map(Into::into).unwrap_or_default())),
+                consumer_ttl,
             })
         };
         let mut request = request().map_err(refuse)?;

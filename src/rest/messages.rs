@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
-#[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
+#[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("consumer_ttl" = Option<String>, Query, description = "Of a stream: how long the consumer is kept while nobody uses it, like 15m; CONSUMER_TTL at most and unless given"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn messages(
     State(context): State<Context>,
     TopicPath(name): TopicPath,
@@ -58,6 +58,7 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
         since: text("since"),
         filter: text("filter"),
         consumer: text("consumer"),
+        consumer_ttl: text("consumer_ttl"),
         ack: text("ack"),
         overflow: text("overflow"),
     };

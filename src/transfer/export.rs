@@ -17,10 +17,10 @@ use super::{
     note,
 };
 use crate::{
-    channel::{ConsumerKey, Key, Position, RegistrySettings, Source, Timestamp},
+    channel::{ConsumerKey, Key, KnownId, Position, RegistrySettings, Source, Timestamp},
     config::Config,
     engine::{
-        disk::{Snapshot, StoredMessage},
+        disk::{Snapshot, StoredId, StoredMessage},
         nats,
     },
 };
@@ -67,6 +67,9 @@ fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Resu
             last: topic.last,
         })?;
         snapshot.messages(topic, |message| writer.message(message))?;
+        for StoredId { id, at, .. } in &topic.ids {
+            writer.known_id(id, *at)?;
+        }
     }
     for (key, position) in &snapshot.consumers {
         writer.consumer(key, position)?;
@@ -128,6 +131,9 @@ fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progres
                 data: message.data.as_str(),
             })?;
             before = message.cursor.offset;
+        }
+        for KnownId { id, at } in &kept.ids {
+            writer.known_id(id.as_str(), *at)?;
         }
     }
     // Behind the messages: a place that moves on meanwhile is one that was delivered.
@@ -261,6 +267,11 @@ impl Writer {
         }))
     }
 
+    fn known_id(&mut self, id: &str, at: Timestamp) -> Result<(), String> {
+        self.counts.known_ids += 1;
+        self.put(&Line::KnownId(format::KnownId { id: id.into(), published_at: Time(at) }))
+    }
+
     fn consumer(&mut self, key: &ConsumerKey, position: &Position) -> Result<(), String> {
         self.counts.consumers += 1;
         let place = |(topic, cursor): &(crate::channel::TopicName, crate::channel::Cursor)| Place {
@@ -273,6 +284,7 @@ impl Writer {
             name: key.name.as_str().into(),
             ack: AckName(position.ack),
             used_at: Time(position.used_at),
+            ttl_ms: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
             places: position.places.iter().map(place).collect(),
         }))
     }

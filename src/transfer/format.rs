@@ -12,8 +12,8 @@ use crate::channel::{Ack, Epoch, Timestamp};
 /// What the first line calls the format.
 pub(super) const FORMAT: &str = "pub-sub";
 
-/// The version of all lines. A reader knows only its own.
-pub(super) const VERSION: u32 = 1;
+/// The version of all lines. A reader knows its own and earlier ones; the first has no ids without messages.
+pub(super) const VERSION: u32 = 2;
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
@@ -32,7 +32,8 @@ pub(super) struct AnyHeader {
     pub version: u32,
 }
 
-/// Every other line: a topic is followed by its messages, the last topic's messages by the consumers, and these by the end.
+/// Every other line: a topic is followed by its messages and these by its known ids, the last topic's ids by the consumers,
+/// and these by the end.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Line<'a> {
@@ -40,6 +41,8 @@ pub(super) enum Line<'a> {
     Topic(Topic<'a>),
     #[serde(borrow)]
     Message(Message<'a>),
+    #[serde(borrow)]
+    KnownId(KnownId<'a>),
     #[serde(borrow)]
     Consumer(Consumer<'a>),
     End(Counts),
@@ -83,6 +86,15 @@ pub(super) struct Message<'a> {
     pub data: &'a RawValue,
 }
 
+/// A publisher's id that is still known though its message is gone.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct KnownId<'a> {
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    pub published_at: Time,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Consumer<'a> {
@@ -93,6 +105,9 @@ pub(super) struct Consumer<'a> {
     pub name: Cow<'a, str>,
     pub ack: AckName,
     pub used_at: Time,
+    /// How long it is kept while nobody uses it, in milliseconds, if its owner has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
     #[serde(borrow)]
     pub places: Vec<Place<'a>>,
 }
@@ -110,10 +125,12 @@ pub(super) struct Place<'a> {
 
 /// The last line: without it a file is cut off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Counts {
     pub topics: u64,
     pub messages: u64,
+    #[serde(default)]
+    pub known_ids: u64,
     pub consumers: u64,
 }
 

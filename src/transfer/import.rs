@@ -15,10 +15,10 @@ use super::{
     format::{self, Line},
     input::{Input, Lines},
     note,
-    plan::{Plan, draft, parse},
+    plan::{Plan, draft, known_id, parse},
 };
 use crate::{
-    channel::{Channel, ConsumerKey, Epoch, Error, Refusal, RegistrySettings, TopicName},
+    channel::{Channel, ConsumerKey, Epoch, Error, KnownId, Refusal, RegistrySettings, TopicName},
     config::Config,
     engine::Append,
 };
@@ -31,6 +31,9 @@ const IN_FLIGHT: usize = 4_096;
 
 /// Bytes of data that may be on their way at once, if it is more than one message.
 const IN_FLIGHT_BYTES: usize = 4 << 20;
+
+/// Known ids that are held until they are stored together.
+const IDS_AT_ONCE: usize = 20_000;
 
 /// An export that was read and found whole.
 pub struct Import {
@@ -89,6 +92,9 @@ async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &Cancellat
                 channels: Vec::new(),
                 consumers: Vec::new(),
                 repeated: 0,
+                ids: Vec::new(),
+                held_ids: 0,
+                known_ids: 0,
                 progress: Progress::begin(),
             };
             match importing.run(&mut plan, &mut input).await {
@@ -135,6 +141,11 @@ struct Importing<'a> {
     consumers: Vec<ConsumerKey>,
     /// Messages that were not stored because their id stands before them in their topic.
     repeated: u64,
+    /// Ids of messages that are gone, by their topic, which are still to be stored.
+    ids: Vec<(usize, Vec<KnownId>)>,
+    held_ids: usize,
+    /// How many of them were within their window.
+    known_ids: u64,
     progress: Progress,
 }
 
@@ -213,6 +224,15 @@ impl Importing<'_> {
                     topics += 1;
                     continue;
                 }
+                Line::KnownId(known) => {
+                    let known = known_id(&known).map_err(|why| (number, why))?;
+                    self.hold(topics.checked_sub(1).ok_or_else(|| changed(number))?, known);
+                    if self.held_ids >= IDS_AT_ONCE {
+                        bytes = 0;
+                        self.store_held(plan, &mut sent).await?;
+                    }
+                    continue;
+                }
                 Line::Message(message) => message,
                 Line::Consumer(_) | Line::End(_) => break,
             };
@@ -229,10 +249,43 @@ impl Importing<'_> {
             messages += 1;
             self.progress.at(messages, "imported");
         }
-        while !sent.is_empty() {
-            self.settle(plan, &mut sent).await?;
-        }
+        self.store_held(plan, &mut sent).await?;
         if messages == plan.counts.messages { Ok(()) } else { Err(changed(number)) }
+    }
+
+    /// An id of this topic is to be known, if it is not too old for that.
+    fn hold(&mut self, topic: usize, known: KnownId) {
+        if !known.is_within(self.config.broker.dedup_window) {
+            return;
+        }
+        self.known_ids += 1;
+        self.held_ids += 1;
+        match self.ids.last_mut().filter(|(last, _)| *last == topic) {
+            Some((_, ids)) => ids.push(known),
+            None => self.ids.push((topic, vec![known])),
+        }
+    }
+
+    /// Stores the messages that are on their way, and behind them the ids that are held: where a message has one of them, it
+    /// is the message that counts.
+    async fn store_held(&mut self, plan: &mut Plan, sent: &mut VecDeque<Sent>) -> Result<(), (u64, String)> {
+        while !sent.is_empty() {
+            self.settle(plan, sent).await?;
+        }
+        self.held_ids = 0;
+        let held = std::mem::take(&mut self.ids);
+        let count = held.len();
+        let wanted = held.into_iter().filter_map(|(topic, ids)| {
+            let (engine, channel) = (self.store.engine.clone(), self.channels.get(topic)?.clone());
+            Some(async move { engine.remember(&channel, &ids).await })
+        });
+        let stored = all(wanted, self.stop).await;
+        let complete = stored.len() == count;
+        match stored.into_iter().find_map(|(_, stored)| stored.err()) {
+            Some(error) => Err((0, error.to_string())),
+            None if complete => Ok(()),
+            None => self.check_stop().map_err(|why| (0, why)),
+        }
     }
 
     /// Waits for the oldest message on its way; answers its bytes.
@@ -285,7 +338,8 @@ impl Importing<'_> {
             let repeated = counted(self.repeated, "message");
             note(&format!("left out {repeated} whose id stands before in the same topic"));
         }
-        let counts = format::Counts { messages: plan.counts.messages - self.repeated, ..plan.counts };
+        let messages = plan.counts.messages - self.repeated;
+        let counts = format::Counts { messages, known_ids: self.known_ids, ..plan.counts };
         self.progress.end(counts, "imported");
     }
 

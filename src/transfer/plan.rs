@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
+    time::Duration,
 };
 
 use super::{
@@ -11,8 +12,8 @@ use super::{
 };
 use crate::{
     channel::{
-        ConsumerKey, ConsumerName, Cursor, Draft, Epoch, Key, MessageId, Origin, Payload, Position, Source, Spec,
-        TopicName,
+        ConsumerKey, ConsumerName, Cursor, Draft, Epoch, Key, KnownId, MessageId, Origin, Payload, Position, Source,
+        Spec, Timestamp, TopicName,
     },
     config::Config,
 };
@@ -118,13 +119,15 @@ struct Reader<'a> {
     last: u64,
     /// Up to where that topic went.
     end: u64,
+    /// Whether its known ids have begun.
+    in_ids: bool,
 }
 
 impl<'a> Reader<'a> {
     fn new(config: &'a Config) -> Self {
         let plan =
             Plan { topics: Vec::new(), consumers: Vec::new(), counts: Counts::default(), by_name: HashMap::new() };
-        Self { config, stage: Stage::Header, plan, names: HashSet::new(), last: 0, end: 0 }
+        Self { config, stage: Stage::Header, plan, names: HashSet::new(), last: 0, end: 0, in_ids: false }
     }
 
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
@@ -136,9 +139,12 @@ impl<'a> Reader<'a> {
             (_, Stage::Ended) => Err("comes behind the end".to_owned()),
             (Line::Topic(topic), Stage::Topics) => self.topic(&topic),
             (Line::Message(message), Stage::Topics) => self.message(&message),
+            (Line::KnownId(known), Stage::Topics) => self.known_id(&known),
             (Line::Consumer(consumer), _) => self.consumer(&consumer),
             (Line::End(counts), _) => self.end(counts),
-            (Line::Topic(_) | Line::Message(_), _) => Err("topics and messages come before consumers".to_owned()),
+            (Line::Topic(_) | Line::Message(_) | Line::KnownId(_), _) => {
+                Err("topics, messages and known ids come before consumers".to_owned())
+            }
         }
     }
 
@@ -147,8 +153,8 @@ impl<'a> Reader<'a> {
         if any.format != FORMAT {
             return Err(format!("is of format {:?}, not {FORMAT:?}", any.format));
         }
-        if any.version != VERSION {
-            return Err(format!("is of version {}; this build reads version {VERSION}", any.version));
+        if !(1..=VERSION).contains(&any.version) {
+            return Err(format!("is of version {}; this build reads versions 1 to {VERSION}", any.version));
         }
         serde_json::from_str::<Header>(line).map_err(|error| wrong(&error))?;
         self.stage = Stage::Topics;
@@ -183,7 +189,7 @@ impl<'a> Reader<'a> {
             moved: Vec::new(),
             newest: 0,
         });
-        (self.last, self.end) = (topic.floor, topic.last);
+        (self.last, self.end, self.in_ids) = (topic.floor, topic.last, false);
         self.plan.counts.topics += 1;
         Ok(())
     }
@@ -199,6 +205,9 @@ impl<'a> Reader<'a> {
 
     fn message(&mut self, message: &format::Message<'_>) -> Result<(), String> {
         let topic = self.plan.topics.last_mut().ok_or("comes before any topic")?;
+        if self.in_ids {
+            return Err("a topic's messages come before its known ids".to_owned());
+        }
         let offset = message.offset;
         if offset <= self.last || offset > self.end {
             return Err(format!("offset must be more than {} and at most {}, not {offset}", self.last, self.end));
@@ -209,6 +218,16 @@ impl<'a> Reader<'a> {
         }
         self.last = offset;
         self.plan.counts.messages += 1;
+        Ok(())
+    }
+
+    fn known_id(&mut self, known: &format::KnownId<'_>) -> Result<(), String> {
+        if self.plan.topics.is_empty() {
+            return Err("comes before any topic".to_owned());
+        }
+        known_id(known)?;
+        self.in_ids = true;
+        self.plan.counts.known_ids += 1;
         Ok(())
     }
 
@@ -233,7 +252,12 @@ impl<'a> Reader<'a> {
             }
             places.push((topic, cursor));
         }
-        let position = Position { ack: consumer.ack.0, places, used_at: consumer.used_at.0 };
+        let position = Position {
+            ack: consumer.ack.0,
+            places,
+            used_at: consumer.used_at.0,
+            ttl: consumer.ttl_ms.map(Duration::from_millis),
+        };
         self.plan.consumers.push((key, position));
         self.plan.counts.consumers += 1;
         Ok(())
@@ -242,7 +266,8 @@ impl<'a> Reader<'a> {
     fn end(&mut self, counts: Counts) -> Result<(), String> {
         if counts != self.plan.counts {
             let told = |counts: Counts| {
-                format!("{} topics, {} messages, {} consumers", counts.topics, counts.messages, counts.consumers)
+                let Counts { topics, messages, known_ids, consumers } = counts;
+                format!("{topics} topics, {messages} messages, {known_ids} known ids, {consumers} consumers")
             };
             return Err(format!("says that there are {}; there are {}", told(counts), told(self.plan.counts)));
         }
@@ -279,6 +304,16 @@ fn wrong(error: &serde_json::Error) -> String {
     text.replace(" at line 1 column ", " at byte ")
 }
 
+/// The id to be known.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn known_id(known: &format::KnownId<'_>) -> Result<KnownId, String> {
+    let id = MessageId::parse(&known.id).map_err(|error| error.to_string())?;
+    // One from the future would be known for longer than any.
+    Ok(KnownId { id, at: known.published_at.0.min(Timestamp::now()) })
+}
+
 /// The message to be published again.
 ///
 /// # Errors
@@ -301,7 +336,7 @@ pub(super) fn draft(message: &format::Message<'_>, max_payload_bytes: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Ack, Timestamp};
+    use crate::channel::Ack;
 
     fn header() -> String {
         "{\"format\":\"pub-sub\",\"version\":1,\"exportedAt\":\"2026-11-26T15:00:00.000Z\",\"engine\":\"nats\"}\n"
@@ -350,7 +385,7 @@ mod tests {
         let place = |offset: &u64| {
             let name = TopicName::parse("t").unwrap();
             let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
-            let position = Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0) };
+            let position = Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0), ttl: None };
             match plan.position(&position, |_| Some(new)).places[0].1 {
                 Cursor { epoch, offset } if epoch == new => offset.max(1),
                 cursor => {

@@ -347,3 +347,51 @@ async fn a_consumer_of_a_pattern() {
     check::<RawWs>().await;
     check::<Sse>().await;
 }
+
+/// A tab's consumer may go after its own time, and where another one needs its room even earlier.
+#[tokio::test]
+async fn consumers_of_tabs_make_room() {
+    let server = TestServer::with(|config| config.broker.max_consumers_per_topic = 2);
+    server.create("news").await;
+    let subscribe = |name: &str, ttl: Option<&str>| {
+        let mut frame = json!({"type": "subscribe", "topic": "news", "consumer": name});
+        if let Some(ttl) = ttl {
+            frame["consumer_ttl"] = ttl.into();
+        }
+        frame
+    };
+    let mut user = RawWs::open(&server).await;
+    assert_eq!(user.ask(subscribe("user", None)).await["type"], "ack");
+    user.close().await;
+    let mut tab = RawWs::open(&server).await;
+    assert_eq!(tab.ask(subscribe("tab-1", Some("10m"))).await["type"], "ack");
+    // Both are there to stay while one is connected and the other has not said that it may go.
+    let mut next = RawWs::open(&server).await;
+    assert_eq!(next.ask(subscribe("tab-2", Some("10m"))).await["error"]["code"], "LIMIT_REACHED");
+    tab.close().await;
+    server.wait_for_subscribers("news", 0).await;
+    assert_eq!(next.ask(subscribe("tab-2", Some("10m"))).await["consumer"]["resumed"], false);
+    let listed = server.get("/topics/news/consumers").await.expect(200);
+    let names: Vec<_> =
+        listed["consumers"].as_array().unwrap().iter().map(|consumer| consumer["name"].clone()).collect();
+    assert_eq!(names, ["tab-2", "user"]);
+    // Its own time, and what is no time.
+    for bad in
+        ["consumer=x&consumer_ttl=0s", "consumer=x&consumer_ttl=soon", "consumer=x&consumer_ttl=25h", "consumer_ttl=5s"]
+    {
+        let request = server.request(reqwest::Method::GET, &format!("/topics/news/messages?{bad}"));
+        server.send(request.header("accept", "text/event-stream")).await.expect_error(400, "BAD_REQUEST");
+    }
+    let query = "subscription { messages(topic: \"news\", consumer: \"x\", consumerTtl: \"soon\") { offset } }";
+    let mut graphql = GraphqlWs::open(&server).await;
+    graphql.socket.send(json!({"id": "x", "type": "subscribe", "payload": {"query": query}}).to_string()).await;
+    assert_eq!(graphql.socket.json().await["payload"][0]["extensions"]["code"], "BAD_REQUEST");
+    next.unsubscribe("news").await;
+    assert_eq!(next.ask(subscribe("tab-2", Some("200ms"))).await["consumer"]["resumed"], true);
+    next.close().await;
+    eventually("the tab is forgotten, the user is not", || async {
+        let listed = server.get("/topics/news/consumers").await.expect(200);
+        (listed["consumers"].as_array()?.len() == 1 && listed["consumers"][0]["name"] == "user").then_some(())
+    })
+    .await;
+}

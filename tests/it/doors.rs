@@ -124,8 +124,6 @@ pub trait Door: Sized + Send {
     const SLOW: &'static str = "SLOW_CONSUMER";
     /// Whether several subscriptions share the connection.
     const SHARES: bool = false;
-    /// Whether a gap is told before the message that follows it is there.
-    const TELLS_GAPS_ALONE: bool = true;
     /// Whether a pattern's subscription is told that one of its topics was deleted.
     const TELLS_OF_TOPICS: bool = true;
 

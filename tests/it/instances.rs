@@ -3,6 +3,7 @@
 mod cut_off;
 mod rivals;
 mod upheaval;
+mod wandering;
 
 use std::time::Duration;
 

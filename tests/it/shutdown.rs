@@ -160,3 +160,51 @@ async fn a_draining_server_takes_nothing_new() {
     };
     assert_eq!((messages, code), (10_000, Some(1001)));
 }
+
+/// On an engine that takes its time, publishes are on their way when the server is told to stop: what is answered reaches
+/// those who read.
+#[tokio::test]
+async fn every_answered_publish_is_delivered_before_the_end() {
+    for round in 0..3 {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let data_dir = directory.path().to_str().unwrap();
+        let mut server = Process::start(&[("ENGINE", "disk"), ("DATA_DIR", data_dir), ("MAX_PUBLISH_RATE", "0")]);
+        let client = server.client.clone();
+        client.create("news").await;
+        let mut door = RawWs::to(&client, "news", Start::Live).await;
+        let publishers: Vec<_> = (0..8)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let mut newest = 0;
+                    let body = json!({"topic": "news", "data": "x"}).to_string();
+                    loop {
+                        let request = client.request(reqwest::Method::POST, "/publish").body(body.clone());
+                        let Ok(answer) = request.send().await else { return newest };
+                        let Ok(told) = answer.json::<serde_json::Value>().await else { return newest };
+                        match told["offset"].as_u64() {
+                            Some(offset) => newest = offset,
+                            None => return newest,
+                        }
+                    }
+                })
+            })
+            .collect();
+        door.messages(50 + round * 10).await;
+        server.signal("TERM");
+        let mut delivered = 0;
+        let end = loop {
+            match door.event().await {
+                Event::Message(message) => delivered = message.offset,
+                end => break end,
+            }
+        };
+        assert_eq!(end, Event::Closed(Some(1001)));
+        let mut answered = 0;
+        for publisher in publishers {
+            answered = answered.max(publisher.await.unwrap());
+        }
+        assert!(delivered >= answered, "answered up to {answered}, delivered up to {delivered}");
+        server.ended().await;
+    }
+}

@@ -220,3 +220,37 @@ async fn a_publisher_hears_its_own_messages() {
     server.delete("/topics/news").await.expect(200);
     assert_eq!(ws.event().await, Event::Deleted("news".to_owned()));
 }
+
+/// Frames act in their order: what was published before an unsubscribe is delivered before that is answered, also where
+/// all of it comes in one packet.
+#[tokio::test]
+async fn an_unsubscribe_acts_behind_what_was_published_before() {
+    let server = TestServer::start();
+    for source in ["news", "*"] {
+        let topic = "news";
+        let mut socket = Socket::connect(&server, "/ws", None).await;
+        socket.feed(json!({"type": "subscribe", "topic": source}).to_string()).await;
+        for number in 0..200 {
+            socket.feed(json!({"type": "publish", "topic": topic, "data": number}).to_string()).await;
+        }
+        socket.feed(json!({"type": "unsubscribe", "topic": source, "request_id": "end"}).to_string()).await;
+        socket.feed(json!({"type": "publish", "topic": topic, "data": "after"}).to_string()).await;
+        socket.feed(json!({"type": "ping"}).to_string()).await;
+        assert!(socket.try_flush().await);
+        let (mut delivered, mut ended) = (0, false);
+        loop {
+            let frame = socket.json().await;
+            match frame["type"].as_str() {
+                Some("event") => {
+                    assert!(!ended, "{frame}");
+                    assert_eq!(frame["data"], delivered);
+                    delivered += 1;
+                }
+                Some("ack") => ended |= frame["request_id"] == "end",
+                Some("pong") => break,
+                _ => panic!("{frame}"),
+            }
+        }
+        assert_eq!((delivered, ended), (200, true), "{source}");
+    }
+}

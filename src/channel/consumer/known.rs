@@ -159,6 +159,21 @@ impl Consumers {
         removed
     }
 
+    /// Who goes first where there is no room for one more: of those that may go, the one that has not been used for the longest
+    /// time, among its siblings if those are too many.
+    #[must_use]
+    pub fn first_to_go(&self, source: &Source) -> Option<ConsumerKey> {
+        let all = self.all.lock();
+        let siblings = all.by_source.get(source);
+        let crowded = siblings.is_some_and(|siblings| siblings.len() >= self.limits.per_source);
+        let candidates: Box<dyn Iterator<Item = &Arc<Consumer>>> = match siblings {
+            Some(siblings) if crowded => Box::new(siblings.values()),
+            _ => Box::new(all.by_source.values().flat_map(HashMap::values)),
+        };
+        let idle = candidates.filter_map(|consumer| Some((consumer.idle_and_may_go()?, consumer)));
+        idle.max_by_key(|(idle, _)| *idle).map(|(_, consumer)| consumer.key().clone())
+    }
+
     /// Whether there are consumers of it.
     #[must_use]
     pub fn any(&self, source: &Source) -> bool {

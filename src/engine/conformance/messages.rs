@@ -4,7 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader, within};
 use crate::channel::{
-    Channel, Draft, Error, Event, Key, MessageId, Origin, Payload, Publication, Refusal, Rest, Spec, Start, Timestamp,
+    Channel, Cursor, Draft, Error, Event, Key, KnownId, MessageId, Origin, Payload, Publication, Refusal, Rest, Spec,
+    Start, Timestamp,
 };
 
 pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
@@ -158,6 +159,45 @@ pub(super) async fn an_id_is_stored_once(a: &Instance, b: &Instance) -> Result<(
     // The same id in another topic is another message.
     let other = a.create(&super::fresh("ids")?, EXPLICIT).await?;
     ensure(!a.append(&other, with_id("x")?).await?.duplicate, || "ids are counted over all topics".to_owned())
+}
+
+pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("known-ids")?;
+    let here = a.create(&name, EXPLICIT).await?;
+    let there = b.channel(&name).await?;
+    let with_id = |id: &str| -> Result<Draft, Failure> { Ok(Draft { id: Some(MessageId::parse(id)?), ..draft(1)? }) };
+    let first = a.append(&here, with_id("kept")?).await?;
+    let ago = |id: &str, seconds: i64| -> Result<KnownId, Failure> {
+        Ok(KnownId { id: MessageId::parse(id)?, at: Timestamp(Timestamp::now().0 - seconds * 1_000) })
+    };
+    let ids = [ago("before ü.=", 60)?, ago("kept", 60)?, ago("over", 301)?];
+    a.engine.remember(&here, &ids).await?;
+    // Once more changes nothing.
+    a.engine.remember(&here, &ids).await?;
+    for (instance, channel) in [(a, &here), (b, &there)] {
+        let again = instance.append(channel, with_id("before ü.=")?).await?;
+        let placeless = again.duplicate && again.cursor.offset == 0 && again.cursor.epoch == channel.epoch();
+        ensure(placeless, || format!("{again:?} for an id without a place"))?;
+        let again = instance.append(channel, with_id("kept")?).await?;
+        ensure(again.duplicate && again.cursor == first.cursor, || format!("{again:?} for {first:?}"))?;
+    }
+    let over = a.append(&here, with_id("over")?).await?;
+    ensure(!over.duplicate && over.cursor.offset > first.cursor.offset, || format!("{over:?} after the window"))?;
+    ensure(kept(&here)?.len() == 2, || format!("{:?} is stored", kept(&here)))?;
+    // Whoever reads after the place that it was told begins with the first message.
+    let mut events = Vec::new();
+    let before_all = Cursor { offset: 0, ..first.cursor };
+    read(&mut reader(&here, Start::After(before_all)), &mut events)?;
+    let all = matches!(&events[..], [Event::Message(one, _), Event::Message(..)] if one.cursor == first.cursor);
+    ensure(all, || format!("{events:?} after offset 0"))?;
+    // In another topic, and in another life of this one, it is new.
+    let other = a.create(&super::fresh("known-ids")?, EXPLICIT).await?;
+    ensure(!a.append(&other, with_id("before ü.=")?).await?.duplicate, || "known in another topic".to_owned())?;
+    a.engine.delete(&here).await?;
+    let again = a.create(&name, EXPLICIT).await?;
+    ensure(!a.append(&again, with_id("before ü.=")?).await?.duplicate, || "known in another life".to_owned())?;
+    let refused = a.engine.remember(&here, &[ago("late", 1)?]).await;
+    ensure(matches!(refused, Err(Error::TopicNotFound(_))), || format!("{refused:?} of a topic that is gone"))
 }
 
 pub(super) async fn a_condition_lets_one_through(a: &Instance, b: &Instance) -> Result<(), Failure> {

@@ -257,8 +257,8 @@ impl<T: Send + 'static> Log<T> {
     }
 
     /// Puts a record into the queue and returns its sequence number, which is higher than that of every record before; the
-    /// sink gets the token when the record's fate is known. Records are stored in the order of these calls: whoever numbers messages does so under one lock with this call. It copies the record and
-    /// never waits for the disk.
+    /// sink gets the token when the record's fate is known. Records are stored in the order of these calls: whoever numbers
+    /// messages does so under one lock with this call. It copies the record and never waits for the disk.
     ///
     /// A topic's creation comes before its messages; a message after its deletion is committed and dropped.
     ///
@@ -277,7 +277,8 @@ impl<T: Send + 'static> Log<T> {
     }
 
     /// Says that the topic's messages below `floor` are not needed any more; a floor never sinks. It is not stored: what
-    /// makes them stay away is the floor of the topic's next record. Cheap enough to be called with every append. The bytes that get free are counted in proportion where messages of one segment are freed in part.
+    /// makes them stay away is the floor of the topic's next record. Cheap enough to be called with every append. The bytes
+    /// that get free are counted in proportion where messages of one segment are freed in part.
     pub fn trim(&self, topic_id: u64, floor: u64) {
         let has_work = {
             let mut ledger = self.ledger.lock();

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     channel::{
-        Channel, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Draft, Epoch, Key, Life, Message, MessageId,
-        Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicName,
+        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Draft, Epoch, Key, Life, Message,
+        MessageId, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicName,
     },
     engine::position,
 };
@@ -35,31 +35,8 @@ pub(super) fn open(
     let (recovered, ready) = Log::<Token>::open(directory, settings, &keep)?;
     report(&recovered);
     registry.sequencer(0).begin(Epoch::from_bits(recovered.identity), recovered.next_sequence.saturating_sub(1));
-    for deletion in &recovered.deletions {
-        if let (Ok(name), 1..) = (TopicName::parse(&deletion.name), deletion.newest_sequence) {
-            registry.remember_deletion(Deletion {
-                name,
-                epoch: Epoch::from_bits(deletion.epoch),
-                log: 0,
-                newest_sequence: deletion.newest_sequence,
-                newest_offset: None,
-            });
-        }
-    }
-    let mut held = Vec::new();
-    for kept in &recovered.consumers {
-        let key = Source::parse(&kept.source)
-            .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-        if let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) {
-            if holder.is_empty() {
-                consumers.restore(&key, &position);
-            } else {
-                // It was in use when the server ended, and nobody knows when that was.
-                position.used_at = Timestamp::now();
-                held.push(consumers.restore(&key, &position));
-            }
-        }
-    }
+    remember_deletions(&recovered, registry);
+    let held = restore_consumers(&recovered, consumers);
     let highest = recovered.highest_id;
     let (mut unused, mut evicted) = (Vec::new(), Vec::new());
     for topic in recovered.topics {
@@ -94,6 +71,40 @@ pub(super) fn open(
         let _ = log.append(&Record::TopicUpdated { topic_id, implicit, floor, settings: &settings }, Token::Nothing);
     }
     Ok((log, highest))
+}
+
+/// Topics that were deleted, for whoever comes back to a pattern.
+fn remember_deletions(recovered: &log::Recovered, registry: &Registry) {
+    for deletion in &recovered.deletions {
+        if let (Ok(name), 1..) = (TopicName::parse(&deletion.name), deletion.newest_sequence) {
+            registry.remember_deletion(Deletion {
+                name,
+                epoch: Epoch::from_bits(deletion.epoch),
+                log: 0,
+                newest_sequence: deletion.newest_sequence,
+                newest_offset: None,
+            });
+        }
+    }
+}
+
+/// Brings the consumers back; returns those that subscriptions had when the server ended.
+fn restore_consumers(recovered: &log::Recovered, consumers: &Consumers) -> Vec<Arc<Consumer>> {
+    let mut held = Vec::new();
+    for kept in &recovered.consumers {
+        let key = Source::parse(&kept.source)
+            .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
+        if let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) {
+            if holder.is_empty() {
+                consumers.restore(&key, &position);
+            } else {
+                // Nobody knows when the server ended.
+                position.used_at = Timestamp::now();
+                held.push(consumers.restore(&key, &position));
+            }
+        }
+    }
+    held
 }
 
 /// What is not as it was left is said once, here.

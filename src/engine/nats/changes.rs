@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     Inner, NOT_NOW, link,
     messages::end_headers,
-    names::{CLASSES, END, class_of, encode},
+    names::{CLASSES, END, KNOWN, class_of, encode},
     store::{BUDGET, Put},
     topics::{Ended, Entry, Known, sync},
 };
@@ -124,11 +124,13 @@ impl Inner {
         let _ = timeout(BUDGET, self.end(ended)).await;
         let subject = format!("{}{token}", self.names.stored(class));
         let (link, stream) = (self.link.clone(), self.names.stream(class));
+        let seen = self.progress(class).seen();
         self.in_flight.spawn(async move {
             let purge = async {
                 let stream = link.jetstream.get_stream_no_info(stream).await.map_err(|error| error.to_string())?;
+                let ids = stream.purge().filter(format!("{subject}{KNOWN}*")).sequence(seen + 1).await;
                 let purged = stream.purge().filter(subject).sequence(last + 1).await;
-                purged.map_err(|error| error.to_string())
+                ids.and(purged).map_err(|error| error.to_string())
             };
             // What stays behind belongs to no topic: whoever reads it deletes it.
             if let Err(error) = purge.await {

@@ -16,12 +16,13 @@ use tokio::{
 
 use super::{
     follow::{Handler, Item},
+    known_ids,
     link::Link,
     names::{CLASSES, END, decode, encode},
     store::BUDGET,
     topics::Topics,
 };
-use crate::channel::{Channel, Committed, Draft, Epoch, Feed, Key, MessageId, Numbering, Payload, Timestamp};
+use crate::channel::{Channel, Committed, Draft, Epoch, Feed, Key, KnownId, MessageId, Numbering, Payload, Timestamp};
 use gather::{Due, Gathered};
 
 /// The header of a message's key.
@@ -82,11 +83,20 @@ struct Own {
 fn own(item: &Item) -> Option<Own> {
     let (epoch, id) = item.header("Nats-Msg-Id")?.split_once('.')?;
     let epoch = Epoch::parse(epoch)?;
-    // Earlier versions said between the two whose the id is.
-    let (kind, id) = id.split_once('.').unwrap_or(("", id));
-    let given_id = if kind.is_empty() { item.header(MADE_UP).is_none() } else { kind == "p" };
-    let id = decode(id).and_then(|id| MessageId::parse(&id).ok());
+    let (given_id, id) = match id.split_once('.') {
+        None => (item.header(MADE_UP).is_none(), Some(id)),
+        // Earlier versions said between the two whose the id is.
+        Some((kind, id)) => (kind == "p", Some(id).filter(|_| ["p", "g"].contains(&kind))),
+    };
+    let id = id.and_then(decode).and_then(|id| MessageId::parse(&id).ok());
     Some(Own { epoch, given_id, id })
+}
+
+/// When the message was first published.
+fn published_at(item: &Item) -> Timestamp {
+    // Times beyond the calendar would stay with the topic for ever.
+    let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
+    first.map_or(item.at, |at| Timestamp(at.as_millisecond()))
 }
 
 /// The message. Others than this service may publish into the stream: what they leave out is made up, and what is not JSON
@@ -99,9 +109,7 @@ fn read(item: &Item, prev: u64) -> Committed {
         .or_else(|_| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX))
         .unwrap_or_else(|_| Payload::null());
     let key = item.header(KEY).and_then(decode).and_then(|key| Key::parse(&key).ok());
-    // Times beyond the calendar would stay with the topic for ever.
-    let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
-    let at = first.map_or(item.at, |at| Timestamp(at.as_millisecond()));
+    let at = published_at(item);
     Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data }
 }
 
@@ -119,6 +127,7 @@ pub(super) struct MessagesHandler {
     link: Link,
     topics: Arc<Topics>,
     orphaned: mpsc::Sender<Orphan>,
+    known_ids: Arc<known_ids::Stored>,
     /// What was asked about and belongs to no topic.
     orphans: HashSet<(String, Option<Epoch>)>,
     mode: Mode,
@@ -136,13 +145,19 @@ enum Mode {
 }
 
 impl MessagesHandler {
-    pub fn new(class: usize, link: Link, topics: Arc<Topics>, orphaned: mpsc::Sender<Orphan>) -> Self {
-        Self { class, link, topics, orphaned, orphans: HashSet::new(), mode: Mode::Live }
+    pub fn new(
+        class: usize,
+        link: Link,
+        topics: Arc<Topics>,
+        orphaned: mpsc::Sender<Orphan>,
+        known_ids: Arc<known_ids::Stored>,
+    ) -> Self {
+        Self { class, link, topics, orphaned, known_ids, orphans: HashSet::new(), mode: Mode::Live }
     }
 
-    /// The life that a message, or an end, belongs to. The registry may be behind: then it is asked first.
+    /// The life that a message, an end or an id belongs to. The registry may be behind: then it is asked first.
     async fn channel(&mut self, item: &Item) -> Option<Arc<Channel>> {
-        let token = item.key.strip_suffix(END).unwrap_or(&item.key);
+        let token = item.key.strip_suffix(END).or_else(|| known_ids::token(&item.key)).unwrap_or(&item.key);
         let epoch = own(item).map(|own| own.epoch);
         let key = self.class as u64;
         let fits = |channel: &Arc<Channel>| channel.key == key && epoch.is_none_or(|epoch| epoch == channel.epoch());
@@ -187,6 +202,16 @@ impl MessagesHandler {
         }
     }
 
+    /// An id without a message.
+    async fn remember(&mut self, item: &Item) {
+        let Some(channel) = self.channel(item).await else { return self.leave(item) };
+        self.known_ids.note(self.class, item);
+        if let Some(id) = own(item).and_then(|own| own.id) {
+            // If its topic is gone by now, so is the id.
+            let _ = channel.remember(&[KnownId { id, at: published_at(item) }]);
+        }
+    }
+
     async fn feed(&mut self, channel: &Arc<Channel>, item: &Item) {
         if let Some(last) = end_of(item) {
             // What was removed before it was read here.
@@ -223,6 +248,9 @@ impl Handler for MessagesHandler {
     }
 
     async fn take(&mut self, item: Item) {
+        if known_ids::token(&item.key).is_some() {
+            return self.remember(&item).await;
+        }
         let channel = self.channel(&item).await;
         if let Mode::First(counts) = &mut self.mode {
             *counts.entry(item.key.clone()).or_default() += 1;
@@ -261,6 +289,50 @@ impl Handler for MessagesHandler {
     fn reset(&mut self) {
         // Positions in the old stream mean nothing in the new one: every topic of it begins another life.
         self.mode = Mode::Live;
+        self.known_ids.reset(self.class);
         self.topics.end_class(self.class as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: &str, made_up: bool) -> Item {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, id);
+        if made_up {
+            headers.insert(MADE_UP, "1");
+        }
+        let payload = bytes::Bytes::from_static(b"1");
+        Item { sequence: 7, key: "a".to_owned(), headers: Some(headers), payload, at: Timestamp(0) }
+    }
+
+    #[test]
+    fn an_id_is_read_whoever_has_given_it() {
+        let read = |id: &str, made_up| {
+            let message = read(&item(id, made_up), 0);
+            (message.id.as_str().to_owned(), message.given_id)
+        };
+        assert_eq!(read("0123456789abcdef.a=20b", false), ("a b".to_owned(), true));
+        assert_eq!(read("0123456789abcdef.a=20b", true), ("a b".to_owned(), false));
+        // As earlier versions have written it.
+        assert_eq!(read("0123456789abcdef.p.a", false), ("a".to_owned(), true));
+        assert_eq!(read("0123456789abcdef.g.a", false), ("a".to_owned(), false));
+        // Of others than this service.
+        for id in ["", "a", "0123456789abcdef.", "0123456789abcdef..end", "0123456789abcdef.=2"] {
+            assert_eq!(read(id, false), ("nats-7".to_owned(), false), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_no_message() {
+        let mut end = item("0123456789abcdef..end", false);
+        assert_eq!(end_of(&end), None);
+        end.key = format!("a{END}");
+        assert_eq!(
+            (end_of(&end), own(&end).map(|own| own.epoch.to_string())),
+            (Some(0), Some("0123456789abcdef".into()))
+        );
     }
 }

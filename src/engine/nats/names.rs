@@ -52,6 +52,9 @@ pub(super) fn decode(token: &str) -> Option<String> {
 /// What the subject of a topic's end has behind the topic's token. Tokens have no dots.
 pub(super) const END: &str = ".end";
 
+/// What stands between a topic's token and an id's in the subject that makes the id known without a message.
+pub(super) const KNOWN: &str = ".id.";
+
 /// The streams of topics: each holds topics of up to so many messages. `JetStream` has one bound for all subjects of a
 /// stream, so a topic goes into the smallest stream that is large enough.
 pub(super) const CLASSES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
@@ -80,6 +83,11 @@ impl Names {
     /// What the subjects of stored messages begin with, up to the topic's token.
     pub fn stored(&self, class: usize) -> String {
         format!("{}.t.{class}.", self.prefix)
+    }
+
+    /// The subjects of all ids that are known without a message.
+    pub fn known_ids(&self, class: usize) -> String {
+        format!("{}*{KNOWN}*", self.stored(class))
     }
 
     /// What the subjects begin with under which they are published again, once they are stored.

@@ -221,29 +221,28 @@ async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool
     if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
         return Err(Error::Unknown(id.clone()).into());
     }
-    let (first, closed) = {
+    let (known, closed) = {
         let ring = channel.ring.lock();
-        (ring.message_at(sequence).or_else(|| ring.find_id(id).cloned()), ring.closed)
+        let kept = ring.message_at(sequence).map(|message| Publication::of(&message, duplicate));
+        (kept.or_else(|| ring.known(id)), ring.closed)
     };
-    match first {
-        // Found under another place, it was stored before, and the cluster had forgotten.
-        Some(message) => Ok(Publication::of(&message, duplicate || message.cursor.offset != sequence)),
+    match known {
         // It came after the topic's deletion: nobody reads it.
         None if closed => Err(Refusal::Closed),
+        // Found under another place, it was stored before, and the cluster had forgotten; or it was never stored here.
+        Some(first) => Ok(Publication { duplicate: duplicate || first.cursor.offset != sequence, ..first }),
         // So many came behind it that it has left the history already.
-        None => Ok(Publication {
-            id: id.clone(),
-            topic: channel.name().clone(),
-            cursor: Cursor { epoch: channel.epoch(), offset: sequence },
-            published_at: published_at(link, outgoing, sequence).await,
-            duplicate,
-        }),
+        None => {
+            let (offset, published_at) = first_of(link, outgoing, sequence).await;
+            let (topic, cursor) = (channel.name().clone(), Cursor { epoch: channel.epoch(), offset });
+            Ok(Publication { id: id.clone(), topic, cursor, published_at, duplicate })
+        }
     }
 }
 
-/// When a message was published that is not in the history here any more. Where the stream has let go of it, too, the next
-/// one tells about when that was.
-async fn published_at(link: &Link, outgoing: &Outgoing, sequence: u64) -> Timestamp {
+/// Offset and time of a message that is not in the history here any more. Where the stream has let go of it, too, the next
+/// one tells about when it was published. What only makes the id known has no offset in the topic.
+async fn first_of(link: &Link, outgoing: &Outgoing, sequence: u64) -> (u64, Timestamp) {
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(&outgoing.stream).await.ok()?;
         let found = match stream.get_raw_message(sequence).await {
@@ -252,9 +251,10 @@ async fn published_at(link: &Link, outgoing: &Outgoing, sequence: u64) -> Timest
         };
         let said = found.headers.get(AT).filter(|_| found.sequence == sequence).and_then(|at| at.as_str().parse().ok());
         let stored = || i64::try_from(found.time.unix_timestamp_nanos() / 1_000_000).ok();
-        said.or_else(stored).map(Timestamp)
+        let is_message = found.sequence != sequence || found.subject.as_str() == outgoing.subject;
+        Some((if is_message { sequence } else { 0 }, Timestamp(said.or_else(stored)?)))
     };
-    timeout(GRACE, ask).await.ok().flatten().unwrap_or_else(Timestamp::now)
+    timeout(GRACE, ask).await.ok().flatten().unwrap_or_else(|| (sequence, Timestamp::now()))
 }
 
 /// What has become of a condition that the cluster says does not hold.

@@ -290,6 +290,7 @@ async fn tidy_up(inner: &Arc<Inner>, positions: &Arc<Shared>) {
         if !inner.link.is_up() {
             continue;
         }
+        inner.remove_known_ids(inner.dedup_window.max(LEAST_WINDOW)).await;
         // Streams whose first topic came while the others were being read.
         inner.follow_all();
         for (token, known) in inner.topics.broken() {

@@ -58,9 +58,9 @@ pub(super) struct End {
 }
 
 impl End {
-    /// The newest message that was ever under the name.
-    fn newest(&self) -> u64 {
-        self.last.max(self.earlier)
+    /// The newest message that was ever under the name in a stream, as far as this end knows.
+    fn newest_in(&self, class: usize) -> u64 {
+        if self.class == class { self.last.max(self.earlier) } else { 0 }
     }
 }
 
@@ -68,7 +68,7 @@ impl Known {
     /// How the life ends that stands here now.
     pub fn end_now(&self) -> Option<End> {
         let (entry, channel) = (self.entry.as_ref()?, self.channel.as_ref()?);
-        let earlier = entry.before.as_ref().map_or(0, End::newest);
+        let earlier = entry.before.as_ref().map_or(0, |before| before.newest_in(entry.class));
         Some(End { epoch: entry.epoch.clone(), last: channel.last(), class: entry.class, earlier })
     }
 }
@@ -253,10 +253,13 @@ impl Topics {
                 if gone { self.insert(life, token) } else { Some(old) }
             }
             (life, old) => {
-                let seen = old.as_ref().map_or(0, |old| old.last()).max(known_end.as_ref().map_or(0, End::newest));
+                let seen = |class: usize| {
+                    let read = old.as_ref().filter(|old| old.key == class as u64).map_or(0, |old| old.last());
+                    read.max(known_end.as_ref().map_or(0, |end| end.newest_in(class)))
+                };
                 let unseen = news
                     .filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch))
-                    .filter(|end| end.newest() > seen);
+                    .filter(|end| end.newest_in(end.class) > seen(end.class));
                 ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
                 ended.extend(unseen.and_then(|end| self.pass_by(token, at, end)));
                 life.and_then(|life| self.insert(life, token))
@@ -284,7 +287,7 @@ impl Topics {
             log: CLASSES.iter().position(|class| *class == end.class)?,
         };
         let channel = CLASSES.contains(&end.class).then(|| self.insert(life, token)).flatten()?;
-        self.take_out(channel, Some(&End { last: end.newest(), ..end.clone() }))
+        self.take_out(channel, Some(&End { last: end.newest_in(end.class), ..end.clone() }))
     }
 
     /// The name is free from here on.

@@ -21,7 +21,6 @@ pub struct GraphqlSse {
 }
 
 impl Door for GraphqlSse {
-    const TELLS_GAPS_ALONE: bool = false;
     const TELLS_OF_TOPICS: bool = false;
 
     async fn open(client: &Client) -> Self {

@@ -40,7 +40,7 @@ impl GraphqlWs {
             "next" => {
                 let topic = topic.unwrap_or_else(|| panic!("for no operation: {text}"));
                 self.queue.extend(read_result(payload, &mut self.consumer).into_iter().map(|event| match event {
-                    Event::Deleted(_) => Event::Deleted(topic.clone()),
+                    Event::Deleted(name) if name.is_empty() => Event::Deleted(topic.clone()),
                     event => event,
                 }));
             }
@@ -75,7 +75,6 @@ impl GraphqlWs {
 
 impl Door for GraphqlWs {
     const SHARES: bool = true;
-    const TELLS_GAPS_ALONE: bool = false;
     const TELLS_OF_TOPICS: bool = false;
 
     async fn open(client: &Client) -> Self {

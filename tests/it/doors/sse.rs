@@ -88,6 +88,12 @@ impl EventStream {
         }
     }
 
+    /// The comment with which it begins.
+    pub async fn first_comment(&mut self) -> String {
+        let line = self.line().await.expect("a comment");
+        line.strip_prefix(": ").unwrap_or_else(|| panic!("{line:?} is no comment")).to_owned()
+    }
+
     async fn line(&mut self) -> Result<String, End> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {

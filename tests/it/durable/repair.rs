@@ -104,7 +104,11 @@ async fn a_repair_says_why_it_can_do_nothing() {
     let output = command(&[("ENGINE", "memory"), ("DATA_DIR", path)]).arg("repair").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(self::said(&output).starts_with("pub-sub: ENGINE: "));
-    // Flags and a file say it as for the server.
+    let (code, said) = repair(directory.path(), &[]);
+    assert!(code == 2 && said.contains("DATA_DIR: there is no log"), "{said}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was made there");
+    drop(on(directory.path(), "always"));
+    // Flags say it as for the server.
     let output = command(&[]).args(["repair", "--engine", "disk", "--data-dir", path]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", self::said(&output));
 }

@@ -21,6 +21,9 @@ pub(super) const FORMAT: u32 = 2;
 /// these. The number is there so that it outlives every record that had it.
 pub(super) const SEGMENT_HEADER: usize = 32;
 
+/// The file that says how far the log was written.
+pub(super) const FOOTPRINT: &str = "footprint";
+
 /// The file that says which log this is.
 const IDENTITY: &str = "identity";
 
@@ -155,13 +158,10 @@ impl Disk {
         let lock = options.map_err(OpenError::io(format!("opening {}", path.display())))?;
         match lock.try_lock() {
             Ok(()) => {
-                let path = directory.join("footprint");
+                let path = directory.join(FOOTPRINT);
                 let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
                 let footprint = options.map_err(OpenError::io(format!("opening {}", path.display())))?;
-                // Elsewhere than on Linux nothing is known, and nothing is trusted.
-                let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-                let boot = boot.trim().to_owned();
-                Ok(Self { directory: directory.to_owned(), footprint, boot, _lock: lock })
+                Ok(Self { directory: directory.to_owned(), footprint, boot: boot(), _lock: lock })
             }
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked(directory.to_owned())),
             Err(TryLockError::Error(error)) => {
@@ -173,6 +173,11 @@ impl Disk {
     fn path(&self, number: u64) -> PathBuf {
         self.directory.join(file_name(number))
     }
+}
+
+/// Names the time since the kernel started. Elsewhere than on Linux nothing is known, and nothing is trusted.
+pub(super) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(unix)]
@@ -214,7 +219,7 @@ impl Storage for Disk {
     }
 
     fn footprint(&self) -> io::Result<Vec<u8>> {
-        fs::read(self.directory.join("footprint"))
+        fs::read(self.directory.join(FOOTPRINT))
     }
 
     fn write_footprint(&self, bytes: &[u8], synced: bool) -> io::Result<()> {
@@ -241,9 +246,13 @@ impl Storage for Disk {
     }
 
     fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(self.directory.join(name))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let path = self.directory.join(name);
+        let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        if written.is_err() {
+            // A part of it would only take the room that is missing.
+            let _ = fs::remove_file(path);
+        }
+        written?;
         self.sync_directory()
     }
 

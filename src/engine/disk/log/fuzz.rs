@@ -24,7 +24,7 @@ pub fn record(payload: &[u8]) -> bool {
     let mut frame = Vec::new();
     let sequence = stored.sequence();
     match stored {
-        Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
+        Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings, .. } => {
             Record::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings }
                 .encode(sequence, &mut frame);
         }

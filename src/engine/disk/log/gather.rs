@@ -198,7 +198,7 @@ impl<M> Gathered<M> {
             self.highest_id = self.highest_id.max(id);
         }
         match *stored {
-            Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
+            Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings, .. } => {
                 let (name, settings) = (name.to_owned(), Bytes::copy_from_slice(settings));
                 let created = Created { epoch, name, created_at_ms, implicit, settings };
                 self.topics.entry(topic_id).or_default().created = Some(created);

@@ -10,6 +10,9 @@ use super::frame::{close_frame, open_frame};
 /// What the fields around a record's texts and bytes can take at most, in bytes.
 pub(super) const FIELDS: usize = 96;
 
+/// The longest id that is kept without its message, in bytes.
+pub(super) const MAX_ID: usize = 4 << 10;
+
 const TOPIC_CREATED: u8 = 1;
 const TOPIC_UPDATED: u8 = 2;
 const TOPIC_DELETED: u8 = 3;
@@ -41,6 +44,8 @@ pub enum Record<'a> {
     ConsumerPut { source: &'a str, name: &'a str, blob: &'a [u8] },
     /// The consumer is gone.
     ConsumerDeleted { source: &'a str, name: &'a str },
+    /// A publisher's id that is to be known though the topic, created before in the log, never had its message.
+    Id { topic_id: u64, at_ms: i64, id: &'a [u8] },
 }
 
 /// A message as it is stored. Within a topic `offset` grows strictly from record to record.
@@ -75,6 +80,7 @@ impl Record<'_> {
             Self::Message(m) => m.id.len() + m.key.map_or(0, <[u8]>::len) + m.data.len(),
             Self::ConsumerPut { source, name, blob } => source.len() + name.len() + blob.len(),
             Self::ConsumerDeleted { source, name } => source.len() + name.len(),
+            Self::Id { id, .. } => id.len(),
         }
     }
 
@@ -95,6 +101,7 @@ impl Record<'_> {
             Self::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings } => {
                 out.push(TOPIC_CREATED);
                 put_u64(out, topic_id);
+                put_u64(out, sequence);
                 // An epoch is random in all its bits as often as not: a varint would be longer.
                 out.extend_from_slice(&epoch.to_le_bytes());
                 put_i64(out, created_at_ms);
@@ -118,22 +125,7 @@ impl Record<'_> {
                 put_u64(out, newest_sequence);
                 out.extend_from_slice(name.as_bytes());
             }
-            Self::Message(ref m) => {
-                out.push(MESSAGE);
-                put_u64(out, m.topic_id);
-                put_u64(out, m.offset);
-                put_u64(out, m.offset.saturating_sub(m.prev));
-                put_u64(out, m.offset.saturating_sub(m.floor));
-                put_u64(out, sequence);
-                put_u64(out, sequence.saturating_sub(m.prev_sequence));
-                put_i64(out, m.at_ms);
-                out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
-                put_bytes(out, m.id);
-                if let Some(key) = m.key {
-                    put_bytes(out, key);
-                }
-                out.extend_from_slice(m.data);
-            }
+            Self::Message(ref message) => message.encode(sequence, out),
             Self::ConsumerPut { source, name, blob } => {
                 out.push(CONSUMER_PUT);
                 put_bytes(out, source.as_bytes());
@@ -147,8 +139,29 @@ impl Record<'_> {
                 put_bytes(out, name.as_bytes());
                 put_u64(out, sequence);
             }
+            Self::Id { topic_id, at_ms, id } => put_id(KeptId { topic_id, offset: 0, at_ms, sequence, id }, out),
         }
         close_frame(out, start);
+    }
+}
+
+impl Message<'_> {
+    fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
+        let m = self;
+        out.push(MESSAGE);
+        put_u64(out, m.topic_id);
+        put_u64(out, m.offset);
+        put_u64(out, m.offset.saturating_sub(m.prev));
+        put_u64(out, m.offset.saturating_sub(m.floor));
+        put_u64(out, sequence);
+        put_u64(out, sequence.saturating_sub(m.prev_sequence));
+        put_i64(out, m.at_ms);
+        out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
+        put_bytes(out, m.id);
+        if let Some(key) = m.key {
+            put_bytes(out, key);
+        }
+        out.extend_from_slice(m.data);
     }
 }
 
@@ -178,7 +191,7 @@ pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeptId<'a> {
     pub topic_id: u64,
-    /// Offset, time and sequence number of the message.
+    /// Offset, time and sequence number of the message; offset 0 and a number of its own where the topic never had it.
     pub offset: u64,
     pub at_ms: i64,
     pub sequence: u64,
@@ -186,15 +199,19 @@ pub(super) struct KeptId<'a> {
 }
 
 /// Adds the frame of an id.
-pub(super) fn encode_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
+pub(super) fn encode_id(id: KeptId<'_>, out: &mut Vec<u8>) {
     let start = open_frame(out);
+    put_id(id, out);
+    close_frame(out, start);
+}
+
+fn put_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
     out.push(ID);
     put_u64(out, topic_id);
     put_u64(out, offset);
     put_i64(out, at_ms);
     put_u64(out, sequence);
     out.extend_from_slice(id);
-    close_frame(out, start);
 }
 
 /// Adds the frame that says: sequence numbers up to here may have been used, and shown to somebody.
@@ -215,14 +232,49 @@ pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
 /// A record as it was read. It borrows from the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored<'a> {
-    TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
-    TopicUpdated { topic_id: u64, sequence: u64, implicit: bool, floor: u64, settings: &'a [u8] },
-    TopicDeleted { topic_id: u64, sequence: u64, epoch: u64, name: &'a str, newest_sequence: u64 },
-    Message { message: Message<'a>, sequence: u64 },
-    ConsumerPut { consumer: Consumer<'a>, sequence: u64, blob: &'a [u8] },
-    ConsumerDeleted { consumer: Consumer<'a>, sequence: u64 },
-    Reservation { topic_id: u64, offsets: Offsets },
-    Sequences { upto: u64 },
+    TopicCreated {
+        topic_id: u64,
+        sequence: u64,
+        epoch: u64,
+        name: &'a str,
+        created_at_ms: i64,
+        implicit: bool,
+        settings: &'a [u8],
+    },
+    TopicUpdated {
+        topic_id: u64,
+        sequence: u64,
+        implicit: bool,
+        floor: u64,
+        settings: &'a [u8],
+    },
+    TopicDeleted {
+        topic_id: u64,
+        sequence: u64,
+        epoch: u64,
+        name: &'a str,
+        newest_sequence: u64,
+    },
+    Message {
+        message: Message<'a>,
+        sequence: u64,
+    },
+    ConsumerPut {
+        consumer: Consumer<'a>,
+        sequence: u64,
+        blob: &'a [u8],
+    },
+    ConsumerDeleted {
+        consumer: Consumer<'a>,
+        sequence: u64,
+    },
+    Reservation {
+        topic_id: u64,
+        offsets: Offsets,
+    },
+    Sequences {
+        upto: u64,
+    },
     Id(KeptId<'a>),
     CleanShutdown,
 }
@@ -251,6 +303,7 @@ impl<'a> Stored<'a> {
         let stored = match fields.byte()? {
             TOPIC_CREATED => Self::TopicCreated {
                 topic_id: fields.u64()?,
+                sequence: fields.u64()?,
                 epoch: u64::from_le_bytes(fields.array()?),
                 created_at_ms: fields.i64()?,
                 implicit: fields.flags(IMPLICIT)? != 0,
@@ -271,21 +324,7 @@ impl<'a> Stored<'a> {
                 newest_sequence: fields.u64()?,
                 name: std::str::from_utf8(fields.rest()).map_err(|_| NOT_TEXT)?,
             },
-            MESSAGE => {
-                let (topic_id, offset) = (fields.u64()?, fields.u64()?);
-                let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
-                let sequence = fields.u64()?;
-                let prev_sequence = sequence.saturating_sub(fields.u64()?);
-                let at_ms = fields.i64()?;
-                let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
-                let id = fields.bytes()?;
-                let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
-                let id_is_given = flags & ID_IS_GIVEN != 0;
-                let data = fields.rest();
-                let message =
-                    Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
-                Self::Message { message, sequence }
-            }
+            MESSAGE => Self::message(&mut fields)?,
             CONSUMER_PUT => {
                 Self::ConsumerPut { consumer: fields.consumer()?, sequence: fields.u64()?, blob: fields.rest() }
             }
@@ -300,13 +339,29 @@ impl<'a> Stored<'a> {
                 offset: fields.u64()?,
                 at_ms: fields.i64()?,
                 sequence: fields.u64()?,
-                id: fields.rest(),
+                // Without a bound any bytes would say something, and looking for records among damaged bytes would take long.
+                id: Some(fields.rest()).filter(|id| id.len() <= MAX_ID).ok_or(Malformed("an id is too long"))?,
             }),
             SEQUENCES => Self::Sequences { upto: fields.u64()? },
             CLEAN_SHUTDOWN => Self::CleanShutdown,
             _ => return Err(Malformed("a record of an unknown kind")),
         };
         if fields.0.is_empty() { Ok(stored) } else { Err(Malformed("a record is followed by bytes of no field")) }
+    }
+
+    fn message(fields: &mut Fields<'a>) -> Result<Self, Malformed> {
+        let (topic_id, offset) = (fields.u64()?, fields.u64()?);
+        let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
+        let sequence = fields.u64()?;
+        let prev_sequence = sequence.saturating_sub(fields.u64()?);
+        let at_ms = fields.i64()?;
+        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
+        let id = fields.bytes()?;
+        let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
+        let id_is_given = flags & ID_IS_GIVEN != 0;
+        let data = fields.rest();
+        let message = Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
+        Ok(Self::Message { message, sequence })
     }
 
     /// The topic of the kinds that are about one.
@@ -327,14 +382,15 @@ impl<'a> Stored<'a> {
     /// The sequence number of the kinds that carry one.
     pub(super) fn sequence(&self) -> u64 {
         match self {
-            Self::TopicUpdated { sequence, .. }
+            Self::TopicCreated { sequence, .. }
+            | Self::TopicUpdated { sequence, .. }
             | Self::TopicDeleted { sequence, .. }
             | Self::Message { sequence, .. }
             | Self::Sequences { upto: sequence }
             | Self::Id(KeptId { sequence, .. })
             | Self::ConsumerPut { sequence, .. }
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
-            Self::TopicCreated { .. } | Self::Reservation { .. } | Self::CleanShutdown => 0,
+            Self::Reservation { .. } | Self::CleanShutdown => 0,
         }
     }
 }

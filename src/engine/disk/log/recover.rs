@@ -250,7 +250,7 @@ impl Reader {
         }
     }
 
-    /// Reads one segment; of the last one, `known` says how far it was whole once. Answers its file and how it ends.
+    /// Reads one segment; of the last one, `known` says how far it was whole once. Returns its file and how it ends.
     pub(super) fn segment(
         &mut self,
         storage: &dyn Storage,
@@ -270,7 +270,7 @@ impl Reader {
         Ok((scanner.into_file(), end))
     }
 
-    /// Reads the last segment, and cuts a torn end off. Answers its file and length, unless not even its header was
+    /// Reads the last segment, and cuts a torn end off. Returns its file and length, unless not even its header was
     /// written whole.
     fn tail(&mut self, storage: &dyn Storage, number: u64, known: &Known) -> Result<Option<OpenSegment>, OpenError> {
         let (mut file, end) = self.segment(storage, number, Some(known))?;

@@ -5,12 +5,14 @@
 //! more. While the cut is under way the footprint says that the log is longer than it can be: should it be interrupted, the
 //! next start refuses, and the next repair goes on.
 
-use std::{collections::HashMap, io, path::Path, time::Duration};
+use std::{collections::HashMap, fs, io, path::Path, time::Duration};
 
 use super::{
     Settings, aside,
     error::OpenError,
-    files::{Disk, Header, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, read_header},
+    files::{
+        Disk, FOOTPRINT, Header, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, number_of, read_header,
+    },
     footprint::{Footprint, Known},
     frame::{Survivors, seal},
     record::{Offsets, Stored, encode_clean_shutdown, encode_reservation, encode_sequences},
@@ -50,8 +52,14 @@ pub struct Damage {
 /// Looks for damage in the log in `directory`, and with `cut` cuts the log there.
 ///
 /// # Errors
-/// If another process has the log, if it is of another version, or if it cannot be read or written.
+/// If there is no log, if another process has it, if it is of another version, or if it cannot be read or written.
 pub fn repair(directory: &Path, cut: bool) -> Result<Repair, OpenError> {
+    let listing = OpenError::io(format!("reading {}", directory.display()));
+    // Before anything is made there: it may be a directory of something else.
+    let mut names = fs::read_dir(directory).map_err(listing)?.flatten().map(|entry| entry.file_name());
+    if !names.any(|name| name.to_str().is_some_and(|name| name == FOOTPRINT || number_of(name).is_some())) {
+        return Err(OpenError::Settings("there is no log in this directory"));
+    }
     repair_on(&Disk::open(directory)?, cut)
 }
 

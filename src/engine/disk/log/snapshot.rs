@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     error::OpenError,
-    files::{Scanner, file_name, number_of},
+    files::{FOOTPRINT, Scanner, boot, file_name, number_of},
     footprint::Known,
     frame::{FRAME_HEADER, is_sound},
     gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
@@ -85,6 +85,9 @@ impl Snapshot {
         dedup_window: Duration,
     ) -> Result<Option<Self>, OpenError> {
         let listing = OpenError::io(format!("reading {}", directory.display()));
+        // Before the segments: what it says of them was there then, and they only grow.
+        let footprint = fs::read(directory.join(FOOTPRINT)).unwrap_or_default();
+        let known = Known::of(&footprint, &boot());
         let segments = open_all(directory).map_err(listing)?;
         let Some((last, _)) = segments.last() else { return Ok(None) };
         let last = *last;
@@ -94,8 +97,7 @@ impl Snapshot {
         for (index, (number, file)) in segments.iter().enumerate() {
             let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
             let mut scanner = file.try_clone().and_then(|file| Scanner::new(Box::new(file))).map_err(reading)?;
-            // What is on its way to the end has nothing behind it.
-            let known = (*number == last).then_some(&Known::Nothing);
+            let known = (*number == last).then_some(&known);
             let end = read_segment(&mut scanner, *number, known, |stored, frame, at| {
                 let (bytes, segment) = (frame.len() as u32, index as u32);
                 let place =

@@ -6,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
-    super::record::{KeptId, Stored},
+    super::record::{KeptId, MAX_ID, Stored},
     Ledger, Segment,
 };
 
@@ -65,7 +65,7 @@ impl Ledger {
         };
         // A message that is alive has its id with it, wherever it is.
         let gone = self.topics.get(&id.topic_id).is_some_and(|topic| topic.run(id.offset).is_none());
-        (gone && id.at_ms.saturating_add(self.window) >= now).then_some(id)
+        (gone && id.id.len() <= MAX_ID && id.at_ms.saturating_add(self.window) >= now).then_some(id)
     }
 
     /// The time of ids passes.

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{super::ledger::now_ms, fake::Image, *};
+use super::{
+    super::ledger::now_ms,
+    fake::{Dice, Image},
+    *,
+};
 
 const WINDOW: Duration = Duration::from_secs(300);
 
@@ -145,9 +149,9 @@ fn no_crash_loses_an_id() {
     fake.watch(|_| {});
     let moments = std::mem::take(&mut *moments.lock());
     assert!(moments.len() > 300);
-    let mut most = 0;
+    let (mut most, mut dice) = (0, Dice::new(7));
     for (image, acknowledged) in &moments {
-        for disk in [image.cut(), image.killed()] {
+        for disk in [image.cut(), image.torn(&mut dice), image.killed()] {
             let (recovered, _) = reopen(&disk, &settings).expect("opens");
             let known = &known(&recovered)[&1];
             let shown = expected(1..*acknowledged as u64);
@@ -226,6 +230,45 @@ fn ids_belong_to_one_life_of_a_topic() {
     log.close().expect("closes");
     let (recovered, _) = reopen(&fake, &settings).expect("opens");
     assert_eq!(known(&recovered).into_iter().collect::<Vec<_>>(), [(2, expected(1..=100))]);
+}
+
+/// An id that came without its message is known like one that had it: over starts and further segments, until its own time
+/// is over or the topic goes.
+#[test]
+fn an_id_without_a_message_is_kept_like_others() {
+    let fake = Fake::default();
+    let settings = with_ids(Fsync::Never, 2_000);
+    let (log, acks, _) = start(&fake, &settings);
+    let now = now_ms();
+    for topic_id in [1, 2] {
+        log.append(&created(topic_id, &[3]), 0).expect("appended");
+        for (id, at_ms) in [("young", now - 1_000), ("over", now - 301_000)] {
+            log.append(&Record::Id { topic_id, at_ms, id: id.as_bytes() }, 0).expect("appended");
+        }
+    }
+    acks.wait(6);
+    let all = expected(1..=600).into_iter().chain([("young".to_owned(), 0)]).collect::<BTreeMap<_, _>>();
+    publish(&log, &acks, 1, 1..=600, now);
+    until("the first segments are gone", || *fake.segments().keys().next().expect("some") > 3);
+    log.append(&deleted(2), 0).expect("appended");
+    acks.wait(607);
+    let (recovered, ready) = reopen(&fake.image().killed(), &settings).expect("opens");
+    assert_eq!(known(&recovered).into_iter().collect::<Vec<_>>(), [(1, all.clone())]);
+    drop(ready);
+    log.close().expect("closes");
+    for _ in 0..2 {
+        let (log, _, recovered) = start::<u64>(&fake, &settings);
+        assert_eq!(known(&recovered).into_iter().collect::<Vec<_>>(), [(1, all.clone())]);
+        log.close().expect("closes");
+    }
+    // A topic that never had a message of its own.
+    let (log, acks, _) = start(&fake, &settings);
+    log.append(&created(3, &[3]), 0).expect("appended");
+    log.append(&Record::Id { topic_id: 3, at_ms: now, id: b"alone" }, 0).expect("appended");
+    acks.wait(2);
+    log.close().expect("closes");
+    let alone = BTreeMap::from([("alone".to_owned(), 0)]);
+    assert_eq!(known(&reopen(&fake, &settings).expect("opens").0)[&3], alone);
 }
 
 /// Whoever reads the log beside the server that writes it is told the same ids.

@@ -31,11 +31,14 @@ struct Shown {
     versions: BTreeMap<u64, u16>,
     deleted: BTreeMap<u64, bool>,
     consumers: BTreeMap<u64, Option<u16>>,
+    /// The highest sequence number.
+    sequence: u64,
 }
 
 impl Shown {
-    fn after(mut self, acknowledged: &[Done]) -> Self {
-        for done in acknowledged {
+    fn after(mut self, acknowledged: &[(Done, u64)]) -> Self {
+        for (done, sequence) in acknowledged {
+            self.sequence = self.sequence.max(*sequence);
             match *done {
                 Done::Created { topic } => _ = self.deleted.insert(topic, false),
                 Done::Published { topic, offset } => {
@@ -59,7 +62,8 @@ struct Moment {
 }
 
 struct Life {
-    done: Vec<Done>,
+    /// With the records' sequence numbers.
+    done: Vec<(Done, u64)>,
     moments: Vec<Moment>,
 }
 
@@ -100,32 +104,33 @@ fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_t
         let name = dice.below(2);
         let text = name.to_string();
         let roll = if next.len() < 2 { 0 } else { 1 + dice.below(30) };
-        let did = match (roll, pick(dice)) {
+        let (did, sequence) = match (roll, pick(dice)) {
             (0, _) => {
                 new_topic += 1;
-                log.append(&created(new_topic, &[KEEP as u8, 0, 0]), done.len()).expect("appended");
+                let sequence = log.append(&created(new_topic, &[KEEP as u8, 0, 0]), done.len()).expect("appended");
                 next.insert(new_topic, (0, 1));
-                Done::Created { topic: new_topic }
+                (Done::Created { topic: new_topic }, sequence)
             }
             (1, Some(topic)) => {
-                log.append(&deleted(topic), done.len()).expect("appended");
+                let sequence = log.append(&deleted(topic), done.len()).expect("appended");
                 next.remove(&topic);
-                Done::Deleted { topic }
+                (Done::Deleted { topic }, sequence)
             }
             (2..4, Some(topic)) => {
                 let settings = &[KEEP as u8, bytes[0], bytes[1]];
                 let record = Record::TopicUpdated { topic_id: topic, implicit: false, floor: 0, settings };
-                log.append(&record, done.len()).expect("appended");
-                Done::Updated { topic, version }
+                let sequence = log.append(&record, done.len()).expect("appended");
+                (Done::Updated { topic, version }, sequence)
             }
             (4..6, _) => {
                 let record = Record::ConsumerPut { source: "s", name: &text, blob: &bytes };
-                log.append(&record, done.len()).expect("appended");
-                Done::Put { name, version }
+                let sequence = log.append(&record, done.len()).expect("appended");
+                (Done::Put { name, version }, sequence)
             }
             (6, _) => {
-                log.append(&Record::ConsumerDeleted { source: "s", name: &text }, done.len()).expect("appended");
-                Done::Dropped { name }
+                let sequence =
+                    log.append(&Record::ConsumerDeleted { source: "s", name: &text }, done.len()).expect("appended");
+                (Done::Dropped { name }, sequence)
             }
             (_, topic) => {
                 // Mostly the youngest topic, so that another one is cold.
@@ -133,16 +138,16 @@ fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_t
                 let topic = if dice.below(10) > 0 { youngest } else { topic }.expect("there is one");
                 let (prev, offset) = next[&topic];
                 let data = data(topic, offset);
-                log.append(&message_after(topic, prev, offset, &data), done.len()).expect("appended");
+                let sequence = log.append(&message_after(topic, prev, offset, &data), done.len()).expect("appended");
                 next.insert(topic, (offset, offset + 1));
-                Done::Published { topic, offset }
+                (Done::Published { topic, offset }, sequence)
             }
         };
-        done.push(did);
+        done.push((did, sequence));
         if dice.below(3) == 0 {
             acks.wait(done.len());
         }
-        if let Some(Done::Published { topic, offset }) = done.last() {
+        if let Some((Done::Published { topic, offset }, _)) = done.last() {
             let history = histories.entry(*topic).or_default();
             history.push(*offset);
             // A bounded history evicts when its messages are committed.
@@ -169,7 +174,8 @@ fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_t
 
 /// Checks a recovered log against what was shown before, and what was still ahead; `durable` if every acknowledgement
 /// must have survived.
-fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[Done], durable: bool) {
+fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[(Done, u64)], durable: bool) {
+    assert!(recovered.next_sequence > shown.sequence, "{} was shown: {recovered:?}", shown.sequence);
     let found: BTreeMap<u64, &RecoveredTopic> = recovered.topics.iter().map(|topic| (topic.id, topic)).collect();
     for (id, deleted) in &shown.deleted {
         let topic = found.get(id);
@@ -205,7 +211,7 @@ fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[Done], dura
             assert!((*version..=newest).contains(&number(&topic.settings[1..])), "settings of topic {id}");
         }
     }
-    if durable && !ahead.iter().any(|done| matches!(done, Done::Put { .. } | Done::Dropped { .. })) {
+    if durable && !ahead.iter().any(|(done, _)| matches!(done, Done::Put { .. } | Done::Dropped { .. })) {
         let found: BTreeMap<u64, u16> =
             recovered.consumers.iter().map(|c| (c.name.parse().expect("a number"), number(&c.blob))).collect();
         let expected: BTreeMap<u64, u16> = shown.consumers.iter().filter_map(|(n, v)| v.map(|v| (*n, v))).collect();
@@ -255,7 +261,7 @@ fn lives(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
         drop(ready);
         fake = image.killed();
         // What was shown and lost is lost, but its offsets stay used.
-        before = Shown { highest: shown.highest.clone(), ..Shown::default() };
+        before = Shown { highest: shown.highest.clone(), sequence: shown.sequence, ..Shown::default() };
         for topic in &recovered.topics {
             before.deleted.insert(topic.id, false);
             before.kept.insert(topic.id, topic.last_offset);

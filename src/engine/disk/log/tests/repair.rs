@@ -119,6 +119,12 @@ fn a_log_that_was_longer_refuses() {
             assert_eq!(damage(&hurt, true).expect("cut").at, at);
             assert!(reopen(&hurt, &settings).is_ok());
         }
+        if fsync == Fsync::Always || close {
+            // Not even a power cut takes what was synced, from a disk that says the truth.
+            let hurt = fake.image().rebooted();
+            hurt.cut_off(1, 3);
+            assert_eq!(refused(&hurt, &settings).1, last as u64);
+        }
         let hurt = fake.image().killed();
         hurt.lose(1);
         assert_eq!(refused(&hurt, &settings), ("00000000000000000001.seg".to_owned(), 0));
