@@ -6,6 +6,7 @@
 //! pattern's members, an inbox.
 
 mod consumer;
+mod consumers;
 mod publish;
 mod settings;
 mod subscribe;
@@ -34,7 +35,7 @@ pub use subscribe::{AnyCursor, Subscribe};
 pub use subscription::{Newest, Progress, Subscription};
 
 use crate::{
-    channel::{Change, Channel, ConsumerKey, ConsumerLimits, Consumers, Registry, RegistrySettings, Spec},
+    channel::{Change, Channel, ConsumerLimits, Consumers, Registry, RegistrySettings, Spec},
     engine::{Engine, Health, Memory},
 };
 
@@ -176,7 +177,9 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicNotFound`], [`Error::Unavailable`].
     pub async fn delete_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        self.check_writable()?;
+        self.check_not_draining()?;
+        // Also where the engine is short of room, which this may make.
+        self.check_opened()?;
         let channel = self.find_here_or_elsewhere(name).await?;
         let info = channel.info();
         self.0.engine.delete(&channel).await?;
@@ -233,7 +236,7 @@ impl Broker {
         {
             return Err(subscribe::ahead("after"));
         }
-        Ok(channel.page(start, turn))
+        Ok(channel.page(&start, turn))
     }
 
     /// The last `limit` kept messages before a place (or before the end), oldest first.
@@ -271,78 +274,6 @@ impl Broker {
             patterns: self.0.registry.patterns.len(),
             dedup_bytes: self.0.registry.recent_ids().bytes(),
             dedup_forgotten_early: self.0.registry.recent_ids().forgotten_early(),
-        }
-    }
-
-    // ---- consumers
-
-    /// Moves a consumer's position behind `cursor`.
-    ///
-    /// # Errors
-    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or life, or ahead of the topic.
-    pub async fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
-        self.check_opened()?;
-        let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
-        let positions = self.0.engine.positions();
-        let mut known = self.0.consumers.get(&key);
-        let mut topic = self.topic_of(&key, cursor);
-        if known.is_none() || topic.is_none() {
-            // Another instance may have made the consumer or the topic a moment ago.
-            positions.look(&key).await?;
-            known = self.0.consumers.get(&key);
-            topic = self.topic_of(&key, cursor);
-        }
-        let (Some(_), Some(topic)) = (known, topic) else {
-            return Err(Error::bad_request(
-                "cursor",
-                "is of another life of the topic, or of a topic that this consumer does not read",
-            ));
-        };
-        match self.at(&topic, cursor).await {
-            Ok(channel) if subscribe::is_ahead(&channel, cursor) => return Err(subscribe::ahead("cursor")),
-            Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
-            // Of an earlier life there is nothing to lose any more.
-            Ok(_) | Err(_) => {}
-        }
-        positions.acknowledge(&key, &topic, cursor).await
-    }
-
-    /// The topic of the cursor, if the consumer reads it: as it is now, or as the consumer has met it.
-    fn topic_of(&self, key: &ConsumerKey, cursor: Cursor) -> Option<TopicName> {
-        let current = self.0.registry.find_epoch(cursor.epoch).filter(|channel| match &key.source {
-            Source::Topic(name) => channel.name() == name,
-            Source::Pattern(pattern) => pattern.matches(channel.name().as_str()),
-        });
-        let met = || self.0.consumers.get(key)?.topic_of(cursor.epoch);
-        current.map(|channel| channel.name().clone()).or_else(met)
-    }
-
-    /// Forgets a consumer.
-    ///
-    /// # Errors
-    /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
-    pub async fn delete_consumer(&self, source: &Source, consumer: &ConsumerName) -> Result<(), Error> {
-        self.check_opened()?;
-        let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
-        self.0.engine.positions().remove(&key).await?;
-        self.forget_source_if_unused(source);
-        Ok(())
-    }
-
-    /// The consumers of a topic or pattern, by name.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn consumers(&self, source: &Source) -> Result<Vec<ConsumerStatus>, Error> {
-        self.check_opened()?;
-        self.0.engine.positions().list(source).await
-    }
-
-    /// Forgets consumers whose time is over. To be called now and then.
-    pub fn sweep(&self) {
-        self.0.registry.recent_ids().sweep();
-        for source in self.0.engine.positions().sweep() {
-            self.forget_source_if_unused(&source);
         }
     }
 

@@ -304,7 +304,8 @@ impl Channel {
             return Feed::Missing { after: before.after };
         }
         let given_id = message.given_id;
-        if given_id && ring.known(&message.id).is_some() {
+        // Only kept messages count: what is remembered beyond them differs between instances, and these may not.
+        if given_id && ring.find_id(&message.id).is_some() {
             // Stored twice, because the engine had forgotten the id when it came again: the first one stands.
             return Feed::Stale;
         }

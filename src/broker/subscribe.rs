@@ -78,7 +78,7 @@ impl Broker {
         let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
         let positions = self.0.engine.positions();
         let consumer = request.consumer.map(|(name, ack)| (ConsumerKey { source: request.source.clone(), name }, ack));
-        self.check_consumer_ttl(&consumer, request.consumer_ttl)?;
+        self.check_consumer_ttl(consumer.is_some(), request.consumer_ttl)?;
         let mut made = None;
         let lease = match &consumer {
             Some((key, ack)) => {
@@ -115,9 +115,9 @@ impl Broker {
         Ok(subscription)
     }
 
-    fn check_consumer_ttl(&self, consumer: &Option<(ConsumerKey, Ack)>, ttl: Option<Duration>) -> Result<(), Error> {
+    fn check_consumer_ttl(&self, is_named: bool, ttl: Option<Duration>) -> Result<(), Error> {
         let Some(ttl) = ttl else { return Ok(()) };
-        if consumer.is_none() {
+        if !is_named {
             return Err(Error::bad_request("consumer_ttl", "needs a consumer"));
         }
         let most = self.0.settings.consumer_ttl;
@@ -151,7 +151,7 @@ impl Broker {
     pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
         let waiter = Waiter::new(inbox.clone(), key, Overflow::default(), None);
         let events = &self.0.registry.events;
-        let mut subscription = self.attach(events, waiter, |ring| ring.locate(Start::Live, Timestamp(0)));
+        let mut subscription = self.attach(events, waiter, |ring| ring.locate(&Start::Live, Timestamp(0)));
         subscription.wanted.about = about;
         subscription
     }
@@ -212,8 +212,7 @@ impl Broker {
                     return Err(ahead("after"));
                 }
             }
-            let mut subscription =
-                self.attach(&topic, waiter.clone(), |ring| ring.locate(start.clone(), topic.created_at));
+            let mut subscription = self.attach(&topic, waiter.clone(), |ring| ring.locate(&start, topic.created_at));
             if topic.ring.lock().closed {
                 continue;
             }

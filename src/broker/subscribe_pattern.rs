@@ -102,7 +102,7 @@ impl From {
         }
         for topic in &matching.topics {
             let Beginning { start, earlier_life } = self.beginning(topic, matching);
-            let (reader, is_news) = locate(topic, start);
+            let (reader, is_news) = locate(topic, &start);
             if let Some(lease) = &mut lease {
                 lease.begin(topic.name(), earlier_life.unwrap_or_else(|| reader.cursor()))?;
             }
@@ -186,7 +186,7 @@ fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> 
 }
 
 /// A reader at a start, and whether it has anything to read.
-fn locate(topic: &Arc<Channel>, start: Start) -> (Reader, bool) {
+fn locate(topic: &Arc<Channel>, start: &Start) -> (Reader, bool) {
     let ring = topic.ring.lock();
     let (place, gap): (Place, _) = ring.locate(start, topic.created_at);
     let is_news = place.after < ring.last() || gap.is_some() || ring.closed;

@@ -6,7 +6,7 @@ use super::{Channel, Cursor, Gap, Message, Rest, Start, Turn};
 
 impl Channel {
     /// Kept messages from a start on, oldest first.
-    pub(crate) fn page(&self, start: Start, turn: Turn) -> Page {
+    pub(crate) fn page(&self, start: &Start, turn: Turn) -> Page {
         let ring = self.ring.lock();
         let (mut place, mut gap) = ring.locate(start, self.created_at);
         let mut messages = Vec::new();

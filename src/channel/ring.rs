@@ -113,6 +113,7 @@ pub(crate) enum Admission {
 }
 
 /// Whose history a ring is.
+#[derive(Clone, Copy)]
 pub(crate) struct Life<'a> {
     pub topic: &'a TopicName,
     pub epoch: Epoch,
@@ -250,6 +251,20 @@ impl Ring {
         (self.newest, self.last, self.numbering) = (newest, last, numbering);
         self.newest_sequence = sequence;
         self.evicted.begin(newest, sequence);
+    }
+
+    /// Messages that were evicted before this history began, oldest first. `before` is the offset and the number in the
+    /// shared log of the message before them; zeros where there was none.
+    pub fn remember_evicted(&mut self, before: (u64, u64), evicted: impl Iterator<Item = (u64, Timestamp, u64)>) {
+        self.evicted.begin(before.0, before.1);
+        for (offset, at, sequence) in evicted {
+            if before.0 == 0 && self.first_sequence.is_none() {
+                self.first_sequence = Some(sequence);
+            }
+            let grown = self.evicted.push(evicted::Entry { offset, at, sequence }, self.max_messages);
+            self.cost += grown;
+            self.budget.add_bytes(grown);
+        }
     }
 
     /// The number of the newest message in the shared log, those on their way included; 0 when there was none.

@@ -143,7 +143,7 @@ proptest! {
                     let index = world.log.len().saturating_sub(back);
                     let offset = index.checked_sub(1).map_or(0, |index| world.log[index]).min(world.channel.last());
                     let start = Start::After(Cursor { epoch: world.channel.epoch(), offset });
-                    let place = world.channel.ring.lock().locate(start, Timestamp(0));
+                    let place = world.channel.ring.lock().locate(&start, Timestamp(0));
                     let reader = Reader::from(world.channel.clone(), place);
                     readers[slot] = Some(Model { reader, after: offset, events: Vec::new() });
                 }

@@ -155,7 +155,7 @@ fn read(reader: &mut Reader, events: &mut Vec<Event>) -> Result<Rest, Failure> {
     }
 }
 
-fn reader(channel: &Arc<Channel>, start: Start) -> Reader {
+fn reader(channel: &Arc<Channel>, start: &Start) -> Reader {
     let place = channel.ring.lock().locate(start, channel.created_at);
     Reader::from(channel.clone(), place)
 }
@@ -163,7 +163,7 @@ fn reader(channel: &Arc<Channel>, start: Start) -> Reader {
 /// The data of all kept messages.
 fn kept(channel: &Arc<Channel>) -> Result<Vec<String>, Failure> {
     let mut events = Vec::new();
-    read(&mut reader(channel, Start::Oldest), &mut events)?;
+    read(&mut reader(channel, &Start::Oldest), &mut events)?;
     let data = |event: &Event| match event {
         Event::Message(message, _) => Some(message.data.as_str().to_owned()),
         _ => None,
@@ -246,7 +246,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     ensure(again.duplicate && again.cursor.offset == 0, || format!("an imported id was forgotten: {again:?}"))?;
     let mut events = Vec::new();
     if let Some(cursor) = cursors.first() {
-        read(&mut reader(&channel, Start::After(*cursor)), &mut events)?;
+        read(&mut reader(&channel, &Start::After(*cursor)), &mut events)?;
     }
     ensure(events.len() == 3, || format!("{events:?} after the first one's cursor"))?;
     let next = second.append(&channel, draft(5)?).await?.cursor;

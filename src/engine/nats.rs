@@ -39,8 +39,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Opening, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, KnownId, PatternCursor, Publication, Refusal, Registry, Source,
-    Spec, TopicName,
+    Change, Channel, Consumers, Cursor, Draft, Error, KnownId, PatternCursor, Refusal, Registry, Source, Spec,
+    TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
@@ -314,8 +314,8 @@ impl Engine for Nats {
                 if ring.closed {
                     return Err(Refusal::Closed);
                 }
-                if let Some(first) = draft.id.as_ref().and_then(|id| ring.find_id(id)) {
-                    return Ok(Ok(Publication::of(first, true)).into());
+                if let Some(first) = draft.id.as_ref().and_then(|id| ring.known(id)) {
+                    return Ok(Ok(first).into());
                 }
                 ring.check_room(draft.cost())?;
             }
@@ -334,6 +334,7 @@ impl Engine for Nats {
                 id,
                 channel: channel.clone(),
                 begun: Instant::now(),
+                known_before: channel.last(),
                 progress: inner.progress(class),
                 stream: inner.names.stream(class),
                 expected: draft.expected_offset,

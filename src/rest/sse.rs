@@ -44,7 +44,9 @@ fn event(out: &mut Vec<u8>, id: Option<&dyn std::fmt::Display>, name: &str, data
         out.extend_from_slice(format!("id: {id}\n").as_bytes());
     }
     out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
-    data.iter().for_each(|part| out.extend_from_slice(part));
+    for part in data {
+        out.extend_from_slice(part);
+    }
     out.extend_from_slice(b"\n\n");
 }
 

@@ -298,7 +298,7 @@ async fn filters_resume<D: Door>() {
     let publish = |topic: String, number: u64| {
         let client = client.clone();
         async move {
-            client.publish(&topic, json!({"n": number, "even": number % 2 == 0})).await;
+            client.publish(&topic, json!({"n": number, "even": number.is_multiple_of(2)})).await;
         }
     };
     for number in 1..=12 {

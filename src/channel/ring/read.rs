@@ -7,13 +7,13 @@ use crate::channel::{Gap, GapReason, Message, Timestamp};
 
 impl Ring {
     /// Resolves a start to the place behind which the receiver reads, and what it has missed already.
-    pub fn locate(&self, start: Start, created_at: Timestamp) -> (Place, Option<Gap>) {
+    pub fn locate(&self, start: &Start, created_at: Timestamp) -> (Place, Option<Gap>) {
         let (floor, gone) = (self.floor(), self.gone());
         let oldest = Place { after: floor, seen: gone };
         let before = |index: usize| {
             self.messages.get(index).map_or(self.end(), |first| Place { after: first.prev, seen: gone + index as u64 })
         };
-        match start {
+        match *start {
             Start::Live => (self.end(), None),
             Start::Oldest => (oldest, None),
             Start::Last(count) => (before(self.messages.len().saturating_sub(count as usize)), None),

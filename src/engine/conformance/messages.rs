@@ -187,7 +187,7 @@ pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instan
     // Whoever reads after the place that it was told begins with the first message.
     let mut events = Vec::new();
     let before_all = Cursor { offset: 0, ..first.cursor };
-    read(&mut reader(&here, Start::After(before_all)), &mut events)?;
+    read(&mut reader(&here, &Start::After(before_all)), &mut events)?;
     let all = matches!(&events[..], [Event::Message(one, _), Event::Message(..)] if one.cursor == first.cursor);
     ensure(all, || format!("{events:?} after offset 0"))?;
     // In another topic, and in another life of this one, it is new.
@@ -237,7 +237,7 @@ pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> R
     let name = fresh("bound")?;
     let here = a.create(&name, Spec { max_messages: Some(5), ..EXPLICIT }).await?;
     let there = b.channel(&name).await?;
-    let mut slow = [reader(&here, Start::Live), reader(&there, Start::Live)];
+    let mut slow = [reader(&here, &Start::Live), reader(&there, &Start::Live)];
     let mut cursors = Vec::new();
     for number in 1..=12 {
         cursors.push(a.append(&here, draft(number)?).await?.cursor);
@@ -258,7 +258,7 @@ pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> R
     for channel in [&here, &there] {
         let mut events = Vec::new();
         if let Some(cursor) = cursors.get(1) {
-            read(&mut reader(channel, Start::After(*cursor)), &mut events)?;
+            read(&mut reader(channel, &Start::After(*cursor)), &mut events)?;
         }
         let told = match &events[..] {
             [Event::Gap(gap), rest @ ..] => {
@@ -272,7 +272,7 @@ pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> R
         ensure(told, || format!("after the second of twelve, of which five are kept: {events:?}"))?;
         let mut events = Vec::new();
         if let Some(cursor) = cursors.get(6) {
-            read(&mut reader(channel, Start::After(*cursor)), &mut events)?;
+            read(&mut reader(channel, &Start::After(*cursor)), &mut events)?;
         }
         let whole = events.iter().all(|event| matches!(event, Event::Message(_, _)));
         ensure(whole && events.len() == 5, || format!("nothing is missing after the seventh: {events:?}"))?;
@@ -372,7 +372,7 @@ pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Inst
         deleting.await?;
         // What was acknowledged was in the old life, and its readers can read it to the end.
         let mut events = Vec::new();
-        let mut old = reader(&here, Start::Oldest);
+        let mut old = reader(&here, &Start::Oldest);
         eventually("the reader learns it", || matches!(read(&mut old, &mut events), Ok(Rest::Closed)).then_some(()))
             .await?;
         let read: HashSet<u64> = events
@@ -410,7 +410,7 @@ mod reader {
                 1 => Start::Last(u32::try_from(roll % 60).unwrap_or(0)),
                 _ => Start::After(Cursor { epoch: channel.epoch(), offset: last.saturating_sub(roll % 80) }),
             };
-            let (place, gap) = channel.ring.lock().locate(start, channel.created_at);
+            let (place, gap) = channel.ring.lock().locate(&start, channel.created_at);
             let after = gap.as_ref().map_or(place.after, |gap| gap.from_offset - 1);
             Self { reader: Reader::from(channel.clone(), (place, gap)), after, events: Vec::new() }
         }

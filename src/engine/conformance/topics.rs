@@ -51,7 +51,7 @@ pub(super) async fn deletion_reaches_every_reader(a: &Instance, b: &Instance) ->
     let name = fresh("deleted")?;
     let here = a.create(&name, EXPLICIT).await?;
     let there = b.channel(&name).await?;
-    let mut readers = [reader(&here, Start::Live), reader(&there, Start::Live)];
+    let mut readers = [reader(&here, &Start::Live), reader(&there, &Start::Live)];
     let last = a.append(&here, draft(1)?).await?.cursor.offset;
     eventually("the message is everywhere", || (there.last() >= last).then_some(())).await?;
     b.engine.delete(&there).await?;
@@ -86,7 +86,7 @@ pub(super) async fn a_new_life_has_nothing_of_the_old(a: &Instance, b: &Instance
     eventually("its message is known", || kept(&there).ok().filter(|data| data == &["2"])).await?;
     for channel in [&new, &there] {
         let mut events = Vec::new();
-        read(&mut reader(channel, Start::After(before)), &mut events)?;
+        read(&mut reader(channel, &Start::After(before)), &mut events)?;
         let told = matches!(&events[..], [Event::Gap(gap), Event::Message(_, _)] if gap.reason.code() == "NEW_EPOCH");
         ensure(told, || format!("after a cursor of the old life: {events:?}"))?;
     }

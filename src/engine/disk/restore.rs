@@ -165,7 +165,15 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
     let before = (topic.dense_from == 0).then_some(last);
     // Without a message nobody can have read one behind the topic's last.
     let sequence = first.map_or(0, |first| first.prev_sequence);
-    ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
+    match topic.evicted.first() {
+        // The history begins before what was evicted, so that gaps can count it.
+        Some(oldest) => {
+            let evicted = topic.evicted.iter().map(|stored| (stored.offset, Timestamp(stored.at_ms), stored.sequence));
+            ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
+            ring.remember_evicted((oldest.prev, oldest.prev_sequence), evicted);
+        }
+        None => ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence),
+    }
     for stored in &topic.ids {
         if let Some(id) = std::str::from_utf8(&stored.id).ok().and_then(|id| MessageId::parse(id).ok()) {
             ring.remember(&id, Remembered { offset: stored.offset, at: Timestamp(stored.at_ms) });

@@ -4,16 +4,12 @@
 //! subject of its own below its topic's, that no topic reads: the same for all instances, which take note of the id. When
 //! the stream has forgotten it, the message is removed.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, header};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Inner, NOT_NOW,

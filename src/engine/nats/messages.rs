@@ -239,7 +239,7 @@ impl Handler for MessagesHandler {
     fn identify(&mut self, created: i128) {
         // A stream that is made again is another log, whose numbers begin again.
         if let Some(index) = CLASSES.iter().position(|class| *class == self.class) {
-            self.topics.registry.sequencer(index).begin(Epoch::from_bits(created as u64), 0);
+            self.topics.registry.sequencer(index).begin(Epoch::from_bits(created.unsigned_abs() as u64), 0);
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Outgoing {
     /// The offset that has to be the topic's newest.
     pub expected: Option<u64>,
     pub begun: Instant,
+    /// The newest offset of the topic when it was begun: what stands there or before is not this message.
+    pub known_before: u64,
     /// How far the message's stream was followed here.
     pub progress: Arc<Progress>,
     pub stream: String,
@@ -146,7 +148,8 @@ async fn settle(
         };
         let pause = match tried {
             Try::Stored { sequence, duplicate } => {
-                return stored(link, outgoing, sequence, duplicate && !perhaps).await;
+                return stored(link, outgoing, sequence, duplicate && !(perhaps && sequence > outgoing.known_before))
+                    .await;
             }
             Try::Condition => match condition(link, outgoing, perhaps).await {
                 Condition::Decided(answer) => return answer,
@@ -289,7 +292,10 @@ fn decide(outgoing: &Outgoing, perhaps: bool, synced: Result<(), Error>) -> Opti
     let ring = channel.ring.lock();
     let found = ring.find_id(id).cloned().or_else(|| perhaps.then(|| ring.find_young(id, YOUNG)).flatten());
     match (found, synced) {
-        (Some(message), _) => Some(Ok(Publication::of(&message, !perhaps))),
+        (Some(message), _) => {
+            let own = perhaps && message.cursor.offset > outgoing.known_before;
+            Some(Ok(Publication::of(&message, !own)))
+        }
         (None, _) if ring.closed => Some(Err(Refusal::Closed)),
         (None, Ok(())) if outgoing.expected == Some(ring.newest()) => None,
         (None, Ok(())) => Some(Err(Error::Conflict { current: ring.newest() }.into())),

@@ -48,6 +48,7 @@ impl From<&BrokerGap> for Gap {
 
 /// One message of a topic. Messages never change.
 #[derive(Description)]
+#[expect(clippy::struct_field_names, reason = "the message itself, and what is said beside it")]
 pub struct Message {
     pub message: Arc<broker::Message>,
     pub gap: Option<BrokerGap>,

@@ -263,17 +263,39 @@ impl<M> Gathered<M> {
 
 /// The `keep` newest of a topic's messages above its floor, by offset, and how many of those were dropped because a hole is
 /// behind them.
-pub(super) fn newest<M: Held>(mut messages: Vec<M>, floor: u64, keep: usize) -> (Vec<M>, usize) {
-    messages.retain(|message| message.offset() > floor);
+pub(super) fn newest<M: Held>(mut messages: Vec<M>, floor: u64, keep: usize) -> Newest<M> {
     // Compaction copies old messages behind newer ones, and a crash can leave both.
     if !messages.is_sorted_by(|a, b| a.offset() < b.offset()) {
         messages.sort_by_key(Held::offset);
         messages.dedup_by_key(|message| message.offset());
     }
-    messages.drain(..messages.len().saturating_sub(keep));
+    let kept = messages.partition_point(|message| message.offset() <= floor);
+    let kept = kept.max(messages.len().saturating_sub(keep));
+    let mut newest = messages.split_off(kept);
     // What was trimmed lingers until its segment goes, and segments go in any order.
-    let whole = messages.windows(2).rposition(|pair| pair[1].prev() != pair[0].offset()).map_or(0, |before| before + 1);
-    messages.drain(..whole);
-    messages.shrink_to_fit();
-    (messages, whole)
+    let whole = newest.windows(2).rposition(|pair| pair[1].prev() != pair[0].offset()).map_or(0, |before| before + 1);
+    let detached = newest.drain(..whole).count();
+    if detached > 0 {
+        messages.clear();
+    }
+    // Of those before, the ones that the oldest kept message follows without a hole.
+    let mut next = newest.first().map(Held::prev);
+    let followed = messages.iter().rev().take_while(|message| {
+        let follows = next.is_none_or(|next| next == message.offset());
+        next = Some(message.prev());
+        follows
+    });
+    messages.drain(..messages.len() - followed.count());
+    newest.shrink_to_fit();
+    Newest { kept: newest, evicted: messages, detached }
+}
+
+/// A topic's messages as they were found.
+pub(super) struct Newest<M> {
+    /// Those that count.
+    pub kept: Vec<M>,
+    /// Those right before, which were evicted and are still in the log.
+    pub evicted: Vec<M>,
+    /// How many were dropped because a hole is behind them.
+    pub detached: usize,
 }

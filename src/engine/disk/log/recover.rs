@@ -14,7 +14,7 @@ use super::{
     files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name},
     footprint::{Footprint, Known, is_whole},
     frame::seal,
-    gather::{Created, End, Gathered, GatheredTopic, Held, newest, read_segment},
+    gather::{Created, End, Gathered, GatheredTopic, Held, Newest, newest, read_segment},
     identity, ids,
     ledger::{Ledger, now_ms},
     record::{Message, Offsets, Stored, encode_reservation, encode_sequences},
@@ -69,6 +69,8 @@ pub struct RecoveredTopic {
     pub floor: u64,
     /// The newest messages above the floor, as many as `keep` says for these settings, by offset.
     pub messages: Vec<RecoveredMessage>,
+    /// Messages right before those that are still in the log, by offset: what a gap counts. The newest [`MAX_EVICTED`].
+    pub evicted: Vec<RecoveredEvicted>,
     /// Publishers' ids that are to be known still, of messages that are not among these, the oldest first; where all topics
     /// have too many, the newest of them.
     pub ids: Vec<RecoveredId>,
@@ -118,6 +120,26 @@ impl RecoveredMessage {
             key: message.key.map(Bytes::copy_from_slice),
             data: Bytes::copy_from_slice(message.data),
         }
+    }
+}
+
+/// Evicted messages of one topic that are told at most.
+const MAX_EVICTED: usize = 10_000;
+
+/// A message that was evicted and is still in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredEvicted {
+    pub offset: u64,
+    pub prev: u64,
+    pub prev_sequence: u64,
+    pub sequence: u64,
+    pub at_ms: i64,
+}
+
+impl RecoveredEvicted {
+    fn of(message: &RecoveredMessage) -> Self {
+        let RecoveredMessage { offset, prev, prev_sequence, sequence, at_ms, .. } = *message;
+        Self { offset, prev, prev_sequence, sequence, at_ms }
     }
 }
 
@@ -313,7 +335,9 @@ impl Reader {
                 recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
-            let (messages, detached) = newest(messages, floor, keep(&settings));
+            let Newest { kept: messages, evicted, detached } = newest(messages, floor, keep(&settings));
+            let newest_evicted = evicted.len().saturating_sub(MAX_EVICTED);
+            let evicted = evicted[newest_evicted..].iter().map(RecoveredEvicted::of).collect();
             recovered.detached_messages += detached as u64;
             let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
             let Offsets { last: last_offset, upto, since } = self.ledger.offsets(id);
@@ -335,6 +359,7 @@ impl Reader {
                 settings,
                 floor,
                 messages,
+                evicted,
                 ids,
                 last_offset,
                 next_offset,

@@ -137,7 +137,7 @@ fn topic_of(topic: GatheredTopic<Place>, keep: &dyn Fn(&[u8]) -> usize) -> Optio
     let Created { epoch, name, created_at_ms, implicit, settings } = created?;
     let used = messages.iter().map(Held::offset).max().unwrap_or(0);
     let last = used.max(offsets.last).max(offsets.since);
-    let (messages, _) = newest(messages, floor, keep(&settings));
+    let messages = newest(messages, floor, keep(&settings)).kept;
     let settings = settings.as_ref().into();
     let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
     Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last })
