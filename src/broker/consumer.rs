@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, TopicName},
+    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, PatternCursor, TopicName},
     engine::Engine,
 };
 
@@ -18,6 +18,9 @@ pub(super) struct Lease {
     read: HashMap<TopicName, Read>,
     /// On its way to the client.
     sealed: HashMap<TopicName, Read>,
+    /// Of a pattern: the position over all topics that was read, and the one that is on its way to the client.
+    passed: Option<PatternCursor>,
+    sealed_position: Option<PatternCursor>,
 }
 
 /// How far a topic was read.
@@ -32,7 +35,17 @@ impl Lease {
     pub fn new(engine: Arc<dyn Engine>, name: &ConsumerName, ack: Ack, claim: Claim) -> Self {
         let Claim { consumer, generation, resumed } = claim;
         let info = ConsumerInfo { name: name.clone(), resumed, cursor: None };
-        Self { info, engine, consumer, generation, ack, read: HashMap::new(), sealed: HashMap::new() }
+        Self {
+            info,
+            engine,
+            consumer,
+            generation,
+            ack,
+            read: HashMap::new(),
+            sealed: HashMap::new(),
+            passed: None,
+            sealed_position: None,
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -87,14 +100,35 @@ impl Lease {
         }
     }
 
+    /// All topics of the pattern were read up to a position.
+    pub fn passed(&mut self, position: impl FnOnce() -> PatternCursor) {
+        if self.ack == Ack::Auto {
+            self.passed = Some(position());
+        }
+    }
+
+    /// The position over all topics behind which the consumer has confirmed or acknowledged nothing that it has not met.
+    pub fn since(&self) -> Option<PatternCursor> {
+        self.consumer.since()
+    }
+
+    /// Sets that position.
+    pub fn begin_since(&mut self, position: PatternCursor) {
+        self.consumer.set_since(position);
+    }
+
     pub fn seal(&mut self) -> bool {
         self.sealed.extend(self.read.drain());
+        self.sealed_position = self.passed.take().or(self.sealed_position.take());
         !self.sealed.is_empty()
     }
 
     pub fn confirm(&mut self) {
         let places = self.sealed.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
         if self.consumer.reached(self.generation, places) {
+            if let Some(position) = self.sealed_position.take() {
+                self.consumer.set_since(position);
+            }
             self.engine.positions().moved(&self.consumer);
         }
     }

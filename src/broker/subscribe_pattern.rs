@@ -17,8 +17,8 @@ enum From {
     Start(Start),
     /// After a position over all of them.
     Position(PatternCursor),
-    /// Where a consumer stands in each; a topic that it has not met was made while it was away.
-    Kept(HashMap<TopicName, Cursor>),
+    /// Where a consumer stands in each. A topic that it has not met was made behind the position `since`.
+    Kept { places: HashMap<TopicName, Cursor>, since: Option<PatternCursor> },
 }
 
 /// Where one topic is read from.
@@ -51,7 +51,7 @@ impl Broker {
                 From::Position(cursor)
             }
             (Some(start), _) => From::Start(start),
-            (None, Some(places)) => From::Kept(places),
+            (None, Some(places)) => From::Kept { places, since: lease.as_ref().and_then(Lease::since) },
             (None, None) => From::Start(Start::Live),
         };
         let member = Member::new(waiter.clone());
@@ -64,15 +64,18 @@ impl Broker {
         {
             return Err(Error::bad_request("after", "is ahead of the topics"));
         }
-        let goes_on = matches!(from, From::Kept(_));
+        let goes_on = matches!(from, From::Kept { .. });
         from.seed(&matching, &member, lease.as_mut().filter(|_| !goes_on))?;
-        if let (From::Kept(places), Some(lease)) = (&from, &mut lease) {
+        if let (From::Kept { places, .. }, Some(lease)) = (&from, &mut lease) {
             // Of topics that are gone and that nobody remembers there is nothing to tell any more.
             let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
             let remembered: HashSet<_> = matching.deletions.iter().map(|deletion| deletion.epoch).collect();
             if places.iter().any(|(name, cursor)| !alive.contains(name) && !remembered.contains(&cursor.epoch)) {
                 lease.prune(|name, cursor| alive.contains(name) || remembered.contains(&cursor.epoch));
             }
+        }
+        if let Some(lease) = lease.as_mut().filter(|_| !goes_on) {
+            lease.begin_since(member.cursor());
         }
         let begins_at = AnyCursor::Pattern(member.cursor());
         self.subscribed();
@@ -95,7 +98,7 @@ impl From {
                 let sequence = cursor.sequence_in(newest.epoch).unwrap_or(0);
                 (*log, LogPosition { sequence, ..*newest })
             })),
-            From::Start(_) | From::Kept(_) => member.begin(matching.positions.iter().copied()),
+            From::Start(_) | From::Kept { .. } => member.begin(matching.positions.iter().copied()),
         }
         if matches!(self, From::Start(Start::Live)) && lease.is_none() {
             return Ok(());
@@ -127,7 +130,14 @@ impl From {
                 matching.sequence_of(topic.sequencer.index).map_or(from_first, Start::AfterSequence)
             }
             From::Start(start) => start.clone(),
-            From::Kept(places) => places.get(topic.name()).map_or(from_first, |cursor| Start::After(*cursor)),
+            From::Kept { places, since } => match (places.get(topic.name()), since) {
+                (Some(cursor), _) => Start::After(*cursor),
+                (None, Some(since)) => match earlier_life(since, topic, matching) {
+                    Some(earlier) => Start::After(earlier),
+                    None => from_first,
+                },
+                (None, None) => from_first,
+            },
             From::Position(cursor) => return position_in(cursor, topic, matching),
         };
         Beginning { start, earlier_life: None }
@@ -139,9 +149,12 @@ impl From {
         let unread = |deletion: &&Deletion| match self {
             From::Start(_) => false,
             From::Position(cursor) => is_unread(cursor, deletion, matching),
-            From::Kept(places) => places.get(&deletion.name).is_some_and(|place| {
-                place.epoch == deletion.epoch && deletion.newest_offset.is_none_or(|newest| newest > place.offset)
-            }),
+            From::Kept { places, since } => match places.get(&deletion.name) {
+                Some(place) if place.epoch == deletion.epoch => {
+                    deletion.newest_offset.is_none_or(|newest| newest > place.offset)
+                }
+                _ => since.as_ref().is_some_and(|since| is_unread(since, deletion, matching)),
+            },
         };
         let mut told = HashSet::new();
         let deleted = matching.deletions.iter().filter(unread).map(|deletion| &deletion.name);
@@ -156,15 +169,19 @@ fn is_unread(cursor: &PatternCursor, deletion: &Deletion, matching: &Matching) -
     read.is_some_and(|read| deletion.newest_sequence > read)
 }
 
+/// A life of the topic's name that was deleted with messages behind this position: what was unread went with it.
+fn earlier_life(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Option<Cursor> {
+    let mut deletions = matching.deletions.iter().rev();
+    let earlier = deletions.find(|deletion| {
+        deletion.name == *topic.name() && deletion.epoch != topic.epoch() && is_unread(cursor, deletion, matching)
+    });
+    earlier.map(|deletion| Cursor { epoch: deletion.epoch, offset: 0 })
+}
+
 /// Where a topic goes on for somebody at this position over all topics.
 fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Beginning {
     let in_log = cursor.sequence_in(topic.sequencer.epoch());
-    let earlier = matching.deletions.iter().rev().find(|deletion| {
-        deletion.name == *topic.name() && deletion.epoch != topic.epoch() && is_unread(cursor, deletion, matching)
-    });
-    if let Some(earlier) = earlier {
-        // What was unread went with the topic's earlier life.
-        let earlier_life = Cursor { epoch: earlier.epoch, offset: 0 };
+    if let Some(earlier_life) = earlier_life(cursor, topic, matching) {
         return Beginning { start: Start::After(earlier_life), earlier_life: Some(earlier_life) };
     }
     if let Some(sequence) = in_log {

@@ -62,6 +62,8 @@ impl Subscription {
     /// Reads one turn's worth into `events`, oldest first. Never waits: the inbox tells under the subscription's key when
     /// to read again; when there is more at once, the key already stands at its end.
     pub fn read(&mut self, turn: Turn, events: &mut Vec<Event>) -> Progress {
+        // Before anything is looked at: whatever happens from here on wakes again, a take-over too.
+        self.source.waiter().rearm();
         if let Some(lease) = &self.lease
             && lease.is_taken_over()
         {
@@ -72,7 +74,6 @@ impl Subscription {
         }
         let progress = match &mut self.source {
             Source::Topic { reader, waiter, .. } => {
-                waiter.rearm();
                 let rest = reader.read(&self.wanted, turn, events, ALONE, || {});
                 waiter.seen.store(reader.place.seen, Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
@@ -85,10 +86,7 @@ impl Subscription {
                     Err(error) => Progress::Ended(error),
                 }
             }
-            Source::Pattern { member, .. } => {
-                member.waiter.rearm();
-                read_pattern(member, &self.wanted, &mut self.lease, turn, events)
-            }
+            Source::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, turn, events),
         };
         match &progress {
             Progress::More => self.source.waiter().wake(),
@@ -165,6 +163,9 @@ fn read_pattern(
             if let Event::Message(message, position) = event {
                 *position = Some(member.passed(log, LogPosition { epoch, sequence: message.sequence }));
             }
+        }
+        if let Some(lease) = lease {
+            lease.passed(|| member.cursor());
         }
         // What a filter passes over is work, too: each topic counts.
         read += (events.len() - before).max(1);

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{ConsumerName, Cursor, Epoch, Error, Source, Timestamp, TopicName, Waiter};
+use super::{ConsumerName, Cursor, Epoch, Error, PatternCursor, Source, Timestamp, TopicName, Waiter};
 
 pub use known::{Claim, ConsumerLimits, Consumers};
 
@@ -74,6 +74,9 @@ pub struct Position {
     pub ack: Ack,
     /// Up to where each topic was delivered: one for a topic, one for each topic it has met for a pattern. By name.
     pub places: Vec<(TopicName, Cursor)>,
+    /// Of a pattern: a position over all topics that lies behind nothing that the consumer has not got. Topics that it has
+    /// never met are told from it: what was published and deleted behind it was missed.
+    pub since: Option<PatternCursor>,
     /// When it was last used.
     pub used_at: Timestamp,
     /// How long it is kept while nobody uses it, if its newest subscription has said so: then it may also go earlier, where
@@ -145,6 +148,7 @@ struct State {
     ack: Ack,
     /// Up to where each topic was confirmed or acknowledged.
     places: HashMap<TopicName, Cursor>,
+    since: Option<PatternCursor>,
     bytes: usize,
     max_places: usize,
     holder: Option<Arc<Waiter>>,
@@ -207,7 +211,7 @@ impl State {
         let mut places: Vec<_> = self.places.iter().map(|(topic, cursor)| (topic.clone(), *cursor)).collect();
         places.sort_by(|a, b| a.0.cmp(&b.0));
         let used_at = if self.holder.is_some() { Timestamp::now() } else { self.used_at };
-        Position { ack: self.ack, places, used_at, ttl: self.ttl }
+        Position { ack: self.ack, places, since: self.since.clone(), used_at, ttl: self.ttl }
     }
 }
 
@@ -216,6 +220,7 @@ impl Consumer {
         let state = State {
             ack,
             places: HashMap::new(),
+            since: None,
             bytes: 0,
             max_places,
             holder: None,
@@ -259,6 +264,7 @@ impl Consumer {
         state.bytes = 0;
         state.ack = position.ack;
         state.ttl = position.ttl;
+        state.since.clone_from(&position.since);
         for (topic, cursor) in &position.places {
             // A lower limit than before: what is beyond begins anew.
             let _ = state.put(topic, *cursor);
@@ -297,6 +303,15 @@ impl Consumer {
     /// A subscription on another instance has it, and said so at this time; or none has.
     pub(crate) fn held_elsewhere(&self, at: Option<Timestamp>) {
         self.state.lock().elsewhere = at;
+    }
+
+    /// See [`Position::since`].
+    pub(crate) fn since(&self) -> Option<PatternCursor> {
+        self.state.lock().since.clone()
+    }
+
+    pub(crate) fn set_since(&self, position: PatternCursor) {
+        self.state.lock().since = Some(position);
     }
 
     /// What a new subscription says about how long it is to be kept while nobody uses it.

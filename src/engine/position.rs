@@ -12,6 +12,8 @@ struct Written<'a> {
     used_at: i64,
     /// Topic and cursor.
     places: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
     /// Milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ttl: Option<u64>,
@@ -27,6 +29,7 @@ pub(super) fn encode(position: &Position, holder: &str) -> Vec<u8> {
         ack: position.ack.code(),
         used_at: position.used_at.0,
         places: places.collect(),
+        since: position.since.as_ref().map(ToString::to_string),
         ttl: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         holder,
     };
@@ -42,7 +45,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Position, String)> {
     let place = |(topic, cursor): (String, String)| Some((TopicName::parse(&topic).ok()?, cursor.parse().ok()?));
     let places = written.places.into_iter().filter_map(place).collect();
     let ttl = written.ttl.map(Duration::from_millis);
-    Some((Position { ack, used_at: Timestamp(written.used_at), places, ttl }, written.holder.to_owned()))
+    let since = written.since.and_then(|since| since.parse().ok());
+    Some((Position { ack, used_at: Timestamp(written.used_at), places, since, ttl }, written.holder.to_owned()))
 }
 
 #[cfg(test)]
@@ -57,6 +61,7 @@ mod tests {
             ack: Ack::Explicit,
             used_at: Timestamp(-7),
             ttl: Some(Duration::from_millis(1_500)),
+            since: Some("p0123456789abcdef-17f".parse().unwrap()),
             places: vec![place("a.1", 0), place("ünï \"x\"", u64::MAX)],
         };
         assert_eq!(decode(&encode(&position, "x")), Some((position, "x".to_owned())));

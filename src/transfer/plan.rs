@@ -97,7 +97,7 @@ impl Plan {
                 .and_then(|planned| Some(Cursor { epoch: epoch_of(topic)?, offset: planned.place(old.offset)? }));
             (topic.clone(), moved.unwrap_or(*old))
         };
-        Position { places: position.places.iter().map(place).collect(), ..*position }
+        Position { places: position.places.iter().map(place).collect(), since: None, ack: position.ack, used_at: position.used_at, ttl: position.ttl }
     }
 }
 
@@ -256,6 +256,7 @@ impl<'a> Reader<'a> {
             ack: consumer.ack.0,
             places,
             used_at: consumer.used_at.0,
+            since: None,
             ttl: consumer.ttl_ms.map(Duration::from_millis),
         };
         self.plan.consumers.push((key, position));
@@ -385,7 +386,8 @@ mod tests {
         let place = |offset: &u64| {
             let name = TopicName::parse("t").unwrap();
             let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
-            let position = Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0), ttl: None };
+            let position =
+                Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0), since: None, ttl: None };
             match plan.position(&position, |_| Some(new)).places[0].1 {
                 Cursor { epoch, offset } if epoch == new => offset.max(1),
                 cursor => {

@@ -22,6 +22,7 @@ every_pushing_door! {
 
 every_shared_door! {
     auto_tells_a_gap_again_that_was_not_confirmed,
+    auto_tells_of_a_patterns_topics_again_that_were_not_confirmed,
     an_orderly_close_confirms_nothing,
     ending_the_subscription_confirms_nothing,
     a_confirmed_gap_is_told_once,
@@ -226,6 +227,27 @@ async fn auto_tells_a_gap_again_that_was_not_confirmed<D: Door>() {
         let told = raw.gap().await;
         assert_eq!((&told["missed"], &told["reason"]), (&14.into(), &"EXPIRED".into()), "{told}");
         assert_eq!(position(&server, "news").await, cursor);
+    }
+}
+
+async fn auto_tells_of_a_patterns_topics_again_that_were_not_confirmed<D: Door>() {
+    let server = small();
+    server.publish_numbers("orders.eu", 1..=3).await;
+    server.create("orders.us").await;
+    // It stands in both topics, and has read all of the first one.
+    drop(D::with(&server, "orders.*", Start::Live, &auto()).await);
+    server.publish_numbers("orders.us", 1..=12).await;
+    server.publish("orders.eu", 4.into()).await;
+    server.delete("/topics/orders.eu").await.expect(200);
+    server.publish_numbers("orders.eu", 1..=7).await;
+    for _ in 0..3 {
+        let mut raw = Silent::open::<D>(&server, "orders.*", &nothing()).await;
+        let mut told = [raw.gap().await, raw.gap().await]
+            .map(|gap| (gap["topic"].to_string(), gap["missed"].clone(), gap["reason"].to_string()));
+        told.sort_by(|one, other| one.0.cmp(&other.0));
+        let wanted =
+            |topic: &str, missed: u64, reason: &str| (format!("{topic:?}"), missed.into(), format!("{reason:?}"));
+        assert_eq!(told, [wanted("orders.eu", 2, "NEW_EPOCH"), wanted("orders.us", 7, "EXPIRED")]);
     }
 }
 

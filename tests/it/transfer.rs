@@ -18,12 +18,13 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     doors::{Door, GraphqlSse, GraphqlWs, Options, RawWs, RestPages, Sse, Start, numbers},
-    harness::{Client, Random, encode, eventually},
+    harness::{Client, Random, encode, eventually, within},
     nats,
     process::{Process, command},
 };
 
 mod broken;
+mod ids;
 mod moving;
 
 fn directory() -> tempfile::TempDir {
@@ -42,6 +43,13 @@ impl Store {
     fn nats(servers: &nats::Nats, prefix: &str) -> Self {
         let url = servers.urls().join(",");
         Self(vec![("ENGINE", "nats".to_owned()), ("NATS_URL", url), ("NATS_PREFIX", prefix.to_owned())])
+    }
+
+    /// The same with one more setting.
+    fn with(&self, name: &'static str, value: &str) -> Self {
+        let mut store = self.clone();
+        store.0.push((name, value.to_owned()));
+        store
     }
 
     fn environment(&self) -> Vec<(&str, &str)> {
@@ -105,6 +113,8 @@ struct Content {
 struct Topic {
     settings: Value,
     messages: Vec<Message>,
+    /// What is said of each id that is known without a message.
+    known_ids: Vec<Value>,
     epoch: String,
     floor: u64,
 }
@@ -118,10 +128,12 @@ struct Message {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Line<'a> {
     topic: Option<Value>,
     #[serde(borrow)]
     message: Option<BTreeMap<&'a str, &'a RawValue>>,
+    known_id: Option<Value>,
     consumer: Option<Value>,
     end: Option<Value>,
 }
@@ -131,8 +143,8 @@ fn read(export: &str) -> Content {
     let mut content = Content::default();
     let mut lines = export.lines();
     let header: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
-    assert_eq!((&header["format"], &header["version"]), (&"pub-sub".into(), &1.into()));
-    let (mut last, mut messages, mut ended) = (String::new(), 0_u64, false);
+    assert_eq!((&header["format"], &header["version"]), (&"pub-sub".into(), &2.into()));
+    let (mut last, mut messages, mut known_ids, mut ended) = (String::new(), 0_u64, 0_u64, false);
     for text in lines {
         assert!(!ended, "{text} behind the end");
         let line: Line = serde_json::from_str(text).unwrap();
@@ -142,7 +154,7 @@ fn read(export: &str) -> Content {
             for new in ["epoch", "createdAt", "floor", "last"] {
                 topic.as_object_mut().unwrap().remove(new).unwrap();
             }
-            let topic = Topic { settings: topic, messages: Vec::new(), epoch, floor };
+            let topic = Topic { settings: topic, messages: Vec::new(), known_ids: Vec::new(), epoch, floor };
             assert!(content.topics.insert(last.clone(), topic).is_none(), "{last} stands twice");
         } else if let Some(mut message) = line.message {
             let offset = message.remove("offset").unwrap().get().parse().unwrap();
@@ -150,11 +162,15 @@ fn read(export: &str) -> Content {
             let rest = serde_json::to_value(&message).unwrap();
             content.topics.get_mut(&last).unwrap().messages.push(Message { offset, rest, data });
             messages += 1;
+        } else if let Some(known) = line.known_id {
+            content.topics.get_mut(&last).unwrap().known_ids.push(known);
+            known_ids += 1;
         } else if let Some(consumer) = line.consumer {
             content.consumers.push(consumer);
         } else {
             let counts = json!({
-                "topics": content.topics.len(), "messages": messages, "consumers": content.consumers.len()
+                "topics": content.topics.len(), "messages": messages, "knownIds": known_ids,
+                "consumers": content.consumers.len()
             });
             assert_eq!(line.end.unwrap(), counts);
             ended = true;
@@ -278,6 +294,7 @@ async fn everything_arrives() {
         let export = first.export();
         let content = read(&export);
         assert_eq!((content.topics.len(), content.consumers.len()), (10, 5), "{:?}", content.topics.keys());
+        assert!(!content.topics["a.b"].known_ids.is_empty(), "no id outlived its message");
         let missed = json!(["short has missed some"]);
         assert!(content.consumers.iter().any(|consumer| consumer["places"] == missed), "{:?}", content.consumers);
         second.import(&export);

@@ -56,7 +56,8 @@ pub(super) async fn a_position_comes_from_elsewhere(a: &Instance, b: &Instance) 
     b.channel(here.name()).await?;
     let key = key(&here, "moved")?;
     let used_at = Timestamp(Timestamp::now().0 - 60_000);
-    let position = Position { ack: Ack::Explicit, places: vec![(here.name().clone(), cursor)], used_at, ttl: None };
+    let position =
+        Position { ack: Ack::Explicit, places: vec![(here.name().clone(), cursor)], used_at, since: None, ttl: None };
     ensure(a.engine.positions().restore(&key, &position).await?, || "not taken".to_owned())?;
     for instance in [a, b] {
         let found = instance.engine.positions().look(&key).await?;

@@ -16,7 +16,7 @@
 //! batches. While that goes on the log can grow by a quarter more.
 //!
 //! A publisher's id outlives its message: before a segment goes, the ids in it that are still to be known are copied to the
-//! end as records of their own. They count as live until the time of the newest one in their segment is over.
+//! end as records of their own. An import adds such records for ids whose messages the log never had. They count as live until the time of the newest one in their segment is over.
 
 #![expect(
     clippy::disallowed_types,

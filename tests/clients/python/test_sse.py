@@ -67,14 +67,32 @@ def test_killed_and_started_again(server, door):
                 next(events)
         with connect_sse(client, "GET", url(server, door), headers={"Last-Event-ID": cursor}) as source:
             events = source.iter_sse()
-            server.publish("news", 2)
+            # The topic has no message yet: the gap is told all the same.
             first = next(events)
             if door == "rest":
                 assert (first.event, first.json()["reason"]) == ("gap", "NEW_EPOCH")
-                first = next(events)
             else:
                 assert first.json()["extensions"]["gap"]["reason"] == "NEW_EPOCH"
-            assert message(first, door)["data"] == 2
+                assert first.json()["data"] == {"messages": None}
+            server.publish("news", 2)
+            assert message(next(events), door)["data"] == 2
+
+
+@doors
+def test_a_pattern_resumes_in_every_topic(server, door):
+    with httpx.Client(timeout=DEADLINE) as client:
+        with connect_sse(client, "GET", url(server, door, topic="orders.*")) as source:
+            server.publish("orders.eu", 1)
+            position = next(source.iter_sse()).id
+        for topic, number in [("orders.us", 2), ("orders.eu", 3), ("orders.new", 4)]:
+            server.publish(topic, number)
+        with connect_sse(client, "GET", url(server, door, topic="orders.*"), headers={"Last-Event-ID": position}) as source:
+            events = source.iter_sse()
+            assert [message(next(events), door)["data"] for _ in range(3)] == [2, 3, 4]
+        for name in ["lastEventId", "Last-Event-ID", "evs_last_event_id"]:
+            address = httpx.URL(url(server, door, topic="orders.*")).copy_merge_params({name: position})
+            with connect_sse(client, "GET", str(address)) as source:
+                assert message(next(source.iter_sse()), door)["data"] == 2
 
 
 @doors

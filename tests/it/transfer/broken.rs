@@ -16,19 +16,21 @@ pub fn segments(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// An export with a line of each kind.
-const SMALL: &str = r#"{"format":"pub-sub","version":1,"exportedAt":"2026-11-26T15:00:00.000Z","engine":"disk"}
+const SMALL: &str = r#"{"format":"pub-sub","version":2,"exportedAt":"2026-11-26T15:00:00.000Z","engine":"disk"}
 {"topic":{"name":"news","epoch":"96f7d2ac6ce15aca","createdAt":"2026-11-26T14:00:00.000Z","implicit":false,"maxMessages":1000,"maxPublishRate":100,"floor":4,"last":9}}
 {"message":{"offset":5,"id":"goal-1","given":true,"key":"spört","publishedAt":"2026-11-26T14:00:01.000Z","data":{"home":1,"away":[0,"x"]}}}
 {"message":{"offset":9,"id":"01a209a7","given":false,"publishedAt":"2026-11-26T14:00:02.000Z","data":12345678901234567890}}
+{"knownId":{"id":"göal-0","publishedAt":"2026-11-26T13:59:00.000Z"}}
 {"topic":{"name":"empty","epoch":"86f7d2ac6ce15aca","createdAt":"2026-11-26T14:00:00.000Z","implicit":false,"maxMessages":3,"maxPublishRate":0,"floor":0,"last":0}}
 {"consumer":{"source":"news","name":"tab-42","ack":"AUTO","usedAt":"2026-11-26T15:00:00.000Z","places":[{"topic":"news","epoch":"96f7d2ac6ce15aca","offset":5}]}}
-{"end":{"topics":2,"messages":2,"consumers":1}}
+{"end":{"topics":2,"messages":2,"knownIds":1,"consumers":1}}
 "#;
 
 /// It as this program writes it.
 fn small() -> String {
     let directory = directory();
-    let store = Store::disk(directory.path());
+    // The times in it are of a day long ago.
+    let store = Store::disk(directory.path()).with("DEDUP_WINDOW", "876000h");
     store.import(SMALL);
     store.export()
 }
@@ -60,7 +62,7 @@ fn whatever_is_damaged_is_found() {
     check(export.as_bytes()).unwrap();
     check(export.trim_end().as_bytes()).unwrap();
     let all = lines(&export);
-    assert_eq!(all.len(), 7);
+    assert_eq!(all.len(), 8);
     for (number, begin, end) in all {
         let said = |bytes: &[u8]| {
             let why = check(bytes).expect_err("damage that is not found");
@@ -98,7 +100,8 @@ fn whatever_is_damaged_is_found() {
 fn what_makes_no_sense_is_refused() {
     for (number, shown, instead, why) in [
         (1, "pub-sub", "sub-pub", "is of format \"sub-pub\", not \"pub-sub\""),
-        (1, ":1,", ":2,", "is of version 2; this build reads version 1"),
+        (1, ":2,", ":3,", "is of version 3; this build reads versions 1 to 2"),
+        (1, ":2,", ":0,", "is of version 0; this build reads versions 1 to 2"),
         (1, "{\"format\"", "[\"format\"", "is not the first line of an export"),
         (2, "1000", "0", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),
         (2, "1000", "1000001", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),
@@ -111,14 +114,22 @@ fn what_makes_no_sense_is_refused() {
         (3, "2026-11-26T14", "yesterday", "expected a time like"),
         (3, "[0,", "[0", "expected `,` or `]`"),
         (4, ":9,", ":10,", "offset must be more than 5 and at most 9, not 10"),
-        (5, "empty", "news", "topic \"news\" comes a second time"),
-        (6, "AUTO", "MAYBE", "expected AUTO or EXPLICIT"),
+        (5, "göal-0", "", "id: must be 1 to 255 bytes of UTF-8 without control characters"),
+        (5, "göal-0", "\\u0000", "id: must be 1 to 255 bytes of UTF-8 without control characters"),
+        (5, "2026-11-26T13", "yesterday", "expected a time like"),
+        (5, "\"id\":", "\"offset\":1,\"id\":", "unknown field `offset`"),
+        (5, ",\"publishedAt\":\"2026-11-26T13:59:00.000Z\"", "", "missing field `publishedAt`"),
+        (5, "knownId", "knownID", "unknown variant `knownID`"),
+        (6, "empty", "news", "topic \"news\" comes a second time"),
+        (7, "AUTO", "MAYBE", "expected AUTO or EXPLICIT"),
         (
-            7,
+            8,
             ":2,",
             ":3,",
-            "says that there are 3 topics, 2 messages, 1 consumers; there are 2 topics, 2 messages, 1 consumers",
+            "says that there are 3 topics, 2 messages, 1 known ids, 1 consumers; \
+             there are 2 topics, 2 messages, 1 known ids, 1 consumers",
         ),
+        (8, "\"knownIds\":1,", "", "2 messages, 0 known ids, 1 consumers; there are 2 topics, 2 messages, 1 known ids"),
     ] {
         let mut lines: Vec<_> = SMALL.lines().map(str::to_owned).collect();
         let line = &mut lines[number - 1];
@@ -133,9 +144,12 @@ fn what_makes_no_sense_is_refused() {
     };
     assert_eq!(order(&[]), "line 1: is missing: the file is cut off, or not whole yet");
     assert_eq!(order(&[1, 3]), "line 2: comes before any topic");
-    assert_eq!(order(&[1, 2, 6, 3]), "line 4: topics and messages come before consumers");
-    assert_eq!(order(&[1, 2, 6, 6]), "line 4: consumer \"tab-42\" of \"news\" comes a second time");
-    assert_eq!(order(&[1, 2, 3, 4, 5, 6, 7, 7]), "line 8: comes behind the end");
+    assert_eq!(order(&[1, 5]), "line 2: comes before any topic");
+    assert_eq!(order(&[1, 2, 3, 5, 4]), "line 5: a topic's messages come before its known ids");
+    assert_eq!(order(&[1, 2, 7, 3]), "line 4: topics, messages and known ids come before consumers");
+    assert_eq!(order(&[1, 2, 7, 5]), "line 4: topics, messages and known ids come before consumers");
+    assert_eq!(order(&[1, 2, 7, 7]), "line 4: consumer \"tab-42\" of \"news\" comes a second time");
+    assert_eq!(order(&[1, 2, 3, 4, 5, 6, 7, 8, 8]), "line 9: comes behind the end");
     let long = format!("{}\n\"{}\n", SMALL.lines().next().unwrap(), "x".repeat(97 << 20));
     assert_eq!(check(long.as_bytes()).unwrap_err(), "line 2: is longer than 100663296 bytes");
 }
@@ -277,7 +291,7 @@ async fn a_signal_takes_it_all_back() {
 async fn what_was_begun_is_taken_back() {
     let config = "max_payload: 64KB".to_owned();
     let servers = nats::Nats::start(nats::Options { config, ..nats::Options::default() }).await;
-    let store = Store::nats(&servers, "small");
+    let store = Store::nats(&servers, "small").with("DEDUP_WINDOW", "876000h");
     assert_eq!(store.refuses(&["export"], ""), "NATS_PREFIX: there is nothing of \"small\" in NATS");
     assert_eq!(
         store.refuses(&["export"], ""),

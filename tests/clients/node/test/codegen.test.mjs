@@ -55,15 +55,17 @@ import { Messages, Publish, Topic } from './operations';
 export const variables: VariablesOf<typeof Messages> = { topic: 'news', last: 3, consumer: 'tab-1', ack: 'EXPLICIT' };
 
 export function read(
-  { messages: { data, offset, cursor, gap } }: ResultOf<typeof Messages>,
+  { messages }: ResultOf<typeof Messages>,
   { publish }: ResultOf<typeof Publish>,
 ): [unknown, number, string, GapReason | undefined] {
   const same: string = publish.cursor;
-  return [data, offset, cursor ?? same, gap?.reason];
+  return [messages?.data, messages?.offset ?? 0, messages?.cursor ?? same, messages?.gap?.reason];
 }
 
 export const count = ({ topic }: ResultOf<typeof Topic>): number => topic?.messageCount ?? 0;
 
+// @ts-expect-error a gap may stand where a message would
+export const always = ({ messages }: ResultOf<typeof Messages>): string => messages.cursor;
 // @ts-expect-error a topic is needed
 export const without: VariablesOf<typeof Messages> = { last: 3 };
 // @ts-expect-error there is no such mode

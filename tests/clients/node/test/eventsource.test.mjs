@@ -130,6 +130,39 @@ for (const [door, { open, message }] of Object.entries(DOORS)) {
   });
 }
 
+describe('EventSource on a pattern', { concurrency: 2 }, () => {
+  const doors = {
+    'GET /topics/{name}/messages': (at) => `${at.origin}/topics/orders.*/messages`,
+    'GET /graphql?query=subscription…': (at) => graphql(at, 'topic: "orders.*"', 'topic data cursor patternCursor gap { reason missed }'),
+  };
+  for (const [door, address] of Object.entries(doors)) {
+    test(`${door}: cut in the middle of messages, it goes on in every topic, also in those made meanwhile`, options, async (t) => {
+      const server = await Server.start(t);
+      const proxy = await Proxy.start(t, server);
+      const { source, inbox } = open(t, address(proxy), ['message', 'next', 'gap', 'deleted', 'error']);
+      const got = () => inbox.items.filter(({ type }) => type === 'message' || type === 'next');
+      const read = ({ type, data }) => (type === 'next' ? data.data.messages : data);
+      // The topics come with their messages: the first one shows that the pattern is subscribed.
+      let sent = 0;
+      const send = (topic) => server.publish(`orders.${topic}`, { i: (sent += 1), pad: 'x'.repeat(200) });
+      await until('the first comes', async () => {
+        if (got().length === 0) await send('eu');
+        return got().length > 0;
+      });
+      const first = read(got()[0]).data.i;
+      // What was sent until then was sent before it was subscribed, or comes as well.
+      proxy.cutsLeft = 1;
+      proxy.cut();
+      for (let count = 0; count < 40; count++) await send(['eu', 'us', `new-${count % 4}`][count % 3]);
+      await until(() => `all come (SEED=${proxy.seed}): ${got().map((event) => read(event).data.i)}`, () => got().some((event) => read(event).data.i === sent), 2 * CONNECTS_AGAIN);
+      const numbers = got().map((event) => read(event).data.i);
+      assert.deepEqual(numbers, Array.from({ length: sent - first + 1 }, (_, index) => first + index), `SEED=${proxy.seed}`);
+      for (const event of got()) assert.equal(event.lastEventId, read(event).patternCursor ?? read(event).pattern_cursor);
+      source.close();
+    });
+  }
+});
+
 test('query and mutation errors reach an EventSource as results', options, async (t) => {
   const server = await Server.start(t);
   const stream = open(t, graphql(server, 'topic: "$reserved"'), ['next', 'complete']);

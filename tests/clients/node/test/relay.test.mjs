@@ -83,8 +83,7 @@ scenarios(
       Observable.create((sink) =>
         socket.subscribe({ query: text, operationName: name, variables }, {
           next: (result) => {
-            const message = result.data?.messages;
-            if (message) beside.set(message.cursor, result.extensions);
+            if (result.data) beside.set(result.data.messages?.cursor, result.extensions);
             sink.next(result);
           },
           error: (error) => sink.error(Object.assign(new Error('refused'), { errors: error })),
@@ -113,7 +112,7 @@ scenarios(
         const running = requestSubscription(environment, {
           subscription: artifacts[name],
           variables,
-          onNext: (data) => sink.next({ data, extensions: beside.get(data.messages.cursor) }),
+          onNext: (data) => sink.next({ data, extensions: beside.get(data.messages?.cursor) }),
           onError: (error) => sink.end(error.source?.errors ?? error.errors ?? [error]),
           onCompleted: () => sink.end(),
         });
