@@ -445,6 +445,8 @@ impl<'a> Judge<'a> {
             "SLOW_CONSUMER" => self.leg.ask.overflow == Overflow::Disconnect,
             "CONSUMER_TAKEN_OVER" => may_be_taken_over || self.leg.forgotten.is_some(),
             "UNAVAILABLE" => may_be_unavailable,
+            // It is deleted at another instance in the same moment.
+            "TOPIC_NOT_FOUND" => self.model.deletes && !self.model.dense,
             _ => false,
         };
         let door: Door = self.leg.door;

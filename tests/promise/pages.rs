@@ -1,7 +1,7 @@
 //! Pages of history, held against the model like subscriptions: nothing skipped, nothing twice, and every sign on a page
 //! true.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -64,10 +64,16 @@ async fn page(
     start: &Start,
     limit: u64,
 ) -> Option<(String, Place)> {
-    let page = if random.chance(60) {
-        rest(round, random, topic, start, limit).await?
-    } else {
+    let by_graphql = random.chance(40);
+    let start = match start {
+        // GraphQL has no page of the last ones that ends before their end.
+        Start::Last(count) if by_graphql && *count < u64::from(u32::MAX) => &Start::Last((*count).clamp(1, limit)),
+        start => start,
+    };
+    let page = if by_graphql {
         graphql(round, random, topic, start, limit).await?
+    } else {
+        rest(round, random, topic, start, limit).await?
     };
     round.model.lock().unwrap().counts.pages += 1;
     let leg = leg(topic, &page, start.clone());
@@ -126,8 +132,7 @@ async fn graphql(round: &Round<'_>, random: &mut Random, topic: &str, start: &St
     let mut arguments = format!("first: {limit}");
     match start {
         Start::After { cursor, .. } => arguments += &format!(", after: {cursor:?}"),
-        // GraphQL has no page of the last ones that begins before its end.
-        Start::Last(count) if *count < u64::from(u32::MAX) => arguments = format!("last: {}", (*count).clamp(1, limit)),
+        Start::Last(count) if *count < u64::from(u32::MAX) => arguments = format!("last: {count}"),
         _ => {}
     }
     ask(round, random, topic, &arguments).await
@@ -228,6 +233,7 @@ pub async fn settled(round: &Round<'_>) {
         let first = random.between(1, 9);
         walk(round, &mut random, topic, &kept, first, true).await;
         walk(round, &mut random, topic, &kept, first, false).await;
+        edges(round, &mut random, topic, &all, &kept).await;
         for pair in all.places.windows(2) {
             if pair[0].1 >= pair[1].1 {
                 let text = format!("cursors do not sort as text: {:?}", pair);
@@ -270,44 +276,69 @@ async fn walk(round: &Round<'_>, random: &mut Random, topic: &str, kept: &[u64],
     for _ in 0..6 {
         let place = at.as_ref().map(|at| format!(", {}: {at:?}", if forwards { "after" } else { "before" }));
         let arguments = format!("{}: {size}{}", if forwards { "first" } else { "last" }, place.unwrap_or_default());
-        let Some(page) = ask(round, random, topic, &arguments).await else { return };
         let range = if forwards {
             index..(index + size as usize).min(kept.len())
         } else {
             index.saturating_sub(size as usize)..index
         };
-        let offsets: Vec<u64> = page.places.iter().map(|(place, _)| place.offset).collect();
-        let signs = &page.body["pageInfo"];
-        let mut model = round.model.lock().unwrap();
-        model.counts.pages += 1;
-        let fits = offsets == kept[range.clone()]
-            && signs["hasNextPage"] == (range.end < kept.len())
-            && signs["hasPreviousPage"] == (range.start > 0)
-            && page.body["totalCount"] == kept.len()
-            && page.body["gap"].is_null()
-            && signs["startCursor"].as_str()
-                == page
-                    .places
-                    .first()
-                    .map(|(_, cursor)| cursor.as_str())
-                    .or(signs["startCursor"].as_str().filter(|_| page.places.is_empty()))
-            && page.places.last().is_none_or(|(_, cursor)| signs["endCursor"] == cursor.as_str());
-        if !fits {
-            let text = format!(
-                "messages({arguments}) of {topic}: {offsets:?} with {signs}, total {}, gap {}; kept are {:?} to {:?}, \
-                 wanted {:?}",
-                page.body["totalCount"],
-                page.body["gap"],
-                kept.first(),
-                kept.last(),
-                &kept[range]
-            );
-            return model.violation(&[topic], text);
-        }
-        drop(model);
+        let Some(page) = check_signs(round, random, topic, &arguments, kept, range.clone()).await else { return };
         let edge = if forwards { page.places.last() } else { page.places.first() };
         let Some((_, cursor)) = edge else { return };
         at = Some(cursor.clone());
         index = if forwards { range.end } else { range.start };
     }
+}
+
+/// Pages at both ends of what is kept, and from a place that is gone.
+async fn edges(round: &Round<'_>, random: &mut Random, topic: &str, all: &Page, kept: &[u64]) {
+    let (Some((first, begin)), Some((_, end))) = (all.places.first(), all.places.last()) else { return };
+    let count = kept.len();
+    check_signs(round, random, topic, &format!("first: 3, after: {end:?}"), kept, count..count).await;
+    check_signs(round, random, topic, &format!("last: 3, before: {begin:?}"), kept, 0..0).await;
+    let gone = {
+        let model = round.model.lock().unwrap();
+        let known = model.cursors.get(topic).into_iter().flatten();
+        let gone = known.filter(|(_, place)| place.epoch == first.epoch && place.offset < first.offset);
+        gone.map(|(cursor, _)| cursor.clone()).next()
+    };
+    if let Some(gone) = gone {
+        check_signs(round, random, topic, &format!("first: 3, after: {gone:?}"), kept, 0..count.min(3)).await;
+    }
+}
+
+/// Reads a page that is known beforehand; nothing if it is another.
+async fn check_signs(
+    round: &Round<'_>,
+    random: &mut Random,
+    topic: &str,
+    arguments: &str,
+    kept: &[u64],
+    range: Range<usize>,
+) -> Option<Page> {
+    let page = ask(round, random, topic, arguments).await?;
+    let offsets: Vec<u64> = page.places.iter().map(|(place, _)| place.offset).collect();
+    let (signs, gap) = (&page.body["pageInfo"], &page.body["gap"]);
+    let cursor_of = |one: Option<&(Place, String)>| one.map(|(_, cursor)| Value::from(cursor.as_str()));
+    let mut model = round.model.lock().unwrap();
+    model.counts.pages += 1;
+    let fits = offsets == kept[range.clone()]
+        && signs["hasNextPage"] == (range.end < kept.len())
+        && signs["hasPreviousPage"] == (range.start > 0)
+        && page.body["totalCount"] == kept.len()
+        && (gap.is_null() || (range.start == 0 && arguments.contains("after")))
+        && cursor_of(page.places.first()).is_none_or(|cursor| signs["startCursor"] == cursor)
+        && cursor_of(page.places.last()).is_none_or(|cursor| signs["endCursor"] == cursor);
+    if fits {
+        drop(model);
+        return Some(page);
+    }
+    let text = format!(
+        "messages({arguments}) of {topic}: {offsets:?} with {signs}, total {}, gap {gap}; kept are {:?} to {:?}, wanted {:?}",
+        page.body["totalCount"],
+        kept.first(),
+        kept.last(),
+        &kept[range]
+    );
+    model.violation(&[topic], text);
+    None
 }
