@@ -207,7 +207,11 @@ impl Broker {
             let start = resume.clone().or(kept.map(Start::After)).or(start.clone()).unwrap_or(Start::Live);
             if let Start::After(place) = start {
                 // Another instance may have given the cursor out, or delivered further than this one knows yet.
-                topic = self.at(name, place).await?;
+                topic = match self.at(name, place).await {
+                    // Deleted a moment ago: it is made again, where topics are made on demand.
+                    Err(Error::TopicNotFound(_)) if self.0.settings.auto_create_topics => continue,
+                    found => found?,
+                };
                 if !goes_on && is_ahead(&topic, place) {
                     return Err(ahead("after"));
                 }

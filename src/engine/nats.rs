@@ -15,6 +15,7 @@ mod messages;
 mod names;
 mod positions;
 mod publish;
+mod same_id;
 mod setup;
 mod store;
 mod topics;
@@ -39,8 +40,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Figure, Health, Later, Opening, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, KnownId, PatternCursor, Refusal, Registry, Source, Spec,
-    TopicName,
+    Change, Channel, Consumers, Cursor, Draft, Error, KnownId, PatternCursor, Publication, Refusal, Registry, Source,
+    Spec, TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
@@ -151,6 +152,13 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 /// How long a stop waits for what is on its way.
 const CLOSE: Duration = Duration::from_secs(5);
 
+/// An answer that comes when the cluster has given it.
+fn later(answered: oneshot::Receiver<Result<Publication, Refusal>>) -> Append {
+    Append::Later(Box::pin(async move {
+        answered.await.unwrap_or_else(|_| Err(Error::Unavailable("the server is shutting down").into()))
+    }))
+}
+
 /// The engine that instances share.
 pub struct Nats {
     settings: Settings,
@@ -182,6 +190,7 @@ struct Inner {
     tasks: TaskTracker,
     /// Publishes and saves on their way.
     in_flight: TaskTracker,
+    same_id: same_id::SameId,
     stop: CancellationToken,
 }
 
@@ -273,6 +282,7 @@ impl Engine for Nats {
                 ready: AtomicBool::new(false),
                 tasks: tasks.clone(),
                 in_flight: in_flight.clone(),
+                same_id: same_id::SameId::default(),
                 stop: CancellationToken::new(),
                 names,
             });
@@ -326,6 +336,10 @@ impl Engine for Nats {
             let join = is_first && inner.topics.is_others(token, &inner.instance);
             let class = usize::try_from(channel.key).unwrap_or(0);
             let (id, returns) = (draft.message_id(), draft.origin.is_some());
+            let given = draft.id.is_some();
+            if given && let Some(answered) = inner.same_id.enter(channel, &id) {
+                return Ok(later(answered));
+            }
             let (answer, answered) = oneshot::channel();
             let outgoing = Outgoing {
                 subject: format!("{}{token}", inner.names.stored(class)),
@@ -339,20 +353,27 @@ impl Engine for Nats {
                 stream: inner.names.stream(class),
                 expected: draft.expected_offset,
                 join: join.then(|| inner.clone()),
+                given: given.then(|| inner.clone()),
                 answer,
                 on_its_way: inner.in_flight.token(),
             };
-            channel.ring.lock().bucket.take_ahead(returns)?;
+            let taken = channel.ring.lock().bucket.take_ahead(returns);
+            if let Err(error) = taken {
+                outgoing.left(&Err(error.clone().into()));
+                return Err(error.into());
+            }
             opened.sending.try_send(outgoing).map_err(|refused| {
                 channel.ring.lock().bucket.give_back();
-                Error::Unavailable(match refused {
-                    mpsc::error::TrySendError::Full(_) => "NATS does not keep up; nothing was stored",
-                    mpsc::error::TrySendError::Closed(_) => "the server is shutting down",
-                })
+                let (outgoing, why) = match refused {
+                    mpsc::error::TrySendError::Full(outgoing) => {
+                        (outgoing, "NATS does not keep up; nothing was stored")
+                    }
+                    mpsc::error::TrySendError::Closed(outgoing) => (outgoing, "the server is shutting down"),
+                };
+                outgoing.left(&Err(Error::Unavailable(why).into()));
+                Error::Unavailable(why)
             })?;
-            Ok(Append::Later(Box::pin(async move {
-                answered.await.unwrap_or_else(|_| Err(Error::Unavailable("the server is shutting down").into()))
-            })))
+            Ok(later(answered))
         };
         begin().unwrap_or_else(|refusal| Err(refusal).into())
     }

@@ -1,7 +1,7 @@
 //! Subscribers that are cut again and again, against a model: positions over all topics, named consumers of both kinds,
 //! filters, topics that come and go. Whatever was published is delivered or told, and told exactly.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::*;
 
@@ -95,8 +95,6 @@ struct Client {
     sealed: HashMap<Epoch, u64>,
     /// Must not come again.
     confirmed: HashMap<Epoch, u64>,
-    /// Lives of topics in which the server has kept a place for it.
-    met: HashSet<Epoch>,
 }
 
 impl Client {
@@ -114,7 +112,6 @@ impl Client {
             since: 0,
             sealed: HashMap::new(),
             confirmed: HashMap::new(),
-            met: HashSet::new(),
         }
     }
 
@@ -162,8 +159,6 @@ impl Client {
         } else if !subscription.consumer().unwrap().resumed {
             // What it had not read of an earlier life went with that life's consumers, and this says so.
             self.since = step;
-            let lives = TOPICS.iter().filter_map(|topic| now(broker.topic(&name(topic))).ok());
-            self.met.extend(lives.map(|topic| topic.epoch));
         }
         self.subscription = Some(subscription);
     }
@@ -226,12 +221,6 @@ impl Client {
                 assert!(came <= 1, "{} came {came} times", one.number);
             }
             if came > 0 || (self.is_filtered() && !passes(one.number)) {
-                continue;
-            }
-            let is_over = ended.contains_key(&one.cursor.epoch);
-            if is_over && self.memory() != Memory::Client && !self.met.contains(&one.cursor.epoch) {
-                // Where the server keeps a place in each topic, a life that began and ended between two of them is not known
-                // to have been there. A position over all topics knows it.
                 continue;
             }
             let topic = name(TOPICS[one.topic]);
@@ -316,10 +305,9 @@ impl World {
                 let chosen = client.read.len() * usize::from(share) / 8;
                 if client.memory() == Memory::Explicit
                     && let Some((_, cursor)) = chosen.checked_sub(1).and_then(|index| client.read.get(index))
-                    // Refused where that life of the topic is over.
-                    && now(self.broker.acknowledge(&client.source(), &client.name(), *cursor)).is_ok()
                 {
-                    client.met.insert(cursor.epoch);
+                    // Refused where that life of the topic is over.
+                    let _ = now(self.broker.acknowledge(&client.source(), &client.name(), *cursor));
                 }
             }
             Step::Seal(client) => {
@@ -337,7 +325,6 @@ impl World {
                     && let Some(subscription) = &mut client.subscription
                 {
                     subscription.confirm();
-                    client.met.extend(client.sealed.keys().copied());
                     client.confirmed.extend(client.sealed.drain());
                 }
             }

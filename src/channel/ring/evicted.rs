@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use crate::channel::Timestamp;
 
 /// Evicted messages that are remembered at least, however short the history is.
-const AT_LEAST: usize = 1_000;
+const AT_LEAST: usize = 10_000;
 
 /// And at most, however long it is: more would take more memory than their number is worth.
-const AT_MOST: usize = 10_000;
+const AT_MOST: usize = 100_000;
 
 /// One evicted message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,12 +156,12 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_given_back() {
-        let mut evicted = filled((0, 0), 1..5_001);
+        let mut evicted = filled((0, 0), 1..50_001);
         assert_eq!(evicted.len(), AT_LEAST);
-        assert_eq!(evicted.behind_offset(3_999), Found::Unknown { after: Some(3_999) });
-        assert_eq!(evicted.drop_oldest(), 250 * size_of::<Entry>());
-        assert_eq!(evicted.len(), 750);
+        assert_eq!(evicted.behind_offset(39_999), Found::Unknown { after: Some(39_999) });
+        assert_eq!(evicted.drop_oldest(), AT_LEAST / 4 * size_of::<Entry>());
+        assert_eq!(evicted.len(), AT_LEAST / 4 * 3);
         while evicted.drop_oldest() > 0 {}
-        assert_eq!(evicted.behind_offset(5_000), Found::None);
+        assert_eq!(evicted.behind_offset(50_000), Found::None);
     }
 }

@@ -49,9 +49,20 @@ pub(super) struct Outgoing {
     pub stream: String,
     /// Has to be told first that the topic is needed here, or else another instance might forget it beneath the message.
     pub join: Option<Arc<Inner>>,
+    /// Set where the publisher gave the id: others may come with the same one.
+    pub given: Option<Arc<Inner>>,
     pub answer: oneshot::Sender<Result<Publication, Refusal>>,
     /// Counts it among what is on its way, from the queue to the answer.
     pub on_its_way: TaskTrackerToken,
+}
+
+impl Outgoing {
+    /// It has its answer: so have those with the same id.
+    pub fn left(&self, result: &Result<Publication, Refusal>) {
+        if let Some(inner) = &self.given {
+            inner.same_id.leave(&self.channel, &self.id, result);
+        }
+    }
 }
 
 /// What one try came to.
@@ -99,6 +110,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
             if result.as_ref().is_ok_and(|publication| publication.duplicate) || result.is_err() {
                 outgoing.channel.ring.lock().bucket.give_back();
             }
+            outgoing.left(&result);
             // A publisher that is gone does not need its answer.
             let Outgoing { answer, on_its_way, .. } = outgoing;
             let _ = answer.send(result);
