@@ -261,9 +261,24 @@ impl Ring {
             if before.0 == 0 && self.first_sequence.is_none() {
                 self.first_sequence = Some(sequence);
             }
-            let grown = self.evicted.push(evicted::Entry { offset, at, sequence }, self.max_messages);
-            self.cost += grown;
-            self.budget.add_bytes(grown);
+            self.remember_one(evicted::Entry { offset, at, sequence });
+        }
+    }
+
+    fn remember_one(&mut self, entry: evicted::Entry) {
+        let before = self.evicted.bytes();
+        self.evicted.push(entry, self.max_messages);
+        self.count_evicted(before);
+    }
+
+    /// What is remembered of evicted messages counts as the history does.
+    fn count_evicted(&mut self, before: usize) {
+        let now = self.evicted.bytes();
+        self.cost = self.cost + now - before;
+        if now > before {
+            self.budget.add_bytes(now - before);
+        } else {
+            self.budget.remove(0, before - now);
         }
     }
 
@@ -416,10 +431,9 @@ impl Ring {
         while self.messages.len() >= self.max_messages && self.evict_oldest() {}
         while self.cost + cost > self.budget.per_topic || self.budget.used() + cost > self.budget.total {
             // What is remembered of evicted messages is worth less than a message.
-            let remembered = self.evicted.drop_oldest();
-            if remembered > 0 {
-                self.cost -= remembered;
-                self.budget.remove(0, remembered);
+            let before = self.evicted.bytes();
+            if self.evicted.drop_oldest() {
+                self.count_evicted(before);
             } else if !self.evict_oldest() {
                 break;
             }
@@ -474,9 +488,7 @@ impl Ring {
             self.torn = next.prev;
         }
         let (offset, at, sequence) = (message.cursor.offset, message.published_at, message.sequence);
-        let grown = self.evicted.push(evicted::Entry { offset, at, sequence }, self.max_messages);
-        self.cost += grown;
-        self.budget.add_bytes(grown);
+        self.remember_one(evicted::Entry { offset, at, sequence });
         true
     }
 }

@@ -10,6 +10,9 @@ const AT_LEAST: usize = 10_000;
 /// And at most, however long it is: more would take more memory than their number is worth.
 const AT_MOST: usize = 100_000;
 
+/// Messages that are remembered, and forgotten, together.
+const BLOCK: usize = 256;
+
 /// One evicted message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -18,12 +21,84 @@ pub(super) struct Entry {
     pub sequence: u64,
 }
 
-/// The newest evicted messages, oldest first.
+/// The newest evicted messages, oldest first. A message mostly differs from the one before by little, so it takes a few
+/// bytes.
 #[derive(Debug, Default)]
 pub(super) struct Evicted {
-    entries: VecDeque<Entry>,
+    blocks: VecDeque<Block>,
+    len: usize,
+    bytes: usize,
     /// The newest evicted message that is not remembered: its offset and its number in the shared log; 0 for none.
     forgotten: (u64, u64),
+}
+
+#[derive(Debug)]
+struct Block {
+    first: Entry,
+    last: Entry,
+    len: usize,
+    /// What each message behind the first is more than the one before, as variable-length numbers.
+    differences: Vec<u8>,
+}
+
+impl Block {
+    fn begin(entry: Entry) -> Self {
+        Self { first: entry, last: entry, len: 1, differences: Vec::new() }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.differences.capacity()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        let Entry { offset, at, sequence } = self.last;
+        let later = entry.at.0.saturating_sub(at.0).max(0).unsigned_abs();
+        for difference in [entry.offset.saturating_sub(offset), later, entry.sequence.saturating_sub(sequence)] {
+            write_number(&mut self.differences, difference);
+        }
+        self.len += 1;
+        // Not the entry itself: what is read back is what the differences say.
+        let at = Timestamp(at.0.saturating_add_unsigned(later));
+        self.last = Entry { at, ..entry };
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let mut rest = &*self.differences;
+        let mut next = Some(self.first);
+        std::iter::from_fn(move || {
+            let entry = next?;
+            next = read_number(&mut rest).and_then(|offset| {
+                let (later, sequence) = (read_number(&mut rest)?, read_number(&mut rest)?);
+                Some(Entry {
+                    offset: entry.offset + offset,
+                    at: Timestamp(entry.at.0.saturating_add_unsigned(later)),
+                    sequence: entry.sequence + sequence,
+                })
+            });
+            Some(entry)
+        })
+    }
+}
+
+fn write_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn read_number(from: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, rest) = from.split_first()?;
+        *from = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// How many messages of a kind were evicted, and where they begin.
@@ -43,36 +118,58 @@ impl Evicted {
         self.forgotten = (offset, sequence);
     }
 
-    /// Remembers a message that was evicted behind all others. Returns the bytes by which this grew.
-    pub fn push(&mut self, entry: Entry, max_messages: usize) -> usize {
-        self.entries.push_back(entry);
-        if self.entries.len() > max_messages.clamp(AT_LEAST, AT_MOST) {
-            self.forget_oldest();
-            return 0;
+    /// Remembers a message that was evicted behind all others.
+    pub fn push(&mut self, entry: Entry, max_messages: usize) {
+        self.len += 1;
+        match self.blocks.back_mut().filter(|block| block.len < BLOCK) {
+            Some(block) => {
+                let before = block.bytes();
+                block.push(entry);
+                self.bytes += block.bytes() - before;
+            }
+            None => {
+                let block = Block::begin(entry);
+                self.bytes += block.bytes();
+                self.blocks.push_back(block);
+            }
         }
-        size_of::<Entry>()
+        let most = max_messages.clamp(AT_LEAST, AT_MOST);
+        if self.blocks.front().is_some_and(|oldest| self.len - oldest.len >= most) {
+            self.drop_oldest();
+        }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some(oldest) = self.entries.pop_front() {
-            self.forgotten = (oldest.offset, oldest.sequence);
-        }
+    /// Forgets a share of the oldest. Returns whether there was any.
+    pub fn drop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.blocks.pop_front() else { return false };
+        self.len -= oldest.len;
+        self.bytes -= oldest.bytes();
+        self.forgotten = (oldest.last.offset, oldest.last.sequence);
+        true
     }
 
-    /// Forgets a share of the oldest; returns the bytes given back, 0 when nothing is remembered.
-    pub fn drop_oldest(&mut self) -> usize {
-        let share = self.entries.len().div_ceil(4);
-        (0..share).for_each(|_| self.forget_oldest());
-        share * size_of::<Entry>()
+    /// Bytes that this takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many of the oldest are `before` something, and the newest of these.
+    fn count(&self, before: impl Fn(&Entry) -> bool) -> (usize, Option<Entry>) {
+        let begun = self.blocks.partition_point(|block| before(&block.first));
+        let Some(last) = begun.checked_sub(1) else { return (0, None) };
+        let whole: usize = self.blocks.range(..last).map(|block| block.len).sum();
+        let within = self.blocks[last].entries().take_while(before);
+        let (count, newest) = within.fold((0, None), |(count, _), entry| (count + 1, Some(entry)));
+        (whole + count, newest)
     }
 
     /// The offset of the newest evicted message; 0 when there was none.
     pub fn newest(&self) -> u64 {
-        self.entries.back().map_or(self.forgotten.0, |newest| newest.offset)
+        self.blocks.back().map_or(self.forgotten.0, |newest| newest.last.offset)
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether the oldest that is remembered is the message right behind this offset.
@@ -82,12 +179,13 @@ impl Evicted {
 
     /// Messages behind an offset. Where offsets have no holes, their difference says more than is remembered.
     pub fn behind_offset(&self, after: u64) -> Found {
-        match self.entries.back() {
-            Some(newest) if newest.offset <= after => Found::None,
-            None if self.forgotten.0 <= after => Found::None,
-            _ if after < self.forgotten.0 => Found::Unknown { after: Some(after) },
-            _ => Found::Behind { after, index: self.entries.partition_point(|entry| entry.offset <= after) },
+        if self.newest() <= after {
+            return Found::None;
         }
+        if after < self.forgotten.0 {
+            return Found::Unknown { after: Some(after) };
+        }
+        Found::Behind { after, index: self.count(|entry| entry.offset <= after).0 }
     }
 
     /// Messages behind a position in the shared log.
@@ -98,17 +196,17 @@ impl Evicted {
     /// Messages published at or after a time.
     pub fn since(&self, time: Timestamp) -> Found {
         // What is not remembered is older than the oldest that is, but by how much nobody knows.
-        let oldest_is_late = self.entries.front().is_none_or(|oldest| oldest.at >= time);
+        let oldest_is_late = self.blocks.front().is_none_or(|oldest| oldest.first.at >= time);
         self.found(self.forgotten.0 > 0 && oldest_is_late, |entry| entry.at < time)
     }
 
     fn found(&self, forgotten_too: bool, before: impl Fn(&Entry) -> bool) -> Found {
-        let index = self.entries.partition_point(before);
-        match index.checked_sub(1).and_then(|newest| self.entries.get(newest)) {
-            _ if forgotten_too => Found::Unknown { after: None },
-            _ if index == self.entries.len() => Found::None,
-            Some(newest) => Found::Behind { after: newest.offset, index },
-            None => Found::Behind { after: self.forgotten.0, index },
+        if forgotten_too {
+            return Found::Unknown { after: None };
+        }
+        match self.count(before) {
+            (index, _) if index == self.len => Found::None,
+            (index, newest) => Found::Behind { after: newest.map_or(self.forgotten.0, |newest| newest.offset), index },
         }
     }
 }
@@ -157,11 +255,29 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_given_back() {
         let mut evicted = filled((0, 0), 1..50_001);
-        assert_eq!(evicted.len(), AT_LEAST);
-        assert_eq!(evicted.behind_offset(39_999), Found::Unknown { after: Some(39_999) });
-        assert_eq!(evicted.drop_oldest(), AT_LEAST / 4 * size_of::<Entry>());
-        assert_eq!(evicted.len(), AT_LEAST / 4 * 3);
-        while evicted.drop_oldest() > 0 {}
+        assert!((AT_LEAST..AT_LEAST + BLOCK).contains(&evicted.len()));
+        assert!(evicted.bytes() < evicted.len() * 8, "{} bytes for {}", evicted.bytes(), evicted.len());
+        let oldest = 50_001 - evicted.len() as u64;
+        assert_eq!(evicted.behind_offset(oldest - 2), Found::Unknown { after: Some(oldest - 2) });
+        assert_eq!(evicted.behind_offset(oldest - 1), Found::Behind { after: oldest - 1, index: 0 });
+        assert_eq!(
+            evicted.behind_sequence(49_000 * 100),
+            Found::Behind { after: 49_000, index: evicted.len() - 1_000 }
+        );
+        while evicted.drop_oldest() {}
+        assert_eq!((evicted.len(), evicted.bytes()), (0, 0));
         assert_eq!(evicted.behind_offset(50_000), Found::None);
+    }
+
+    #[test]
+    fn what_is_read_back_is_what_was_remembered() {
+        let mut evicted = Evicted::default();
+        let entry =
+            |n: u64| Entry { offset: n * n + 1, at: Timestamp((n * 997).cast_signed() - 5_000), sequence: n << 33 };
+        for n in 0..1_000 {
+            evicted.push(entry(n), 10);
+        }
+        let all: Vec<_> = evicted.blocks.iter().flat_map(Block::entries).collect();
+        assert_eq!(all, (0..1_000).map(entry).collect::<Vec<_>>());
     }
 }
