@@ -27,7 +27,9 @@
 //! telemetry.rs       the log
 //!
 //! broker.rs          publishing, subscribing, history, limits; no transport
-//!   subscribe.rs subscription.rs consumer.rs    where a subscription begins, what it reads, whose position it moves
+//!   subscribe.rs subscribe_pattern.rs     where a subscription begins
+//!   subscription.rs consumer.rs           what it reads, whose position it moves
+//!   publish.rs consumers.rs               publishing; consumers from outside a subscription
 //!
 //! engine.rs          the seam: what survives the process, what instances share
 //!   memory.rs        nothing, and nothing
@@ -39,7 +41,9 @@
 //!
 //! channel.rs         a topic on this instance, whatever the engine
 //!   ring.rs reader.rs inbox.rs            history and broadcast channel in one; cursors; how a connection learns of news
-//!   registry.rs events.rs                 all topics, and what becomes of them
+//!   page.rs recent_ids.rs                 pages of history; ids that outlive their messages
+//!   sequencer.rs                          the order that topics share, and positions over all of them
+//!   registry.rs events.rs                 all topics, and what happens to them
 //!   pattern.rs filter.rs consumer.rs      what a subscriber may ask for
 //!   name.rs payload.rs message.rs         types that are checked once, at the border
 //! ```
@@ -65,6 +69,8 @@
 //! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a publisher
 //!   wait.
 //! - Architecture invariant: replay and live are one path, the ring; a gap is data and goes out at every door.
+//! - Architecture invariant: no position passes a gap that was not told. A consumer's moves when what stands before it was
+//!   confirmed or acknowledged, gaps too; that of a pattern follows the one order of all its topics.
 //!
 //! `tests/it/layers.rs` keeps those about who knows whom.
 
