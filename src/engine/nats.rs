@@ -336,7 +336,8 @@ impl Engine for Nats {
             let join = is_first && inner.topics.is_others(token, &inner.instance);
             let class = usize::try_from(channel.key).unwrap_or(0);
             let (id, returns) = (draft.message_id(), draft.origin.is_some());
-            let given = draft.id.is_some();
+            // Where one has a condition that does not hold, another one without it may be stored.
+            let given = draft.id.is_some() && draft.expected_offset.is_none();
             if given && let Some(answered) = inner.same_id.enter(channel, &id) {
                 return Ok(later(answered));
             }
