@@ -316,7 +316,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// The message as the event frame of `/ws`.
-pub fn event_frame(message: &Message) -> Bytes {
+fn event_frame(message: &Message) -> Bytes {
     message.rendering(EVENT_FRAME, |message| {
         let mut frame = String::with_capacity(message.data.len() + 224);
         frame.push_str(r#"{"type":"event","#);
@@ -326,11 +326,14 @@ pub fn event_frame(message: &Message) -> Bytes {
     })
 }
 
-/// What follows the event frame without its last brace where the message came through a pattern: the position over all
-/// topics behind it.
-#[must_use]
-pub fn pattern_cursor_end(cursor: &PatternCursor) -> String {
-    format!(r#","pattern_cursor":"{cursor}"}}"#)
+/// The message as the event frame of `/ws` in two parts: what all share, and behind it, where the message came through a
+/// pattern, the position over all topics.
+pub fn event_parts(message: &Message, position: Option<&PatternCursor>) -> (Bytes, String) {
+    let mut frame = event_frame(message);
+    let Some(position) = position else { return (frame, String::new()) };
+    // Without its last brace.
+    frame.truncate(frame.len() - 1);
+    (frame, format!(r#","pattern_cursor":"{position}"}}"#))
 }
 
 /// The message as an object, as REST lists it.

@@ -41,6 +41,22 @@ pub struct RegistrySettings {
     pub dedup_bytes: usize,
 }
 
+#[cfg(test)]
+impl RegistrySettings {
+    /// Room for a few topics of so many messages.
+    pub(crate) fn for_tests(max_messages: usize) -> Self {
+        Self {
+            max_topics: 10,
+            max_bytes_per_topic: 1 << 20,
+            max_history_bytes: 1 << 20,
+            max_patterns: 1,
+            defaults: Defaults { max_messages, max_publish_rate: 0 },
+            dedup_window: Duration::from_mins(1),
+            dedup_bytes: 1 << 20,
+        }
+    }
+}
+
 /// A life of a topic, as an engine knows it.
 #[derive(Clone, Debug)]
 pub struct Life {

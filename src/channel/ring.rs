@@ -456,7 +456,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Sets the topic anew; a smaller history takes effect at once.
+    /// Changes the topic's settings; a smaller history takes effect at once.
     pub fn configure(&mut self, spec: Spec, defaults: Defaults) {
         let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
         self.spec = spec;

@@ -44,15 +44,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let registry = Registry::new(RegistrySettings {
-            max_topics: 10,
-            max_bytes_per_topic: 1 << 20,
-            max_history_bytes: 1 << 20,
-            max_patterns: 1,
-            defaults: Defaults { max_messages: 10, max_publish_rate: 0 },
-            dedup_window: std::time::Duration::from_secs(60),
-            dedup_bytes: 1 << 20,
-        });
+        let registry = Registry::new(RegistrySettings::for_tests(10));
         let spec = Spec { implicit: false, max_messages: Some(10), max_publish_rate: Some(0) };
         let life = Life::new(&TopicName::parse("t").unwrap(), spec);
         let channel = registry.insert(life, |_| Ok(())).unwrap();

@@ -1,7 +1,7 @@
 //! A topic as plain server-sent events: `id:` is the cursor, so a browser's `EventSource` resumes by itself.
 
 use crate::{
-    broker::{Error, Event, Progress, Subscription, Timestamp, Turn},
+    broker::{AnyCursor, Error, Event, Progress, Subscription, Timestamp, Turn},
     problem::Problem,
     streaming::{Flow, Source},
     wire,
@@ -70,13 +70,10 @@ impl Source for Stream {
         let progress = self.subscription.read(TURN, &mut self.events);
         for read in self.events.drain(..) {
             match read {
-                Event::Message(message, None) => {
-                    event(out, Some(&message.cursor), "message", &[&wire::event_frame(&message)]);
-                }
-                Event::Message(message, Some(position)) => {
-                    let frame = wire::event_frame(&message);
-                    let open = frame.strip_suffix(b"}").unwrap_or(&frame);
-                    event(out, Some(&position), "message", &[open, wire::pattern_cursor_end(&position).as_bytes()]);
+                Event::Message(message, position) => {
+                    let (frame, end) = wire::event_parts(&message, position.as_ref());
+                    let id = position.map_or(AnyCursor::Topic(message.cursor), AnyCursor::Pattern);
+                    event(out, Some(&id), "message", &[&frame, end.as_bytes()]);
                 }
                 Event::Gap(gap) => event(out, NO_ID, "gap", &[wire::gap_frame(&gap).as_bytes()]),
                 Event::Deleted { topic, .. } => {

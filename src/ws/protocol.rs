@@ -339,11 +339,9 @@ impl Protocol for Session {
         let progress = subscription.read(TURN, &mut self.events);
         for event in self.events.drain(..) {
             match event {
-                Event::Message(message, None) => out.text(&[&wire::event_frame(&message)]),
-                Event::Message(message, Some(position)) => {
-                    let frame = wire::event_frame(&message);
-                    let open = frame.strip_suffix(b"}").unwrap_or(&frame);
-                    out.text(&[open, wire::pattern_cursor_end(&position).as_bytes()]);
+                Event::Message(message, position) => {
+                    let (frame, end) = wire::event_parts(&message, position.as_ref());
+                    out.text(&[&frame, end.as_bytes()]);
                 }
                 Event::Gap(gap) => out.text(&[wire::gap_frame(&gap).as_bytes()]),
                 Event::Deleted { topic, .. } => out.text(&[wire::deleted_frame(topic.as_str()).as_bytes()]),

@@ -43,19 +43,11 @@ impl SameId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Defaults, Error, Life, Registry, RegistrySettings, Spec, TopicName};
+    use crate::channel::{Error, Life, Registry, RegistrySettings, Spec, TopicName};
 
     #[test]
     fn others_share_the_answer_of_the_first() {
-        let registry = Registry::new(RegistrySettings {
-            max_topics: 10,
-            max_bytes_per_topic: 1 << 20,
-            max_history_bytes: 1 << 20,
-            max_patterns: 1,
-            defaults: Defaults { max_messages: 10, max_publish_rate: 0 },
-            dedup_window: std::time::Duration::ZERO,
-            dedup_bytes: 0,
-        });
+        let registry = Registry::new(RegistrySettings::for_tests(10));
         let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
         let [one, other] = ["a", "b"]
             .map(|name| registry.insert(Life::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap());

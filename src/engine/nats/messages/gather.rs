@@ -95,20 +95,12 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Defaults, Life, Registry, RegistrySettings, Spec, Timestamp, TopicName};
+    use crate::channel::{Life, Registry, RegistrySettings, Spec, Timestamp, TopicName};
 
     const CLASS: usize = 10;
 
     fn channels() -> [Arc<Channel>; 2] {
-        let registry = Registry::new(RegistrySettings {
-            max_topics: 10,
-            max_bytes_per_topic: 1 << 20,
-            max_history_bytes: 1 << 20,
-            max_patterns: 1,
-            defaults: Defaults { max_messages: CLASS, max_publish_rate: 0 },
-            dedup_window: std::time::Duration::from_secs(60),
-            dedup_bytes: 1 << 20,
-        });
+        let registry = Registry::new(RegistrySettings::for_tests(CLASS));
         let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
         ["a", "b"].map(|name| registry.insert(Life::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap())
     }
