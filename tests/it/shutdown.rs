@@ -190,9 +190,8 @@ async fn every_answered_publish_is_delivered_before_the_end() {
                 })
             })
             .collect();
-        door.messages(50 + round * 10).await;
+        let mut delivered = door.messages(50 + round * 10).await.last().unwrap().offset;
         server.signal("TERM");
-        let mut delivered = 0;
         let end = loop {
             match door.event().await {
                 Event::Message(message) => delivered = message.offset,
