@@ -32,6 +32,9 @@ pub(crate) use staging::{Answer, Stage, Staging};
 /// shares; one that reads from the past renders for itself.
 const YOUNG_MESSAGES: usize = 64;
 
+/// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so many.
+const EVICTED_SHARE: usize = 8;
+
 /// Where a receiver begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -430,7 +433,11 @@ impl Ring {
     fn make_room(&mut self, cost: usize) {
         while self.messages.len() >= self.max_messages && self.evict_oldest() {}
         while self.cost + cost > self.budget.per_topic || self.budget.used() + cost > self.budget.total {
-            // What is remembered of evicted messages is worth less than a message.
+            // What is remembered of evicted messages may take a small part of the room.
+            let remembers_much = self.evicted.bytes() > self.cost / EVICTED_SHARE;
+            if !remembers_much && self.evict_oldest() {
+                continue;
+            }
             let before = self.evicted.bytes();
             if self.evicted.drop_oldest() {
                 self.count_evicted(before);
