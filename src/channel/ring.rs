@@ -7,6 +7,7 @@
 
 mod budget;
 mod evicted;
+mod eviction;
 mod read;
 mod staging;
 
@@ -31,9 +32,6 @@ pub(crate) use staging::{Answer, Stage, Staging};
 /// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full turn behind still
 /// shares; one that reads from the past renders for itself.
 const YOUNG_MESSAGES: usize = 64;
-
-/// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so many.
-const EVICTED_SHARE: usize = 8;
 
 /// Where a receiver begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,23 +266,6 @@ impl Ring {
         }
     }
 
-    fn remember_one(&mut self, entry: evicted::Entry) {
-        let before = self.evicted.bytes();
-        self.evicted.push(entry, self.max_messages);
-        self.count_evicted(before);
-    }
-
-    /// What is remembered of evicted messages counts as the history does.
-    fn count_evicted(&mut self, before: usize) {
-        let now = self.evicted.bytes();
-        self.cost = self.cost + now - before;
-        if now > before {
-            self.budget.add_bytes(now - before);
-        } else {
-            self.budget.remove(0, before - now);
-        }
-    }
-
     /// The number of the newest message in the shared log, those on their way included; 0 when there was none.
     pub fn newest_sequence(&self) -> u64 {
         self.staged.back().map_or(self.newest_sequence, |staged| staged.message.sequence)
@@ -429,40 +410,6 @@ impl Ring {
         }
     }
 
-    /// Evicts until a message of `cost` fits all bounds, or nothing is left.
-    fn make_room(&mut self, cost: usize) {
-        while self.messages.len() >= self.max_messages && self.evict_oldest() {}
-        while self.cost + cost > self.budget.per_topic || self.budget.used() + cost > self.budget.total {
-            // What is remembered of evicted messages may take a small part of the room.
-            let remembers_much = self.evicted.bytes() > self.cost / EVICTED_SHARE;
-            if !remembers_much && self.evict_oldest() {
-                continue;
-            }
-            let before = self.evicted.bytes();
-            if self.evicted.drop_oldest() {
-                self.count_evicted(before);
-            } else if !self.evict_oldest() {
-                break;
-            }
-        }
-    }
-
-    /// All histories together may be full: a topic pays with its own oldest, never with another's, and one that has not
-    /// enough to pay with is refused.
-    ///
-    /// # Errors
-    /// [`Error::LimitReached`].
-    pub fn check_room(&self, cost: usize) -> Result<(), Error> {
-        if self.budget.used() + cost > self.budget.total.saturating_add(self.cost) {
-            return Err(Error::LimitReached {
-                what: "bytes of history on this server",
-                limit: self.budget.total,
-                own: false,
-            });
-        }
-        Ok(())
-    }
-
     /// Changes the topic's settings; a smaller history takes effect at once.
     pub fn configure(&mut self, spec: Spec, defaults: Defaults) {
         let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
@@ -472,31 +419,6 @@ impl Ring {
         if self.bucket.per_second() != max_publish_rate {
             self.bucket = Bucket::new(max_publish_rate);
         }
-    }
-
-    fn evict_oldest(&mut self) -> bool {
-        let Some(message) = self.messages.pop_front() else { return false };
-        self.cost -= message.cost();
-        self.budget.remove(1, message.cost());
-        if self.ids.get(&message.id) == Some(&message.cursor.offset) {
-            self.ids.remove(&message.id);
-            let remembered = Remembered { offset: message.cursor.offset, at: message.published_at };
-            self.recent_ids.remember(self.serial, &message.id, remembered);
-        }
-        if let Some(key) = &message.key
-            && self.latest.get(key) == Some(&message.cursor.offset)
-        {
-            self.latest.remove(key);
-        }
-        if let Some(next) = self.messages.front()
-            && next.prev != message.cursor.offset
-        {
-            self.holes -= 1;
-            self.torn = next.prev;
-        }
-        let (offset, at, sequence) = (message.cursor.offset, message.published_at, message.sequence);
-        self.remember_one(evicted::Entry { offset, at, sequence });
-        true
     }
 }
 
