@@ -116,6 +116,7 @@ async fn delete(round: &Round<'_>, random: &mut Random, topic: &str) {
     {
         let mut model = round.model.lock().unwrap();
         model.deletions.push((topic.to_owned(), sent));
+        model.deleting.push((topic.to_owned(), sent));
         model.counts.deletions += 1;
         model.note(topic, "deletion is asked for");
     }
@@ -124,6 +125,7 @@ async fn delete(round: &Round<'_>, random: &mut Random, topic: &str) {
     let answer = call(addr, "POST", "/graphql", Some(&body)).await;
     let body = answer.map_or(Value::Null, |answer| answer.body);
     let mut model = round.model.lock().unwrap();
+    model.deleting.retain(|(name, at)| (name.as_str(), *at) != (topic, sent));
     let code = body["errors"][0]["extensions"]["code"].as_str();
     if let Some(epoch) = body["data"]["deleteTopic"]["epoch"].as_str() {
         model.note(topic, format!("deleted: {}", crate::model::short(epoch)));

@@ -226,6 +226,9 @@ impl Feed {
         if let Some(gap) = gap(extension, ["fromOffset", "toOffset"]) {
             self.items.push_back(gap);
         }
+        if let Some(topic) = result["extensions"]["deleted"]["topic"].as_str() {
+            self.items.push_back(Item::Deleted(topic.to_owned()));
+        }
         let (data, errors) = (&result["data"], &result["errors"]);
         if let Some(code) = errors[0]["extensions"]["code"].as_str() {
             self.items.push_back(Item::Failed(code.to_owned()));

@@ -424,6 +424,8 @@ impl<'a> Judge<'a> {
     }
 
     fn check_until(&self, life: &Life, epoch: &str, span: Span, until: Micros) -> Result<(), String> {
+        let deleting = self.model.deleting.iter().filter(|(topic, _)| *topic == life.topic);
+        let until = deleting.fold(until, |until, (_, sent)| until.min(*sent));
         let newest = newest_before(self.model, life, until, None);
         match self.untold(life, span.hi, newest) {
             None => Ok(()),

@@ -146,6 +146,8 @@ pub struct Model {
     pub cursors: HashMap<String, Vec<(String, Place)>>,
     /// Deletions by topic: when they were asked for.
     pub deletions: Vec<(String, Micros)>,
+    /// Deletions on their way: when they were asked for. They may have happened before they are answered.
+    pub deleting: Vec<(String, Micros)>,
     /// The places before messages, as they were said: by whom, of which, and which.
     pub previous: Vec<(String, Place, Option<Place>)>,
     /// Whether a server was stopped, or its engine hurt: it may have been unavailable.
