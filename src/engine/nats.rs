@@ -344,7 +344,7 @@ impl Engine for Nats {
             let (answer, answered) = oneshot::channel();
             let outgoing = Outgoing {
                 subject: format!("{}{token}", inner.names.stored(class)),
-                headers: messages::headers(channel, &id, &draft),
+                headers: publish::marked(messages::headers(channel, &id, &draft), &draft),
                 payload: draft.data.as_bytes(),
                 id,
                 channel: channel.clone(),

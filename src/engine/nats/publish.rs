@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT, store::BUDGET, topics::sync};
-use crate::channel::{Channel, Cursor, Error, MessageId, Publication, Refusal, Timestamp};
+use crate::channel::{Channel, Cursor, Draft, Error, MessageId, Publication, Refusal, Timestamp};
 
 /// Messages that may wait to be sent.
 pub(super) const QUEUE: usize = 8_192;
@@ -31,6 +31,18 @@ const YOUNG: usize = 4_096;
 
 /// Answers that say: another message with this id is on its way. Not all are in the client's list.
 const ID_IN_PROCESS: [u64; 2] = [10_158, 10_164];
+
+/// The header that tells a publisher's message from another one with the same id: where an answer was lost, the cluster says
+/// of both that it has one.
+const ATTEMPT: &str = "Pubsub-Attempt";
+
+/// Adds [`ATTEMPT`] to the headers of a message whose publisher chose its id. No two messages share an id that we made.
+pub(super) fn marked(mut headers: HeaderMap, draft: &Draft) -> HeaderMap {
+    if draft.id.is_some() {
+        headers.insert(ATTEMPT, uuid::Uuid::new_v4().simple().to_string());
+    }
+    headers
+}
 
 /// A message on its way.
 pub(super) struct Outgoing {
@@ -160,8 +172,9 @@ async fn settle(
         };
         let pause = match tried {
             Try::Stored { sequence, duplicate } => {
-                return stored(link, outgoing, sequence, duplicate && !(perhaps && sequence > outgoing.known_before))
-                    .await;
+                let may_be_own = duplicate && perhaps && sequence > outgoing.known_before;
+                let own = may_be_own && is_own(link, outgoing, sequence).await;
+                return stored(link, outgoing, sequence, duplicate && !own).await;
             }
             Try::Condition => match condition(link, outgoing, perhaps).await {
                 Condition::Decided(answer) => return answer,
@@ -228,6 +241,16 @@ fn read(answer: Result<jetstream::publish::PublishAck, PublishError>) -> Try {
             }
         },
     }
+}
+
+/// Whether the message that the cluster has is this one, not another with the same id. Where that cannot be learned it is.
+async fn is_own(link: &Link, outgoing: &Outgoing, sequence: u64) -> bool {
+    let ask = async {
+        let stream = link.jetstream.get_stream_no_info(&outgoing.stream).await.ok()?;
+        let found = stream.get_raw_message(sequence).await.ok()?;
+        Some(found.headers.get(ATTEMPT) == outgoing.headers.get(ATTEMPT))
+    };
+    timeout(GRACE, ask).await.ok().flatten().unwrap_or(true)
 }
 
 /// The cluster has it: the answer waits until this instance has it, too.
