@@ -30,8 +30,10 @@ pub fn judge(model: &Model, legs: &[Leg], whole: bool) -> Result<(), (usize, Str
         let begin = begin(model, legs, leg, &begins, &held).map_err(wrong)?;
         let until = match leg.end {
             End::Open if whole && leg.last => Some(Micros::MAX),
+            // One that another one was taking over goes on there.
+            End::Away if leg.taken_over || !leg.reads_on => None,
             // One that was on its way when the server began to stop was never begun, and promises nothing.
-            End::Away if leg.reads_on && (leg.stood.is_some() || !leg.events.is_empty()) => Some(leg.ended),
+            End::Away if leg.stood.is_some() || !leg.events.is_empty() => Some(leg.ended),
             _ => None,
         };
         let judge = Judge { model, leg, begin: &begin, until };
