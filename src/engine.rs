@@ -215,7 +215,7 @@ pub trait Engine: Send + Sync + 'static {
     fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_>;
 
     /// Makes a topic. It stands in the registry when this is answered, and, where the engine need not ask anybody, already
-    /// when this returns: messages may then be appended behind its creation, whose fate they share.
+    /// when this returns: messages may then be appended behind its creation, and are stored only if it is.
     ///
     /// # Errors
     /// [`Error::TopicExists`], also if another instance was faster; [`Error::Unavailable`].

@@ -109,7 +109,7 @@ pub(crate) enum Admission {
     Fresh(Draft),
     /// Its id is known: this is the first one's place.
     Duplicate(Publication),
-    /// Its id is that of a message on its way, whose fate it shares.
+    /// Its id is that of a message on its way, and its answer will be that one's.
     Staged(u64),
 }
 

@@ -29,7 +29,7 @@ use crate::channel::{
     Change, Channel, Consumers, Draft, Error, KnownId, Life, MessageId, Refusal, Registry, Spec, Stage, Staging,
     TopicName,
 };
-use commit::{Committer, FAILED, Fate, Tell, Token};
+use commit::{Committer, DiskHealth, FAILED, Tell, Token};
 use log::{Log, LogError, Message, OpenError, Record};
 
 pub use log::Fsync;
@@ -73,7 +73,7 @@ pub const MAX_PAYLOAD_BYTES: usize = 62 << 20;
 pub struct Disk {
     settings: Settings,
     opened: OnceLock<Opened>,
-    fate: Arc<Fate>,
+    health: Arc<DiskHealth>,
 }
 
 struct Opened {
@@ -89,7 +89,7 @@ impl Disk {
     /// The engine, not yet open.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, opened: OnceLock::new(), fate: Arc::default() }
+        Self { settings, opened: OnceLock::new(), health: Arc::default() }
     }
 
     fn opened(&self) -> Result<&Opened, Error> {
@@ -166,18 +166,18 @@ fn first_key(used: u64) -> u64 {
 }
 
 /// Waits for what the log's thread will tell.
-async fn told(fate: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
+async fn told(answer: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
     // The log drops what it cannot tell only when its thread has died.
-    fate.await.unwrap_or(Err(Error::Unavailable(FAILED)))
+    answer.await.unwrap_or(Err(Error::Unavailable(FAILED)))
 }
 
 impl Engine for Disk {
     fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_> {
         Box::pin(async move {
             let directory = self.settings.directory.clone();
-            let (settings, fate) = (self.log_settings(), self.fate.clone());
+            let (settings, health) = (self.log_settings(), self.health.clone());
             let restored = tokio::task::spawn_blocking(move || {
-                restore::open(&directory, settings, &registry, &consumers, fate)
+                restore::open(&directory, settings, &registry, &consumers, health)
                     .map(|(log, used)| (log, used, registry, consumers))
             });
             let (log, used, registry, consumers) =
@@ -197,7 +197,7 @@ impl Engine for Disk {
         let begin = || {
             let opened = self.opened()?;
             let key = opened.next_key.fetch_add(1, Ordering::Relaxed);
-            let (tell, fate) = oneshot::channel();
+            let (tell, answer) = oneshot::channel();
             let channel = opened.registry.insert(Life { key, ..Life::new(name, spec) }, |channel| {
                 let record = Record::TopicCreated {
                     topic_id: key,
@@ -210,10 +210,10 @@ impl Engine for Disk {
                 let token = Token::Created(channel.clone(), Tell(tell));
                 opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
             })?;
-            Ok((channel, fate))
+            Ok((channel, answer))
         };
         match begin() {
-            Ok((channel, fate)) => Box::pin(async move { told(fate).await.map(|()| channel) }),
+            Ok((channel, answer)) => Box::pin(async move { told(answer).await.map(|()| channel) }),
             Err(error) => ready(Err(error)),
         }
     }
@@ -227,22 +227,22 @@ impl Engine for Disk {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
             let spec = change.applied_to(before);
-            let (tell, fate) = oneshot::channel();
+            let (tell, answer) = oneshot::channel();
             let (topic_id, floor, settings) = (channel.key, channel.floor(), &encode_spec(spec));
             let record = Record::TopicUpdated { topic_id, implicit: spec.implicit, floor, settings };
             let token = Token::Updated(channel.clone(), spec, Tell(tell));
             opened.log.append(&record, token).map_err(|error| unavailable(&error))?;
-            told(fate).await
+            told(answer).await
         })
     }
 
     fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
         Box::pin(async move {
-            let (tell, fate) = oneshot::channel();
+            let (tell, answer) = oneshot::channel();
             let token = Token::Deleted(channel.clone(), Tell(tell));
             let record = deletion(channel, channel.newest_sequence());
             self.opened()?.log.append(&record, token).map_err(|error| unavailable(&error))?;
-            told(fate).await
+            told(answer).await
         })
     }
 
@@ -268,8 +268,8 @@ impl Engine for Disk {
         });
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
-            Ok(Staging::Staged(fate)) => {
-                Append::Later(Box::pin(async move { fate.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) }))
+            Ok(Staging::Staged(answer)) => {
+                Append::Later(Box::pin(async move { answer.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) }))
             }
             Err(refusal) => Err(refusal).into(),
         }
@@ -282,16 +282,16 @@ impl Engine for Disk {
                 let unknown = |known: &&KnownId| {
                     known.is_within(self.settings.dedup_window) && channel.ring.lock().known(&known.id).is_none()
                 };
-                let mut fates = Vec::new();
+                let mut answers = Vec::new();
                 for KnownId { id, at } in ids.iter().filter(unknown) {
-                    let (tell, fate) = oneshot::channel();
+                    let (tell, answer) = oneshot::channel();
                     let record = Record::Id { topic_id: channel.key, at_ms: at.0, id: id.as_str().as_bytes() };
                     let appended = opened.log.append(&record, Token::Kept(Tell(tell)));
                     appended.map_err(|error| unavailable(&error))?;
-                    fates.push(fate);
+                    answers.push(answer);
                 }
-                for fate in fates {
-                    told(fate).await?;
+                for answer in answers {
+                    told(answer).await?;
                 }
                 channel.remember(ids)?;
             }
@@ -313,7 +313,7 @@ impl Engine for Disk {
         if self.opened.get().is_none() {
             return Health::Starting("the server is reading its log");
         }
-        self.fate.read_only().map_or(Health::Ready, Health::ReadOnly)
+        self.health.read_only().map_or(Health::Ready, Health::ReadOnly)
     }
 
     fn figures(&self) -> Vec<Figure> {
@@ -328,7 +328,7 @@ impl Engine for Disk {
             figure("log_records_total", true, "Records stored since the start.", metrics.records),
             figure("log_batches_total", true, "Writes with which they were stored.", metrics.batches),
             figure("log_syncs_total", true, "Syncs since the start.", metrics.syncs),
-            figure("log_refused_total", true, "Records that the disk refused since the start.", self.fate.refused()),
+            figure("log_refused_total", true, "Records that the disk refused since the start.", self.health.refused()),
         ]
     }
 

@@ -104,6 +104,22 @@ pub struct Ask {
     pub mate: Option<String>,
 }
 
+impl Ask {
+    /// For one topic, with nothing else.
+    pub fn plain(topic: String, start: Start) -> Self {
+        Self {
+            target: Target { name: topic, is_pattern: false },
+            start,
+            filter: None,
+            overflow: Overflow::History,
+            consumer: None,
+            by_header: false,
+            by_parameter: "after",
+            mate: None,
+        }
+    }
+}
+
 /// What is missed, as told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {

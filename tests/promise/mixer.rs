@@ -56,17 +56,7 @@ impl Publisher<'_> {
         if line.write(&bytes).await.is_err() {
             return;
         }
-        let target = Target { name: topic, is_pattern: false };
-        let ask = Ask {
-            target,
-            start: Start::Live,
-            filter: None,
-            overflow: Overflow::History,
-            consumer: None,
-            by_header: false,
-            by_parameter: "after",
-            mate: None,
-        };
+        let ask = Ask::plain(topic, Start::Live);
         let mut leg = Leg::new("mixer", Door::Socket, ask, instance, sent);
         if self.read_packet(&mut line, &mut leg, &parts, unsubscribes).await.is_some() {
             self.check_packet(&leg, &parts);

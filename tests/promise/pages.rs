@@ -98,16 +98,7 @@ async fn page(
 
 /// The page as if it were a subscription.
 fn leg(topic: &str, page: &Page, start: Start) -> Leg {
-    let ask = Ask {
-        target: Target { name: topic.to_owned(), is_pattern: false },
-        start,
-        filter: None,
-        overflow: Overflow::History,
-        consumer: None,
-        by_header: false,
-        by_parameter: "after",
-        mate: None,
-    };
+    let ask = Ask::plain(topic.to_owned(), start);
     let mut leg = Leg::new("pages", Door::Events, ask, page.instance, page.sent);
     leg.stood = Some(page.received);
     leg.events.clone_from(&page.events);

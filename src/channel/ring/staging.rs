@@ -11,7 +11,7 @@ use crate::channel::{Draft, Error, Message, Publication, Refusal};
 pub(super) struct Staged {
     pub message: Arc<Message>,
     pub given_id: bool,
-    /// Who wants to know its fate: the publisher, and whoever has sent the same id meanwhile.
+    /// Who waits for its answer: the publisher, and whoever has sent the same id meanwhile.
     waiting: Vec<oneshot::Sender<Result<Publication, Refusal>>>,
 }
 
@@ -19,7 +19,7 @@ pub(super) struct Staged {
 pub(crate) enum Staging {
     /// Its id is that of a kept message.
     Known(Publication),
-    /// It is on its way; this will tell its fate.
+    /// It is on its way; this will tell whether it is stored.
     Staged(oneshot::Receiver<Result<Publication, Refusal>>),
 }
 
@@ -59,7 +59,7 @@ impl Ring {
         draft: Draft,
         store: impl FnOnce(&Message, Stage) -> Result<u64, Error>,
     ) -> Result<Staging, Refusal> {
-        let (tell, fate) = oneshot::channel();
+        let (tell, answer) = oneshot::channel();
         let draft = match self.admit(draft)? {
             Admission::Fresh(draft) => draft,
             Admission::Duplicate(first) => return Ok(Staging::Known(first)),
@@ -67,7 +67,7 @@ impl Ring {
                 if let Some(first) = self.staged.iter_mut().find(|staged| staged.message.cursor.offset == offset) {
                     first.waiting.push(tell);
                 }
-                return Ok(Staging::Staged(fate));
+                return Ok(Staging::Staged(answer));
             }
         };
         let given_id = draft.id.is_some();
@@ -83,7 +83,7 @@ impl Ring {
         }
         self.staged_cost += message.cost();
         self.staged.push_back(Staged { message, given_id, waiting: vec![tell] });
-        Ok(Staging::Staged(fate))
+        Ok(Staging::Staged(answer))
     }
 
     /// The floor when all staged messages and one more of this cost are committed.

@@ -28,7 +28,7 @@ impl Tell {
     }
 }
 
-/// What is to happen when a record's fate is known.
+/// What is to happen when the log says whether a record is stored.
 pub(super) enum Token {
     /// The oldest staged message of the channel.
     Message(Arc<Channel>),
@@ -42,9 +42,9 @@ pub(super) enum Token {
     Nothing,
 }
 
-/// What the log's thread has met.
+/// Whether the disk takes records, as the log's thread has last seen it.
 #[derive(Default)]
-pub(super) struct Fate {
+pub(super) struct DiskHealth {
     failed: AtomicBool,
     refused: AtomicU64,
     /// Why the last records were refused, if they were: said once, not for each.
@@ -54,7 +54,7 @@ pub(super) struct Fate {
 /// What a disk that has failed means to everybody.
 pub(super) const FAILED: &str = "the disk has failed; nothing is stored until a restart";
 
-impl Fate {
+impl DiskHealth {
     /// Why nothing can be stored now, if nothing can.
     pub fn read_only(&self) -> Option<&'static str> {
         if self.failed.load(Ordering::Acquire) { Some(FAILED) } else { *self.refusing.lock() }
@@ -99,14 +99,14 @@ impl Fate {
 /// Brings outcomes to channels, publishers and consumers. Called by the log's thread, in the log's order.
 pub(super) struct Committer {
     registry: Arc<Registry>,
-    fate: Arc<Fate>,
+    health: Arc<DiskHealth>,
     /// The log itself, once it runs.
     log: Arc<OnceLock<Weak<Log<Token>>>>,
 }
 
 impl Committer {
-    pub fn new(registry: Arc<Registry>, fate: Arc<Fate>, log: Arc<OnceLock<Weak<Log<Token>>>>) -> Self {
-        Self { registry, fate, log }
+    pub fn new(registry: Arc<Registry>, health: Arc<DiskHealth>, log: Arc<OnceLock<Weak<Log<Token>>>>) -> Self {
+        Self { registry, health, log }
     }
 
     fn log(&self) -> Option<Arc<Log<Token>>> {
@@ -167,11 +167,11 @@ impl Committer {
 
 impl Sink<Token> for Committer {
     fn writable(&self) {
-        self.fate.takes();
+        self.health.takes();
     }
 
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, Token>) {
-        self.fate.note(&outcome, tokens.len());
+        self.health.note(&outcome, tokens.len());
         let mut run: Option<(Arc<Channel>, usize)> = None;
         for token in tokens {
             match (token, &mut run) {
@@ -199,26 +199,26 @@ mod tests {
 
     #[test]
     fn what_the_disk_refuses_is_said_until_it_takes_records_again() {
-        let fate = Fate::default();
-        assert_eq!(fate.read_only(), None);
+        let health = DiskHealth::default();
+        assert_eq!(health.read_only(), None);
         for _ in 0..2 {
-            fate.note(&Err(LogError::Full), 3);
-            assert_eq!(fate.read_only(), Some("the disk is full; nothing is stored until there is room"));
-            fate.note(&Err(LogError::Write("no".into())), 1);
-            assert!(fate.read_only().unwrap().starts_with("the disk refuses writes"));
-            fate.note(&Ok(()), 1);
-            assert!(fate.read_only().is_some(), "it may have been a small one");
-            fate.takes();
-            assert_eq!(fate.read_only(), None);
+            health.note(&Err(LogError::Full), 3);
+            assert_eq!(health.read_only(), Some("the disk is full; nothing is stored until there is room"));
+            health.note(&Err(LogError::Write("no".into())), 1);
+            assert!(health.read_only().unwrap().starts_with("the disk refuses writes"));
+            health.note(&Ok(()), 1);
+            assert!(health.read_only().is_some(), "it may have been a small one");
+            health.takes();
+            assert_eq!(health.read_only(), None);
         }
-        assert_eq!(fate.refused(), 8);
+        assert_eq!(health.refused(), 8);
         // A failed sync, with or without records that wait for it, is for ever.
         for failed in [LogError::Failed("sync".into()), LogError::Stopped("sync".into())] {
-            let fate = Fate::default();
-            fate.note(&Err(failed), 0);
-            fate.takes();
-            fate.note(&Ok(()), 1);
-            assert_eq!(fate.read_only(), Some(FAILED));
+            let health = DiskHealth::default();
+            health.note(&Err(failed), 0);
+            health.takes();
+            health.note(&Ok(()), 1);
+            assert_eq!(health.read_only(), Some(FAILED));
         }
     }
 }

@@ -147,7 +147,7 @@ impl Settings {
     }
 }
 
-/// Where tokens go when their records' fate is known. Called by the log's thread, which holds no lock meanwhile; while
+/// Where tokens go when it is known whether their records are stored. Called by the log's thread, which holds no lock meanwhile; while
 /// it runs nothing is written, so it should be short. It must not append and wait.
 pub trait Sink<T>: Send {
     /// The tokens of neighbouring records, in log order, all with one outcome. Every accepted token comes exactly once
@@ -232,7 +232,7 @@ impl Ready {
     }
 }
 
-/// The log, open for appending. `T` is what the caller wants back when a record's fate is known.
+/// The log, open for appending. `T` is what the caller wants back when it is known whether a record is stored.
 pub struct Log<T: Send + 'static> {
     queue: Arc<Queue<T>>,
     ledger: Arc<Mutex<Ledger>>,
@@ -257,7 +257,7 @@ impl<T: Send + 'static> Log<T> {
     }
 
     /// Puts a record into the queue and returns its sequence number, which is higher than that of every record before; the
-    /// sink gets the token when the record's fate is known. Records are stored in the order of these calls: whoever numbers
+    /// sink gets the token when it is known whether the record is stored. Records are stored in the order of these calls: whoever numbers
     /// messages does so under one lock with this call. It copies the record and never waits for the disk.
     ///
     /// A topic's creation comes before its messages; a message after its deletion is committed and dropped.

@@ -40,11 +40,11 @@ impl Disk {
 
     /// Puts into the log that a consumer is gone.
     fn drop_position(&self, consumer: &Consumer) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
-        let (tell, fate) = oneshot::channel();
+        let (tell, answer) = oneshot::channel();
         let ConsumerKey { source, name } = consumer.key();
         let record = Record::ConsumerDeleted { source: source.as_str(), name: name.as_str() };
         self.opened()?.log.append(&record, Token::Kept(Tell(tell))).map_err(|error| unavailable(&error))?;
-        Ok(fate)
+        Ok(answer)
     }
 }
 
@@ -77,12 +77,12 @@ impl Positions for Disk {
 
     fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
         let begin = || {
-            let (tell, fate) = oneshot::channel();
+            let (tell, answer) = oneshot::channel();
             put(&self.opened()?.log, consumer, Token::Kept(Tell(tell)))?;
-            Ok(fate)
+            Ok(answer)
         };
         match begin() {
-            Ok(fate) => Box::pin(told(fate)),
+            Ok(answer) => Box::pin(told(answer)),
             Err(error) => ready(Err(error)),
         }
     }
@@ -128,7 +128,7 @@ impl Positions for Disk {
                 last = Some(self.drop_position(&consumer)?);
             }
             match last {
-                Some(fate) => told(fate).await,
+                Some(answer) => told(answer).await,
                 None => Ok(()),
             }
         })

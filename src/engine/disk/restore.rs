@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Committer, Fate, Log, Token, decode_spec, deletion,
+    Committer, DiskHealth, Log, Token, decode_spec, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
     positions::save,
 };
@@ -28,7 +28,7 @@ pub(super) fn open(
     settings: log::Settings,
     registry: &Arc<Registry>,
     consumers: &Arc<Consumers>,
-    fate: Arc<Fate>,
+    health: Arc<DiskHealth>,
 ) -> Result<(Arc<Log<Token>>, u64), OpenError> {
     let defaults = registry.defaults();
     let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
@@ -53,7 +53,7 @@ pub(super) fn open(
         }
     }
     let slot = Arc::new(OnceLock::new());
-    let committer = Committer::new(registry.clone(), fate, slot.clone());
+    let committer = Committer::new(registry.clone(), health, slot.clone());
     let log = Arc::new(ready.start(Box::new(committer))?);
     let _ = slot.set(Arc::downgrade(&log));
     for consumer in held {

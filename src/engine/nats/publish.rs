@@ -308,7 +308,7 @@ enum Condition {
 async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition {
     let Outgoing { progress, stream, .. } = outgoing;
     if let Some(decided) = decide(outgoing, perhaps, sync(link, stream, progress).await) {
-        return Condition::Decided(decided);
+        return Condition::Decided(whose(link, outgoing, decided).await);
     }
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
@@ -318,7 +318,23 @@ async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition
     };
     let behind = timeout(GRACE, ask).await.ok().flatten().unwrap_or(0);
     // If it was followed by now and the topic's newest is what it was, it is none of this life's.
-    decide(outgoing, perhaps, Ok(())).map_or(Condition::Holds { behind }, Condition::Decided)
+    match decide(outgoing, perhaps, Ok(())) {
+        Some(decided) => Condition::Decided(whose(link, outgoing, decided).await),
+        None => Condition::Holds { behind },
+    }
+}
+
+/// Makes a duplicate of what [`decide`] took for this very message, where it is another one with the same id.
+async fn whose(
+    link: &Link,
+    outgoing: &Outgoing,
+    decided: Result<Publication, Refusal>,
+) -> Result<Publication, Refusal> {
+    let mut publication = decided?;
+    if !publication.duplicate {
+        publication.duplicate = !is_own(link, outgoing, publication.cursor.offset).await;
+    }
+    Ok(publication)
 }
 
 /// The answer to a message whose condition the cluster refuses; none where it holds by what is known here.
