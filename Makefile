@@ -39,6 +39,8 @@ fmt-check: ## Whether the code is in its form
 
 lint: ## Clippy, warnings as errors
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@# Not among all targets, as `cargo test` leaves it out.
+	$(CARGO) clippy --locked --test promise -- -D warnings
 
 doc: ## The code's documentation, warnings as errors
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps

@@ -10,7 +10,7 @@ use crate::{
     begin::{Begin, Positions, Span},
     feed::shown,
     judge::Judge,
-    leg::{Ask, Door, Gap, Leg, Overflow, Seen, Start, Target},
+    leg::{Ask, Door, Gap, Leg, Seen, Start},
     model::{Publish, now},
     net::{Fill, Line, PATIENCE},
     publisher::{Publisher, snake},

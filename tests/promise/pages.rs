@@ -10,7 +10,7 @@ use crate::{
     begin::Begin,
     feed::shown,
     judge::Judge,
-    leg::{Ask, Door, Gap, Leg, Overflow, Seen, Start, Target},
+    leg::{Ask, Door, Gap, Leg, Seen, Start},
     model::{Micros, Place, now},
     net::{call, encode},
     random::Random,
