@@ -30,7 +30,7 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use pub_sub::{
-    channel::{Draft, Payload, Spec, TopicName},
+    channel::{NewMessage, Payload, Spec, TopicName},
     engine::{Disk, Engine, Memory, Nats as NatsEngine, conformance::Instance, disk, nats::Settings},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -159,8 +159,9 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
                         return;
                     }
                     let channel = &channels[usize::try_from(number % channels.len() as u64).unwrap()];
-                    let draft = Draft { data: data.clone(), id: None, key: None, expected_offset: None, origin: None };
-                    engine.append(channel, draft).await.unwrap();
+                    let new_message =
+                        NewMessage { data: data.clone(), id: None, key: None, expected_offset: None, origin: None };
+                    engine.append(channel, new_message).await.unwrap();
                 }
             })
         })

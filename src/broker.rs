@@ -22,12 +22,12 @@ use std::sync::{
 
 // What doors need to know of the layers beneath, they know from here.
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Draft, Epoch, Error, Event, Filter,
-    FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, Overflow,
-    Page, Pattern, PatternCursor, Payload, Publication, Rest, ShapeId, Source, Start, SubscriptionInfo, Timestamp,
-    TopicEventKind, TopicInfo, TopicName, Turn,
+    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
+    FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,
+    Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionInfo,
+    Timestamp, TopicEventKind, TopicInfo, TopicName,
 };
-pub use crate::engine::Figure;
+pub use crate::engine::MetricSample;
 use publish::InFlight;
 pub use publish::{Publishing, publish_all};
 pub use settings::Settings;
@@ -216,11 +216,11 @@ impl Broker {
         self.0.registry.count(prefix)
     }
 
-    /// Kept messages from a start on, oldest first, one turn's worth.
+    /// Kept messages from a start on, oldest first, one batch.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place that was not given out.
-    pub async fn history(&self, name: &TopicName, start: Start, turn: Turn) -> Result<Page, Error> {
+    pub async fn history(&self, name: &TopicName, start: Start, limit: BatchLimit) -> Result<Page, Error> {
         let channel = match start {
             Start::After(place) => self.at(name, place).await?,
             Start::AfterPattern(_) => {
@@ -236,20 +236,20 @@ impl Broker {
         {
             return Err(subscribe::ahead("after"));
         }
-        Ok(channel.page(&start, turn))
+        Ok(channel.page(&start, limit))
     }
 
     /// The last `limit` kept messages before a place (or before the end), oldest first.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place in another life of the topic.
+    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place in another incarnation of the topic.
     pub async fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let channel = match before {
             Some(place) => self.at(name, place).await?,
             None => self.find_here_or_elsewhere(name).await?,
         };
         if before.is_some_and(|cursor| cursor.epoch != channel.epoch()) {
-            return Err(Error::bad_request("before", "is of another life of the topic"));
+            return Err(Error::bad_request("before", "is of another incarnation of the topic"));
         }
         Ok(channel.page_before(before.map(|cursor| cursor.offset), limit))
     }
@@ -277,7 +277,7 @@ impl Broker {
         }
     }
 
-    // ---- life
+    // ---- incarnation
 
     /// Refuses publishing, subscribing and creating from here on: the server is going.
     pub fn drain(&self) {
@@ -323,8 +323,8 @@ impl Broker {
 
     /// Numbers about the engine.
     #[must_use]
-    pub fn engine_figures(&self) -> Vec<Figure> {
-        self.0.engine.figures()
+    pub fn engine_metrics(&self) -> Vec<MetricSample> {
+        self.0.engine.metric_samples()
     }
 
     fn check_not_draining(&self) -> Result<(), Error> {

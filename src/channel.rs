@@ -12,7 +12,7 @@ mod inbox;
 mod message;
 mod name;
 mod page;
-mod pattern;
+mod patterns;
 mod payload;
 mod rate;
 mod reader;
@@ -22,9 +22,9 @@ mod ring;
 mod sequencer;
 #[cfg(test)]
 mod tests;
-mod wake;
+mod waiter;
 
-/// What `wake.rs` is made of.
+/// What `inbox.rs` is made of.
 mod sync {
     pub use std::sync::{
         Arc,
@@ -49,35 +49,35 @@ pub use consumer::{
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits};
-pub use inbox::Waiter;
+pub use inbox::{Inbox, Notifier};
 pub use message::{
-    Committed, Cursor, Draft, Epoch, Gap, GapReason, KnownId, Message, Origin, Publication, ShapeId, Timestamp,
+    Committed, Cursor, Epoch, Gap, GapReason, KnownId, Message, NewMessage, Origin, Publication, ShapeId, Timestamp,
 };
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
 pub use page::Page;
 pub use payload::{MAX_NESTING, Payload};
 pub use reader::{BEHIND_MESSAGES, Event, Overflow};
-pub use registry::{Life, Registry, RegistrySettings};
-pub use ring::{Rest, Start, Turn};
+pub use registry::{Incarnation, Registry, RegistrySettings};
+pub use ring::{BatchLimit, ReadStatus, Start};
 pub use sequencer::{LogPosition, PatternCursor};
-pub use wake::{Bell, Inbox};
+pub use waiter::Waiter;
 
 pub(crate) use consumer::Saving;
-pub(crate) use pattern::{Member, Membership, Patterns};
+pub(crate) use patterns::{Member, Membership, Patterns};
 pub(crate) use reader::{ALONE, Reader, Wanted};
 pub(crate) use recent_ids::Remembered;
 pub(crate) use registry::{Deletion, Matching};
 pub(crate) use ring::{Budget, Numbering, Place, Ring, Stage, Staging};
 pub(crate) use sequencer::Sequencer;
 
-/// One life of a topic on this instance.
+/// One incarnation of a topic on this instance.
 pub struct Channel {
     /// Never given twice while the process lives.
     pub(crate) serial: u64,
     pub(crate) name: TopicName,
     pub(crate) epoch: Epoch,
     pub(crate) created_at: Timestamp,
-    /// The engine's own number for this life.
+    /// The engine's own number for this incarnation.
     pub(crate) key: u64,
     /// Made by a publish or a subscribe, not by a creation; goes away when nothing uses it.
     pub(crate) implicit: AtomicBool,
@@ -91,7 +91,7 @@ pub struct Channel {
     pub(crate) label: OnceLock<Box<str>>,
     /// A number that the engine keeps with the topic: the version of its entry, say.
     pub(crate) revision: AtomicU64,
-    /// Counts this life, deleted or not, until nobody reads it any more.
+    /// Counts this incarnation, deleted or not, until nobody reads it any more.
     pub(crate) _alive: Alive,
 }
 
@@ -187,7 +187,7 @@ pub enum Feed {
 pub struct TopicInfo {
     /// Its name.
     pub name: TopicName,
-    /// Its life.
+    /// Its incarnation.
     pub epoch: Epoch,
     /// When it was made.
     pub created_at: Timestamp,
@@ -227,7 +227,7 @@ impl Channel {
         &self.name
     }
 
-    /// The topic's life.
+    /// The topic's incarnation.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -269,10 +269,10 @@ impl Channel {
     ///
     /// # Errors
     /// [`Refusal`]; nothing has changed then.
-    pub fn push(self: &Arc<Self>, draft: Draft) -> Result<Publication, Refusal> {
+    pub fn push(self: &Arc<Self>, new_message: NewMessage) -> Result<Publication, Refusal> {
         let mut ring = self.ring.lock();
-        let draft = match ring.admit(draft)? {
-            Admission::Fresh(draft) => draft,
+        let new_message = match ring.admit(new_message)? {
+            Admission::Fresh(new_message) => new_message,
             Admission::Duplicate(first) => return Ok(first),
             // Only an engine that takes its time stages, and it does not push.
             Admission::Staged(_) => return Err(Error::Unavailable("the message is on its way").into()),
@@ -280,7 +280,7 @@ impl Channel {
         let before = ring.end();
         let mut last = self.sequencer.lock();
         let sequence = *last + 1;
-        let publication = ring.push(draft, sequence)?;
+        let publication = ring.push(new_message, sequence)?;
         *last = sequence;
         self.announce(&mut ring, before, sequence);
         drop(last);
@@ -311,12 +311,17 @@ impl Channel {
         }
         let at = ring.last_published_at.map_or(message.at, |last| last.max(message.at));
         let cursor = Cursor { epoch: self.epoch, offset: message.offset };
-        let draft =
-            Draft { data: message.data, id: Some(message.id), key: message.key, expected_offset: None, origin: None };
+        let new_message = NewMessage {
+            data: message.data,
+            id: Some(message.id),
+            key: message.key,
+            expected_offset: None,
+            origin: None,
+        };
         ring.bucket.charge();
         let sequence = message.offset;
         let mut last = self.sequencer.lock();
-        ring.feed(Message::new(self.name.clone(), cursor, before.after, sequence, draft, at), given_id);
+        ring.feed(Message::new(self.name.clone(), cursor, before.after, sequence, new_message, at), given_id);
         *last = sequence.max(*last);
         self.announce(&mut ring, before, sequence);
         drop(last);
@@ -331,10 +336,10 @@ impl Channel {
     /// [`Refusal`], that of `store` among them; nothing has changed then.
     pub(crate) fn stage(
         &self,
-        draft: Draft,
+        new_message: NewMessage,
         store: impl FnOnce(&Message, Stage) -> Result<u64, Error>,
     ) -> Result<Staging, Refusal> {
-        self.ring.lock().stage(draft, store)
+        self.ring.lock().stage(new_message, store)
     }
 
     /// The oldest `count` staged messages are stored: they are read from here on, and their publishers are answered. Tells
@@ -377,7 +382,7 @@ impl Channel {
         }
     }
 
-    /// From here on these ids are known that publishers gave before this life of the topic began. They have no place in it;
+    /// From here on these ids are known that publishers gave before this incarnation of the topic began. They have no place in it;
     /// an id that is known already keeps its own.
     ///
     /// # Errors
@@ -411,7 +416,7 @@ impl Channel {
         }
     }
 
-    /// Ends the topic's life: appending fails from here on, readers read what there is and then learn it.
+    /// Ends the topic's incarnation: appending fails from here on, readers read what there is and then learn it.
     pub(crate) fn close(self: &Arc<Self>) {
         let mut ring = self.ring.lock();
         ring.closed = true;

@@ -24,7 +24,7 @@ pub use memory::Memory;
 pub use nats::Nats;
 
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, KnownId,
+    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, KnownId, NewMessage,
     PatternCursor, Position, Publication, Refusal, Registry, Source, Spec, TopicName, Waiter,
 };
 
@@ -185,7 +185,7 @@ pub enum Health {
 
 /// One number about an engine, for the metrics.
 #[derive(Clone, Copy, Debug)]
-pub struct Figure {
+pub struct MetricSample {
     /// Its name, with its unit.
     pub name: &'static str,
     /// Whether it only grows.
@@ -235,9 +235,9 @@ pub trait Engine: Send + Sync + 'static {
     fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()>;
 
     /// Publishes. Appends begun one after the other are stored in that order.
-    fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append;
+    fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append;
 
-    /// Makes ids known that publishers gave in another store, before this life of the topic began there or here: a publication
+    /// Makes ids known that publishers gave in another store, before this incarnation of the topic began there or here: a publication
     /// with one of them is a duplicate that has no position. When this is answered, they are stored as messages are, and
     /// they go with the topic. An id that is known already, or whose window is over, is passed by.
     ///
@@ -259,7 +259,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Waits, but not for long, until this instance knows what another has already told a client: the topic, its newest
-    /// life, and its messages up to a cursor. An engine for a single instance knows all there is.
+    /// incarnation, and its messages up to a cursor. An engine for a single instance knows all there is.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if that cannot be learned now: what is not known then may be there all the same.
@@ -281,7 +281,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Numbers about it.
-    fn figures(&self) -> Vec<Figure> {
+    fn metric_samples(&self) -> Vec<MetricSample> {
         Vec::new()
     }
 
@@ -332,11 +332,12 @@ pub trait Positions: Send + Sync {
     /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
     fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus>;
 
-    /// Moves the position forward to a cursor that the client has acknowledged, and keeps it.
+    /// Moves the position forward to a cursor that the client has acknowledged, and keeps it. Another consumer that was
+    /// created under the same name meanwhile is not touched: the client has not acknowledged anything to that one.
     ///
     /// # Errors
-    /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
-    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()>;
+    /// [`Error::ConsumerNotFound`] for a consumer that was deleted, [`Error::Unavailable`].
+    fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()>;
 
     /// Forgets a consumer; a live subscription of it ends.
     ///

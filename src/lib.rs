@@ -51,7 +51,7 @@
 //!
 //! # A message's way
 //!
-//! socket -> door decodes into a topic's name and a draft, both checked by their types -> `Broker::publish` -> the engine
+//! socket -> door decodes into a topic's name and a new message, both checked by their types -> `Broker::publish` -> the engine
 //! accepts it, at once or later -> the ring: one lock, offset, push, unlock -> waiting subscriptions are put into their
 //! connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded batch from the
 //! ring, writes what was rendered once for all who want the same shape, and flushes once. No forwarding task, no queue

@@ -265,8 +265,8 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
 fn samples(broker: &Broker, connections: &Connections, graphql: &graphql::Counts) -> Vec<metrics::Sample> {
     let totals = broker.totals();
     let sample = |name, counter, help, value| metrics::Sample { name, counter, help, value };
-    let engine = broker.engine_figures().into_iter();
-    let engine = engine.map(|figure| sample(figure.name, figure.counter, figure.help, figure.value));
+    let engine = broker.engine_metrics().into_iter();
+    let engine = engine.map(|own| sample(own.name, own.counter, own.help, own.value));
     let count = |number: usize| number as u64;
     let own = vec![
         sample("topics", false, "Topics that exist.", count(totals.topics)),

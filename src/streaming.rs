@@ -29,7 +29,7 @@ pub enum Flow {
 
 /// What a door writes into a stream.
 pub trait Source: Send + Unpin + 'static {
-    /// The subscription under `key` has something to read: one turn's worth goes out.
+    /// The subscription under `key` has something to read: one batch goes out.
     fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> Flow;
 
     /// What shows a silent stream to be alive.

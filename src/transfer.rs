@@ -1,7 +1,7 @@
 //! Backup and moving: everything that an engine keeps as lines of JSON, and from there into any engine.
 //!
-//! An export says what was (`format.rs`); an import makes new topics of it. What of the old life a new one can go on with –
-//! ids, times, consumers' places – goes on; whoever holds a cursor of the old life is told so, as with any topic that was
+//! An export says what was (`format.rs`); an import makes new topics of it. What of the old incarnation a new one can go on with –
+//! ids, times, consumers' places – goes on; whoever holds a cursor of the old incarnation is told so, as with any topic that was
 //! made anew.
 
 mod export;

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::{
     broker::{
-        Ack, AnyCursor, ConsumerInfo, ConsumerName, Cursor, Draft, Error, Filter, FilterLimits, Gap, Key, Message,
-        MessageId, Overflow, PatternCursor, Payload, ShapeId, Source, Start, Subscribe, Timestamp,
+        Ack, AnyCursor, ConsumerInfo, ConsumerName, Cursor, Error, Filter, FilterLimits, Gap, Key, Message, MessageId,
+        NewMessage, Overflow, PatternCursor, Payload, ShapeId, Source, Start, Subscribe, Timestamp,
     },
     problem::Problem,
 };
@@ -138,7 +138,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
-    pub fn draft(&self, max_payload_bytes: usize) -> Result<Draft, Error> {
+    pub fn new_message(&self, max_payload_bytes: usize) -> Result<NewMessage, Error> {
         let nested = match (self.raw("data"), self.present("message")) {
             (Some(_), Some(_)) => return Err(Error::bad_request("message", "must not stand beside data")),
             (Some(_), None) => None,
@@ -151,7 +151,7 @@ impl<'a> Fields<'a> {
         };
         let data = data.ok_or_else(|| Error::bad_request("message", "must have a payload"))?;
         let id = self.text("id")?.or(inner_id);
-        Ok(Draft {
+        Ok(NewMessage {
             data: Payload::from_raw(data, max_payload_bytes)?,
             id: id.map(|id| MessageId::parse(&id)).transpose()?,
             key: self.text("key")?.map(|key| Key::parse(&key)).transpose()?,
@@ -438,14 +438,14 @@ mod tests {
             assert!(matches!(fields(bad), Err(Error::BadRequest { field: "frame", .. })), "{bad}");
         }
         let deep = format!("{{\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(fields(&deep).and_then(|fields| fields.draft(usize::MAX)).is_err());
+        assert!(fields(&deep).and_then(|fields| fields.new_message(usize::MAX)).is_err());
     }
 
     #[test]
-    fn drafts_come_in_two_forms() {
-        let draft = |text: &str| fields(text).and_then(|fields| fields.draft(100));
-        assert_eq!(draft(r#"{"data":null}"#).unwrap().data.as_str(), "null");
-        let nested = draft(r#"{"message":{"id":"7","payload":[1, 2]}}"#).unwrap();
+    fn new_messages_come_in_two_forms() {
+        let new_message = |text: &str| fields(text).and_then(|fields| fields.new_message(100));
+        assert_eq!(new_message(r#"{"data":null}"#).unwrap().data.as_str(), "null");
+        let nested = new_message(r#"{"message":{"id":"7","payload":[1, 2]}}"#).unwrap();
         assert_eq!((nested.data.as_str(), nested.id.unwrap().as_str()), ("[1,2]", "7"));
         for bad in [
             r"{}",
@@ -454,7 +454,7 @@ mod tests {
             r#"{"message":3}"#,
             r#"{"data":1,"id":2}"#,
         ] {
-            assert!(draft(bad).is_err(), "{bad}");
+            assert!(new_message(bad).is_err(), "{bad}");
         }
     }
 

@@ -28,7 +28,9 @@ use allocation_counter::measure;
 use axum::Router;
 use hyper_util::rt::TokioIo;
 use pub_sub::{
-    broker::{self, Broker, Draft, Inbox, Payload, Progress, Publishing, Source, Subscribe, TopicName, Turn},
+    broker::{
+        self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Publishing, Source, Subscribe, TopicName,
+    },
     graphql,
     socket::{self, Sockets},
 };
@@ -66,8 +68,8 @@ fn topic() -> TopicName {
     TopicName::parse("news").unwrap()
 }
 
-fn draft() -> Draft {
-    Draft {
+fn new_message() -> NewMessage {
+    NewMessage {
         data: Payload::parse(r#"{"number":1}"#, 100).unwrap(),
         id: None,
         key: None,
@@ -77,8 +79,8 @@ fn draft() -> Draft {
 }
 
 /// Publishes as a door does that has the answer at once; anything else would be a future made for it.
-fn publish(broker: &Broker, topic: &TopicName, draft: Draft) {
-    match broker.publish(topic, draft) {
+fn publish(broker: &Broker, topic: &TopicName, new_message: NewMessage) {
+    match broker.publish(topic, new_message) {
         Publishing::Done(Some(Ok(_))) => {}
         Publishing::Done(_) => panic!("refused"),
         Publishing::Begun(_) | Publishing::Waiting(_) => panic!("the memory engine made a future"),
@@ -88,7 +90,7 @@ fn publish(broker: &Broker, topic: &TopicName, draft: Draft) {
 /// Fills the history and whatever else is kept.
 fn warm_up(broker: &Broker, topic: &TopicName) {
     for _ in 0..1_000 {
-        publish(broker, topic, draft());
+        publish(broker, topic, new_message());
     }
 }
 
@@ -264,17 +266,17 @@ fn cost(sockets: usize, each: usize, events: usize) -> Cost {
             clients.push(service.subscribe(each, events).await);
         }
     });
-    let mut round = |drafts: Vec<Draft>| {
+    let mut round = |drafts: Vec<NewMessage>| {
         runtime.block_on(async {
-            for draft in drafts {
-                publish(&service.broker, &topic, draft);
+            for new_message in drafts {
+                publish(&service.broker, &topic, new_message);
             }
             for client in &mut clients {
                 client.messages(events * each).await;
             }
         });
     };
-    let rounds = || (0..ROUNDS).map(|_| vec![draft(); events]).collect::<Vec<_>>();
+    let rounds = || (0..ROUNDS).map(|_| vec![new_message(); events]).collect::<Vec<_>>();
     rounds().into_iter().for_each(&mut round);
     let (counted, before) = (rounds(), service.looks.load(Ordering::Relaxed));
     let allocations = measure(|| counted.into_iter().for_each(&mut round)).count_total;
@@ -316,18 +318,18 @@ fn a_burst_wakes_each_connection_once() {
 fn publishing_in_memory_allocates_the_message_and_its_id() {
     const COUNT: u64 = 1_000;
     let (runtime, topic) = (runtime(), topic());
-    let drafts = || (0..COUNT).map(|_| draft()).collect::<Vec<_>>();
+    let drafts = || (0..COUNT).map(|_| new_message()).collect::<Vec<_>>();
     for subscribed in [false, true] {
         let (broker, inbox, mut events) = (broker(), Inbox::default(), Vec::new());
         warm_up(&broker, &topic);
         let subscribe = Subscribe::to(Source::Topic(topic.clone()));
         let mut subscription = subscribed.then(|| runtime.block_on(broker.subscribe(subscribe, &inbox, 7)).unwrap());
-        let mut publish_all = |drafts: Vec<Draft>| {
-            for draft in drafts {
-                publish(&broker, &topic, draft);
+        let mut publish_all = |drafts: Vec<NewMessage>| {
+            for new_message in drafts {
+                publish(&broker, &topic, new_message);
                 if let Some(subscription) = &mut subscription {
                     assert_eq!(inbox.try_next(), Some(7));
-                    assert_eq!(subscription.read(Turn::messages(64), &mut events), Progress::CaughtUp);
+                    assert_eq!(subscription.read(BatchLimit::messages(64), &mut events), Progress::CaughtUp);
                     assert_eq!(events.drain(..).count(), 1);
                 }
             }

@@ -23,23 +23,23 @@ mod sync {
     }
 }
 
-#[path = "../src/channel/wake.rs"]
+#[path = "../src/channel/inbox.rs"]
 mod wake;
 
 use loom::{future::block_on, thread};
 use sync::{Arc, Mutex};
-use wake::{Bell, Inbox};
+use wake::{Inbox, Notifier};
 
 /// A channel and its one subscriber.
 struct Topic {
     ring: Mutex<u64>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 impl Topic {
     fn publish(&self) {
         *self.ring.lock() += 1;
-        self.bell.wake();
+        self.notifier.wake();
     }
 }
 
@@ -54,7 +54,7 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
 fn no_news_is_slept_through() {
     check(|| {
         let inbox = Inbox::default();
-        let topic = Arc::new(Topic { ring: Mutex::new(0), bell: Bell::new(inbox.clone(), 7) });
+        let topic = Arc::new(Topic { ring: Mutex::new(0), notifier: Notifier::new(inbox.clone(), 7) });
         let publishers: Vec<_> = (0..2)
             .map(|_| {
                 let topic = topic.clone();
@@ -65,7 +65,7 @@ fn no_news_is_slept_through() {
         while seen < 2 {
             // With a wake-up lost, nothing wakes this any more, which the model reports as a deadlock.
             assert_eq!(block_on(inbox.next()), 7);
-            topic.bell.rearm();
+            topic.notifier.rearm();
             seen = *topic.ring.lock();
         }
         for publisher in publishers {
@@ -79,13 +79,14 @@ fn no_news_is_slept_through() {
 fn no_subscription_hides_another() {
     check(|| {
         let inbox = Inbox::default();
-        let topics: Vec<_> =
-            (0..2).map(|key| Arc::new(Topic { ring: Mutex::new(0), bell: Bell::new(inbox.clone(), key) })).collect();
+        let topics: Vec<_> = (0..2)
+            .map(|key| Arc::new(Topic { ring: Mutex::new(0), notifier: Notifier::new(inbox.clone(), key) }))
+            .collect();
         let publishers: Vec<_> = topics.iter().cloned().map(|topic| thread::spawn(move || topic.publish())).collect();
         let mut seen = [0; 2];
         while seen != [1, 1] {
             let key = usize::try_from(block_on(inbox.next())).unwrap();
-            topics[key].bell.rearm();
+            topics[key].notifier.rearm();
             seen[key] = *topics[key].ring.lock();
         }
         for publisher in publishers {
@@ -101,7 +102,7 @@ fn the_model_finds_a_lost_wake_up() {
     static SLEPT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     check(|| {
         let inbox = Inbox::default();
-        let topic = Arc::new(Topic { ring: Mutex::new(0), bell: Bell::new(inbox.clone(), 7) });
+        let topic = Arc::new(Topic { ring: Mutex::new(0), notifier: Notifier::new(inbox.clone(), 7) });
         let publisher = thread::spawn({
             let topic = topic.clone();
             move || {
@@ -112,7 +113,7 @@ fn the_model_finds_a_lost_wake_up() {
         let mut seen = 0;
         let mut turn = || {
             seen = *topic.ring.lock();
-            topic.bell.rearm();
+            topic.notifier.rearm();
         };
         block_on(inbox.next());
         turn();

@@ -141,8 +141,8 @@ async fn execute(world: &World, asked: Asked) {
     let topic = world.broker.topics("", None, 1).0;
     if let Some(topic) = topic.first() {
         let data = broker::Payload::parse("[1]", 10).unwrap();
-        let draft = broker::Draft { data, id: None, key: None, expected_offset: None, origin: None };
-        let _ = world.broker.publish(&topic.name, draft).await;
+        let new_message = broker::NewMessage { data, id: None, key: None, expected_offset: None, origin: None };
+        let _ = world.broker.publish(&topic.name, new_message).await;
     }
     // Each turn is bounded, and there is little to read.
     let mut events = Vec::new();

@@ -14,13 +14,13 @@ pub(super) struct Lease {
     consumer: Arc<Consumer>,
     generation: u64,
     ack: Ack,
-    /// Read since the last seal.
+    /// Read since messages were last marked as in flight.
     read: HashMap<TopicName, Read>,
     /// On its way to the client.
-    sealed: HashMap<TopicName, Read>,
+    in_flight: HashMap<TopicName, Read>,
     /// Of a pattern: the position over all topics that was read, and the one that is on its way to the client.
     passed: Option<PatternCursor>,
-    sealed_position: Option<PatternCursor>,
+    in_flight_position: Option<PatternCursor>,
 }
 
 /// How far a topic was read.
@@ -42,9 +42,9 @@ impl Lease {
             generation,
             ack,
             read: HashMap::new(),
-            sealed: HashMap::new(),
+            in_flight: HashMap::new(),
             passed: None,
-            sealed_position: None,
+            in_flight_position: None,
         }
     }
 
@@ -117,16 +117,16 @@ impl Lease {
         self.consumer.set_since(position);
     }
 
-    pub fn seal(&mut self) -> bool {
-        self.sealed.extend(self.read.drain());
-        self.sealed_position = self.passed.take().or(self.sealed_position.take());
-        !self.sealed.is_empty()
+    pub fn mark_in_flight(&mut self) -> bool {
+        self.in_flight.extend(self.read.drain());
+        self.in_flight_position = self.passed.take().or(self.in_flight_position.take());
+        !self.in_flight.is_empty()
     }
 
-    pub fn confirm(&mut self) {
-        let places = self.sealed.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
+    pub fn acknowledge_in_flight(&mut self) {
+        let places = self.in_flight.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
         if self.consumer.reached(self.generation, places) {
-            if let Some(position) = self.sealed_position.take() {
+            if let Some(position) = self.in_flight_position.take() {
                 self.consumer.set_since(position);
             }
             self.engine.positions().moved(&self.consumer);

@@ -7,7 +7,7 @@ impl Broker {
     /// Moves a consumer's position behind `cursor`.
     ///
     /// # Errors
-    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or life, or ahead of the topic.
+    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or incarnation, or ahead of the topic.
     pub async fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
         self.check_opened()?;
         let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
@@ -20,19 +20,19 @@ impl Broker {
             known = self.0.consumers.get(&key);
             topic = self.topic_of(&key, cursor);
         }
-        let (Some(_), Some(topic)) = (known, topic) else {
+        let (Some(known), Some(topic)) = (known, topic) else {
             return Err(Error::bad_request(
                 "cursor",
-                "is of another life of the topic, or of a topic that this consumer does not read",
+                "is of another incarnation of the topic, or of a topic that this consumer does not read",
             ));
         };
         match self.at(&topic, cursor).await {
             Ok(channel) if subscribe::is_ahead(&channel, cursor) => return Err(subscribe::ahead("cursor")),
             Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
-            // Of an earlier life there is nothing to lose any more.
+            // Of an earlier incarnation there is nothing to lose any more.
             Ok(_) | Err(_) => {}
         }
-        positions.acknowledge(&key, &topic, cursor).await
+        positions.acknowledge(&known, &topic, cursor).await
     }
 
     /// The topic of the cursor, if the consumer reads it: as it is now, or as the consumer has met it.

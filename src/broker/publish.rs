@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::{Broker, TopicSettings};
 use crate::{
-    channel::{Channel, Draft, Error, Publication, Refusal, TopicName},
+    channel::{Channel, Error, NewMessage, Publication, Refusal, TopicName},
     engine::Append,
 };
 
@@ -111,7 +111,7 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::Conflict`], [`Error::RateLimited`],
     /// [`Error::LimitReached`], [`Error::Unavailable`]: nothing is stored then. [`Error::Unknown`]: perhaps.
-    pub fn publish(&self, name: &TopicName, draft: Draft) -> Publishing {
+    pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
         // Counted before it is looked whether the server stops: who stops looks at them in the other order.
         let in_flight = self.0.publishes.enter(self);
         if let Err(error) = self.check_not_draining() {
@@ -119,10 +119,10 @@ impl Broker {
         }
         let channel = match self.registry_or_new(name) {
             Ok(Some(channel)) => channel,
-            Ok(None) => return Publishing::Waiting(self.publish_later(name, draft, None, in_flight)),
+            Ok(None) => return Publishing::Waiting(self.publish_later(name, new_message, None, in_flight)),
             Err(error) => return Err(error).into(),
         };
-        match self.0.engine.append(&channel, draft.clone()) {
+        match self.0.engine.append(&channel, new_message.clone()) {
             Append::Done(Some(Ok(publication))) => {
                 self.count(&publication);
                 Ok(publication).into()
@@ -132,9 +132,9 @@ impl Broker {
                 Err(error).into()
             }
             // Deleted between finding and appending.
-            Append::Done(_) => Publishing::Waiting(self.publish_later(name, draft, None, in_flight)),
+            Append::Done(_) => Publishing::Waiting(self.publish_later(name, new_message, None, in_flight)),
             later @ Append::Later(_) => {
-                Publishing::Begun(self.publish_later(name, draft, Some((channel, later)), in_flight))
+                Publishing::Begun(self.publish_later(name, new_message, Some((channel, later)), in_flight))
             }
         }
     }
@@ -157,7 +157,7 @@ impl Broker {
     fn publish_later(
         &self,
         name: &TopicName,
-        draft: Draft,
+        new_message: NewMessage,
         mut begun: Option<(Arc<Channel>, Append)>,
         in_flight: Entered,
     ) -> Pin<Box<dyn Future<Output = Result<Publication, Error>> + Send>> {
@@ -169,7 +169,7 @@ impl Broker {
                     Some(begun) => begun,
                     None => {
                         let channel = broker.find_or_make(&name).await?;
-                        let append = broker.0.engine.append(&channel, draft.clone());
+                        let append = broker.0.engine.append(&channel, new_message.clone());
                         (channel, append)
                     }
                 };

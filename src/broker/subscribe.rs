@@ -58,7 +58,7 @@ pub(super) fn ahead(field: &'static str) -> Error {
     Error::bad_request(field, "is ahead of the topic")
 }
 
-/// Whether a cursor of the channel's life lies beyond what this instance knows.
+/// Whether a cursor of the channel's incarnation lies beyond what this instance knows.
 pub(super) fn is_ahead(channel: &Channel, place: Cursor) -> bool {
     place.epoch == channel.epoch && place.offset > channel.last()
 }
@@ -220,7 +220,7 @@ impl Broker {
             if topic.ring.lock().closed {
                 continue;
             }
-            // A position of an earlier life, or one that is gone, stays the consumer's until what was missed is confirmed.
+            // A position of an earlier incarnation, or one that is gone, stays the consumer's until what was missed is confirmed.
             let begins_at = match (&start, &subscription.begins_at) {
                 (Start::After(place), _) => *place,
                 (_, AnyCursor::Topic(place)) => *place,

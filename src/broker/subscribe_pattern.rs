@@ -24,8 +24,8 @@ enum From {
 /// Where one topic is read from.
 struct Beginning {
     start: Start,
-    /// The position to keep if that start is of an earlier life of the topic.
-    earlier_life: Option<Cursor>,
+    /// The position to keep if that start is of an earlier incarnation of the topic.
+    earlier_incarnation: Option<Cursor>,
 }
 
 impl Broker {
@@ -104,10 +104,10 @@ impl From {
             return Ok(());
         }
         for topic in &matching.topics {
-            let Beginning { start, earlier_life } = self.beginning(topic, matching);
+            let Beginning { start, earlier_incarnation } = self.beginning(topic, matching);
             let (reader, is_news) = locate(topic, &start);
             if let Some(lease) = &mut lease {
-                lease.begin(topic.name(), earlier_life.unwrap_or_else(|| reader.cursor()))?;
+                lease.begin(topic.name(), earlier_incarnation.unwrap_or_else(|| reader.cursor()))?;
             }
             if is_news {
                 member.seed(reader);
@@ -132,7 +132,7 @@ impl From {
             From::Start(start) => start.clone(),
             From::Kept { places, since } => match (places.get(topic.name()), since) {
                 (Some(cursor), _) => Start::After(*cursor),
-                (None, Some(since)) => match earlier_life(since, topic, matching) {
+                (None, Some(since)) => match earlier_incarnation(since, topic, matching) {
                     Some(earlier) => Start::After(earlier),
                     None => from_first,
                 },
@@ -140,7 +140,7 @@ impl From {
             },
             From::Position(cursor) => return position_in(cursor, topic, matching),
         };
-        Beginning { start, earlier_life: None }
+        Beginning { start, earlier_incarnation: None }
     }
 
     /// The topics that were deleted with unread messages and do not exist any more.
@@ -169,8 +169,8 @@ fn is_unread(cursor: &PatternCursor, deletion: &Deletion, matching: &Matching) -
     read.is_some_and(|read| deletion.newest_sequence > read)
 }
 
-/// A life of the topic's name that was deleted with messages behind this position: what was unread went with it.
-fn earlier_life(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Option<Cursor> {
+/// An incarnation of the topic's name that was deleted with messages behind this position: what was unread went with it.
+fn earlier_incarnation(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Option<Cursor> {
     let mut deletions = matching.deletions.iter().rev();
     let earlier = deletions.find(|deletion| {
         deletion.name == *topic.name() && deletion.epoch != topic.epoch() && is_unread(cursor, deletion, matching)
@@ -181,23 +181,23 @@ fn earlier_life(cursor: &PatternCursor, topic: &Channel, matching: &Matching) ->
 /// Where a topic goes on for somebody at this position over all topics.
 fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Beginning {
     let in_log = cursor.sequence_in(topic.sequencer.epoch());
-    if let Some(earlier_life) = earlier_life(cursor, topic, matching) {
-        return Beginning { start: Start::After(earlier_life), earlier_life: Some(earlier_life) };
+    if let Some(earlier_incarnation) = earlier_incarnation(cursor, topic, matching) {
+        return Beginning { start: Start::After(earlier_incarnation), earlier_incarnation: Some(earlier_incarnation) };
     }
     if let Some(sequence) = in_log {
-        return Beginning { start: Start::AfterSequence(sequence), earlier_life: None };
+        return Beginning { start: Start::AfterSequence(sequence), earlier_incarnation: None };
     }
     let is_known = |position: &LogPosition| matching.positions.iter().any(|(_, known)| known.epoch == position.epoch);
     match cursor.logs.iter().find(|position| !is_known(position)) {
         // The position is of another engine's logs, or of one that was made again.
         Some(other) => {
-            let earlier_life = Cursor { epoch: other.epoch, offset: 0 };
-            Beginning { start: Start::AfterPattern(cursor.clone()), earlier_life: Some(earlier_life) }
+            let earlier_incarnation = Cursor { epoch: other.epoch, offset: 0 };
+            Beginning { start: Start::AfterPattern(cursor.clone()), earlier_incarnation: Some(earlier_incarnation) }
         }
         // The topic's log was not used yet.
         None => {
             let first = Cursor { epoch: topic.epoch(), offset: 0 };
-            Beginning { start: Start::After(first), earlier_life: None }
+            Beginning { start: Start::After(first), earlier_incarnation: None }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{AnyCursor, Broker, consumer::Lease};
 use crate::channel::{
-    ALONE, ConsumerInfo, Error, Event, LogPosition, Member, Membership, Reader, Rest, Turn, Waiter, Wanted,
+    ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Membership, ReadStatus, Reader, Waiter, Wanted,
 };
 
 /// How many messages one topic of a pattern may deliver in a row while others wait.
@@ -59,9 +59,9 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Reads one turn's worth into `events`, oldest first. Never waits: the inbox tells under the subscription's key when
+    /// Reads one batch into `events`, oldest first. Never waits: the inbox tells under the subscription's key when
     /// to read again; when there is more at once, the key already stands at its end.
-    pub fn read(&mut self, turn: Turn, events: &mut Vec<Event>) -> Progress {
+    pub fn read(&mut self, limit: BatchLimit, events: &mut Vec<Event>) -> Progress {
         // Before anything is looked at: whatever happens from here on wakes again, a take-over too.
         self.source.waiter().rearm();
         if let Some(lease) = &self.lease
@@ -74,19 +74,19 @@ impl Subscription {
         }
         let progress = match &mut self.source {
             Source::Topic { reader, waiter, .. } => {
-                let rest = reader.read(&self.wanted, turn, events, ALONE, || {});
+                let rest = reader.read(&self.wanted, limit, events, ALONE, || {});
                 waiter.seen.store(reader.place.seen, Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
                     lease.delivered(&reader.topic.name, reader.cursor());
                 }
                 match rest {
-                    Ok(Rest::More) => Progress::More,
-                    Ok(Rest::CaughtUp) => Progress::CaughtUp,
-                    Ok(Rest::Closed) => Progress::Ended(Error::TopicDeleted(reader.topic.name.clone())),
+                    Ok(ReadStatus::More) => Progress::More,
+                    Ok(ReadStatus::CaughtUp) => Progress::CaughtUp,
+                    Ok(ReadStatus::Closed) => Progress::Ended(Error::TopicDeleted(reader.topic.name.clone())),
                     Err(error) => Progress::Ended(error),
                 }
             }
-            Source::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, turn, events),
+            Source::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
         };
         match &progress {
             Progress::More => self.source.waiter().wake(),
@@ -128,16 +128,16 @@ impl Subscription {
         self.lease.as_ref().map(|lease| &lease.info)
     }
 
-    /// With `ack: AUTO`: everything read so far is on its way to the client; [`Subscription::confirm`] will say that it
+    /// With `ack: AUTO`: everything read so far is on its way to the client; [`Subscription::acknowledge_in_flight`] will say that it
     /// arrived. Answers whether there is anything to confirm.
-    pub fn seal(&mut self) -> bool {
-        self.lease.as_mut().is_some_and(Lease::seal)
+    pub fn mark_in_flight(&mut self) -> bool {
+        self.lease.as_mut().is_some_and(Lease::mark_in_flight)
     }
 
-    /// With `ack: AUTO`: what was sealed has arrived; the consumer's position moves behind it.
-    pub fn confirm(&mut self) {
+    /// With `ack: AUTO`: what was in flight has arrived; the consumer's position moves behind it.
+    pub fn acknowledge_in_flight(&mut self) {
         if let Some(lease) = &mut self.lease {
-            lease.confirm();
+            lease.acknowledge_in_flight();
         }
     }
 }
@@ -146,13 +146,13 @@ fn read_pattern(
     member: &Member,
     wanted: &Wanted,
     lease: &mut Option<Lease>,
-    turn: Turn,
+    limit: BatchLimit,
     events: &mut Vec<Event>,
 ) -> Progress {
-    let share = Turn { messages: turn.messages.min(PATTERN_QUANTUM), bytes: turn.bytes / 4 + 1 };
+    let share = BatchLimit { messages: limit.messages.min(PATTERN_QUANTUM), bytes: limit.bytes / 4 + 1 };
     events.extend(member.take_deleted().into_iter().map(|topic| Event::Deleted { topic, unread: true }));
     let (mut read, mut bytes) = (0, 0);
-    while read < turn.messages && bytes < turn.bytes {
+    while read < limit.messages && bytes < limit.bytes {
         let Some(mut reader) = member.take_turn() else { return Progress::CaughtUp };
         let (serial, log) = (reader.topic.serial, reader.topic.sequencer.index);
         let before = events.len();
@@ -174,9 +174,9 @@ fn read_pattern(
             lease.delivered(&reader.topic.name, reader.cursor());
         }
         match rest {
-            Ok(Rest::More) => member.requeue(reader),
-            Ok(Rest::CaughtUp) => {}
-            Ok(Rest::Closed) => {
+            Ok(ReadStatus::More) => member.requeue(reader),
+            Ok(ReadStatus::CaughtUp) => {}
+            Ok(ReadStatus::Closed) => {
                 if let Some(lease) = lease {
                     lease.topic_ended(&reader.topic.name, reader.cursor());
                 }

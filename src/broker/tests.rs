@@ -31,8 +31,8 @@ fn name(text: &str) -> TopicName {
     TopicName::parse(text).unwrap()
 }
 
-fn draft(data: impl std::fmt::Display) -> Draft {
-    Draft {
+fn new_message(data: impl std::fmt::Display) -> NewMessage {
+    NewMessage {
         data: Payload::parse(&data.to_string(), 1_000).unwrap(),
         id: None,
         key: None,
@@ -41,8 +41,8 @@ fn draft(data: impl std::fmt::Display) -> Draft {
     }
 }
 
-fn keyed(data: u64, key: &str) -> Draft {
-    Draft { key: Some(Key::parse(key).unwrap()), ..draft(data) }
+fn keyed(data: u64, key: &str) -> NewMessage {
+    NewMessage { key: Some(Key::parse(key).unwrap()), ..new_message(data) }
 }
 
 fn to(source: &str) -> Subscribe {
@@ -52,7 +52,7 @@ fn to(source: &str) -> Subscribe {
 fn drain(subscription: &mut Subscription) -> (Vec<Event>, Progress) {
     let mut events = Vec::new();
     loop {
-        let progress = subscription.read(Turn::messages(7), &mut events);
+        let progress = subscription.read(BatchLimit::messages(7), &mut events);
         if progress != Progress::More {
             return (events, progress);
         }
@@ -162,7 +162,7 @@ proptest! {
                 Step::Publish(count) => for _ in 0..count {
                     published += 1;
                     log.push(published);
-                    let done = now(broker.publish(&topic, draft(published))).unwrap();
+                    let done = now(broker.publish(&topic, new_message(published))).unwrap();
                     prop_assert_eq!(done.cursor.offset, log.len() as u64);
                 },
                 Step::Subscribe(slot, begin) => {
@@ -184,7 +184,7 @@ proptest! {
                 }
                 Step::Read(slot, max) => if let Some(reader) = &mut readers[slot] {
                     let before = reader.seen.len();
-                    let progress = reader.subscription.read(Turn::messages(max), &mut reader.seen);
+                    let progress = reader.subscription.read(BatchLimit::messages(max), &mut reader.seen);
                     let messages = reader.seen[before..].iter().filter(|event| matches!(event, Event::Message(_, _)));
                     prop_assert!(messages.count() <= max);
                     reader.ended |= matches!(progress, Progress::Ended(_));
@@ -221,14 +221,14 @@ proptest! {
                     prop_assert_eq!(subscription.consumer().unwrap().resumed, acknowledged.is_some());
                     if let Some(mut older) = named.take() {
                         let taken = Progress::Ended(Error::ConsumerTakenOver("c".to_owned()));
-                        prop_assert_eq!(older.subscription.read(Turn::messages(1), &mut Vec::new()), taken);
+                        prop_assert_eq!(older.subscription.read(BatchLimit::messages(1), &mut Vec::new()), taken);
                     }
                     // First use begins live; from then on behind what was acknowledged.
                     let place = *acknowledged.get_or_insert(log.len() as u64);
                     named = Some(Model { subscription, first: place + 1, seen: Vec::new(), ended: false });
                 }
                 Step::Consume(max) => if let Some(reader) = &mut named {
-                    reader.subscription.read(Turn::messages(max), &mut reader.seen);
+                    reader.subscription.read(BatchLimit::messages(max), &mut reader.seen);
                 },
                 Step::Acknowledge(quarters) => if let Some(reader) = &named {
                     let messages: Vec<_> = reader.seen.iter().filter_map(|event| match event {
@@ -277,7 +277,7 @@ async fn many_at_once() {
             let mut events = Vec::new();
             loop {
                 assert_eq!(inbox.next().await, 9);
-                subscription.read(Turn::messages(13), &mut events);
+                subscription.read(BatchLimit::messages(13), &mut events);
                 if events.last().is_some_and(
                     |event| matches!(event, Event::Message(message, _) if message.cursor.offset == PUBLISHERS * EACH),
                 ) {
@@ -291,7 +291,7 @@ async fn many_at_once() {
         let broker = broker.clone();
         tasks.spawn(async move {
             for number in 0..EACH {
-                now(broker.publish(&name("busy.one"), draft(publisher * EACH + number))).unwrap();
+                now(broker.publish(&name("busy.one"), new_message(publisher * EACH + number))).unwrap();
                 if number % 64 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -307,9 +307,9 @@ async fn many_at_once() {
 fn starts_in_the_past_say_what_is_gone() {
     let broker = broker(10);
     let topic = name("t");
-    let first = now(broker.publish(&topic, draft(1))).unwrap();
+    let first = now(broker.publish(&topic, new_message(1))).unwrap();
     for number in 2..=30 {
-        now(broker.publish(&topic, draft(number))).unwrap();
+        now(broker.publish(&topic, new_message(number))).unwrap();
     }
     let read = |start| {
         let request = Subscribe { start: Some(start), ..to("t") };
@@ -329,7 +329,7 @@ fn starts_in_the_past_say_what_is_gone() {
 #[test]
 fn a_new_epoch_without_loss_is_told_too() {
     let broker = broker(10);
-    let before = now(broker.publish(&name("t"), draft(1))).unwrap().cursor;
+    let before = now(broker.publish(&name("t"), new_message(1))).unwrap().cursor;
     now(broker.delete_topic(&name("t"))).unwrap();
     let request = Subscribe { start: Some(Start::After(before)), ..to("t") };
     let mut subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
@@ -342,20 +342,20 @@ fn a_new_epoch_without_loss_is_told_too() {
 fn ids_and_conditions() {
     let broker = broker(3);
     let topic = name("t");
-    let with_id = |id: &str| Draft { id: Some(MessageId::parse(id).unwrap()), ..draft(1) };
+    let with_id = |id: &str| NewMessage { id: Some(MessageId::parse(id).unwrap()), ..new_message(1) };
     let first = now(broker.publish(&topic, with_id("a"))).unwrap();
     let again = now(broker.publish(&topic, with_id("a"))).unwrap();
     assert!(again.duplicate && again.cursor == first.cursor && !first.duplicate);
-    let expecting = |offset| Draft { expected_offset: Some(offset), ..draft(2) };
+    let expecting = |offset| NewMessage { expected_offset: Some(offset), ..new_message(2) };
     assert_eq!(now(broker.publish(&topic, expecting(0))).unwrap_err(), Error::Conflict { current: 1 });
     assert_eq!(now(broker.publish(&topic, expecting(1))).unwrap().cursor.offset, 2);
-    now(broker.publish(&topic, draft(3))).unwrap();
-    now(broker.publish(&topic, draft(4))).unwrap();
+    now(broker.publish(&topic, new_message(3))).unwrap();
+    now(broker.publish(&topic, new_message(4))).unwrap();
     // The message has left the history; its id is remembered for the window, with the first one's position.
     let late = now(broker.publish(&topic, with_id("a"))).unwrap();
     assert!(late.duplicate && late.cursor == first.cursor && late.published_at == first.published_at);
     assert_eq!(now(broker.topic(&topic)).unwrap().last_offset, 4);
-    // Ids belong to one life of a topic.
+    // Ids belong to one incarnation of a topic.
     now(broker.delete_topic(&topic)).unwrap();
     assert!(!now(broker.publish(&topic, with_id("a"))).unwrap().duplicate);
 }
@@ -365,7 +365,7 @@ fn without_a_window_an_id_goes_with_its_message() {
     let settings = Settings { dedup_window: Duration::ZERO, max_messages_per_topic: 2, ..Settings::default() };
     let broker = Broker::in_memory(settings);
     let topic = name("t");
-    let with_id = |id: &str| Draft { id: Some(MessageId::parse(id).unwrap()), ..draft(1) };
+    let with_id = |id: &str| NewMessage { id: Some(MessageId::parse(id).unwrap()), ..new_message(1) };
     now(broker.publish(&topic, with_id("a"))).unwrap();
     now(broker.publish(&topic, with_id("b"))).unwrap();
     assert!(now(broker.publish(&topic, with_id("a"))).unwrap().duplicate);
@@ -380,7 +380,7 @@ fn implicit_topics_come_and_go() {
     assert!(now(broker.topic(&name("t"))).unwrap().implicit);
     drop(subscription);
     assert_eq!(now(broker.topic(&name("t"))).unwrap_err(), Error::TopicNotFound("t".to_owned()));
-    now(broker.publish(&name("t"), draft(1))).unwrap();
+    now(broker.publish(&name("t"), new_message(1))).unwrap();
     now(broker.create_topic(&name("t"), TopicSettings::default())).unwrap();
     assert_eq!(
         now(broker.create_topic(&name("t"), TopicSettings::default())).unwrap_err(),
@@ -399,7 +399,7 @@ fn bounds_refuse_or_evict() {
         ..Settings::default()
     };
     let broker = Broker::in_memory(settings);
-    let big = || draft(format!("\"{}\"", "x".repeat(900)));
+    let big = || new_message(format!("\"{}\"", "x".repeat(900)));
     for _ in 0..20 {
         now(broker.publish(&name("a"), big())).unwrap();
     }
@@ -418,15 +418,15 @@ fn bounds_refuse_or_evict() {
 #[test]
 fn patterns_read_all_topics_in_one_order() {
     let broker = broker(100);
-    now(broker.publish(&name("orders.eu"), draft(0))).unwrap();
+    now(broker.publish(&name("orders.eu"), new_message(0))).unwrap();
     let mut subscription = now(broker.subscribe(to("orders.*"), &Inbox::default(), 0)).unwrap();
     for number in 0..90 {
-        now(broker.publish(&name("orders.eu"), draft(number))).unwrap();
+        now(broker.publish(&name("orders.eu"), new_message(number))).unwrap();
     }
-    now(broker.publish(&name("orders.us"), draft(7))).unwrap();
-    now(broker.publish(&name("orders.us.ny"), draft(8))).unwrap();
+    now(broker.publish(&name("orders.us"), new_message(7))).unwrap();
+    now(broker.publish(&name("orders.us.ny"), new_message(8))).unwrap();
     let mut events = Vec::new();
-    assert_eq!(subscription.read(Turn::messages(32), &mut events), Progress::More);
+    assert_eq!(subscription.read(BatchLimit::messages(32), &mut events), Progress::More);
     events.extend(drain(&mut subscription).0);
     // The order in which they were published, over all topics: so one number says how far all of them were read.
     let sequences: Vec<_> = events
@@ -464,7 +464,7 @@ fn turns_do_not_grow_with_subscriptions() {
         drain(&mut subscriptions[usize::try_from(key).unwrap()]);
     }
     for key in [7, 999, 7] {
-        now(broker.publish(&name(&format!("t{key}")), draft(key))).unwrap();
+        now(broker.publish(&name(&format!("t{key}")), new_message(key))).unwrap();
         assert_eq!((inbox.try_next(), inbox.try_next()), (Some(key), None));
         assert_eq!(drain(&mut subscriptions[usize::try_from(key).unwrap()]).0.len(), 1);
     }
@@ -484,7 +484,7 @@ fn matching_does_not_grow() {
     let steps = |publishes: u64| {
         let before = broker.0.registry.patterns.steps.load(Ordering::Relaxed);
         for number in 0..publishes {
-            now(broker.publish(&name("a7.7.x"), draft(number))).unwrap();
+            now(broker.publish(&name("a7.7.x"), new_message(number))).unwrap();
         }
         broker.0.registry.patterns.steps.load(Ordering::Relaxed) - before
     };
@@ -513,8 +513,8 @@ fn overflow_is_the_subscribers_choice() {
     assert_eq!(offsets(&events), [(1, 98), (99, 99)]);
     let (events, _) = drain(&mut per_key);
     assert_eq!(offsets(&events), [(1, 97), (98, 98), (99, 99)]);
-    now(broker.publish(&name("t"), draft(100))).unwrap();
-    now(broker.publish(&name("t"), draft(101))).unwrap();
+    now(broker.publish(&name("t"), new_message(100))).unwrap();
+    now(broker.publish(&name("t"), new_message(101))).unwrap();
     let (events, progress) = drain(&mut disconnect);
     assert!(events.is_empty());
     assert_eq!(progress, Progress::Ended(Error::SlowConsumer));
@@ -527,7 +527,7 @@ fn filters_pass_and_do_not_count_as_missed() {
     let request = Subscribe { filter: Some(filter), ..to("t") };
     let mut subscription = now(broker.subscribe(request, &Inbox::default(), 0)).unwrap();
     for number in 1..=8 {
-        now(broker.publish(&name("t"), draft(format!("{{\"n\":{number}}}")))).unwrap();
+        now(broker.publish(&name("t"), new_message(format!("{{\"n\":{number}}}")))).unwrap();
     }
     let (events, _) = drain(&mut subscription);
     assert_eq!(offsets(&events), [(5, 5), (6, 6), (7, 7), (8, 8)]);
@@ -552,16 +552,16 @@ mod consumers {
         let mut subscription = open(&broker, "t", Ack::Auto);
         assert!(!subscription.consumer().unwrap().resumed);
         for number in 1..=5 {
-            now(broker.publish(&name("t"), draft(number))).unwrap();
+            now(broker.publish(&name("t"), new_message(number))).unwrap();
         }
         drain(&mut subscription);
-        assert!(subscription.seal());
-        subscription.confirm();
-        now(broker.publish(&name("t"), draft(6))).unwrap();
+        assert!(subscription.mark_in_flight());
+        subscription.acknowledge_in_flight();
+        now(broker.publish(&name("t"), new_message(6))).unwrap();
         drain(&mut subscription);
         // Read, but never confirmed.
         drop(subscription);
-        now(broker.publish(&name("t"), draft(7))).unwrap();
+        now(broker.publish(&name("t"), new_message(7))).unwrap();
         let mut subscription = open(&broker, "t", Ack::Auto);
         assert!(subscription.consumer().unwrap().resumed);
         assert_tiles(&drain(&mut subscription).0, 6, 7);
@@ -572,13 +572,13 @@ mod consumers {
         let broker = broker(100);
         let mut subscription = open(&broker, "t", Ack::Explicit);
         let places: Vec<_> =
-            (1..=5).map(|number| now(broker.publish(&name("t"), draft(number))).unwrap().cursor).collect();
+            (1..=5).map(|number| now(broker.publish(&name("t"), new_message(number))).unwrap().cursor).collect();
         drain(&mut subscription);
         let (source, consumer) = (Source::parse("t").unwrap(), ConsumerName::parse("c").unwrap());
         now(broker.acknowledge(&source, &consumer, places[2])).unwrap();
         // Behind the position already: nothing moves.
         now(broker.acknowledge(&source, &consumer, places[0])).unwrap();
-        assert!(!subscription.seal());
+        assert!(!subscription.mark_in_flight());
         drop(subscription);
         assert_tiles(&drain(&mut open(&broker, "t", Ack::Explicit)).0, 4, 5);
         let foreign = Cursor { epoch: Epoch::random(), offset: 1 };
@@ -596,7 +596,7 @@ mod consumers {
         assert_eq!(inbox.try_next(), Some(3), "the older one is woken to learn it");
         assert_eq!(drain(&mut older).1, Progress::Ended(Error::ConsumerTakenOver("c".to_owned())));
         // What the older one confirms now counts no more.
-        older.confirm();
+        older.acknowledge_in_flight();
         drop(older);
         assert!(now(broker.consumers(&Source::parse("t").unwrap())).unwrap()[0].connected);
     }
@@ -604,16 +604,16 @@ mod consumers {
     #[test]
     fn patterns_resume_each_topic_and_find_new_ones() {
         let broker = broker(100);
-        now(broker.publish(&name("a.1"), draft(1))).unwrap();
+        now(broker.publish(&name("a.1"), new_message(1))).unwrap();
         let mut subscription = open(&broker, "a.*", Ack::Auto);
-        now(broker.publish(&name("a.1"), draft(2))).unwrap();
+        now(broker.publish(&name("a.1"), new_message(2))).unwrap();
         drain(&mut subscription);
-        subscription.seal();
-        subscription.confirm();
+        subscription.mark_in_flight();
+        subscription.acknowledge_in_flight();
         drop(subscription);
-        now(broker.publish(&name("a.1"), draft(3))).unwrap();
-        now(broker.publish(&name("a.2"), draft(1))).unwrap();
-        now(broker.publish(&name("b.1"), draft(1))).unwrap();
+        now(broker.publish(&name("a.1"), new_message(3))).unwrap();
+        now(broker.publish(&name("a.2"), new_message(1))).unwrap();
+        now(broker.publish(&name("b.1"), new_message(1))).unwrap();
         let (events, _) = drain(&mut open(&broker, "a.*", Ack::Auto));
         let mut seen: Vec<_> = events
             .iter()
@@ -627,12 +627,12 @@ mod consumers {
     }
 
     #[test]
-    fn the_topics_new_life_is_told() {
+    fn the_topics_new_incarnation_is_told() {
         let broker = broker(100);
-        now(broker.publish(&name("a.1"), draft(1))).unwrap();
+        now(broker.publish(&name("a.1"), new_message(1))).unwrap();
         drop(open(&broker, "a.*", Ack::Auto));
         now(broker.delete_topic(&name("a.1"))).unwrap();
-        now(broker.publish(&name("a.1"), draft(1))).unwrap();
+        now(broker.publish(&name("a.1"), new_message(1))).unwrap();
         let (events, _) = drain(&mut open(&broker, "a.*", Ack::Auto));
         assert!(matches!(&events[..], [Event::Gap(gap), Event::Message(_, _)] if gap.reason == GapReason::NewEpoch));
     }
@@ -701,7 +701,7 @@ fn events_of_topics_are_a_stream() {
     let mut all = broker.subscribe_events(None, &Inbox::default(), 0);
     let mut some = broker.subscribe_events(Some(Pattern::parse("a.*").unwrap()), &Inbox::default(), 0);
     now(broker.create_topic(&name("a.1"), TopicSettings::default())).unwrap();
-    now(broker.publish(&name("b"), draft(1))).unwrap();
+    now(broker.publish(&name("b"), new_message(1))).unwrap();
     now(broker.update_topic(&name("a.1"), TopicSettings { max_messages: Some(5), max_publish_rate: None })).unwrap();
     now(broker.delete_topic(&name("a.1"))).unwrap();
     let kinds = |subscription: &mut Subscription| -> VecDeque<(String, TopicEventKind)> {
@@ -723,9 +723,9 @@ fn events_of_topics_are_a_stream() {
 fn going_refuses_new_work_only() {
     let broker = broker(10);
     let mut subscription = now(broker.subscribe(to("t"), &Inbox::default(), 0)).unwrap();
-    now(broker.publish(&name("t"), draft(1))).unwrap();
+    now(broker.publish(&name("t"), new_message(1))).unwrap();
     broker.drain();
-    assert!(matches!(now(broker.publish(&name("t"), draft(2))), Err(Error::Unavailable(_))));
+    assert!(matches!(now(broker.publish(&name("t"), new_message(2))), Err(Error::Unavailable(_))));
     assert!(matches!(now(broker.subscribe(to("t"), &Inbox::default(), 0)), Err(Error::Unavailable(_))));
     assert_eq!(drain(&mut subscription).0.len(), 1);
 }

@@ -198,7 +198,7 @@ impl State {
         }
     }
 
-    /// Within an epoch a place only moves forward; that in another epoch is of a newer life of the topic.
+    /// Within an epoch a place only moves forward; that in another epoch is of a newer incarnation of the topic.
     fn advance(&mut self, topic: &TopicName, cursor: Cursor) {
         match self.places.get_mut(topic) {
             Some(place) if place.epoch == cursor.epoch => place.offset = place.offset.max(cursor.offset),
@@ -330,7 +330,7 @@ impl Consumer {
         self.state.lock().use_it();
     }
 
-    /// The topic of this life, if it reads it.
+    /// The topic of this incarnation, if it reads it.
     #[must_use]
     pub fn topic_of(&self, epoch: Epoch) -> Option<TopicName> {
         let state = self.state.lock();

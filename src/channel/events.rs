@@ -1,6 +1,6 @@
 //! The broker's own events: what becomes of topics. They are messages of a channel like any other.
 
-use super::{Draft, Key, Message, Payload, Registry, TopicName};
+use super::{Key, Message, NewMessage, Payload, Registry, TopicName};
 
 /// What became of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,8 @@ impl Registry {
         let key = Key::parse(name.as_str());
         if let (Ok(data), Ok(key)) = (data, key) {
             // The events' own channel has no limits, so there is nothing to refuse.
-            let _ = self.events.push(Draft { data, id: None, key: Some(key), expected_offset: None, origin: None });
+            let _ =
+                self.events.push(NewMessage { data, id: None, key: Some(key), expected_offset: None, origin: None });
         }
     }
 }

@@ -38,7 +38,7 @@ impl FromStr for Timestamp {
     }
 }
 
-/// One life of a topic: made at random with it, so that deleted and created again is another epoch.
+/// One incarnation of a topic: made at random with it, so that deleted and created again is another epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
@@ -78,7 +78,7 @@ impl fmt::Display for Epoch {
 /// to clients and the same at every door; within an epoch, texts sort in the order of their offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// The life of the topic.
+    /// The incarnation of the topic.
     pub epoch: Epoch,
     /// Grows strictly within an epoch, from 1.
     pub offset: u64,
@@ -134,7 +134,7 @@ pub enum GapReason {
     SlowConsumer,
     /// The next message after the asked position is no longer kept.
     Expired,
-    /// The asked position is of another life of the topic.
+    /// The asked position is of another incarnation of the topic.
     NewEpoch,
 }
 
@@ -220,7 +220,7 @@ impl Message {
         cursor: Cursor,
         prev: u64,
         sequence: u64,
-        draft: Draft,
+        new_message: NewMessage,
         published_at: Timestamp,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -228,9 +228,9 @@ impl Message {
             cursor,
             prev,
             sequence,
-            id: draft.message_id(),
-            key: draft.key,
-            data: draft.data,
+            id: new_message.message_id(),
+            key: new_message.key,
+            data: new_message.data,
             published_at,
             derived: Mutex::default(),
         })
@@ -282,7 +282,7 @@ impl fmt::Debug for Message {
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct NewMessage {
     /// Any JSON value.
     pub data: Payload,
     /// Makes publishing idempotent: a repeated id within the history is answered with the first one's position.
@@ -291,7 +291,7 @@ pub struct Draft {
     pub key: Option<Key>,
     /// Publish only if this is the topic's newest offset (0: the topic has had no message).
     pub expected_offset: Option<u64>,
-    /// Set where the message was published before, in another life of its topic, and comes back.
+    /// Set where the message was published before, in another incarnation of its topic, and comes back.
     pub origin: Option<Origin>,
 }
 
@@ -323,7 +323,7 @@ pub struct Committed {
     pub data: Payload,
 }
 
-impl Draft {
+impl NewMessage {
     /// The id of the message to be: the publisher's, else the one it had before, else a new one.
     pub(crate) fn message_id(&self) -> MessageId {
         let made_up = || self.origin.as_ref()?.made_up_id.clone();

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Channel, Cursor, Gap, Message, Rest, Start, Turn};
+use super::{BatchLimit, Channel, Cursor, Gap, Message, ReadStatus, Start};
 
 impl Channel {
     /// Kept messages from a start on, oldest first.
-    pub(crate) fn page(&self, start: &Start, turn: Turn) -> Page {
+    pub(crate) fn page(&self, start: &Start, limit: BatchLimit) -> Page {
         let ring = self.ring.lock();
         let (mut place, mut gap) = ring.locate(start, self.created_at);
         let mut messages = Vec::new();
-        let (hole, rest) = ring.read(&mut place, turn, u64::MAX, &mut messages);
+        let (hole, rest) = ring.read(&mut place, limit, u64::MAX, &mut messages);
         if let Some(hole) = hole {
             gap = Some(gap.map_or(hole.clone(), |gap| gap.and_then(&hole)));
         }
@@ -19,7 +19,7 @@ impl Channel {
             messages,
             gap,
             has_previous: first > ring.floor(),
-            has_next: rest == Rest::More,
+            has_next: rest == ReadStatus::More,
             end: Cursor { epoch: self.epoch, offset: place.after },
         }
     }

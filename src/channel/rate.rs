@@ -36,7 +36,7 @@ impl Bucket {
     }
 
     /// Takes one token for a message that will be back: [`Bucket::charge`] does not take it again. Who learns that it will
-    /// not be back calls [`Bucket::give_back`]. One that was let through before, in another life of its topic, is let
+    /// not be back calls [`Bucket::give_back`]. One that was let through before, in another incarnation of its topic, is let
     /// through again, whether there is a token or not.
     ///
     /// # Errors

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{
-    Channel, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, PatternCursor, Place, Rest, TopicName, Turn,
+    BatchLimit, Channel, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, PatternCursor, Place, ReadStatus,
+    TopicName,
 };
 
-/// A subscription is behind when more messages than this wait for it: more than one turn's worth, so that the
+/// A subscription is behind when more messages than this wait for it: more than one batch, so that the
 /// ordinary burst does not count.
 pub const BEHIND_MESSAGES: u64 = 64;
 
@@ -108,18 +109,18 @@ impl Reader {
         }
     }
 
-    /// Reads one turn's worth. A gap is told as soon as it is met, whatever follows, since other topics may be read next and
+    /// Reads one batch. A gap is told as soon as it is met, whatever follows, since other topics may be read next and
     /// a position over all of them may not pass it. Only what a subscriber of one topic skips by its own choice is gathered
     /// into one gap as long as it goes on. `newest` is asked under the topic's lock for the newest number in the shared log
     /// that may be read, where there are other topics; `at_end` runs there when there is nothing more.
     pub fn read(
         &mut self,
         wanted: &Wanted,
-        turn: Turn,
+        limit: BatchLimit,
         events: &mut Vec<Event>,
         newest: Option<impl FnOnce() -> u64>,
         at_end: impl FnOnce(),
-    ) -> Result<Rest, Error> {
+    ) -> Result<ReadStatus, Error> {
         let mut batch = SmallVec::<[Arc<Message>; LIVE_MESSAGES]>::new();
         let mut superseded = Vec::new();
         let topic = self.topic.clone();
@@ -131,7 +132,7 @@ impl Reader {
         }
         let holds_gap = newest.is_none() && self.behind && wanted.overflow == Overflow::LatestPerKey;
         let newest = newest.map_or(u64::MAX, |newest| newest());
-        let (gap, rest) = ring.read(&mut self.place, turn, newest, &mut batch);
+        let (gap, rest) = ring.read(&mut self.place, limit, newest, &mut batch);
         if gap.is_some() && self.caught_up && wanted.overflow == Overflow::Disconnect {
             return Err(Error::SlowConsumer);
         }
@@ -140,7 +141,7 @@ impl Reader {
             superseded.extend(batch.iter().map(|message| ring.superseded(message)));
         }
         match ring.next_sequence(self.place) {
-            Some(next) if rest == Rest::More => self.next_sequence = next,
+            Some(next) if rest == ReadStatus::More => self.next_sequence = next,
             _ => {
                 self.caught_up = true;
                 self.behind = false;
@@ -168,7 +169,7 @@ impl Reader {
             events.extend(self.gap.take().map(Event::Gap));
             events.push(Event::Message(message, None));
         }
-        if !(rest == Rest::More && holds_gap) {
+        if !(rest == ReadStatus::More && holds_gap) {
             events.extend(self.gap.take().map(Event::Gap));
         }
         Ok(rest)

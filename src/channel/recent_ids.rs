@@ -14,12 +14,12 @@ use super::{MessageId, Timestamp};
 /// Where a message was whose id is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Remembered {
-    /// 0 where the message was published in another life of the topic.
+    /// 0 where the message was published in another incarnation of the topic.
     pub offset: u64,
     pub at: Timestamp,
 }
 
-/// One topic's id: the topic's serial number on this instance stands for its life.
+/// One topic's id: the topic's serial number on this instance stands for its incarnation.
 type Key = (u64, MessageId);
 
 /// What an entry takes beside the id's text: both maps, measured as their entries with a third of free room.

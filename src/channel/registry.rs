@@ -15,8 +15,8 @@ use slab::Slab;
 
 use super::{
     Alive, Budget, Channel, Defaults, Epoch, Error, LogPosition, Member, Membership, Pattern, Patterns, Ring,
-    Sequencer, Spec, Timestamp, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds, ring::Life as RingLife,
-    sequencer::MAX_LOGS,
+    Sequencer, Spec, Timestamp, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds,
+    ring::Incarnation as RingIncarnation, sequencer::MAX_LOGS,
 };
 
 /// Deletions that are remembered: a subscriber of a pattern that was away is told of them.
@@ -57,9 +57,9 @@ impl RegistrySettings {
     }
 }
 
-/// A life of a topic, as an engine knows it.
+/// An incarnation of a topic, as an engine knows it.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub struct Incarnation {
     /// Its name.
     pub name: TopicName,
     /// Its epoch.
@@ -103,7 +103,7 @@ impl Matching {
     }
 }
 
-impl Life {
+impl Incarnation {
     /// A new one that begins now.
     #[must_use]
     pub fn new(name: &TopicName, spec: Spec) -> Self {
@@ -187,9 +187,9 @@ impl Registry {
     pub fn new(settings: RegistrySettings) -> Arc<Self> {
         let (name, epoch) = (TopicName::reserved("$topics"), Epoch::random());
         let recent_ids = Arc::new(RecentIds::new(settings.dedup_window, settings.dedup_bytes));
-        let life = RingLife { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
+        let incarnation = RingIncarnation { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
         let spec = Spec { implicit: false, max_messages: Some(1_000), max_publish_rate: Some(0) };
-        let ring = Ring::new(life, spec, settings.defaults, Budget::new(usize::MAX, usize::MAX));
+        let ring = Ring::new(incarnation, spec, settings.defaults, Budget::new(usize::MAX, usize::MAX));
         let events = Arc::new(Channel {
             serial: 0,
             name: name.clone(),
@@ -297,17 +297,17 @@ impl Registry {
     /// [`Error::TopicExists`], or that of `stored`; nothing has changed then.
     pub fn insert(
         &self,
-        life: Life,
+        incarnation: Incarnation,
         stored: impl FnOnce(&Arc<Channel>) -> Result<(), Error>,
     ) -> Result<Arc<Channel>, Error> {
-        let Life { name, epoch, created_at, spec, key, log } = life;
+        let Incarnation { name, epoch, created_at, spec, key, log } = incarnation;
         let mut names = self.names.write();
         if names.by_name.contains_key(&name) {
             return Err(Error::TopicExists(name));
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let ring_life = RingLife { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
-        let ring = Ring::new(ring_life, spec, self.defaults, self.budget.clone());
+        let ring_incarnation = RingIncarnation { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
+        let ring = Ring::new(ring_incarnation, spec, self.defaults, self.budget.clone());
         let channel = Arc::new(Channel {
             serial,
             name: name.clone(),
@@ -331,7 +331,7 @@ impl Registry {
         Ok(channel)
     }
 
-    /// Takes a topic out and ends its life. Answers whether it was in.
+    /// Takes a topic out and ends its incarnation. Answers whether it was in.
     pub fn remove(&self, channel: &Arc<Channel>) -> bool {
         let mut names = self.names.write();
         let current = names.is_current(channel);
@@ -344,7 +344,7 @@ impl Registry {
         current
     }
 
-    /// Takes a topic out whose life is about to end: its name is free, and whoever reads it reads on until it is closed. The
+    /// Takes a topic out whose incarnation is about to end: its name is free, and whoever reads it reads on until it is closed. The
     /// engine knows of messages up to the number `last` in the topic's log.
     pub(crate) fn take_out(&self, channel: &Arc<Channel>, last: u64) {
         let mut names = self.names.write();

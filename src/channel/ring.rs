@@ -17,9 +17,9 @@ use std::{
 };
 
 use super::{
-    Cursor, Defaults, Draft, Epoch, Error, Key, KnownId, Message, MessageId, PatternCursor, Publication, Refusal, Spec,
-    Timestamp, TopicName,
-    pattern::Matched,
+    Cursor, Defaults, Epoch, Error, Key, KnownId, Message, MessageId, NewMessage, PatternCursor, Publication, Refusal,
+    Spec, Timestamp, TopicName,
+    patterns::Matched,
     rate::Bucket,
     recent_ids::{RecentIds, Remembered},
 };
@@ -54,7 +54,7 @@ pub enum Start {
 
 /// What one read found, besides the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum ReadStatus {
     /// More can be read now.
     More,
     /// Nothing more yet.
@@ -65,14 +65,14 @@ pub enum Rest {
 
 /// How much may be read at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn {
+pub struct BatchLimit {
     /// Messages at most.
     pub messages: usize,
     /// Bytes of data after which no further message is read; the one that crosses the bound still is.
     pub bytes: usize,
 }
 
-impl Turn {
+impl BatchLimit {
     /// So many messages, whatever their size.
     #[must_use]
     pub fn messages(messages: usize) -> Self {
@@ -106,7 +106,7 @@ impl Numbering {
 /// What becomes of a message that wants into the ring.
 pub(crate) enum Admission {
     /// It may be numbered.
-    Fresh(Draft),
+    Fresh(NewMessage),
     /// Its id is known: this is the first one's place.
     Duplicate(Publication),
     /// Its id is that of a message on its way, and its answer will be that one's.
@@ -115,7 +115,7 @@ pub(crate) enum Admission {
 
 /// Whose history a ring is.
 #[derive(Clone, Copy)]
-pub(crate) struct Life<'a> {
+pub(crate) struct Incarnation<'a> {
     pub topic: &'a TopicName,
     pub epoch: Epoch,
     pub serial: u64,
@@ -166,7 +166,7 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    pub fn new(of: Life<'_>, spec: Spec, defaults: Defaults, budget: Arc<Budget>) -> Self {
+    pub fn new(of: Incarnation<'_>, spec: Spec, defaults: Defaults, budget: Arc<Budget>) -> Self {
         let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
         Self {
             spec,
@@ -305,12 +305,12 @@ impl Ring {
     }
 
     /// Whether a message may be numbered, or its id is known.
-    pub fn admit(&mut self, draft: Draft) -> Result<Admission, Refusal> {
+    pub fn admit(&mut self, new_message: NewMessage) -> Result<Admission, Refusal> {
         if self.closed {
             return Err(Refusal::Closed);
         }
         // A repeated id comes first: repeating what was accepted must succeed whatever has changed since.
-        if let Some(id) = &draft.id {
+        if let Some(id) = &new_message.id {
             if let Some(first) = self.known(id) {
                 return Ok(Admission::Duplicate(first));
             }
@@ -320,32 +320,32 @@ impl Ring {
             }
         }
         let newest = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
-        if draft.expected_offset.is_some_and(|expected| expected != newest) {
+        if new_message.expected_offset.is_some_and(|expected| expected != newest) {
             return Err(Error::Conflict { current: newest }.into());
         }
-        if draft.origin.is_none() {
+        if new_message.origin.is_none() {
             self.bucket.take()?;
         }
-        Ok(Admission::Fresh(draft))
+        Ok(Admission::Fresh(new_message))
     }
 
     /// Gives the next number.
-    fn number(&self, draft: Draft, sequence: u64) -> Arc<Message> {
+    fn number(&self, new_message: NewMessage, sequence: u64) -> Arc<Message> {
         let (prev, at) = match self.staged.back() {
             Some(staged) => (staged.message.cursor.offset, Some(staged.message.published_at)),
             None => (self.last, self.last_published_at),
         };
         // The wall clock may step back; a topic's times do not, so that a search by time stays a search.
-        let now = draft.origin.as_ref().map_or_else(Timestamp::now, |origin| origin.at);
+        let now = new_message.origin.as_ref().map_or_else(Timestamp::now, |origin| origin.at);
         let at = at.map_or(now, |last| now.max(last));
         let cursor = Cursor { epoch: self.epoch, offset: prev + 1 };
-        Message::new(self.topic.clone(), cursor, prev, sequence, draft, at)
+        Message::new(self.topic.clone(), cursor, prev, sequence, new_message, at)
     }
 
     /// Numbers an admitted message and makes it readable.
-    pub fn push(&mut self, draft: Draft, sequence: u64) -> Result<Publication, Error> {
-        let given_id = draft.id.is_some();
-        let message = self.number(draft, sequence);
+    pub fn push(&mut self, new_message: NewMessage, sequence: u64) -> Result<Publication, Error> {
+        let given_id = new_message.id.is_some();
+        let message = self.number(new_message, sequence);
         self.check_room(message.cost())?;
         let publication = Publication::of(&message, false);
         self.insert(message, given_id);

@@ -46,8 +46,8 @@ impl World {
     fn new() -> Self {
         let registry = Registry::new(RegistrySettings::for_tests(10));
         let spec = Spec { implicit: false, max_messages: Some(10), max_publish_rate: Some(0) };
-        let life = Life::new(&TopicName::parse("t").unwrap(), spec);
-        let channel = registry.insert(life, |_| Ok(())).unwrap();
+        let incarnation = Incarnation::new(&TopicName::parse("t").unwrap(), spec);
+        let channel = registry.insert(incarnation, |_| Ok(())).unwrap();
         channel.ring.lock().begin(0, 0, Numbering::SPARSE, 0);
         Self { channel, registry, log: Vec::new(), lost: 0 }
     }
@@ -140,7 +140,7 @@ proptest! {
                     readers[slot] = Some(Model { reader, after: offset, events: Vec::new() });
                 }
                 Step::Read(slot, max) => if let Some(model) = &mut readers[slot] {
-                    let _ = model.reader.read(&Wanted::default(), Turn::messages(max), &mut model.events, ALONE, || {});
+                    let _ = model.reader.read(&Wanted::default(), BatchLimit::messages(max), &mut model.events, ALONE, || {});
                 },
                 Step::Shrink(max_messages) => {
                     let spec = Spec { max_messages: Some(max_messages), ..world.channel.spec() };
@@ -150,7 +150,7 @@ proptest! {
         }
         world.repair();
         for model in readers.iter_mut().flatten() {
-            while model.reader.read(&Wanted::default(), Turn::messages(3), &mut model.events, ALONE, || {}).unwrap() == Rest::More {}
+            while model.reader.read(&Wanted::default(), BatchLimit::messages(3), &mut model.events, ALONE, || {}).unwrap() == ReadStatus::More {}
             model.check(&world.log);
         }
     }

@@ -21,8 +21,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Engine;
 use crate::channel::{
-    ALONE, Channel, ConsumerLimits, Consumers, Defaults, Draft, Error, Event, KnownId, MessageId, Payload, Publication,
-    Reader, Refusal, Registry, RegistrySettings, Rest, Spec, Start, Timestamp, TopicName, Turn, Wanted,
+    ALONE, BatchLimit, Channel, ConsumerLimits, Consumers, Defaults, Error, Event, KnownId, MessageId, NewMessage,
+    Payload, Publication, ReadStatus, Reader, Refusal, Registry, RegistrySettings, Spec, Start, Timestamp, TopicName,
+    Wanted,
 };
 
 /// How long anything may take: a leader's election in a cluster under load is the longest wait known.
@@ -72,8 +73,8 @@ impl Instance {
         self.engine.create(name, spec).await
     }
 
-    async fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Result<Publication, Refusal> {
-        within("the answer to an append", self.engine.append(channel, draft))
+    async fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Result<Publication, Refusal> {
+        within("the answer to an append", self.engine.append(channel, new_message))
             .await
             .unwrap_or(Err(Refusal::Error(Error::Unavailable("no answer within the suite's patience"))))
     }
@@ -135,8 +136,8 @@ fn fresh(what: &str) -> Result<TopicName, Failure> {
 const EXPLICIT: Spec = Spec { implicit: false, max_messages: Some(100), max_publish_rate: Some(0) };
 const IMPLICIT: Spec = Spec { implicit: true, ..EXPLICIT };
 
-fn draft(data: impl fmt::Display) -> Result<Draft, Failure> {
-    Ok(Draft {
+fn new_message(data: impl fmt::Display) -> Result<NewMessage, Failure> {
+    Ok(NewMessage {
         data: Payload::parse(&data.to_string(), 1 << 20)?,
         id: None,
         key: None,
@@ -146,10 +147,10 @@ fn draft(data: impl fmt::Display) -> Result<Draft, Failure> {
 }
 
 /// Reads a channel to what is its end now.
-fn read(reader: &mut Reader, events: &mut Vec<Event>) -> Result<Rest, Failure> {
+fn read(reader: &mut Reader, events: &mut Vec<Event>) -> Result<ReadStatus, Failure> {
     loop {
-        let rest = reader.read(&Wanted::default(), Turn::messages(7), events, ALONE, || {})?;
-        if rest != Rest::More {
+        let rest = reader.read(&Wanted::default(), BatchLimit::messages(7), events, ALONE, || {})?;
+        if rest != ReadStatus::More {
             return Ok(rest);
         }
     }
@@ -186,7 +187,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         topics::an_implicit_topic_is_adopted_once,
         topics::a_change_is_in_force_everywhere,
         topics::deletion_reaches_every_reader,
-        topics::a_new_life_has_nothing_of_the_old,
+        topics::a_new_incarnation_has_nothing_of_the_old,
         topics::an_unused_implicit_topic_goes,
         topics::names_of_any_kind,
         messages::what_is_acknowledged_is_readable,
@@ -205,6 +206,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         consumers::a_position_comes_from_elsewhere,
         consumers::a_newer_subscription_takes_over,
         consumers::acknowledgements_only_go_forward,
+        consumers::an_acknowledgement_is_for_one_consumer,
         consumers::a_consumer_is_forgotten,
     }
     Ok(())
@@ -221,12 +223,12 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let (name, gone) = (fresh("kept")?, fresh("gone")?);
     let channel = first.create(&name, Spec { max_messages: Some(3), ..EXPLICIT }).await?;
     let deleted = first.create(&gone, EXPLICIT).await?;
-    let with_id = Draft { id: Some(MessageId::parse("mine")?), ..draft(1)? };
-    first.append(&deleted, draft(0)?).await?;
+    let with_id = NewMessage { id: Some(MessageId::parse("mine")?), ..new_message(1)? };
+    first.append(&deleted, new_message(0)?).await?;
     first.engine.delete(&deleted).await?;
     let mut cursors = Vec::new();
     for number in 2..=4 {
-        cursors.push(first.append(&channel, draft(number)?).await?.cursor);
+        cursors.push(first.append(&channel, new_message(number)?).await?.cursor);
     }
     let place = first.append(&channel, with_id.clone()).await?.cursor;
     let moved = KnownId { id: MessageId::parse("moved")?, at: Timestamp::now() };
@@ -236,20 +238,20 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
 
     let second = open().await?;
     let channel = second.channel(&name).await?;
-    ensure(channel.epoch() == place.epoch, || "another life after a restart".to_owned())?;
+    ensure(channel.epoch() == place.epoch, || "another incarnation after a restart".to_owned())?;
     ensure(channel.spec().max_messages == Some(3), || "other settings after a restart".to_owned())?;
     let found = kept(&channel)?;
     ensure(found == ["3", "4", "1"], || format!("{found:?} after a restart"))?;
     let again = second.append(&channel, with_id).await?;
     ensure(again.duplicate && again.cursor == place, || format!("an id was forgotten: {again:?}"))?;
-    let again = second.append(&channel, Draft { id: Some(moved.id), ..draft(1)? }).await?;
+    let again = second.append(&channel, NewMessage { id: Some(moved.id), ..new_message(1)? }).await?;
     ensure(again.duplicate && again.cursor.offset == 0, || format!("an imported id was forgotten: {again:?}"))?;
     let mut events = Vec::new();
     if let Some(cursor) = cursors.first() {
         read(&mut reader(&channel, &Start::After(*cursor)), &mut events)?;
     }
     ensure(events.len() == 3, || format!("{events:?} after the first one's cursor"))?;
-    let next = second.append(&channel, draft(5)?).await?.cursor;
+    let next = second.append(&channel, new_message(5)?).await?.cursor;
     ensure(next.offset > place.offset, || format!("{next:?} after {place:?}"))?;
     ensure(second.registry.find(&gone).is_none(), || "a deleted topic came back".to_owned())?;
     consumers::find_the_position(&second, &channel, &position).await?;

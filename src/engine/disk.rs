@@ -24,10 +24,10 @@ use std::{
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{Append, Engine, Figure, Health, Later, Opening, Positions, ready};
+use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, ready};
 use crate::channel::{
-    Change, Channel, Consumers, Draft, Error, KnownId, Life, MessageId, Refusal, Registry, Spec, Stage, Staging,
-    TopicName,
+    Change, Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Refusal, Registry, Spec, Stage,
+    Staging, TopicName,
 };
 use commit::{Committer, DiskHealth, FAILED, Tell, Token};
 use log::{Log, LogError, Message, OpenError, Record};
@@ -198,7 +198,7 @@ impl Engine for Disk {
             let opened = self.opened()?;
             let key = opened.next_key.fetch_add(1, Ordering::Relaxed);
             let (tell, answer) = oneshot::channel();
-            let channel = opened.registry.insert(Life { key, ..Life::new(name, spec) }, |channel| {
+            let channel = opened.registry.insert(Incarnation { key, ..Incarnation::new(name, spec) }, |channel| {
                 let record = Record::TopicCreated {
                     topic_id: key,
                     epoch: channel.epoch.to_bits(),
@@ -246,26 +246,27 @@ impl Engine for Disk {
         })
     }
 
-    fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append {
+    fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append {
         let opened = match self.opened() {
             Ok(opened) => opened,
             Err(error) => return Err(error.into()).into(),
         };
-        let staged = channel.stage(draft, |message, Stage { stored_before, sequence_before, given_id, floor }| {
-            let record = Record::Message(Message {
-                topic_id: channel.key,
-                offset: message.cursor.offset,
-                prev: stored_before,
-                prev_sequence: sequence_before,
-                floor,
-                at_ms: message.published_at.0,
-                id: message.id.as_str().as_bytes(),
-                id_is_given: given_id,
-                key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
-                data: message.data.as_str().as_bytes(),
+        let staged =
+            channel.stage(new_message, |message, Stage { stored_before, sequence_before, given_id, floor }| {
+                let record = Record::Message(Message {
+                    topic_id: channel.key,
+                    offset: message.cursor.offset,
+                    prev: stored_before,
+                    prev_sequence: sequence_before,
+                    floor,
+                    at_ms: message.published_at.0,
+                    id: message.id.as_str().as_bytes(),
+                    id_is_given: given_id,
+                    key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
+                    data: message.data.as_str().as_bytes(),
+                });
+                opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
             });
-            opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
-        });
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
             Ok(Staging::Staged(answer)) => {
@@ -316,19 +317,19 @@ impl Engine for Disk {
         self.health.read_only().map_or(Health::Ready, Health::ReadOnly)
     }
 
-    fn figures(&self) -> Vec<Figure> {
+    fn metric_samples(&self) -> Vec<MetricSample> {
         let Ok(opened) = self.opened() else { return Vec::new() };
         let metrics = opened.log.metrics();
-        let figure = |name, counter, help, value| Figure { name, counter, help, value };
+        let sample = |name, counter, help, value| MetricSample { name, counter, help, value };
         vec![
-            figure("log_bytes", false, "Bytes of the log's segments.", metrics.bytes),
-            figure("log_live_bytes", false, "Bytes of the log that are still needed.", metrics.live_bytes),
-            figure("log_segments", false, "Segments of the log.", metrics.segments as u64),
-            figure("log_queued_bytes", false, "Bytes that wait for the log's thread.", metrics.queued_bytes as u64),
-            figure("log_records_total", true, "Records stored since the start.", metrics.records),
-            figure("log_batches_total", true, "Writes with which they were stored.", metrics.batches),
-            figure("log_syncs_total", true, "Syncs since the start.", metrics.syncs),
-            figure("log_refused_total", true, "Records that the disk refused since the start.", self.health.refused()),
+            sample("log_bytes", false, "Bytes of the log's segments.", metrics.bytes),
+            sample("log_live_bytes", false, "Bytes of the log that are still needed.", metrics.live_bytes),
+            sample("log_segments", false, "Segments of the log.", metrics.segments as u64),
+            sample("log_queued_bytes", false, "Bytes that wait for the log's thread.", metrics.queued_bytes as u64),
+            sample("log_records_total", true, "Records stored since the start.", metrics.records),
+            sample("log_batches_total", true, "Writes with which they were stored.", metrics.batches),
+            sample("log_syncs_total", true, "Syncs since the start.", metrics.syncs),
+            sample("log_refused_total", true, "Records that the disk refused since the start.", self.health.refused()),
         ]
     }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use super::{Append, Engine, Later, Opening, Positions, ready};
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Draft, Error, Life,
-    Position, Registry, Source, Spec, TopicName, Waiter,
+    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Incarnation,
+    NewMessage, Position, Registry, Source, Spec, TopicName, Waiter,
 };
 
 /// Topics, messages and positions as long as the process lives.
@@ -40,7 +40,7 @@ impl Engine for Memory {
     }
 
     fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
-        ready(self.registry().and_then(|registry| registry.insert(Life::new(name, spec), |_| Ok(()))))
+        ready(self.registry().and_then(|registry| registry.insert(Incarnation::new(name, spec), |_| Ok(()))))
     }
 
     fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
@@ -64,8 +64,8 @@ impl Engine for Memory {
         ready(deleted)
     }
 
-    fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append {
-        channel.push(draft).into()
+    fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append {
+        channel.push(new_message).into()
     }
 
     fn forget(&self, channel: &Arc<Channel>) {
@@ -118,11 +118,12 @@ impl Positions for Memory {
         ready(self.consumers().and_then(look).map(|consumer| consumer.status()))
     }
 
-    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
-        let look = |consumers: &Arc<Consumers>| consumers.get(key).ok_or_else(|| no_consumer(key));
-        ready(self.consumers().and_then(look).map(|consumer| {
+    fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
+        ready(self.consumers().and_then(|consumers| {
+            consumers.check_current(consumer)?;
             consumer.advance(topic, cursor);
             consumer.touch();
+            Ok(())
         }))
     }
 

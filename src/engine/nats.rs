@@ -38,10 +38,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Append, Engine, Figure, Health, Later, Opening, Positions, Secret};
+use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Draft, Error, KnownId, PatternCursor, Publication, Refusal, Registry, Source,
-    Spec, TopicName,
+    Change, Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Publication, Refusal, Registry,
+    Source, Spec, TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
@@ -315,7 +315,7 @@ impl Engine for Nats {
         Box::pin(async move { self.inner()?.delete(channel).await })
     }
 
-    fn append(&self, channel: &Arc<Channel>, draft: Draft) -> Append {
+    fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append {
         let begin = || -> Result<Append, Refusal> {
             let opened = self.opened()?;
             let inner = &opened.inner;
@@ -324,10 +324,10 @@ impl Engine for Nats {
                 if ring.closed {
                     return Err(Refusal::Closed);
                 }
-                if let Some(first) = draft.id.as_ref().and_then(|id| ring.known(id)) {
+                if let Some(first) = new_message.id.as_ref().and_then(|id| ring.known(id)) {
                     return Ok(Ok(first).into());
                 }
-                ring.check_room(draft.cost())?;
+                ring.check_room(new_message.cost())?;
             }
             inner.check()?;
             let gone = || Refusal::Closed;
@@ -335,24 +335,24 @@ impl Engine for Nats {
             let is_first = channel.implicit.load(Ordering::Relaxed) && channel.ring.lock().is_unused();
             let join = is_first && inner.topics.is_others(token, &inner.instance);
             let class = usize::try_from(channel.key).unwrap_or(0);
-            let (id, returns) = (draft.message_id(), draft.origin.is_some());
+            let (id, returns) = (new_message.message_id(), new_message.origin.is_some());
             // Where one has a condition that does not hold, another one without it may be stored.
-            let given = draft.id.is_some() && draft.expected_offset.is_none();
+            let given = new_message.id.is_some() && new_message.expected_offset.is_none();
             if given && let Some(answered) = inner.same_id.enter(channel, &id) {
                 return Ok(later(answered));
             }
             let (answer, answered) = oneshot::channel();
             let outgoing = Outgoing {
                 subject: format!("{}{token}", inner.names.stored(class)),
-                headers: publish::marked(messages::headers(channel, &id, &draft), &draft),
-                payload: draft.data.as_bytes(),
+                headers: publish::marked(messages::headers(channel, &id, &new_message), &new_message),
+                payload: new_message.data.as_bytes(),
                 id,
                 channel: channel.clone(),
                 begun: Instant::now(),
                 known_before: channel.last(),
                 progress: inner.progress(class),
                 stream: inner.names.stream(class),
-                expected: draft.expected_offset,
+                expected: new_message.expected_offset,
                 join: join.then(|| inner.clone()),
                 given: given.then(|| inner.clone()),
                 answer,
@@ -443,28 +443,28 @@ impl Engine for Nats {
         self.inner().map_or(Health::Starting("the engine is not open"), |inner| inner.health())
     }
 
-    fn figures(&self) -> Vec<Figure> {
+    fn metric_samples(&self) -> Vec<MetricSample> {
         let Ok(inner) = self.inner() else { return Vec::new() };
-        let figure = |name, counter, help, value| Figure { name, counter, help, value };
+        let sample = |name, counter, help, value| MetricSample { name, counter, help, value };
         let classes = inner.classes.lock();
         let sum = |of: fn(&Progress) -> u64| classes.values().map(|progress| of(progress)).sum();
         vec![
-            figure("nats_connected", false, "Whether there is a connection to NATS.", u64::from(inner.link.is_up())),
-            figure("nats_reconnects_total", true, "Connections to NATS after the first.", inner.link.reconnects()),
-            figure("nats_streams", false, "Streams that are followed.", classes.len() as u64),
-            figure(
+            sample("nats_connected", false, "Whether there is a connection to NATS.", u64::from(inner.link.is_up())),
+            sample("nats_reconnects_total", true, "Connections to NATS after the first.", inner.link.reconnects()),
+            sample("nats_streams", false, "Streams that are followed.", classes.len() as u64),
+            sample(
                 "nats_sequence",
                 false,
                 "Messages of NATS that were followed, all streams together.",
                 sum(Progress::seen),
             ),
-            figure(
+            sample(
                 "nats_repaired_total",
                 true,
                 "Messages that the live feed missed and that were read again from the store.",
                 sum(Progress::repaired),
             ),
-            figure("nats_in_flight", false, "Publishes and saves that wait for NATS.", inner.in_flight.len() as u64),
+            sample("nats_in_flight", false, "Publishes and saves that wait for NATS.", inner.in_flight.len() as u64),
         ]
     }
 

@@ -26,13 +26,13 @@ use super::{
     types::{self, Message, TopicEvent},
 };
 use crate::{
-    broker::{self, AnyCursor, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind, Turn},
+    broker::{self, AnyCursor, BatchLimit, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
     problem::{Code, Problem},
     wire,
 };
 
 /// One subscription's turn.
-const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
+const BATCH_LIMIT: BatchLimit = BatchLimit { messages: 64, bytes: 64 << 10 };
 
 /// A request as a client sent it.
 #[derive(Clone, Debug, Default)]
@@ -298,7 +298,7 @@ impl Executor {
 }
 
 impl Operation {
-    /// Reads one turn's worth; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
+    /// Reads one batch; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
     /// ended: a last result with the error. `events` is room that a connection lends to each of its operations in turn,
     /// empty before and after.
     pub fn deliver(
@@ -306,7 +306,7 @@ impl Operation {
         events: &mut Vec<Event>,
         mut each: impl FnMut(&[u8], Option<AnyCursor>),
     ) -> Option<Bytes> {
-        let progress = self.subscription.read(TURN, events);
+        let progress = self.subscription.read(BATCH_LIMIT, events);
         let mut events = events.drain(..).peekable();
         while let Some(event) = events.next() {
             match event {
@@ -381,14 +381,14 @@ impl Operation {
         self.subscription.consumer().map(wire::consumer_object)
     }
 
-    /// See [`broker::Subscription::seal`].
-    pub fn seal(&mut self) -> bool {
-        self.subscription.seal()
+    /// See [`broker::Subscription::mark_in_flight`].
+    pub fn mark_in_flight(&mut self) -> bool {
+        self.subscription.mark_in_flight()
     }
 
-    /// See [`broker::Subscription::confirm`].
-    pub fn confirm(&mut self) {
-        self.subscription.confirm();
+    /// See [`broker::Subscription::acknowledge_in_flight`].
+    pub fn acknowledge_in_flight(&mut self) {
+        self.subscription.acknowledge_in_flight();
     }
 
     /// Whether delivery is followed.

@@ -7,7 +7,7 @@ use super::{
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::broker::{
-    Broker, ConsumerName, Draft, Error, Key, MessageId, Payload, Publishing, Source, TopicInfo, TopicName,
+    Broker, ConsumerName, Error, Key, MessageId, NewMessage, Payload, Publishing, Source, TopicInfo, TopicName,
     TopicSettings, publish_all,
 };
 
@@ -44,14 +44,14 @@ impl Mutation {
             MaybeUndefined::Null => Payload::null(),
             MaybeUndefined::Undefined => return Err(Error::bad_request("data", "is missing")),
         };
-        let draft = Draft {
+        let new_message = NewMessage {
             data: data.within(self.broker.settings().max_payload_bytes)?,
             id: input.id.map(|id| MessageId::parse(&id)).transpose()?,
             key: input.key.map(|key| Key::parse(&key)).transpose()?,
             expected_offset: input.expected_offset.map(|offset| offset.0),
             origin: None,
         };
-        Ok(self.broker.publish(&TopicName::parse(&input.topic)?, draft))
+        Ok(self.broker.publish(&TopicName::parse(&input.topic)?, new_message))
     }
 }
 

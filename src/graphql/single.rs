@@ -318,9 +318,9 @@ impl Source for Connected {
     fn taken(&mut self) {
         for (_, operation) in self.stream.state.lock().operations.values_mut() {
             if let Some(operation) = operation.as_mut().filter(|operation| operation.is_named())
-                && operation.seal()
+                && operation.mark_in_flight()
             {
-                operation.confirm();
+                operation.acknowledge_in_flight();
             }
         }
     }

@@ -53,8 +53,8 @@ impl Source for Results {
     }
 
     fn taken(&mut self) {
-        if self.operation.seal() {
-            self.operation.confirm();
+        if self.operation.mark_in_flight() {
+            self.operation.acknowledge_in_flight();
         }
     }
 }

@@ -7,7 +7,7 @@ use async_graphql::Variables;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
-use crate::broker::{self, Draft, Inbox, Payload, TopicName};
+use crate::broker::{self, Inbox, NewMessage, Payload, TopicName};
 use execute::Asked;
 
 fn executor(settings: &Settings) -> (Broker, Executor, Arc<Renderings>) {
@@ -31,7 +31,10 @@ async fn publish(broker: &Broker, count: u64) {
     let topic = TopicName::parse("news").unwrap();
     for number in 1..=count {
         let data = Payload::parse(&number.to_string(), 100).unwrap();
-        broker.publish(&topic, Draft { data, id: None, key: None, expected_offset: None, origin: None }).await.unwrap();
+        broker
+            .publish(&topic, NewMessage { data, id: None, key: None, expected_offset: None, origin: None })
+            .await
+            .unwrap();
     }
 }
 

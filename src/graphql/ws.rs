@@ -476,20 +476,20 @@ impl Protocol for Session {
         Flow::Go
     }
 
-    fn seal(&mut self) -> bool {
+    fn mark_in_flight(&mut self) -> bool {
         let mut any = false;
         for key in &self.named {
             if let Some(Entry { state: State::Live(operation), .. }) = self.operations.get_mut(key) {
-                any |= operation.seal();
+                any |= operation.mark_in_flight();
             }
         }
         any
     }
 
-    fn confirm(&mut self) {
+    fn acknowledge_in_flight(&mut self) {
         for key in &self.named {
             if let Some(Entry { state: State::Live(operation), .. }) = self.operations.get_mut(key) {
-                operation.confirm();
+                operation.acknowledge_in_flight();
             }
         }
     }

@@ -14,7 +14,7 @@ use super::{
     sse,
 };
 use crate::{
-    broker::{Inbox, Start, TopicName, Turn},
+    broker::{BatchLimit, Inbox, Start, TopicName},
     streaming,
     wire::{self, Options},
 };
@@ -38,8 +38,8 @@ pub async fn messages(
     let limit = query.limit("limit", context.broker.settings().max_batch)?;
     let start = wire::start(query.number("last")?, query.text("after"), query.text("since"))?;
     // A page of large messages ends early, one of many has the first of them; `next` goes on.
-    let turn = Turn { messages: limit, bytes: 8 << 20 };
-    let page = context.broker.history(&topic, start.unwrap_or(Start::Oldest), turn).await?;
+    let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
+    let page = context.broker.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
     let gap = page.gap.as_ref().map_or_else(|| "null".to_owned(), wire::gap_object);
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{Answer, Context, body::Text, openapi::ErrorBody};
 use crate::{
-    broker::{Broker, Draft, Error, Publication, TopicName, publish_all},
+    broker::{Broker, Error, NewMessage, Publication, TopicName, publish_all},
     problem::Problem,
     wire::Fields,
 };
@@ -80,8 +80,8 @@ impl From<Problem> for BatchError {
     }
 }
 
-fn draft(broker: &Broker, fields: &Fields<'_>) -> Result<(TopicName, Draft), Error> {
-    Ok((TopicName::parse(&fields.required("topic")?)?, fields.draft(broker.settings().max_payload_bytes)?))
+fn new_message(broker: &Broker, fields: &Fields<'_>) -> Result<(TopicName, NewMessage), Error> {
+    Ok((TopicName::parse(&fields.required("topic")?)?, fields.new_message(broker.settings().max_payload_bytes)?))
 }
 
 /// Publishes a message, or several as an array; each item of an array has its own result.
@@ -89,8 +89,8 @@ fn draft(broker: &Broker, fields: &Fields<'_>) -> Result<(TopicName, Draft), Err
 pub async fn publish(State(context): State<Context>, Text(body): Text) -> Answer<Response> {
     let broker = &context.broker;
     if !body.trim_start().starts_with('[') {
-        let (topic, draft) = draft(broker, &Fields::parse("body", &body)?)?;
-        return Ok(Json(Published::from(broker.publish(&topic, draft).await?)).into_response());
+        let (topic, new_message) = new_message(broker, &Fields::parse("body", &body)?)?;
+        return Ok(Json(Published::from(broker.publish(&topic, new_message).await?)).into_response());
     }
     let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(&body)
         .map_err(|error| Error::bad_request("body", format!("must be a JSON array of objects ({error})")))?;
@@ -99,8 +99,8 @@ pub async fn publish(State(context): State<Context>, Text(body): Text) -> Answer
         return Err(Error::bad_request("body", format!("must hold at most {limit} messages")).into());
     }
     let begin = |item: &serde_json::value::RawValue| {
-        let begun = Fields::parse("body", item.get()).and_then(|fields| draft(broker, &fields));
-        begun.map_or_else(|error| Err(error).into(), |(topic, draft)| broker.publish(&topic, draft))
+        let begun = Fields::parse("body", item.get()).and_then(|fields| new_message(broker, &fields));
+        begun.map_or_else(|error| Err(error).into(), |(topic, new_message)| broker.publish(&topic, new_message))
     };
     let results = publish_all(items.into_iter().map(begin)).await.into_iter().map(|result| match result {
         Ok(done) => BatchItem::Published(done.into()),

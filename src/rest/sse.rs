@@ -1,13 +1,13 @@
 //! A topic as plain server-sent events: `id:` is the cursor, so a browser's `EventSource` resumes by itself.
 
 use crate::{
-    broker::{AnyCursor, Error, Event, Progress, Subscription, Timestamp, Turn},
+    broker::{AnyCursor, BatchLimit, Error, Event, Progress, Subscription, Timestamp},
     problem::Problem,
     streaming::{Flow, Source},
     wire,
 };
 
-const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
+const BATCH_LIMIT: BatchLimit = BatchLimit { messages: 64, bytes: 64 << 10 };
 
 /// One subscription as a stream of events.
 pub struct Stream {
@@ -67,7 +67,7 @@ impl Source for Stream {
                 event(out, NO_ID, "consumer", &[frame.as_bytes()]);
             }
         }
-        let progress = self.subscription.read(TURN, &mut self.events);
+        let progress = self.subscription.read(BATCH_LIMIT, &mut self.events);
         for read in self.events.drain(..) {
             match read {
                 Event::Message(message, position) => {
@@ -97,8 +97,8 @@ impl Source for Stream {
     fn taken(&mut self) {
         // No answer comes back on an event stream: what the connection took counts as delivered, and a client that
         // reconnects says with Last-Event-ID where it really was.
-        if self.subscription.seal() {
-            self.subscription.confirm();
+        if self.subscription.mark_in_flight() {
+            self.subscription.acknowledge_in_flight();
         }
     }
 }

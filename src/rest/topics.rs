@@ -27,7 +27,7 @@ pub struct TopicBody {
     created_at: String,
     /// When its newest message was published; null without any.
     last_message_at: Option<String>,
-    /// Its life: another after deleting and creating again.
+    /// Its incarnation: another after deleting and creating again.
     epoch: String,
     /// The newest offset; 0 without any message.
     last_offset: u64,

@@ -42,7 +42,7 @@ const MAX_TURNS: usize = 64;
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// The payload of a ping that asks whether what was written before has arrived.
-const CONFIRM: &[u8] = b"confirm";
+const DELIVERY_PROBE: &[u8] = b"confirm";
 
 /// Whether a connection goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub trait Protocol: Send {
     /// A binary message from the client.
     fn binary(&mut self, out: &mut Outbox) -> Flow;
 
-    /// The subscription under `key` has something to read: one turn's worth goes out.
+    /// The subscription under `key` has something to read: one batch goes out.
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow;
 
     /// Work that was begun and not finished. Ready means that something was done; pending registers the waker.
@@ -93,12 +93,12 @@ pub trait Protocol: Send {
     }
 
     /// Marks all that was read from subscriptions as on its way; answers whether anyone wants to know that it arrived.
-    fn seal(&mut self) -> bool {
+    fn mark_in_flight(&mut self) -> bool {
         false
     }
 
-    /// What was sealed has arrived.
-    fn confirm(&mut self) {}
+    /// What was in flight has arrived.
+    fn acknowledge_in_flight(&mut self) {}
 }
 
 enum Next {
@@ -168,22 +168,22 @@ where
 {
     let mut patience = Patience::new(settings);
     let mut malformed = 0;
-    let mut confirming = false;
+    let mut probing = false;
     let mut stopping = false;
     // The client has gone, but not without last words, which are still to be taken.
     let mut ended = false;
     loop {
         // What came in while the outbox was too full is still in the buffer.
-        match handle_frames(inbound, protocol, out, &mut malformed, settings, &mut confirming) {
+        match handle_frames(inbound, protocol, out, &mut malformed, settings, &mut probing) {
             Ok(()) => {}
             Err(end) => return end,
         }
         if ended && protocol.is_ready() {
             return End::Gone;
         }
-        if !confirming && protocol.seal() {
-            out.ping(CONFIRM);
-            confirming = true;
+        if !probing && protocol.mark_in_flight() {
+            out.ping(DELIVERY_PROBE);
+            probing = true;
         }
         if stopping && out.pending().is_empty() && !protocol.is_busy() {
             // Everything accepted before the stop has been read and written.
@@ -300,7 +300,7 @@ fn handle_frames(
     out: &mut Outbox,
     malformed: &mut u32,
     settings: &Settings,
-    confirming: &mut bool,
+    probing: &mut bool,
 ) -> Result<(), End> {
     while out.pending().len() < TOO_MUCH_PENDING && protocol.is_ready() {
         let message = match inbound.next() {
@@ -316,8 +316,8 @@ fn handle_frames(
                 continue;
             }
             Incoming::Pong(payload) => {
-                if payload == CONFIRM && std::mem::take(confirming) {
-                    protocol.confirm();
+                if payload == DELIVERY_PROBE && std::mem::take(probing) {
+                    protocol.acknowledge_in_flight();
                 }
                 continue;
             }

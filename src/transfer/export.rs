@@ -13,7 +13,9 @@ use serde_json::value::RawValue;
 
 use super::{
     Progress, Store,
-    format::{self, AckName, Consumer, Counts, FORMAT, Header, Life, Line, Message, Place, Time, Topic, VERSION},
+    format::{
+        self, AckName, Consumer, Counts, FORMAT, Header, Incarnation, Line, Message, Place, Time, Topic, VERSION,
+    },
     note,
 };
 use crate::{
@@ -58,7 +60,7 @@ fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Resu
         }
         writer.topic(Topic {
             name: topic.name.as_str().into(),
-            epoch: Life(topic.epoch),
+            epoch: Incarnation(topic.epoch),
             created_at: Time(topic.created_at),
             implicit: topic.spec.implicit,
             max_messages: topic.spec.max_messages,
@@ -111,7 +113,7 @@ fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progres
         }
         writer.topic(Topic {
             name: channel.name().as_str().into(),
-            epoch: Life(channel.epoch()),
+            epoch: Incarnation(channel.epoch()),
             created_at: Time(channel.created_at),
             implicit: spec.implicit,
             max_messages: spec.max_messages,
@@ -276,7 +278,7 @@ impl Writer {
         self.counts.consumers += 1;
         let place = |(topic, cursor): &(crate::channel::TopicName, crate::channel::Cursor)| Place {
             topic: topic.as_str().to_owned().into(),
-            epoch: Life(cursor.epoch),
+            epoch: Incarnation(cursor.epoch),
             offset: cursor.offset,
         };
         self.put(&Line::Consumer(Consumer {

@@ -53,8 +53,8 @@ pub(super) enum Line<'a> {
 pub(super) struct Topic<'a> {
     #[serde(borrow)]
     pub name: Cow<'a, str>,
-    /// The life that is exported: what consumers' places are of.
-    pub epoch: Life,
+    /// The incarnation that is exported: what consumers' places are of.
+    pub epoch: Incarnation,
     pub created_at: Time,
     pub implicit: bool,
     /// Absent where the topic follows the server's setting.
@@ -117,8 +117,8 @@ pub(super) struct Consumer<'a> {
 pub(super) struct Place<'a> {
     #[serde(borrow)]
     pub topic: Cow<'a, str>,
-    /// The topic line's, or an earlier life's.
-    pub epoch: Life,
+    /// The topic line's, or an earlier incarnation's.
+    pub epoch: Incarnation,
     /// Up to here it was delivered.
     pub offset: u64,
 }
@@ -145,7 +145,7 @@ pub(super) struct Time(pub Timestamp);
 
 /// An epoch as it stands in cursors.
 #[derive(Clone, Copy)]
-pub(super) struct Life(pub Epoch);
+pub(super) struct Incarnation(pub Epoch);
 
 /// A choice of acknowledgement by its name at every door.
 #[derive(Clone, Copy)]
@@ -157,7 +157,7 @@ impl Serialize for Time {
     }
 }
 
-impl Serialize for Life {
+impl Serialize for Incarnation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
@@ -194,9 +194,9 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-impl<'de> Deserialize<'de> for Life {
+impl<'de> Deserialize<'de> for Incarnation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| Epoch::parse(text).map(Life);
+        let read = |text: &str| Epoch::parse(text).map(Incarnation);
         deserializer.deserialize_str(Text { expected: "an epoch: 16 hexadecimal digits", read })
     }
 }

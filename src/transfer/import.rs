@@ -15,7 +15,7 @@ use super::{
     format::{self, Line},
     input::{Input, Lines},
     note,
-    plan::{Plan, draft, known_id, parse},
+    plan::{Plan, known_id, new_message, parse},
 };
 use crate::{
     channel::{Channel, ConsumerKey, Epoch, Error, KnownId, Refusal, RegistrySettings, TopicName},
@@ -236,14 +236,15 @@ impl Importing<'_> {
                 Line::Message(message) => message,
                 Line::Consumer(_) | Line::End(_) => break,
             };
-            let draft = draft(&message, self.config.broker.max_payload_bytes).map_err(|why| (number, why))?;
+            let new_message =
+                new_message(&message, self.config.broker.max_payload_bytes).map_err(|why| (number, why))?;
             let topic = topics.checked_sub(1).ok_or_else(|| changed(number))?;
             let channel = self.channels.get(topic).cloned().ok_or_else(|| changed(number))?;
-            let size = draft.data.len();
+            let size = new_message.data.len();
             while !sent.is_empty() && (sent.len() >= IN_FLIGHT || bytes + size > IN_FLIGHT_BYTES) {
                 bytes -= self.settle(plan, &mut sent).await?;
             }
-            let append = self.store.engine.append(&channel, draft);
+            let append = self.store.engine.append(&channel, new_message);
             sent.push_back(Sent { append, topic, offset: message.offset, bytes: size, line: number });
             bytes += size;
             messages += 1;

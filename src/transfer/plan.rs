@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     channel::{
-        ConsumerKey, ConsumerName, Cursor, Draft, Epoch, Key, KnownId, MessageId, Origin, Payload, Position, Source,
-        Spec, Timestamp, TopicName,
+        ConsumerKey, ConsumerName, Cursor, Epoch, Key, KnownId, MessageId, NewMessage, Origin, Payload, Position,
+        Source, Spec, Timestamp, TopicName,
     },
     config::Config,
 };
@@ -30,7 +30,7 @@ pub(super) struct Plan {
 pub(super) struct PlannedTopic {
     pub name: TopicName,
     pub spec: Spec,
-    /// The life that was exported.
+    /// The incarnation that was exported.
     epoch: Epoch,
     /// Consumers that stand before this offset have missed something: they are to be told.
     whole_from: u64,
@@ -56,7 +56,7 @@ impl PlannedTopic {
         self.newest
     }
 
-    /// Where a consumer stands in the new life that stood here in the old one; nothing if it has to be told that it has
+    /// Where a consumer stands in the new incarnation that stood here in the old one; nothing if it has to be told that it has
     /// missed something.
     fn place(&self, offset: u64) -> Option<u64> {
         if offset < self.whole_from {
@@ -88,7 +88,7 @@ impl Plan {
     }
 
     /// A consumer's position in the new lives of its topics. Where it has missed something, its place stays in the old
-    /// life: so it begins with the oldest message, and is told.
+    /// incarnation: so it begins with the oldest message, and is told.
     pub fn position(&self, position: &Position, epoch_of: impl Fn(&TopicName) -> Option<Epoch>) -> Position {
         let place = |(topic, old): &(TopicName, Cursor)| {
             let planned = self.by_name.get(topic).and_then(|index| self.topics.get(*index));
@@ -218,7 +218,7 @@ impl<'a> Reader<'a> {
         if offset <= self.last || offset > self.end {
             return Err(format!("offset must be more than {} and at most {}, not {offset}", self.last, self.end));
         }
-        draft(message, self.config.broker.max_payload_bytes)?;
+        new_message(message, self.config.broker.max_payload_bytes)?;
         if message.after_loss {
             topic.whole_from = offset - 1;
         }
@@ -325,11 +325,11 @@ pub(super) fn known_id(known: &format::KnownId<'_>) -> Result<KnownId, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn draft(message: &format::Message<'_>, max_payload_bytes: usize) -> Result<Draft, String> {
+pub(super) fn new_message(message: &format::Message<'_>, max_payload_bytes: usize) -> Result<NewMessage, String> {
     let read = || {
         let id = MessageId::parse(&message.id)?;
         let (id, made_up_id) = if message.given { (Some(id), None) } else { (None, Some(id)) };
-        Ok(Draft {
+        Ok(NewMessage {
             data: Payload::from_raw(message.data, max_payload_bytes)?,
             id,
             key: message.key.as_deref().map(Key::parse).transpose()?,
@@ -365,7 +365,7 @@ mod tests {
         )
     }
 
-    /// A consumer for each place, in the life of this number.
+    /// A consumer for each place, in the incarnation of this number.
     fn consumers(epoch: u64, places: &[u64]) -> String {
         let line = |offset: &u64| {
             format!(
@@ -412,7 +412,7 @@ mod tests {
         // Before the floor something was missed; at the floor nothing: it begins with the first message (here 1 for 0).
         let wanted = [0, 0, 1, 101, 101, 102, 103, 103, 104, 104, 104];
         assert_eq!(moved(10, 30, &messages, 1, &places), wanted);
-        // Another life's place says nothing about this one.
+        // Another incarnation's place says nothing about this one.
         assert_eq!(moved(10, 30, &messages, 3, &places), [0; 11]);
     }
 

@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     broker::{
-        Broker, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source, Subscription,
-        Timestamp, TopicName, Turn,
+        BatchLimit, Broker, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source,
+        Subscription, Timestamp, TopicName,
     },
     problem::Problem,
     socket::{Flow, Outbox, Protocol},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// One subscription's turn: what fits a write well, so that others wait no longer than that.
-const TURN: Turn = Turn { messages: 64, bytes: 64 << 10 };
+const BATCH_LIMIT: BatchLimit = BatchLimit { messages: 64, bytes: 64 << 10 };
 
 /// Publishes and acknowledgements on one connection that may wait for the engine: as many as an engine takes at once where
 /// that is worth anything.
@@ -250,8 +250,8 @@ impl Session {
 
     fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let topic = TopicName::parse(&fields.required("topic")?)?;
-        let draft = fields.draft(self.broker.settings().max_payload_bytes)?;
-        let publishing = self.broker.publish(&topic, draft);
+        let new_message = fields.new_message(self.broker.settings().max_payload_bytes)?;
+        let publishing = self.broker.publish(&topic, new_message);
         Ok(self.begin(Tag::of(Some(fields)), Work::Publish(publishing), out))
     }
 
@@ -336,7 +336,7 @@ impl Protocol for Session {
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
         let Some((_, subscription)) = self.subscriptions.get_mut(&key) else { return Flow::Go };
-        let progress = subscription.read(TURN, &mut self.events);
+        let progress = subscription.read(BATCH_LIMIT, &mut self.events);
         for event in self.events.drain(..) {
             match event {
                 Event::Message(message, position) => {
@@ -354,18 +354,18 @@ impl Protocol for Session {
         Flow::Go
     }
 
-    fn seal(&mut self) -> bool {
+    fn mark_in_flight(&mut self) -> bool {
         let mut any = false;
         for key in &self.named {
-            any |= self.subscriptions.get_mut(key).is_some_and(|(_, subscription)| subscription.seal());
+            any |= self.subscriptions.get_mut(key).is_some_and(|(_, subscription)| subscription.mark_in_flight());
         }
         any
     }
 
-    fn confirm(&mut self) {
+    fn acknowledge_in_flight(&mut self) {
         for key in &self.named {
             if let Some((_, subscription)) = self.subscriptions.get_mut(key) {
-                subscription.confirm();
+                subscription.acknowledge_in_flight();
             }
         }
     }

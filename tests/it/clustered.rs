@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pub_sub::{
-    channel::{Channel, Draft, MessageId, Payload, Publication, Spec, TopicName},
+    channel::{Channel, MessageId, NewMessage, Payload, Publication, Spec, TopicName},
     engine::{
         Nats,
         conformance::{Instance, restarts, suite},
@@ -68,8 +68,8 @@ async fn found<const N: usize>(name: &TopicName, instances: [&Instance; N]) -> [
 async fn append(instance: &Instance, channel: &Arc<Channel>, id: Option<&str>) -> Publication {
     let id = id.map(|id| MessageId::parse(id).unwrap());
     let data = Payload::parse("1", 10).unwrap();
-    let draft = Draft { data, id, key: None, expected_offset: None, origin: None };
-    instance.engine.append(channel, draft).await.unwrap()
+    let new_message = NewMessage { data, id, key: None, expected_offset: None, origin: None };
+    instance.engine.append(channel, new_message).await.unwrap()
 }
 
 #[track_caller]
@@ -100,8 +100,8 @@ async fn an_id_outlives_its_message() {
         let mut begun = Vec::new();
         for _ in 0..100 {
             let data = Payload::parse("1", 10).unwrap();
-            let draft = Draft { data, id: None, key: None, expected_offset: None, origin: None };
-            begun.push(a.engine.append(&here, draft));
+            let new_message = NewMessage { data, id: None, key: None, expected_offset: None, origin: None };
+            begun.push(a.engine.append(&here, new_message));
         }
         for append in begun {
             append.await.unwrap();

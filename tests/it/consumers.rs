@@ -304,7 +304,7 @@ async fn a_restart_is_told_by_resumed() {
     assert_eq!(door.consumer().unwrap()["resumed"], false);
 }
 
-/// A consumer's topic that is deleted and made again is another life: the consumer is told.
+/// A consumer's topic that is deleted and made again is another incarnation: the consumer is told.
 #[tokio::test]
 async fn a_consumer_outlives_no_topic() {
     let server = TestServer::start();

@@ -120,7 +120,7 @@ async fn deleted_while_subscribed<D: Door>() {
     server.delete("/topics/news").await.expect(200);
     assert_eq!(door.event().await, Event::Deleted("news".to_owned()));
     door.assert_open().await;
-    // The same connection goes on with the topic's next life.
+    // The same connection goes on with the topic's next incarnation.
     server.create("news").await;
     door.subscribe("news", Start::Live, &Options::default()).await.unwrap();
     server.publish("news", 1.into()).await;

@@ -89,7 +89,7 @@ async fn publish_until_killed(client: Client, witness: Arc<Witness>, publisher: 
     }
 }
 
-/// Follows a topic over all lives of the server, from cursor to cursor.
+/// Follows a topic over all restarts of the server, from cursor to cursor.
 struct Follower {
     cursor: Option<String>,
     seen: Vec<(u64, String)>,
@@ -161,9 +161,9 @@ async fn killed_again_and_again(fsync: &'static str) {
             let (offset, id) = (message["offset"].as_u64().unwrap(), message["id"].as_str().unwrap().to_owned());
             assert_eq!(offset, index as u64 + 1, "a kill leaves no hole");
             // Each publisher's messages stand in its order.
-            let life = (id.rsplit_once('-').unwrap().0.to_owned(), message["data"]["by"].as_u64().unwrap());
+            let incarnation = (id.rsplit_once('-').unwrap().0.to_owned(), message["data"]["by"].as_u64().unwrap());
             let number = message["data"]["n"].as_u64().unwrap();
-            assert!(newest.insert(life, number).is_none_or(|before| before < number));
+            assert!(newest.insert(incarnation, number).is_none_or(|before| before < number));
             assert!(found.insert(id, (name.clone(), offset)).is_none(), "stored twice");
         }
     }

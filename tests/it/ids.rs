@@ -53,7 +53,7 @@ async fn an_id_outlives_its_message() {
         assert_eq!((cursor.as_str(), duplicate), (places[0].0.as_str(), true));
     }
     assert_eq!(server.get("/topics/news/messages?last=1").await.expect(200)["messages"][0]["data"], 50);
-    // In another topic it is another id; in another life of the topic, too.
+    // In another topic it is another id; in another incarnation of the topic, too.
     assert!(!publish_everywhere(&server, "other", "a").await[0].1);
     server.delete("/topics/news").await.expect(200);
     let again = publish_everywhere(&server, "news", "a").await;

@@ -22,9 +22,9 @@ every_door! {
     since_a_time,
     since_before_the_history,
     expired,
-    another_life,
-    another_life_that_is_still_whole,
-    another_life_that_lost_history,
+    another_incarnation,
+    another_incarnation_that_is_still_whole,
+    another_incarnation_that_lost_history,
     starts_exclude_each_other_and_are_checked,
 }
 
@@ -98,7 +98,7 @@ async fn expired<D: Door>() {
     assert_eq!(numbers(&door.messages(1).await), [21]);
 }
 
-/// A cursor into the topic's first life, after five messages of it.
+/// A cursor into the topic's first incarnation, after five messages of it.
 async fn old_cursor(server: &TestServer) -> String {
     server.publish_numbers("news", 1..=5).await;
     let cursor = server.publish("news", 6.into()).await["cursor"].as_str().unwrap().to_owned();
@@ -106,7 +106,7 @@ async fn old_cursor(server: &TestServer) -> String {
     cursor
 }
 
-async fn another_life<D: Door>() {
+async fn another_incarnation<D: Door>() {
     let server = TestServer::start();
     let cursor = old_cursor(&server).await;
     server.create("news").await;
@@ -120,7 +120,7 @@ async fn another_life<D: Door>() {
     assert_eq!(message.data, 1);
 }
 
-async fn another_life_that_is_still_whole<D: Door>() {
+async fn another_incarnation_that_is_still_whole<D: Door>() {
     let server = TestServer::start();
     let cursor = old_cursor(&server).await;
     server.publish_numbers("news", 1..=3).await;
@@ -130,7 +130,7 @@ async fn another_life_that_is_still_whole<D: Door>() {
     assert_eq!(numbers(&door.messages(3).await), [1, 2, 3]);
 }
 
-async fn another_life_that_lost_history<D: Door>() {
+async fn another_incarnation_that_lost_history<D: Door>() {
     let server = TestServer::with(|config| config.broker.max_messages_per_topic = 10);
     let cursor = old_cursor(&server).await;
     server.publish_numbers("news", 1..=14).await;
@@ -241,7 +241,7 @@ async fn cursors_are_the_same_everywhere() {
 
 /// Killed and started again, a server without a durable engine says so.
 #[tokio::test]
-async fn a_restart_is_another_life() {
+async fn a_restart_is_another_incarnation() {
     let before = TestServer::start();
     let cursor = before.publish("news", 1.into()).await["cursor"].as_str().unwrap().to_owned();
     drop(before);
@@ -259,7 +259,7 @@ async fn a_restart_is_another_life() {
     check::<RestPages>(&server, &cursor).await;
 }
 
-/// A cursor from the future of the same life (another instance's, or made up) is taken as it is: what comes later comes.
+/// A cursor from the future of the same incarnation (another instance's, or made up) is taken as it is: what comes later comes.
 #[tokio::test]
 async fn a_cursor_ahead_of_the_topic() {
     let server = TestServer::start();

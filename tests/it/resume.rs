@@ -21,14 +21,14 @@ every_pushing_door! {
     a_gap_comes_again_until_a_message_behind_it_was_seen,
     filters_resume,
     positions_of_the_wrong_kind_are_refused,
-    a_random_life,
+    a_random_incarnation,
 }
 
 /// One message as it was published.
 #[derive(Clone, Debug)]
 struct Published {
     topic: String,
-    /// Which life of the topic it belongs to.
+    /// Which incarnation of the topic it belongs to.
     epoch: String,
     offset: u64,
     data: u64,
@@ -53,10 +53,10 @@ struct Seen {
     messages: Vec<Message>,
     gaps: Vec<Gap>,
     deleted: HashSet<String>,
-    /// Up to where each life of a topic was accounted for.
+    /// Up to where each incarnation of a topic was accounted for.
     reached: HashMap<String, u64>,
-    /// The lives of each topic, in the order in which the client met them.
-    lives: HashMap<String, Vec<String>>,
+    /// The incarnations of each topic, in the order in which the client met them.
+    incarnations: HashMap<String, Vec<String>>,
     /// Gaps on this connection that no message of their topic has followed yet.
     open_gaps: Vec<Gap>,
 }
@@ -75,10 +75,10 @@ impl Seen {
                     assert!(gap.from_offset > *reached && gap.to_offset < message.offset, "{gap:?} before {message:?}");
                 }
                 *reached = message.offset;
-                let lives = self.lives.entry(message.topic.clone()).or_default();
-                if lives.last() != Some(&epoch) {
-                    assert!(!lives.contains(&epoch), "{message:?} is of a life that was over");
-                    lives.push(epoch);
+                let incarnations = self.incarnations.entry(message.topic.clone()).or_default();
+                if incarnations.last() != Some(&epoch) {
+                    assert!(!incarnations.contains(&epoch), "{message:?} is of an incarnation that was over");
+                    incarnations.push(epoch);
                 }
                 self.position = message.pattern_cursor.clone();
                 self.messages.push(message);
@@ -121,7 +121,7 @@ impl Seen {
         while !(self.take(door.event().await) && self.messages.last().unwrap().data == data) {}
     }
 
-    /// Every one of these messages came once, or was told to be gone: as a gap of its own life, or as the end of that life.
+    /// Every one of these messages came once, or was told to be gone: as a gap of its own incarnation, or as the end of that incarnation.
     fn assert_nothing_is_missing(&self, published: &[Published]) {
         let mut got = HashSet::new();
         for message in &self.messages {
@@ -133,13 +133,13 @@ impl Seen {
             let in_gap = |gap: &&Gap| gap.topic.as_ref() == Some(&one.topic);
             let went_on = self.reached.get(&one.epoch).is_some_and(|reached| *reached > one.offset);
             let told = if went_on || newest[&one.topic] == &one.epoch {
-                // Its life may be over, too, without another one since.
+                // Its incarnation may be over, too, without another one since.
                 let holds = |gap: &Gap| gap.from_offset <= one.offset && one.offset <= gap.to_offset;
                 self.gaps.iter().filter(in_gap).any(holds) || (!went_on && self.deleted.contains(&one.topic))
             } else {
-                // An earlier life that ended unread.
-                let new_life = |gap: &Gap| gap.reason == "NEW_EPOCH";
-                self.deleted.contains(&one.topic) || self.gaps.iter().filter(in_gap).any(new_life)
+                // An earlier incarnation that ended unread.
+                let new_incarnation = |gap: &Gap| gap.reason == "NEW_EPOCH";
+                self.deleted.contains(&one.topic) || self.gaps.iter().filter(in_gap).any(new_incarnation)
             };
             assert!(told, "{one:?} was neither delivered nor told; gaps {:?}, deleted {:?}", self.gaps, self.deleted);
         }
@@ -244,8 +244,8 @@ async fn a_topic_that_was_made_again_tells_it<D: Door>() {
     seen.read_to::<D>(&server, 99).await;
     seen.assert_nothing_is_missing(&published);
     let gaps: Vec<_> = seen.gaps.iter().map(|gap| (gap.reason.as_str(), gap.missed)).collect();
-    assert_eq!(gaps, [("NEW_EPOCH", Some(3))], "of the new life three are gone");
-    // Once a message of the new life was seen, the position is in it.
+    assert_eq!(gaps, [("NEW_EPOCH", Some(3))], "of the new incarnation three are gone");
+    // Once a message of the new incarnation was seen, the position is in it.
     publish(&server, END, 100).await;
     let told = seen.gaps.len();
     seen.read_to::<D>(&server, 100).await;
@@ -272,7 +272,7 @@ async fn a_topic_that_was_deleted_after_it_was_read_is_not_told<D: Door>() {
     server.delete("/topics/p.first").await.expect(200);
     publish(&server, END, 99).await;
     seen.read_to::<D>(&server, 99).await;
-    // Made again, it has nothing to tell either: all of its earlier life was read.
+    // Made again, it has nothing to tell either: all of its earlier incarnation was read.
     publish(&server, "p.first", 100).await;
     seen.read_to::<D>(&server, 100).await;
     assert_eq!((seen.deleted, seen.gaps), (HashSet::new(), vec![]));
@@ -351,7 +351,7 @@ async fn positions_of_the_wrong_kind_are_refused<D: Door>() {
 }
 
 /// Topics come, go and come again, histories overflow, and the client is cut all the time.
-async fn a_random_life<D: Door>() {
+async fn a_random_incarnation<D: Door>() {
     for round in 0..6_u64 {
         let mut random = Random::new(91 + round);
         let (server, mut seen) = begun::<D>(|config| config.broker.max_messages_per_topic = 6).await;

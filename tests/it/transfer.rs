@@ -102,7 +102,7 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// An export as it is compared: without what is new with every life.
+/// An export as it is compared: without what is new with every incarnation.
 #[derive(Debug, Default, PartialEq)]
 struct Content {
     topics: BTreeMap<String, Topic>,
@@ -193,7 +193,7 @@ fn read(export: &str) -> Content {
     content
 }
 
-/// As the contents are compared: the offsets of a new life count anew.
+/// As the contents are compared: the offsets of a new incarnation count anew.
 fn same(one: &str, other: &str) {
     let [one, other] = [one, other].map(|export| {
         let mut content = read(export);

@@ -109,7 +109,7 @@ async fn resize(round: &Round<'_>, random: &mut Random, topic: &str) {
     }
 }
 
-/// Deletes a topic, and learns which of its lives that ended.
+/// Deletes a topic, and learns which of its incarnations that ended.
 async fn delete(round: &Round<'_>, random: &mut Random, topic: &str) {
     let (_, addr) = round.instance(random);
     let sent = now();
@@ -132,11 +132,11 @@ async fn delete(round: &Round<'_>, random: &mut Random, topic: &str) {
         model.deleted(topic, epoch, sent);
     } else if code == Some("TOPIC_NOT_FOUND") {
     } else {
-        // Nobody knows which life it was, if any.
+        // Nobody knows which incarnation it was, if any.
         model.note(topic, format!("deletion came to {body}"));
         for epoch in model.topics.get(topic).cloned().unwrap_or_default() {
-            if let Some(life) = model.lives.get_mut(&epoch) {
-                life.deleted.get_or_insert((sent, None));
+            if let Some(incarnation) = model.incarnations.get_mut(&epoch) {
+                incarnation.deleted.get_or_insert((sent, None));
             }
         }
         if !model.hurt {

@@ -108,7 +108,7 @@ fn hold(model: &Model, leg: &Leg, begin: &Begin, before: Held) -> Result<Held, S
     if leg.told.is_none() && leg.events.is_empty() {
         return Ok(match before {
             Held::Never => Held::Perhaps,
-            // It may have been made again, in another life of its topic.
+            // It may have been made again, in another incarnation of its topic.
             Held::At(_) if was_deleted(model, leg, leg.stood.unwrap_or(Micros::MAX)) => Held::Perhaps,
             // What was written to it counts as delivered.
             Held::At(positions) if !explicit && !leg.door.is_socket() => Held::At(unknown(positions)),
@@ -127,11 +127,11 @@ fn hold(model: &Model, leg: &Leg, begin: &Begin, before: Held) -> Result<Held, S
             let span = positions.entry(done.place.epoch.clone()).or_insert(Span::ANY);
             span.lo = span.lo.max(done.place.offset);
         }
-        // The newest of each topic covers what was told of the topic before it, earlier lives included.
+        // The newest of each topic covers what was told of the topic before it, earlier incarnations included.
         let newest: BTreeMap<_, _> = leg.acknowledged.iter().map(|done| (&done.topic, done)).collect();
         for (topic, done) in newest {
             for (epoch, told) in judge.walk(&leg.events[..done.events])? {
-                if model.lives.get(&epoch).is_some_and(|life| life.topic == *topic) {
+                if model.incarnations.get(&epoch).is_some_and(|incarnation| incarnation.topic == *topic) {
                     let span = positions.entry(epoch).or_insert(told);
                     span.hi = span.hi.max(told.hi);
                 }
@@ -155,14 +155,16 @@ fn unknown(mut positions: Positions) -> Positions {
     positions
 }
 
-/// The first offset that a subscription told of in one life, if that can be said.
+/// The first offset that a subscription told of in one incarnation, if that can be said.
 fn first_of(leg: &Leg, model: &Model, epoch: &str) -> Option<u64> {
-    let topic = &model.lives.get(epoch)?.topic;
+    let topic = &model.incarnations.get(epoch)?.topic;
     let first = leg.events.iter().find(|(_, seen)| seen.topic() == topic).map(|(_, seen)| seen)?;
     match first {
         Seen::Message { place, .. } if place.epoch == epoch => Some(place.offset),
-        // A gap says nothing of its life, unless there was only one.
-        Seen::Gap(gap) if model.topics.get(topic).is_some_and(|lives| lives.len() == 1) => Some(gap.from.max(1)),
+        // A gap says nothing of its incarnation, unless there was only one.
+        Seen::Gap(gap) if model.topics.get(topic).is_some_and(|incarnations| incarnations.len() == 1) => {
+            Some(gap.from.max(1))
+        }
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     begin::{Begin, Positions, Span, earliest, latest, newest_before},
     leg::{Door, End, Gap, Leg, Overflow, Seen, Start},
-    model::{Life, Micros, Model, Place, short},
+    model::{Incarnation, Micros, Model, Place, short},
 };
 
 /// One subscription's events, up to some point, and where it began.
@@ -15,7 +15,7 @@ pub struct Judge<'a> {
     pub until: Option<Micros>,
 }
 
-/// What a subscription saw of one life of a topic.
+/// What a subscription saw of one incarnation of a topic.
 struct Segment<'a> {
     epoch: Option<String>,
     items: Vec<(Micros, &'a Seen)>,
@@ -44,56 +44,57 @@ impl<'a> Judge<'a> {
 
     fn topic(&self, topic: &str, events: &[(Micros, Seen)], positions: &mut Positions) -> Result<(), String> {
         let segments = self.segments(topic, events);
-        let lives = self.model.topics.get(topic).map_or(&[][..], Vec::as_slice);
-        for epoch in lives {
+        let incarnations = self.model.topics.get(topic).map_or(&[][..], Vec::as_slice);
+        for epoch in incarnations {
             let span = self.begin.span(self.model, self.leg, epoch);
-            // Whoever begins does not begin in a life that is over.
-            let over =
-                self.model.lives[epoch].deleted.is_some_and(|(sent, _)| self.leg.stood.is_none_or(|at| sent < at));
+            // Whoever begins does not begin in an incarnation that is over.
+            let over = self.model.incarnations[epoch]
+                .deleted
+                .is_some_and(|(sent, _)| self.leg.stood.is_none_or(|at| sent < at));
             let hi = if over && !self.begin.is_resumed() { u64::MAX } else { span.hi };
             positions.insert(epoch.clone(), Span { lo: self.known_lo(span.lo), hi });
         }
-        self.check_resumption(topic, lives, &segments)?;
+        self.check_resumption(topic, incarnations, &segments)?;
         for segment in &segments {
             if let Some(epoch) = &segment.epoch {
                 let span = self.segment(segment, epoch)?;
                 positions.insert(epoch.clone(), span);
             } else {
                 // What was told may have been told of any of them.
-                for epoch in lives {
+                for epoch in incarnations {
                     positions.entry(epoch.clone()).and_modify(|span| span.hi = u64::MAX);
                 }
             }
-            self.close(lives, segment, positions);
+            self.close(incarnations, segment, positions);
         }
         // What was not seen at all.
         let unclear = segments.iter().any(|segment| segment.epoch.is_none());
-        for epoch in lives {
+        for epoch in incarnations {
             if unclear || segments.iter().any(|segment| segment.epoch.as_ref() == Some(epoch)) {
                 continue;
             }
-            let life = &self.model.lives[epoch];
-            if life.deleted.is_some_and(|(sent, _)| self.leg.stood.is_none_or(|stood| sent < stood)) {
+            let incarnation = &self.model.incarnations[epoch];
+            if incarnation.deleted.is_some_and(|(sent, _)| self.leg.stood.is_none_or(|stood| sent < stood)) {
                 continue;
             }
-            self.check_end(life, epoch, positions[epoch])?;
+            self.check_end(incarnation, epoch, positions[epoch])?;
         }
         Ok(())
     }
 
-    /// Whoever was told of a later life, or of the deletion, has done with the earlier ones.
-    fn close(&self, lives: &[String], segment: &Segment<'_>, positions: &mut Positions) {
+    /// Whoever was told of a later incarnation, or of the deletion, has done with the earlier ones.
+    fn close(&self, incarnations: &[String], segment: &Segment<'_>, positions: &mut Positions) {
         let mut close = |epoch: &String| positions.insert(epoch.clone(), Span::at(u64::MAX));
         let deleted = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Deleted(_)));
         let renewed = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Gap(gap) if gap.reason == "NEW_EPOCH"));
         let begun = segment.items.first().map_or(0, |(at, _)| *at);
-        let is_gone = |epoch: &&String| self.model.lives[*epoch].deleted.is_some_and(|(sent, _)| sent <= begun);
+        let is_gone = |epoch: &&String| self.model.incarnations[*epoch].deleted.is_some_and(|(sent, _)| sent <= begun);
         let later = match &segment.epoch {
-            Some(epoch) => lives.iter().position(|life| life == epoch).unwrap_or(0),
-            None if renewed => lives.len().saturating_sub(1),
+            Some(epoch) => incarnations.iter().position(|incarnation| incarnation == epoch).unwrap_or(0),
+            None if renewed => incarnations.len().saturating_sub(1),
             None => usize::from(deleted),
         };
-        lives[..later.min(lives.len())].iter().filter(is_gone).for_each(|epoch| _ = close(epoch));
+        incarnations[..later.min(incarnations.len())].iter().filter(is_gone).for_each(|epoch| _ = close(epoch));
         if let Some(epoch) = segment.epoch.as_ref().filter(|_| deleted) {
             close(epoch);
         }
@@ -106,7 +107,7 @@ impl<'a> Judge<'a> {
         if lasts && self.leg.ask.target.is_pattern { 0 } else { lo }
     }
 
-    /// Which events belong to which life.
+    /// Which events belong to which incarnation.
     fn segments<'b>(&self, topic: &str, events: &'b [(Micros, Seen)]) -> Vec<Segment<'b>> {
         let mut segments: Vec<Segment<'b>> = Vec::new();
         let fresh = |is_first| Segment { epoch: None, items: Vec::new(), is_first, is_over: false, newest: 0 };
@@ -142,19 +143,24 @@ impl<'a> Judge<'a> {
         if !current.items.is_empty() {
             segments.push(current);
         }
-        for segment in &mut segments {
-            if segment.epoch.is_none() {
-                segment.epoch = self.only_life(topic, segment);
+        for index in 0..segments.len() {
+            if segments[index].epoch.is_none() {
+                // Nothing of an incarnation follows its deletion.
+                let later =
+                    |epoch: &str| segments[index + 1..].iter().any(|later| later.epoch.as_deref() == Some(epoch));
+                let known = self.only_incarnation(topic, &segments[index]);
+                let deleted = segments[index].items.iter().any(|(_, seen)| matches!(seen, Seen::Deleted(_)));
+                segments[index].epoch = known.filter(|epoch| !(deleted && later(epoch)));
             }
         }
         segments
     }
 
-    /// Whether the gaps of a segment can be of the life in which a message follows.
+    /// Whether the gaps of a segment can be of the incarnation in which a message follows.
     fn may_be_of(&self, segment: &Segment<'_>, place: &Place) -> bool {
-        let Some(life) = self.model.lives.get(&place.epoch) else { return true };
+        let Some(incarnation) = self.model.incarnations.get(&place.epoch) else { return true };
         let sent_before = |at: Micros, offset: u64| {
-            let n = life.log.get(&offset);
+            let n = incarnation.log.get(&offset);
             n.is_none_or(|n| self.model.publishes[*n as usize].sent <= at)
         };
         segment.newest < place.offset
@@ -164,16 +170,16 @@ impl<'a> Judge<'a> {
             })
     }
 
-    /// Whether a segment without a message can be about this life.
+    /// Whether a segment without a message can be about this incarnation.
     fn may_be(&self, epoch: &str, segment: &Segment<'_>, new: bool) -> bool {
-        let life = &self.model.lives[epoch];
-        let gone = life.deleted.and_then(|(_, answered)| answered).is_some_and(|at| at < self.leg.sent);
+        let incarnation = &self.model.incarnations[epoch];
+        let gone = incarnation.deleted.and_then(|(_, answered)| answered).is_some_and(|at| at < self.leg.sent);
         let span = self.begin.span(self.model, self.leg, epoch);
         let first = segment.items.iter().find_map(|(_, seen)| match seen {
             Seen::Gap(gap) => Some(gap.from),
             _ => None,
         });
-        // A new life is not the one that the position is of; it may be one of which nothing else is known.
+        // A new incarnation is not the one that the position is of; it may be one of which nothing else is known.
         if new && matches!(&self.leg.ask.start, Start::After { place, .. } if place.epoch == epoch) {
             return false;
         }
@@ -183,34 +189,34 @@ impl<'a> Judge<'a> {
             && self.may_be_of(segment, &newest)
     }
 
-    /// The life that a segment without a message is about, where there is no doubt.
-    fn only_life(&self, topic: &str, segment: &Segment<'_>) -> Option<String> {
+    /// The incarnation that a segment without a message is about, where there is no doubt.
+    fn only_incarnation(&self, topic: &str, segment: &Segment<'_>) -> Option<String> {
         let new = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Gap(gap) if gap.reason == "NEW_EPOCH"));
-        let lives = self.model.topics.get(topic)?;
+        let incarnations = self.model.topics.get(topic)?;
         match &self.leg.ask.start {
             Start::After { place, .. } if segment.is_first && !new && !self.begin.is_resumed() => {
-                lives.contains(&place.epoch).then(|| place.epoch.clone())
+                incarnations.contains(&place.epoch).then(|| place.epoch.clone())
             }
-            _ if lives.len() == 1 && !new => lives.first().cloned(),
+            _ if incarnations.len() == 1 && !new => incarnations.first().cloned(),
             _ => {
-                let mut candidates = lives.iter().filter(|epoch| self.may_be(epoch, segment, new));
+                let mut candidates = incarnations.iter().filter(|epoch| self.may_be(epoch, segment, new));
                 candidates.next().filter(|_| candidates.next().is_none()).cloned()
             }
         }
     }
 
     /// A topic that went away with unread messages while a reader was away is told.
-    fn check_resumption(&self, topic: &str, lives: &[String], segments: &[Segment<'_>]) -> Result<(), String> {
+    fn check_resumption(&self, topic: &str, incarnations: &[String], segments: &[Segment<'_>]) -> Result<(), String> {
         if !self.begin.is_resumed() || !self.leg.ask.target.is_pattern {
             return Ok(());
         }
         let first = segments.first().and_then(|segment| segment.items.first()).map(|(_, seen)| *seen);
-        for epoch in lives {
-            let life = &self.model.lives[epoch];
-            let Some((sent, Some(answered))) = life.deleted else { continue };
+        for epoch in incarnations {
+            let incarnation = &self.model.incarnations[epoch];
+            let Some((sent, Some(answered))) = incarnation.deleted else { continue };
             let span = self.begin.span(self.model, self.leg, epoch);
-            let newest = newest_before(self.model, life, sent, None);
-            let Some(unread) = self.untold(life, span.hi, newest).filter(|_| answered < self.leg.sent) else {
+            let newest = newest_before(self.model, incarnation, sent, None);
+            let Some(unread) = self.untold(incarnation, span.hi, newest).filter(|_| answered < self.leg.sent) else {
                 continue;
             };
             let told = match first {
@@ -230,38 +236,39 @@ impl<'a> Judge<'a> {
     }
 
     fn segment(&self, segment: &Segment<'_>, epoch: &str) -> Result<Span, String> {
-        let Some(life) = self.model.lives.get(epoch) else { return Ok(Span::ANY) };
+        let Some(incarnation) = self.model.incarnations.get(epoch) else { return Ok(Span::ANY) };
         let mut delivered = None;
         let mut span = if segment.is_first { self.begin.span(self.model, self.leg, epoch) } else { Span::at(0) };
         let first = span;
-        let deleted_before = life.deleted.and_then(|(_, answered)| answered).is_some_and(|at| at < self.leg.sent);
+        let deleted_before =
+            incarnation.deleted.and_then(|(_, answered)| answered).is_some_and(|at| at < self.leg.sent);
         for (index, (at, seen)) in segment.items.iter().enumerate() {
             let is_first = segment.is_first && index == 0;
             match seen {
                 Seen::Message { place, time, .. } => {
                     if deleted_before && self.model.dense {
-                        return Err(format!("{place:?} comes from a life that was deleted before"));
+                        return Err(format!("{place:?} comes from an incarnation that was deleted before"));
                     }
-                    self.check_message(life, place, *time, span, is_first)?;
+                    self.check_message(incarnation, place, *time, span, is_first)?;
                     span = Span::at(place.offset);
                     delivered = Some(place.offset);
                 }
-                Seen::Gap(gap) => span = self.check_gap(life, gap, span, *at, is_first, index == 0)?,
+                Seen::Gap(gap) => span = self.check_gap(incarnation, gap, span, *at, is_first, index == 0)?,
                 Seen::Deleted(topic) => {
-                    // At the beginning of a resumed stream it is about an earlier life, which this stream has nothing of.
+                    // At the beginning of a resumed stream it is about an earlier incarnation, which this stream has nothing of.
                     let is_earlier = is_first && self.begin.is_resumed();
                     let other = || self.model.deletions.iter().any(|(name, sent)| name == topic && sent <= at);
-                    if life.deleted.is_none_or(|(sent, _)| sent > *at) && !(is_earlier && other()) {
+                    if incarnation.deleted.is_none_or(|(sent, _)| sent > *at) && !(is_earlier && other()) {
                         return Err(format!("{topic} is said to be deleted, which nobody did"));
                     }
                 }
             }
         }
         if !(deleted_before && segment.is_first && self.begin.is_resumed()) {
-            let ends_here = segment.is_over.then(|| life.deleted.map(|(sent, _)| sent)).flatten();
+            let ends_here = segment.is_over.then(|| incarnation.deleted.map(|(sent, _)| sent)).flatten();
             match ends_here {
-                Some(sent) => self.check_until(life, epoch, span, sent)?,
-                None => self.check_end(life, epoch, span)?,
+                Some(sent) => self.check_until(incarnation, epoch, span, sent)?,
+                None => self.check_end(incarnation, epoch, span)?,
             }
         }
         // A pattern's position may stand before a gap that was told: then it is told again.
@@ -271,66 +278,66 @@ impl<'a> Judge<'a> {
 
     fn check_message(
         &self,
-        life: &Life,
+        incarnation: &Incarnation,
         place: &Place,
         time: Option<i64>,
         span: Span,
         is_first: bool,
     ) -> Result<(), String> {
-        let (topic, offset) = (&life.topic, place.offset);
+        let (topic, offset) = (&incarnation.topic, place.offset);
         if offset <= span.lo {
             return Err(format!("{topic}: offset {offset} of {} comes behind {}", short(&place.epoch), span.lo));
         }
-        if let Some(untold) = self.untold(life, span.hi, offset - 1) {
+        if let Some(untold) = self.untold(incarnation, span.hi, offset - 1) {
             return Err(format!("{topic}: offset {untold} is left out before {offset}, behind {span:?}"));
         }
         let resumes = matches!(&self.leg.ask.start, Start::After { place: after, .. } if after.epoch != place.epoch);
         if is_first && resumes && !self.begin.is_resumed() {
-            return Err(format!("{topic}: {place:?} follows another life's cursor without a gap NEW_EPOCH"));
+            return Err(format!("{topic}: {place:?} follows another incarnation's cursor without a gap NEW_EPOCH"));
         }
-        let passes = life.log.get(&offset).is_some_and(|n| self.model.passes(self.leg.ask.filter.as_ref(), *n));
+        let passes = incarnation.log.get(&offset).is_some_and(|n| self.model.passes(self.leg.ask.filter.as_ref(), *n));
         if !passes {
             return Err(format!("{topic}: offset {offset} does not pass the filter"));
         }
         if let (Start::Since { wall, .. }, Some(time), false) = (&self.leg.ask.start, time, self.begin.is_resumed())
             && time < *wall
-            && self.was_answered(life, offset)
+            && self.was_answered(incarnation, offset)
         {
             return Err(format!("{topic}: offset {offset} is older ({time}) than what was asked for ({wall})"));
         }
-        if offset <= life.floor_at(self.leg.sent) {
+        if offset <= incarnation.floor_at(self.leg.sent) {
             return Err(format!("{topic}: offset {offset} was gone before, and comes back"));
         }
         Ok(())
     }
 
     /// Whether a message was answered before the subscription was sent; one on its way then is what comes later.
-    fn was_answered(&self, life: &Life, offset: u64) -> bool {
-        let publish = life.log.get(&offset).map(|n| &self.model.publishes[*n as usize]);
+    fn was_answered(&self, incarnation: &Incarnation, offset: u64) -> bool {
+        let publish = incarnation.log.get(&offset).map(|n| &self.model.publishes[*n as usize]);
         publish.and_then(|publish| publish.answered.as_ref()).is_some_and(|(at, ..)| *at < self.leg.sent)
     }
 
     fn check_gap(
         &self,
-        life: &Life,
+        incarnation: &Incarnation,
         gap: &Gap,
         span: Span,
         at: Micros,
         is_first: bool,
         opens: bool,
     ) -> Result<Span, String> {
-        let topic = &life.topic;
+        let topic = &incarnation.topic;
         if gap.from == 0 || gap.to + 1 < gap.from || gap.from - 1 < span.lo {
             return Err(format!("{topic}: {gap:?} stands behind {span:?}"));
         }
-        if let Some(untold) = self.untold(life, span.hi, gap.from - 1) {
+        if let Some(untold) = self.untold(incarnation, span.hi, gap.from - 1) {
             return Err(format!("{topic}: offset {untold} is left out before {gap:?}, behind {span:?}"));
         }
-        self.check_missed(life, gap, is_first)?;
+        self.check_missed(incarnation, gap, is_first)?;
         let plausible = match gap.reason.as_str() {
             "NEW_EPOCH" => {
                 let other = matches!(&self.leg.ask.start, Start::After { place, .. }
-                    if self.model.lives.get(&place.epoch).is_none_or(|known| !std::ptr::eq(known, life)));
+                    if self.model.incarnations.get(&place.epoch).is_none_or(|known| !std::ptr::eq(known, incarnation)));
                 opens && (other || self.begin.is_resumed())
             }
             "EXPIRED" => {
@@ -343,30 +350,31 @@ impl<'a> Judge<'a> {
         if !plausible {
             return Err(format!("{topic}: the reason of {gap:?} cannot be"));
         }
-        self.check_gone(life, gap, at)?;
+        self.check_gone(incarnation, gap, at)?;
         Ok(Span::at(if gap.to < gap.from { gap.from - 1 } else { gap.to }))
     }
 
     /// The number missed, as exactly as the engine can know it.
-    fn check_missed(&self, life: &Life, gap: &Gap, is_first: bool) -> Result<(), String> {
+    fn check_missed(&self, incarnation: &Incarnation, gap: &Gap, is_first: bool) -> Result<(), String> {
         let size = gap.to + 1 - gap.from;
         let filter = self.leg.ask.filter.as_ref();
-        let range = || life.log.range(gap.from..gap.to + 1);
+        let range = || incarnation.log.range(gap.from..gap.to + 1);
         let (mut least, mut most) = if self.model.dense {
             let passing = || range().filter(|(_, n)| self.model.passes(filter, **n)).count() as u64;
             (if filter.is_none() { size } else { passing() }, size)
         } else {
             let passing = range().filter(|(_, n)| self.model.passes(filter, **n)).count() as u64;
-            (passing, range().count() as u64 + self.model.unseen(&life.topic))
+            (passing, range().count() as u64 + self.model.unseen(&incarnation.topic))
         };
         if let (Start::Since { wall, .. }, true, "EXPIRED") = (&self.leg.ask.start, is_first, gap.reason.as_str())
             && !self.begin.is_resumed()
         {
-            let count = |time: fn(&Model, &Life, u64, u64) -> i64| {
-                let late = |(offset, n): &(&u64, &u64)| time(self.model, life, **offset, **n) >= *wall;
+            let count = |time: fn(&Model, &Incarnation, u64, u64) -> i64| {
+                let late = |(offset, n): &(&u64, &u64)| time(self.model, incarnation, **offset, **n) >= *wall;
                 range().filter(late).filter(|(_, n)| self.model.passes(filter, **n)).count() as u64
             };
-            let unknown = if self.model.dense { size - range().count() as u64 } else { self.model.unseen(&life.topic) };
+            let unknown =
+                if self.model.dense { size - range().count() as u64 } else { self.model.unseen(&incarnation.topic) };
             (least, most) = (count(earliest), if filter.is_none() { count(latest) + unknown } else { most });
             if gap.missed.is_none() {
                 return Ok(());
@@ -375,39 +383,39 @@ impl<'a> Judge<'a> {
         match gap.missed {
             Some(missed) if (least..=most).contains(&missed) => Ok(()),
             None if !self.model.dense => Ok(()),
-            _ => Err(format!("{}: {gap:?} should count {least} to {most}", life.topic)),
+            _ => Err(format!("{}: {gap:?} should count {least} to {most}", incarnation.topic)),
         }
     }
 
     /// What a gap tells of must be gone, unless the subscriber has chosen to skip.
-    fn check_gone(&self, life: &Life, gap: &Gap, at: Micros) -> Result<(), String> {
+    fn check_gone(&self, incarnation: &Incarnation, gap: &Gap, at: Micros) -> Result<(), String> {
         let keeps = matches!(self.leg.ask.overflow, Overflow::History | Overflow::Disconnect);
-        let deleted = life.deleted.is_some_and(|(sent, _)| sent <= at);
+        let deleted = incarnation.deleted.is_some_and(|(sent, _)| sent <= at);
         if !keeps || deleted || gap.to < gap.from {
             return Ok(());
         }
-        let (least, _) = self.model.bounds_until(&life.topic, at);
+        let (least, _) = self.model.bounds_until(&incarnation.topic, at);
         let sent = |n: u64| self.model.publishes[n as usize].sent <= at;
         let behind = if self.model.dense {
-            let newest = life.log.iter().rev().find(|(_, n)| sent(**n)).map_or(0, |(offset, _)| *offset);
+            let newest = incarnation.log.iter().rev().find(|(_, n)| sent(**n)).map_or(0, |(offset, _)| *offset);
             newest.saturating_sub(gap.to)
         } else {
-            life.log.range(gap.to + 1..).filter(|(_, n)| sent(**n)).count() as u64
+            incarnation.log.range(gap.to + 1..).filter(|(_, n)| sent(**n)).count() as u64
         };
-        if behind + self.model.unseen(&life.topic) < least {
-            return Err(format!("{}: {gap:?} tells of what is kept: {behind} are newer of {least}", life.topic));
+        if behind + self.model.unseen(&incarnation.topic) < least {
+            return Err(format!("{}: {gap:?} tells of what is kept: {behind} are newer of {least}", incarnation.topic));
         }
         Ok(())
     }
 
     /// The first offset behind `after`, up to `to`, that had to be told.
-    fn untold(&self, life: &Life, after: u64, to: u64) -> Option<u64> {
+    fn untold(&self, incarnation: &Incarnation, after: u64, to: u64) -> Option<u64> {
         if after >= to {
             return None;
         }
         let filter = self.leg.ask.filter.as_ref();
         let mut next = after + 1;
-        for (offset, n) in life.log.range(after + 1..=to) {
+        for (offset, n) in incarnation.log.range(after + 1..=to) {
             if self.model.dense && filter.is_none() && *offset != next {
                 return Some(next);
             }
@@ -420,21 +428,21 @@ impl<'a> Judge<'a> {
     }
 
     /// What had to be told by the end of the stream.
-    fn check_end(&self, life: &Life, epoch: &str, span: Span) -> Result<(), String> {
+    fn check_end(&self, incarnation: &Incarnation, epoch: &str, span: Span) -> Result<(), String> {
         let Some(until) = self.until else { return Ok(()) };
-        let until = life.deleted.map_or(until, |(sent, _)| until.min(sent));
-        self.check_until(life, epoch, span, until)
+        let until = incarnation.deleted.map_or(until, |(sent, _)| until.min(sent));
+        self.check_until(incarnation, epoch, span, until)
     }
 
-    fn check_until(&self, life: &Life, epoch: &str, span: Span, until: Micros) -> Result<(), String> {
-        let deleting = self.model.deleting.iter().filter(|(topic, _)| *topic == life.topic);
+    fn check_until(&self, incarnation: &Incarnation, epoch: &str, span: Span, until: Micros) -> Result<(), String> {
+        let deleting = self.model.deleting.iter().filter(|(topic, _)| *topic == incarnation.topic);
         let until = deleting.fold(until, |until, (_, sent)| until.min(*sent));
-        let newest = newest_before(self.model, life, until, None);
-        match self.untold(life, span.hi, newest) {
+        let newest = newest_before(self.model, incarnation, until, None);
+        match self.untold(incarnation, span.hi, newest) {
             None => Ok(()),
             Some(untold) => Err(format!(
                 "{}: offset {untold} of {} was never told; the stream stands behind {span:?}, answered is {newest}",
-                life.topic,
+                incarnation.topic,
                 short(epoch)
             )),
         }

@@ -18,7 +18,7 @@ pub fn check(model: &mut Model) {
 /// Attempts with one id: their numbers, offsets, and whether they were called duplicates.
 type Attempts = Vec<(usize, u64, bool)>;
 
-/// An id stands for one message of a life, however often it was published.
+/// An id stands for one message of an incarnation, however often it was published.
 fn ids(model: &Model) -> Vec<(String, String)> {
     let mut stored: BTreeMap<(&str, &str), Attempts> = BTreeMap::new();
     let mut found = Vec::new();
@@ -31,7 +31,7 @@ fn ids(model: &Model) -> Vec<(String, String)> {
         }
     }
     for ((epoch, id), answers) in &stored {
-        let topic = model.lives[*epoch].topic.clone();
+        let topic = model.incarnations[*epoch].topic.clone();
         let offsets: HashSet<u64> = answers.iter().map(|(_, offset, _)| *offset).collect();
         let fresh = answers.iter().filter(|(_, _, duplicate)| !duplicate).count();
         // The first one may have been stored without an answer.
@@ -47,13 +47,13 @@ fn ids(model: &Model) -> Vec<(String, String)> {
         }
     }
     // The same in the log itself, whatever was answered.
-    for (epoch, life) in &model.lives {
+    for (epoch, incarnation) in &model.incarnations {
         let mut seen: HashMap<&str, u64> = HashMap::new();
-        for (offset, n) in &life.log {
+        for (offset, n) in &incarnation.log {
             let Some(id) = &model.publishes[*n as usize].id else { continue };
             if let Some(before) = seen.insert(id, *offset) {
                 let text = format!("the id {id} stands at {before} and at {offset} of {epoch}");
-                found.push((life.topic.clone(), text));
+                found.push((incarnation.topic.clone(), text));
             }
         }
     }
@@ -68,7 +68,7 @@ fn lanes(model: &Model) -> Vec<(String, String)> {
     if model.hurt && !model.dense {
         return found;
     }
-    // What is on its way when its topic is deleted is published again in the next life, perhaps behind what followed it.
+    // What is on its way when its topic is deleted is published again in the next incarnation, perhaps behind what followed it.
     if !model.deletions.is_empty() {
         return found;
     }
@@ -94,8 +94,8 @@ fn conditions(model: &Model) -> Vec<(String, String)> {
     for (n, publish) in model.publishes.iter().enumerate() {
         let Some(expected) = publish.expected else { continue };
         let Some((_, _, Answer::Stored { place, duplicate: false, .. })) = &publish.answered else { continue };
-        let life = &model.lives[&place.epoch];
-        let before = life.log.range(..place.offset).next_back().map_or(0, |(offset, _)| *offset);
+        let incarnation = &model.incarnations[&place.epoch];
+        let before = incarnation.log.range(..place.offset).next_back().map_or(0, |(offset, _)| *offset);
         let fits =
             if model.dense { place.offset == expected + 1 } else { before <= expected && expected < place.offset };
         if !fits {
@@ -110,15 +110,18 @@ fn conditions(model: &Model) -> Vec<(String, String)> {
 fn previous(model: &Model) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (by, place, said) in &model.previous {
-        let Some(life) = model.lives.get(&place.epoch) else { continue };
-        let known = life.log.range(..place.offset).next_back().map_or(0, |(offset, _)| *offset);
+        let Some(incarnation) = model.incarnations.get(&place.epoch) else { continue };
+        let known = incarnation.log.range(..place.offset).next_back().map_or(0, |(offset, _)| *offset);
         let fits = match said {
             Some(said) if model.dense => said.epoch == place.epoch && said.offset + 1 == place.offset,
             Some(said) => said.epoch == place.epoch && known <= said.offset && said.offset < place.offset,
             None => known == 0 && (!model.dense || place.offset == 1),
         };
         if !fits {
-            found.push((life.topic.clone(), format!("{by} was told that {said:?} is before {place:?}, not {known}")));
+            found.push((
+                incarnation.topic.clone(),
+                format!("{by} was told that {said:?} is before {place:?}, not {known}"),
+            ));
         }
     }
     found

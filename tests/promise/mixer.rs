@@ -22,7 +22,7 @@ impl Publisher<'_> {
     pub async fn mix(mut self) {
         while self.round.is_busy() {
             sleep(Duration::from_millis(self.random.between(40, 400))).await;
-            // Where a life ends in between, nothing can be said of it.
+            // Where an incarnation ends in between, nothing can be said of it.
             if self.round.is_busy() && !self.round.deletes {
                 self.packet().await;
             }

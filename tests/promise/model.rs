@@ -1,4 +1,4 @@
-//! What the checker knows: every publish with what was answered to it, every life of every topic with its log, and what
+//! What the checker knows: every publish with what was answered to it, every incarnation of every topic with its log, and what
 //! was done, when.
 
 use std::{
@@ -47,7 +47,7 @@ fn known_faults() -> &'static [String] {
     })
 }
 
-/// A place in one life of a topic.
+/// A place in one incarnation of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     pub epoch: String,
@@ -96,9 +96,9 @@ impl Publish {
     }
 }
 
-/// One life of a topic.
+/// One incarnation of a topic.
 #[derive(Clone, Debug, Default)]
-pub struct Life {
+pub struct Incarnation {
     pub topic: String,
     /// The attempt at each offset of which anything is known.
     pub log: BTreeMap<u64, u64>,
@@ -112,7 +112,7 @@ pub struct Life {
     pub newest: u64,
 }
 
-impl Life {
+impl Incarnation {
     /// Up to which offset messages were gone at this time, for sure.
     pub fn floor_at(&self, time: Micros) -> u64 {
         self.floors.iter().take_while(|(at, _)| *at <= time).map(|(_, floor)| *floor).max().unwrap_or(0)
@@ -135,8 +135,8 @@ pub struct Model {
     /// Topics are deleted and made again.
     pub deletes: bool,
     pub publishes: Vec<Publish>,
-    pub lives: HashMap<String, Life>,
-    /// Topics by name, with the lives in which they were seen.
+    pub incarnations: HashMap<String, Incarnation>,
+    /// Topics by name, with the incarnations in which they were seen.
     pub topics: BTreeMap<String, Vec<String>>,
     pub bounds: HashMap<String, Vec<Bound>>,
     /// Where each message stands that was seen or acknowledged.
@@ -203,7 +203,7 @@ impl Model {
     fn bound_now(&self, topic: &str) -> u64 {
         let bounds = self.bounds.get(topic).map_or(&[][..], Vec::as_slice);
         if self.deletes {
-            // Another life may have another bound.
+            // Another incarnation may have another bound.
             return bounds.iter().map(|bound| bound.max_messages).max().unwrap_or(u64::MAX);
         }
         let settled = bounds.iter().rposition(|bound| bound.answered.is_some()).unwrap_or(0);
@@ -212,15 +212,15 @@ impl Model {
 
     /// What is gone by now, for sure, after an answer that said so.
     pub fn settle_floor(&mut self, epoch: &str) {
-        let Some(life) = self.lives.get(epoch) else { return };
-        let bound = self.bound_now(&life.topic);
+        let Some(incarnation) = self.incarnations.get(epoch) else { return };
+        let bound = self.bound_now(&incarnation.topic);
         // Of several instances one may still have what is gone, and holes in the numbers say nothing.
-        let floor = if self.dense { life.newest.saturating_sub(bound) } else { 0 };
-        if let Some(life) = self.lives.get_mut(epoch)
-            && life.floors.last().is_none_or(|(_, before)| *before < floor)
+        let floor = if self.dense { incarnation.newest.saturating_sub(bound) } else { 0 };
+        if let Some(incarnation) = self.incarnations.get_mut(epoch)
+            && incarnation.floors.last().is_none_or(|(_, before)| *before < floor)
             && floor > 0
         {
-            life.floors.push((now(), floor));
+            incarnation.floors.push((now(), floor));
         }
     }
 
@@ -249,48 +249,49 @@ impl Model {
                         if *duplicate { " duplicate" } else { "" }
                     ),
                 );
-                let other = self.lives.get(&place.epoch).and_then(|life| life.log.get(&offset)).copied();
+                let other =
+                    self.incarnations.get(&place.epoch).and_then(|incarnation| incarnation.log.get(&offset)).copied();
                 if let Some(other) = other.filter(|other| *other != n && !*duplicate) {
                     let text = format!("{topic}: publish {n} is answered with the place of {other}, as no duplicate");
                     self.violation(&[&topic], text);
                 } else if *duplicate {
-                    self.life(&topic, &place.epoch);
+                    self.incarnation(&topic, &place.epoch);
                 } else {
                     self.place(n, place);
                 }
-                let life = self.lives.entry(place.epoch.clone()).or_default();
-                life.newest = life.newest.max(offset);
+                let incarnation = self.incarnations.entry(place.epoch.clone()).or_default();
+                incarnation.newest = incarnation.newest.max(offset);
                 self.settle_floor(&place.epoch);
             }
             Answer::Refused(code) => self.note(&topic, format!("publish {n} refused: {code}")),
         }
     }
 
-    fn life(&mut self, topic: &str, epoch: &str) {
-        let life = self.lives.entry(epoch.to_owned()).or_default();
-        if life.topic.is_empty() {
-            topic.clone_into(&mut life.topic);
+    fn incarnation(&mut self, topic: &str, epoch: &str) {
+        let incarnation = self.incarnations.entry(epoch.to_owned()).or_default();
+        if incarnation.topic.is_empty() {
+            topic.clone_into(&mut incarnation.topic);
             self.topics.entry(topic.to_owned()).or_default().push(epoch.to_owned());
-        } else if life.topic != topic {
-            let other = life.topic.clone();
+        } else if incarnation.topic != topic {
+            let other = incarnation.topic.clone();
             self.violation(&[topic, &other], format!("{topic} and {other} share the epoch {epoch}"));
         }
     }
 
-    /// A life of a topic was ended by a deletion that was asked for at this time.
+    /// An incarnation of a topic was ended by a deletion that was asked for at this time.
     pub fn deleted(&mut self, topic: &str, epoch: &str, sent: Micros) {
-        self.life(topic, epoch);
-        if let Some(life) = self.lives.get_mut(epoch) {
-            life.deleted = Some((sent, Some(now())));
+        self.incarnation(topic, epoch);
+        if let Some(incarnation) = self.incarnations.get_mut(epoch) {
+            incarnation.deleted = Some((sent, Some(now())));
         }
     }
 
     /// An attempt's message stands here.
     pub fn place(&mut self, n: u64, place: &Place) {
         let topic = self.publishes[n as usize].topic.clone();
-        self.life(&topic, &place.epoch);
-        let life = self.lives.entry(place.epoch.clone()).or_default();
-        let before = life.log.insert(place.offset, n);
+        self.incarnation(&topic, &place.epoch);
+        let incarnation = self.incarnations.entry(place.epoch.clone()).or_default();
+        let before = incarnation.log.insert(place.offset, n);
         if let Some(before) = before.filter(|before| *before != n) {
             let text = format!("{topic}: messages {before} and {n} both stand at offset {}", place.offset);
             self.violation(&[&topic], text);
@@ -336,8 +337,8 @@ impl Model {
             self.previous.push((by.to_owned(), seen.place.clone(), previous.clone()));
         }
         if let Some(time) = seen.time {
-            let life = self.lives.entry(seen.place.epoch.clone()).or_default();
-            let before = life.times.insert(seen.place.offset, time);
+            let incarnation = self.incarnations.entry(seen.place.epoch.clone()).or_default();
+            let before = incarnation.times.insert(seen.place.offset, time);
             if before.is_some_and(|before| before != time) {
                 let text = format!("{topic}: the time of offset {} changed: {before:?}, {time}", seen.place.offset);
                 self.violation(&[&topic, by], text);

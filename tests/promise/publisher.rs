@@ -102,8 +102,12 @@ impl<'a> Publisher<'a> {
         });
         let expected = random.chance(6).then(|| {
             let model = self.round.model.lock().unwrap();
-            let lives = model.topics.get(topic).into_iter().flatten();
-            lives.filter_map(|epoch| model.lives.get(epoch)).map(|life| life.newest).next_back().unwrap_or(0)
+            let incarnations = model.topics.get(topic).into_iter().flatten();
+            incarnations
+                .filter_map(|epoch| model.incarnations.get(epoch))
+                .map(|incarnation| incarnation.newest)
+                .next_back()
+                .unwrap_or(0)
         });
         let subject = Subject {
             key: random.chance(70).then(|| format!("k{}", random.below(4))),

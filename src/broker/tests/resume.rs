@@ -78,7 +78,7 @@ struct Client {
     subscription: Option<Subscription>,
     /// Where a client that knows it itself comes back.
     position: Option<PatternCursor>,
-    /// The newest offset of each life on this connection.
+    /// The newest offset of each incarnation on this connection.
     reached: HashMap<Epoch, u64>,
     /// Gaps on this connection that no message of their topic has followed yet.
     open: Vec<Gap>,
@@ -92,7 +92,7 @@ struct Client {
     gone: Vec<(usize, TopicName)>,
     /// What it is to get begins with this step.
     since: usize,
-    sealed: HashMap<Epoch, u64>,
+    in_flight: HashMap<Epoch, u64>,
     /// Must not come again.
     confirmed: HashMap<Epoch, u64>,
 }
@@ -110,7 +110,7 @@ impl Client {
             gaps: Vec::new(),
             gone: Vec::new(),
             since: 0,
-            sealed: HashMap::new(),
+            in_flight: HashMap::new(),
             confirmed: HashMap::new(),
         }
     }
@@ -137,7 +137,7 @@ impl Client {
         self.reached.clear();
         self.open.clear();
         self.read.clear();
-        self.sealed.clear();
+        self.in_flight.clear();
         let ack = match self.memory() {
             Memory::Client => None,
             Memory::Explicit => Some(Ack::Explicit),
@@ -157,16 +157,16 @@ impl Client {
                 self.since = step;
             }
         } else if !subscription.consumer().unwrap().resumed {
-            // What it had not read of an earlier life went with that life's consumers, and this says so.
+            // What it had not read of an earlier incarnation went with that incarnation's consumers, and this says so.
             self.since = step;
         }
         self.subscription = Some(subscription);
     }
 
-    fn read(&mut self, turn: usize, step: usize) -> Progress {
+    fn read(&mut self, limit: usize, step: usize) -> Progress {
         let mut events = Vec::new();
         let Some(subscription) = &mut self.subscription else { return Progress::CaughtUp };
-        let progress = subscription.read(Turn::messages(turn), &mut events);
+        let progress = subscription.read(BatchLimit::messages(limit), &mut events);
         for event in events {
             self.take(event, step);
         }
@@ -229,7 +229,7 @@ impl Client {
                     && gap.topic == topic
                     && (gap.from_offset..=gap.to_offset).contains(&one.cursor.offset)
             });
-            // Its life is over: another one began with a gap, or it was said that none has.
+            // Its incarnation is over: another one began with a gap, or it was said that none has.
             let went = ended.get(&one.cursor.epoch).is_some_and(|ended| {
                 self.gone.iter().any(|(step, gone)| step >= ended && *gone == topic)
                     || self
@@ -273,8 +273,8 @@ impl World {
 
     fn publish(&mut self, topic: usize) {
         let number = self.published.len() as u64;
-        let draft = keyed(number, if passes(number) { "yes" } else { "no" });
-        let cursor = now(self.broker.publish(&name(TOPICS[topic]), draft)).unwrap().cursor;
+        let new_message = keyed(number, if passes(number) { "yes" } else { "no" });
+        let cursor = now(self.broker.publish(&name(TOPICS[topic]), new_message)).unwrap().cursor;
         self.published.push(Published { topic, cursor, number, step: self.step });
     }
 
@@ -306,7 +306,7 @@ impl World {
                 if client.memory() == Memory::Explicit
                     && let Some((_, cursor)) = chosen.checked_sub(1).and_then(|index| client.read.get(index))
                 {
-                    // Refused where that life of the topic is over.
+                    // Refused where that incarnation of the topic is over.
                     let _ = now(self.broker.acknowledge(&client.source(), &client.name(), *cursor));
                 }
             }
@@ -315,8 +315,8 @@ impl World {
                 if client.memory() == Memory::Auto
                     && let Some(subscription) = &mut client.subscription
                 {
-                    subscription.seal();
-                    client.sealed.clone_from(&client.reached);
+                    subscription.mark_in_flight();
+                    client.in_flight.clone_from(&client.reached);
                 }
             }
             Step::Confirm(client) => {
@@ -324,8 +324,8 @@ impl World {
                 if client.memory() == Memory::Auto
                     && let Some(subscription) = &mut client.subscription
                 {
-                    subscription.confirm();
-                    client.confirmed.extend(client.sealed.drain());
+                    subscription.acknowledge_in_flight();
+                    client.confirmed.extend(client.in_flight.drain());
                 }
             }
         }

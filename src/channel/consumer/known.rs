@@ -117,6 +117,16 @@ impl Consumers {
         consumer.filter(|consumer| !consumer.is_expired(self.limits.ttl)).cloned()
     }
 
+    /// Whether this very consumer is the one under its name: it was not deleted, and none was created in its stead.
+    ///
+    /// # Errors
+    /// [`Error::ConsumerNotFound`].
+    pub fn check_current(&self, consumer: &Arc<Consumer>) -> Result<(), Error> {
+        let current = self.get(consumer.key());
+        let is_current = current.is_some_and(|current| Arc::ptr_eq(&current, consumer));
+        is_current.then_some(()).ok_or_else(|| Error::ConsumerNotFound(consumer.key().name.as_str().to_owned()))
+    }
+
     /// Forgets a consumer; a live subscription of it ends as if taken over.
     pub fn remove(&self, key: &ConsumerKey) -> Option<Arc<Consumer>> {
         let mut all = self.all.lock();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Place, Rest, Ring, Start, Turn, evicted::Found};
+use super::{BatchLimit, Place, ReadStatus, Ring, Start, evicted::Found};
 use crate::channel::{Gap, GapReason, Message, Timestamp};
 
 impl Ring {
@@ -122,16 +122,16 @@ impl Ring {
         next.or_else(|| (place.after < self.last).then_some(self.newest_sequence))
     }
 
-    /// Reads one turn's worth of messages behind `place` into `out` and moves it behind them; says what was missed before
-    /// them. A hole in the history ends the turn: what was missed in it stands before the next. So does a message whose
+    /// Reads one batch of messages behind `place` into `out` and moves it behind them; says what was missed before
+    /// them. A hole in the history ends the batch: what was missed in it stands before the next. So does a message whose
     /// number in the shared log is greater than `newest`: another topic's comes before it.
     pub fn read(
         &self,
         place: &mut Place,
-        turn: Turn,
+        limit: BatchLimit,
         newest: u64,
         out: &mut impl Extend<Arc<Message>>,
-    ) -> (Option<Gap>, Rest) {
+    ) -> (Option<Gap>, ReadStatus) {
         let (floor, gone) = (self.floor(), self.gone());
         let mut gap = None;
         if place.after < floor {
@@ -142,8 +142,8 @@ impl Ring {
         let start = self.index_after(place.after).min(self.messages.len());
         let (mut read, mut bytes) = (0, 0);
         let mut whole = true;
-        for message in self.messages.range(start..).take(turn.messages) {
-            if bytes >= turn.bytes || message.sequence > newest {
+        for message in self.messages.range(start..).take(limit.messages) {
+            if bytes >= limit.bytes || message.sequence > newest {
                 break;
             }
             if place.after < message.prev {
@@ -164,9 +164,9 @@ impl Ring {
             place.after = self.last;
         }
         let rest = match (place.after < self.last, self.closed) {
-            (true, _) => Rest::More,
-            (false, false) => Rest::CaughtUp,
-            (false, true) => Rest::Closed,
+            (true, _) => ReadStatus::More,
+            (false, false) => ReadStatus::CaughtUp,
+            (false, true) => ReadStatus::Closed,
         };
         (gap, rest)
     }

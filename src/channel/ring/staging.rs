@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{Admission, Ring};
-use crate::channel::{Draft, Error, Message, Publication, Refusal};
+use crate::channel::{Error, Message, NewMessage, Publication, Refusal};
 
 /// A message on its way through the engine: numbered, and read by nobody yet.
 pub(super) struct Staged {
@@ -56,12 +56,12 @@ impl Ring {
     /// in the log that all topics share; nobody reads it before [`Ring::commit`].
     pub fn stage(
         &mut self,
-        draft: Draft,
+        new_message: NewMessage,
         store: impl FnOnce(&Message, Stage) -> Result<u64, Error>,
     ) -> Result<Staging, Refusal> {
         let (tell, answer) = oneshot::channel();
-        let draft = match self.admit(draft)? {
-            Admission::Fresh(draft) => draft,
+        let new_message = match self.admit(new_message)? {
+            Admission::Fresh(new_message) => new_message,
             Admission::Duplicate(first) => return Ok(Staging::Known(first)),
             Admission::Staged(offset) => {
                 if let Some(first) = self.staged.iter_mut().find(|staged| staged.message.cursor.offset == offset) {
@@ -70,8 +70,8 @@ impl Ring {
                 return Ok(Staging::Staged(answer));
             }
         };
-        let given_id = draft.id.is_some();
-        let mut message = self.number(draft, 0);
+        let given_id = new_message.id.is_some();
+        let mut message = self.number(new_message, 0);
         self.check_room(message.cost())?;
         let stored_before = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
         let floor = self.floor_with(message.cost());

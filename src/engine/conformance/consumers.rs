@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, within};
+use super::{EXPLICIT, Failure, Instance, ensure, eventually, fresh, new_message, within};
 use crate::channel::{
-    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Position, Source, Timestamp, Waiter,
+    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Position, Source, Timestamp,
+    TopicName, Waiter,
 };
 
 fn key(channel: &Channel, name: &str) -> Result<ConsumerKey, Failure> {
@@ -26,9 +27,14 @@ async fn places(instance: &Instance, key: &ConsumerKey) -> Result<Vec<u64>, Erro
     Ok(status.position.places.iter().map(|(_, cursor)| cursor.offset).collect())
 }
 
+async fn acknowledge(instance: &Instance, key: &ConsumerKey, topic: &TopicName, cursor: Cursor) -> Result<(), Failure> {
+    let consumer = eventually("the consumer is known", || instance.consumers.get(key)).await?;
+    Ok(instance.engine.positions().acknowledge(&consumer, topic, cursor).await?)
+}
+
 pub(super) async fn a_position_is_found_again(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
-    let cursor = a.append(&here, draft(1)?).await?.cursor;
+    let cursor = a.append(&here, new_message(1)?).await?.cursor;
     b.channel(here.name()).await?;
     let key = key(&here, "ü 1")?;
     let inbox = Inbox::default();
@@ -52,7 +58,7 @@ pub(super) async fn a_position_is_found_again(a: &Instance, b: &Instance) -> Res
 
 pub(super) async fn a_position_comes_from_elsewhere(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
-    let cursor = a.append(&here, draft(1)?).await?.cursor;
+    let cursor = a.append(&here, new_message(1)?).await?.cursor;
     b.channel(here.name()).await?;
     let key = key(&here, "moved")?;
     let used_at = Timestamp(Timestamp::now().0 - 60_000);
@@ -74,7 +80,7 @@ pub(super) async fn a_position_comes_from_elsewhere(a: &Instance, b: &Instance) 
 
 pub(super) async fn a_newer_subscription_takes_over(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
-    let cursor = a.append(&here, draft(1)?).await?.cursor;
+    let cursor = a.append(&here, new_message(1)?).await?.cursor;
     b.channel(here.name()).await?;
     let key = key(&here, "one")?;
     let (older, newer) = (Inbox::default(), Inbox::default());
@@ -98,7 +104,7 @@ pub(super) async fn acknowledgements_only_go_forward(a: &Instance, b: &Instance)
     let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
     let mut cursors = Vec::new();
     for number in 0..3 {
-        cursors.push(a.append(&here, draft(number)?).await?.cursor);
+        cursors.push(a.append(&here, new_message(number)?).await?.cursor);
     }
     let there = b.channel(here.name()).await?;
     let key = key(&here, "acks")?;
@@ -106,15 +112,39 @@ pub(super) async fn acknowledgements_only_go_forward(a: &Instance, b: &Instance)
     let [one, two, three] = cursors[..] else { return Err(Failure("three were published".to_owned())) };
     claimed.consumer.begin(here.name(), one)?;
     a.engine.positions().keep(&claimed.consumer).await?;
-    b.engine.positions().acknowledge(&key, there.name(), three).await?;
+    acknowledge(b, &key, there.name(), three).await?;
     ensure(places(b, &key).await? == [three.offset], || "an acknowledgement was lost".to_owned())?;
-    a.engine.positions().acknowledge(&key, here.name(), two).await?;
+    acknowledge(a, &key, here.name(), two).await?;
     for instance in [a, b] {
         ensure(places(instance, &key).await? == [three.offset], || "an acknowledgement went back".to_owned())?;
     }
-    let unknown = ConsumerKey { name: ConsumerName::parse("nobody")?, ..key };
-    let refused = a.engine.positions().acknowledge(&unknown, here.name(), two).await;
-    ensure(matches!(refused, Err(Error::ConsumerNotFound(_))), || format!("{refused:?} for an unknown consumer"))
+    a.engine.positions().remove(&key).await?;
+    let refused = a.engine.positions().acknowledge(&claimed.consumer, here.name(), two).await;
+    ensure(matches!(refused, Err(Error::ConsumerNotFound(_))), || format!("{refused:?} for a deleted consumer"))
+}
+
+/// An acknowledgement that is late moves no other consumer that was created under the same name meanwhile.
+pub(super) async fn an_acknowledgement_is_for_one_consumer(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let one = a.append(&here, new_message(1)?).await?.cursor;
+    let two = a.append(&here, new_message(2)?).await?.cursor;
+    let there = b.channel(here.name()).await?;
+    let key = key(&here, "late")?;
+    let old = claim(a, &key, &Inbox::default()).await?;
+    old.consumer.begin(here.name(), one)?;
+    a.engine.positions().keep(&old.consumer).await?;
+    let meant = eventually("the consumer is known", || b.consumers.get(&key)).await?;
+    a.engine.positions().remove(&key).await?;
+    let new = claim(a, &key, &Inbox::default()).await?;
+    ensure(!new.resumed, || "the deleted consumer was resumed".to_owned())?;
+    new.consumer.begin(here.name(), one)?;
+    a.engine.positions().keep(&new.consumer).await?;
+    let refused = b.engine.positions().acknowledge(&meant, there.name(), two).await;
+    ensure(matches!(refused, Err(Error::ConsumerNotFound(_))), || format!("{refused:?} for a deleted consumer"))?;
+    for instance in [b, a] {
+        ensure(places(instance, &key).await? == [one.offset], || "the new consumer was moved".to_owned())?;
+    }
+    Ok(())
 }
 
 pub(super) async fn a_consumer_is_forgotten(a: &Instance, b: &Instance) -> Result<(), Failure> {

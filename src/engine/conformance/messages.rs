@@ -2,10 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{EXPLICIT, Failure, Instance, draft, ensure, eventually, fresh, kept, read, reader, within};
+use super::{EXPLICIT, Failure, Instance, ensure, eventually, fresh, kept, new_message, read, reader, within};
 use crate::channel::{
-    Channel, Cursor, Draft, Error, Event, Key, KnownId, MessageId, Origin, Payload, Publication, Refusal, Rest, Spec,
-    Start, Timestamp,
+    Channel, Cursor, Error, Event, Key, KnownId, MessageId, NewMessage, Origin, Payload, Publication, ReadStatus,
+    Refusal, Spec, Start, Timestamp,
 };
 
 pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
@@ -15,7 +15,7 @@ pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance)
     let mut before = 0;
     for number in 0..20 {
         let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
-        let done = instance.append(channel, draft(number)?).await?;
+        let done = instance.append(channel, new_message(number)?).await?;
         ensure(done.cursor.offset > before, || format!("offset {} after {before}", done.cursor.offset))?;
         before = done.cursor.offset;
         // Not a moment later: the answer has come.
@@ -35,7 +35,7 @@ pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, 
     // A size that no other check has: engines may keep topics of different sizes in different places.
     let name = fresh("elsewhere")?;
     let here = a.create(&name, Spec { max_messages: Some(50_000), ..EXPLICIT }).await?;
-    let done = a.append(&here, draft(1)?).await?;
+    let done = a.append(&here, new_message(1)?).await?;
     b.engine.catch_up(&name, Some(done.cursor)).await?;
     let there = b.channel(&name).await?;
     ensure(kept(&there)? == ["1"], || format!("the other instance has {:?} after catching up", kept(&there)))
@@ -50,14 +50,14 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
     let mut last = 0;
     for (index, text) in texts.iter().enumerate() {
         let data = format!("{{\"n\":[123456789012345678901234567890.5e400,{index}],\"ü\":\"\\ud83d\\u0000\"}}");
-        let draft = Draft {
+        let new_message = NewMessage {
             data: Payload::parse(&data, 1_000)?,
             id: (index % 2 == 0).then(|| MessageId::parse(text)).transpose()?,
             key: Some(Key::parse(text)?),
             expected_offset: None,
             origin: None,
         };
-        last = a.append(&here, draft).await?.cursor.offset;
+        last = a.append(&here, new_message).await?.cursor.offset;
     }
     eventually("all is everywhere", || (there.last() >= last).then_some(())).await?;
     let (one, other) = (here.page_before(None, 100).messages, there.page_before(None, 100).messages);
@@ -85,7 +85,7 @@ pub(super) async fn a_message_comes_back_as_it_was(a: &Instance, b: &Instance) -
     let mut last = 0;
     for (at, id, made_up_id) in [(7, None, Some(&made_up)), (1_577_836_800_001, Some(&given), None), (9, None, None)] {
         let origin = Origin { at: Timestamp(at), made_up_id: made_up_id.cloned() };
-        let back = Draft { id: id.cloned(), origin: Some(origin), ..draft(at)? };
+        let back = NewMessage { id: id.cloned(), origin: Some(origin), ..new_message(at)? };
         last = a.append(&here, back).await?.cursor.offset;
     }
     eventually("all is everywhere", || (there.last() >= last).then_some(())).await?;
@@ -100,7 +100,7 @@ pub(super) async fn a_message_comes_back_as_it_was(a: &Instance, b: &Instance) -
         let ids: Vec<_> = kept.iter().take(2).map(|(message, _)| message.id.clone()).collect();
         ensure(ids == [made_up.clone(), given.clone()], || format!("other ids: {ids:?}"))?;
     }
-    let again = b.append(&there, Draft { id: Some(given), ..draft(1)? }).await?;
+    let again = b.append(&there, NewMessage { id: Some(given), ..new_message(1)? }).await?;
     ensure(again.duplicate, || "the id that came back is not known".to_owned())
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn appends_keep_their_order(a: &Instance, b: &Instance) -> Resu
     // Begun one after the other, without waiting.
     let mut begun = Vec::new();
     for number in 0..300 {
-        begun.push(a.engine.append(&here, draft(number)?));
+        begun.push(a.engine.append(&here, new_message(number)?));
     }
     let mut before = 0;
     for append in begun {
@@ -129,7 +129,9 @@ pub(super) async fn an_id_is_stored_once(a: &Instance, b: &Instance) -> Result<(
     let name = fresh("ids")?;
     let here = a.create(&name, EXPLICIT).await?;
     let there = b.channel(&name).await?;
-    let with_id = |id: &str| -> Result<Draft, Failure> { Ok(Draft { id: Some(MessageId::parse(id)?), ..draft(1)? }) };
+    let with_id = |id: &str| -> Result<NewMessage, Failure> {
+        Ok(NewMessage { id: Some(MessageId::parse(id)?), ..new_message(1)? })
+    };
     let first = a.append(&here, with_id("x")?).await?;
     ensure(!first.duplicate, || "the first is no duplicate".to_owned())?;
     for (instance, channel) in [(a, &here), (b, &there)] {
@@ -137,7 +139,7 @@ pub(super) async fn an_id_is_stored_once(a: &Instance, b: &Instance) -> Result<(
         let same = again.duplicate && again.cursor == first.cursor && again.published_at == first.published_at;
         ensure(same, || format!("{again:?} for {first:?}"))?;
         // Repeating what succeeded succeeds, though its condition holds no more.
-        let conditional = Draft { expected_offset: Some(0), ..with_id("x")? };
+        let conditional = NewMessage { expected_offset: Some(0), ..with_id("x")? };
         let again = instance.append(channel, conditional).await?;
         ensure(again.duplicate && again.cursor == first.cursor, || format!("{again:?} for {first:?}"))?;
     }
@@ -165,7 +167,9 @@ pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instan
     let name = fresh("known-ids")?;
     let here = a.create(&name, EXPLICIT).await?;
     let there = b.channel(&name).await?;
-    let with_id = |id: &str| -> Result<Draft, Failure> { Ok(Draft { id: Some(MessageId::parse(id)?), ..draft(1)? }) };
+    let with_id = |id: &str| -> Result<NewMessage, Failure> {
+        Ok(NewMessage { id: Some(MessageId::parse(id)?), ..new_message(1)? })
+    };
     let first = a.append(&here, with_id("kept")?).await?;
     let ago = |id: &str, seconds: i64| -> Result<KnownId, Failure> {
         Ok(KnownId { id: MessageId::parse(id)?, at: Timestamp(Timestamp::now().0 - seconds * 1_000) })
@@ -190,12 +194,12 @@ pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instan
     read(&mut reader(&here, &Start::After(before_all)), &mut events)?;
     let all = matches!(&events[..], [Event::Message(one, _), Event::Message(..)] if one.cursor == first.cursor);
     ensure(all, || format!("{events:?} after offset 0"))?;
-    // In another topic, and in another life of this one, it is new.
+    // In another topic, and in another incarnation of this one, it is new.
     let other = a.create(&super::fresh("known-ids")?, EXPLICIT).await?;
     ensure(!a.append(&other, with_id("before ü.=")?).await?.duplicate, || "known in another topic".to_owned())?;
     a.engine.delete(&here).await?;
     let again = a.create(&name, EXPLICIT).await?;
-    ensure(!a.append(&again, with_id("before ü.=")?).await?.duplicate, || "known in another life".to_owned())?;
+    ensure(!a.append(&again, with_id("before ü.=")?).await?.duplicate, || "known in another incarnation".to_owned())?;
     let refused = a.engine.remember(&here, &[ago("late", 1)?]).await;
     ensure(matches!(refused, Err(Error::TopicNotFound(_))), || format!("{refused:?} of a topic that is gone"))
 }
@@ -204,8 +208,8 @@ pub(super) async fn a_condition_lets_one_through(a: &Instance, b: &Instance) -> 
     let name = fresh("conditions")?;
     let here = a.create(&name, EXPLICIT).await?;
     let there = b.channel(&name).await?;
-    let expecting = |offset: u64, data: u64| -> Result<Draft, Failure> {
-        Ok(Draft { expected_offset: Some(offset), ..draft(data)? })
+    let expecting = |offset: u64, data: u64| -> Result<NewMessage, Failure> {
+        Ok(NewMessage { expected_offset: Some(offset), ..new_message(data)? })
     };
     let mut current = 0;
     for round in 0..5 {
@@ -240,7 +244,7 @@ pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> R
     let mut slow = [reader(&here, &Start::Live), reader(&there, &Start::Live)];
     let mut cursors = Vec::new();
     for number in 1..=12 {
-        cursors.push(a.append(&here, draft(number)?).await?.cursor);
+        cursors.push(a.append(&here, new_message(number)?).await?.cursor);
     }
     let last = cursors.last().map_or(0, |cursor| cursor.offset);
     eventually("all is everywhere", || (there.last() >= last).then_some(())).await?;
@@ -287,7 +291,7 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
     let (mut passed, mut refused) = (0, 0);
     for number in 0..90 {
         let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
-        match instance.append(channel, draft(number)?).await {
+        match instance.append(channel, new_message(number)?).await {
             Ok(_) => passed += 1,
             Err(Refusal::Error(Error::RateLimited { per_second: 20, .. })) => refused += 1,
             Err(other) => return Err(other.into()),
@@ -301,7 +305,7 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
     let begun = tokio::time::Instant::now();
     let mut rush = Vec::new();
     for number in 0..200 {
-        rush.push(a.engine.append(&channel, draft(number)?));
+        rush.push(a.engine.append(&channel, new_message(number)?));
     }
     let mut passed = 0;
     for answer in rush {
@@ -324,7 +328,7 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let roll = dice >> 33;
         let (instance, channel) = if roll.is_multiple_of(2) { (a, &here) } else { (b, &there) };
-        log.push(instance.append(channel, draft(number)?).await?.cursor.offset);
+        log.push(instance.append(channel, new_message(number)?).await?.cursor.offset);
         if roll.is_multiple_of(30) {
             let on = if roll.is_multiple_of(4) { &here } else { &there };
             readers.push(reader::Following::begin(on, roll));
@@ -346,19 +350,19 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
     Ok(())
 }
 
-/// Publishers go on while the topic is deleted and made anew: each message is in the life that its answer names, or in none.
+/// Publishers go on while the topic is deleted and made anew: each message is in the incarnation that its answer names, or in none.
 pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("midst")?;
     let mut here = a.create(&name, Spec { max_messages: Some(10_000), ..EXPLICIT }).await?;
     for _ in 0..5 {
-        let there = eventually("this life is known", || {
+        let there = eventually("this incarnation is known", || {
             b.registry.find(&name).filter(|channel| channel.epoch() == here.epoch())
         })
         .await?;
         let mut begun = Vec::new();
         for number in 0..40 {
             let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
-            begun.push(instance.engine.append(channel, draft(number)?));
+            begun.push(instance.engine.append(channel, new_message(number)?));
         }
         let deleting = b.engine.delete(&there);
         let mut stored = Vec::new();
@@ -370,11 +374,13 @@ pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Inst
             }
         }
         deleting.await?;
-        // What was acknowledged was in the old life, and its readers can read it to the end.
+        // What was acknowledged was in the old incarnation, and its readers can read it to the end.
         let mut events = Vec::new();
         let mut old = reader(&here, &Start::Oldest);
-        eventually("the reader learns it", || matches!(read(&mut old, &mut events), Ok(Rest::Closed)).then_some(()))
-            .await?;
+        eventually("the reader learns it", || {
+            matches!(read(&mut old, &mut events), Ok(ReadStatus::Closed)).then_some(())
+        })
+        .await?;
         let read: HashSet<u64> = events
             .iter()
             .filter_map(|event| if let Event::Message(message, _) = event { Some(message.cursor.offset) } else { None })
@@ -385,7 +391,7 @@ pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Inst
             })?;
         }
         here = a.create(&name, Spec { max_messages: Some(10_000), ..EXPLICIT }).await?;
-        ensure(kept(&here)?.is_empty(), || "the new life begins with messages".to_owned())?;
+        ensure(kept(&here)?.is_empty(), || "the new incarnation begins with messages".to_owned())?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Topics: made once, changed, deleted, on every instance.
 
-use super::{EXPLICIT, Failure, IMPLICIT, Instance, draft, ensure, eventually, fresh, kept, read, reader};
-use crate::channel::{Change, Error, Event, Refusal, Rest, Spec, Start, TopicName};
+use super::{EXPLICIT, Failure, IMPLICIT, Instance, ensure, eventually, fresh, kept, new_message, read, reader};
+use crate::channel::{Change, Error, Event, ReadStatus, Refusal, Spec, Start, TopicName};
 
 pub(super) async fn creation_is_exclusive(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("exclusive")?;
@@ -12,7 +12,7 @@ pub(super) async fn creation_is_exclusive(a: &Instance, b: &Instance) -> Result<
     ensure(matches!(&refused, Some(Error::TopicExists(_))), || format!("the second one said {refused:?}"))?;
     // The one that was told so has the topic now.
     let (here, there) = (a.channel(&name).await?, b.channel(&name).await?);
-    ensure(here.epoch() == there.epoch(), || "two lives of one topic".to_owned())
+    ensure(here.epoch() == there.epoch(), || "two incarnations of one topic".to_owned())
 }
 
 pub(super) async fn an_implicit_topic_is_adopted_once(a: &Instance, b: &Instance) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub(super) async fn a_change_is_in_force_everywhere(a: &Instance, b: &Instance) 
     let name = fresh("changed")?;
     let here = a.create(&name, EXPLICIT).await?;
     for number in 1..=5 {
-        a.append(&here, draft(number)?).await?;
+        a.append(&here, new_message(number)?).await?;
     }
     let there = b.channel(&name).await?;
     let change = Change { max_messages: Some(2), max_publish_rate: Some(9), ..Change::default() };
@@ -52,17 +52,19 @@ pub(super) async fn deletion_reaches_every_reader(a: &Instance, b: &Instance) ->
     let here = a.create(&name, EXPLICIT).await?;
     let there = b.channel(&name).await?;
     let mut readers = [reader(&here, &Start::Live), reader(&there, &Start::Live)];
-    let last = a.append(&here, draft(1)?).await?.cursor.offset;
+    let last = a.append(&here, new_message(1)?).await?.cursor.offset;
     eventually("the message is everywhere", || (there.last() >= last).then_some(())).await?;
     b.engine.delete(&there).await?;
     for reader in &mut readers {
         let mut events = Vec::new();
-        eventually("the reader learns it", || matches!(read(reader, &mut events), Ok(Rest::Closed)).then_some(()))
-            .await?;
+        eventually("the reader learns it", || {
+            matches!(read(reader, &mut events), Ok(ReadStatus::Closed)).then_some(())
+        })
+        .await?;
         ensure(matches!(&events[..], [Event::Message(_, _)]), || format!("before the end: {events:?}"))?;
     }
     for (instance, channel) in [(a, &here), (b, &there)] {
-        let refused = instance.append(channel, draft(2)?).await;
+        let refused = instance.append(channel, new_message(2)?).await;
         ensure(matches!(refused, Err(Refusal::Closed)), || format!("an append after the deletion: {refused:?}"))?;
         let again = instance.engine.delete(channel).await;
         ensure(matches!(again, Err(Error::TopicNotFound(_))), || format!("deleted again: {again:?}"))?;
@@ -71,24 +73,25 @@ pub(super) async fn deletion_reaches_every_reader(a: &Instance, b: &Instance) ->
     Ok(())
 }
 
-pub(super) async fn a_new_life_has_nothing_of_the_old(a: &Instance, b: &Instance) -> Result<(), Failure> {
+pub(super) async fn a_new_incarnation_has_nothing_of_the_old(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("again")?;
     let old = a.create(&name, EXPLICIT).await?;
-    let before = a.append(&old, draft(1)?).await?.cursor;
+    let before = a.append(&old, new_message(1)?).await?.cursor;
     a.engine.delete(&old).await?;
     let new = a.create(&name, EXPLICIT).await?;
     ensure(new.epoch() != old.epoch(), || "the same epoch".to_owned())?;
-    ensure(kept(&new)?.is_empty(), || "messages of the old life".to_owned())?;
-    a.append(&new, draft(2)?).await?;
-    let there =
-        eventually("the new life is known", || b.registry.find(&name).filter(|channel| channel.epoch() == new.epoch()))
-            .await?;
+    ensure(kept(&new)?.is_empty(), || "messages of the old incarnation".to_owned())?;
+    a.append(&new, new_message(2)?).await?;
+    let there = eventually("the new incarnation is known", || {
+        b.registry.find(&name).filter(|channel| channel.epoch() == new.epoch())
+    })
+    .await?;
     eventually("its message is known", || kept(&there).ok().filter(|data| data == &["2"])).await?;
     for channel in [&new, &there] {
         let mut events = Vec::new();
         read(&mut reader(channel, &Start::After(before)), &mut events)?;
         let told = matches!(&events[..], [Event::Gap(gap), Event::Message(_, _)] if gap.reason.code() == "NEW_EPOCH");
-        ensure(told, || format!("after a cursor of the old life: {events:?}"))?;
+        ensure(told, || format!("after a cursor of the old incarnation: {events:?}"))?;
     }
     Ok(())
 }
@@ -98,7 +101,7 @@ pub(super) async fn an_unused_implicit_topic_goes(a: &Instance, b: &Instance) ->
     let going = a.create(&unused, IMPLICIT).await?;
     let staying = a.create(&used, IMPLICIT).await?;
     let made = a.create(&explicit, EXPLICIT).await?;
-    a.append(&staying, draft(1)?).await?;
+    a.append(&staying, new_message(1)?).await?;
     for channel in [&going, &staying, &made] {
         a.engine.forget(channel);
     }
@@ -118,7 +121,7 @@ pub(super) async fn names_of_any_kind(a: &Instance, b: &Instance) -> Result<(), 
     for odd in [" ", "%", "=", "/", "\\", "\"", ".", "..", "ünï", "💥", "a=20b", "&<'", "\u{2028}"] {
         let name = TopicName::parse(&format!("{salt}{odd}x"))?;
         let here = a.create(&name, EXPLICIT).await?;
-        let last = a.append(&here, draft(format!("{:?}", odd.len()))?).await?.cursor.offset;
+        let last = a.append(&here, new_message(format!("{:?}", odd.len()))?).await?.cursor.offset;
         let there = b.channel(&name).await?;
         eventually("the message is everywhere", || (there.last() >= last).then_some(())).await?;
         ensure(kept(&there)? == kept(&here)?, || format!("{name} differs"))?;

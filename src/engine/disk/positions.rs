@@ -105,12 +105,12 @@ impl Positions for Disk {
         ready(self.consumer(key).map(|consumer| consumer.status()))
     }
 
-    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
+    fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
         Box::pin(async move {
-            let consumer = self.consumer(key)?;
+            self.opened()?.consumers.check_current(consumer)?;
             consumer.advance(topic, cursor);
             consumer.touch();
-            self.keep(&consumer).await
+            self.keep(consumer).await
         })
     }
 

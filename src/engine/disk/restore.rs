@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     channel::{
-        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Draft, Epoch, Key, Life, Message,
-        MessageId, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicName,
+        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Epoch, Incarnation, Key, Message,
+        MessageId, NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicName,
     },
     engine::position,
 };
@@ -156,8 +156,8 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
         return None;
     };
     let epoch = Epoch::from_bits(epoch);
-    let life = Life { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id, log: 0 };
-    let Ok(channel) = registry.insert(life, |_| Ok(())) else { return None };
+    let incarnation = Incarnation { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id, log: 0 };
+    let Ok(channel) = registry.insert(incarnation, |_| Ok(())) else { return None };
     let mut ring = channel.ring.lock();
     let first = messages.first();
     let (newest, last) =
@@ -195,7 +195,7 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
 
 fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option<Arc<Message>> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
-    let draft = Draft {
+    let new_message = NewMessage {
         data: Payload::stored(text(&stored.data)?),
         id: Some(MessageId::parse(text(&stored.id)?).ok()?),
         key: match &stored.key {
@@ -206,5 +206,5 @@ fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option
         origin: None,
     };
     let cursor = Cursor { epoch: channel.epoch, offset: stored.offset };
-    Some(Message::new(channel.name.clone(), cursor, prev, stored.sequence, draft, Timestamp(stored.at_ms)))
+    Some(Message::new(channel.name.clone(), cursor, prev, stored.sequence, new_message, Timestamp(stored.at_ms)))
 }

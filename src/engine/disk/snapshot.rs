@@ -26,7 +26,7 @@ pub struct Snapshot {
 pub struct Topic {
     /// Its name.
     pub name: TopicName,
-    /// Its life.
+    /// Its incarnation.
     pub epoch: Epoch,
     /// When that began.
     pub created_at: Timestamp,

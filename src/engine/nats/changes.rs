@@ -48,7 +48,7 @@ impl Inner {
                     if channel.as_ref().is_some_and(|channel| !channel.ring.lock().closed) {
                         return Err(Error::TopicExists(name.clone()));
                     }
-                    // It is being forgotten at this moment, or is about to get another life.
+                    // It is being forgotten at this moment, or is about to get another incarnation.
                     self.topics.sync(&self.link).await?;
                     sleep(Duration::from_millis(20)).await;
                 }
@@ -140,14 +140,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Ends a life that is over in the registry, as soon as that can be.
+    /// Ends an incarnation that is over in the registry, as soon as that can be.
     pub fn end_soon(self: &Arc<Self>, ended: Ended) {
         let inner = self.clone();
         self.tasks.spawn(async move { inner.stop.run_until_cancelled(inner.end(ended)).await });
     }
 
-    /// Ends a life that is over in the registry: between the registry and the stream there is no order, so the stream gets
-    /// a marker. What stands before it is of this life, on every instance, and what stands behind it is of none. Every
+    /// Ends an incarnation that is over in the registry: between the registry and the stream there is no order, so the stream gets
+    /// a marker. What stands before it is of this incarnation, on every instance, and what stands behind it is of none. Every
     /// instance that hears of the deletion marks the end; the first marker counts, the others are the same message again.
     async fn end(self: &Arc<Self>, Ended { channel, last }: Ended) {
         let Some(token) = channel.label.get() else { return };
@@ -175,7 +175,7 @@ impl Inner {
             sleep(PAUSE).await;
         };
         self.progress(class).wait(marked).await;
-        // It may have come by before this instance knew of that life.
+        // It may have come by before this instance knew of that incarnation.
         self.topics.end(&channel);
     }
 

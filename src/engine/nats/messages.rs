@@ -22,7 +22,9 @@ use super::{
     store::BUDGET,
     topics::Topics,
 };
-use crate::channel::{Channel, Committed, Draft, Epoch, Feed, Key, KnownId, MessageId, Numbering, Payload, Timestamp};
+use crate::channel::{
+    Channel, Committed, Epoch, Feed, Key, KnownId, MessageId, NewMessage, Numbering, Payload, Timestamp,
+};
 use gather::{Due, Gathered};
 
 /// The header of a message's key.
@@ -41,30 +43,30 @@ const MAX_ORPHANS: usize = 10_000;
 /// The header of a message whose id is made up: its value does not matter.
 const MADE_UP: &str = "Pubsub-Made-Up";
 
-/// The header of a life's end: the newest message that was removed with the topic.
+/// The header of an incarnation's end: the newest message that was removed with the topic.
 const LAST: &str = "Pubsub-Last";
 
-/// The headers of a message. One says most of what most messages have to say: the topic's life and the id, which together are
+/// The headers of a message. One says most of what most messages have to say: the topic's incarnation and the id, which together are
 /// what the cluster stores once. Whoever has made the id up: a publisher that did not get its answer repeats it.
-pub(super) fn headers(channel: &Channel, id: &MessageId, draft: &Draft) -> HeaderMap {
+pub(super) fn headers(channel: &Channel, id: &MessageId, new_message: &NewMessage) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::NATS_MESSAGE_ID, format!("{}.{}", channel.epoch(), encode(id.as_str())));
-    if draft.id.is_none() {
+    if new_message.id.is_none() {
         headers.insert(MADE_UP, "1");
     }
-    if let Some(key) = &draft.key {
+    if let Some(key) = &new_message.key {
         headers.insert(KEY, encode(key.as_str()));
     }
-    if let Some(origin) = &draft.origin {
+    if let Some(origin) = &new_message.origin {
         headers.insert(AT, origin.at.0.to_string());
     }
-    if let Some(expected) = draft.expected_offset {
+    if let Some(expected) = new_message.expected_offset {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
     }
     headers
 }
 
-/// The headers of a life's end: the same from every instance, but for what an instance does not know. No message has such an
+/// The headers of an incarnation's end: the same from every instance, but for what an instance does not know. No message has such an
 /// id.
 pub(super) fn end_headers(channel: &Channel, last: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -73,7 +75,7 @@ pub(super) fn end_headers(channel: &Channel, last: u64) -> HeaderMap {
     headers
 }
 
-/// What this service says of a message: the life that it belongs to, whether its id is the publisher's, and the id.
+/// What this service says of a message: the incarnation that it belongs to, whether its id is the publisher's, and the id.
 struct Own {
     epoch: Epoch,
     given_id: bool,
@@ -155,7 +157,7 @@ impl MessagesHandler {
         Self { class, link, topics, orphaned, known_ids, orphans: HashSet::new(), mode: Mode::Live }
     }
 
-    /// The life that a message, an end or an id belongs to. The registry may be behind: then it is asked first.
+    /// The incarnation that a message, an end or an id belongs to. The registry may be behind: then it is asked first.
     async fn channel(&mut self, item: &Item) -> Option<Arc<Channel>> {
         let token = item.key.strip_suffix(END).or_else(|| known_ids::token(&item.key)).unwrap_or(&item.key);
         let epoch = own(item).map(|own| own.epoch);
@@ -230,7 +232,7 @@ impl MessagesHandler {
     }
 }
 
-/// Whether this is a life's end: then, the newest message that was removed with the topic.
+/// Whether this is an incarnation's end: then, the newest message that was removed with the topic.
 fn end_of(item: &Item) -> Option<u64> {
     item.key.ends_with(END).then(|| item.header(LAST).and_then(|last| last.parse().ok()).unwrap_or(0))
 }
@@ -287,7 +289,7 @@ impl Handler for MessagesHandler {
     }
 
     fn reset(&mut self) {
-        // Positions in the old stream mean nothing in the new one: every topic of it begins another life.
+        // Positions in the old stream mean nothing in the new one: every topic of it begins another incarnation.
         self.mode = Mode::Live;
         self.known_ids.reset(self.class);
         self.topics.end_class(self.class as u64);

@@ -73,8 +73,10 @@ pub(super) struct Shared {
     tracker: TaskTracker,
 }
 
-/// A place that a client has acknowledged, and who waits for it to be kept.
+/// A position that a client has acknowledged, and who waits for it to be saved.
 struct Acknowledged {
+    /// The consumer that was meant: by now another one may have its name.
+    consumer: Arc<Consumer>,
     topic: TopicName,
     cursor: Cursor,
     tell: oneshot::Sender<Result<(), Error>>,
@@ -205,13 +207,14 @@ impl Shared {
     }
 
     /// Keeps what clients acknowledge: what comes while one write is on its way goes with the next.
-    fn acknowledge(self: &Arc<Self>, key: &ConsumerKey, acknowledged: Acknowledged) {
-        let token = token(key);
+    fn acknowledge(self: &Arc<Self>, acknowledged: Acknowledged) {
+        let key = acknowledged.consumer.key().clone();
+        let token = token(&key);
         match self.acks.lock().entry(token.clone()) {
             Entry::Occupied(mut waiting) => return waiting.get_mut().push(acknowledged),
             Entry::Vacant(entry) => drop(entry.insert(vec![acknowledged])),
         }
-        let (shared, key) = (self.clone(), key.clone());
+        let shared = self.clone();
         self.tracker.spawn(async move {
             loop {
                 let batch = {
@@ -224,22 +227,28 @@ impl Shared {
                         }
                     }
                 };
-                if shared.consumers.get(&key).is_none() {
-                    // Another instance may have made it a moment ago.
-                    let _ = shared.catch_up().await;
-                }
-                let kept = shared.write(&token, |known| {
+                let mut current = None;
+                let saved = shared.write(&token, |known| {
+                    // The write is tried again when another instance was faster, which may have deleted the consumer and
+                    // created one of the same name: that one was acknowledged nothing.
                     let consumer = shared.consumers.get(&key).ok_or_else(|| no_consumer(&key))?;
-                    // Another instance's word may have come in between.
-                    for Acknowledged { topic, cursor, .. } in &batch {
+                    let meant = batch.iter().filter(|one| Arc::ptr_eq(&one.consumer, &consumer));
+                    if meant.clone().next().is_none() {
+                        return Err(no_consumer(&key));
+                    }
+                    for Acknowledged { topic, cursor, .. } in meant {
                         consumer.advance(topic, *cursor);
                     }
                     consumer.touch();
-                    Ok(Some(position::encode(&consumer.position(), &known.hold.to_string())))
+                    let entry = position::encode(&consumer.position(), &known.hold.to_string());
+                    current = Some(consumer);
+                    Ok(Some(entry))
                 });
-                let kept = kept.await;
-                for acknowledged in batch {
-                    let _ = acknowledged.tell.send(kept.clone());
+                let saved = saved.await;
+                for Acknowledged { consumer, tell, .. } in batch {
+                    let was_meant = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &consumer));
+                    let _ =
+                        tell.send(if was_meant { saved.clone() } else { saved.clone().and(Err(no_consumer(&key))) });
                 }
             }
         });
@@ -388,10 +397,11 @@ impl Positions for Nats {
         })
     }
 
-    fn acknowledge<'a>(&'a self, key: &'a ConsumerKey, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
+    fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
         Box::pin(async move {
             let (tell, told) = oneshot::channel();
-            self.shared()?.acknowledge(key, Acknowledged { topic: topic.clone(), cursor, tell });
+            let acknowledged = Acknowledged { consumer: consumer.clone(), topic: topic.clone(), cursor, tell };
+            self.shared()?.acknowledge(acknowledged);
             told.await.unwrap_or(Err(Error::Unavailable("the server is shutting down")))
         })
     }
@@ -408,7 +418,7 @@ impl Positions for Nats {
     fn remove_all<'a>(&'a self, source: &'a Source) -> Later<'a, ()> {
         Box::pin(async move {
             self.shared()?.sync().await?;
-            // The topic may stand in its next life by now, with consumers of that one.
+            // The topic may stand in its next incarnation by now, with consumers of that one.
             let next = match source {
                 Source::Topic(name) => self.inner()?.topics.registry.find(name).map(|channel| channel.epoch()),
                 Source::Pattern(_) => None,

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT, store::BUDGET, topics::sync};
-use crate::channel::{Channel, Cursor, Draft, Error, MessageId, Publication, Refusal, Timestamp};
+use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Timestamp};
 
 /// Messages that may wait to be sent.
 pub(super) const QUEUE: usize = 8_192;
@@ -37,8 +37,8 @@ const ID_IN_PROCESS: [u64; 2] = [10_158, 10_164];
 const ATTEMPT: &str = "Pubsub-Attempt";
 
 /// Adds [`ATTEMPT`] to the headers of a message whose publisher chose its id. No two messages share an id that we made.
-pub(super) fn marked(mut headers: HeaderMap, draft: &Draft) -> HeaderMap {
-    if draft.id.is_some() {
+pub(super) fn marked(mut headers: HeaderMap, new_message: &NewMessage) -> HeaderMap {
+    if new_message.id.is_some() {
         headers.insert(ATTEMPT, uuid::Uuid::new_v4().simple().to_string());
     }
     headers
@@ -298,7 +298,7 @@ async fn first_of(link: &Link, outgoing: &Outgoing, sequence: u64) -> (u64, Time
 /// What has become of a condition that the cluster says does not hold.
 enum Condition {
     Decided(Result<Publication, Refusal>),
-    /// It does: what the cluster has under the topic's name behind the condition's place is of no life, or of an earlier one.
+    /// It does: what the cluster has under the topic's name behind the condition's place is of no incarnation, or of an earlier one.
     Holds {
         behind: u64,
     },
@@ -317,7 +317,7 @@ async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition
         Some(other.sequence)
     };
     let behind = timeout(GRACE, ask).await.ok().flatten().unwrap_or(0);
-    // If it was followed by now and the topic's newest is what it was, it is none of this life's.
+    // If it was followed by now and the topic's newest is what it was, it is none of this incarnation's.
     match decide(outgoing, perhaps, Ok(())) {
         Some(decided) => Condition::Decided(whose(link, outgoing, decided).await),
         None => Condition::Holds { behind },

@@ -43,14 +43,14 @@ impl SameId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Error, Life, Registry, RegistrySettings, Spec, TopicName};
+    use crate::channel::{Error, Incarnation, Registry, RegistrySettings, Spec, TopicName};
 
     #[test]
     fn others_share_the_answer_of_the_first() {
         let registry = Registry::new(RegistrySettings::for_tests(10));
         let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
         let [one, other] = ["a", "b"]
-            .map(|name| registry.insert(Life::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap());
+            .map(|name| registry.insert(Incarnation::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap());
         let (same, id) = (SameId::default(), MessageId::parse("x").unwrap());
         assert!(same.enter(&one, &id).is_none());
         assert!(same.enter(&other, &id).is_none(), "an id is one topic's");

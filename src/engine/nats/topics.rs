@@ -17,7 +17,7 @@ use super::{
     names::{CLASSES, decode},
     store::{BUDGET, Put, Value, put},
 };
-use crate::channel::{Channel, Epoch, Error, Life, Numbering, Registry, Spec, Timestamp, TopicName};
+use crate::channel::{Channel, Epoch, Error, Incarnation, Numbering, Registry, Spec, Timestamp, TopicName};
 
 /// A topic as the bucket has it: JSON, to which later versions may add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,12 +38,12 @@ pub(super) struct Entry {
     /// The instance that made it, as long as no other has used it while it was without messages: that one may forget it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner: String,
-    /// How the life before this one ended.
+    /// How the incarnation before this one ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<End>,
 }
 
-/// How a life of a topic ended, as the marker of its deletion has it.
+/// How an incarnation of a topic ended, as the marker of its deletion has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct End {
     /// As in cursors.
@@ -52,7 +52,7 @@ pub(super) struct End {
     pub last: u64,
     /// The stream it was in.
     pub class: usize,
-    /// The newest message of the lives before it.
+    /// The newest message of the incarnations before it.
     #[serde(default)]
     pub earlier: u64,
 }
@@ -65,7 +65,7 @@ impl End {
 }
 
 impl Known {
-    /// How the life ends that stands here now.
+    /// How the incarnation ends that stands here now.
     pub fn end_now(&self) -> Option<End> {
         let (entry, channel) = (self.entry.as_ref()?, self.channel.as_ref()?);
         let earlier = entry.before.as_ref().map_or(0, |before| before.newest_in(entry.class));
@@ -73,7 +73,7 @@ impl Known {
     }
 }
 
-/// A life that is over in the registry, and not yet in its stream.
+/// An incarnation that is over in the registry, and not yet in its stream.
 #[derive(Clone)]
 pub(super) struct Ended {
     pub channel: Arc<Channel>,
@@ -95,11 +95,11 @@ impl Entry {
         }
     }
 
-    fn life(&self, token: &str) -> Option<Life> {
+    fn incarnation(&self, token: &str) -> Option<Incarnation> {
         let name = decode(token).filter(|name| *name == self.name)?;
         let epoch = Epoch::parse(&self.epoch)?;
         CLASSES.contains(&self.class).then_some(())?;
-        Some(Life {
+        Some(Incarnation {
             name: TopicName::parse(&name).ok()?,
             epoch,
             created_at: Timestamp(self.created_at),
@@ -117,7 +117,7 @@ pub(super) struct Known {
     /// `None`: deleted.
     pub entry: Option<Entry>,
     pub channel: Option<Arc<Channel>>,
-    /// How the life before ended.
+    /// How the incarnation before ended.
     pub end: Option<End>,
     /// When the entry was written.
     at: Timestamp,
@@ -170,7 +170,7 @@ impl Topics {
         self.known.read().get(token).cloned()
     }
 
-    /// The life of a topic that a message is of: one that is about to end, too.
+    /// The incarnation of a topic that a message is of: one that is about to end, too.
     pub fn channel(&self, token: &str, fits: impl Fn(&Arc<Channel>) -> bool) -> Option<Arc<Channel>> {
         let known = self.known.read().get(token).and_then(|known| known.channel.clone());
         known.filter(|channel| fits(channel)).or_else(|| {
@@ -180,7 +180,7 @@ impl Topics {
         })
     }
 
-    /// Whether the registry has this life of a topic.
+    /// Whether the registry has this incarnation of a topic.
     pub fn is_alive(&self, token: &str, epoch: Epoch) -> bool {
         let known = self.known.read();
         let entry = known.get(token).and_then(|known| known.entry.as_ref());
@@ -194,7 +194,7 @@ impl Topics {
         entry.is_some_and(|entry| entry.implicit && !entry.owner.is_empty() && entry.owner != instance)
     }
 
-    /// A life is over in its stream as well: whoever has read it to here learns it.
+    /// An incarnation is over in its stream as well: whoever has read it to here learns it.
     pub fn end(&self, channel: &Arc<Channel>) {
         let ended = {
             let mut ending = self.ending.lock();
@@ -236,23 +236,23 @@ impl Topics {
     /// was read that their streams have of them.
     fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>, end: Option<End>) -> Vec<Ended> {
         let (old, known_end) = self.get(token).map_or((None, None), |known| (known.channel, known.end));
-        let life = entry.as_ref().and_then(|entry| entry.life(token));
-        if entry.is_some() && life.is_none() {
+        let incarnation = entry.as_ref().and_then(|entry| entry.incarnation(token));
+        if entry.is_some() && incarnation.is_none() {
             tracing::warn!(token, "the registry has an entry that cannot be read; it is left alone");
         }
         let end = entry.as_ref().map_or(end, |entry| entry.before.clone());
         let news = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
         let mut ended = Vec::new();
-        let channel = match (life, old) {
-            (Some(life), Some(old)) if old.epoch == life.epoch => {
-                if old.spec() != life.spec {
-                    self.registry.apply(&old, life.spec);
+        let channel = match (incarnation, old) {
+            (Some(incarnation), Some(old)) if old.epoch == incarnation.epoch => {
+                if old.spec() != incarnation.spec {
+                    self.registry.apply(&old, incarnation.spec);
                 }
                 // One that was forgotten here in vain is back.
                 let gone = old.ring.lock().closed;
-                if gone { self.insert(life, token) } else { Some(old) }
+                if gone { self.insert(incarnation, token) } else { Some(old) }
             }
-            (life, old) => {
+            (incarnation, old) => {
                 let seen = |class: usize| {
                     let read = old.as_ref().filter(|old| old.key == class as u64).map_or(0, |old| old.last());
                     read.max(known_end.as_ref().map_or(0, |end| end.newest_in(class)))
@@ -262,7 +262,7 @@ impl Topics {
                     .filter(|end| end.newest_in(end.class) > seen(end.class));
                 ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
                 ended.extend(unseen.and_then(|end| self.pass_by(token, at, end)));
-                life.and_then(|life| self.insert(life, token))
+                incarnation.and_then(|incarnation| self.insert(incarnation, token))
             }
         };
         if let Some(channel) = &channel {
@@ -272,13 +272,13 @@ impl Topics {
         ended
     }
 
-    /// A life, or several, began and ended while this instance was cut off. Who reads it by a pattern gets what there is of
+    /// An incarnation, or several, began and ended while this instance was cut off. Who reads it by a pattern gets what there is of
     /// the last one, and is told of the rest.
     fn pass_by(&self, token: &str, at: Timestamp, end: &End) -> Option<Ended> {
         if self.is_loading() {
             return None;
         }
-        let life = Life {
+        let incarnation = Incarnation {
             name: TopicName::parse(&decode(token)?).ok()?,
             epoch: Epoch::parse(&end.epoch)?,
             created_at: at,
@@ -286,7 +286,7 @@ impl Topics {
             key: end.class as u64,
             log: CLASSES.iter().position(|class| *class == end.class)?,
         };
-        let channel = CLASSES.contains(&end.class).then(|| self.insert(life, token)).flatten()?;
+        let channel = CLASSES.contains(&end.class).then(|| self.insert(incarnation, token)).flatten()?;
         self.take_out(channel, Some(&End { last: end.newest_in(end.class), ..end.clone() }))
     }
 
@@ -304,11 +304,11 @@ impl Topics {
         Some(ended)
     }
 
-    fn insert(&self, life: Life, token: &str) -> Option<Arc<Channel>> {
-        self.classes.lock().insert(usize::try_from(life.key).unwrap_or(0));
-        let name = life.name.clone();
+    fn insert(&self, incarnation: Incarnation, token: &str) -> Option<Arc<Channel>> {
+        self.classes.lock().insert(usize::try_from(incarnation.key).unwrap_or(0));
+        let name = incarnation.name.clone();
         let before = (!self.is_loading()).then_some(0);
-        let inserted = self.registry.insert(life, |channel| {
+        let inserted = self.registry.insert(incarnation, |channel| {
             channel.ring.lock().begin(0, 0, Numbering { before, ..Numbering::SPARSE }, 0);
             let _ = channel.label.set(token.into());
             Ok(())
@@ -379,7 +379,7 @@ impl Topics {
         }
     }
 
-    /// The stream of a class was made again: the lives of its topics are over here, and [`Topics::broken`] has them from
+    /// The stream of a class was made again: the incarnations of its topics are over here, and [`Topics::broken`] has them from
     /// now on.
     pub fn end_class(&self, class: u64) {
         let ending = self.ending.lock().clone();
@@ -387,11 +387,11 @@ impl Topics {
             self.end(channel);
         }
         for channel in self.registry.all().into_iter().filter(|channel| channel.key == class) {
-            self.end_life(&channel);
+            self.end_incarnation(&channel);
         }
     }
 
-    fn end_life(&self, channel: &Arc<Channel>) {
+    fn end_incarnation(&self, channel: &Arc<Channel>) {
         self.registry.remove(channel);
         if let Some(label) = channel.label.get()
             && let Some(known) = self.known.write().get_mut(&**label)
@@ -400,11 +400,11 @@ impl Topics {
         }
     }
 
-    /// Topics whose life is over though they were not deleted: they need another one.
+    /// Topics whose incarnation is over though they were not deleted: they need another one.
     pub fn broken(&self) -> Vec<(String, Known)> {
         let known = self.known.read();
         let broken = known.iter().filter(|(token, known)| {
-            known.channel.is_none() && known.entry.as_ref().is_some_and(|entry| entry.life(token).is_some())
+            known.channel.is_none() && known.entry.as_ref().is_some_and(|entry| entry.incarnation(token).is_some())
         });
         broken.map(|(token, known)| (token.clone(), known.clone())).collect()
     }

@@ -18,7 +18,7 @@ pub enum GapReason {
     SlowConsumer,
     /// The next message after the asked position is no longer kept.
     Expired,
-    /// The asked position is of another life of the topic: it was recreated, or its log was reset.
+    /// The asked position is of another incarnation of the topic: it was recreated, or its log was reset.
     NewEpoch,
 }
 

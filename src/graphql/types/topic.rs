@@ -7,7 +7,7 @@ use async_graphql::{Description, Enum, ID, Object, Result, SimpleObject};
 use super::{MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse};
 use crate::{
     broker::{
-        self, Ack, Broker, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName, Turn,
+        self, Ack, BatchLimit, Broker, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName,
     },
     graphql::scalars::{Cursor, DateTime, Long},
 };
@@ -122,7 +122,7 @@ impl Topic {
         DateTime(self.info.created_at)
     }
 
-    /// The topic's life: another after deleting it and creating it again.
+    /// The topic's incarnation: another after deleting it and creating it again.
     async fn epoch(&self) -> ID {
         self.info.epoch.to_string().into()
     }
@@ -196,8 +196,8 @@ impl Topic {
             (None, Some(time)) => Start::Since(time.0),
             (None, None) => Start::Oldest,
         };
-        let turn = Turn::messages(limit("first", first, most)?);
-        let page = self.broker.history(name, start, turn).await.map_err(refuse)?;
+        let limit = BatchLimit::messages(limit("first", first, most)?);
+        let page = self.broker.history(name, start, limit).await.map_err(refuse)?;
         Ok(MessageConnection::new(page, self.info.messages))
     }
 

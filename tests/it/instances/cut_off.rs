@@ -87,7 +87,7 @@ async fn what_a_deleted_topic_had_is_told_to_who_was_away() {
     proxy.heal();
     let events = until_deleted(&mut door, "gone.1").await;
     assert_nothing_is_silent(&events, &offsets);
-    // And its next life is another one, whole.
+    // And its next incarnation is another one, whole.
     assert_eq!(door.event().await.message().offset, next);
     assert_eq!(history_length(&b, "gone.1").await, 1);
 }
@@ -166,7 +166,7 @@ async fn deletions_while_the_connection_breaks() {
     }
 }
 
-/// The deletion by the other instance, and messages that are on their way meanwhile: whatever was acknowledged in the life
+/// The deletion by the other instance, and messages that are on their way meanwhile: whatever was acknowledged in the incarnation
 /// that ends is delivered on both, or on both it was never there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_beside_a_deletion_is_everywhere_before_it() {
@@ -212,9 +212,9 @@ async fn what_is_acknowledged_beside_a_deletion_is_everywhere_before_it() {
     }
 }
 
-/// What lies in the stream under a topic's name, but belongs to none of its lives, stands in no condition's way.
+/// What lies in the stream under a topic's name, but belongs to none of its incarnations, stands in no condition's way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leftovers_of_an_earlier_life_change_no_condition() {
+async fn leftovers_of_an_earlier_incarnation_change_no_condition() {
     let nats = Nats::single().await;
     let a = instance(&nats);
     becomes_ready(&a).await;

@@ -31,7 +31,7 @@ impl Seen {
             Event::Message(message) => (message.topic, message.offset, message.offset, false),
             Event::Gap(gap) => (gap.topic.unwrap(), gap.from_offset, gap.to_offset, true),
             Event::Deleted(topic) => {
-                // Every life has a message.
+                // Every incarnation has a message.
                 assert!(self.alive.remove(&topic), "{topic} was deleted twice: {:?}", self.events);
                 return self.deletions += 1;
             }
@@ -39,7 +39,7 @@ impl Seen {
         };
         let events = self.events.entry(topic.clone()).or_default();
         let place = events.last().map_or(0, |(_, to, _)| *to);
-        // A gap of another life of the topic begins where that life does, as far as anybody knows.
+        // A gap of another incarnation of the topic begins where that incarnation does, as far as anybody knows.
         assert!(to > place && (is_gap || from > place), "{topic}: {from} to {to} behind {place}: {events:?}");
         events.push((from, to, is_gap));
         self.alive.insert(topic);
@@ -65,7 +65,7 @@ impl Seen {
     }
 }
 
-/// Publishes until it is stored, in whatever life its topic has then.
+/// Publishes until it is stored, in whatever incarnation its topic has then.
 async fn publish(server: &TestServer, topic: &str, id: &str) -> u64 {
     let body = json!({"topic": topic, "data": id, "id": id});
     in_the_end("publication", || async {

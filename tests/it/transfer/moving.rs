@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Who holds a cursor of the old life is told.
+/// Who holds a cursor of the old incarnation is told.
 async fn told<D: Door>(client: &Client, cursor: &str, newest: u64) {
     let mut door = D::to(client, "news", Start::After(cursor.to_owned())).await;
     let gap = door.event().await.gap();
@@ -35,7 +35,7 @@ async fn confirmed(door: &mut RawWs, client: &Client, cursor: &str) {
 }
 
 /// A consumer goes on exactly where it was, on whatever engine; one that has missed something is told; and so is who holds
-/// a cursor of the old life, at every door.
+/// a cursor of the old incarnation, at every door.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_go_on() {
     let servers = nats::Nats::single().await;

@@ -15,7 +15,7 @@ use crate::channel::Channel;
 /// Bytes that are gathered of one topic.
 const MAX_BYTES: usize = 64 << 20;
 
-/// What was missed, by the topic's life.
+/// What was missed, by the topic's incarnation.
 #[derive(Default)]
 pub(super) struct Gathered(HashMap<u64, Topic>);
 
@@ -95,14 +95,15 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Life, Registry, RegistrySettings, Spec, Timestamp, TopicName};
+    use crate::channel::{Incarnation, Registry, RegistrySettings, Spec, Timestamp, TopicName};
 
     const CLASS: usize = 10;
 
     fn channels() -> [Arc<Channel>; 2] {
         let registry = Registry::new(RegistrySettings::for_tests(CLASS));
         let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
-        ["a", "b"].map(|name| registry.insert(Life::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap())
+        ["a", "b"]
+            .map(|name| registry.insert(Incarnation::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap())
     }
 
     fn item(sequence: u64, end: bool) -> Item {

@@ -216,7 +216,7 @@ fn ids_are_bounded_and_the_oldest_go_first() {
 }
 
 #[test]
-fn ids_belong_to_one_life_of_a_topic() {
+fn ids_belong_to_one_incarnation_of_a_topic() {
     let settings = with_ids(Fsync::Never, 1_000);
     let fake = Fake::default();
     let (log, acks, _) = start(&fake, &settings);

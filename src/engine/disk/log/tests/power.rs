@@ -21,12 +21,12 @@ enum Done {
     Dropped { name: u64 },
 }
 
-/// What was shown to somebody so far, over all lives of the log.
+/// What was shown to somebody so far, over all incarnations of the log.
 #[derive(Clone, Debug, Default)]
 struct Shown {
     /// By topic, the highest acknowledged offset.
     highest: BTreeMap<u64, u64>,
-    /// The same, of those that were not lost in an earlier life.
+    /// The same, of those that were not lost in an earlier incarnation.
     kept: BTreeMap<u64, u64>,
     versions: BTreeMap<u64, u16>,
     deleted: BTreeMap<u64, bool>,
@@ -61,7 +61,7 @@ struct Moment {
     acknowledged: usize,
 }
 
-struct Life {
+struct Incarnation {
     /// With the records' sequence numbers.
     done: Vec<(Done, u64)>,
     moments: Vec<Moment>,
@@ -76,7 +76,7 @@ fn data(topic: u64, offset: u64) -> Vec<u8> {
 }
 
 /// Lets a caller work on the log for a while, and watches every change on the disk.
-fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_topic: u64, close: bool) -> Life {
+fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_topic: u64, close: bool) -> Incarnation {
     let (log, acks, recovered) = start::<usize>(fake, settings);
     let moments = Arc::new(Mutex::new(Vec::new()));
     {
@@ -169,7 +169,7 @@ fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_t
         moments.push(Moment { image: fake.image(), acknowledged: done.len() });
         moments
     };
-    Life { done, moments }
+    Incarnation { done, moments }
 }
 
 /// Checks a recovered log against what was shown before, and what was still ahead; `durable` if every acknowledgement
@@ -219,7 +219,7 @@ fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[(Done, u64)
     }
 }
 
-fn lives(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
+fn incarnations(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
     let settings = Settings { segment_bytes: 400, ..settings(fsync, 400) };
     let mut dice = Dice::new(seed);
     let mut fake = Fake::default();
@@ -228,21 +228,22 @@ fn lives(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
     let mut jumps = 0;
     for generation in 0..4 {
         let close = dice.below(2) == 0;
-        let life = live(&fake, &settings, &mut dice, steps, generation * 100, close);
-        let all = before.clone().after(&life.done);
-        let count = life.moments.len();
+        let incarnation = live(&fake, &settings, &mut dice, steps, generation * 100, close);
+        let all = before.clone().after(&incarnation.done);
+        let count = incarnation.moments.len();
         let mut chosen = None;
         let choice = dice.below(count as u64) as usize;
-        for (at, moment) in life.moments.iter().enumerate() {
-            let shown = before.clone().after(&life.done[..moment.acknowledged]);
+        for (at, moment) in incarnation.moments.iter().enumerate() {
+            let shown = before.clone().after(&incarnation.done[..moment.acknowledged]);
             for (disk, durable) in [
                 (moment.image.cut(), fsync == Fsync::Always),
                 (moment.image.torn(&mut dice), fsync == Fsync::Always),
                 (moment.image.killed(), true),
             ] {
-                let (recovered, _) = reopen(&disk, &settings)
-                    .unwrap_or_else(|error| panic!("seed {seed}, life {generation}, moment {at} of {count}: {error}"));
-                check(&recovered, &shown, &all, &life.done[moment.acknowledged..], durable);
+                let (recovered, _) = reopen(&disk, &settings).unwrap_or_else(|error| {
+                    panic!("seed {seed}, incarnation {generation}, moment {at} of {count}: {error}")
+                });
+                check(&recovered, &shown, &all, &incarnation.done[moment.acknowledged..], durable);
                 checked += 1;
             }
             if at == choice {
@@ -277,19 +278,20 @@ fn lives(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
 
 #[test]
 fn always_keeps_what_it_acknowledged_whenever_the_power_goes() {
-    let counts: Vec<_> = (0..6).map(|seed| lives(Fsync::Always, seed, 120)).collect();
+    let counts: Vec<_> = (0..6).map(|seed| incarnations(Fsync::Always, seed, 120)).collect();
     println!("{} crashes", counts.iter().map(|(checked, _)| checked).sum::<usize>());
 }
 
 #[test]
 fn an_interval_loses_a_suffix_and_never_an_offset() {
-    let counts: Vec<_> = (10..16).map(|seed| lives(Fsync::Interval(Duration::from_micros(200)), seed, 120)).collect();
+    let counts: Vec<_> =
+        (10..16).map(|seed| incarnations(Fsync::Interval(Duration::from_micros(200)), seed, 120)).collect();
     println!("{} crashes", counts.iter().map(|(checked, _)| checked).sum::<usize>());
 }
 
 #[test]
 fn never_loses_a_suffix_and_never_an_offset() {
-    let counts: Vec<_> = (20..26).map(|seed| lives(Fsync::Never, seed, 120)).collect();
+    let counts: Vec<_> = (20..26).map(|seed| incarnations(Fsync::Never, seed, 120)).collect();
     let jumps: usize = counts.iter().map(|(_, jumps)| jumps).sum();
     println!("{} crashes, {jumps} jumps", counts.iter().map(|(checked, _)| checked).sum::<usize>());
     assert!(jumps > 0, "the reservations were of no use");

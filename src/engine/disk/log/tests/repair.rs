@@ -143,7 +143,7 @@ fn only_what_no_sync_covered_is_taken_for_torn() {
     write(&fake, &settings, 6, 9, true, false);
     let bytes = fake.segments().remove(&1).expect("one segment");
     let begins = begins(&bytes);
-    // A creation, a reservation, five messages, the clean end, four messages: the first record of a life is synced.
+    // A creation, a reservation, five messages, the clean end, four messages: the first record of an incarnation is synced.
     assert_eq!(begins.len(), 12);
     for (index, begin) in begins.iter().enumerate() {
         let hurt = fake.image().rebooted();

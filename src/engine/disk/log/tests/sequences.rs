@@ -43,17 +43,17 @@ fn sequence_numbers_go_on_and_stand_with_the_messages() {
     let settings = settings(Fsync::Always, 300);
     let mut newest = 0;
     let mut given = Vec::new();
-    for life in 0..3_u64 {
+    for incarnation in 0..3_u64 {
         let (log, acks, recovered) = start(&fake, &settings);
         assert_eq!(recovered.next_sequence, newest + 1);
-        let first = log.append(&created(life + 1, &[]), 0).expect("appended");
+        let first = log.append(&created(incarnation + 1, &[]), 0).expect("appended");
         assert!(first > newest);
         newest = first;
         for offset in 1..=5 {
-            let sequence = log.append(&message(life + 1, offset, &[0; 50]), offset).expect("appended");
+            let sequence = log.append(&message(incarnation + 1, offset, &[0; 50]), offset).expect("appended");
             assert_eq!(sequence, newest + 1);
             newest = sequence;
-            given.push((life + 1, offset, sequence));
+            given.push((incarnation + 1, offset, sequence));
         }
         acks.wait(6);
     }
@@ -67,13 +67,13 @@ fn a_sequence_number_that_was_shown_is_not_given_again() {
     let settings = settings(Fsync::Never, 300);
     let mut fake = Fake::default();
     let mut shown = 0;
-    for life in 1..=4 {
+    for incarnation in 1..=4 {
         let (log, acks, _) = start(&fake, &settings);
         let mut records = 0;
-        log.append(&created(life, &[]), 0).expect("appended");
+        log.append(&created(incarnation, &[]), 0).expect("appended");
         for offset in 1..=10 {
-            let sequence = log.append(&message(life, offset, &[0; 50]), offset).expect("appended");
-            assert!(sequence > shown, "{sequence} was shown in life {life}");
+            let sequence = log.append(&message(incarnation, offset, &[0; 50]), offset).expect("appended");
+            assert!(sequence > shown, "{sequence} was shown in incarnation {incarnation}");
             records += 1;
             acks.wait(records + 1);
             shown = sequence;

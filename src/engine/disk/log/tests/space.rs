@@ -85,7 +85,7 @@ fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
         if round % 40 == 0 {
             append(&Record::ConsumerPut { source: "s", name: "b", blob: &bytes }, &mut appended);
             append(&created(100 + round, &[5]), &mut appended);
-            append(&message(100 + round, 1, b"short life"), &mut appended);
+            append(&message(100 + round, 1, b"short incarnation"), &mut appended);
         }
         if round % 40 == 20 {
             append(&Record::ConsumerDeleted { source: "s", name: "b" }, &mut appended);
