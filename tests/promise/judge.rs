@@ -25,6 +25,12 @@ struct Segment<'a> {
     newest: u64,
 }
 
+impl Segment<'_> {
+    fn is_deleted(&self) -> bool {
+        self.items.iter().any(|(_, seen)| matches!(seen, Seen::Deleted(_)))
+    }
+}
+
 impl<'a> Judge<'a> {
     /// Everything that the events show must hold.
     ///
@@ -85,7 +91,7 @@ impl<'a> Judge<'a> {
     /// Whoever was told of a later incarnation, or of the deletion, has done with the earlier ones.
     fn close(&self, incarnations: &[String], segment: &Segment<'_>, positions: &mut Positions) {
         let mut close = |epoch: &String| positions.insert(epoch.clone(), Span::at(u64::MAX));
-        let deleted = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Deleted(_)));
+        let deleted = segment.is_deleted();
         let renewed = segment.items.iter().any(|(_, seen)| matches!(seen, Seen::Gap(gap) if gap.reason == "NEW_EPOCH"));
         let begun = segment.items.first().map_or(0, |(at, _)| *at);
         let is_gone = |epoch: &&String| self.model.incarnations[*epoch].deleted.is_some_and(|(sent, _)| sent <= begun);
@@ -149,8 +155,7 @@ impl<'a> Judge<'a> {
                 let later =
                     |epoch: &str| segments[index + 1..].iter().any(|later| later.epoch.as_deref() == Some(epoch));
                 let known = self.only_incarnation(topic, &segments[index]);
-                let deleted = segments[index].items.iter().any(|(_, seen)| matches!(seen, Seen::Deleted(_)));
-                segments[index].epoch = known.filter(|epoch| !(deleted && later(epoch)));
+                segments[index].epoch = known.filter(|epoch| !(segments[index].is_deleted() && later(epoch)));
             }
         }
         segments
@@ -173,7 +178,16 @@ impl<'a> Judge<'a> {
     /// Whether a segment without a message can be about this incarnation.
     fn may_be(&self, epoch: &str, segment: &Segment<'_>, new: bool) -> bool {
         let incarnation = &self.model.incarnations[epoch];
+        let ended = segment.is_deleted().then(|| segment.items.last()).flatten();
+        if let Some((at, _)) = ended
+            && incarnation.deleted.is_none_or(|(sent, _)| sent > *at)
+        {
+            return false;
+        }
+        // What was deleted before is told of where a subscription is resumed, as its deletion.
+        let told_late = ended.is_some() && segment.is_first && self.begin.is_resumed();
         let gone = incarnation.deleted.and_then(|(_, answered)| answered).is_some_and(|at| at < self.leg.sent);
+        let gone = gone && !told_late;
         let span = self.begin.span(self.model, self.leg, epoch);
         let first = segment.items.iter().find_map(|(_, seen)| match seen {
             Seen::Gap(gap) => Some(gap.from),
@@ -197,7 +211,7 @@ impl<'a> Judge<'a> {
             Start::After { place, .. } if segment.is_first && !new && !self.begin.is_resumed() => {
                 incarnations.contains(&place.epoch).then(|| place.epoch.clone())
             }
-            _ if incarnations.len() == 1 && !new => incarnations.first().cloned(),
+            _ if incarnations.len() == 1 && !new && !segment.is_deleted() => incarnations.first().cloned(),
             _ => {
                 let mut candidates = incarnations.iter().filter(|epoch| self.may_be(epoch, segment, new));
                 candidates.next().filter(|_| candidates.next().is_none()).cloned()
