@@ -270,6 +270,11 @@ async fn the_backup_page_keeps_its_word() {
     keeps_its_word("docs/backup.md").await;
 }
 
+#[tokio::test]
+async fn the_recipes_keep_their_word() {
+    keeps_its_word("docs/recipes.md").await;
+}
+
 #[test]
 fn documents_are_taken_apart() {
     let found =
