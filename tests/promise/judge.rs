@@ -80,7 +80,10 @@ impl<'a> Judge<'a> {
                 continue;
             }
             let incarnation = &self.model.incarnations[epoch];
-            if incarnation.deleted.is_some_and(|(sent, _)| self.leg.stood.is_none_or(|stood| sent < stood)) {
+            // A deletion that is not answered yet may have taken effect.
+            let deleting = self.model.deleting.iter().filter(|(name, _)| name == topic).map(|(_, sent)| *sent);
+            let mut deletions = deleting.chain(incarnation.deleted.map(|(sent, _)| sent));
+            if deletions.any(|sent| self.leg.stood.is_none_or(|stood| sent < stood)) {
                 continue;
             }
             self.check_end(incarnation, epoch, positions[epoch])?;
