@@ -281,7 +281,10 @@ impl<'a> Judge<'a> {
                 }
             }
         }
-        if !(deleted_before && segment.is_first && self.begin.is_resumed()) {
+        // Deleted before the subscription stood: what was unread went with it, and the notice says so.
+        let deleted_while_away =
+            incarnation.deleted.is_some_and(|(sent, _)| self.leg.stood.is_none_or(|stood| sent < stood));
+        if !(deleted_while_away && segment.is_first && self.begin.is_resumed()) {
             let ends_here = segment.is_over.then(|| incarnation.deleted.map(|(sent, _)| sent)).flatten();
             match ends_here {
                 Some(sent) => self.check_until(incarnation, epoch, span, sent)?,
