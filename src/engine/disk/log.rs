@@ -12,7 +12,7 @@
 //! - nothing is skipped silently: a torn end is cut off and counted, any other damage refuses to open.
 //!
 //! Space: segments without a live record are removed. When the segments take more than 1.5 times the live bytes and two
-//! segments on top, the oldest one's survivors are copied to the end and it is removed, a piece at a time between
+//! segments on top, the oldest one's later are copied to the end and it is removed, a piece at a time between
 //! batches. While that goes on the log can grow by a quarter more.
 //!
 //! A publisher's id outlives its message: before a segment goes, the ids in it that are still to be known are copied to the
@@ -24,23 +24,26 @@
     reason = "a thread of its own beside the runtime, for a disk that keeps real time"
 )]
 
-mod aside;
+mod contents;
+mod cut_files;
 mod error;
 mod files;
 mod footprint;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzz;
-mod gather;
 mod identity;
 mod ids;
 mod ledger;
+mod newest;
 mod queue;
 mod record;
 mod recover;
+mod recovered;
 mod repair;
+mod segment_reader;
+mod segment_store;
 mod snapshot;
-mod store;
 #[cfg(test)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -48,6 +51,7 @@ mod store;
     reason = "faults are many, and test offsets small"
 )]
 mod tests;
+mod valid_frames;
 mod writer;
 
 use std::{
@@ -64,19 +68,22 @@ use std::{
 use parking_lot::Mutex;
 
 pub use error::{LogError, OpenError};
-pub use record::{Message, Record};
-pub use recover::{Recovered, RecoveredId, RecoveredMessage, RecoveredTopic};
+pub use record::{MessageRecord, Record};
+pub use recovered::{Recovered, RecoveredId, RecoveredMessage, RecoveredTopic};
 pub use repair::{Damage, repair};
-pub use snapshot::{Place, Snapshot, SnapshotTopic};
+pub use snapshot::{LogSnapshot, LogSnapshotTopic, MessageLocation};
 
-use files::{Disk, Storage};
+// `disk.rs` and `restore.rs` still use these names.
+pub use self::{LogConfig as Settings, MessageRecord as Message};
+
+use files::{DiskStorage, Storage};
 use frame::MAX_PAYLOAD;
 use ledger::Ledger;
 use queue::Queue;
 use record::FIELDS;
-use recover::Resume;
-use store::Store;
-use writer::Writer;
+use recover::ResumeState;
+use segment_store::SegmentStore;
+use writer::LogWriter;
 
 /// When an append counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +100,7 @@ pub enum Fsync {
 
 /// How a log behaves.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LogConfig {
     pub fsync: Fsync,
     /// Where a segment ends, in bytes; a larger record has a segment to itself. 128 or more.
     pub segment_bytes: u64,
@@ -111,7 +118,7 @@ pub struct Settings {
     pub dedup_bytes: u64,
 }
 
-impl Default for Settings {
+impl Default for LogConfig {
     fn default() -> Self {
         Self {
             fsync: Fsync::Always,
@@ -125,23 +132,23 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl LogConfig {
     fn dedup_window_ms(&self) -> i64 {
         i64::try_from(self.dedup_window.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn check(&self) -> Result<(), OpenError> {
         if self.segment_bytes < 128 {
-            return Err(OpenError::Settings("segment_bytes is below 128"));
+            return Err(OpenError::Invalid("segment_bytes is below 128"));
         }
         if self.max_record_bytes > MAX_PAYLOAD - FIELDS {
-            return Err(OpenError::Settings("max_record_bytes is more than the format holds, 63 MiB"));
+            return Err(OpenError::Invalid("max_record_bytes is more than the format holds, 63 MiB"));
         }
         if self.queue_bytes < self.max_record_bytes {
-            return Err(OpenError::Settings("queue_bytes is below max_record_bytes"));
+            return Err(OpenError::Invalid("queue_bytes is below max_record_bytes"));
         }
         if self.reserve_offsets == 0 {
-            return Err(OpenError::Settings("reserve_offsets is 0"));
+            return Err(OpenError::Invalid("reserve_offsets is 0"));
         }
         Ok(())
     }
@@ -204,8 +211,8 @@ impl Counter {
 
 /// A log that was read and not yet started: the sink mostly needs what was recovered.
 pub struct Ready {
-    settings: Settings,
-    store: Store,
+    settings: LogConfig,
+    store: SegmentStore,
     ledger: Arc<Mutex<Ledger>>,
     counters: Arc<Counters>,
     sequence: u64,
@@ -225,7 +232,7 @@ impl Ready {
         let Self { settings, store, ledger, counters, sequence } = self;
         let queue = Arc::new(Queue::new(settings.queue_bytes, sequence));
         let max_record_bytes = settings.max_record_bytes;
-        let writer = Writer::new(&settings, queue.clone(), ledger.clone(), counters.clone(), sink, store);
+        let writer = LogWriter::new(&settings, queue.clone(), ledger.clone(), counters.clone(), sink, store);
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run());
         let thread = Mutex::new(Some(thread.map_err(OpenError::io("starting the log's thread"))?));
         Ok(Log { queue, ledger, counters, max_record_bytes, thread })
@@ -249,11 +256,11 @@ impl<T: Send + 'static> Log<T> {
     /// See [`OpenError`]. A torn end is none: it is cut off.
     pub fn open(
         directory: &Path,
-        settings: Settings,
+        settings: LogConfig,
         keep: &dyn Fn(&[u8]) -> usize,
     ) -> Result<(Recovered, Ready), OpenError> {
         settings.check()?;
-        open(Box::new(Disk::open(directory)?), settings, keep)
+        open(Box::new(DiskStorage::open(directory)?), settings, keep)
     }
 
     /// Puts a record into the queue and returns its sequence number, which is higher than that of every record before; the
@@ -270,7 +277,7 @@ impl<T: Send + 'static> Log<T> {
         if bytes > self.max_record_bytes {
             return Err(LogError::TooLarge { bytes, limit: self.max_record_bytes });
         }
-        if let Some(fault) = record.fault() {
+        if let Some(fault) = record.invalid_reason() {
             return Err(LogError::Invalid(fault));
         }
         self.queue.push(record, bytes + FIELDS, token)
@@ -286,7 +293,7 @@ impl<T: Send + 'static> Log<T> {
             ledger.has_work(ledger::now_ms())
         };
         if has_work {
-            self.queue.nudge();
+            self.queue.notify();
         }
     }
 
@@ -322,14 +329,15 @@ impl<T: Send + 'static> Drop for Log<T> {
 
 fn open(
     storage: Box<dyn Storage>,
-    settings: Settings,
+    settings: LogConfig,
     keep: &dyn Fn(&[u8]) -> usize,
 ) -> Result<(Recovered, Ready), OpenError> {
     let (recovered, resume) = recover::recover(&*storage, &settings, keep)?;
-    let Resume { ledger, tail, skips, sequence } = resume;
+    let ResumeState { ledger, tail, skips, sequence } = resume;
     let ledger = Arc::new(Mutex::new(ledger));
     let counters = Arc::new(Counters::default());
     let always = settings.fsync == Fsync::Always;
-    let store = Store::new(storage, settings.segment_bytes, always, tail, skips, ledger.clone(), counters.clone());
+    let store =
+        SegmentStore::new(storage, settings.segment_bytes, always, tail, skips, ledger.clone(), counters.clone());
     Ok((recovered, Ready { settings, store, ledger, counters, sequence }))
 }

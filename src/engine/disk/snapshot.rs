@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::{
     decode_spec,
-    log::{self, SnapshotTopic},
+    log::{self, LogSnapshotTopic},
 };
 use crate::{
     channel::{ConsumerKey, ConsumerName, Defaults, Epoch, Position, Source, Spec, Timestamp, TopicName},
@@ -13,7 +13,7 @@ use crate::{
 
 /// What the log in a directory holds: what a server that is started on it would have.
 pub struct Snapshot {
-    log: log::Snapshot,
+    log: log::LogSnapshot,
     /// The topics, by name.
     pub topics: Vec<Topic>,
     /// The consumers, by what they read and name.
@@ -38,7 +38,7 @@ pub struct Topic {
     pub last: u64,
     /// Publishers' ids that are to be known still though their messages are gone, the oldest first.
     pub ids: Vec<StoredId>,
-    messages: Vec<log::Place>,
+    messages: Vec<log::MessageLocation>,
 }
 
 /// A publisher's id, and the message that had it.
@@ -82,7 +82,8 @@ impl Snapshot {
             return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
         }
         let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
-        let read = log::Snapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
+        let read =
+            log::LogSnapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();
         for kept in std::mem::take(&mut log.consumers) {
@@ -143,8 +144,8 @@ impl Snapshot {
     }
 }
 
-fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
-    let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
+fn topic_of(topic: LogSnapshotTopic) -> Result<Topic, String> {
+    let LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
     let spec = decode_spec(&settings, implicit).ok_or_else(|| unknown("settings"))?;
     Ok(Topic {

@@ -65,7 +65,7 @@ pub enum OpenError {
     #[error("{file} is damaged at byte {at}: {why}")]
     Damaged { file: String, at: u64, why: &'static str },
     #[error("{0}")]
-    Settings(&'static str),
+    Invalid(&'static str),
     #[error("{doing}: {error}")]
     Io {
         doing: String,

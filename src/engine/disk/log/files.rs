@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     error::OpenError,
-    frame::{FRAME_HEADER, MAX_PAYLOAD, frame_header, is_sound},
+    frame::{FRAME_HEADER_BYTES, MAX_PAYLOAD, frame_header, is_valid},
 };
 
 /// The version of everything in a segment. A build reads only its own.
@@ -19,7 +19,7 @@ pub(super) const FORMAT: u32 = 2;
 
 /// Bytes of a segment's header: magic, version, number, the highest sequence number in the segments before, checksum of
 /// these. The number is there so that it outlives every record that had it.
-pub(super) const SEGMENT_HEADER: usize = 32;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
 
 /// The file that says how far the log was written.
 pub(super) const FOOTPRINT: &str = "footprint";
@@ -55,13 +55,13 @@ pub(super) trait Storage: Send {
     /// Writes the identity, whole or not at all, and makes it durable.
     fn write_identity(&self, bytes: &[u8]) -> io::Result<()>;
     /// Keeps what is cut off the log in a file of this name beside it, durably.
-    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn write_cut_file(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Takes a segment out of the log and keeps it under this name; durable with the directory.
-    fn set_aside(&self, number: u64, name: &str) -> io::Result<()>;
+    fn move_to_cut_file(&self, number: u64, name: &str) -> io::Result<()>;
     /// What is kept beside the log: names and sizes.
-    fn kept(&self) -> io::Result<Vec<(String, u64)>>;
+    fn cut_files(&self) -> io::Result<Vec<(String, u64)>>;
     /// Removes what was kept.
-    fn forget(&self, name: &str) -> io::Result<()>;
+    fn remove_cut_file(&self, name: &str) -> io::Result<()>;
     /// Names the time since the kernel started: what a process has written, the next one of the same time reads.
     fn boot(&self) -> String;
 }
@@ -88,8 +88,8 @@ pub(super) fn number_of(file_name: &str) -> Option<u64> {
 }
 
 /// The header of segment `number`, before which sequence numbers up to `sequence` were used.
-pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER] {
-    let mut header = [0; SEGMENT_HEADER];
+pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     header[12..20].copy_from_slice(&number.to_le_bytes());
@@ -101,7 +101,7 @@ pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER]
 
 /// What a segment's first bytes say.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Header {
+pub(super) enum SegmentHeader {
     /// Sequence numbers up to this one were used in the segments before.
     Valid {
         sequence: u64,
@@ -109,40 +109,42 @@ pub(super) enum Header {
     /// `sound` if the checksum holds where this version has it.
     OtherVersion {
         version: u32,
-        sound: bool,
+        checksum_holds: bool,
     },
     Bad(&'static str),
 }
 
 /// Reads the header of the file that is named after segment `number`.
-pub(super) fn read_header(bytes: &[u8], number: u64) -> Header {
-    let Some(header) = bytes.first_chunk::<SEGMENT_HEADER>() else { return Header::Bad("the header is cut off") };
+pub(super) fn read_header(bytes: &[u8], number: u64) -> SegmentHeader {
+    let Some(header) = bytes.first_chunk::<SEGMENT_HEADER_BYTES>() else {
+        return SegmentHeader::Bad("the header is cut off");
+    };
     if header[..8] != MAGIC {
-        return Header::Bad("not a segment of this log");
+        return SegmentHeader::Bad("not a segment of this log");
     }
     // Before the checksum: a later version may well lay out the rest differently.
     let version = header[8..12].first_chunk::<4>().map_or(0, |v| u32::from_le_bytes(*v));
     if version != FORMAT {
-        let sound = header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
-        return Header::OtherVersion { version, sound };
+        let checksum_holds = header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
+        return SegmentHeader::OtherVersion { version, checksum_holds };
     }
     let sequence = header[20..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     if *header == segment_header(number, sequence) {
-        Header::Valid { sequence }
+        SegmentHeader::Valid { sequence }
     } else {
-        Header::Bad("the header's checksum or number differs")
+        SegmentHeader::Bad("the header's checksum or number differs")
     }
 }
 
 /// The directory on the real disk, locked against other processes while it lives.
-pub(super) struct Disk {
+pub(super) struct DiskStorage {
     directory: PathBuf,
     footprint: File,
     boot: String,
     _lock: File,
 }
 
-impl Disk {
+impl DiskStorage {
     /// Opens the directory, creating it if it is missing.
     pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
         let doing = |what: &str| format!("{what} {}", directory.display());
@@ -191,7 +193,7 @@ fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-impl Storage for Disk {
+impl Storage for DiskStorage {
     fn list(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -245,7 +247,7 @@ impl Storage for Disk {
         self.sync_directory()
     }
 
-    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write_cut_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.directory.join(name);
         let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         if written.is_err() {
@@ -256,11 +258,11 @@ impl Storage for Disk {
         self.sync_directory()
     }
 
-    fn set_aside(&self, number: u64, name: &str) -> io::Result<()> {
+    fn move_to_cut_file(&self, number: u64, name: &str) -> io::Result<()> {
         fs::rename(self.path(number), self.directory.join(name))
     }
 
-    fn kept(&self) -> io::Result<Vec<(String, u64)>> {
+    fn cut_files(&self) -> io::Result<Vec<(String, u64)>> {
         let mut kept = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
@@ -271,7 +273,7 @@ impl Storage for Disk {
         Ok(kept)
     }
 
-    fn forget(&self, name: &str) -> io::Result<()> {
+    fn remove_cut_file(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.directory.join(name))
     }
 
@@ -303,7 +305,7 @@ impl SegmentFile for File {
 }
 
 /// Reads a segment from its start, frame by frame, with large reads.
-pub(super) struct Scanner {
+pub(super) struct SegmentScanner {
     file: Box<dyn SegmentFile>,
     /// The file's size when the scan began: what a length in it is checked against.
     size: u64,
@@ -318,16 +320,16 @@ pub(super) struct Scanner {
 }
 
 /// What comes next in a segment.
-pub(super) enum Next<'a> {
+pub(super) enum Scanned<'a> {
     /// A frame whose checksum holds, header included.
     Frame(&'a [u8]),
     /// The file ends behind a whole frame.
     End,
     /// No frame begins at this byte.
-    Bad { at: u64, why: &'static str },
+    Invalid { at: u64, why: &'static str },
 }
 
-impl Scanner {
+impl SegmentScanner {
     pub(super) fn new(file: Box<dyn SegmentFile>) -> io::Result<Self> {
         let size = file.size()?;
         Ok(Self { file, size, buffer: Vec::new(), begin: 0, end: 0, position: 0, reads: 0 })
@@ -347,42 +349,42 @@ impl Scanner {
     }
 
     /// The segment's header; to be called first, and once.
-    pub(super) fn header(&mut self, number: u64) -> io::Result<Header> {
-        self.fill(SEGMENT_HEADER)?;
+    pub(super) fn header(&mut self, number: u64) -> io::Result<SegmentHeader> {
+        self.fill(SEGMENT_HEADER_BYTES)?;
         let header = read_header(&self.buffer[self.begin..self.end], number);
-        self.skip(SEGMENT_HEADER.min(self.end - self.begin));
+        self.skip(SEGMENT_HEADER_BYTES.min(self.end - self.begin));
         Ok(header)
     }
 
-    pub(super) fn next(&mut self) -> io::Result<Next<'_>> {
+    pub(super) fn next(&mut self) -> io::Result<Scanned<'_>> {
         let at = self.position;
         let left = self.size.saturating_sub(at);
         if left == 0 {
-            return Ok(Next::End);
+            return Ok(Scanned::End);
         }
-        if !self.fill(FRAME_HEADER)? {
-            return Ok(Next::Bad { at, why: "a record's length is cut off" });
+        if !self.fill(FRAME_HEADER_BYTES)? {
+            return Ok(Scanned::Invalid { at, why: "a record's length is cut off" });
         }
         let Some((length, _)) = frame_header(&self.buffer[self.begin..self.end]) else {
-            return Ok(Next::Bad { at, why: "a record's length is cut off" });
+            return Ok(Scanned::Invalid { at, why: "a record's length is cut off" });
         };
         // Every bound is checked before the length moves anything: it may be any four bytes.
         if length == 0 {
-            return Ok(Next::Bad { at, why: "a record of no bytes" });
+            return Ok(Scanned::Invalid { at, why: "a record of no bytes" });
         }
         if length > MAX_PAYLOAD {
-            return Ok(Next::Bad { at, why: "a record longer than the format allows" });
+            return Ok(Scanned::Invalid { at, why: "a record longer than the format allows" });
         }
-        let whole = FRAME_HEADER + length;
+        let whole = FRAME_HEADER_BYTES + length;
         if whole as u64 > left || !self.fill(whole)? {
-            return Ok(Next::Bad { at, why: "a record is cut off" });
+            return Ok(Scanned::Invalid { at, why: "a record is cut off" });
         }
         let from = self.begin;
-        if !is_sound(&self.buffer[from..from + whole]) {
-            return Ok(Next::Bad { at, why: "a record's checksum differs" });
+        if !is_valid(&self.buffer[from..from + whole]) {
+            return Ok(Scanned::Invalid { at, why: "a record's checksum differs" });
         }
         self.skip(whole);
-        Ok(Next::Frame(&self.buffer[from..from + whole]))
+        Ok(Scanned::Frame(&self.buffer[from..from + whole]))
     }
 
     /// Everything from where the next frame should begin to the end of the file.

@@ -49,43 +49,43 @@ impl Footprint {
 
 /// How far the log is known to have been whole, whatever its segments say now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum KnownExtent {
     /// There is no footprint, though every log has one.
-    Nothing,
+    NoFootprint,
     /// To this length of this segment.
-    Upto { segment: u64, length: u64 },
+    AtLeast { segment: u64, length: u64 },
     /// The power was cut, and the disk has forgotten what was not synced: nobody knows how much.
-    Unsure,
+    Unknown,
 }
 
-impl Known {
+impl KnownExtent {
     pub(super) fn of(footprint: &[u8], boot: &str) -> Self {
         match Footprint::read(footprint) {
             Some((Footprint { always, synced, segment, length }, of)) => {
                 let same = !boot.is_empty() && of == boot;
-                if always || synced || same { Self::Upto { segment, length } } else { Self::Unsure }
+                if always || synced || same { Self::AtLeast { segment, length } } else { Self::Unknown }
             }
-            None => Self::Nothing,
+            None => Self::NoFootprint,
         }
     }
 
     /// The segment that must be there, if the newest one there is an older one.
     pub(super) fn missing(&self, newest: Option<u64>) -> Option<u64> {
         match *self {
-            Self::Upto { segment, .. } => Some(segment).filter(|segment| newest.unwrap_or(0) < *segment),
-            Self::Nothing | Self::Unsure => None,
+            Self::AtLeast { segment, .. } => Some(segment).filter(|segment| newest.unwrap_or(0) < *segment),
+            Self::NoFootprint | Self::Unknown => None,
         }
     }
 
     /// Whether the byte at this place of the segment was there.
     pub(super) fn covers(&self, number: u64, at: u64) -> bool {
-        matches!(*self, Self::Upto { segment, length } if (number, at) < (segment, length))
+        matches!(*self, Self::AtLeast { segment, length } if (number, at) < (segment, length))
     }
 }
 
 /// Whether everything that was acknowledged is there, in a log that ends at `tail` (segment and length), and was closed in
 /// order or not.
-pub(super) fn is_whole(footprint: &[u8], boot: &str, tail: (u64, u64), clean: bool) -> bool {
+pub(super) fn is_complete(footprint: &[u8], boot: &str, tail: (u64, u64), clean: bool) -> bool {
     match Footprint::read(footprint) {
         Some((footprint, _)) if tail < (footprint.segment, footprint.length) => false,
         Some((footprint, of)) => clean || footprint.always || (!boot.is_empty() && of == boot),

@@ -1,17 +1,17 @@
 //! Reading a log that nobody has written, for the fuzz targets alone.
 
 #[allow(dead_code, reason = "the tests want more of it")]
-#[path = "tests/fake.rs"]
-mod fake;
+#[path = "tests/simulated_disk.rs"]
+mod simulated_disk;
 
 use super::{
-    Fsync, OpenError, Record, Recovered, RecoveredTopic, Settings,
+    Fsync, LogConfig, OpenError, Record, Recovered, RecoveredTopic,
     files::segment_header,
-    frame::{FRAME_HEADER, checksum},
+    frame::{FRAME_HEADER_BYTES, checksum},
     open,
-    record::{Stored, encode_clean_shutdown, encode_id, encode_reservation, encode_sequences},
+    record::{StoredRecord, encode_clean_shutdown, encode_id, encode_reservation, encode_sequences},
 };
-use fake::Fake;
+use simulated_disk::SimulatedDisk;
 
 /// Reads a record's payload. What it says is written and read again, and has to say the same. Answers whether it says
 /// anything.
@@ -20,50 +20,53 @@ use fake::Fake;
 /// If it does not.
 #[must_use]
 pub fn record(payload: &[u8]) -> bool {
-    let Ok(stored) = Stored::decode(payload) else { return false };
+    let Ok(stored) = StoredRecord::decode(payload) else { return false };
     let mut frame = Vec::new();
     let sequence = stored.sequence();
     match stored {
-        Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings, .. } => {
+        StoredRecord::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings, .. } => {
             Record::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings }
                 .encode(sequence, &mut frame);
         }
-        Stored::TopicUpdated { topic_id, implicit, floor, settings, .. } => {
+        StoredRecord::TopicUpdated { topic_id, implicit, floor, settings, .. } => {
             Record::TopicUpdated { topic_id, implicit, floor, settings }.encode(sequence, &mut frame);
         }
-        Stored::TopicDeleted { topic_id, epoch, name, newest_sequence, .. } => {
+        StoredRecord::TopicDeleted { topic_id, epoch, name, newest_sequence, .. } => {
             Record::TopicDeleted { topic_id, epoch, name, newest_sequence }.encode(sequence, &mut frame);
         }
-        Stored::Message { message, .. } => {
-            assert_eq!(Record::Message(message).fault(), None);
+        StoredRecord::Message { message, .. } => {
+            assert_eq!(Record::Message(message).invalid_reason(), None);
             Record::Message(message).encode(sequence, &mut frame);
         }
-        Stored::ConsumerPut { consumer, blob, .. } => {
+        StoredRecord::ConsumerPut { consumer, blob, .. } => {
             let (source, name) = (consumer.source, consumer.name);
             Record::ConsumerPut { source, name, blob }.encode(sequence, &mut frame);
         }
-        Stored::ConsumerDeleted { consumer, .. } => {
+        StoredRecord::ConsumerDeleted { consumer, .. } => {
             let (source, name) = (consumer.source, consumer.name);
             Record::ConsumerDeleted { source, name }.encode(sequence, &mut frame);
         }
-        Stored::Reservation { topic_id, offsets } => encode_reservation(topic_id, offsets, &mut frame),
-        Stored::Id(id) => encode_id(id, &mut frame),
-        Stored::Sequences { upto } => encode_sequences(upto, &mut frame),
-        Stored::CleanShutdown => encode_clean_shutdown(&mut frame),
+        StoredRecord::Reservation { topic_id, offsets } => encode_reservation(topic_id, offsets, &mut frame),
+        StoredRecord::Id(id) => encode_id(id, &mut frame),
+        StoredRecord::Sequences { upto } => encode_sequences(upto, &mut frame),
+        StoredRecord::CleanShutdown => encode_clean_shutdown(&mut frame),
     }
     // The same number can be written longer than it is here, but not shorter.
-    let again = &frame[FRAME_HEADER..];
+    let again = &frame[FRAME_HEADER_BYTES..];
     assert!(again.len() <= payload.len());
-    let read = Stored::decode(again);
+    let read = StoredRecord::decode(again);
     match (read, stored) {
         // Of a consumer the encoding is a part, too.
         (
-            Ok(Stored::ConsumerPut { consumer, sequence, blob }),
-            Stored::ConsumerPut { consumer: c, sequence: s, blob: b },
+            Ok(StoredRecord::ConsumerPut { consumer, sequence, blob }),
+            StoredRecord::ConsumerPut { consumer: c, sequence: s, blob: b },
         ) => {
             assert_eq!((consumer.source, consumer.name, sequence, blob), (c.source, c.name, s, b));
         }
-        (Ok(Stored::ConsumerDeleted { consumer, sequence }), Stored::ConsumerDeleted { consumer: c, sequence: s }) => {
+        (
+            Ok(StoredRecord::ConsumerDeleted { consumer, sequence }),
+            StoredRecord::ConsumerDeleted { consumer: c, sequence: s },
+        ) => {
             assert_eq!((consumer.source, consumer.name, sequence), (c.source, c.name, s));
         }
         (read, stored) => assert_eq!(read, Ok(stored)),
@@ -87,8 +90,8 @@ pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
     }
     let written = bytes.len();
     bytes.extend_from_slice(torn);
-    let disk = Fake::with([(1, bytes.clone())]);
-    let settings = Settings { fsync: Fsync::Always, segment_bytes: 4 << 10, ..Settings::default() };
+    let disk = SimulatedDisk::with([(1, bytes.clone())]);
+    let settings = LogConfig { fsync: Fsync::Always, segment_bytes: 4 << 10, ..LogConfig::default() };
     let read = || {
         let keep = |settings: &[u8]| settings.first().map_or(3, |keep| usize::from(*keep));
         open(Box::new(disk.clone()), settings.clone(), &keep).map(|(recovered, _)| recovered)
@@ -102,7 +105,7 @@ pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
         }
         Err(error) => panic!("{error}"),
     };
-    assert!(payloads.iter().all(|payload| Stored::decode(payload).is_ok()));
+    assert!(payloads.iter().all(|payload| StoredRecord::decode(payload).is_ok()));
     assert!(written as u64 + recovered.truncated_bytes <= bytes.len() as u64);
     check(&recovered);
     let again = read().expect("it has opened before");

@@ -13,7 +13,7 @@ use super::files::Storage;
 ///
 /// # Errors
 /// If it cannot be read, or written.
-pub(super) fn of(storage: &dyn Storage) -> io::Result<(u64, bool)> {
+pub(super) fn load_or_create(storage: &dyn Storage) -> io::Result<(u64, bool)> {
     if let Some(identity) = read(&storage.identity()?) {
         return Ok((identity, false));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::recover::RecoveredId;
+use super::recovered::RecoveredId;
 
 /// What an id takes in memory beside its text, in bytes: what the bound counts.
 const ID_BYTES: u64 = 64;

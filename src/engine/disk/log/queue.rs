@@ -37,14 +37,14 @@ impl<T> Batch<T> {
 }
 
 pub(super) struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     wake: Condvar,
     /// Whether there is a nudge that the writer did not see yet: spares the callers of `trim` the lock.
-    nudged: AtomicBool,
+    notified: AtomicBool,
     bound: usize,
 }
 
-struct State<T> {
+struct QueueState<T> {
     batch: Batch<T>,
     sequence: u64,
     /// Whether the writer sleeps.
@@ -56,7 +56,7 @@ struct State<T> {
 
 /// Why the writer woke up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(super) enum WakeReason {
     Batch,
     /// It is time, or a segment may be ripe for removal.
     Idle,
@@ -67,8 +67,8 @@ pub(super) enum Woken {
 impl<T> Queue<T> {
     /// A queue of at most `bound` bytes; the first record gets number `sequence`.
     pub(super) fn new(bound: usize, sequence: u64) -> Self {
-        let state = State { batch: Batch::new(), sequence, asleep: false, closing: false, refusal: None };
-        Self { state: Mutex::new(state), wake: Condvar::new(), nudged: AtomicBool::new(false), bound }
+        let state = QueueState { batch: Batch::new(), sequence, asleep: false, closing: false, refusal: None };
+        Self { state: Mutex::new(state), wake: Condvar::new(), notified: AtomicBool::new(false), bound }
     }
 
     /// Adds a record whose frame takes `bytes` at most, and tells its sequence number.
@@ -98,11 +98,17 @@ impl<T> Queue<T> {
     }
 
     /// Waits for work and takes what is queued in exchange for the empty `batch`. With `until` it waits no longer than
-    /// that; with `busy` it does not wait. In a `crowd` the others have a turn first: where cores are scarce, a batch of
+    /// that; with `busy` it does not wait. In a `yield_first` the others have a turn first: where cores are scarce, a batch of
     /// many then costs what one of few would.
-    pub(super) fn take(&self, batch: &mut Batch<T>, until: Option<Instant>, busy: bool, crowd: bool) -> Woken {
+    pub(super) fn take(
+        &self,
+        batch: &mut Batch<T>,
+        until: Option<Instant>,
+        busy: bool,
+        yield_first: bool,
+    ) -> WakeReason {
         let mut state = self.state.lock();
-        let mut polite = crowd;
+        let mut polite = yield_first;
         loop {
             if !state.batch.tokens.is_empty() {
                 if mem::take(&mut polite) {
@@ -110,13 +116,13 @@ impl<T> Queue<T> {
                     continue;
                 }
                 mem::swap(&mut state.batch, batch);
-                return Woken::Batch;
+                return WakeReason::Batch;
             }
             if state.closing {
-                return Woken::Closing;
+                return WakeReason::Closing;
             }
-            if self.nudged.swap(false, Ordering::Relaxed) || busy || until.is_some_and(|at| Instant::now() >= at) {
-                return Woken::Idle;
+            if self.notified.swap(false, Ordering::Relaxed) || busy || until.is_some_and(|at| Instant::now() >= at) {
+                return WakeReason::Idle;
             }
             state.asleep = true;
             match until {
@@ -128,8 +134,8 @@ impl<T> Queue<T> {
     }
 
     /// Wakes the writer for work that is not in the queue.
-    pub(super) fn nudge(&self) {
-        if !self.nudged.swap(true, Ordering::Relaxed) {
+    pub(super) fn notify(&self) {
+        if !self.notified.swap(true, Ordering::Relaxed) {
             // Under the lock the writer either has not looked at the flag yet or sleeps already.
             let mut state = self.state.lock();
             let asleep = mem::replace(&mut state.asleep, false);

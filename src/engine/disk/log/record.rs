@@ -39,7 +39,7 @@ pub enum Record<'a> {
     /// message (0 if it had none) as long as the record is there.
     TopicDeleted { topic_id: u64, epoch: u64, name: &'a str, newest_sequence: u64 },
     /// A message of a topic that was created before in the log.
-    Message(Message<'a>),
+    Message(MessageRecord<'a>),
     /// A consumer's state, whole; replaces what was put before under the same source and name.
     ConsumerPut { source: &'a str, name: &'a str, blob: &'a [u8] },
     /// The consumer is gone.
@@ -50,7 +50,7 @@ pub enum Record<'a> {
 
 /// A message as it is stored. Within a topic `offset` grows strictly from record to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
+pub struct MessageRecord<'a> {
     pub topic_id: u64,
     pub offset: u64,
     /// The offset of the message that is stored before it in its topic, less than `offset`; 0 before the first. Recovery
@@ -85,7 +85,7 @@ impl Record<'_> {
     }
 
     /// Why the record makes no sense, if it makes none.
-    pub(super) fn fault(&self) -> Option<&'static str> {
+    pub(super) fn invalid_reason(&self) -> Option<&'static str> {
         match self {
             Self::Message(m) if m.prev >= m.offset => Some("a message's prev is not below its offset"),
             Self::Message(m) if m.floor >= m.offset => Some("a message's floor is not below its offset"),
@@ -93,7 +93,7 @@ impl Record<'_> {
         }
     }
 
-    /// Adds the record's frame, its checksum left open for [`super::frame::seal`]. `sequence` grows with every record put: it orders the
+    /// Adds the record's frame, its checksum left open for [`super::frame::write_checksums`]. `sequence` grows with every record put: it orders the
     /// messages of all topics, and tells an old state that compaction copied behind a newer one from that newer one.
     pub(super) fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let start = open_frame(out);
@@ -139,13 +139,13 @@ impl Record<'_> {
                 put_bytes(out, name.as_bytes());
                 put_u64(out, sequence);
             }
-            Self::Id { topic_id, at_ms, id } => put_id(KeptId { topic_id, offset: 0, at_ms, sequence, id }, out),
+            Self::Id { topic_id, at_ms, id } => put_id(IdRecord { topic_id, offset: 0, at_ms, sequence, id }, out),
         }
         close_frame(out, start);
     }
 }
 
-impl Message<'_> {
+impl MessageRecord<'_> {
     fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let m = self;
         out.push(MESSAGE);
@@ -167,29 +167,29 @@ impl Message<'_> {
 
 /// What is known of a topic's offsets beside its messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Offsets {
+pub(super) struct OffsetState {
     /// The highest one that was used.
     pub last: u64,
     /// Those up to here may have been used, and shown to somebody.
-    pub upto: u64,
+    pub reserved: u64,
     /// Those above here were used one by one: below, some were skipped after an end that may have lost messages.
-    pub since: u64,
+    pub dense_from: u64,
 }
 
 /// Adds the frame of a reservation.
-pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<u8>) {
+pub(super) fn encode_reservation(topic_id: u64, offsets: OffsetState, out: &mut Vec<u8>) {
     let start = open_frame(out);
     out.push(RESERVATION);
     put_u64(out, topic_id);
-    put_u64(out, offsets.upto);
+    put_u64(out, offsets.reserved);
     put_u64(out, offsets.last);
-    put_u64(out, offsets.since);
+    put_u64(out, offsets.dense_from);
     close_frame(out, start);
 }
 
 /// A publisher's id whose message is gone, while the id is still to be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KeptId<'a> {
+pub(super) struct IdRecord<'a> {
     pub topic_id: u64,
     /// Offset, time and sequence number of the message; offset 0 and a number of its own where the topic never had it.
     pub offset: u64,
@@ -199,13 +199,13 @@ pub(super) struct KeptId<'a> {
 }
 
 /// Adds the frame of an id.
-pub(super) fn encode_id(id: KeptId<'_>, out: &mut Vec<u8>) {
+pub(super) fn encode_id(id: IdRecord<'_>, out: &mut Vec<u8>) {
     let start = open_frame(out);
     put_id(id, out);
     close_frame(out, start);
 }
 
-fn put_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
+fn put_id(IdRecord { topic_id, offset, at_ms, sequence, id }: IdRecord<'_>, out: &mut Vec<u8>) {
     out.push(ID);
     put_u64(out, topic_id);
     put_u64(out, offset);
@@ -231,7 +231,7 @@ pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
 
 /// A record as it was read. It borrows from the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored<'a> {
+pub(super) enum StoredRecord<'a> {
     TopicCreated {
         topic_id: u64,
         sequence: u64,
@@ -256,32 +256,32 @@ pub(super) enum Stored<'a> {
         newest_sequence: u64,
     },
     Message {
-        message: Message<'a>,
+        message: MessageRecord<'a>,
         sequence: u64,
     },
     ConsumerPut {
-        consumer: Consumer<'a>,
+        consumer: ConsumerId<'a>,
         sequence: u64,
         blob: &'a [u8],
     },
     ConsumerDeleted {
-        consumer: Consumer<'a>,
+        consumer: ConsumerId<'a>,
         sequence: u64,
     },
     Reservation {
         topic_id: u64,
-        offsets: Offsets,
+        offsets: OffsetState,
     },
     Sequences {
         upto: u64,
     },
-    Id(KeptId<'a>),
+    Id(IdRecord<'a>),
     CleanShutdown,
 }
 
 /// Who a consumer record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Consumer<'a> {
+pub(super) struct ConsumerId<'a> {
     pub source: &'a str,
     pub name: &'a str,
     /// Both as they are encoded: one map key without an allocation to look it up.
@@ -293,13 +293,13 @@ pub(super) struct Consumer<'a> {
 #[error("{0}")]
 pub(super) struct Malformed(pub &'static str);
 
-impl<'a> Stored<'a> {
+impl<'a> StoredRecord<'a> {
     /// Reads one payload, without allocating.
     ///
     /// # Errors
     /// If it is of no known kind, too short, too long, or not UTF-8 where it must be.
     pub(super) fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
-        let mut fields = Fields(payload);
+        let mut fields = FieldReader(payload);
         let stored = match fields.byte()? {
             TOPIC_CREATED => Self::TopicCreated {
                 topic_id: fields.u64()?,
@@ -322,7 +322,7 @@ impl<'a> Stored<'a> {
                 sequence: fields.u64()?,
                 epoch: u64::from_le_bytes(fields.array()?),
                 newest_sequence: fields.u64()?,
-                name: std::str::from_utf8(fields.rest()).map_err(|_| NOT_TEXT)?,
+                name: std::str::from_utf8(fields.rest()).map_err(|_| NOT_UTF8)?,
             },
             MESSAGE => Self::message(&mut fields)?,
             CONSUMER_PUT => {
@@ -331,10 +331,10 @@ impl<'a> Stored<'a> {
             CONSUMER_DELETED => Self::ConsumerDeleted { consumer: fields.consumer()?, sequence: fields.u64()? },
             RESERVATION => {
                 let topic_id = fields.u64()?;
-                let (upto, last, since) = (fields.u64()?, fields.u64()?, fields.u64()?);
-                Self::Reservation { topic_id, offsets: Offsets { last, upto, since } }
+                let (reserved, last, dense_from) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                Self::Reservation { topic_id, offsets: OffsetState { last, reserved, dense_from } }
             }
-            ID => Self::Id(KeptId {
+            ID => Self::Id(IdRecord {
                 topic_id: fields.u64()?,
                 offset: fields.u64()?,
                 at_ms: fields.i64()?,
@@ -349,7 +349,7 @@ impl<'a> Stored<'a> {
         if fields.0.is_empty() { Ok(stored) } else { Err(Malformed("a record is followed by bytes of no field")) }
     }
 
-    fn message(fields: &mut Fields<'a>) -> Result<Self, Malformed> {
+    fn message(fields: &mut FieldReader<'a>) -> Result<Self, Malformed> {
         let (topic_id, offset) = (fields.u64()?, fields.u64()?);
         let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
         let sequence = fields.u64()?;
@@ -360,7 +360,7 @@ impl<'a> Stored<'a> {
         let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
         let id_is_given = flags & ID_IS_GIVEN != 0;
         let data = fields.rest();
-        let message = Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
+        let message = MessageRecord { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
         Ok(Self::Message { message, sequence })
     }
 
@@ -371,8 +371,8 @@ impl<'a> Stored<'a> {
             | Self::TopicUpdated { topic_id, .. }
             | Self::TopicDeleted { topic_id, .. }
             | Self::Reservation { topic_id, .. }
-            | Self::Id(KeptId { topic_id, .. })
-            | Self::Message { message: Message { topic_id, .. }, .. } => Some(*topic_id),
+            | Self::Id(IdRecord { topic_id, .. })
+            | Self::Message { message: MessageRecord { topic_id, .. }, .. } => Some(*topic_id),
             Self::ConsumerPut { .. } | Self::ConsumerDeleted { .. } | Self::Sequences { .. } | Self::CleanShutdown => {
                 None
             }
@@ -387,7 +387,7 @@ impl<'a> Stored<'a> {
             | Self::TopicDeleted { sequence, .. }
             | Self::Message { sequence, .. }
             | Self::Sequences { upto: sequence }
-            | Self::Id(KeptId { sequence, .. })
+            | Self::Id(IdRecord { sequence, .. })
             | Self::ConsumerPut { sequence, .. }
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
             Self::Reservation { .. } | Self::CleanShutdown => 0,
@@ -413,20 +413,20 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// What is left of a payload.
-struct Fields<'a>(&'a [u8]);
+struct FieldReader<'a>(&'a [u8]);
 
-const SHORT: Malformed = Malformed("a record ends within a field");
-const NOT_TEXT: Malformed = Malformed("a text is not UTF-8");
+const TRUNCATED: Malformed = Malformed("a record ends within a field");
+const NOT_UTF8: Malformed = Malformed("a text is not UTF-8");
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     fn byte(&mut self) -> Result<u8, Malformed> {
-        let (&byte, rest) = self.0.split_first().ok_or(SHORT)?;
+        let (&byte, rest) = self.0.split_first().ok_or(TRUNCATED)?;
         self.0 = rest;
         Ok(byte)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(SHORT)?;
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(TRUNCATED)?;
         self.0 = rest;
         Ok(*array)
     }
@@ -466,20 +466,20 @@ impl<'a> Fields<'a> {
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
-        let length = usize::try_from(self.u64()?).map_err(|_| SHORT)?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(SHORT)?;
+        let length = usize::try_from(self.u64()?).map_err(|_| TRUNCATED)?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(TRUNCATED)?;
         self.0 = rest;
         Ok(bytes)
     }
 
     fn text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| NOT_TEXT)
+        std::str::from_utf8(self.bytes()?).map_err(|_| NOT_UTF8)
     }
 
-    fn consumer(&mut self) -> Result<Consumer<'a>, Malformed> {
+    fn consumer(&mut self) -> Result<ConsumerId<'a>, Malformed> {
         let before = self.0;
         let (source, name) = (self.text()?, self.text()?);
-        Ok(Consumer { source, name, key: &before[..before.len() - self.0.len()] })
+        Ok(ConsumerId { source, name, key: &before[..before.len() - self.0.len()] })
     }
 
     fn rest(&mut self) -> &'a [u8] {

@@ -1,13 +1,13 @@
 //! The log on a disk that fails on request, and on the real one.
 
 mod damage;
-mod fake;
 mod faults;
 mod ids;
 mod order;
 mod power;
 mod repair;
 mod sequences;
+mod simulated_disk;
 mod space;
 mod speed;
 
@@ -20,66 +20,70 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{recover::RecoveredConsumer, *};
-use fake::Fake;
+use super::{recovered::RecoveredConsumer, *};
+use simulated_disk::SimulatedDisk;
 
 /// No wait is longer; on a loaded machine most are far shorter.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A sink that remembers.
-struct Acks<T> {
-    heard: Mutex<Vec<(T, Option<LogError>)>>,
+struct RecordingSink<T> {
+    outcomes: Mutex<Vec<(T, Option<LogError>)>>,
     more: Condvar,
 }
 
-impl<T> Acks<T> {
+impl<T> RecordingSink<T> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { heard: Mutex::new(Vec::new()), more: Condvar::new() })
+        Arc::new(Self { outcomes: Mutex::new(Vec::new()), more: Condvar::new() })
     }
 
-    /// Waits until so many outcomes are known.
+    /// GatedSink until so many outcomes are known.
     fn wait(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        let mut heard = self.heard.lock();
-        while heard.len() < count {
-            assert!(!self.more.wait_until(&mut heard, deadline).timed_out(), "{} of {count} outcomes", heard.len());
+        let deadline = Instant::now() + DEADLINE;
+        let mut outcomes = self.outcomes.lock();
+        while outcomes.len() < count {
+            assert!(
+                !self.more.wait_until(&mut outcomes, deadline).timed_out(),
+                "{} of {count} outcomes",
+                outcomes.len()
+            );
         }
     }
 
     fn count(&self) -> usize {
-        self.heard.lock().len()
+        self.outcomes.lock().len()
     }
 }
 
-impl<T: Send> Sink<T> for Arc<Acks<T>> {
+impl<T: Send> Sink<T> for Arc<RecordingSink<T>> {
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, T>) {
-        let mut heard = self.heard.lock();
-        heard.extend(tokens.map(|token| (token, outcome.clone().err())));
+        let mut outcomes = self.outcomes.lock();
+        outcomes.extend(tokens.map(|token| (token, outcome.clone().err())));
         self.more.notify_all();
     }
 }
 
 /// A sink that goes no further while the gate is locked.
-struct Waits(Arc<Mutex<()>>, Arc<Acks<u64>>);
+struct GatedSink(Arc<Mutex<()>>, Arc<RecordingSink<u64>>);
 
-impl Sink<u64> for Waits {
+impl Sink<u64> for GatedSink {
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, u64>) {
         drop(self.0.lock());
         self.1.committed(outcome, tokens);
     }
 }
 
-/// Waits until `holds`; there is no condition variable for what is only counted.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+/// GatedSink until `holds`; there is no condition variable for what is only counted.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         std::thread::yield_now();
     }
 }
 
-fn settings(fsync: Fsync, segment_bytes: u64) -> Settings {
-    Settings { fsync, segment_bytes, reserve_offsets: 10, ..Settings::default() }
+fn settings(fsync: Fsync, segment_bytes: u64) -> LogConfig {
+    LogConfig { fsync, segment_bytes, reserve_offsets: 10, ..LogConfig::default() }
 }
 
 /// The settings of a test's topic are its bound, as one byte.
@@ -87,13 +91,13 @@ fn keep(settings: &[u8]) -> usize {
     settings.first().map_or(usize::MAX, |bound| usize::from(*bound))
 }
 
-fn reopen(fake: &Fake, settings: &Settings) -> Result<(Recovered, Ready), OpenError> {
+fn reopen(fake: &SimulatedDisk, settings: &LogConfig) -> Result<(Recovered, Ready), OpenError> {
     open(Box::new(fake.clone()), settings.clone(), &keep)
 }
 
-fn start<T: Send + 'static>(fake: &Fake, settings: &Settings) -> (Log<T>, Arc<Acks<T>>, Recovered) {
+fn start<T: Send + 'static>(fake: &SimulatedDisk, settings: &LogConfig) -> (Log<T>, Arc<RecordingSink<T>>, Recovered) {
     let (recovered, ready) = reopen(fake, settings).expect("opens");
-    let acks = Acks::new();
+    let acks = RecordingSink::new();
     (ready.start(Box::new(acks.clone())).expect("starts"), acks, recovered)
 }
 
@@ -120,7 +124,7 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
     let key = offset.is_multiple_of(2).then_some(&b"k"[..]);
     let id_is_given = offset.is_multiple_of(3);
     let at_ms = offset as i64;
-    Record::Message(Message {
+    Record::Message(MessageRecord {
         topic_id,
         offset,
         prev,
@@ -141,7 +145,7 @@ fn offsets(recovered: &Recovered) -> Vec<(u64, Vec<u64>)> {
 
 #[test]
 fn everything_comes_back_as_it_was() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1 << 20);
     let (log, acks, recovered) = start(&fake, &settings);
     assert!(recovered.clean && recovered.topics.is_empty());
@@ -166,7 +170,7 @@ fn everything_comes_back_as_it_was() {
         log.append(record, token).expect("appended");
     }
     acks.wait(records.len());
-    assert!(acks.heard.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
+    assert!(acks.outcomes.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
     log.close().expect("closes");
     assert!(matches!(log.append(&records[0], 0), Err(LogError::Closed)));
     log.close().expect("closes twice");
@@ -190,8 +194,8 @@ fn everything_comes_back_as_it_was() {
 
 #[test]
 fn what_is_out_of_bounds_is_refused_and_not_stored() {
-    let fake = Fake::default();
-    let settings = Settings { max_record_bytes: 100, queue_bytes: 300, ..settings(Fsync::Always, 1000) };
+    let fake = SimulatedDisk::default();
+    let settings = LogConfig { max_record_bytes: 100, queue_bytes: 300, ..settings(Fsync::Always, 1000) };
     let (log, acks, _) = start(&fake, &settings);
     let refused = |record: &Record<'_>| log.append(record, ()).expect_err("refused");
     assert!(matches!(refused(&message(1, 1, &[0; 99])), LogError::TooLarge { bytes: 101, limit: 100 }));
@@ -203,12 +207,12 @@ fn what_is_out_of_bounds_is_refused_and_not_stored() {
     assert_eq!(offsets(&start::<()>(&fake, &settings).2), [(1, vec![1])]);
 
     for wrong in [
-        Settings { segment_bytes: 127, ..Settings::default() },
-        Settings { max_record_bytes: 64 << 20, queue_bytes: 64 << 20, ..Settings::default() },
-        Settings { queue_bytes: 1, ..Settings::default() },
-        Settings { reserve_offsets: 0, ..Settings::default() },
+        LogConfig { segment_bytes: 127, ..LogConfig::default() },
+        LogConfig { max_record_bytes: 64 << 20, queue_bytes: 64 << 20, ..LogConfig::default() },
+        LogConfig { queue_bytes: 1, ..LogConfig::default() },
+        LogConfig { reserve_offsets: 0, ..LogConfig::default() },
     ] {
         let refused = Log::<()>::open(Path::new("/nowhere"), wrong, &keep).err();
-        assert!(matches!(refused, Some(OpenError::Settings(_))), "{refused:?}");
+        assert!(matches!(refused, Some(OpenError::Invalid(_))), "{refused:?}");
     }
 }

@@ -9,59 +9,59 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Counters, Fsync, Settings, Sink,
+    Counters, Fsync, LogConfig, Sink,
     error::LogError,
-    files::{Header, Next, Scanner, file_name},
-    frame::{self, FRAME_HEADER, frames, seal},
+    files::{Scanned, SegmentHeader, SegmentScanner, file_name},
+    frame::{self, FRAME_HEADER_BYTES, frames, write_checksums},
     ledger::{Ledger, now_ms},
-    queue::{Batch, Queue, Woken},
-    record::{FIELDS, Offsets, Stored, encode_id, encode_reservation},
-    store::Store,
+    queue::{Batch, Queue, WakeReason},
+    record::{FIELDS, OffsetState, StoredRecord, encode_id, encode_reservation},
+    segment_store::SegmentStore,
 };
 
 /// The least that one step of a compaction reads, in bytes: a batch waits for at most about a millisecond.
-const STEP_BYTES: usize = 256 << 10;
+const COMPACTION_STEP_BYTES: usize = 256 << 10;
 
 /// What a step of a compaction reads for each byte just committed: compaction must be faster than the callers, or the
 /// log would grow while it goes on.
-const STEP_RATIO: usize = 4;
+const COMPACTION_STEP_RATIO: usize = 4;
 
 /// How long after a refusal, or a vain try, it is tried whether the disk takes records again.
-const PROBE: Duration = Duration::from_millis(500);
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The most bytes, and the least, with which that is tried.
 const PROBE_BYTES: (usize, usize) = (4 << 10, 1 << 20);
 
 /// When a compaction that found no room is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+const COMPACTION_RETRY: Duration = Duration::from_secs(1);
 
-pub(super) struct Writer<T> {
+pub(super) struct LogWriter<T> {
     fsync: Fsync,
     reserve_offsets: u64,
     queue: Arc<Queue<T>>,
     ledger: Arc<Mutex<Ledger>>,
     counters: Arc<Counters>,
     sink: Box<dyn Sink<T>>,
-    store: Store,
+    store: SegmentStore,
     batch: Batch<T>,
     /// The compaction under way: the segment and how far it was read.
-    sweep: Option<(u64, Scanner)>,
-    /// Survivors on their way to the tail.
+    compaction: Option<(u64, SegmentScanner)>,
+    /// ValidFrames on their way to the tail.
     copies: Vec<u8>,
     /// What was refused last, while nothing as large was taken since.
-    refused: Option<Refused>,
+    refused: Option<RefusedBatch>,
     /// Not before then may the segments be tidied up: the disk was full.
-    rest_until: Option<Instant>,
+    compaction_paused_until: Option<Instant>,
 }
 
-impl<T> Writer<T> {
+impl<T> LogWriter<T> {
     pub(super) fn new(
-        settings: &Settings,
+        settings: &LogConfig,
         queue: Arc<Queue<T>>,
         ledger: Arc<Mutex<Ledger>>,
         counters: Arc<Counters>,
         sink: Box<dyn Sink<T>>,
-        store: Store,
+        store: SegmentStore,
     ) -> Self {
         Self {
             fsync: settings.fsync,
@@ -72,10 +72,10 @@ impl<T> Writer<T> {
             sink,
             store,
             batch: Batch::new(),
-            sweep: None,
+            compaction: None,
             copies: Vec::new(),
             refused: None,
-            rest_until: None,
+            compaction_paused_until: None,
         }
     }
 
@@ -85,49 +85,50 @@ impl<T> Writer<T> {
     /// If it failed.
     pub(super) fn run(mut self) -> Result<(), LogError> {
         // Also when the sink panics: nobody may wait for ever.
-        let _abandon = Abandon(self.queue.clone());
-        let result = self.work().and_then(|()| self.store.close());
+        let _abandon = AbandonOnDrop(self.queue.clone());
+        let result = self.run_until_closed().and_then(|()| self.store.close());
         if let Err(error) = &result {
             self.stop(error);
         }
         result
     }
 
-    fn work(&mut self) -> Result<(), LogError> {
+    fn run_until_closed(&mut self) -> Result<(), LogError> {
         // Whether the last batch was of several publishers.
-        let mut crowd = false;
+        let mut yield_first = false;
         loop {
-            let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work(now_ms()));
+            let busy = self.compaction_paused_until.is_none()
+                && (self.compaction.is_some() || self.ledger.lock().has_work(now_ms()));
             let mut batch = std::mem::replace(&mut self.batch, Batch::new());
-            let woken = self.queue.take(&mut batch, self.deadline(), busy, crowd);
-            crowd = batch.tokens.len() > 1;
+            let wake_reason = self.queue.take(&mut batch, self.deadline(), busy, yield_first);
+            yield_first = batch.tokens.len() > 1;
             let committed = batch.frames.len();
-            let result = if woken == Woken::Batch { self.commit(&mut batch) } else { Ok(()) };
+            let result = if wake_reason == WakeReason::Batch { self.commit(&mut batch) } else { Ok(()) };
             batch.clear();
             self.batch = batch;
             result?;
-            if woken == Woken::Closing {
+            if wake_reason == WakeReason::Closing {
                 return Ok(());
             }
-            self.sync_by_the_clock()?;
+            self.sync_if_interval_passed()?;
             self.probe()?;
-            self.tidy_up(STEP_BYTES.max(committed.saturating_mul(STEP_RATIO)))?;
+            self.compact(COMPACTION_STEP_BYTES.max(committed.saturating_mul(COMPACTION_STEP_RATIO)))?;
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let sync = match self.fsync {
-            Fsync::Interval(interval) => self.store.dirty().and_then(|since| since.checked_add(interval)),
+            Fsync::Interval(interval) => self.store.unsynced_since().and_then(|since| since.checked_add(interval)),
             Fsync::Always | Fsync::Never => None,
         };
         let probe = self.refused.as_ref().map(|refused| refused.probe_at);
-        let wakes_at = if self.rest_until.is_none() { self.ledger.lock().wakes_at() } else { None };
+        let wakes_at = if self.compaction_paused_until.is_none() { self.ledger.lock().next_expiry() } else { None };
         let ids = wakes_at.and_then(|at| {
             // One more, so that it is over then.
             let left = at.saturating_sub(now_ms()).saturating_add(1);
             Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
         });
-        [sync, self.rest_until, probe, ids].into_iter().flatten().min()
+        [sync, self.compaction_paused_until, probe, ids].into_iter().flatten().min()
     }
 
     /// While records are refused nobody may send any, so the log finds out by itself whether there is room again.
@@ -142,15 +143,15 @@ impl<T> Writer<T> {
                 Ok(())
             }
             Err(LogError::Full | LogError::Write(_)) => {
-                refused.probe_at = Instant::now() + PROBE;
+                refused.probe_at = Instant::now() + PROBE_INTERVAL;
                 Ok(())
             }
             Err(error) => Err(error),
         }
     }
 
-    fn sync_by_the_clock(&mut self) -> Result<(), LogError> {
-        if let (Fsync::Interval(interval), Some(since)) = (self.fsync, self.store.dirty())
+    fn sync_if_interval_passed(&mut self) -> Result<(), LogError> {
+        if let (Fsync::Interval(interval), Some(since)) = (self.fsync, self.store.unsynced_since())
             && since.elapsed() >= interval
         {
             self.store.sync()?;
@@ -163,7 +164,7 @@ impl<T> Writer<T> {
     /// # Errors
     /// `Failed`; all the batch's tokens were told. Other errors end with the batch and what was queued behind it.
     fn commit(&mut self, batch: &mut Batch<T>) -> Result<(), LogError> {
-        seal(&mut batch.frames);
+        write_checksums(&mut batch.frames);
         let mut rest = &mut *batch.frames;
         while !rest.is_empty() {
             let outcome = self.commit_piece(rest);
@@ -181,7 +182,7 @@ impl<T> Writer<T> {
                     self.sink.committed(Ok(()), batch.tokens.drain(..records));
                     rest = behind;
                 }
-                Err(Unwritten { bytes, error: error @ LogError::Failed(_) }) => {
+                Err(CommitFailure { bytes, error: error @ LogError::Failed(_) }) => {
                     let unknown = frames(&rest[..bytes]).count().min(batch.tokens.len());
                     // Refuse first, so that nobody builds on what is about to be told.
                     let mut behind = Batch::new();
@@ -191,8 +192,8 @@ impl<T> Writer<T> {
                     self.sink.committed(Err(stopped(&error)), behind.tokens.drain(..));
                     return Err(error);
                 }
-                Err(Unwritten { error, .. }) => {
-                    self.refused = Some(Refused::now(rest));
+                Err(CommitFailure { error, .. }) => {
+                    self.refused = Some(RefusedBatch::now(rest));
                     let mut behind = Batch::new();
                     self.queue.refuse(error.clone(), &mut behind);
                     self.sink.committed(Err(error.clone()), batch.tokens.drain(..));
@@ -206,24 +207,24 @@ impl<T> Writer<T> {
     }
 
     /// Writes as much of `rest` as goes into one segment, and syncs it if it must be; tells how much that was.
-    fn commit_piece(&mut self, rest: &mut [u8]) -> Result<usize, Unwritten> {
-        let unwritten = |bytes| move |error| Unwritten { bytes, error };
+    fn commit_piece(&mut self, rest: &mut [u8]) -> Result<usize, CommitFailure> {
+        let failure = |bytes| move |error| CommitFailure { bytes, error };
         // What fails before the piece is written cannot have stored any of it.
-        self.store.put_skips().map_err(unwritten(0))?;
-        let bytes = self.store.make_room(rest).map_err(unwritten(0))?;
+        self.store.append_skips().map_err(failure(0))?;
+        let bytes = self.store.make_room(rest).map_err(failure(0))?;
         let piece = &mut rest[..bytes];
         match self.with_reservations(piece) {
-            None => self.store.put(piece).map_err(unwritten(bytes))?,
+            None => self.store.append(piece).map_err(failure(bytes))?,
             // In one write, so that it succeeds or is taken back as one.
             Some(mut reserved) => {
-                self.store.put(&mut reserved).map_err(unwritten(bytes))?;
-                self.store.owe_sync();
+                self.store.append(&mut reserved).map_err(failure(bytes))?;
+                self.store.require_sync();
             }
         }
-        if self.fsync == Fsync::Always || self.store.owes_sync() {
-            self.store.sync().map_err(unwritten(bytes))?;
+        if self.fsync == Fsync::Always || self.store.is_sync_pending() {
+            self.store.sync().map_err(failure(bytes))?;
         }
-        self.store.leave_footprint().map_err(unwritten(bytes))?;
+        self.store.write_footprint().map_err(failure(bytes))?;
         Ok(bytes)
     }
 
@@ -231,19 +232,19 @@ impl<T> Writer<T> {
     /// message that needs it: so no cut leaves the one without the other. `None` if it needs none. Under `Always` they only
     /// matter to a disk that loses what it has synced.
     fn with_reservations(&self, piece: &[u8]) -> Option<Vec<u8>> {
-        let message = |frame: &[u8]| match Stored::decode(frame.get(FRAME_HEADER..)?) {
-            Ok(Stored::Message { message, .. }) => Some((message.topic_id, message.offset)),
+        let message = |frame: &[u8]| match StoredRecord::decode(frame.get(FRAME_HEADER_BYTES..)?) {
+            Ok(StoredRecord::Message { message, .. }) => Some((message.topic_id, message.offset)),
             _ => None,
         };
         // Of each topic that passes its reservation, its new one.
-        let mut passing: BTreeMap<u64, Offsets> = BTreeMap::new();
+        let mut passing: BTreeMap<u64, OffsetState> = BTreeMap::new();
         {
             let ledger = self.ledger.lock();
             for (topic_id, offset) in frames(piece).filter_map(message) {
                 let offsets = ledger.offsets(topic_id);
-                if offset > offsets.upto {
-                    let upto = offset.saturating_add(self.reserve_offsets);
-                    passing.insert(topic_id, Offsets { upto, ..offsets });
+                if offset > offsets.reserved {
+                    let reserved = offset.saturating_add(self.reserve_offsets);
+                    passing.insert(topic_id, OffsetState { reserved, ..offsets });
                 }
             }
         }
@@ -257,7 +258,7 @@ impl<T> Writer<T> {
             {
                 let from = reserved.len();
                 encode_reservation(topic_id, offsets, &mut reserved);
-                seal(&mut reserved[from..]);
+                write_checksums(&mut reserved[from..]);
             }
             reserved.extend_from_slice(frame);
         }
@@ -265,17 +266,17 @@ impl<T> Writer<T> {
     }
 
     /// Removes dead segments, and copies at most `budget` bytes of the oldest one if the log is crowded.
-    fn tidy_up(&mut self, budget: usize) -> Result<(), LogError> {
-        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+    fn compact(&mut self, budget: usize) -> Result<(), LogError> {
+        if self.compaction_paused_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
-        self.rest_until = None;
-        self.ledger.lock().expire(now_ms());
-        match self.remove_dead().and_then(|()| self.copy_survivors(budget)) {
+        self.compaction_paused_until = None;
+        self.ledger.lock().expire_ids(now_ms());
+        match self.remove_dead().and_then(|()| self.copy_live_records(budget)) {
             Err(LogError::Full | LogError::Write(_)) => {
-                // What was copied is alive in its new place; the next sweep finds it dead in the old one.
-                self.sweep = None;
-                self.rest_until = Instant::now().checked_add(RETRY);
+                // What was copied is alive in its new place; the next compaction finds it dead in the old one.
+                self.compaction = None;
+                self.compaction_paused_until = Instant::now().checked_add(COMPACTION_RETRY);
                 Ok(())
             }
             result => result,
@@ -285,18 +286,18 @@ impl<T> Writer<T> {
     fn remove_dead(&mut self) -> Result<(), LogError> {
         loop {
             let Some(number) = self.ledger.lock().removable(now_ms()) else { return Ok(()) };
-            self.store.retire(number)?;
+            self.store.remove_segment(number)?;
         }
     }
 
-    fn copy_survivors(&mut self, budget: usize) -> Result<(), LogError> {
-        let (crowded, swept) = {
+    fn copy_live_records(&mut self, budget: usize) -> Result<(), LogError> {
+        let (crowded, under_way) = {
             let ledger = self.ledger.lock();
-            (ledger.crowded(), self.sweep.take().filter(|(number, _)| ledger.contains(*number)))
+            (ledger.segment_to_compact(), self.compaction.take().filter(|(number, _)| ledger.contains(*number)))
         };
-        let (number, mut scanner) = match (swept, crowded) {
-            (Some(sweep), _) => sweep,
-            (None, Some(number)) => (number, self.open_sweep(number)?),
+        let (number, mut scanner) = match (under_way, crowded) {
+            (Some(compaction), _) => compaction,
+            (None, Some(number)) => (number, self.open_compaction(number)?),
             (None, None) => return Ok(()),
         };
         let until = scanner.position().saturating_add(budget as u64);
@@ -308,26 +309,26 @@ impl<T> Writer<T> {
             }
             let frame =
                 match scanner.next().map_err(|e| LogError::failed(&format!("reading {}", file_name(number)), &e))? {
-                    Next::End => break true,
-                    Next::Bad { at, why } => return Err(damaged(number, at, why)),
-                    Next::Frame(frame) => frame,
+                    Scanned::End => break true,
+                    Scanned::Invalid { at, why } => return Err(damaged(number, at, why)),
+                    Scanned::Frame(frame) => frame,
                 };
             let ledger = self.ledger.lock();
-            match Stored::decode(&frame[FRAME_HEADER..]) {
-                Ok(stored) if ledger.is_live(number, &stored) => frame::copy(frame, &mut self.copies),
+            match StoredRecord::decode(&frame[FRAME_HEADER_BYTES..]) {
+                Ok(stored) if ledger.is_live(number, &stored) => frame::copy_frame(frame, &mut self.copies),
                 Ok(stored) => {
-                    if let Some(id) = ledger.wants_id(number, &stored, now) {
+                    if let Some(id) = ledger.live_id(number, &stored, now) {
                         let from = self.copies.len();
                         encode_id(id, &mut self.copies);
-                        seal(&mut self.copies[from..]);
+                        write_checksums(&mut self.copies[from..]);
                     }
                 }
                 Err(fault) => return Err(damaged(number, scanner.position(), fault.0)),
             }
         };
-        self.store.put_all(&mut self.copies)?;
+        self.store.append_all(&mut self.copies)?;
         if !done {
-            self.sweep = Some((number, scanner));
+            self.compaction = Some((number, scanner));
             return Ok(());
         }
         // Should the books be wrong, the segment stays: rather stop than lose what somebody counts on.
@@ -337,13 +338,13 @@ impl<T> Writer<T> {
                 return Err(damaged(number, scanner.size(), &format!("{left} records that should be in it are not")));
             }
         }
-        self.store.retire(number)
+        self.store.remove_segment(number)
     }
 
-    fn open_sweep(&self, number: u64) -> Result<Scanner, LogError> {
+    fn open_compaction(&self, number: u64) -> Result<SegmentScanner, LogError> {
         let opened = self.store.scan(number).and_then(|mut scanner| Ok((scanner.header(number)?, scanner)));
         match opened {
-            Ok((Header::Valid { .. }, scanner)) => Ok(scanner),
+            Ok((SegmentHeader::Valid { .. }, scanner)) => Ok(scanner),
             Ok(_) => Err(damaged(number, 0, "the header changed")),
             Err(error) => Err(LogError::failed(&format!("reading {}", file_name(number)), &error)),
         }
@@ -358,7 +359,7 @@ impl<T> Writer<T> {
 }
 
 /// A batch that was refused.
-struct Refused {
+struct RefusedBatch {
     /// Bytes of its first frame.
     first: usize,
     /// Bytes of all of it.
@@ -368,16 +369,16 @@ struct Refused {
     probe_at: Instant,
 }
 
-impl Refused {
+impl RefusedBatch {
     fn now(batch: &[u8]) -> Self {
         let first = frames(batch).next().map_or(0, <[u8]>::len);
         let bytes = batch.len().clamp(PROBE_BYTES.0, PROBE_BYTES.1);
-        Self { first, batch: batch.len(), bytes, probe_at: Instant::now() + PROBE }
+        Self { first, batch: batch.len(), bytes, probe_at: Instant::now() + PROBE_INTERVAL }
     }
 }
 
 /// A piece that was not committed, and how many of its bytes may be on the disk nevertheless if the log failed.
-struct Unwritten {
+struct CommitFailure {
     bytes: usize,
     error: LogError,
 }
@@ -396,9 +397,9 @@ fn damaged(number: u64, at: u64, why: &str) -> LogError {
     LogError::Failed(format!("{} is damaged at byte {at}: {why}", file_name(number)).into())
 }
 
-struct Abandon<T>(Arc<Queue<T>>);
+struct AbandonOnDrop<T>(Arc<Queue<T>>);
 
-impl<T> Drop for Abandon<T> {
+impl<T> Drop for AbandonOnDrop<T> {
     fn drop(&mut self) {
         self.0.abandon("the log's thread ended");
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::ledger::now_ms,
-    fake::{Dice, Image},
+    simulated_disk::{DiskImage, Rng},
     *,
 };
 
@@ -13,7 +13,7 @@ const WINDOW: Duration = Duration::from_secs(300);
 fn given(topic_id: u64, offset: u64, at_ms: i64, id: &[u8]) -> Record<'_> {
     let floor = offset.saturating_sub(3);
     let data = &[7; 40];
-    let message = Message {
+    let message = MessageRecord {
         topic_id,
         offset,
         prev: offset - 1,
@@ -32,12 +32,18 @@ fn name(offset: u64) -> String {
     format!("id-{offset}")
 }
 
-fn with_ids(fsync: Fsync, segment_bytes: u64) -> Settings {
-    Settings { dedup_window: WINDOW, ..settings(fsync, segment_bytes) }
+fn with_ids(fsync: Fsync, segment_bytes: u64) -> LogConfig {
+    LogConfig { dedup_window: WINDOW, ..settings(fsync, segment_bytes) }
 }
 
 /// Publishes so many messages with ids to a topic that keeps three.
-fn publish(log: &Log<u64>, acks: &Acks<u64>, topic: u64, offsets: std::ops::RangeInclusive<u64>, at: i64) -> Vec<u64> {
+fn publish(
+    log: &Log<u64>,
+    acks: &RecordingSink<u64>,
+    topic: u64,
+    offsets: std::ops::RangeInclusive<u64>,
+    at: i64,
+) -> Vec<u64> {
     let before = acks.count();
     let mut sequences = Vec::new();
     for (index, offset) in offsets.enumerate() {
@@ -75,7 +81,7 @@ fn bound(metrics: &Metrics, segment_bytes: u64) -> u64 {
 #[test]
 fn ids_outlive_their_messages_and_their_segments() {
     for fsync in [Fsync::Always, Fsync::Never] {
-        let fake = Fake::default();
+        let fake = SimulatedDisk::default();
         let settings = with_ids(fsync, 2_000);
         let (log, acks, _) = start(&fake, &settings);
         log.append(&created(1, &[3]), 0).expect("appended");
@@ -84,7 +90,7 @@ fn ids_outlive_their_messages_and_their_segments() {
         acks.wait(3);
         let at = now_ms();
         let sequences = publish(&log, &acks, 1, 1..=600, at);
-        until("within the bound", || {
+        wait_until("within the bound", || {
             let metrics = log.metrics();
             metrics.bytes <= bound(&metrics, 2_000)
         });
@@ -117,7 +123,7 @@ fn ids_outlive_their_messages_and_their_segments() {
 
 #[test]
 fn copying_ids_costs_a_fraction_of_what_is_published() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = with_ids(Fsync::Never, 4_000);
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
@@ -133,25 +139,25 @@ fn copying_ids_costs_a_fraction_of_what_is_published() {
 #[test]
 fn no_crash_loses_an_id() {
     let settings = with_ids(Fsync::Always, 700);
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
-    let moments: Arc<Mutex<Vec<(Image, usize)>>> = Arc::default();
+    let crash_points: Arc<Mutex<Vec<(DiskImage, usize)>>> = Arc::default();
     {
-        let (moments, acks) = (moments.clone(), acks.clone());
+        let (crash_points, acks) = (crash_points.clone(), acks.clone());
         fake.watch(move |image| {
             let count = acks.count();
-            moments.lock().push((image.clone(), count));
+            crash_points.lock().push((image.clone(), count));
         });
     }
     publish(&log, &acks, 1, 1..=120, now_ms());
     fake.watch(|_| {});
-    let moments = std::mem::take(&mut *moments.lock());
-    assert!(moments.len() > 300);
-    let (mut most, mut dice) = (0, Dice::new(7));
-    for (image, acknowledged) in &moments {
-        for disk in [image.cut(), image.torn(&mut dice), image.killed()] {
+    let crash_points = std::mem::take(&mut *crash_points.lock());
+    assert!(crash_points.len() > 300);
+    let (mut most, mut rng) = (0, Rng::new(7));
+    for (image, acknowledged) in &crash_points {
+        for disk in [image.cut(), image.torn(&mut rng), image.killed()] {
             let (recovered, _) = reopen(&disk, &settings).expect("opens");
             let known = &known(&recovered)[&1];
             let shown = expected(1..*acknowledged as u64);
@@ -164,8 +170,8 @@ fn no_crash_loses_an_id() {
 
 #[test]
 fn an_id_is_known_for_its_time_and_takes_no_room_after_it() {
-    let settings = Settings { dedup_window: Duration::from_millis(1500), ..settings(Fsync::Never, 1_000) };
-    let fake = Fake::default();
+    let settings = LogConfig { dedup_window: Duration::from_millis(1500), ..settings(Fsync::Never, 1_000) };
+    let fake = SimulatedDisk::default();
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
@@ -179,7 +185,7 @@ fn an_id_is_known_for_its_time_and_takes_no_room_after_it() {
         assert_eq!(known(&recovered)[&1], expected(51..=250));
     }
     // Nobody does anything, and the room is given back.
-    until("room", || {
+    wait_until("room", || {
         let metrics = log.metrics();
         metrics.segments <= 3 && metrics.live_bytes < 600
     });
@@ -190,8 +196,8 @@ fn an_id_is_known_for_its_time_and_takes_no_room_after_it() {
 
 #[test]
 fn ids_are_bounded_and_the_oldest_go_first() {
-    let settings = Settings { dedup_bytes: 4_000, ..with_ids(Fsync::Never, 1_000) };
-    let fake = Fake::default();
+    let settings = LogConfig { dedup_bytes: 4_000, ..with_ids(Fsync::Never, 1_000) };
+    let fake = SimulatedDisk::default();
     let (log, acks, _) = start(&fake, &settings);
     for topic in [1, 2] {
         log.append(&created(topic, &[3]), 0).expect("appended");
@@ -200,7 +206,7 @@ fn ids_are_bounded_and_the_oldest_go_first() {
     let at = now_ms();
     publish(&log, &acks, 1, 1..=1_000, at);
     publish(&log, &acks, 2, 1..=1_000, at);
-    until("within the bound", || {
+    wait_until("within the bound", || {
         let metrics = log.metrics();
         metrics.bytes <= bound(&metrics, 1_000)
     });
@@ -218,7 +224,7 @@ fn ids_are_bounded_and_the_oldest_go_first() {
 #[test]
 fn ids_belong_to_one_incarnation_of_a_topic() {
     let settings = with_ids(Fsync::Never, 1_000);
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
@@ -236,7 +242,7 @@ fn ids_belong_to_one_incarnation_of_a_topic() {
 /// is over or the topic goes.
 #[test]
 fn an_id_without_a_message_is_kept_like_others() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = with_ids(Fsync::Never, 2_000);
     let (log, acks, _) = start(&fake, &settings);
     let now = now_ms();
@@ -249,7 +255,7 @@ fn an_id_without_a_message_is_kept_like_others() {
     acks.wait(6);
     let all = expected(1..=600).into_iter().chain([("young".to_owned(), 0)]).collect::<BTreeMap<_, _>>();
     publish(&log, &acks, 1, 1..=600, now);
-    until("the first segments are gone", || *fake.segments().keys().next().expect("some") > 3);
+    wait_until("the first segments are gone", || *fake.segments().keys().next().expect("some") > 3);
     log.append(&deleted(2), 0).expect("appended");
     acks.wait(607);
     let (recovered, ready) = reopen(&fake.image().killed(), &settings).expect("opens");
@@ -277,13 +283,13 @@ fn a_snapshot_has_the_ids_too() {
     let directory = tempfile::tempdir().expect("a directory");
     let settings = with_ids(Fsync::Never, 1_000);
     let (_, ready) = Log::<u64>::open(directory.path(), settings.clone(), &keep).expect("opens");
-    let acks = Acks::new();
+    let acks = RecordingSink::new();
     let log = ready.start(Box::new(acks.clone())).expect("starts");
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
     publish(&log, &acks, 1, 1..=100, now_ms());
     let ids = |window| {
-        let read = Snapshot::read(directory.path(), &keep, window).expect("reads").expect("there is a log");
+        let read = LogSnapshot::read(directory.path(), &keep, window).expect("reads").expect("there is a log");
         read.topics.into_iter().next().expect("a topic").ids
     };
     assert_eq!(ids(Duration::ZERO), []);

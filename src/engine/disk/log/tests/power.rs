@@ -1,9 +1,9 @@
-//! Power cuts and kills at any moment: before every single change that the log makes to the disk.
+//! Power cuts and kills at any crash_point: before every single change that the log makes to the disk.
 
 use std::collections::BTreeMap;
 
 use super::{
-    fake::{Dice, Faults, Image},
+    simulated_disk::{DiskImage, Faults, Rng},
     *,
 };
 
@@ -12,7 +12,7 @@ const KEEP: u64 = 5;
 
 /// What a caller did, in the order of its appends; an acknowledged token says how far it got.
 #[derive(Clone, Debug)]
-enum Done {
+enum Operation {
     Created { topic: u64 },
     Published { topic: u64, offset: u64 },
     Updated { topic: u64, version: u16 },
@@ -23,7 +23,7 @@ enum Done {
 
 /// What was shown to somebody so far, over all incarnations of the log.
 #[derive(Clone, Debug, Default)]
-struct Shown {
+struct Acknowledged {
     /// By topic, the highest acknowledged offset.
     highest: BTreeMap<u64, u64>,
     /// The same, of those that were not lost in an earlier incarnation.
@@ -35,36 +35,36 @@ struct Shown {
     sequence: u64,
 }
 
-impl Shown {
-    fn after(mut self, acknowledged: &[(Done, u64)]) -> Self {
+impl Acknowledged {
+    fn after(mut self, acknowledged: &[(Operation, u64)]) -> Self {
         for (done, sequence) in acknowledged {
             self.sequence = self.sequence.max(*sequence);
             match *done {
-                Done::Created { topic } => _ = self.deleted.insert(topic, false),
-                Done::Published { topic, offset } => {
+                Operation::Created { topic } => _ = self.deleted.insert(topic, false),
+                Operation::Published { topic, offset } => {
                     self.highest.insert(topic, offset);
                     self.kept.insert(topic, offset);
                 }
-                Done::Updated { topic, version } => _ = self.versions.insert(topic, version),
-                Done::Deleted { topic } => _ = self.deleted.insert(topic, true),
-                Done::Put { name, version } => _ = self.consumers.insert(name, Some(version)),
-                Done::Dropped { name } => _ = self.consumers.insert(name, None),
+                Operation::Updated { topic, version } => _ = self.versions.insert(topic, version),
+                Operation::Deleted { topic } => _ = self.deleted.insert(topic, true),
+                Operation::Put { name, version } => _ = self.consumers.insert(name, Some(version)),
+                Operation::Dropped { name } => _ = self.consumers.insert(name, None),
             }
         }
         self
     }
 }
 
-/// A moment at which the world may end: just before a change on the disk, with all acknowledgements up to then.
-struct Moment {
-    image: Image,
+/// A crash_point at which the world may end: just before a change on the disk, with all acknowledgements up to then.
+struct CrashPoint {
+    image: DiskImage,
     acknowledged: usize,
 }
 
 struct Incarnation {
     /// With the records' sequence numbers.
-    done: Vec<(Done, u64)>,
-    moments: Vec<Moment>,
+    done: Vec<(Operation, u64)>,
+    crash_points: Vec<CrashPoint>,
 }
 
 fn number(bytes: &[u8]) -> u16 {
@@ -76,14 +76,21 @@ fn data(topic: u64, offset: u64) -> Vec<u8> {
 }
 
 /// Lets a caller work on the log for a while, and watches every change on the disk.
-fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_topic: u64, close: bool) -> Incarnation {
+fn live(
+    fake: &SimulatedDisk,
+    settings: &LogConfig,
+    rng: &mut Rng,
+    steps: usize,
+    first_topic: u64,
+    close: bool,
+) -> Incarnation {
     let (log, acks, recovered) = start::<usize>(fake, settings);
-    let moments = Arc::new(Mutex::new(Vec::new()));
+    let crash_points = Arc::new(Mutex::new(Vec::new()));
     {
-        let (moments, acks) = (moments.clone(), acks.clone());
+        let (crash_points, acks) = (crash_points.clone(), acks.clone());
         fake.watch(move |image| {
             let acknowledged = acks.count();
-            moments.lock().push(Moment { image: image.clone(), acknowledged });
+            crash_points.lock().push(CrashPoint { image: image.clone(), acknowledged });
         });
     }
     let mut next: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
@@ -95,59 +102,59 @@ fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_t
     let mut new_topic = first_topic;
     let mut done = Vec::new();
     for step in 0..steps {
-        let pick = |dice: &mut Dice| {
-            let at = dice.below(next.len().max(1) as u64) as usize;
+        let pick = |rng: &mut Rng| {
+            let at = rng.below(next.len().max(1) as u64) as usize;
             next.keys().nth(at).copied()
         };
         let version = (first_topic as usize * 10 + step) as u16;
         let bytes = version.to_le_bytes();
-        let name = dice.below(2);
+        let name = rng.below(2);
         let text = name.to_string();
-        let roll = if next.len() < 2 { 0 } else { 1 + dice.below(30) };
-        let (did, sequence) = match (roll, pick(dice)) {
+        let roll = if next.len() < 2 { 0 } else { 1 + rng.below(30) };
+        let (did, sequence) = match (roll, pick(rng)) {
             (0, _) => {
                 new_topic += 1;
                 let sequence = log.append(&created(new_topic, &[KEEP as u8, 0, 0]), done.len()).expect("appended");
                 next.insert(new_topic, (0, 1));
-                (Done::Created { topic: new_topic }, sequence)
+                (Operation::Created { topic: new_topic }, sequence)
             }
             (1, Some(topic)) => {
                 let sequence = log.append(&deleted(topic), done.len()).expect("appended");
                 next.remove(&topic);
-                (Done::Deleted { topic }, sequence)
+                (Operation::Deleted { topic }, sequence)
             }
             (2..4, Some(topic)) => {
                 let settings = &[KEEP as u8, bytes[0], bytes[1]];
                 let record = Record::TopicUpdated { topic_id: topic, implicit: false, floor: 0, settings };
                 let sequence = log.append(&record, done.len()).expect("appended");
-                (Done::Updated { topic, version }, sequence)
+                (Operation::Updated { topic, version }, sequence)
             }
             (4..6, _) => {
                 let record = Record::ConsumerPut { source: "s", name: &text, blob: &bytes };
                 let sequence = log.append(&record, done.len()).expect("appended");
-                (Done::Put { name, version }, sequence)
+                (Operation::Put { name, version }, sequence)
             }
             (6, _) => {
                 let sequence =
                     log.append(&Record::ConsumerDeleted { source: "s", name: &text }, done.len()).expect("appended");
-                (Done::Dropped { name }, sequence)
+                (Operation::Dropped { name }, sequence)
             }
             (_, topic) => {
                 // Mostly the youngest topic, so that another one is cold.
                 let youngest = next.keys().next_back().copied();
-                let topic = if dice.below(10) > 0 { youngest } else { topic }.expect("there is one");
+                let topic = if rng.below(10) > 0 { youngest } else { topic }.expect("there is one");
                 let (prev, offset) = next[&topic];
                 let data = data(topic, offset);
                 let sequence = log.append(&message_after(topic, prev, offset, &data), done.len()).expect("appended");
                 next.insert(topic, (offset, offset + 1));
-                (Done::Published { topic, offset }, sequence)
+                (Operation::Published { topic, offset }, sequence)
             }
         };
         done.push((did, sequence));
-        if dice.below(3) == 0 {
+        if rng.below(3) == 0 {
             acks.wait(done.len());
         }
-        if let Some((Done::Published { topic, offset }, _)) = done.last() {
+        if let Some((Operation::Published { topic, offset }, _)) = done.last() {
             let history = histories.entry(*topic).or_default();
             history.push(*offset);
             // A bounded history evicts when its messages are committed.
@@ -158,23 +165,23 @@ fn live(fake: &Fake, settings: &Settings, dice: &mut Dice, steps: usize, first_t
         }
     }
     acks.wait(done.len());
-    assert!(acks.heard.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
+    assert!(acks.outcomes.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
     if close {
         log.close().expect("closes");
     }
-    let moments = {
+    let crash_points = {
         drop(log);
         fake.watch(|_| {});
-        let mut moments = std::mem::take(&mut *moments.lock());
-        moments.push(Moment { image: fake.image(), acknowledged: done.len() });
-        moments
+        let mut crash_points = std::mem::take(&mut *crash_points.lock());
+        crash_points.push(CrashPoint { image: fake.image(), acknowledged: done.len() });
+        crash_points
     };
-    Incarnation { done, moments }
+    Incarnation { done, crash_points }
 }
 
 /// Checks a recovered log against what was shown before, and what was still ahead; `durable` if every acknowledgement
 /// must have survived.
-fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[(Done, u64)], durable: bool) {
+fn check(recovered: &Recovered, shown: &Acknowledged, all: &Acknowledged, ahead: &[(Operation, u64)], durable: bool) {
     assert!(recovered.next_sequence > shown.sequence, "{} was shown: {recovered:?}", shown.sequence);
     let found: BTreeMap<u64, &RecoveredTopic> = recovered.topics.iter().map(|topic| (topic.id, topic)).collect();
     for (id, deleted) in &shown.deleted {
@@ -211,7 +218,7 @@ fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[(Done, u64)
             assert!((*version..=newest).contains(&number(&topic.settings[1..])), "settings of topic {id}");
         }
     }
-    if durable && !ahead.iter().any(|(done, _)| matches!(done, Done::Put { .. } | Done::Dropped { .. })) {
+    if durable && !ahead.iter().any(|(done, _)| matches!(done, Operation::Put { .. } | Operation::Dropped { .. })) {
         let found: BTreeMap<u64, u16> =
             recovered.consumers.iter().map(|c| (c.name.parse().expect("a number"), number(&c.blob))).collect();
         let expected: BTreeMap<u64, u16> = shown.consumers.iter().filter_map(|(n, v)| v.map(|v| (*n, v))).collect();
@@ -220,37 +227,37 @@ fn check(recovered: &Recovered, shown: &Shown, all: &Shown, ahead: &[(Done, u64)
 }
 
 fn incarnations(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
-    let settings = Settings { segment_bytes: 400, ..settings(fsync, 400) };
-    let mut dice = Dice::new(seed);
-    let mut fake = Fake::default();
-    let mut before = Shown::default();
+    let settings = LogConfig { segment_bytes: 400, ..settings(fsync, 400) };
+    let mut rng = Rng::new(seed);
+    let mut fake = SimulatedDisk::default();
+    let mut before = Acknowledged::default();
     let mut checked = 0;
     let mut jumps = 0;
     for generation in 0..4 {
-        let close = dice.below(2) == 0;
-        let incarnation = live(&fake, &settings, &mut dice, steps, generation * 100, close);
+        let close = rng.below(2) == 0;
+        let incarnation = live(&fake, &settings, &mut rng, steps, generation * 100, close);
         let all = before.clone().after(&incarnation.done);
-        let count = incarnation.moments.len();
+        let count = incarnation.crash_points.len();
         let mut chosen = None;
-        let choice = dice.below(count as u64) as usize;
-        for (at, moment) in incarnation.moments.iter().enumerate() {
-            let shown = before.clone().after(&incarnation.done[..moment.acknowledged]);
+        let choice = rng.below(count as u64) as usize;
+        for (at, crash_point) in incarnation.crash_points.iter().enumerate() {
+            let shown = before.clone().after(&incarnation.done[..crash_point.acknowledged]);
             for (disk, durable) in [
-                (moment.image.cut(), fsync == Fsync::Always),
-                (moment.image.torn(&mut dice), fsync == Fsync::Always),
-                (moment.image.killed(), true),
+                (crash_point.image.cut(), fsync == Fsync::Always),
+                (crash_point.image.torn(&mut rng), fsync == Fsync::Always),
+                (crash_point.image.killed(), true),
             ] {
                 let (recovered, _) = reopen(&disk, &settings).unwrap_or_else(|error| {
-                    panic!("seed {seed}, incarnation {generation}, moment {at} of {count}: {error}")
+                    panic!("seed {seed}, incarnation {generation}, crash_point {at} of {count}: {error}")
                 });
-                check(&recovered, &shown, &all, &incarnation.done[moment.acknowledged..], durable);
+                check(&recovered, &shown, &all, &incarnation.done[crash_point.acknowledged..], durable);
                 checked += 1;
             }
             if at == choice {
-                let disk = match dice.below(3) {
-                    0 => moment.image.cut(),
-                    1 => moment.image.torn(&mut dice),
-                    _ => moment.image.killed(),
+                let disk = match rng.below(3) {
+                    0 => crash_point.image.cut(),
+                    1 => crash_point.image.torn(&mut rng),
+                    _ => crash_point.image.killed(),
                 };
                 chosen = Some((disk, shown));
             }
@@ -262,7 +269,7 @@ fn incarnations(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
         drop(ready);
         fake = image.killed();
         // What was shown and lost is lost, but its offsets stay used.
-        before = Shown { highest: shown.highest.clone(), sequence: shown.sequence, ..Shown::default() };
+        before = Acknowledged { highest: shown.highest.clone(), sequence: shown.sequence, ..Acknowledged::default() };
         for topic in &recovered.topics {
             before.deleted.insert(topic.id, false);
             before.kept.insert(topic.id, topic.last_offset);
@@ -299,7 +306,7 @@ fn never_loses_a_suffix_and_never_an_offset() {
 
 #[test]
 fn a_clean_end_is_dense_and_stays_so_until_the_first_append() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 1 << 20);
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
@@ -323,7 +330,7 @@ fn a_clean_end_is_dense_and_stays_so_until_the_first_append() {
     log.append(&message(1, 2, b""), ()).expect("accepted");
     acks.wait(1);
     fake.set(Faults::default());
-    until("accepted again", || log.append(&message(1, 2, b""), ()).is_ok());
+    wait_until("accepted again", || log.append(&message(1, 2, b""), ()).is_ok());
     acks.wait(2);
     assert!(!reopen(&fake.image().cut(), &settings).expect("opens").0.clean);
     log.close().expect("closes");
@@ -340,7 +347,7 @@ fn a_clean_end_is_dense_and_stays_so_until_the_first_append() {
 
 #[test]
 fn a_clean_end_in_a_full_segment_is_no_end_after_the_next_append() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 150);
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
@@ -362,7 +369,7 @@ fn a_clean_end_in_a_full_segment_is_no_end_after_the_next_append() {
 #[test]
 fn a_log_that_is_shorter_than_what_was_shown_skips_what_may_have_been_used() {
     let settings = settings(Fsync::Never, 1 << 20);
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
     for offset in 1..=5 {
@@ -393,7 +400,7 @@ fn a_log_that_is_shorter_than_what_was_shown_skips_what_may_have_been_used() {
 #[test]
 fn always_stays_dense_over_a_power_cut() {
     let settings = settings(Fsync::Always, 1 << 20);
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
     log.append(&message(1, 1, b""), ()).expect("appended");
@@ -405,7 +412,7 @@ fn always_stays_dense_over_a_power_cut() {
     acks.wait(1);
     // The same under a lax policy: now nobody knows.
     drop(log);
-    let lax = Settings { fsync: Fsync::Never, ..settings };
+    let lax = LogConfig { fsync: Fsync::Never, ..settings };
     let (log, acks, _) = start(&cut, &lax);
     log.append(&message(1, 3, b""), ()).expect("appended");
     acks.wait(1);

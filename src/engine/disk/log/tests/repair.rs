@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        files::SEGMENT_HEADER,
+        files::SEGMENT_HEADER_BYTES,
         frame::frames,
         repair::{Damage, repair_on},
     },
@@ -12,7 +12,7 @@ use super::{
 const EACH: [Fsync; 3] = [Fsync::Always, Fsync::Interval(Duration::from_secs(60)), Fsync::Never];
 
 /// Writes messages of one topic, all in one batch or one by one; tells the highest sequence number.
-fn write(fake: &Fake, settings: &Settings, from: u64, to: u64, one_by_one: bool, close: bool) -> u64 {
+fn write(fake: &SimulatedDisk, settings: &LogConfig, from: u64, to: u64, one_by_one: bool, close: bool) -> u64 {
     let (log, acks, _) = start(fake, settings);
     let mut count = 0;
     let mut sequence = 0;
@@ -41,7 +41,7 @@ fn write(fake: &Fake, settings: &Settings, from: u64, to: u64, one_by_one: bool,
 
 /// Where the frames of a segment begin.
 fn begins(bytes: &[u8]) -> Vec<usize> {
-    let ends = frames(&bytes[SEGMENT_HEADER..]).scan(SEGMENT_HEADER, |end, frame| {
+    let ends = frames(&bytes[SEGMENT_HEADER_BYTES..]).scan(SEGMENT_HEADER_BYTES, |end, frame| {
         let begin = *end;
         *end += frame.len();
         Some(begin)
@@ -49,14 +49,14 @@ fn begins(bytes: &[u8]) -> Vec<usize> {
     ends.collect()
 }
 
-fn refused(fake: &Fake, settings: &Settings) -> (String, u64) {
+fn refused(fake: &SimulatedDisk, settings: &LogConfig) -> (String, u64) {
     match reopen(fake, settings).err().expect("refused") {
         OpenError::Damaged { file, at, .. } => (file, at),
         error => panic!("{error}"),
     }
 }
 
-fn damage(fake: &Fake, cut: bool) -> Option<Damage> {
+fn damage(fake: &SimulatedDisk, cut: bool) -> Option<Damage> {
     repair_on(fake, cut).expect("repairs").damage
 }
 
@@ -66,7 +66,7 @@ fn damage_where_the_log_was_whole_refuses_and_can_be_repaired() {
     for (fsync, close) in EACH.into_iter().flat_map(|fsync| [(fsync, true), (fsync, false)]) {
         for one_by_one in [true, false] {
             let settings = settings(fsync, 1 << 20);
-            let fake = Fake::default();
+            let fake = SimulatedDisk::default();
             let sequence = write(&fake, &settings, 1, 12, one_by_one, close);
             let bytes = fake.segments().remove(&1).expect("one segment");
             for begin in begins(&bytes) {
@@ -79,10 +79,10 @@ fn damage_where_the_log_was_whole_refuses_and_can_be_repaired() {
                 let before = hurt.segments();
                 let found = damage(&hurt, false).expect("found");
                 assert_eq!((found.file, found.at, found.bytes), (name, begin as u64, (bytes.len() - begin) as u64));
-                assert_eq!((hurt.segments(), hurt.aside().len()), (before.clone(), 0), "only looked at");
+                assert_eq!((hurt.segments(), hurt.cut_files().len()), (before.clone(), 0), "only looked at");
                 assert_eq!(refused(&hurt, &settings).1, begin as u64);
                 let cut = damage(&hurt, true).expect("cut");
-                let kept: Vec<_> = hurt.aside().into_iter().collect();
+                let kept: Vec<_> = hurt.cut_files().into_iter().collect();
                 assert_eq!(kept, [(cut.kept[0].clone(), before[&1][begin..].to_vec())]);
                 assert!(damage(&hurt, true).is_none(), "sound");
                 for disk in [hurt.image().killed(), hurt.image().cut()] {
@@ -106,12 +106,12 @@ fn damage_where_the_log_was_whole_refuses_and_can_be_repaired() {
 fn a_log_that_was_longer_refuses() {
     for (fsync, close) in EACH.into_iter().flat_map(|fsync| [(fsync, true), (fsync, false)]) {
         let settings = settings(fsync, 1 << 20);
-        let fake = Fake::default();
+        let fake = SimulatedDisk::default();
         write(&fake, &settings, 1, 5, true, close);
         let bytes = fake.segments().remove(&1).expect("one segment");
         let begins = begins(&bytes);
         let last = *begins.last().expect("there are records");
-        for left in [last, last + 3, SEGMENT_HEADER] {
+        for left in [last, last + 3, SEGMENT_HEADER_BYTES] {
             let hurt = fake.image().killed();
             hurt.cut_off(1, bytes.len() - left);
             let at = if left > last { last } else { left } as u64;
@@ -138,7 +138,7 @@ fn a_log_that_was_longer_refuses() {
 #[test]
 fn only_what_no_sync_covered_is_taken_for_torn() {
     let settings = settings(Fsync::Never, 1 << 20);
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     write(&fake, &settings, 1, 5, true, true);
     write(&fake, &settings, 6, 9, true, false);
     let bytes = fake.segments().remove(&1).expect("one segment");
@@ -154,19 +154,19 @@ fn only_what_no_sync_covered_is_taken_for_torn() {
         }
         let (recovered, _) = reopen(&hurt, &settings).expect("opens");
         assert_eq!(recovered.truncated_bytes, (bytes.len() - begin) as u64);
-        let (kept, torn) = hurt.aside().pop_first().expect("kept");
+        let (kept, torn) = hurt.cut_files().pop_first().expect("kept");
         assert_eq!((recovered.kept, torn.len()), (Some(Ok(kept)), bytes.len() - begin));
         assert!(!recovered.whole && recovered.topics[0].next_offset > 9);
         assert_eq!(recovered.topics[0].last_offset, index as u64 - 3);
     }
 }
 
-/// Damage in an old segment: that one is cut, the younger ones are set aside, and an interruption at any moment leaves a
+/// Damage in an old segment: that one is cut, the younger ones are set cut_files, and an interruption at any moment leaves a
 /// log that refuses to open until the repair is done.
 #[test]
 fn a_repair_can_be_interrupted_at_any_moment() {
     let settings = settings(Fsync::Always, 300);
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let sequence = write(&fake, &settings, 1, 80, true, true);
     let segments = fake.segments();
     assert!(segments.len() > 6);
@@ -174,19 +174,19 @@ fn a_repair_can_be_interrupted_at_any_moment() {
     for hurt_at in [begins[1] + 4, 5] {
         let hurt = fake.image().killed();
         hurt.flip(3, hurt_at, 1);
-        let moments = Arc::new(Mutex::new(Vec::new()));
+        let crash_points = Arc::new(Mutex::new(Vec::new()));
         {
-            let moments = moments.clone();
-            hurt.watch(move |image| moments.lock().push(image.clone()));
+            let crash_points = crash_points.clone();
+            hurt.watch(move |image| crash_points.lock().push(image.clone()));
         }
         let cut = damage(&hurt, true).expect("cut");
         hurt.watch(|_| {});
         assert_eq!(cut.kept.len(), segments.len() - 2);
-        let lost: usize = hurt.aside().values().map(Vec::len).sum();
+        let lost: usize = hurt.cut_files().values().map(Vec::len).sum();
         assert_eq!(lost as u64, cut.bytes);
-        let moments = std::mem::take(&mut *moments.lock());
-        assert!(moments.len() > 6);
-        for (at, image) in moments.iter().enumerate() {
+        let crash_points = std::mem::take(&mut *crash_points.lock());
+        assert!(crash_points.len() > 6);
+        for (at, image) in crash_points.iter().enumerate() {
             for disk in [image.killed(), image.cut()] {
                 assert!(reopen(&disk, &settings).is_err(), "moment {at}");
                 damage(&disk, true).expect("goes on");
@@ -209,12 +209,12 @@ fn a_repair_can_be_interrupted_at_any_moment() {
 #[test]
 fn what_a_repair_skipped_is_skipped_by_the_next_one_too() {
     let settings = settings(Fsync::Always, 1 << 20);
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     write(&fake, &settings, 1, 5, true, true);
     let mut shown = 5;
     let mut sequence = 0;
     for _ in 0..3 {
-        fake.flip(1, SEGMENT_HEADER + 60, 0);
+        fake.flip(1, SEGMENT_HEADER_BYTES + 60, 0);
         damage(&fake, true).expect("cut");
         let (log, acks, recovered) = start(&fake, &settings);
         let (last, next) = (recovered.topics[0].last_offset, recovered.topics[0].next_offset);
@@ -230,15 +230,15 @@ fn what_a_repair_skipped_is_skipped_by_the_next_one_too() {
 #[test]
 fn torn_ends_are_kept_within_bounds() {
     let settings = settings(Fsync::Always, 1 << 20);
-    let mut fake = Fake::default();
+    let mut fake = SimulatedDisk::default();
     write(&fake, &settings, 1, 3, true, true);
     for round in 1..30 {
         fake.tear(1, &vec![0; round]);
         let (recovered, _) = reopen(&fake, &settings).expect("opens");
         assert_eq!(recovered.truncated_bytes, round as u64);
         let kept = recovered.kept.expect("torn").expect("kept");
-        assert_eq!(fake.aside()[&kept].len(), round);
-        assert!(fake.aside().len() <= 10);
+        assert_eq!(fake.cut_files()[&kept].len(), round);
+        assert!(fake.cut_files().len() <= 10);
         fake = fake.image().killed();
     }
 }

@@ -1,18 +1,18 @@
 //! What outlives the messages: sequence numbers, floors, deletions, and which log it is.
 
 use super::{
-    super::recover::{MAX_DELETIONS, RecoveredDeletion},
+    super::recovered::{MAX_DELETIONS, RecoveredDeletion},
     *,
 };
 
 fn with_floor(topic_id: u64, offset: u64, floor: u64) -> Record<'static> {
     let Record::Message(message) = message(topic_id, offset, b"text") else { unreachable!() };
-    Record::Message(Message { floor, ..message })
+    Record::Message(MessageRecord { floor, ..message })
 }
 
 #[test]
 fn what_was_evicted_stays_away_whatever_the_bound_is_later() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1 << 20);
     let (log, acks, _) = start(&fake, &settings);
     assert!(matches!(log.append(&with_floor(1, 3, 3), 0), Err(LogError::Invalid(_))));
@@ -39,7 +39,7 @@ fn what_was_evicted_stays_away_whatever_the_bound_is_later() {
 
 #[test]
 fn sequence_numbers_go_on_and_stand_with_the_messages() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 300);
     let mut newest = 0;
     let mut given = Vec::new();
@@ -65,7 +65,7 @@ fn sequence_numbers_go_on_and_stand_with_the_messages() {
 #[test]
 fn a_sequence_number_that_was_shown_is_not_given_again() {
     let settings = settings(Fsync::Never, 300);
-    let mut fake = Fake::default();
+    let mut fake = SimulatedDisk::default();
     let mut shown = 0;
     for incarnation in 1..=4 {
         let (log, acks, _) = start(&fake, &settings);
@@ -86,7 +86,7 @@ fn a_sequence_number_that_was_shown_is_not_given_again() {
 
 #[test]
 fn sequence_numbers_outlive_all_that_had_them() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 300);
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[]), 0).expect("appended");
@@ -95,7 +95,7 @@ fn sequence_numbers_outlive_all_that_had_them() {
     }
     let deletion = log.append(&deleted(1), 0).expect("appended");
     acks.wait(32);
-    until("removed", || log.metrics().segments <= 2);
+    wait_until("removed", || log.metrics().segments <= 2);
     log.close().expect("closes");
     let segments = fake.segments();
     assert!(segments.len() <= 2, "{:?}", segments.keys());
@@ -103,13 +103,13 @@ fn sequence_numbers_outlive_all_that_had_them() {
     assert_eq!(reopen(&fake, &settings).expect("opens").0.next_sequence, deletion + 1);
     let (number, _) = segments.last_key_value().expect("one is left");
     let empty = super::super::files::segment_header(number + 1, deletion).to_vec();
-    let (recovered, _) = reopen(&Fake::with([(number + 1, empty)]), &settings).expect("opens");
+    let (recovered, _) = reopen(&SimulatedDisk::with([(number + 1, empty)]), &settings).expect("opens");
     assert_eq!((recovered.next_sequence, recovered.deletions.len()), (deletion + 1, 0));
 }
 
 #[test]
 fn deletions_are_told_as_long_as_the_log_has_them() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 64 << 20);
     let (log, acks, _) = start(&fake, &settings);
     let count = MAX_DELETIONS as u64 + 5;
@@ -129,7 +129,7 @@ fn deletions_are_told_as_long_as_the_log_has_them() {
 #[test]
 fn a_log_keeps_its_identity_and_another_has_another() {
     let directory = tempfile::tempdir().expect("a directory");
-    let open = || Log::<()>::open(directory.path(), Settings::default(), &keep).expect("opens").0;
+    let open = || Log::<()>::open(directory.path(), LogConfig::default(), &keep).expect("opens").0;
     let first = open();
     let again = open();
     assert_eq!((first.identity, first.identity_lost), (again.identity, false));

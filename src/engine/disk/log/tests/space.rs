@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{fake::Faults, *};
+use super::{simulated_disk::Faults, *};
 
 /// What the rule promises once the log had time, in bytes.
 fn bound(metrics: &Metrics, segment_bytes: u64) -> u64 {
@@ -10,7 +10,7 @@ fn bound(metrics: &Metrics, segment_bytes: u64) -> u64 {
 }
 
 fn settled(log: &Log<u64>, segment_bytes: u64) {
-    until("within the bound", || {
+    wait_until("within the bound", || {
         let metrics = log.metrics();
         metrics.bytes <= bound(&metrics, segment_bytes)
     });
@@ -20,7 +20,7 @@ fn settled(log: &Log<u64>, segment_bytes: u64) {
 fn churn_beside_a_cold_topic_stays_within_the_bound() {
     let segment_bytes = 16 << 10;
     for fsync in [Fsync::Always, Fsync::Never] {
-        let fake = Fake::default();
+        let fake = SimulatedDisk::default();
         let settings = settings(fsync, segment_bytes);
         let (log, acks, _) = start(&fake, &settings);
         let (cold, hot, kept) = (1, 2, 100);
@@ -64,7 +64,7 @@ fn churn_beside_a_cold_topic_stays_within_the_bound() {
 
 #[test]
 fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 512);
     let (log, acks, _) = start(&fake, &settings);
     let mut appended = 0;
@@ -113,7 +113,7 @@ fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
 #[test]
 fn a_topic_whose_messages_all_went_does_not_use_their_offsets_again() {
     for fsync in [Fsync::Always, Fsync::Never] {
-        let fake = Fake::default();
+        let fake = SimulatedDisk::default();
         let settings = settings(fsync, 256);
         let (log, acks, _) = start(&fake, &settings);
         log.append(&created(1, &[200]), 0).expect("appended");
@@ -140,7 +140,7 @@ fn a_topic_whose_messages_all_went_does_not_use_their_offsets_again() {
 
 #[test]
 fn deleting_a_topic_frees_its_segments() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 4096);
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[]), 0).expect("appended");
@@ -150,7 +150,7 @@ fn deleting_a_topic_frees_its_segments() {
     acks.wait(1001);
     assert!(log.metrics().segments > 20);
     log.append(&deleted(1), 0).expect("appended");
-    until("freed", || log.metrics().segments <= 2);
+    wait_until("freed", || log.metrics().segments <= 2);
     assert_eq!(log.metrics().live_bytes, 0);
     drop(log);
     assert!(reopen(&fake, &settings).expect("opens").0.topics.is_empty());
@@ -158,7 +158,7 @@ fn deleting_a_topic_frees_its_segments() {
 
 #[test]
 fn a_restart_counts_the_same_live_bytes() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1024);
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[50]), 0).expect("appended");
@@ -177,7 +177,7 @@ fn a_restart_counts_the_same_live_bytes() {
 
 #[test]
 fn compaction_waits_while_the_disk_is_full() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1024);
     let (log, acks, _) = start(&fake, &settings);
     log.append(&created(1, &[]), 0).expect("appended");
@@ -192,7 +192,7 @@ fn compaction_waits_while_the_disk_is_full() {
     log.trim(1, 101);
     // It was tried and taken back: two syncs, and nothing changed.
     let syncs = log.metrics().syncs;
-    until("tried", || log.metrics().syncs > syncs);
+    wait_until("tried", || log.metrics().syncs > syncs);
     assert_eq!(fake.segments(), before);
     fake.set(Faults::default());
     settled(&log, 1024);
@@ -202,7 +202,7 @@ fn compaction_waits_while_the_disk_is_full() {
 
 #[test]
 fn evicted_messages_that_are_left_over_do_not_come_back_with_a_hole() {
-    let fake = Fake::default();
+    let fake = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 512);
     let (log, acks, _) = start(&fake, &settings);
     // Messages 1 to 3 share their segment with a topic that stays, 4 to 40 are evicted with their segments.
@@ -214,7 +214,7 @@ fn evicted_messages_that_are_left_over_do_not_come_back_with_a_hole() {
     }
     acks.wait(53);
     log.trim(1, 41);
-    until("removed", || !fake.segments().contains_key(&2));
+    wait_until("removed", || !fake.segments().contains_key(&2));
     drop(log);
     let (recovered, _) = reopen(&fake, &settings).expect("opens");
     assert!(recovered.detached_messages > 0);

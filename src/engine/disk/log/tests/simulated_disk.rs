@@ -12,9 +12,9 @@ use super::super::files::{SegmentFile, Storage};
 
 /// A random sequence that is the same each time (xorshift64*).
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -29,11 +29,11 @@ impl Dice {
 }
 
 #[derive(Clone, Default)]
-pub struct Fake(Arc<Mutex<World>>);
+pub struct SimulatedDisk(Arc<Mutex<DiskState>>);
 
 #[derive(Default)]
-struct World {
-    disk: Image,
+struct DiskState {
+    disk: DiskImage,
     faults: Faults,
     reads: u64,
     largest_read: usize,
@@ -41,7 +41,7 @@ struct World {
     written: u64,
     /// Called before every change, with what the disk looks like then.
     #[expect(clippy::type_complexity, reason = "written once")]
-    watch: Option<Box<dyn FnMut(&Image) + Send>>,
+    watch: Option<Box<dyn FnMut(&DiskImage) + Send>>,
 }
 
 /// What goes wrong from now on.
@@ -59,12 +59,12 @@ pub struct Faults {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Image {
+pub struct DiskImage {
     /// Names as programs see them, and as a power cut leaves them.
     names: BTreeMap<u64, usize>,
     synced_names: BTreeMap<u64, usize>,
-    files: Vec<Content>,
-    footprint: Content,
+    files: Vec<FileContent>,
+    footprint: FileContent,
     identity: Vec<u8>,
     kept: BTreeMap<String, Vec<u8>>,
     /// Power cuts so far.
@@ -72,23 +72,23 @@ pub struct Image {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Content {
+struct FileContent {
     bytes: Vec<u8>,
     synced: Vec<u8>,
 }
 
-impl Image {
+impl DiskImage {
     /// After a power cut that took all that was not synced.
-    pub fn cut(&self) -> Fake {
+    pub fn cut(&self) -> SimulatedDisk {
         self.after(self.boots + 1, self.synced_names.clone(), |file| file.synced.clone())
     }
 
     /// After a power cut that took some of what was not synced, as file systems do: a part of a file's new end, zeros
     /// instead of it, names but not contents, and the other way round.
-    pub fn torn(&self, dice: &mut Dice) -> Fake {
+    pub fn torn(&self, rng: &mut Rng) -> SimulatedDisk {
         let mut names = self.synced_names.clone();
         for number in self.names.keys().chain(self.synced_names.keys()) {
-            if dice.below(2) == 0 {
+            if rng.below(2) == 0 {
                 match self.names.get(number) {
                     Some(file) => _ = names.insert(*number, *file),
                     None => _ = names.remove(number),
@@ -98,12 +98,12 @@ impl Image {
         self.after(self.boots + 1, names, |file| {
             let Some(new) = file.bytes.strip_prefix(&file.synced[..]) else {
                 // It was truncated, which is not synced yet.
-                return if dice.below(2) == 0 { file.bytes.clone() } else { file.synced.clone() };
+                return if rng.below(2) == 0 { file.bytes.clone() } else { file.synced.clone() };
             };
             let mut bytes = file.synced.clone();
-            let survives = dice.below(new.len() as u64 + 1) as usize;
+            let survives = rng.below(new.len() as u64 + 1) as usize;
             bytes.extend_from_slice(&new[..survives]);
-            match dice.below(4) {
+            match rng.below(4) {
                 // The size made it, the content did not.
                 0 => bytes.resize(file.bytes.len(), 0),
                 // A page in the middle did not make it.
@@ -120,93 +120,98 @@ impl Image {
     }
 
     /// After the process was killed.
-    pub fn killed(&self) -> Fake {
+    pub fn killed(&self) -> SimulatedDisk {
         self.after(self.boots, self.names.clone(), |file| file.bytes.clone())
     }
 
     /// After a power cut that took nothing, which nobody can know.
-    pub fn rebooted(&self) -> Fake {
+    pub fn rebooted(&self) -> SimulatedDisk {
         self.after(self.boots + 1, self.names.clone(), |file| file.bytes.clone())
     }
 
-    fn after(&self, boots: u64, names: BTreeMap<u64, usize>, mut content: impl FnMut(&Content) -> Vec<u8>) -> Fake {
-        let file = |bytes: Vec<u8>| Content { synced: bytes.clone(), bytes };
+    fn after(
+        &self,
+        boots: u64,
+        names: BTreeMap<u64, usize>,
+        mut content: impl FnMut(&FileContent) -> Vec<u8>,
+    ) -> SimulatedDisk {
+        let file = |bytes: Vec<u8>| FileContent { synced: bytes.clone(), bytes };
         let files = self.files.iter().map(|f| file(content(f))).collect();
         let footprint = file(content(&self.footprint));
         let (identity, kept) = (self.identity.clone(), self.kept.clone());
         let disk = Self { synced_names: names.clone(), names, files, footprint, identity, kept, boots };
-        Fake(Arc::new(Mutex::new(World { disk, ..World::default() })))
+        SimulatedDisk(Arc::new(Mutex::new(DiskState { disk, ..DiskState::default() })))
     }
 }
 
-impl Fake {
+impl SimulatedDisk {
     /// A disk with these segments, all durable.
     pub fn with(segments: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Self {
-        let mut disk = Image::default();
+        let mut disk = DiskImage::default();
         for (number, bytes) in segments {
             disk.names.insert(number, disk.files.len());
-            disk.files.push(Content { synced: bytes.clone(), bytes });
+            disk.files.push(FileContent { synced: bytes.clone(), bytes });
         }
         disk.synced_names = disk.names.clone();
-        Self(Arc::new(Mutex::new(World { disk, ..World::default() })))
+        Self(Arc::new(Mutex::new(DiskState { disk, ..DiskState::default() })))
     }
 
-    pub fn image(&self) -> Image {
+    pub fn image(&self) -> DiskImage {
         self.0.lock().disk.clone()
     }
 
     /// Takes the last bytes of a segment away.
     pub fn cut_off(&self, segment: u64, bytes: usize) {
-        let mut world = self.0.lock();
-        let file = world.disk.names[&segment];
-        let Content { bytes: content, synced } = &mut world.disk.files[file];
+        let mut state = self.0.lock();
+        let file = state.disk.names[&segment];
+        let FileContent { bytes: content, synced } = &mut state.disk.files[file];
         content.truncate(content.len() - bytes);
         synced.clone_from(content);
     }
 
     /// Puts another disk in its place.
-    pub fn become_as(&self, other: &Fake) {
+    pub fn become_as(&self, other: &SimulatedDisk) {
         let disk = other.image();
         self.0.lock().disk = disk;
     }
 
     /// Adds bytes to a segment that nobody has written.
     pub fn tear(&self, segment: u64, torn: &[u8]) {
-        let mut world = self.0.lock();
-        let file = world.disk.names[&segment];
-        let Content { bytes, synced } = &mut world.disk.files[file];
+        let mut state = self.0.lock();
+        let file = state.disk.names[&segment];
+        let FileContent { bytes, synced } = &mut state.disk.files[file];
         bytes.extend_from_slice(torn);
         synced.clone_from(bytes);
     }
 
     /// Turns a bit of a segment.
     pub fn flip(&self, segment: u64, byte: usize, bit: u8) {
-        let mut world = self.0.lock();
-        let file = world.disk.names[&segment];
-        let Content { bytes, synced } = &mut world.disk.files[file];
+        let mut state = self.0.lock();
+        let file = state.disk.names[&segment];
+        let FileContent { bytes, synced } = &mut state.disk.files[file];
         bytes[byte] ^= 1 << bit;
         synced.clone_from(bytes);
     }
 
     /// Removes a segment as an operator may.
     pub fn lose(&self, segment: u64) {
-        let mut world = self.0.lock();
-        world.disk.names.remove(&segment);
-        world.disk.synced_names.remove(&segment);
+        let mut state = self.0.lock();
+        state.disk.names.remove(&segment);
+        state.disk.synced_names.remove(&segment);
     }
 
     pub fn set(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
 
-    pub fn watch(&self, watch: impl FnMut(&Image) + Send + 'static) {
+    pub fn watch(&self, watch: impl FnMut(&DiskImage) + Send + 'static) {
         self.0.lock().watch = Some(Box::new(watch));
     }
 
     /// How often files were read, and the most bytes that a read asked for.
     pub fn reads(&self) -> (u64, usize) {
-        let world = self.0.lock();
-        (world.reads, world.largest_read)
+        let state = self.0.lock();
+        (state.reads, state.largest_read)
     }
 
     /// How often something was changed, or was to be.
@@ -220,53 +225,53 @@ impl Fake {
     }
 
     /// What is kept beside the segments.
-    pub fn aside(&self) -> BTreeMap<String, Vec<u8>> {
+    pub fn cut_files(&self) -> BTreeMap<String, Vec<u8>> {
         self.0.lock().disk.kept.clone()
     }
 
     /// What the segments hold.
     pub fn segments(&self) -> BTreeMap<u64, Vec<u8>> {
-        let world = self.0.lock();
-        world.disk.names.iter().map(|(number, file)| (*number, world.disk.files[*file].bytes.clone())).collect()
+        let state = self.0.lock();
+        state.disk.names.iter().map(|(number, file)| (*number, state.disk.files[*file].bytes.clone())).collect()
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut World) -> R) -> R {
-        let mut world = self.0.lock();
-        world.changes += 1;
-        if let Some(mut watch) = world.watch.take() {
-            watch(&world.disk);
-            world.watch = Some(watch);
+    fn change<R>(&self, change: impl FnOnce(&mut DiskState) -> R) -> R {
+        let mut state = self.0.lock();
+        state.changes += 1;
+        if let Some(mut watch) = state.watch.take() {
+            watch(&state.disk);
+            state.watch = Some(watch);
         }
-        change(&mut world)
+        change(&mut state)
     }
 }
 
-impl Storage for Fake {
+impl Storage for SimulatedDisk {
     fn list(&self) -> io::Result<Vec<u64>> {
         Ok(self.0.lock().disk.names.keys().copied().collect())
     }
 
     fn create(&self, number: u64) -> io::Result<Box<dyn SegmentFile>> {
-        self.change(|world| {
-            let file = world.disk.files.len();
-            world.disk.files.push(Content::default());
-            world.disk.names.insert(number, file);
-            Ok(Box::new(Handle { fake: self.clone(), file, position: 0 }) as Box<dyn SegmentFile>)
+        self.change(|state| {
+            let file = state.disk.files.len();
+            state.disk.files.push(FileContent::default());
+            state.disk.names.insert(number, file);
+            Ok(Box::new(FileHandle { fake: self.clone(), file, position: 0 }) as Box<dyn SegmentFile>)
         })
     }
 
     fn open(&self, number: u64) -> io::Result<Box<dyn SegmentFile>> {
         let file = *self.0.lock().disk.names.get(&number).ok_or(ErrorKind::NotFound)?;
-        Ok(Box::new(Handle { fake: self.clone(), file, position: 0 }))
+        Ok(Box::new(FileHandle { fake: self.clone(), file, position: 0 }))
     }
 
     fn remove(&self, number: u64) -> io::Result<()> {
-        self.change(|world| world.disk.names.remove(&number).map(drop).ok_or(ErrorKind::NotFound.into()))
+        self.change(|state| state.disk.names.remove(&number).map(drop).ok_or(ErrorKind::NotFound.into()))
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.change(|world| {
-            world.disk.synced_names = world.disk.names.clone();
+        self.change(|state| {
+            state.disk.synced_names = state.disk.names.clone();
             Ok(())
         })
     }
@@ -276,10 +281,10 @@ impl Storage for Fake {
     }
 
     fn write_footprint(&self, bytes: &[u8], synced: bool) -> io::Result<()> {
-        self.change(|world| {
-            world.disk.footprint.bytes = bytes.to_vec();
+        self.change(|state| {
+            state.disk.footprint.bytes = bytes.to_vec();
             if synced {
-                world.disk.footprint.synced = bytes.to_vec();
+                state.disk.footprint.synced = bytes.to_vec();
             }
             Ok(())
         })
@@ -294,28 +299,28 @@ impl Storage for Fake {
         Ok(())
     }
 
-    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.change(|world| {
-            world.disk.kept.insert(name.to_owned(), bytes.to_vec());
+    fn write_cut_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.change(|state| {
+            state.disk.kept.insert(name.to_owned(), bytes.to_vec());
             Ok(())
         })
     }
 
-    fn set_aside(&self, number: u64, name: &str) -> io::Result<()> {
-        self.change(|world| {
-            let file = world.disk.names.remove(&number).ok_or(ErrorKind::NotFound)?;
-            let bytes = world.disk.files[file].bytes.clone();
-            world.disk.kept.insert(name.to_owned(), bytes);
+    fn move_to_cut_file(&self, number: u64, name: &str) -> io::Result<()> {
+        self.change(|state| {
+            let file = state.disk.names.remove(&number).ok_or(ErrorKind::NotFound)?;
+            let bytes = state.disk.files[file].bytes.clone();
+            state.disk.kept.insert(name.to_owned(), bytes);
             Ok(())
         })
     }
 
-    fn kept(&self) -> io::Result<Vec<(String, u64)>> {
+    fn cut_files(&self) -> io::Result<Vec<(String, u64)>> {
         Ok(self.0.lock().disk.kept.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect())
     }
 
-    fn forget(&self, name: &str) -> io::Result<()> {
-        self.change(|world| world.disk.kept.remove(name).map(drop).ok_or(ErrorKind::NotFound.into()))
+    fn remove_cut_file(&self, name: &str) -> io::Result<()> {
+        self.change(|state| state.disk.kept.remove(name).map(drop).ok_or(ErrorKind::NotFound.into()))
     }
 
     fn boot(&self) -> String {
@@ -323,22 +328,22 @@ impl Storage for Fake {
     }
 }
 
-struct Handle {
-    fake: Fake,
+struct FileHandle {
+    fake: SimulatedDisk,
     file: usize,
     position: usize,
 }
 
-impl SegmentFile for Handle {
+impl SegmentFile for FileHandle {
     fn size(&self) -> io::Result<u64> {
         Ok(self.fake.0.lock().disk.files[self.file].bytes.len() as u64)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut world = self.fake.0.lock();
-        world.reads += 1;
-        world.largest_read = world.largest_read.max(buffer.len());
-        let rest = world.disk.files[self.file].bytes.get(self.position..).unwrap_or_default();
+        let mut state = self.fake.0.lock();
+        state.reads += 1;
+        state.largest_read = state.largest_read.max(buffer.len());
+        let rest = state.disk.files[self.file].bytes.get(self.position..).unwrap_or_default();
         let read = rest.len().min(buffer.len());
         buffer[..read].copy_from_slice(&rest[..read]);
         self.position += read;
@@ -346,22 +351,22 @@ impl SegmentFile for Handle {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.fake.change(|world| {
-            if world.faults.write_fails {
+        self.fake.change(|state| {
+            if state.faults.write_fails {
                 return Err(io::Error::other("the controller is gone"));
             }
-            let mut take = bytes.len().min(world.faults.short_writes.unwrap_or(usize::MAX));
-            if let Some(room) = &mut world.faults.room {
+            let mut take = bytes.len().min(state.faults.short_writes.unwrap_or(usize::MAX));
+            if let Some(room) = &mut state.faults.room {
                 if *room == 0 {
                     return Err(ErrorKind::StorageFull.into());
                 }
                 take = take.min(*room);
                 *room -= take;
             }
-            world.written += take as u64;
-            let file = &mut world.disk.files[self.file];
+            state.written += take as u64;
+            let file = &mut state.disk.files[self.file];
             file.bytes.extend_from_slice(&bytes[..take]);
-            if world.faults.writes_through {
+            if state.faults.writes_through {
                 file.synced = file.bytes.clone();
             }
             Ok(take)
@@ -369,27 +374,27 @@ impl SegmentFile for Handle {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.fake.change(|world| {
-            if world.faults.sync_fails {
+        self.fake.change(|state| {
+            if state.faults.sync_fails {
                 return Err(io::Error::other("the page could not be written"));
             }
-            let file = &mut world.disk.files[self.file];
+            let file = &mut state.disk.files[self.file];
             file.synced = file.bytes.clone();
             Ok(())
         })
     }
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {
-        self.fake.change(|world| {
-            if world.faults.truncate_fails {
+        self.fake.change(|state| {
+            if state.faults.truncate_fails {
                 return Err(io::Error::other("read-only by now"));
             }
             let size = size as usize;
-            let freed = world.disk.files[self.file].bytes.len().saturating_sub(size);
-            if let Some(room) = &mut world.faults.room {
+            let freed = state.disk.files[self.file].bytes.len().saturating_sub(size);
+            if let Some(room) = &mut state.faults.room {
                 *room += freed;
             }
-            world.disk.files[self.file].bytes.truncate(size);
+            state.disk.files[self.file].bytes.truncate(size);
             Ok(())
         })
     }

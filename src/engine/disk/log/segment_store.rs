@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use super::{
     Counters,
     error::LogError,
-    files::{SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, segment_header},
+    files::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentScanner, Storage, file_name, segment_header},
     footprint::Footprint,
-    frame::{FRAME_HEADER, frames, mark_behind_sync, seal},
+    frame::{FRAME_HEADER_BYTES, frames, mark_after_sync, write_checksums},
     ledger::Ledger,
-    record::{Stored, encode_clean_shutdown, encode_reservation},
+    record::{StoredRecord, encode_clean_shutdown, encode_reservation},
 };
 
 /// Where appending goes on.
@@ -30,7 +30,7 @@ pub(super) struct Tail {
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the tail")]
-pub(super) struct Store {
+pub(super) struct SegmentStore {
     storage: Box<dyn Storage>,
     segment_bytes: u64,
     /// Whether nothing is acknowledged before it is synced.
@@ -46,17 +46,17 @@ pub(super) struct Store {
     /// The highest sequence number that was put.
     sequence: u64,
     /// Since when the tail has bytes that no sync covers.
-    dirty: Option<Instant>,
+    unsynced_since: Option<Instant>,
     /// Whether nothing may be acknowledged before a sync, whatever the policy: a reservation was written, or the record
     /// that a clean end is no longer the end.
-    owed: bool,
+    sync_pending: bool,
     /// Whether the last record says that the log was closed.
     ends_clean: bool,
     ledger: Arc<Mutex<Ledger>>,
     counters: Arc<Counters>,
 }
 
-impl Store {
+impl SegmentStore {
     /// The store behind the tail that was recovered; all of it is synced.
     pub(super) fn new(
         storage: Box<dyn Storage>,
@@ -77,25 +77,25 @@ impl Store {
             file,
             length,
             sequence,
-            dirty: None,
-            owed: true,
+            unsynced_since: None,
+            sync_pending: true,
             ends_clean,
             ledger,
             counters,
         }
     }
 
-    pub(super) fn dirty(&self) -> Option<Instant> {
-        self.dirty
+    pub(super) fn unsynced_since(&self) -> Option<Instant> {
+        self.unsynced_since
     }
 
-    pub(super) fn owes_sync(&self) -> bool {
-        self.owed
+    pub(super) fn is_sync_pending(&self) -> bool {
+        self.sync_pending
     }
 
     /// From here on nothing may be acknowledged before a sync of what was put last.
-    pub(super) fn owe_sync(&mut self) {
-        self.owed = true;
+    pub(super) fn require_sync(&mut self) {
+        self.sync_pending = true;
     }
 
     /// How many of the first bytes of `frames` (one frame at least) go into the tail segment; begins a new one if not
@@ -127,7 +127,7 @@ impl Store {
         // No file system stores this without taking room for it, and none of it is a frame.
         let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
         let mut filler = Vec::with_capacity(bytes + 8);
-        filler.extend_from_slice(&[0; FRAME_HEADER]);
+        filler.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
         while filler.len() < bytes {
             noise ^= noise << 13;
             noise ^= noise >> 7;
@@ -135,14 +135,14 @@ impl Store {
             filler.extend_from_slice(&noise.to_le_bytes());
         }
         let written = write_all(&mut *self.file, &filler);
-        let taken_back = self.file.truncate(self.length);
-        taken_back.map_err(|e| LogError::failed(&format!("taking a probe of {} back", file_name(self.number)), &e))?;
+        let rolled_back = self.file.truncate(self.length);
+        rolled_back.map_err(|e| LogError::failed(&format!("taking a probe of {} back", file_name(self.number)), &e))?;
         written.map_err(|error| refusal(&error))
     }
 
     /// Begins a new segment if the tail has no room for a frame of so many bytes.
     fn make_room_for(&mut self, first: u64) -> Result<(), LogError> {
-        if self.length > SEGMENT_HEADER as u64 && self.length + first > self.segment_bytes {
+        if self.length > SEGMENT_HEADER_BYTES as u64 && self.length + first > self.segment_bytes {
             self.rotate()?;
         }
         Ok(())
@@ -152,23 +152,23 @@ impl Store {
     ///
     /// # Errors
     /// `Full`, `Write`: nothing was stored, not even in part. `Failed`: unknown.
-    pub(super) fn put(&mut self, bytes: &mut [u8]) -> Result<(), LogError> {
-        if self.dirty.is_none() {
-            mark_behind_sync(bytes);
+    pub(super) fn append(&mut self, bytes: &mut [u8]) -> Result<(), LogError> {
+        if self.unsynced_since.is_none() {
+            mark_after_sync(bytes);
         }
         if let Err(error) = write_all(&mut *self.file, bytes) {
-            return Err(self.take_back(&error));
+            return Err(self.roll_back(&error));
         }
         self.ends_clean = false;
         self.length += bytes.len() as u64;
-        self.dirty.get_or_insert_with(Instant::now);
+        self.unsynced_since.get_or_insert_with(Instant::now);
         let mut ledger = self.ledger.lock();
-        ledger.grow(self.number, bytes.len() as u64);
+        ledger.add_bytes(self.number, bytes.len() as u64);
         for frame in frames(bytes) {
-            match Stored::decode(&frame[FRAME_HEADER..]) {
+            match StoredRecord::decode(&frame[FRAME_HEADER_BYTES..]) {
                 Ok(stored) => {
                     self.sequence = self.sequence.max(stored.sequence());
-                    ledger.note(self.number, &stored, frame.len() as u64);
+                    ledger.add_record(self.number, &stored, frame.len() as u64);
                 }
                 Err(fault) => {
                     return Err(LogError::Failed(format!("wrote a record that cannot be read: {fault}").into()));
@@ -184,18 +184,18 @@ impl Store {
     /// `Failed`. The kernel may have dropped the pages that it could not write and call the next sync a success: no
     /// later sync can be believed.
     pub(super) fn sync(&mut self) -> Result<(), LogError> {
-        if self.dirty.is_some() {
+        if self.unsynced_since.is_some() {
             self.counters.syncs.add(1);
             self.file.sync().map_err(|e| LogError::failed(&format!("syncing {}", file_name(self.number)), &e))?;
-            self.settled();
+            self.mark_synced();
         }
         Ok(())
     }
 
-    fn settled(&mut self) {
+    fn mark_synced(&mut self) {
         // A debt made before the first byte is not paid by a sync of nothing.
-        if self.dirty.take().is_some() {
-            self.owed = false;
+        if self.unsynced_since.take().is_some() {
+            self.sync_pending = false;
         }
     }
 
@@ -204,15 +204,15 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::put`].
-    pub(super) fn put_skips(&mut self) -> Result<(), LogError> {
+    pub(super) fn append_skips(&mut self) -> Result<(), LogError> {
         if !self.skips.is_empty() {
             let mut skips = std::mem::take(&mut self.skips);
-            let put = self.put_all(&mut skips);
+            let put = self.append_all(&mut skips);
             if put.is_err() {
                 self.skips = skips;
             }
             put?;
-            self.owe_sync();
+            self.require_sync();
         }
         Ok(())
     }
@@ -221,8 +221,8 @@ impl Store {
     ///
     /// # Errors
     /// `Failed`.
-    pub(super) fn leave_footprint(&mut self) -> Result<(), LogError> {
-        let synced = self.dirty.is_none();
+    pub(super) fn write_footprint(&mut self) -> Result<(), LogError> {
+        let synced = self.unsynced_since.is_none();
         let footprint = Footprint { always: self.always, synced, segment: self.number, length: self.length };
         let text = footprint.write(&self.storage.boot());
         // The first one is synced, so that a power cut leaves it or a later one, and with it the policy.
@@ -232,23 +232,23 @@ impl Store {
     }
 
     /// A sealed segment, read from its start.
-    pub(super) fn scan(&self, number: u64) -> io::Result<Scanner> {
-        Scanner::new(self.storage.open(number)?)
+    pub(super) fn scan(&self, number: u64) -> io::Result<SegmentScanner> {
+        SegmentScanner::new(self.storage.open(number)?)
     }
 
     /// Removes a segment that has no live record.
     ///
     /// # Errors
     /// As [`Self::put`]; the segment is there still.
-    pub(super) fn retire(&mut self, number: u64) -> Result<(), LogError> {
-        let marks = self.ledger.lock().marks(number);
+    pub(super) fn remove_segment(&mut self, number: u64) -> Result<(), LogError> {
+        let marks = self.ledger.lock().offsets_ending_in(number);
         if !marks.is_empty() {
             let mut bytes = Vec::new();
             for (topic_id, offsets) in marks {
                 encode_reservation(topic_id, offsets, &mut bytes);
             }
-            seal(&mut bytes);
-            self.put_all(&mut bytes)?;
+            write_checksums(&mut bytes);
+            self.append_all(&mut bytes)?;
         }
         // What made the segment dead (later messages, copies, a deletion) must not be lost while the segment is.
         self.sync()?;
@@ -256,15 +256,15 @@ impl Store {
         self.storage.remove(number).map_err(|e| LogError::failed(&doing(), &e))?;
         // One by one, in order: a deletion that outlived its segment's elders may go only when they are gone for good.
         self.storage.sync_directory().map_err(|e| LogError::failed(&doing(), &e))?;
-        self.ledger.lock().removed(number);
+        self.ledger.lock().remove_segment(number);
         Ok(())
     }
 
     /// Puts sealed frames into as many segments as they need.
-    pub(super) fn put_all(&mut self, mut bytes: &mut [u8]) -> Result<(), LogError> {
+    pub(super) fn append_all(&mut self, mut bytes: &mut [u8]) -> Result<(), LogError> {
         while !bytes.is_empty() {
             let (piece, behind) = bytes.split_at_mut(self.make_room(bytes)?);
-            self.put(piece)?;
+            self.append(piece)?;
             bytes = behind;
         }
         Ok(())
@@ -275,12 +275,12 @@ impl Store {
         if self.ends_clean {
             return Ok(());
         }
-        self.put_skips()?;
+        self.append_skips()?;
         let mut frame = Vec::new();
         encode_clean_shutdown(&mut frame);
-        seal(&mut frame);
+        write_checksums(&mut frame);
         // One sync for all: a record whose forerunners did not make it is cut off with them.
-        self.put_all(&mut frame)?;
+        self.append_all(&mut frame)?;
         self.sync()?;
         self.ends_clean = true;
         // From here on whatever is not there was taken by somebody.
@@ -299,12 +299,14 @@ impl Store {
                 self.counters.syncs.add(1);
                 self.file = file;
                 self.number = number;
-                self.length = SEGMENT_HEADER as u64;
-                self.ledger.lock().begin(number, SEGMENT_HEADER as u64);
+                self.length = SEGMENT_HEADER_BYTES as u64;
+                self.ledger.lock().begin_segment(number, SEGMENT_HEADER_BYTES as u64);
                 Ok(())
             }
-            Err(Begin::Synced(error)) => Err(LogError::failed(&format!("syncing {}", file_name(number)), &error)),
-            Err(Begin::Written(error)) => {
+            Err(BeginError::DuringSync(error)) => {
+                Err(LogError::failed(&format!("syncing {}", file_name(number)), &error))
+            }
+            Err(BeginError::BeforeSync(error)) => {
                 // A file that is only begun makes the tail look sealed: it must be gone before the tail grows.
                 let gone = match self.storage.remove(number) {
                     Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -319,13 +321,13 @@ impl Store {
     }
 
     /// After a failed write: the tail ends again where it ended before.
-    fn take_back(&mut self, error: &io::Error) -> LogError {
+    fn roll_back(&mut self, error: &io::Error) -> LogError {
         // Synced, or a power cut could bring back whole records that their publishers were told are not stored.
         self.counters.syncs.add(1);
         let undone = self.file.truncate(self.length).and_then(|()| self.file.sync());
         match undone {
             Ok(()) => {
-                self.settled();
+                self.mark_synced();
                 refusal(error)
             }
             Err(second) => {
@@ -345,27 +347,31 @@ fn refusal(error: &io::Error) -> LogError {
 }
 
 /// Where the beginning of a segment failed.
-pub(super) enum Begin {
+pub(super) enum BeginError {
     /// Before a sync: the file may be removed and the matter forgotten.
-    Written(io::Error),
-    Synced(io::Error),
+    BeforeSync(io::Error),
+    DuringSync(io::Error),
 }
 
-impl From<Begin> for io::Error {
-    fn from(begin: Begin) -> Self {
+impl From<BeginError> for io::Error {
+    fn from(begin: BeginError) -> Self {
         match begin {
-            Begin::Written(error) | Begin::Synced(error) => error,
+            BeginError::BeforeSync(error) | BeginError::DuringSync(error) => error,
         }
     }
 }
 
 /// Creates a segment, durable with its header and its name before a record is in it: a header that cannot be read is a
 /// fault, except in a file that has no more than that.
-pub(super) fn begin_segment(storage: &dyn Storage, number: u64, sequence: u64) -> Result<Box<dyn SegmentFile>, Begin> {
-    let mut file = storage.create(number).map_err(Begin::Written)?;
-    write_all(&mut *file, &segment_header(number, sequence)).map_err(Begin::Written)?;
-    file.sync().map_err(Begin::Synced)?;
-    storage.sync_directory().map_err(Begin::Synced)?;
+pub(super) fn begin_segment(
+    storage: &dyn Storage,
+    number: u64,
+    sequence: u64,
+) -> Result<Box<dyn SegmentFile>, BeginError> {
+    let mut file = storage.create(number).map_err(BeginError::BeforeSync)?;
+    write_all(&mut *file, &segment_header(number, sequence)).map_err(BeginError::BeforeSync)?;
+    file.sync().map_err(BeginError::DuringSync)?;
+    storage.sync_directory().map_err(BeginError::DuringSync)?;
     Ok(file)
 }
 

@@ -12,7 +12,7 @@ const MOST_BYTES: u64 = 64 << 20;
 const REPAIR: &str = "-repair";
 
 /// The name under which is kept what stood in segment `number` from byte `at` on.
-pub(super) fn name(number: u64, at: u64, by_repair: bool) -> String {
+pub(super) fn file_name(number: u64, at: u64, by_repair: bool) -> String {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
     format!("{CUT}{number:020}-{at}-{time}{}", if by_repair { REPAIR } else { "" })
 }
@@ -22,8 +22,8 @@ pub(super) fn name(number: u64, at: u64, by_repair: bool) -> String {
 ///
 /// # Errors
 /// If it cannot be written: the disk may well be full.
-pub(super) fn keep_torn(storage: &dyn Storage, number: u64, at: u64, torn: &[u8]) -> io::Result<String> {
-    let mut kept: Vec<_> = storage.kept()?.into_iter().filter(|(name, _)| !name.ends_with(REPAIR)).collect();
+pub(super) fn keep_torn_write(storage: &dyn Storage, number: u64, at: u64, torn: &[u8]) -> io::Result<String> {
+    let mut kept: Vec<_> = storage.cut_files()?.into_iter().filter(|(name, _)| !name.ends_with(REPAIR)).collect();
     // The time is the last part of the name.
     kept.sort_by(|(a, _), (b, _)| a.rsplit('-').next().cmp(&b.rsplit('-').next()));
     let mut bytes = kept.iter().map(|(_, size)| size).sum::<u64>() + torn.len() as u64;
@@ -32,10 +32,10 @@ pub(super) fn keep_torn(storage: &dyn Storage, number: u64, at: u64, torn: &[u8]
         if count <= MOST_ENDS && bytes <= MOST_BYTES {
             break;
         }
-        storage.forget(name)?;
+        storage.remove_cut_file(name)?;
         (count, bytes) = (count - 1, bytes - size);
     }
-    let name = name(number, at, false);
-    storage.keep(&name, torn)?;
+    let name = file_name(number, at, false);
+    storage.write_cut_file(&name, torn)?;
     Ok(name)
 }
