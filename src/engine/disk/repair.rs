@@ -1,15 +1,15 @@
-//! `pub-sub repair`: what it says about a log, and what it did.
+//! `pub-sub repair`: its report about a log.
 
 use std::path::Path;
 
 use super::log::{self, Damage};
 
-/// Looks for damage in the log in `directory`, and cuts the log there unless it is only to say what it would do. Returns
-/// what is to be printed, and whether there is damage that is still there.
+/// Looks for damage in the log in `directory`, and cuts the log there unless `dry_run` is set. Returns the text to
+/// print, and whether the log is still damaged.
 ///
 /// # Errors
-/// One line that names the setting: no log, one that a server has, one of another version, or one that cannot be read or
-/// written.
+/// Returns one line that names the setting: there is no log, a server uses it, it has another version, or it cannot
+/// be read or written.
 pub fn repair(directory: &Path, dry_run: bool) -> Result<(String, bool), String> {
     let shown = directory.display();
     if !directory.is_dir() {

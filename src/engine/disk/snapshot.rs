@@ -1,4 +1,4 @@
-//! What a log holds, for whoever takes it elsewhere: read beside a server that may be writing it.
+//! What a log holds, for an export: it is read beside a server that may be writing it.
 
 use std::{path::Path, time::Duration};
 
@@ -11,14 +11,14 @@ use crate::{
     engine::position,
 };
 
-/// What the log in a directory holds: what a server that is started on it would have.
+/// The content of the log in a directory: what a server that is started on it would have.
 pub struct Snapshot {
     log: log::LogSnapshot,
     /// The topics, by name.
     pub topics: Vec<Topic>,
-    /// The consumers, by what they read and name.
+    /// The consumers, by source and name.
     pub consumers: Vec<(ConsumerKey, Position)>,
-    /// Bytes at the end that no whole record begins.
+    /// Bytes at the end at which no whole record begins.
     pub torn_bytes: u64,
 }
 
@@ -26,17 +26,17 @@ pub struct Snapshot {
 pub struct Topic {
     /// Its name.
     pub name: TopicName,
-    /// Its incarnation.
+    /// The epoch of its incarnation.
     pub epoch: Epoch,
-    /// When that began.
+    /// When the incarnation was created.
     pub created_at: Timestamp,
-    /// What it is set to.
+    /// Its settings.
     pub spec: Spec,
-    /// The newest place that is no longer kept.
+    /// The newest offset that is no longer kept.
     pub floor: u64,
-    /// The newest place.
+    /// The newest offset.
     pub last: u64,
-    /// Publishers' ids that are to be known still though their messages are gone, the oldest first.
+    /// Publishers' ids that are still known although their messages are gone, the oldest first.
     pub ids: Vec<StoredId>,
     messages: Vec<log::MessageLocation>,
 }
@@ -48,7 +48,7 @@ pub struct StoredId {
     pub id: String,
     /// The offset of its message.
     pub offset: u64,
-    /// When that was accepted.
+    /// When the message was accepted.
     pub at: Timestamp,
 }
 
@@ -63,7 +63,7 @@ pub struct StoredMessage<'a> {
     pub at: Timestamp,
     /// Its id.
     pub id: &'a str,
-    /// Whether the publisher gave the id.
+    /// Whether the publisher chose the id.
     pub given_id: bool,
     /// Its key.
     pub key: Option<&'a str>,
@@ -72,10 +72,10 @@ pub struct StoredMessage<'a> {
 }
 
 impl Snapshot {
-    /// Reads what the log in `directory` holds; nothing there is written.
+    /// Reads what the log in `directory` holds. Nothing is written there.
     ///
     /// # Errors
-    /// One line that names the setting, if there is no log or it is damaged.
+    /// Returns one line that names the setting, if there is no log or it is damaged.
     pub fn read(directory: &Path, defaults: Defaults, dedup_window: Duration) -> Result<Self, String> {
         let shown = directory.display();
         if !directory.is_dir() {
@@ -105,10 +105,10 @@ impl Snapshot {
         Ok(Self { log, topics, consumers, torn_bytes })
     }
 
-    /// Hands out a topic's messages, oldest first.
+    /// Passes a topic's messages to `take`, the oldest first.
     ///
     /// # Errors
-    /// If one cannot be read, or that of `take`.
+    /// Returns an error if a message cannot be read, and the error of `take`.
     pub fn messages(
         &self,
         topic: &Topic,
@@ -126,7 +126,8 @@ impl Snapshot {
                 };
                 Some(StoredMessage {
                     offset: stored.offset,
-                    // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
+                    // Within an epoch, offsets have no gap, except where an end of the log may have lost messages and
+                    // offsets were skipped.
                     after_loss: stored.offset - 1 != before,
                     at: Timestamp(stored.at_ms),
                     id: text(stored.id)?,
@@ -160,7 +161,7 @@ fn topic_of(topic: LogSnapshotTopic) -> Result<Topic, String> {
     })
 }
 
-/// Nothing, if it is no text: then no publisher can have given it.
+/// Returns `None` if the id is not text, because then no publisher can have chosen it.
 fn id_of(stored: log::RecoveredId) -> Option<StoredId> {
     let id = String::from_utf8(stored.id.into()).ok()?;
     Some(StoredId { id, offset: stored.offset, at: Timestamp(stored.at_ms) })

@@ -1,27 +1,27 @@
-//! What is cut off the log is kept in files beside it.
+//! The files beside the log that keep what was cut off it.
 
 use std::io;
 
 use super::files::{CUT, Storage};
 
-/// How many ends that crashes tore are kept, and how many bytes of them together; of a larger one, that one alone.
+/// The limits for torn writes that are kept: their number, and their bytes together. A single larger one is kept
+/// alone.
 const MOST_ENDS: usize = 10;
 const MOST_BYTES: u64 = 64 << 20;
 
-/// How the names end of what a repair cut: that is removed by nobody but the operator.
+/// The suffix of the names of files that a repair wrote. Only the operator removes them.
 const REPAIR: &str = "-repair";
 
-/// The name under which is kept what stood in segment `number` from byte `at` on.
+/// Returns the name of the file that keeps what stood in segment `number` from byte `at` on.
 pub(super) fn file_name(number: u64, at: u64, by_repair: bool) -> String {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
     format!("{CUT}{number:020}-{at}-{time}{}", if by_repair { REPAIR } else { "" })
 }
 
-/// Keeps an end that a crash tore, and removes the oldest of those that were kept before, so that they stay within their
-/// bounds. Tells the name.
+/// Keeps a torn write, and removes the oldest ones so that the limits hold. Returns the file's name.
 ///
 /// # Errors
-/// If it cannot be written: the disk may well be full.
+/// Returns an error if the file cannot be written, for example because the disk is full.
 pub(super) fn keep_torn_write(storage: &dyn Storage, number: u64, at: u64, torn: &[u8]) -> io::Result<String> {
     let mut kept: Vec<_> = storage.cut_files()?.into_iter().filter(|(name, _)| !name.ends_with(REPAIR)).collect();
     // The time is the last part of the name.

@@ -1,4 +1,4 @@
-//! Reading a log that nobody has written, for the fuzz targets alone.
+//! Reading logs of arbitrary bytes, for the fuzz targets alone.
 
 #[allow(dead_code, reason = "the tests want more of it")]
 #[path = "tests/simulated_disk.rs"]
@@ -13,11 +13,10 @@ use super::{
 };
 use simulated_disk::SimulatedDisk;
 
-/// Reads a record's payload. What it says is written and read again, and has to say the same. Answers whether it says
-/// anything.
+/// Decodes a record's payload, encodes it again and compares the two. Returns whether the payload is valid.
 ///
 /// # Panics
-/// If it does not.
+/// If the two differ.
 #[must_use]
 pub fn record(payload: &[u8]) -> bool {
     let Ok(stored) = StoredRecord::decode(payload) else { return false };
@@ -51,12 +50,12 @@ pub fn record(payload: &[u8]) -> bool {
         StoredRecord::Sequences { upto } => encode_sequences(upto, &mut frame),
         StoredRecord::CleanShutdown => encode_clean_shutdown(&mut frame),
     }
-    // The same number can be written longer than it is here, but not shorter.
+    // A number can be encoded in more bytes than here, but not in fewer.
     let again = &frame[FRAME_HEADER_BYTES..];
     assert!(again.len() <= payload.len());
     let read = StoredRecord::decode(again);
     match (read, stored) {
-        // Of a consumer the encoding is a part, too.
+        // A consumer's encoded key is compared by its fields, because it can differ in length.
         (
             Ok(StoredRecord::ConsumerPut { consumer, sequence, blob }),
             StoredRecord::ConsumerPut { consumer: c, sequence: s, blob: b },
@@ -74,11 +73,11 @@ pub fn record(payload: &[u8]) -> bool {
     true
 }
 
-/// Opens a log of one segment with these records and, behind them, a torn end. Answers whether it opens.
+/// Opens a log of one segment with these records, followed by a torn write. Returns whether the log opens.
 ///
 /// # Panics
-/// If what is read back is no log: topics with holes, offsets that could be given out twice, another content at the next
-/// start.
+/// If what is read is not a log: a topic has gaps, an offset could be used twice, or the next start reads something
+/// else.
 #[must_use]
 pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
     let mut bytes = segment_header(1, 0).to_vec();
@@ -99,7 +98,7 @@ pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
     let recovered = match read() {
         Ok(recovered) => recovered,
         Err(OpenError::Damaged { at, .. }) => {
-            // A sound frame that says nothing known is damage; what follows the last sound frame is only torn.
+            // A valid frame with an unknown content is damage. What follows the last valid frame is a torn write.
             assert!((at as usize) < bytes.len());
             return false;
         }
@@ -116,8 +115,8 @@ pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
         told.collect::<Vec<_>>()
     };
     assert_eq!(told(&again.topics), told(&recovered.topics));
-    // Right behind a clean end nothing that is torn was shown to anybody: it is synced first. So what the first start skips
-    // to be sure, the next need not.
+    // Nothing of a torn write after a clean shutdown was ever shown, because the log is synced first. So the next
+    // start need not skip the offsets that the first start skips to be safe.
     if torn.is_empty() {
         assert_eq!(format!("{:?}", again.topics), format!("{:?}", recovered.topics));
     }
@@ -132,7 +131,7 @@ fn check(recovered: &Recovered) {
         }
         let newest = topic.messages.last().map_or(0, |message| message.offset);
         assert!(newest <= topic.last_offset, "{topic:?}");
-        // There is no number behind the last one.
+        // There is no offset above the highest one.
         assert!(topic.last_offset < topic.next_offset || topic.last_offset == u64::MAX, "{topic:?}");
     }
 }

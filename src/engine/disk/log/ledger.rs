@@ -1,8 +1,8 @@
-//! Which bytes of which segment are still needed.
+//! The ledger: which bytes of which segment are still needed.
 //!
-//! No record is listed by itself: a topic's messages come in offset order, so a *run* (neighbouring offsets in one
-//! segment) stands for many. The count of live records is exact always; the bytes of a run that is trimmed half are
-//! taken in proportion, and are exact again when the run ends.
+//! The ledger does not list each record. A topic's messages come in offset order, so one *run* (consecutive offsets
+//! in one segment) stands for many. The number of live records is always exact. When a run is trimmed in part, its
+//! bytes are reduced in proportion; they are exact again when the run is gone.
 
 mod ids;
 
@@ -15,7 +15,7 @@ use super::{
     record::{OffsetState, StoredRecord},
 };
 
-/// Where a state's latest record is. Older ones, told by `sequence`, are dead.
+/// The location of the latest record of a topic's or consumer's state. Records with a lower `sequence` are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RecordLocation {
     segment: u64,
@@ -23,7 +23,7 @@ struct RecordLocation {
     sequence: u64,
 }
 
-/// Messages `first` to `last`, without a hole, in one segment.
+/// The messages from `first` to `last`, without a gap, in one segment.
 #[derive(Clone, Debug)]
 struct OffsetRun {
     first: u64,
@@ -33,7 +33,7 @@ struct OffsetRun {
 }
 
 impl TopicUsage {
-    /// The run that has this offset.
+    /// Returns the run that contains this offset.
     fn run(&self, offset: u64) -> Option<&OffsetRun> {
         let at = self.runs.partition_point(|run| run.last < offset);
         self.runs.get(at).filter(|run| run.first <= offset)
@@ -45,7 +45,8 @@ impl OffsetRun {
         self.last - self.first + 1
     }
 
-    /// Takes away the messages below `offset`, which is in the run but not its first; tells the bytes they took.
+    /// Removes the messages below `offset`, which is in the run but not its first offset. Returns the bytes they
+    /// took.
     fn trim_front(&mut self, offset: u64) -> u64 {
         let share = u128::from(self.bytes) * u128::from(offset - self.first) / u128::from(self.records());
         let bytes = u64::try_from(share).unwrap_or(self.bytes);
@@ -57,38 +58,40 @@ impl OffsetRun {
 
 #[derive(Debug, Default)]
 struct TopicUsage {
-    /// Only while the log is being read can a topic be without one: a copied creation comes late.
+    /// The creation. It is missing only while the log is being read, because a copied creation can follow other
+    /// records of its topic.
     created: Option<RecordLocation>,
     updated: Option<RecordLocation>,
     reservation: Option<RecordLocation>,
-    /// The reservation: offsets to here may have been seen by somebody.
+    /// The reservation: offsets up to here may have been shown to somebody.
     reserved: u64,
-    /// What the reservation says about `last`.
+    /// The value of `last` in the stored reservation.
     stored_last: u64,
-    /// OffsetState above were used one by one.
+    /// Offsets above this one were used without a gap.
     dense_from: u64,
-    /// Messages below are not needed.
+    /// Messages below this offset are not needed.
     floor: u64,
-    /// The highest offset ever, and the segment its message is (or was) in.
+    /// The highest offset so far, and the segment that holds or held its message.
     last: u64,
     last_segment: u64,
-    /// By offset. Segments may come in any order: later of compaction are old messages in young segments.
+    /// The runs by offset. Their segments can be in any order, because compaction copies old messages to new
+    /// segments.
     runs: VecDeque<OffsetRun>,
 }
 
 #[derive(Debug)]
 struct SegmentUsage {
     bytes: u64,
-    /// Of these, the ids are a part.
+    /// The live bytes, which include those of ids.
     live_bytes: u64,
-    /// Without ids.
+    /// The live records, which do not include ids.
     live_records: u64,
-    /// What records of ids take, as long as they count.
+    /// The bytes of id records that are still live.
     id_bytes: u64,
-    /// The newest time of an id that has a record of its own here, and of one that came with a message.
+    /// The newest time of an id that has a record of its own in this segment, and of one that came with a message.
     newest_kept_id_at: i64,
     newest_given_id_at: i64,
-    /// Deletions in it. They must outlive every older segment, or what they deleted would come back.
+    /// The deletions in this segment. They must outlive every older segment, or what they deleted would come back.
     deletions: u64,
 }
 
@@ -105,7 +108,7 @@ impl SegmentUsage {
         }
     }
 
-    /// Until when an id in it is to be known.
+    /// Returns when the last id in this segment expires.
     fn ids_expire_at(&self, window: i64) -> i64 {
         match self.newest_kept_id_at.max(self.newest_given_id_at) {
             i64::MIN => i64::MIN,
@@ -121,17 +124,17 @@ pub(super) struct Ledger {
     consumers: HashMap<Box<[u8]>, RecordLocation>,
     bytes: u64,
     live_bytes: u64,
-    /// Sealed segments without a live record and without a deletion, by when the last id in them is over.
+    /// Sealed segments without a live record and without a deletion, by the time at which their last id expires.
     drained: BTreeSet<(i64, u64)>,
     segment_bytes: u64,
-    /// How long an id is to be known, in milliseconds, and the most bytes that ids may take.
+    /// How long an id is known, in milliseconds, and the most bytes that ids may take.
     window: i64,
     dedup_bytes: u64,
-    /// What ids take.
+    /// The bytes of all live id records.
     id_bytes: u64,
-    /// Not before then is the time of a segment's ids over.
+    /// The ids of no segment expire before this time.
     next_id_expiry: i64,
-    /// While the log is being read, messages may come before the creation of their topic.
+    /// Whether the log is being read. Then messages can come before the creation of their topic.
     reading: bool,
 }
 
@@ -153,7 +156,7 @@ impl Ledger {
         }
     }
 
-    /// Begins a segment; the one before it is sealed.
+    /// Begins a segment. The one before it is sealed.
     pub(super) fn begin_segment(&mut self, number: u64, bytes: u64) {
         let sealed = self.active_segment();
         self.segments.insert(number, SegmentUsage::new(bytes));
@@ -167,7 +170,7 @@ impl Ledger {
         self.segments.last_key_value().map(|(number, _)| *number)
     }
 
-    /// The segment has `bytes` more.
+    /// Adds `bytes` to the size of the segment.
     pub(super) fn add_bytes(&mut self, number: u64, bytes: u64) {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.bytes += bytes;
@@ -175,7 +178,7 @@ impl Ledger {
         }
     }
 
-    /// Takes note of a record of `bytes` in the active segment `number`: a new one, or the copy of one.
+    /// Adds a record of `bytes` in the active segment `number`, which is new or a copy.
     pub(super) fn add_record(&mut self, number: u64, stored: &StoredRecord<'_>, bytes: u64) {
         let location = RecordLocation { segment: number, bytes, sequence: stored.sequence() };
         match stored {
@@ -245,9 +248,9 @@ impl Ledger {
         if offset < topic.floor {
             return;
         }
-        // The runs below `at` end before the offset.
+        // The runs before index `at` end below the offset.
         let mut at = match topic.runs.back() {
-            // Mostly it is the newest.
+            // Usually the offset is above the newest run.
             Some(run) if run.last < offset => topic.runs.len(),
             _ => topic.runs.partition_point(|run| run.last < offset),
         };
@@ -255,8 +258,8 @@ impl Ledger {
         if let Some(run) = topic.runs.get_mut(at)
             && run.first <= offset
         {
-            // A copy: the older location of this message is dead from now on. Copies come in order, so mostly it is the
-            // first message of its run.
+            // This record is a copy, so the older record of this message is dead from now on. Copies come in order,
+            // so the message is usually the first of its run.
             let segment = run.segment;
             let mut taken = 0;
             let mut front = None;
@@ -291,7 +294,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the record, read from segment `number`, is the one that counts and is needed.
+    /// Returns whether the record, which was read from segment `number`, is the latest of its kind and still needed.
     pub(super) fn is_live(&self, number: u64, stored: &StoredRecord<'_>) -> bool {
         let here = |location: Option<RecordLocation>| {
             location.is_some_and(|location| location.segment == number && location.sequence == stored.sequence())
@@ -307,7 +310,7 @@ impl Ledger {
                 here(topic.reservation) && (topic.reserved, topic.stored_last) == (offsets.reserved, offsets.last)
             }),
             StoredRecord::ConsumerPut { consumer, .. } => here(self.consumers.get(consumer.key).copied()),
-            // Of sequence numbers each segment's header has the newest, and of ids it depends on the time.
+            // Each segment's header has the newest sequence number, and whether an id is live depends on the time.
             StoredRecord::Id(_)
             | StoredRecord::TopicDeleted { .. }
             | StoredRecord::ConsumerDeleted { .. }
@@ -316,7 +319,7 @@ impl Ledger {
         }
     }
 
-    /// Messages of the topic below `floor` are not needed any more; a floor never sinks.
+    /// Says that the topic's messages below `floor` are not needed any more. A floor never sinks.
     pub(super) fn trim(&mut self, topic_id: u64, floor: u64) {
         let Self { topics, segments, drained, live_bytes, window, .. } = self;
         let active = segments.last_key_value().map(|(number, _)| *number);
@@ -338,20 +341,21 @@ impl Ledger {
         }
     }
 
-    /// The reading is over: what belongs to no topic is dead.
+    /// Ends the reading of the log. Records that belong to no topic are dead.
     pub(super) fn finish_reading(&mut self) {
         self.reading = false;
         let orphans: Vec<u64> = self.topics.iter().filter(|(_, t)| t.created.is_none()).map(|(id, _)| *id).collect();
         for topic_id in orphans {
             self.remove_topic(topic_id);
         }
-        // A message that was trimmed before the log was closed may have left nothing but its mark.
+        // If a topic's newest message was trimmed before the log was closed, only the reservation may tell its
+        // offset.
         for topic in self.topics.values_mut() {
             topic.last = topic.last.max(topic.stored_last);
         }
     }
 
-    /// The topic's offsets; zeros for an unknown one.
+    /// Returns the topic's offsets, or zeros for an unknown topic.
     pub(super) fn offsets(&self, topic_id: u64) -> OffsetState {
         let offsets = |topic: &TopicUsage| OffsetState {
             last: topic.last,
@@ -361,7 +365,7 @@ impl Ledger {
         self.topics.get(&topic_id).map(offsets).unwrap_or_default()
     }
 
-    /// A sealed segment that may be removed as it is.
+    /// Returns a sealed segment that can be removed without copying anything.
     pub(super) fn removable(&self, now: i64) -> Option<u64> {
         self.drained.first().filter(|(until, _)| *until < now).map(|(_, number)| *number).or_else(|| {
             let (number, oldest) = self.segments.first_key_value()?;
@@ -370,9 +374,9 @@ impl Ledger {
         })
     }
 
-    /// The compaction rule: more than 1.5 times the live bytes, and two segments on top, so that a small log is let
-    /// alone. Tells the segment whose later are to be copied: one where nothing but ids survives and these are few, or
-    /// the oldest.
+    /// Returns the segment to compact, if the log takes more than 1.5 times the live bytes plus two segments. The two
+    /// segments keep small logs from being compacted. A segment in which only ids are live, and few of them, comes
+    /// first; otherwise it is the oldest segment.
     pub(super) fn segment_to_compact(&self) -> Option<u64> {
         let crowded = self.bytes > self.live_bytes + self.live_bytes / 2 + 2 * self.segment_bytes;
         if !crowded || self.segments.len() < 2 {
@@ -396,8 +400,8 @@ impl Ledger {
         self.segments.get(&number).map_or(0, |segment| segment.live_records)
     }
 
-    /// The topics whose highest offset would be forgotten with segment `number`: the reservations that must be written
-    /// before it may go.
+    /// Returns the topics whose highest offset is recorded only in segment `number`, with the reservations that must
+    /// be written before the segment is removed.
     pub(super) fn offsets_ending_in(&self, number: u64) -> Vec<(u64, OffsetState)> {
         let ends_here = |topic: &TopicUsage| topic.last_segment == number && topic.stored_last < topic.last;
         let topics = self.topics.iter().filter(|(_, topic)| ends_here(topic));
@@ -415,7 +419,7 @@ impl Ledger {
         }
     }
 
-    /// All bytes, live bytes, segments.
+    /// Returns all bytes, the live bytes, and the number of segments.
     pub(super) fn totals(&self) -> (u64, u64, usize) {
         (self.bytes, self.live_bytes, self.segments.len())
     }
@@ -469,13 +473,13 @@ impl Ledger {
     }
 }
 
-/// The topic; while the log is being read, also one whose creation did not come yet.
+/// Returns the topic. While the log is being read, it creates the topic if its creation has not come yet.
 fn topic(topics: &mut HashMap<u64, TopicUsage>, topic_id: u64, reading: bool) -> Option<&mut TopicUsage> {
     if reading { Some(topics.entry(topic_id).or_default()) } else { topics.get_mut(&topic_id) }
 }
 
-/// Takes records and bytes out of a segment; tells until when its ids are to be known if it is drained now. Apart from the
-/// ledger, so that a topic's runs can be borrowed meanwhile.
+/// Removes live records and bytes from a segment. If the segment is drained now, returns when its ids expire. This is
+/// a function of its own so that the caller can borrow a topic's runs meanwhile.
 fn remove_live(
     segments: &mut BTreeMap<u64, SegmentUsage>,
     live_bytes: &mut u64,

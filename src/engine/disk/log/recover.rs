@@ -1,8 +1,8 @@
-//! Reading the log back: what is in it, and where it ends.
+//! Reading the log at the start: what is in it, and where it ends.
 //!
-//! One pass, in log order. Nothing is known about a topic's bound before the end (its latest settings may be the last
-//! record), so messages are dropped only then: while it lasts, recovery holds what the segments hold, which the
-//! compaction rule bounds.
+//! Recovery reads the log once, in log order. A topic's latest settings may be the last record, so its bound is not
+//! known before the end, and messages are dropped only then. Until then recovery holds everything in the segments.
+//! The compaction rule limits how much that is.
 
 use std::io;
 
@@ -23,14 +23,14 @@ use super::{
     segment_store::{Tail, begin_segment},
 };
 
-/// How far sequence numbers jump after an end that may have lost messages: more than a power cut can take.
+/// How far sequence numbers jump after an end that may have lost messages. It is more than a power cut can lose.
 pub(super) const SEQUENCE_JUMP: u64 = 1 << 32;
 
-/// What the writer needs of what was read.
+/// What the writer needs to know about the log that was read.
 pub(super) struct ResumeState {
     pub ledger: Ledger,
     pub tail: Tail,
-    /// Frames that say which offsets are skipped from now on: to be stored before anything else.
+    /// Frames that say which offsets are skipped from now on. They must be stored before anything else.
     pub skips: Vec<u8>,
     /// The next sequence number.
     pub sequence: u64,
@@ -46,10 +46,11 @@ pub(super) struct LogReader {
     recovered: Recovered,
 }
 
-/// Reads all segments, cuts a torn tail off, and makes what was read durable.
+/// Reads all segments, cuts off a torn write at the end, and makes what was read durable.
 ///
 /// # Errors
-/// If a segment is damaged where no torn write explains it, has another version, or cannot be read.
+/// Returns an error if a segment is damaged and no torn write explains the damage, if it has another version, or if
+/// it cannot be read.
 pub(super) fn recover(
     storage: &dyn Storage,
     settings: &LogConfig,
@@ -63,16 +64,16 @@ pub(super) fn recover(
         identity::load_or_create(storage).map_err(OpenError::io("reading or writing the log's identity"))?;
     (reader.recovered.identity, reader.recovered.identity_lost) = (identity, made && exists);
     let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
-    let known = KnownExtent::of(&footprint, &storage.boot());
+    let extent = KnownExtent::of(&footprint, &storage.boot());
     let last = numbers.pop();
-    if let Some(number) = known.missing(last) {
+    if let Some(number) = extent.missing(last) {
         return Err(OpenError::Damaged { file: file_name(number), at: 0, why: "the file is missing" });
     }
     for number in numbers {
         reader.segment(storage, number, None)?;
     }
     let (number, file, length) = match last {
-        Some(number) => match reader.tail(storage, number, &known)? {
+        Some(number) => match reader.tail(storage, number, &extent)? {
             Some((file, length)) => (number, file, length),
             None => begin_empty_segment(storage, number, reader.contents.sequence)?,
         },
@@ -81,12 +82,12 @@ pub(super) fn recover(
     if reader.ledger.active_segment() != Some(number) {
         reader.ledger.begin_segment(number, SEGMENT_HEADER_BYTES as u64);
     }
-    if (known, number, length) == (KnownExtent::NoFootprint, 1, SEGMENT_HEADER_BYTES as u64) {
-        // From its first record on a log has a footprint, so that the lack of one says something.
+    if (extent, number, length) == (KnownExtent::NoFootprint, 1, SEGMENT_HEADER_BYTES as u64) {
+        // A log has a footprint before its first record, so a missing footprint means that it was lost.
         let first = Footprint { always: true, synced: true, segment: number, length }.write(&storage.boot());
         storage.write_footprint(first.as_bytes(), true).map_err(OpenError::io("writing the footprint"))?;
     }
-    // A cut may have taken records behind the clean end.
+    // What was cut off may have held records that were written after the clean shutdown.
     reader.recovered.clean = reader.ends_clean && reader.recovered.truncated_bytes == 0;
     reader.recovered.whole = is_complete(&footprint, &storage.boot(), (number, length), reader.recovered.clean);
     let (mut recovered, resume) = reader.finish(keep, (number, file, length));
@@ -115,17 +116,18 @@ impl LogReader {
         }
     }
 
-    /// Reads one segment; of the last one, `known` says how far it was whole once. Returns its file and how it ends.
+    /// Reads one segment. `extent` is given for the last one and says how far it is known to have been written.
+    /// Returns the file and how it ends.
     pub(super) fn segment(
         &mut self,
         storage: &dyn Storage,
         number: u64,
-        known: Option<&KnownExtent>,
+        extent: Option<&KnownExtent>,
     ) -> Result<(Box<dyn SegmentFile>, SegmentEnd), OpenError> {
         let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(number)), error };
         let mut scanner = storage.open(number).and_then(SegmentScanner::new).map_err(reading)?;
         self.ledger.begin_segment(number, SEGMENT_HEADER_BYTES as u64);
-        let end = read_segment(&mut scanner, number, known, |stored, frame, _| {
+        let end = read_segment(&mut scanner, number, extent, |stored, frame, _| {
             self.ledger.add_bytes(number, frame.len() as u64);
             self.ledger.add_record(number, stored, frame.len() as u64);
             self.take(stored, frame);
@@ -135,16 +137,16 @@ impl LogReader {
         Ok((scanner.into_file(), end))
     }
 
-    /// Reads the last segment, and cuts a torn end off. Returns its file and length, unless not even its header was
-    /// written whole.
+    /// Reads the last segment and cuts off a torn write at its end. Returns its file and length, or `None` if not
+    /// even its header is complete.
     fn tail(
         &mut self,
         storage: &dyn Storage,
         number: u64,
-        known: &KnownExtent,
+        extent: &KnownExtent,
     ) -> Result<Option<OpenSegment>, OpenError> {
-        let (mut file, end) = self.segment(storage, number, Some(known))?;
-        let cutting = |error| OpenError::Io { doing: format!("cutting a torn end off {}", file_name(number)), error };
+        let (mut file, end) = self.segment(storage, number, Some(extent))?;
+        let cutting = |error| OpenError::Io { doing: format!("cutting a torn write off {}", file_name(number)), error };
         let length = match end {
             SegmentEnd::IncompleteHeader { .. } => return Ok(None),
             SegmentEnd::Whole { length } => length,
@@ -155,13 +157,13 @@ impl LogReader {
                 length
             }
         };
-        // After a mere kill, what was read may be in the page cache alone, and it is about to be shown to others.
+        // After a kill, what was read may only be in the page cache, and it is about to be shown to others.
         file.sync().map_err(OpenError::io(format!("syncing {}", file_name(number))))?;
         Ok(Some((file, length)))
     }
 
     fn take(&mut self, stored: &StoredRecord<'_>, frame: &[u8]) {
-        // An empty segment behind a clean end leaves it the end.
+        // A new, empty segment after a clean shutdown does not change that the log ends cleanly.
         self.ends_clean = matches!(stored, StoredRecord::CleanShutdown) || (self.ends_clean && frame.is_empty());
         self.contents.apply(stored, RecoveredMessage::copy);
     }

@@ -1,4 +1,4 @@
-//! What a log held when it was opened: the types that recovery returns.
+//! The types that recovery returns.
 
 use bytes::Bytes;
 
@@ -9,36 +9,39 @@ use super::{newest::ChainLink, record::MessageRecord};
 pub struct Recovered {
     /// The topics that were not deleted, by id.
     pub topics: Vec<RecoveredTopic>,
-    /// The highest id of a topic in any record, of those that were deleted, too.
+    /// The highest topic id in any record, deleted topics included.
     pub highest_id: u64,
     /// The consumers that were not deleted, in no order.
     pub consumers: Vec<RecoveredConsumer>,
-    /// The deletions of topics that are still in the log, oldest first; the newest [`MAX_DELETIONS`] of them.
+    /// The deletions of topics that are still in the log, oldest first. At most the newest [`MAX_DELETIONS`] are
+    /// listed.
     pub deletions: Vec<RecoveredDeletion>,
-    /// Names this log among all others, as long as it lives.
+    /// Identifies this log among all others for as long as it exists.
     pub identity: u64,
-    /// Whether an existing log had lost its identity, and was given another one.
+    /// Whether an existing log had lost its identity and got a new one.
     pub identity_lost: bool,
-    /// The next sequence number: no lower one is ever given again, whatever was lost.
+    /// The next sequence number. Lower numbers are never used again, even if some records were lost.
     pub next_sequence: u64,
-    /// Whether the log was closed in order (or is new).
+    /// Whether the log was closed cleanly, or is new.
     pub clean: bool,
-    /// Whether everything that was acknowledged is certainly there. If not, offsets jump behind the reservations.
+    /// Whether everything that was acknowledged is certainly there. If not, offsets jump over the reservations.
     pub whole: bool,
-    /// Bytes cut off the end, which no whole record began: a write that a crash tore. More than 0 is worth a warning.
+    /// Bytes that were cut off the end because no whole record began there: a torn write. More than 0 is worth a
+    /// warning.
     pub truncated_bytes: u64,
-    /// The file in which they are kept, or why they could not be.
+    /// The file in which these bytes are kept, or why they could not be kept.
     pub kept: Option<Result<String, String>>,
-    /// Messages of topics that do not exist: published while their topic was being deleted. They are dropped.
+    /// Messages of topics that do not exist, because they were published while their topic was being deleted. They
+    /// are dropped.
     pub orphaned_messages: u64,
-    /// Messages before a hole in the chain of `prev`: they were trimmed once, and lay around still. They are dropped, so
-    /// that a history has no hole.
+    /// Messages before a gap in the chain of `prev`. They were trimmed before, and their segments were not removed
+    /// yet. They are dropped, so that a history has no gap.
     pub detached_messages: u64,
-    /// How many reads it took.
+    /// How many reads the recovery took.
     pub reads: u64,
 }
 
-/// A topic as it was left.
+/// A topic as it was recovered.
 #[derive(Debug)]
 pub struct RecoveredTopic {
     pub id: u64,
@@ -48,24 +51,25 @@ pub struct RecoveredTopic {
     pub implicit: bool,
     /// The latest settings.
     pub settings: Bytes,
-    /// Messages up to this offset were evicted once: they do not come back.
+    /// Messages up to this offset were evicted and are never recovered.
     pub floor: u64,
-    /// The newest messages above the floor, as many as `keep` says for these settings, by offset.
+    /// The newest messages above the floor, by offset, as many as `keep` returned for these settings.
     pub messages: Vec<RecoveredMessage>,
-    /// Messages right before those that are still in the log, by offset: what a gap counts. The newest [`MAX_EVICTED`].
+    /// The evicted messages right before those, if they are still in the log, by offset. A gap counts them. At most
+    /// the newest [`MAX_EVICTED`] are listed.
     pub evicted: Vec<RecoveredEvicted>,
-    /// Publishers' ids that are to be known still, of messages that are not among these, the oldest first; where all topics
-    /// have too many, the newest of them.
+    /// Publishers' ids that are still known although their messages are not among these, oldest first. If all topics
+    /// together have too many, the oldest ids are left out.
     pub ids: Vec<RecoveredId>,
-    /// The highest offset known to have been used; 0 if none.
+    /// The highest offset known to have been used, or 0 if there is none.
     pub last_offset: u64,
-    /// The first offset that was certainly never seen by anybody.
+    /// The first offset that was certainly never shown to anybody.
     pub next_offset: u64,
-    /// OffsetState above this one were used one by one.
+    /// Offsets above this one were used without a gap.
     pub dense_from: u64,
 }
 
-/// A message as it was left; the fields are those of [`Message`].
+/// A message as it was recovered. The fields are those of [`MessageRecord`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredMessage {
     pub offset: u64,
@@ -100,7 +104,7 @@ impl RecoveredMessage {
     }
 }
 
-/// Evicted messages of one topic that are told at most.
+/// The most evicted messages that are listed per topic.
 pub(super) const MAX_EVICTED: usize = 10_000;
 
 /// A message that was evicted and is still in the log.
@@ -149,11 +153,11 @@ pub struct RecoveredConsumer {
 pub struct RecoveredDeletion {
     pub name: String,
     pub epoch: u64,
-    /// The sequence number of the topic's newest message; 0 if it had none.
+    /// The sequence number of the topic's newest message, or 0 if it had none.
     pub newest_sequence: u64,
     /// The sequence number of the deletion.
     pub sequence: u64,
 }
 
-/// How many deletions are told.
+/// The most deletions that are listed.
 pub(super) const MAX_DELETIONS: usize = 10_000;

@@ -1,9 +1,9 @@
-//! RepairCut a damaged log at the damage, because somebody asks for it.
+//! Repair: cutting a damaged log at the damage because the operator asks for it.
 //!
-//! What is before the damage stays as it is; what is behind it, and all younger segments, are kept beside the log. OffsetState
-//! and sequence numbers jump so far that none that was ever shown is given again, not even one that nobody can read any
-//! more. While the cut is under way the footprint says that the log is longer than it can be: should it be interrupted, the
-//! next start refuses, and the next repair goes on.
+//! What stands before the damage does not change. What follows it, and all newer segments, are kept in files beside
+//! the log. Offsets and sequence numbers jump so far that none that was ever shown is used again, not even one that
+//! can no longer be read. While the repair is under way, the footprint says that the log is longer than it can be. If
+//! the repair is interrupted, the next start refuses to open the log, and the next repair continues.
 
 use std::{collections::HashMap, fs, io, path::Path, time::Duration};
 
@@ -22,42 +22,44 @@ use super::{
     valid_frames::ValidFrames,
 };
 
-/// How far the offsets of each topic jump behind the highest one that can still be read: more than damaged bytes can hold.
+/// How far the offsets of each topic jump above the highest one that can still be read. It is more than the damaged
+/// bytes can hold.
 const OFFSET_JUMP: u64 = 1 << 32;
 
-/// What a repair found, and what it did about it.
+/// What a repair found, and what it did.
 #[derive(Debug, Default)]
 pub struct RepairReport {
-    /// Segments that were read, and the bytes of those that are whole.
+    /// How many segments were read without damage.
     pub segments: usize,
-    /// Bytes at the end that a crash tore: the next start cuts them off.
+    /// The bytes of a torn write at the end, which the next start cuts off.
     pub torn_bytes: u64,
     pub damage: Option<Damage>,
 }
 
-/// Where a log is damaged, and what is behind that.
+/// Where a log is damaged, and what follows the damage.
 #[derive(Debug)]
 pub struct Damage {
     pub file: String,
     pub at: u64,
     pub why: &'static str,
-    /// Bytes from there on, in all segments.
+    /// The number of bytes from there on, in all segments.
     pub bytes: u64,
-    /// Messages in them that can still be read.
+    /// The number of messages in them that can still be read.
     pub messages: u64,
-    /// The files in which they are kept; none if nothing was cut.
+    /// The files in which these bytes are kept, or none if nothing was cut.
     pub kept: Vec<String>,
-    /// The topics that are left.
+    /// The number of topics that are left.
     pub topics: usize,
 }
 
-/// Looks for damage in the log in `directory`, and with `cut` cuts the log there.
+/// Looks for damage in the log in `directory`. If `cut` is set, cuts the log at the damage.
 ///
 /// # Errors
-/// If there is no log, if another process has it, if it is of another version, or if it cannot be read or written.
+/// Returns an error if there is no log, if another process uses it, if it has another version, or if it cannot be
+/// read or written.
 pub fn repair(directory: &Path, cut: bool) -> Result<RepairReport, OpenError> {
     let listing = OpenError::io(format!("reading {}", directory.display()));
-    // Before anything is made there: it may be a directory of something else.
+    // This is checked before anything is created there, because the directory may belong to something else.
     let mut names = fs::read_dir(directory).map_err(listing)?.flatten().map(|entry| entry.file_name());
     if !names.any(|name| name.to_str().is_some_and(|name| name == FOOTPRINT || number_of(name).is_some())) {
         return Err(OpenError::Invalid("there is no log in this directory"));
@@ -69,13 +71,13 @@ pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<RepairReport
     let mut numbers = storage.list().map_err(OpenError::io("listing the segments"))?;
     numbers.sort_unstable();
     let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
-    let known = KnownExtent::of(&footprint, &storage.boot());
+    let extent = KnownExtent::of(&footprint, &storage.boot());
     let mut repair = RepairReport::default();
     let mut reader = LogReader::new(&LogConfig { dedup_window: Duration::ZERO, ..LogConfig::default() });
     let mut found = None;
     for number in &numbers {
-        let known = (numbers.last() == Some(number)).then_some(&known);
-        match reader.segment(storage, *number, known) {
+        let extent = (numbers.last() == Some(number)).then_some(&extent);
+        match reader.segment(storage, *number, extent) {
             Ok((_, end)) => repair.torn_bytes = end.torn_bytes(),
             Err(OpenError::Damaged { at, why, .. }) => {
                 found = Some((*number, at, why));
@@ -85,7 +87,7 @@ pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<RepairReport
         }
         repair.segments += 1;
     }
-    let missing = known.missing(numbers.last().copied()).map(|number| (number, 0, "the file is missing"));
+    let missing = extent.missing(numbers.last().copied()).map(|number| (number, 0, "the file is missing"));
     let Some((number, at, why)) = found.or(missing) else { return Ok(repair) };
     let lost = LostRange::read(storage, &numbers, number, at).map_err(OpenError::io("reading what is damaged"))?;
     let mut damage = Damage {
@@ -106,14 +108,14 @@ pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<RepairReport
     Ok(repair)
 }
 
-/// What is behind the damage.
+/// What follows the damage.
 #[derive(Default)]
 struct LostRange {
-    /// Of the damaged segment.
+    /// The bytes of the damaged segment from the damage on.
     tail: Vec<u8>,
     bytes: u64,
     messages: u64,
-    /// By topic, the highest offset.
+    /// The highest offset of each topic.
     offsets: HashMap<u64, u64>,
     sequence: u64,
 }
@@ -160,12 +162,12 @@ struct RepairCut<'a> {
     storage: &'a dyn Storage,
     number: u64,
     at: u64,
-    /// The newest segment.
+    /// The number of the newest segment.
     newest: u64,
 }
 
 impl RepairCut<'_> {
-    /// Cuts, and tells the names of what was kept.
+    /// Cuts the log and returns the names of the files that keep what was cut.
     fn cut(&self, reader: LogReader, numbers: &[u64], lost: &LostRange) -> io::Result<Vec<String>> {
         let Self { storage, number, newest, .. } = *self;
         self.write_footprint(newest, u64::MAX)?;
@@ -187,7 +189,7 @@ impl RepairCut<'_> {
         Ok(kept)
     }
 
-    /// The segment where the log ends from now on, cut there.
+    /// Cuts the damaged segment, which is the tail from now on, and returns its file and length.
     fn tail(
         &self,
         kept: &mut Vec<String>,
@@ -220,7 +222,7 @@ impl RepairCut<'_> {
     }
 }
 
-/// What says which offsets and sequence numbers are skipped, and that the log ends there in good order.
+/// Returns the frames which say which offsets and sequence numbers are skipped, and that the log was closed cleanly.
 fn skip_frames(mut reader: LogReader, lost: &LostRange, sequence: u64) -> Vec<u8> {
     reader.ledger.finish_reading();
     let mut frames = Vec::new();

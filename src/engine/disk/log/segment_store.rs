@@ -1,4 +1,4 @@
-//! The tail of the log: appending whole frames, syncing, beginning and removing segments. One thread uses it.
+//! The segments as the log's thread writes them: it appends whole frames, syncs, and begins and removes segments.
 
 use std::{
     io::{self, ErrorKind},
@@ -18,7 +18,7 @@ use super::{
     record::{StoredRecord, encode_clean_shutdown, encode_reservation},
 };
 
-/// Where appending goes on.
+/// The position at which appending continues.
 pub(super) struct Tail {
     pub number: u64,
     pub file: Box<dyn SegmentFile>,
@@ -35,20 +35,20 @@ pub(super) struct SegmentStore {
     segment_bytes: u64,
     /// Whether nothing is acknowledged before it is synced.
     always: bool,
-    /// Whether a footprint was left since the log was opened.
+    /// Whether a footprint was written since the log was opened.
     has_footprint: bool,
-    /// Frames that say which offsets are skipped, as long as they are not stored.
+    /// Frames that say which offsets are skipped. Empty once they are stored.
     skips: Vec<u8>,
     number: u64,
     file: Box<dyn SegmentFile>,
-    /// The tail segment's length in bytes: all whole frames.
+    /// The length of the tail segment in bytes. It ends after a whole frame.
     length: u64,
-    /// The highest sequence number that was put.
+    /// The highest sequence number that was appended.
     sequence: u64,
-    /// Since when the tail has bytes that no sync covers.
+    /// Since when the tail has bytes that are not synced.
     unsynced_since: Option<Instant>,
-    /// Whether nothing may be acknowledged before a sync, whatever the policy: a reservation was written, or the record
-    /// that a clean end is no longer the end.
+    /// Whether nothing may be acknowledged before the next sync, under any policy. This is so after a reservation,
+    /// and after the first record that follows a clean shutdown.
     sync_pending: bool,
     /// Whether the last record says that the log was closed.
     ends_clean: bool,
@@ -57,7 +57,7 @@ pub(super) struct SegmentStore {
 }
 
 impl SegmentStore {
-    /// The store behind the tail that was recovered; all of it is synced.
+    /// Continues at the recovered tail, which is synced.
     pub(super) fn new(
         storage: Box<dyn Storage>,
         segment_bytes: u64,
@@ -93,13 +93,13 @@ impl SegmentStore {
         self.sync_pending
     }
 
-    /// From here on nothing may be acknowledged before a sync of what was put last.
+    /// From here on nothing may be acknowledged before what was appended last is synced.
     pub(super) fn require_sync(&mut self) {
         self.sync_pending = true;
     }
 
-    /// How many of the first bytes of `frames` (one frame at least) go into the tail segment; begins a new one if not
-    /// even the first fits.
+    /// Returns how many of the first bytes of `bytes`, which holds at least one frame, go into the tail segment.
+    /// Begins a new segment if not even the first frame fits.
     pub(super) fn make_room(&mut self, bytes: &[u8]) -> Result<usize, LogError> {
         let first = frames(bytes).next().map_or(0, <[u8]>::len) as u64;
         self.make_room_for(first)?;
@@ -117,14 +117,15 @@ impl SegmentStore {
         Ok(end)
     }
 
-    /// Tries whether a batch of `bytes`, its first frame of `first` bytes, would be taken: writes as much, and takes it back.
-    /// What a kill leaves of it is a torn end.
+    /// Tests whether a batch of `bytes`, whose first frame has `first` bytes, would be accepted: writes as many bytes
+    /// and rolls them back. If the process is killed meanwhile, they are a torn write at the end.
     ///
     /// # Errors
-    /// `Full`, `Write`: it would not. `Failed`: what was written cannot be taken back.
+    /// `Full` or `Write` if the batch would be refused. `Failed` if what was written cannot be rolled back.
     pub(super) fn probe(&mut self, first: usize, bytes: usize) -> Result<(), LogError> {
         self.make_room_for(first as u64)?;
-        // No file system stores this without taking room for it, and none of it is a frame.
+        // The filler is noise so that no file system can store it without allocating space for it. None of it is a
+        // valid frame.
         let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
         let mut filler = Vec::with_capacity(bytes + 8);
         filler.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
@@ -136,11 +137,12 @@ impl SegmentStore {
         }
         let written = write_all(&mut *self.file, &filler);
         let rolled_back = self.file.truncate(self.length);
-        rolled_back.map_err(|e| LogError::failed(&format!("taking a probe of {} back", file_name(self.number)), &e))?;
+        rolled_back
+            .map_err(|e| LogError::failed(&format!("rolling back a probe of {}", file_name(self.number)), &e))?;
         written.map_err(|error| refusal(&error))
     }
 
-    /// Begins a new segment if the tail has no room for a frame of so many bytes.
+    /// Begins a new segment if the tail has no room for a frame of `first` bytes.
     fn make_room_for(&mut self, first: u64) -> Result<(), LogError> {
         if self.length > SEGMENT_HEADER_BYTES as u64 && self.length + first > self.segment_bytes {
             self.rotate()?;
@@ -148,10 +150,10 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Appends sealed frames to the tail segment.
+    /// Appends frames, which have their checksums, to the tail segment.
     ///
     /// # Errors
-    /// `Full`, `Write`: nothing was stored, not even in part. `Failed`: unknown.
+    /// `Full` or `Write` if nothing was stored, not even in part. `Failed` if the outcome is unknown.
     pub(super) fn append(&mut self, bytes: &mut [u8]) -> Result<(), LogError> {
         if self.unsynced_since.is_none() {
             mark_after_sync(bytes);
@@ -178,11 +180,11 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Makes all that was put durable.
+    /// Makes everything that was appended durable.
     ///
     /// # Errors
-    /// `Failed`. The kernel may have dropped the pages that it could not write and call the next sync a success: no
-    /// later sync can be believed.
+    /// `Failed`. The kernel may have dropped the pages that it could not write and may report success for the next
+    /// sync, so no later sync can be trusted.
     pub(super) fn sync(&mut self) -> Result<(), LogError> {
         if self.unsynced_since.is_some() {
             self.counters.syncs.add(1);
@@ -193,17 +195,18 @@ impl SegmentStore {
     }
 
     fn mark_synced(&mut self) {
-        // A debt made before the first byte is not paid by a sync of nothing.
+        // If nothing was written since the last sync, the sync was skipped. A sync that was required before the first
+        // byte is then still pending.
         if self.unsynced_since.take().is_some() {
             self.sync_pending = false;
         }
     }
 
-    /// Stores which offsets are skipped, if that is still to be done. Until then the old footprint stands, and a next
-    /// start skips them, too.
+    /// Appends the frames that say which offsets are skipped, if that is still to be done. Until then the old
+    /// footprint stays in place, so a restart skips the same offsets again.
     ///
     /// # Errors
-    /// As [`Self::put`].
+    /// As [`Self::append`].
     pub(super) fn append_skips(&mut self) -> Result<(), LogError> {
         if !self.skips.is_empty() {
             let mut skips = std::mem::take(&mut self.skips);
@@ -217,7 +220,7 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Leaves the footprint of what is about to be shown to somebody.
+    /// Writes the footprint of what is about to be acknowledged.
     ///
     /// # Errors
     /// `Failed`.
@@ -225,13 +228,13 @@ impl SegmentStore {
         let synced = self.unsynced_since.is_none();
         let footprint = Footprint { always: self.always, synced, segment: self.number, length: self.length };
         let text = footprint.write(&self.storage.boot());
-        // The first one is synced, so that a power cut leaves it or a later one, and with it the policy.
+        // The first footprint is synced, so a power cut leaves it or a later one, and the policy is known.
         let written = self.storage.write_footprint(text.as_bytes(), !self.has_footprint);
         self.has_footprint = true;
         written.map_err(|e| LogError::failed("writing the footprint", &e))
     }
 
-    /// A sealed segment, read from its start.
+    /// Opens a sealed segment for reading from its start.
     pub(super) fn scan(&self, number: u64) -> io::Result<SegmentScanner> {
         SegmentScanner::new(self.storage.open(number)?)
     }
@@ -239,7 +242,7 @@ impl SegmentStore {
     /// Removes a segment that has no live record.
     ///
     /// # Errors
-    /// As [`Self::put`]; the segment is there still.
+    /// As [`Self::append`]. The segment is still there.
     pub(super) fn remove_segment(&mut self, number: u64) -> Result<(), LogError> {
         let marks = self.ledger.lock().offsets_ending_in(number);
         if !marks.is_empty() {
@@ -250,17 +253,19 @@ impl SegmentStore {
             write_checksums(&mut bytes);
             self.append_all(&mut bytes)?;
         }
-        // What made the segment dead (later messages, copies, a deletion) must not be lost while the segment is.
+        // The records that made the segment dead (later messages, copies, a deletion) must be durable before the
+        // segment is removed.
         self.sync()?;
         let doing = || format!("removing {}", file_name(number));
         self.storage.remove(number).map_err(|e| LogError::failed(&doing(), &e))?;
-        // One by one, in order: a deletion that outlived its segment's elders may go only when they are gone for good.
+        // The directory is synced after each removal to keep the order: a deletion may be removed only after all
+        // older segments are gone for good, or what it deleted would come back.
         self.storage.sync_directory().map_err(|e| LogError::failed(&doing(), &e))?;
         self.ledger.lock().remove_segment(number);
         Ok(())
     }
 
-    /// Puts sealed frames into as many segments as they need.
+    /// Appends frames, which have their checksums, to as many segments as they need.
     pub(super) fn append_all(&mut self, mut bytes: &mut [u8]) -> Result<(), LogError> {
         while !bytes.is_empty() {
             let (piece, behind) = bytes.split_at_mut(self.make_room(bytes)?);
@@ -270,7 +275,7 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Syncs, and notes that the log was closed unless nothing was put since the last time.
+    /// Syncs, and notes that the log was closed unless nothing was appended since the last time.
     pub(super) fn close(&mut self) -> Result<(), LogError> {
         if self.ends_clean {
             return Ok(());
@@ -279,18 +284,18 @@ impl SegmentStore {
         let mut frame = Vec::new();
         encode_clean_shutdown(&mut frame);
         write_checksums(&mut frame);
-        // One sync for all: a record whose forerunners did not make it is cut off with them.
+        // One sync is enough: if records before this one do not reach the disk, recovery cuts this one off with them.
         self.append_all(&mut frame)?;
         self.sync()?;
         self.ends_clean = true;
-        // From here on whatever is not there was taken by somebody.
+        // From here on the log is complete on the disk, so the next start treats anything that is missing as damage.
         let footprint = Footprint { always: self.always, synced: true, segment: self.number, length: self.length };
         let written = self.storage.write_footprint(footprint.write(&self.storage.boot()).as_bytes(), true);
         written.map_err(|e| LogError::failed("writing the footprint", &e))
     }
 
-    /// Seals the tail segment and begins the next. A sealed segment is synced under every policy: only the last one may
-    /// end in the middle of a record.
+    /// Seals the tail segment and begins the next one. A sealed segment is synced under every policy, because only
+    /// the last segment may end in the middle of a record.
     fn rotate(&mut self) -> Result<(), LogError> {
         self.sync()?;
         let number = self.number + 1;
@@ -307,7 +312,8 @@ impl SegmentStore {
                 Err(LogError::failed(&format!("syncing {}", file_name(number)), &error))
             }
             Err(BeginError::BeforeSync(error)) => {
-                // A file that is only begun makes the tail look sealed: it must be gone before the tail grows.
+                // An incomplete new segment would make the tail look sealed, so it must be removed before the tail
+                // grows.
                 let gone = match self.storage.remove(number) {
                     Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
                     _ => self.storage.sync_directory(),
@@ -320,25 +326,26 @@ impl SegmentStore {
         }
     }
 
-    /// After a failed write: the tail ends again where it ended before.
+    /// Rolls the tail back to its length before a failed write.
     fn roll_back(&mut self, error: &io::Error) -> LogError {
-        // Synced, or a power cut could bring back whole records that their publishers were told are not stored.
+        // The truncation is synced. Otherwise a power cut could bring back whole records whose publishers were told
+        // that they are not stored.
         self.counters.syncs.add(1);
-        let undone = self.file.truncate(self.length).and_then(|()| self.file.sync());
-        match undone {
+        let rolled_back = self.file.truncate(self.length).and_then(|()| self.file.sync());
+        match rolled_back {
             Ok(()) => {
                 self.mark_synced();
                 refusal(error)
             }
             Err(second) => {
                 let file = file_name(self.number);
-                LogError::Failed(format!("writing {file}: {error}; taking it back: {second}").into())
+                LogError::Failed(format!("writing {file}: {error}; rolling back: {second}").into())
             }
         }
     }
 }
 
-/// What a failed write that left nothing behind means to the callers.
+/// Returns the error for the callers of a failed write that was rolled back.
 fn refusal(error: &io::Error) -> LogError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => LogError::Full,
@@ -346,9 +353,9 @@ fn refusal(error: &io::Error) -> LogError {
     }
 }
 
-/// Where the beginning of a segment failed.
+/// The step at which a segment could not be created.
 pub(super) enum BeginError {
-    /// Before a sync: the file may be removed and the matter forgotten.
+    /// Before a sync. The file can be removed, and the log can continue.
     BeforeSync(io::Error),
     DuringSync(io::Error),
 }
@@ -361,8 +368,8 @@ impl From<BeginError> for io::Error {
     }
 }
 
-/// Creates a segment, durable with its header and its name before a record is in it: a header that cannot be read is a
-/// fault, except in a file that has no more than that.
+/// Creates a segment. Its header and its name are durable before a record is in it, so an unreadable header means
+/// damage, unless the file holds nothing more than a header.
 pub(super) fn begin_segment(
     storage: &dyn Storage,
     number: u64,
@@ -375,7 +382,7 @@ pub(super) fn begin_segment(
     Ok(file)
 }
 
-/// Writes all of it, in as many writes as that takes.
+/// Writes all of `bytes`, in as many writes as needed.
 pub(super) fn write_all(file: &mut dyn SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {

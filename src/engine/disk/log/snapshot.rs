@@ -1,8 +1,9 @@
-//! The log as it stands at one moment, beside a process that may be writing it: nothing is written, no lock is taken.
+//! Reading the log at one moment, beside a process that may be writing it. Nothing is written and no lock is taken.
 //!
-//! A log only grows at its end, and a segment goes only after what is still needed of it was copied to the end. So all
-//! segments of one moment, opened before any of them is read, hold everything up to that moment, whatever becomes of
-//! their names. Of messages only the places are held; their bytes are read when they are wanted.
+//! A log only grows at its end, and a segment is removed only after its live records were copied to the end. So if
+//! all segments of one moment are opened before any of them is read, they hold everything up to that moment, even if
+//! files are removed meanwhile. Of messages only the locations are kept in memory. Their bytes are read when they are
+//! needed.
 
 use std::{
     fs::{self, File},
@@ -26,23 +27,23 @@ use super::{
     segment_reader::read_segment,
 };
 
-/// How often the segments are looked for anew because one went away meanwhile. Each time a whole segment must have been
-/// written, which takes far longer than looking.
+/// How often the segments are listed again because one was removed meanwhile. Each time a whole segment must have
+/// been written, which takes far longer than a listing.
 const ATTEMPTS: usize = 100;
 
-/// What the log holds, by the rules of its recovery.
+/// What the log holds, by the same rules as recovery.
 pub struct LogSnapshot {
-    /// By number.
+    /// The segments by number.
     segments: Vec<(u64, File)>,
     /// The topics that were not deleted, in no order.
     pub topics: Vec<LogSnapshotTopic>,
     /// The consumers that were not deleted, in no order.
     pub consumers: Vec<RecoveredConsumer>,
-    /// Bytes at the end that no whole record begins: a write under way, or a torn one.
+    /// Bytes at the end at which no whole record begins: a write in progress, or a torn one.
     pub torn_bytes: u64,
 }
 
-/// A topic; the fields are those of [`super::RecoveredTopic`].
+/// A topic. The fields are those of [`super::RecoveredTopic`].
 pub struct LogSnapshotTopic {
     pub epoch: u64,
     pub name: String,
@@ -51,16 +52,16 @@ pub struct LogSnapshotTopic {
     pub settings: Box<[u8]>,
     pub messages: Vec<MessageLocation>,
     pub ids: Vec<RecoveredId>,
-    /// The newest location: offsets up to here were used, or skipped after an end that may have lost some.
+    /// The newest offset. Offsets up to here were used, or skipped after an end that may have lost some.
     pub last: u64,
 }
 
-/// Where a message is.
+/// The location of a message in the log.
 pub struct MessageLocation {
     pub offset: u64,
     prev: u64,
     at: u64,
-    /// Of the whole frame.
+    /// The size of the whole frame.
     bytes: u32,
     segment: u32,
 }
@@ -72,20 +73,21 @@ impl MessageLocation {
 }
 
 impl LogSnapshot {
-    /// Reads what the log in `directory` holds; nothing if there is no log. `keep` tells from a topic's settings how many
-    /// of its newest messages are wanted, and `dedup_window` how old the ids may be that are told without their messages.
+    /// Reads what the log in `directory` holds, or returns `None` if there is no log. `keep` returns for a topic's
+    /// settings how many of its newest messages to read. Ids without a message are read if they are not older than
+    /// `dedup_window`.
     ///
     /// # Errors
-    /// As for opening it.
+    /// The same as for opening the log.
     pub fn read(
         directory: &Path,
         keep: &dyn Fn(&[u8]) -> usize,
         dedup_window: Duration,
     ) -> Result<Option<Self>, OpenError> {
         let listing = OpenError::io(format!("reading {}", directory.display()));
-        // Before the segments: what it says of them was there then, and they only grow.
+        // The footprint is read before the segments. What it says was in them then, and they only grow.
         let footprint = fs::read(directory.join(FOOTPRINT)).unwrap_or_default();
-        let known = KnownExtent::of(&footprint, &boot());
+        let extent = KnownExtent::of(&footprint, &boot());
         let segments = open_all(directory).map_err(listing)?;
         let Some((last, _)) = segments.last() else { return Ok(None) };
         let last = *last;
@@ -95,8 +97,8 @@ impl LogSnapshot {
         for (index, (number, file)) in segments.iter().enumerate() {
             let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
             let mut scanner = file.try_clone().and_then(|file| SegmentScanner::new(Box::new(file))).map_err(reading)?;
-            let known = (*number == last).then_some(&known);
-            let end = read_segment(&mut scanner, *number, known, |stored, frame, at| {
+            let extent = (*number == last).then_some(&extent);
+            let end = read_segment(&mut scanner, *number, extent, |stored, frame, at| {
                 let (bytes, segment) = (frame.len() as u32, index as u32);
                 let location = |message: &MessageRecord<'_>| MessageLocation {
                     offset: message.offset,
@@ -117,7 +119,7 @@ impl LogSnapshot {
     /// Reads a message.
     ///
     /// # Errors
-    /// If it cannot be read, or is not any more what it was.
+    /// Returns an error if the message cannot be read or has changed.
     pub fn message<'a>(
         &self,
         location: &MessageLocation,
@@ -154,22 +156,23 @@ fn topic_of(topic: TopicContents<MessageLocation>, keep: &dyn Fn(&[u8]) -> usize
 fn open_all(directory: &Path) -> io::Result<Vec<(u64, File)>> {
     let mut before = list(directory)?;
     for _ in 0..ATTEMPTS {
-        // From the oldest on: when the last one is opened, those before it are whole.
+        // The segments are opened from the oldest to the newest: when the last one is opened, those before it are
+        // sealed.
         let opened: io::Result<Vec<_>> =
             before.iter().map(|number| Ok((*number, File::open(directory.join(file_name(*number)))?))).collect();
         let opened = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             opened => Some(opened?),
         };
-        // A directory is not listed in one moment: what was copied to a new segment and what it was copied from may both
-        // have been missed. Then they are not missed twice.
+        // A directory is not listed atomically. The listing may miss both a new segment and the older one whose
+        // records were copied to it, but then a second listing differs.
         let after = list(directory)?;
         match opened {
             Some(opened) if after == before => return Ok(opened),
             _ => before = after,
         }
     }
-    Err(io::Error::other("its segments come and go too fast"))
+    Err(io::Error::other("its segments are created and removed too fast"))
 }
 
 fn list(directory: &Path) -> io::Result<Vec<u64>> {

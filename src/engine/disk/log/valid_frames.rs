@@ -1,15 +1,16 @@
-//! The search for valid records behind damage: they show whether the damage is a torn write, and what a repair cuts off.
+//! The search for valid records after damage. They show whether the damage is a torn write, and what a repair cuts
+//! off.
 
 use super::{
     frame::{FRAME_HEADER_BYTES, MAX_PAYLOAD, frame_header, is_valid},
     record::StoredRecord,
 };
 
-/// The most bytes whose checksums are tried while sound frames are looked for behind damage. What would take more is no
-/// log of ours.
+/// The most bytes whose checksums are computed during the search. Real logs stay far below this limit; bytes that
+/// exceed it were crafted.
 const SEARCH_BYTES: u64 = 1 << 30;
 
-/// The sound records in bytes that are damaged somewhere, wherever they begin.
+/// The valid records in damaged bytes, wherever they begin.
 pub(super) struct ValidFrames<'a> {
     bytes: &'a [u8],
     budget: u64,
@@ -20,7 +21,7 @@ impl<'a> ValidFrames<'a> {
         Self { bytes, budget: SEARCH_BYTES }
     }
 
-    /// Whether there were too many places that look like a record to try them all.
+    /// Returns whether the search stopped because too many positions looked like a record.
     pub(super) fn is_budget_spent(&self) -> bool {
         self.budget == 0
     }
@@ -31,7 +32,7 @@ impl<'a> ValidFrames<'a> {
             return None;
         }
         let frame = self.bytes.get(..FRAME_HEADER_BYTES + length)?;
-        // What a record says is looked at first: that costs less than its checksum.
+        // The payload is decoded first because that costs less than the checksum.
         let stored = StoredRecord::decode(&frame[FRAME_HEADER_BYTES..]).ok()?;
         self.budget = self.budget.saturating_sub(frame.len() as u64);
         is_valid(frame).then_some((frame, stored))

@@ -1,4 +1,4 @@
-//! The log's thread: commits batches, syncs by policy, and tidies segments up in between.
+//! The log's thread: it commits batches, syncs by policy, and compacts segments in between.
 
 use std::{
     collections::BTreeMap,
@@ -19,20 +19,20 @@ use super::{
     segment_store::SegmentStore,
 };
 
-/// The least that one step of a compaction reads, in bytes: a batch waits for at most about a millisecond.
+/// The least that one step of a compaction reads, in bytes. A batch waits for it for at most about a millisecond.
 const COMPACTION_STEP_BYTES: usize = 256 << 10;
 
-/// What a step of a compaction reads for each byte just committed: compaction must be faster than the callers, or the
-/// log would grow while it goes on.
+/// How many bytes a step of a compaction reads for each byte just committed. Compaction must be faster than the
+/// callers, or the log would grow while it goes on.
 const COMPACTION_STEP_RATIO: usize = 4;
 
-/// How long after a refusal, or a vain try, it is tried whether the disk takes records again.
+/// The time between a refusal, or a failed probe, and the next probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The most bytes, and the least, with which that is tried.
+/// The least and the most bytes that a probe writes.
 const PROBE_BYTES: (usize, usize) = (4 << 10, 1 << 20);
 
-/// When a compaction that found no room is tried again.
+/// The time after which a compaction that found no room is tried again.
 const COMPACTION_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct LogWriter<T> {
@@ -44,13 +44,13 @@ pub(super) struct LogWriter<T> {
     sink: Box<dyn Sink<T>>,
     store: SegmentStore,
     batch: Batch<T>,
-    /// The compaction under way: the segment and how far it was read.
+    /// The compaction in progress: the segment, and the scanner that reads it.
     compaction: Option<(u64, SegmentScanner)>,
-    /// ValidFrames on their way to the tail.
+    /// Live records that are about to be copied to the tail.
     copies: Vec<u8>,
-    /// What was refused last, while nothing as large was taken since.
+    /// The batch that was refused last, until one as large is accepted.
     refused: Option<RefusedBatch>,
-    /// Not before then may the segments be tidied up: the disk was full.
+    /// Compaction pauses until this time because the disk was full.
     compaction_paused_until: Option<Instant>,
 }
 
@@ -79,12 +79,12 @@ impl<T> LogWriter<T> {
         }
     }
 
-    /// Works until the log is closed or fails.
+    /// Runs until the log is closed or fails.
     ///
     /// # Errors
-    /// If it failed.
+    /// Returns the error if the log failed.
     pub(super) fn run(mut self) -> Result<(), LogError> {
-        // Also when the sink panics: nobody may wait for ever.
+        // This runs after a panic of the sink, too, so that nobody waits for ever.
         let _abandon = AbandonOnDrop(self.queue.clone());
         let result = self.run_until_closed().and_then(|()| self.store.close());
         if let Err(error) = &result {
@@ -94,7 +94,7 @@ impl<T> LogWriter<T> {
     }
 
     fn run_until_closed(&mut self) -> Result<(), LogError> {
-        // Whether the last batch was of several publishers.
+        // Whether the last batch came from several publishers.
         let mut yield_first = false;
         loop {
             let busy = self.compaction_paused_until.is_none()
@@ -124,14 +124,15 @@ impl<T> LogWriter<T> {
         let probe = self.refused.as_ref().map(|refused| refused.probe_at);
         let wakes_at = if self.compaction_paused_until.is_none() { self.ledger.lock().next_expiry() } else { None };
         let ids = wakes_at.and_then(|at| {
-            // One more, so that it is over then.
+            // One millisecond more, so that the ids have expired by then.
             let left = at.saturating_sub(now_ms()).saturating_add(1);
             Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
         });
         [sync, self.compaction_paused_until, probe, ids].into_iter().flatten().min()
     }
 
-    /// While records are refused nobody may send any, so the log finds out by itself whether there is room again.
+    /// Tests whether the disk accepts records again. While records are refused perhaps nobody sends any, so the log
+    /// must find out by itself.
     fn probe(&mut self) -> Result<(), LogError> {
         let Some(refused) = self.refused.as_mut().filter(|refused| Instant::now() >= refused.probe_at) else {
             return Ok(());
@@ -159,10 +160,11 @@ impl<T> LogWriter<T> {
         Ok(())
     }
 
-    /// Writes a batch, in as many pieces as segments it touches, and tells the sink of each.
+    /// Writes a batch in one piece per segment, and tells the sink about each piece.
     ///
     /// # Errors
-    /// `Failed`; all the batch's tokens were told. Other errors end with the batch and what was queued behind it.
+    /// `Failed`, after the sink was told about all tokens of the batch. After other errors, which refuse the rest of
+    /// the batch and what was queued meanwhile, the log continues.
     fn commit(&mut self, batch: &mut Batch<T>) -> Result<(), LogError> {
         write_checksums(&mut batch.frames);
         let mut rest = &mut *batch.frames;
@@ -184,7 +186,7 @@ impl<T> LogWriter<T> {
                 }
                 Err(CommitFailure { bytes, error: error @ LogError::Failed(_) }) => {
                     let unknown = frames(&rest[..bytes]).count().min(batch.tokens.len());
-                    // Refuse first, so that nobody builds on what is about to be told.
+                    // New appends are refused before the sink is told, so that nobody builds on records that failed.
                     let mut behind = Batch::new();
                     self.queue.refuse(stopped(&error), &mut behind);
                     self.sink.committed(Err(error.clone()), batch.tokens.drain(..unknown));
@@ -206,16 +208,17 @@ impl<T> LogWriter<T> {
         Ok(())
     }
 
-    /// Writes as much of `rest` as goes into one segment, and syncs it if it must be; tells how much that was.
+    /// Writes as much of `rest` as fits into one segment, syncs it if required, and returns how many bytes were
+    /// committed.
     fn commit_piece(&mut self, rest: &mut [u8]) -> Result<usize, CommitFailure> {
         let failure = |bytes| move |error| CommitFailure { bytes, error };
-        // What fails before the piece is written cannot have stored any of it.
+        // If this fails, no byte of the piece was written.
         self.store.append_skips().map_err(failure(0))?;
         let bytes = self.store.make_room(rest).map_err(failure(0))?;
         let piece = &mut rest[..bytes];
         match self.with_reservations(piece) {
             None => self.store.append(piece).map_err(failure(bytes))?,
-            // In one write, so that it succeeds or is taken back as one.
+            // Reservations and records go into one write, so that both succeed or both are rolled back.
             Some(mut reserved) => {
                 self.store.append(&mut reserved).map_err(failure(bytes))?;
                 self.store.require_sync();
@@ -228,15 +231,16 @@ impl<T> LogWriter<T> {
         Ok(bytes)
     }
 
-    /// The piece with the reservations without which its offsets must not be shown to anybody, each before the first
-    /// message that needs it: so no cut leaves the one without the other. `None` if it needs none. Under `Always` they only
-    /// matter to a disk that loses what it has synced.
+    /// Returns the piece with the reservations that must be stored before its offsets may be shown to anybody, or
+    /// `None` if it needs none. Each reservation stands before the first message that needs it, so no torn write
+    /// keeps the message without the reservation. Under `Always` reservations only matter to a disk that loses what
+    /// it has synced.
     fn with_reservations(&self, piece: &[u8]) -> Option<Vec<u8>> {
         let message = |frame: &[u8]| match StoredRecord::decode(frame.get(FRAME_HEADER_BYTES..)?) {
             Ok(StoredRecord::Message { message, .. }) => Some((message.topic_id, message.offset)),
             _ => None,
         };
-        // Of each topic that passes its reservation, its new one.
+        // The new reservation of each topic whose offsets pass the current one.
         let mut passing: BTreeMap<u64, OffsetState> = BTreeMap::new();
         {
             let ledger = self.ledger.lock();
@@ -265,7 +269,7 @@ impl<T> LogWriter<T> {
         Some(reserved)
     }
 
-    /// Removes dead segments, and copies at most `budget` bytes of the oldest one if the log is crowded.
+    /// Removes dead segments, and copies live records of at most `budget` bytes if a segment is to be compacted.
     fn compact(&mut self, budget: usize) -> Result<(), LogError> {
         if self.compaction_paused_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
@@ -274,7 +278,7 @@ impl<T> LogWriter<T> {
         self.ledger.lock().expire_ids(now_ms());
         match self.remove_dead().and_then(|()| self.copy_live_records(budget)) {
             Err(LogError::Full | LogError::Write(_)) => {
-                // What was copied is alive in its new place; the next compaction finds it dead in the old one.
+                // Records that were copied are live at the tail now. The next compaction finds the originals dead.
                 self.compaction = None;
                 self.compaction_paused_until = Instant::now().checked_add(COMPACTION_RETRY);
                 Ok(())
@@ -331,7 +335,7 @@ impl<T> LogWriter<T> {
             self.compaction = Some((number, scanner));
             return Ok(());
         }
-        // Should the books be wrong, the segment stays: rather stop than lose what somebody counts on.
+        // If the ledger is wrong, the segment stays. It is better to stop than to lose records that are still needed.
         match self.ledger.lock().live_records(number) {
             0 => {}
             left => {
@@ -350,7 +354,7 @@ impl<T> LogWriter<T> {
         }
     }
 
-    /// After a failure outside of a batch: what is queued was not written.
+    /// Stops after a failure outside of a batch: what is queued was not written.
     fn stop(&mut self, error: &LogError) {
         let mut behind = Batch::new();
         self.queue.refuse(stopped(error), &mut behind);
@@ -360,11 +364,11 @@ impl<T> LogWriter<T> {
 
 /// A batch that was refused.
 struct RefusedBatch {
-    /// Bytes of its first frame.
+    /// The size of its first frame.
     first: usize,
-    /// Bytes of all of it.
+    /// The size of the whole batch.
     batch: usize,
-    /// With how many of them it is tried whether it would be taken now.
+    /// How many bytes a probe writes.
     bytes: usize,
     probe_at: Instant,
 }
@@ -377,13 +381,13 @@ impl RefusedBatch {
     }
 }
 
-/// A piece that was not committed, and how many of its bytes may be on the disk nevertheless if the log failed.
+/// A piece that was not committed, and how many of its bytes may be on the disk if the log has failed.
 struct CommitFailure {
     bytes: usize,
     error: LogError,
 }
 
-/// What the failure of a record means to those behind it.
+/// Returns the error for the records that follow a failed one.
 fn stopped(error: &LogError) -> LogError {
     match error {
         LogError::Failed(reason) => LogError::Stopped(reason.clone()),
@@ -391,8 +395,8 @@ fn stopped(error: &LogError) -> LogError {
     }
 }
 
-/// What was sound when it was read is not any more. The log stops: the next start would refuse this segment anyway, and
-/// the sooner somebody looks at the disk the more of it is left.
+/// A segment that was valid at the start is damaged now. The log stops, because the next start would refuse this
+/// segment anyway, and because the disk should be examined before it loses more.
 fn damaged(number: u64, at: u64, why: &str) -> LogError {
     LogError::Failed(format!("{} is damaged at byte {at}: {why}", file_name(number)).into())
 }

@@ -1,7 +1,7 @@
-//! Ids that outlive their messages, in the books: what takes room for them, and for how long.
+//! The ledger's account of ids that outlive their messages: how much space they take, and for how long.
 //!
-//! There is one time for each segment, that of its newest id: until then none of its ids' records is dead, after that all
-//! are. So an id is copied again only when the log is crowded.
+//! Each segment has one time, that of its newest id. Before it all id records of the segment are live, after it none
+//! is. So an id is copied again only when the log is compacted.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use super::{
     Ledger, SegmentUsage,
 };
 
-/// The time of the clock on the wall, in milliseconds since 1970: messages carry it.
+/// Returns the current wall-clock time in milliseconds since 1970. Messages carry this time.
 pub(in super::super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -27,7 +27,7 @@ impl Ledger {
         self.next_id_expiry = self.next_id_expiry.min(segment.newest_kept_id_at.saturating_add(self.window));
         let active = self.active_segment();
         while self.id_bytes > self.dedup_bytes {
-            // Whole segments go, and never the one that is being written.
+            // Ids are dropped for whole segments, and never for the active segment.
             let having = self.segments.iter().filter(|(number, s)| s.id_bytes > 0 && Some(**number) != active);
             let Some(oldest) = having.min_by_key(|(_, segment)| segment.newest_kept_id_at).map(|(number, _)| *number)
             else {
@@ -37,7 +37,7 @@ impl Ledger {
         }
     }
 
-    /// The ids that have records in this segment are not to be known any more.
+    /// Drops the ids that have records of their own in this segment.
     fn drop_ids(&mut self, number: u64) {
         let Some(segment) = self.segments.get_mut(&number) else { return };
         let was = (segment.ids_expire_at(self.window), number);
@@ -51,7 +51,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the id in a record read from segment `number` is to be known still, and goes with the segment.
+    /// Returns the id of a record in segment `number` that is still known and would be lost with the segment.
     pub(in super::super) fn live_id<'a>(
         &self,
         number: u64,
@@ -69,12 +69,12 @@ impl Ledger {
             StoredRecord::Id(id) if self.segments.get(&number).is_some_and(|segment| segment.id_bytes > 0) => id,
             _ => return None,
         };
-        // A message that is alive has its id with it, wherever it is.
+        // A live message carries its own id, whichever segment it is in.
         let gone = self.topics.get(&id.topic_id).is_some_and(|topic| topic.run(id.offset).is_none());
         (gone && id.id.len() <= MAX_ID && id.at_ms.saturating_add(self.window) >= now).then_some(id)
     }
 
-    /// The time of ids passes.
+    /// Drops the ids of the segments whose newest id has expired.
     pub(in super::super) fn expire_ids(&mut self, now: i64) {
         if self.next_id_expiry >= now {
             return;
@@ -90,7 +90,8 @@ impl Ledger {
         self.next_id_expiry = next.unwrap_or(i64::MAX);
     }
 
-    /// When something may be removed that may not be now, in milliseconds since 1970.
+    /// Returns the next time at which something can be removed that cannot be removed now, in milliseconds since
+    /// 1970.
     pub(in super::super) fn next_expiry(&self) -> Option<i64> {
         let drained = self.drained.first().map_or(i64::MAX, |(until, _)| *until);
         Some(drained.min(self.next_id_expiry)).filter(|at| *at < i64::MAX)

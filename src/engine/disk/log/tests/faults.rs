@@ -276,7 +276,7 @@ fn another_write_error_is_taken_back_too() {
     fake.set(Faults::default());
     append_again(&log, &message(1, 1, b""), 2);
     acks.wait(3);
-    let reason = "writing failed and was taken back: the controller is gone".to_owned();
+    let reason = "writing failed and was rolled back: the controller is gone".to_owned();
     assert_eq!(heard(&acks), [(0, None), (1, Some(reason)), (2, None)]);
 }
 
