@@ -109,12 +109,12 @@ pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
     check(&recovered);
     let again = read().expect("it has opened before");
     check(&again);
-    let told = |topics: &[RecoveredTopic]| {
-        let told =
+    let content = |topics: &[RecoveredTopic]| {
+        let content =
             topics.iter().map(|topic| (topic.id, topic.name.clone(), topic.settings.clone(), topic.messages.clone()));
-        told.collect::<Vec<_>>()
+        content.collect::<Vec<_>>()
     };
-    assert_eq!(told(&again.topics), told(&recovered.topics));
+    assert_eq!(content(&again.topics), content(&recovered.topics));
     // Nothing of a torn write after a clean shutdown was ever shown, because the log is synced first. So the next
     // start need not skip the offsets that the first start skips to be safe.
     if torn.is_empty() {

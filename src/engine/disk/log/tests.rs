@@ -1,4 +1,4 @@
-//! The log on a disk that fails on request, and on the real one.
+//! Tests of the log on a simulated disk that fails on request, and on the real one.
 
 mod damage;
 mod faults;
@@ -23,10 +23,10 @@ use parking_lot::{Condvar, Mutex};
 use super::{recovered::RecoveredConsumer, *};
 use simulated_disk::SimulatedDisk;
 
-/// No wait is longer; on a loaded machine most are far shorter.
+/// The longest wait. On a loaded machine most waits are far shorter.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A sink that remembers.
+/// A sink that records the outcomes.
 struct RecordingSink<T> {
     outcomes: Mutex<Vec<(T, Option<LogError>)>>,
     more: Condvar,
@@ -37,7 +37,7 @@ impl<T> RecordingSink<T> {
         Arc::new(Self { outcomes: Mutex::new(Vec::new()), more: Condvar::new() })
     }
 
-    /// GatedSink until so many outcomes are known.
+    /// Waits until `count` outcomes are known.
     fn wait(&self, count: usize) {
         let deadline = Instant::now() + DEADLINE;
         let mut outcomes = self.outcomes.lock();
@@ -63,7 +63,7 @@ impl<T: Send> Sink<T> for Arc<RecordingSink<T>> {
     }
 }
 
-/// A sink that goes no further while the gate is locked.
+/// A sink that waits while the gate is locked.
 struct GatedSink(Arc<Mutex<()>>, Arc<RecordingSink<u64>>);
 
 impl Sink<u64> for GatedSink {
@@ -73,7 +73,7 @@ impl Sink<u64> for GatedSink {
     }
 }
 
-/// GatedSink until `holds`; there is no condition variable for what is only counted.
+/// Waits until `holds` returns true. No condition variable exists for values that are only counted.
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !holds() {
@@ -86,17 +86,20 @@ fn settings(fsync: Fsync, segment_bytes: u64) -> LogConfig {
     LogConfig { fsync, segment_bytes, reserve_offsets: 10, ..LogConfig::default() }
 }
 
-/// The settings of a test's topic are its bound, as one byte.
+/// A test's topic has its bound as its settings, in one byte.
 fn keep(settings: &[u8]) -> usize {
     settings.first().map_or(usize::MAX, |bound| usize::from(*bound))
 }
 
-fn reopen(fake: &SimulatedDisk, settings: &LogConfig) -> Result<(Recovered, Ready), OpenError> {
-    open(Box::new(fake.clone()), settings.clone(), &keep)
+fn reopen(simulated: &SimulatedDisk, settings: &LogConfig) -> Result<(Recovered, Ready), OpenError> {
+    open(Box::new(simulated.clone()), settings.clone(), &keep)
 }
 
-fn start<T: Send + 'static>(fake: &SimulatedDisk, settings: &LogConfig) -> (Log<T>, Arc<RecordingSink<T>>, Recovered) {
-    let (recovered, ready) = reopen(fake, settings).expect("opens");
+fn start<T: Send + 'static>(
+    simulated: &SimulatedDisk,
+    settings: &LogConfig,
+) -> (Log<T>, Arc<RecordingSink<T>>, Recovered) {
+    let (recovered, ready) = reopen(simulated, settings).expect("opens");
     let acks = RecordingSink::new();
     (ready.start(Box::new(acks.clone())).expect("starts"), acks, recovered)
 }
@@ -138,16 +141,16 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
     })
 }
 
-/// The offsets of each topic's messages.
+/// Returns the offsets of each topic's messages.
 fn offsets(recovered: &Recovered) -> Vec<(u64, Vec<u64>)> {
     recovered.topics.iter().map(|t| (t.id, t.messages.iter().map(|m| m.offset).collect())).collect()
 }
 
 #[test]
-fn everything_comes_back_as_it_was() {
-    let fake = SimulatedDisk::default();
+fn recovery_returns_everything_that_was_stored() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1 << 20);
-    let (log, acks, recovered) = start(&fake, &settings);
+    let (log, acks, recovered) = start(&simulated, &settings);
     assert!(recovered.clean && recovered.topics.is_empty());
     let records = [
         created(7, &[2]),
@@ -175,7 +178,7 @@ fn everything_comes_back_as_it_was() {
     assert!(matches!(log.append(&records[0], 0), Err(LogError::Closed)));
     log.close().expect("closes twice");
 
-    let (recovered, _ready) = reopen(&fake, &settings).expect("opens");
+    let (recovered, _ready) = reopen(&simulated, &settings).expect("opens");
     assert!(recovered.clean);
     assert_eq!(recovered.truncated_bytes, 0);
     assert_eq!(recovered.orphaned_messages, 1);
@@ -193,10 +196,10 @@ fn everything_comes_back_as_it_was() {
 }
 
 #[test]
-fn what_is_out_of_bounds_is_refused_and_not_stored() {
-    let fake = SimulatedDisk::default();
+fn records_and_settings_out_of_bounds_are_refused() {
+    let simulated = SimulatedDisk::default();
     let settings = LogConfig { max_record_bytes: 100, queue_bytes: 300, ..settings(Fsync::Always, 1000) };
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     let refused = |record: &Record<'_>| log.append(record, ()).expect_err("refused");
     assert!(matches!(refused(&message(1, 1, &[0; 99])), LogError::TooLarge { bytes: 101, limit: 100 }));
     assert!(matches!(refused(&message_after(1, 1, 1, b"")), LogError::Invalid(_)));
@@ -204,7 +207,7 @@ fn what_is_out_of_bounds_is_refused_and_not_stored() {
     log.append(&message(1, 1, &[0; 98]), ()).expect("just fits");
     acks.wait(2);
     drop(log);
-    assert_eq!(offsets(&start::<()>(&fake, &settings).2), [(1, vec![1])]);
+    assert_eq!(offsets(&start::<()>(&simulated, &settings).2), [(1, vec![1])]);
 
     for wrong in [
         LogConfig { segment_bytes: 127, ..LogConfig::default() },

@@ -1,4 +1,4 @@
-//! Files that are not what was written.
+//! Segment files that differ from what was written.
 
 use super::{
     super::{
@@ -10,10 +10,10 @@ use super::{
     *,
 };
 
-/// A small log of one segment, closed or not, and where its frames end.
+/// Returns a small log of one segment, and where its frames end.
 fn small() -> (Vec<u8>, Vec<usize>) {
-    let fake = SimulatedDisk::default();
-    let (log, acks, _) = start(&fake, &settings(Fsync::Always, 1 << 20));
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings(Fsync::Always, 1 << 20));
     log.append(&created(1, &[]), ()).expect("appended");
     for offset in 1..=6 {
         acks.wait(offset as usize);
@@ -21,7 +21,7 @@ fn small() -> (Vec<u8>, Vec<usize>) {
     }
     log.append(&Record::TopicUpdated { topic_id: 1, implicit: true, floor: 0, settings: &[] }, ()).expect("appended");
     acks.wait(8);
-    let bytes = fake.segments().remove(&1).expect("one segment");
+    let bytes = simulated.segments().remove(&1).expect("one segment");
     let mut ends = vec![SEGMENT_HEADER_BYTES];
     ends.extend(frames(&bytes[SEGMENT_HEADER_BYTES..]).scan(SEGMENT_HEADER_BYTES, |end, frame| {
         *end += frame.len();
@@ -30,20 +30,21 @@ fn small() -> (Vec<u8>, Vec<usize>) {
     (bytes, ends)
 }
 
-/// How many messages come back when whole frames end at `end`: the topic's creation and a reservation stand before them.
+/// Returns how many messages are recovered when whole frames end at `end`. The topic's creation and a reservation
+/// come first.
 fn messages_within(ends: &[usize], end: usize) -> u64 {
     let frames = ends.iter().filter(|e| **e <= end).count().saturating_sub(1);
     frames.saturating_sub(2).min(6) as u64
 }
 
-/// Opens the log and checks that it holds what the first `end` bytes say, and works on from there.
+/// Opens the log, checks that it holds what the first `end` bytes say, and appends to it.
 fn check_prefix(bytes: Vec<u8>, ends: &[usize], end: usize) {
     let size = bytes.len();
-    let fake = SimulatedDisk::with([(1, bytes)]);
-    let (log, acks, recovered) = start(&fake, &settings(Fsync::Always, 1 << 20));
+    let simulated = SimulatedDisk::with([(1, bytes)]);
+    let (log, acks, recovered) = start(&simulated, &settings(Fsync::Always, 1 << 20));
     let whole = ends.iter().copied().filter(|e| *e <= end).max().unwrap_or(0);
     assert_eq!(recovered.truncated_bytes, (size - whole) as u64);
-    let kept: Vec<usize> = fake.cut_files().values().map(Vec::len).collect();
+    let kept: Vec<usize> = simulated.cut_files().values().map(Vec::len).collect();
     assert_eq!(kept, if whole > 0 && size > whole { vec![size - whole] } else { vec![] });
     assert!(!recovered.clean || whole <= SEGMENT_HEADER_BYTES && size == whole || size == 0);
     let expected = messages_within(ends, end);
@@ -55,7 +56,7 @@ fn check_prefix(bytes: Vec<u8>, ends: &[usize], end: usize) {
     log.append(&message(1, expected + 1, b"more"), ()).expect("appended");
     acks.wait(2);
     drop(log);
-    let (recovered, _) = reopen(&fake, &settings(Fsync::Always, 1 << 20)).expect("opens again");
+    let (recovered, _) = reopen(&simulated, &settings(Fsync::Always, 1 << 20)).expect("opens again");
     assert_eq!(offsets(&recovered), [(1, (1..=expected + 1).collect())]);
     assert!(recovered.clean);
 }
@@ -70,7 +71,7 @@ fn a_log_cut_at_any_byte_is_its_valid_prefix() {
 }
 
 #[test]
-fn a_flipped_bit_in_the_last_record_ends_the_log_and_an_earlier_one_refuses() {
+fn a_flipped_bit_ends_the_log_in_its_last_record_and_is_refused_in_an_earlier_one() {
     let (bytes, ends) = small();
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
@@ -86,7 +87,8 @@ fn a_flipped_bit_in_the_last_record_ends_the_log_and_an_earlier_one_refuses() {
         if ends[ends.len() - 2..].contains(&begin) {
             check_prefix(flipped, &ends, bit / 8);
         } else {
-            // Behind the record there are others, or behind a header come records that were synced after it: no torn write explains this.
+            // Other records follow this one, or records follow the header that were synced after it. So no torn write
+            // explains the damage.
             let error = reopen(&SimulatedDisk::with([(1, flipped)]), &settings(Fsync::Always, 1 << 20)).err();
             match error.expect("refused") {
                 OpenError::Damaged { at, .. } => assert_eq!(at, begin as u64),
@@ -100,15 +102,15 @@ fn a_flipped_bit_in_the_last_record_ends_the_log_and_an_earlier_one_refuses() {
 fn damage_in_a_sealed_segment_names_file_and_byte() {
     let (mut bytes, ends) = small();
     bytes[ends[2] + FRAME_HEADER_BYTES] ^= 1;
-    let fake = SimulatedDisk::with([(1, bytes.clone()), (2, segment_header(2, 0).to_vec())]);
-    let error = reopen(&fake, &settings(Fsync::Always, 1 << 20)).err().expect("refused");
+    let simulated = SimulatedDisk::with([(1, bytes.clone()), (2, segment_header(2, 0).to_vec())]);
+    let error = reopen(&simulated, &settings(Fsync::Always, 1 << 20)).err().expect("refused");
     let expected = format!("00000000000000000001.seg is damaged at byte {}: a record's checksum differs", ends[2]);
     assert_eq!(error.to_string(), expected);
-    assert_eq!(fake.segments()[&1], bytes, "left as it was");
+    assert_eq!(simulated.segments()[&1], bytes, "left as it was");
 
     let (bytes, ends) = small();
-    let fake = SimulatedDisk::with([(1, bytes[..ends[3] + 5].to_vec()), (2, segment_header(2, 0).to_vec())]);
-    let error = reopen(&fake, &settings(Fsync::Always, 1 << 20)).err().expect("refused");
+    let simulated = SimulatedDisk::with([(1, bytes[..ends[3] + 5].to_vec()), (2, segment_header(2, 0).to_vec())]);
+    let error = reopen(&simulated, &settings(Fsync::Always, 1 << 20)).err().expect("refused");
     assert!(error.to_string().contains(&format!("byte {}: a record's length is cut off", ends[3])), "{error}");
 }
 
@@ -131,26 +133,26 @@ fn a_wild_length_reads_and_holds_no_more_than_the_file() {
         let tail = [&length.to_le_bytes()[..], &[0; 400]].concat();
         let wild = [&bytes[..], &tail].concat();
         let size = wild.len();
-        let fake = SimulatedDisk::with([(1, wild.clone())]);
-        reopen(&fake, &settings(Fsync::Always, 1 << 20)).expect("opens");
-        assert!(fake.reads().1 <= size, "a read of {} bytes for a file of {size}", fake.reads().1);
+        let simulated = SimulatedDisk::with([(1, wild.clone())]);
+        reopen(&simulated, &settings(Fsync::Always, 1 << 20)).expect("opens");
+        assert!(simulated.reads().1 <= size, "a read of {} bytes for a file of {size}", simulated.reads().1);
         check_prefix(wild, &ends, bytes.len());
     }
 }
 
 #[test]
 fn a_lower_limit_does_not_make_larger_records_damage() {
-    let fake = SimulatedDisk::default();
-    let (log, acks, _) = start(&fake, &settings(Fsync::Always, 1000));
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings(Fsync::Always, 1000));
     log.append(&created(1, &[]), ()).expect("appended");
-    // Larger than a segment, and than what one read takes.
+    // The record is larger than a segment and larger than one read.
     let data = vec![7; 3 * READ_BYTES + 5];
     log.append(&message(1, 1, &data), ()).expect("appended");
     log.append(&message(1, 2, b"x"), ()).expect("appended");
     acks.wait(3);
     drop(log);
     let lower = LogConfig { max_record_bytes: 10, ..settings(Fsync::Always, 1000) };
-    let (recovered, _) = reopen(&fake, &lower).expect("opens");
+    let (recovered, _) = reopen(&simulated, &lower).expect("opens");
     assert_eq!(recovered.topics[0].messages[0].data, data);
     assert_eq!(offsets(&recovered), [(1, vec![1, 2])]);
 }
@@ -164,7 +166,7 @@ fn another_format_version_is_refused() {
 }
 
 #[test]
-fn a_sound_record_of_an_unknown_kind_is_refused_even_at_the_end() {
+fn a_valid_record_of_an_unknown_kind_is_refused_even_at_the_end() {
     let (bytes, _) = small();
     let payload = [200, 1, 2];
     let length = (payload.len() as u32).to_le_bytes();
@@ -188,16 +190,16 @@ fn no_payload_makes_the_decoder_panic() {
 }
 
 #[test]
-fn a_segment_that_was_only_begun_is_begun_again() {
+fn a_segment_with_an_incomplete_header_is_created_again() {
     let (bytes, _) = small();
     for begun in [vec![], segment_header(2, 0)[..10].to_vec(), vec![0; SEGMENT_HEADER_BYTES]] {
-        let fake = SimulatedDisk::with([(1, bytes.clone()), (2, begun)]);
-        let (log, acks, recovered) = start(&fake, &settings(Fsync::Always, 1 << 20));
+        let simulated = SimulatedDisk::with([(1, bytes.clone()), (2, begun)]);
+        let (log, acks, recovered) = start(&simulated, &settings(Fsync::Always, 1 << 20));
         assert_eq!(offsets(&recovered), [(1, (1..=6).collect())]);
         log.append(&message(1, 7, b""), ()).expect("appended");
         acks.wait(1);
         drop(log);
-        let (recovered, _) = reopen(&fake, &settings(Fsync::Always, 1 << 20)).expect("opens");
+        let (recovered, _) = reopen(&simulated, &settings(Fsync::Always, 1 << 20)).expect("opens");
         assert_eq!(offsets(&recovered), [(1, (1..=7).collect())]);
     }
 }

@@ -1,4 +1,4 @@
-//! Power cuts and kills at any crash_point: before every single change that the log makes to the disk.
+//! Power cuts and kills at any moment: before every single change that the log makes to the disk.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
 /// The topics' bound.
 const KEEP: u64 = 5;
 
-/// What a caller did, in the order of its appends; an acknowledged token says how far it got.
+/// What a caller did, in the order of its appends. The acknowledged tokens say how much of it was stored.
 #[derive(Clone, Debug)]
 enum Operation {
     Created { topic: u64 },
@@ -21,12 +21,12 @@ enum Operation {
     Dropped { name: u64 },
 }
 
-/// What was shown to somebody so far, over all incarnations of the log.
+/// What was acknowledged so far, over all runs of the log.
 #[derive(Clone, Debug, Default)]
 struct Acknowledged {
-    /// By topic, the highest acknowledged offset.
+    /// The highest acknowledged offset of each topic.
     highest: BTreeMap<u64, u64>,
-    /// The same, of those that were not lost in an earlier incarnation.
+    /// The same, for the offsets that were not lost in an earlier run.
     kept: BTreeMap<u64, u64>,
     versions: BTreeMap<u64, u16>,
     deleted: BTreeMap<u64, bool>,
@@ -55,14 +55,15 @@ impl Acknowledged {
     }
 }
 
-/// A crash_point at which the world may end: just before a change on the disk, with all acknowledgements up to then.
+/// A moment at which the process or the machine may stop: just before a change on the disk, with the acknowledgements
+/// up to then.
 struct CrashPoint {
     image: DiskImage,
     acknowledged: usize,
 }
 
 struct Incarnation {
-    /// With the records' sequence numbers.
+    /// The operations with the sequence numbers of their records.
     done: Vec<(Operation, u64)>,
     crash_points: Vec<CrashPoint>,
 }
@@ -75,20 +76,20 @@ fn data(topic: u64, offset: u64) -> Vec<u8> {
     vec![(topic * 31 + offset) as u8; (offset * 7 % 50) as usize]
 }
 
-/// Lets a caller work on the log for a while, and watches every change on the disk.
+/// Lets a caller work on the log for a while, and records the disk before every change.
 fn live(
-    fake: &SimulatedDisk,
+    simulated: &SimulatedDisk,
     settings: &LogConfig,
     rng: &mut Rng,
     steps: usize,
     first_topic: u64,
     close: bool,
 ) -> Incarnation {
-    let (log, acks, recovered) = start::<usize>(fake, settings);
+    let (log, acks, recovered) = start::<usize>(simulated, settings);
     let crash_points = Arc::new(Mutex::new(Vec::new()));
     {
         let (crash_points, acks) = (crash_points.clone(), acks.clone());
-        fake.watch(move |image| {
+        simulated.watch(move |image| {
             let acknowledged = acks.count();
             crash_points.lock().push(CrashPoint { image: image.clone(), acknowledged });
         });
@@ -140,7 +141,7 @@ fn live(
                 (Operation::Dropped { name }, sequence)
             }
             (_, topic) => {
-                // Mostly the youngest topic, so that another one is cold.
+                // Mostly it is the newest topic, so that another one is cold.
                 let youngest = next.keys().next_back().copied();
                 let topic = if rng.below(10) > 0 { youngest } else { topic }.expect("there is one");
                 let (prev, offset) = next[&topic];
@@ -171,16 +172,16 @@ fn live(
     }
     let crash_points = {
         drop(log);
-        fake.watch(|_| {});
+        simulated.watch(|_| {});
         let mut crash_points = std::mem::take(&mut *crash_points.lock());
-        crash_points.push(CrashPoint { image: fake.image(), acknowledged: done.len() });
+        crash_points.push(CrashPoint { image: simulated.image(), acknowledged: done.len() });
         crash_points
     };
     Incarnation { done, crash_points }
 }
 
-/// Checks a recovered log against what was shown before, and what was still ahead; `durable` if every acknowledgement
-/// must have survived.
+/// Checks a recovered log against what was acknowledged before, and what was still to come. `durable` says whether
+/// every acknowledgement must have survived.
 fn check(recovered: &Recovered, shown: &Acknowledged, all: &Acknowledged, ahead: &[(Operation, u64)], durable: bool) {
     assert!(recovered.next_sequence > shown.sequence, "{} was shown: {recovered:?}", shown.sequence);
     let found: BTreeMap<u64, &RecoveredTopic> = recovered.topics.iter().map(|topic| (topic.id, topic)).collect();
@@ -205,7 +206,7 @@ fn check(recovered: &Recovered, shown: &Acknowledged, all: &Acknowledged, ahead:
         let last = topic.messages.last().map_or(0, |message| message.offset);
         assert_eq!(last, topic.last_offset, "the newest message is there");
         for pair in topic.messages.windows(2) {
-            assert_eq!(pair[1].prev, pair[0].offset, "a hole in {:?}", offsets(recovered));
+            assert_eq!(pair[1].prev, pair[0].offset, "a gap in {:?}", offsets(recovered));
         }
         if let Some(first) = topic.messages.first() {
             assert!(first.prev == 0 || topic.messages.len() as u64 == KEEP, "less than the bound: {topic:?}");
@@ -229,13 +230,13 @@ fn check(recovered: &Recovered, shown: &Acknowledged, all: &Acknowledged, ahead:
 fn incarnations(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
     let settings = LogConfig { segment_bytes: 400, ..settings(fsync, 400) };
     let mut rng = Rng::new(seed);
-    let mut fake = SimulatedDisk::default();
+    let mut simulated = SimulatedDisk::default();
     let mut before = Acknowledged::default();
     let mut checked = 0;
     let mut jumps = 0;
     for generation in 0..4 {
         let close = rng.below(2) == 0;
-        let incarnation = live(&fake, &settings, &mut rng, steps, generation * 100, close);
+        let incarnation = live(&simulated, &settings, &mut rng, steps, generation * 100, close);
         let all = before.clone().after(&incarnation.done);
         let count = incarnation.crash_points.len();
         let mut chosen = None;
@@ -267,8 +268,8 @@ fn incarnations(fsync: Fsync, seed: u64, steps: usize) -> (usize, usize) {
         let (recovered, ready) = reopen(&disk, &settings).expect("opens");
         jumps += recovered.topics.iter().filter(|t| t.next_offset > t.last_offset + 1).count();
         drop(ready);
-        fake = image.killed();
-        // What was shown and lost is lost, but its offsets stay used.
+        simulated = image.killed();
+        // What was acknowledged and lost stays lost, but its offsets stay used.
         before = Acknowledged { highest: shown.highest.clone(), sequence: shown.sequence, ..Acknowledged::default() };
         for topic in &recovered.topics {
             before.deleted.insert(topic.id, false);
@@ -305,82 +306,84 @@ fn never_loses_a_suffix_and_never_an_offset() {
 }
 
 #[test]
-fn a_clean_end_is_dense_and_stays_so_until_the_first_append() {
-    let fake = SimulatedDisk::default();
+fn a_clean_shutdown_leaves_no_gap_and_counts_until_the_first_append() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 1 << 20);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
     log.append(&message(1, 1, b""), ()).expect("appended");
     acks.wait(2);
-    // Killed here, everything is there; after a power cut, nobody knows, and the offsets jump behind the reservation.
-    assert_eq!(start::<()>(&fake.image().killed(), &settings).2.topics[0].next_offset, 2);
-    assert_eq!(start::<()>(&fake.image().cut(), &settings).2.topics[0].next_offset, 12);
+    // If the process is killed here, everything is there. After a power cut nobody knows, and the offsets jump over
+    // the reservation.
+    assert_eq!(start::<()>(&simulated.image().killed(), &settings).2.topics[0].next_offset, 2);
+    assert_eq!(start::<()>(&simulated.image().cut(), &settings).2.topics[0].next_offset, 12);
     log.close().expect("closes");
     for _ in 0..3 {
-        let before = fake.segments();
-        let (log, _, recovered) = start::<()>(&fake, &settings);
+        let before = simulated.segments();
+        let (log, _, recovered) = start::<()>(&simulated, &settings);
         assert!(recovered.clean);
         assert_eq!(recovered.topics[0].next_offset, 2);
         drop(log);
-        assert_eq!(fake.segments(), before, "opening and closing writes nothing");
+        assert_eq!(simulated.segments(), before, "opening and closing writes nothing");
     }
-    // A refused append changes nothing about that, and nothing about the next one.
-    let (log, acks, _) = start(&fake, &settings);
-    fake.set(Faults { room: Some(10), ..Faults::default() });
+    // A refused append changes nothing about that, and nothing about the next append.
+    let (log, acks, _) = start(&simulated, &settings);
+    simulated.set(Faults { room: Some(10), ..Faults::default() });
     log.append(&message(1, 2, b""), ()).expect("accepted");
     acks.wait(1);
-    fake.set(Faults::default());
+    simulated.set(Faults::default());
     wait_until("accepted again", || log.append(&message(1, 2, b""), ()).is_ok());
     acks.wait(2);
-    assert!(!reopen(&fake.image().cut(), &settings).expect("opens").0.clean);
+    assert!(!reopen(&simulated.image().cut(), &settings).expect("opens").0.clean);
     log.close().expect("closes");
 
-    // The reservation still covers this offset, but the end is not clean any more, even if the power goes at once.
-    let (log, acks, _) = start(&fake, &settings);
+    // The reservation still covers this offset, but the log does not end cleanly any more, even if there is a power
+    // cut at once.
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&message(1, 3, b""), ()).expect("appended");
     acks.wait(1);
-    let (recovered, _) = reopen(&fake.image().cut(), &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated.image().cut(), &settings).expect("opens");
     assert!(!recovered.clean);
     assert_eq!(recovered.topics[0].next_offset, 12);
     drop(log);
 }
 
 #[test]
-fn a_clean_end_in_a_full_segment_is_no_end_after_the_next_append() {
-    let fake = SimulatedDisk::default();
+fn a_clean_shutdown_in_a_full_segment_does_not_count_after_the_next_append() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 150);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
     log.append(&message(1, 1, &[0; 40]), ()).expect("appended");
     acks.wait(2);
     log.close().expect("closes");
-    let (log, acks, recovered) = start(&fake, &settings);
+    let (log, acks, recovered) = start(&simulated, &settings);
     assert!(recovered.clean && log.metrics().segments == 1);
-    // Begins a segment: what was written before is durable, this must be too.
+    // This append begins a segment. What was written before is durable, and this must be durable, too.
     log.append(&message(1, 2, &[0; 100]), ()).expect("appended");
     acks.wait(1);
     assert_eq!(log.metrics().segments, 2);
-    let (recovered, _) = reopen(&fake.image().cut(), &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated.image().cut(), &settings).expect("opens");
     assert!(!recovered.clean);
     assert!(recovered.topics[0].next_offset > 2);
 }
 
-/// A disk that has lost what it had promised, as far as anybody knows: what was shown is not given out again.
+/// A disk that may have lost what it had synced: offsets that were acknowledged are not used again.
 #[test]
-fn a_log_that_is_shorter_than_what_was_shown_skips_what_may_have_been_used() {
+fn a_log_shorter_than_what_was_acknowledged_skips_offsets_that_may_have_been_used() {
     let settings = settings(Fsync::Never, 1 << 20);
-    let fake = SimulatedDisk::default();
-    let (log, acks, _) = start(&fake, &settings);
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
     for offset in 1..=5 {
         log.append(&message(1, offset, b"text"), ()).expect("appended");
-        // One by one, so that the first reservation is for the first message.
+        // The messages are appended one by one, so that the first reservation is for the first message.
         acks.wait(1 + usize::try_from(offset).expect("fits"));
     }
-    assert_eq!(start::<()>(&fake.image().killed(), &settings).2.topics[0].next_offset, 6, "whole");
-    let mut disk = fake.image().rebooted();
+    assert_eq!(start::<()>(&simulated.image().killed(), &settings).2.topics[0].next_offset, 6, "whole");
+    let mut disk = simulated.image().rebooted();
     disk.cut_off(1, 3);
-    // Not only the first start skips: nothing is noted before the skip itself is.
+    // Later starts skip the offsets, too, until the skip itself is stored.
     for _ in 0..3 {
         let (_, _, recovered) = start::<()>(&disk, &settings);
         let topic = &recovered.topics[0];
@@ -396,21 +399,21 @@ fn a_log_that_is_shorter_than_what_was_shown_skips_what_may_have_been_used() {
     assert_eq!(offsets(&recovered), [(1, vec![1, 2, 3, 4, 12])], "the chain goes on over the skip");
 }
 
-/// Under `Always` a power cut takes nothing that was shown, so nothing is skipped.
+/// Under `Always` a power cut loses nothing that was acknowledged, so no offset is skipped.
 #[test]
-fn always_stays_dense_over_a_power_cut() {
+fn always_leaves_no_gap_over_a_power_cut() {
     let settings = settings(Fsync::Always, 1 << 20);
-    let fake = SimulatedDisk::default();
-    let (log, acks, _) = start(&fake, &settings);
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[]), ()).expect("appended");
     log.append(&message(1, 1, b""), ()).expect("appended");
     acks.wait(2);
-    let cut = fake.image().cut();
+    let cut = simulated.image().cut();
     let (log, acks, recovered) = start(&cut, &settings);
     assert_eq!((recovered.clean, recovered.topics[0].next_offset), (false, 2));
     log.append(&message(1, 2, b""), ()).expect("appended");
     acks.wait(1);
-    // The same under a lax policy: now nobody knows.
+    // Under another policy nobody knows what a power cut has lost.
     drop(log);
     let lax = LogConfig { fsync: Fsync::Never, ..settings };
     let (log, acks, _) = start(&cut, &lax);

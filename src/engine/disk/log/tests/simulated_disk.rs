@@ -1,4 +1,4 @@
-//! A disk in memory that does on request what real ones do at night.
+//! A disk in memory that fails on request, in the ways in which real disks fail.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::super::files::{SegmentFile, Storage};
 
-/// A random sequence that is the same each time (xorshift64*).
+/// A pseudo-random sequence that is the same each time (xorshift64*).
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -19,7 +19,7 @@ impl Rng {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -39,35 +39,35 @@ struct DiskState {
     largest_read: usize,
     changes: u64,
     written: u64,
-    /// Called before every change, with what the disk looks like then.
+    /// Called before every change, with the state of the disk.
     #[expect(clippy::type_complexity, reason = "written once")]
     watch: Option<Box<dyn FnMut(&DiskImage) + Send>>,
 }
 
-/// What goes wrong from now on.
+/// The faults that are active from now on.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Bytes that the disk has room for.
+    /// How many bytes the disk has room for.
     pub room: Option<usize>,
     pub sync_fails: bool,
     pub truncate_fails: bool,
     pub write_fails: bool,
-    /// The kernel writes back at once, unasked.
+    /// The kernel writes every page back at once, without a sync.
     pub writes_through: bool,
-    /// The most bytes that one write takes.
+    /// The most bytes that one write accepts.
     pub short_writes: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct DiskImage {
-    /// Names as programs see them, and as a power cut leaves them.
+    /// The names as programs see them, and as a power cut leaves them.
     names: BTreeMap<u64, usize>,
     synced_names: BTreeMap<u64, usize>,
     files: Vec<FileContent>,
     footprint: FileContent,
     identity: Vec<u8>,
     kept: BTreeMap<String, Vec<u8>>,
-    /// Power cuts so far.
+    /// The number of power cuts so far.
     boots: u64,
 }
 
@@ -78,13 +78,13 @@ struct FileContent {
 }
 
 impl DiskImage {
-    /// After a power cut that took all that was not synced.
+    /// Returns the disk after a power cut that lost everything that was not synced.
     pub fn cut(&self) -> SimulatedDisk {
         self.after(self.boots + 1, self.synced_names.clone(), |file| file.synced.clone())
     }
 
-    /// After a power cut that took some of what was not synced, as file systems do: a part of a file's new end, zeros
-    /// instead of it, names but not contents, and the other way round.
+    /// Returns the disk after a power cut that lost some of what was not synced, as file systems do: it keeps a part
+    /// of a file's new end, or zeros instead of it, or names without contents, or contents without names.
     pub fn torn(&self, rng: &mut Rng) -> SimulatedDisk {
         let mut names = self.synced_names.clone();
         for number in self.names.keys().chain(self.synced_names.keys()) {
@@ -97,21 +97,21 @@ impl DiskImage {
         }
         self.after(self.boots + 1, names, |file| {
             let Some(new) = file.bytes.strip_prefix(&file.synced[..]) else {
-                // It was truncated, which is not synced yet.
+                // The file was truncated, and that is not synced yet.
                 return if rng.below(2) == 0 { file.bytes.clone() } else { file.synced.clone() };
             };
             let mut bytes = file.synced.clone();
             let survives = rng.below(new.len() as u64 + 1) as usize;
             bytes.extend_from_slice(&new[..survives]);
             match rng.below(4) {
-                // The size made it, the content did not.
+                // The size reached the disk, the content did not.
                 0 => bytes.resize(file.bytes.len(), 0),
-                // A page in the middle did not make it.
+                // A page in the middle did not reach the disk.
                 1 => {
                     bytes.extend_from_slice(&new[survives..]);
-                    let hole = file.synced.len() + survives;
-                    let to = bytes.len().min(hole + 16);
-                    bytes[hole..to].fill(0);
+                    let gap = file.synced.len() + survives;
+                    let to = bytes.len().min(gap + 16);
+                    bytes[gap..to].fill(0);
                 }
                 _ => {}
             }
@@ -119,12 +119,12 @@ impl DiskImage {
         })
     }
 
-    /// After the process was killed.
+    /// Returns the disk after the process was killed.
     pub fn killed(&self) -> SimulatedDisk {
         self.after(self.boots, self.names.clone(), |file| file.bytes.clone())
     }
 
-    /// After a power cut that took nothing, which nobody can know.
+    /// Returns the disk after a power cut that lost nothing, which nobody can know.
     pub fn rebooted(&self) -> SimulatedDisk {
         self.after(self.boots + 1, self.names.clone(), |file| file.bytes.clone())
     }
@@ -145,7 +145,7 @@ impl DiskImage {
 }
 
 impl SimulatedDisk {
-    /// A disk with these segments, all durable.
+    /// Creates a disk with these segments, all durable.
     pub fn with(segments: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Self {
         let mut disk = DiskImage::default();
         for (number, bytes) in segments {
@@ -160,7 +160,7 @@ impl SimulatedDisk {
         self.0.lock().disk.clone()
     }
 
-    /// Takes the last bytes of a segment away.
+    /// Removes the last bytes of a segment.
     pub fn cut_off(&self, segment: u64, bytes: usize) {
         let mut state = self.0.lock();
         let file = state.disk.names[&segment];
@@ -169,13 +169,13 @@ impl SimulatedDisk {
         synced.clone_from(content);
     }
 
-    /// Puts another disk in its place.
+    /// Replaces this disk by a copy of another one.
     pub fn become_as(&self, other: &SimulatedDisk) {
         let disk = other.image();
         self.0.lock().disk = disk;
     }
 
-    /// Adds bytes to a segment that nobody has written.
+    /// Appends bytes to a segment, as a torn write would.
     pub fn tear(&self, segment: u64, torn: &[u8]) {
         let mut state = self.0.lock();
         let file = state.disk.names[&segment];
@@ -184,7 +184,7 @@ impl SimulatedDisk {
         synced.clone_from(bytes);
     }
 
-    /// Turns a bit of a segment.
+    /// Flips a bit of a segment.
     pub fn flip(&self, segment: u64, byte: usize, bit: u8) {
         let mut state = self.0.lock();
         let file = state.disk.names[&segment];
@@ -193,7 +193,7 @@ impl SimulatedDisk {
         synced.clone_from(bytes);
     }
 
-    /// Removes a segment as an operator may.
+    /// Removes a segment, as an operator may.
     pub fn lose(&self, segment: u64) {
         let mut state = self.0.lock();
         state.disk.names.remove(&segment);
@@ -208,28 +208,28 @@ impl SimulatedDisk {
         self.0.lock().watch = Some(Box::new(watch));
     }
 
-    /// How often files were read, and the most bytes that a read asked for.
+    /// Returns how often files were read, and the most bytes that a read asked for.
     pub fn reads(&self) -> (u64, usize) {
         let state = self.0.lock();
         (state.reads, state.largest_read)
     }
 
-    /// How often something was changed, or was to be.
+    /// Returns how often something was changed or a change failed.
     pub fn changes(&self) -> u64 {
         self.0.lock().changes
     }
 
-    /// Bytes written to segments so far.
+    /// Returns how many bytes were written to segments so far.
     pub fn written(&self) -> u64 {
         self.0.lock().written
     }
 
-    /// What is kept beside the segments.
+    /// Returns the files that keep what was cut off the log.
     pub fn cut_files(&self) -> BTreeMap<String, Vec<u8>> {
         self.0.lock().disk.kept.clone()
     }
 
-    /// What the segments hold.
+    /// Returns the content of the segments.
     pub fn segments(&self) -> BTreeMap<u64, Vec<u8>> {
         let state = self.0.lock();
         state.disk.names.iter().map(|(number, file)| (*number, state.disk.files[*file].bytes.clone())).collect()
@@ -256,13 +256,13 @@ impl Storage for SimulatedDisk {
             let file = state.disk.files.len();
             state.disk.files.push(FileContent::default());
             state.disk.names.insert(number, file);
-            Ok(Box::new(FileHandle { fake: self.clone(), file, position: 0 }) as Box<dyn SegmentFile>)
+            Ok(Box::new(FileHandle { simulated: self.clone(), file, position: 0 }) as Box<dyn SegmentFile>)
         })
     }
 
     fn open(&self, number: u64) -> io::Result<Box<dyn SegmentFile>> {
         let file = *self.0.lock().disk.names.get(&number).ok_or(ErrorKind::NotFound)?;
-        Ok(Box::new(FileHandle { fake: self.clone(), file, position: 0 }))
+        Ok(Box::new(FileHandle { simulated: self.clone(), file, position: 0 }))
     }
 
     fn remove(&self, number: u64) -> io::Result<()> {
@@ -329,18 +329,18 @@ impl Storage for SimulatedDisk {
 }
 
 struct FileHandle {
-    fake: SimulatedDisk,
+    simulated: SimulatedDisk,
     file: usize,
     position: usize,
 }
 
 impl SegmentFile for FileHandle {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.fake.0.lock().disk.files[self.file].bytes.len() as u64)
+        Ok(self.simulated.0.lock().disk.files[self.file].bytes.len() as u64)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.fake.0.lock();
+        let mut state = self.simulated.0.lock();
         state.reads += 1;
         state.largest_read = state.largest_read.max(buffer.len());
         let rest = state.disk.files[self.file].bytes.get(self.position..).unwrap_or_default();
@@ -351,7 +351,7 @@ impl SegmentFile for FileHandle {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.fake.change(|state| {
+        self.simulated.change(|state| {
             if state.faults.write_fails {
                 return Err(io::Error::other("the controller is gone"));
             }
@@ -374,7 +374,7 @@ impl SegmentFile for FileHandle {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.fake.change(|state| {
+        self.simulated.change(|state| {
             if state.faults.sync_fails {
                 return Err(io::Error::other("the page could not be written"));
             }
@@ -385,7 +385,7 @@ impl SegmentFile for FileHandle {
     }
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {
-        self.fake.change(|state| {
+        self.simulated.change(|state| {
             if state.faults.truncate_fails {
                 return Err(io::Error::other("read-only by now"));
             }

@@ -1,8 +1,8 @@
-//! How long things take. Printed rather than asserted: the machine is not known.
+//! How long recovery takes. It is printed and not asserted, because the machine is not known.
 
 use super::{super::files::READ_BYTES, *};
 
-/// Writes `topics` x `each` messages of 100 bytes; the last of each topic is that of all.
+/// Writes `topics` times `each` messages of 100 bytes, in turn. Each topic's last message is at the end of the log.
 fn fill(directory: &Path, topics: u64, each: u64) -> u64 {
     let settings = LogConfig { fsync: Fsync::Never, ..LogConfig::default() };
     let (_, ready) = Log::<u64>::open(directory, settings, &|_| 1000).expect("opens");
@@ -33,7 +33,7 @@ fn recovery(topics: u64, each: u64) {
     for topic in &recovered.topics {
         assert!(topic.messages.iter().map(|m| m.offset).eq(1..=each));
     }
-    // Each read is a large one, but for the end of a segment.
+    // Each read is a large one, except at the end of a segment.
     assert!(recovered.reads <= bytes / READ_BYTES as u64 * 5 / 4 + 4, "{} reads", recovered.reads);
 }
 
