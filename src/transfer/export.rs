@@ -47,7 +47,7 @@ fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Resu
         Snapshot::read(Path::new(&config.engine.data_dir), config.broker.defaults(), config.broker.dedup_window)?;
     if snapshot.torn_bytes > 0 {
         note(&format!(
-            "the last {} bytes of the log are no whole record, a write under way or a torn one; they are left out",
+            "the last {} bytes of the log are not a whole record but a write in progress or a torn one; they are left out",
             snapshot.torn_bytes
         ));
     }

@@ -311,7 +311,7 @@ impl RunningImport<'_> {
             self.repeated += 1;
         } else if now <= planned.newest() {
             // The message was retried, for example after its leader died, and later messages were stored meanwhile.
-            return Err((line, "was stored behind a later message; try again when the cluster is well".to_owned()));
+            return Err((line, "was stored after a later message; try again when the cluster is healthy".to_owned()));
         }
         planned.stored(offset, now);
         Ok(bytes)
@@ -346,7 +346,7 @@ impl RunningImport<'_> {
     fn summary(&self, plan: &ImportPlan) {
         if self.repeated > 0 {
             let repeated = counted(self.repeated, "message");
-            note(&format!("left out {repeated} whose id stands before in the same topic"));
+            note(&format!("left out {repeated} whose id an earlier message of the same topic has"));
         }
         let messages = plan.counts.messages - self.repeated;
         let counts = format::LineCounts { messages, known_ids: self.known_ids, ..plan.counts };

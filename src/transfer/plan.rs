@@ -151,7 +151,7 @@ impl<'a> PlanReader<'a> {
             return self.header(line);
         }
         match (parse(line)?, self.stage) {
-            (_, ReadStage::Ended) => Err("comes behind the end".to_owned()),
+            (_, ReadStage::Ended) => Err("comes after the end".to_owned()),
             (Line::Topic(topic), ReadStage::Topics) => self.topic(&topic),
             (Line::Message(message), ReadStage::Topics) => self.message(&message),
             (Line::KnownId(known), ReadStage::Topics) => self.known_id(&known),
@@ -297,7 +297,7 @@ impl<'a> PlanReader<'a> {
 
     fn finish(mut self) -> Result<ImportPlan, String> {
         if self.stage != ReadStage::Ended {
-            return Err("is missing: the file is cut off, or not whole yet".to_owned());
+            return Err("is missing: the file is cut off, or not complete yet".to_owned());
         }
         for topic in &mut self.plan.topics {
             topic.consumer_offsets.sort_unstable();

@@ -79,18 +79,18 @@ impl Snapshot {
     pub fn read(directory: &Path, defaults: Defaults, dedup_window: Duration) -> Result<Self, String> {
         let shown = directory.display();
         if !directory.is_dir() {
-            return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
+            return Err(format!("DATA_DIR: {shown} does not exist, or is not a directory"));
         }
         let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
         let read =
             log::LogSnapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();
-        for kept in std::mem::take(&mut log.consumers) {
-            let key = Source::parse(&kept.source)
-                .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-            let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) else {
-                return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", kept.name));
+        for recovered in std::mem::take(&mut log.consumers) {
+            let key = Source::parse(&recovered.source)
+                .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&recovered.name)? }));
+            let (Ok(key), Some((mut position, holder))) = (key, position::decode(&recovered.blob)) else {
+                return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", recovered.name));
             };
             if !holder.is_empty() {
                 position.used_at = Timestamp::now();

@@ -1,10 +1,11 @@
-//! Following a stream: everything that is stored in it, in its order, each once.
+//! Following a stream: every message that is stored in it, in order, each once.
 //!
-//! The live feed is a plain subscription to what the stream publishes again once it is stored: fast, without any state on
-//! the servers, and now and then with a hole (a leader that dies, a connection that breaks, a queue that overflows). Since all
-//! subjects of the stream are followed, its sequence numbers have no holes of their own, and so one rule finds every loss: a
-//! message is taken only if it is the next one. What is missing is read again from the stream; what is not there any more was
-//! removed. The end needs a look of its own, because after the last message nothing comes that would show the hole.
+//! The live feed is a plain subscription to what the stream republishes after storing it. It is fast and needs no
+//! state on the servers, but it can lose messages (when a leader dies, a connection breaks, or a queue overflows).
+//! All subjects of the stream are followed, so its sequence numbers come without a gap, and one rule finds every
+//! loss: a message is accepted only if it has the next number. Missed messages are read again from the stream, and
+//! those that are not there any more were removed. The end of the stream is checked regularly, because no message
+//! follows the last one that would reveal the gap.
 
 use std::{
     collections::BTreeMap,
@@ -35,36 +36,38 @@ use tokio_util::sync::CancellationToken;
 use super::link::Link;
 use crate::channel::Timestamp;
 
-/// How often the stream is asked for its end. A message that the feed missed stands unread for at most about twice as long.
+/// How often the end of the stream is checked. A message that the feed lost stays unread for at most about twice as
+/// long.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long one question to the cluster may take.
+/// How long one request to the cluster may take.
 const QUESTION: Duration = Duration::from_secs(3);
 
-/// How long reading the store may stand still before it is begun again.
+/// How long reading the store may make no progress before it is started again.
 const STALL: Duration = Duration::from_secs(3);
 
-/// What is waited between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The store is read until no more than so many messages have come meanwhile: a hundredth of what the smallest streams keep
-/// of a topic.
+/// The store is read again until no more than so many messages were stored meanwhile. This is a hundredth of what the
+/// smallest streams keep of a topic.
 const LATE: u64 = 10;
 
-/// How often it is read on for that. Who is slower than all publishers together does not catch up by trying.
+/// How often it is read again for that. An instance that is slower than all publishers together does not catch up by
+/// retrying.
 const ROUNDS: usize = 10;
 
 /// One stored message.
 pub(super) struct Item {
     pub sequence: u64,
-    /// What its subject has behind the prefix.
+    /// The subject without the prefix.
     pub key: String,
     pub headers: Option<HeaderMap>,
     pub payload: Bytes,
     pub at: Timestamp,
 }
 
-/// A follower confirms to its leader once a second that it is there. One that has not for so long is not counted.
+/// A follower reports to its leader once a second. One that has not reported for this long counts as offline.
 const ABSENT: Duration = Duration::from_secs(4);
 
 impl Item {
@@ -73,36 +76,36 @@ impl Item {
     }
 }
 
-/// What is done with what a stream has.
+/// Receives the messages of a stream.
 pub(super) trait Handler: Send {
-    /// The stream as it is from here on was made at this time, in nanoseconds since 1970: the same on every instance.
+    /// Tells the time at which the stream was created, in nanoseconds since 1970. It is the same on every instance.
     fn identify(&mut self, _created: i128) {}
 
-    /// Messages are about to be read from the store; the first time, it is all that there is.
+    /// Called before messages are read from the store. The first time, these are all messages that there are.
     fn begin(&mut self, _first: bool) {}
 
-    /// The next message.
+    /// Receives the next message.
     fn take(&mut self, item: Item) -> impl Future<Output = ()> + Send;
 
-    /// What was to be read from the store was read. While that went on, `late` messages were stored behind it, in whose
-    /// favour the stream may have let go of some before they were read.
+    /// Called when everything was read from the store. Meanwhile `late` further messages were stored, and the stream
+    /// may have evicted some messages for them before they were read.
     fn end(&mut self, _late: u64) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
-    /// The stream has begun anew: what was known of it counts no more.
+    /// Called when the stream was created again: what was known of it does not count any more.
     fn reset(&mut self);
 }
 
-/// How far a stream was followed, for those who wait for something in it.
+/// How far a stream was followed, for tasks that wait for a message in it.
 pub(super) struct Progress {
     seen: AtomicU64,
     opened: AtomicBool,
     waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
-    /// When the stream last said where its end is, in milliseconds after `began`.
+    /// When the stream's end was checked last, in milliseconds after `began`.
     looked_at: AtomicU64,
     began: Instant,
-    /// Messages that were read again because the feed had missed them.
+    /// How many messages were read again because the feed had lost them.
     repaired: AtomicU64,
 }
 
@@ -122,7 +125,7 @@ impl Progress {
         self.seen.load(Ordering::Acquire)
     }
 
-    /// Whether everything that was there at the beginning was read.
+    /// Returns whether everything that was there at the beginning was read.
     pub fn is_open(&self) -> bool {
         self.opened.load(Ordering::Acquire)
     }
@@ -131,7 +134,7 @@ impl Progress {
         self.repaired.load(Ordering::Relaxed)
     }
 
-    /// How long nothing was heard of the stream's end.
+    /// Returns the time since the stream's end was checked last.
     pub fn silent_for(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.looked_at.load(Ordering::Acquire)))
     }
@@ -153,7 +156,7 @@ impl Progress {
         }
     }
 
-    /// Waits until the message of this number was taken, or passed.
+    /// Waits until the message with this sequence was handled or skipped.
     pub async fn wait(&self, sequence: u64) {
         let passed = {
             let mut waiting = self.waiting.lock();
@@ -168,7 +171,7 @@ impl Progress {
     }
 }
 
-/// What cannot be read now. It is tried again.
+/// A read that failed. It is retried.
 #[derive(Debug)]
 pub(super) struct Fault(String);
 
@@ -184,13 +187,13 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// What is followed.
+/// The stream that is followed.
 pub(super) struct Source {
     /// The stream's name.
     pub stream: String,
-    /// What the subjects of its messages begin with.
+    /// The prefix of the subjects of its messages.
     pub stored: String,
-    /// What the subjects begin with under which it publishes them again.
+    /// The prefix of the subjects under which it republishes them.
     pub live: String,
 }
 
@@ -212,7 +215,7 @@ pub(super) async fn follow<H: Handler>(
                     continue;
                 }
             };
-            // Ends only when the subscription does.
+            // This returns only when the subscription has ended.
             following.run(&mut handler).await;
         }
     };
@@ -228,14 +231,14 @@ struct Following<'a> {
     progress: &'a Progress,
     stream: Stream<()>,
     live: async_nats::Subscriber,
-    /// When the stream was made, once that is known.
+    /// When the stream was created, once that is known.
     created: Option<i128>,
-    /// How far the store was read, while that is not over: the handler has what lies between what was seen and here.
+    /// How far the store was read, while a catch-up is under way. The handler has the messages up to here.
     reached: Option<u64>,
 }
 
 impl<'a> Following<'a> {
-    /// Listens first, and reads what is there afterwards: so nothing falls between the two.
+    /// Subscribes before the store is read, so that no message falls between the two.
     async fn begin(link: &'a Link, source: &'a Source, progress: &'a Progress) -> Result<Self, Fault> {
         let stream = link.jetstream.get_stream_no_info(&source.stream).await;
         let stream = stream.map_err(|error| Fault(error.to_string()))?;
@@ -252,7 +255,7 @@ impl<'a> Following<'a> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut disturbances = self.link.disturbances();
-        // Where the end was at the last look: if that was not reached by now, the feed has missed something.
+        // Where the end was at the last check. If it is not reached by the next check, the feed has lost something.
         let mut due = 0;
         loop {
             tokio::select! {
@@ -274,7 +277,7 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Asks for the stream's end. Answers where it is.
+    /// Checks the stream's end and returns where it is.
     async fn look<H: Handler>(&mut self, handler: &mut H, due: u64) -> u64 {
         match self.info().await {
             Ok(info) => {
@@ -315,7 +318,7 @@ impl<'a> Following<'a> {
         Ok(info)
     }
 
-    /// Reads from the store until the end that it has now is reached, however often it takes.
+    /// Reads from the store up to its current end, and retries until that succeeds.
     async fn catch_up_at_last<H: Handler>(&mut self, handler: &mut H) {
         loop {
             match self.catch_up(handler).await {
@@ -328,8 +331,9 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Reads from the store what was not seen. What was read before a fault stays with the handler, and the next try goes on
-    /// behind it: a topic's losses show only to whoever has counted all that is left of it.
+    /// Reads from the store what the feed has lost. What was read before an error stays with the handler, and the
+    /// next attempt continues after it: only a reader that has counted everything that is left of a topic can tell
+    /// what the topic has lost.
     async fn catch_up<H: Handler>(&mut self, handler: &mut H) -> Result<(), Fault> {
         let info = self.info().await?;
         let created = info.created.unix_timestamp_nanos();
@@ -390,7 +394,8 @@ impl<'a> Following<'a> {
             consumer.messages().await.map_err(|error| error.to_string()).map_err(Fault::of("reading"))?;
         while *reached < target {
             if silent {
-                // Nothing more comes, though the end is not reached: it was removed, or this replica lags behind.
+                // No more messages come, although the end is not reached. Either they were removed, or this replica
+                // lags behind.
                 *reached = self.confirm(*reached, target).await?;
                 continue;
             }
@@ -416,7 +421,7 @@ impl<'a> Following<'a> {
         Ok(())
     }
 
-    /// Asks the leader for the first message behind `reached`: what it does not have there is gone.
+    /// Asks the leader for the first message after `reached`. What the leader does not have is gone.
     async fn confirm(&self, reached: u64, target: u64) -> Result<u64, Fault> {
         let subjects = format!("{}>", self.source.stored);
         let asked = self.stream.get_first_raw_message_by_subject(subjects, reached + 1);
@@ -446,8 +451,8 @@ impl<'a> Following<'a> {
     }
 }
 
-/// Whether what a stream says of itself is what the cluster knows. A replica answers without a leader, too, and a leader for
-/// a while without its followers.
+/// Returns whether the information about a stream comes from a leader with a majority. A replica responds without a
+/// leader, too, and a leader responds for a while without its followers.
 pub(super) fn speaks_for_all(info: &Info) -> bool {
     let Some(cluster) = &info.cluster else { return true };
     let here = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < ABSENT).count();

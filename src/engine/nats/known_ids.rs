@@ -1,8 +1,8 @@
 //! Publishers' ids that came with an import, without their messages.
 //!
-//! The cluster answers a repeated id as a duplicate if a message of the stream has it. So each of these ids gets one, on a
-//! subject of its own below its topic's, that no topic reads: the same for all instances, which take note of the id. When
-//! the stream has forgotten it, the message is removed.
+//! The cluster reports a repeated id as a duplicate if a message of the stream has it. So each of these ids gets an
+//! empty message on a subject of its own below its topic's subject. No topic reads these subjects, but every instance
+//! follows them and remembers the ids. When the stream has forgotten an id, its message is removed.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -20,28 +20,28 @@ use super::{
 };
 use crate::channel::{Channel, Error, KnownId, Timestamp};
 
-/// Ids that are on their way at once.
+/// How many ids are in flight at once.
 const AT_ONCE: usize = 1_024;
 
-/// What is waited between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Ids that were stored within so many milliseconds are removed together.
 const TOGETHER: i64 = 10_000;
 
-/// An id's message is removed so many milliseconds after the stream has forgotten the id: clocks differ.
+/// An id's message is removed so many milliseconds after the stream has forgotten the id, because clocks differ.
 const SLACK: i64 = 60_000;
 
 /// How long one removal may take.
 const QUESTION: Duration = Duration::from_secs(5);
 
-/// The topic's token, if this makes an id known.
+/// Returns the topic's token if this subject makes an id known.
 pub(super) fn token(key: &str) -> Option<&str> {
     let (token, _) = key.split_once(KNOWN)?;
     (!key.ends_with(END)).then_some(token)
 }
 
-/// The newest of the messages that make ids known, for each class and time at which they were stored.
+/// The newest sequence of the messages that make ids known, by class and by the time at which they were stored.
 #[derive(Default)]
 pub(super) struct Stored(Mutex<BTreeMap<(usize, i64), u64>>);
 
@@ -52,12 +52,12 @@ impl Stored {
         *newest = item.sequence.max(*newest);
     }
 
-    /// The stream of a class was made again.
+    /// Called when the stream of a class was created again.
     pub fn reset(&self, class: usize) {
         self.0.lock().retain(|(other, _), _| *other != class);
     }
 
-    /// Of each class, the newest message whose time is over.
+    /// Returns for each class the newest message whose id has expired.
     fn over(&self, window: Duration) -> BTreeMap<usize, u64> {
         let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
         let now = Timestamp::now().0.saturating_sub(SLACK);
@@ -77,7 +77,7 @@ impl Stored {
 }
 
 impl Inner {
-    /// Makes ids known in the stream of their topic, and here.
+    /// Makes ids known in the stream of their topic, and on this instance.
     pub async fn remember(self: &Arc<Self>, channel: &Arc<Channel>, ids: &[KnownId]) -> Result<(), Error> {
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
         let class = usize::try_from(channel.key).unwrap_or(0);
@@ -95,7 +95,7 @@ impl Inner {
         if channel.ring.lock().closed { Err(gone()) } else { Ok(()) }
     }
 
-    /// Tries until all of them are stored; an id that is stored already is as good. Returns the newest place.
+    /// Retries until all ids are stored, or were stored before. Returns the newest sequence.
     async fn store_ids(&self, prefix: &str, channel: &Channel, mut ids: Vec<&KnownId>) -> Result<u64, Error> {
         let begun = Instant::now();
         let mut newest = 0;
@@ -103,7 +103,7 @@ impl Inner {
             if begun.elapsed() > BUDGET {
                 return Err(Error::Unavailable(NOT_NOW));
             }
-            // What is handed to the client without a connection may be sent much later.
+            // Without a connection the client may send what it is given much later.
             if !self.link.is_up() {
                 sleep(PAUSE).await;
                 continue;
@@ -125,7 +125,7 @@ impl Inner {
                 };
                 match answer {
                     Ok(stored) if stored.sequence > 0 => newest = stored.sequence.max(newest),
-                    // It is being stored at this moment.
+                    // A message with this id is being stored at this moment.
                     Ok(_) => again.push(known),
                     Err(error) => {
                         tracing::debug!(%error, topic = %channel.name(), "an id is stored once more");
@@ -141,7 +141,8 @@ impl Inner {
         Ok(newest)
     }
 
-    /// Removes the messages of ids that their streams have forgotten. Every instance does; the first one finds them.
+    /// Removes the messages of ids that their streams have forgotten. Every instance does this, and the first one
+    /// finds them.
     pub(super) async fn remove_known_ids(&self, window: Duration) {
         for (class, upto) in self.known_ids.over(window) {
             let stream = self.link.jetstream.get_stream_no_info(self.names.stream(class)).await;

@@ -1,8 +1,8 @@
-//! What was missed of a stream, gathered until it is known what of it is lost.
+//! Missed messages of a stream, collected until it is known which of them are lost.
 //!
-//! A stream keeps `class + 1` messages of each topic, one more than any of its topics does. Whoever reads what was missed
-//! finds out what the stream has let go of by counting: where something is lost, `class + 1` messages of the same topic came
-//! behind it, and all of them were read, or came while the others were being read.
+//! A stream keeps `class + 1` messages of each topic, one more than any of its topics keeps. A reader finds out by
+//! counting what the stream has evicted: if something is lost, `class + 1` messages of the same topic came after it,
+//! and all of them were read, or came during the read.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,27 +12,27 @@ use std::{
 use super::Item;
 use crate::channel::Channel;
 
-/// Bytes that are gathered of one topic.
+/// The limit for the bytes that are collected of one topic.
 const MAX_BYTES: usize = 64 << 20;
 
-/// What was missed, by the topic's incarnation.
+/// The missed messages, by the topic's incarnation.
 #[derive(Default)]
 pub(super) struct Gathered(HashMap<u64, Topic>);
 
-/// What is to be done at a place of the stream.
+/// What to do at a position of the stream.
 pub(super) enum Due {
-    /// What the topic has up to here is lost.
+    /// The topic's messages up to here are lost.
     Skip,
     Feed(Item),
 }
 
 struct Topic {
     channel: Arc<Channel>,
-    /// All that came.
+    /// The number of all messages that came.
     count: usize,
     bytes: usize,
     newest: VecDeque<Item>,
-    /// Its end, and the newest message that was removed with it.
+    /// The topic's end, and the newest message that was removed with it.
     end: Option<(Item, u64)>,
 }
 
@@ -47,7 +47,7 @@ impl Gathered {
             end: None,
         });
         if let Some(last) = end_of(&item) {
-            // The first counts.
+            // The first end counts.
             topic.end.get_or_insert((item, last));
             return;
         }
@@ -59,16 +59,16 @@ impl Gathered {
         }
     }
 
-    /// All of it in the order of the stream, which those see that read many of its topics. `late` messages came while it was
-    /// being read.
+    /// Returns everything in the order of the stream, so that subscribers of many topics see that order. `late`
+    /// messages were stored during the read.
     pub fn in_order(self, class: usize, late: u64) -> Vec<(u64, Arc<Channel>, Due)> {
         let late = usize::try_from(late).unwrap_or(usize::MAX);
         let mut due = Vec::new();
         for topic in self.0.into_values() {
             let Topic { channel, mut newest, .. } = topic;
             let dropped = topic.count - newest.len();
-            // Behind each of the first so many something may be missing. The last of them gives the place up to which all is
-            // told as lost, itself included.
+            // A message may be missing after each of the first `lost` messages. Everything up to the last of them,
+            // itself included, is reported as lost.
             let torn = topic.count.saturating_add(late).saturating_sub(class);
             let lost = if dropped > 0 { torn.max(dropped + 1) } else { torn };
             let mut skipped = 0;
@@ -79,7 +79,8 @@ impl Gathered {
                 due.push((skipped, channel.clone(), Due::Skip));
             }
             if let Some((end, last)) = topic.end {
-                // What was removed with the topic was removed all at once: if the newest of it was read, so were the others.
+                // The messages that were removed with the topic were removed all at once. If the newest of them was
+                // read, the others were read, too.
                 if last > channel.last().max(skipped) && !newest.iter().any(|item| item.sequence == last) {
                     due.push((last, channel.clone(), Due::Skip));
                 }
@@ -111,7 +112,8 @@ mod tests {
         Item { sequence, key, headers: None, payload: bytes::Bytes::new(), at: Timestamp(0) }
     }
 
-    /// What is due after these came, by sequence: whether it is fed, and of which channel. With a mark, an end.
+    /// Returns what is due after these messages came: the sequence, the channel, and whether the message is fed. A
+    /// message with a third value is an end.
     fn due(came: &[(usize, u64, Option<u64>)], late: u64) -> Vec<(u64, usize, bool)> {
         let channels = channels();
         let mut gathered = Gathered::default();
@@ -139,17 +141,17 @@ mod tests {
 
     #[test]
     fn what_the_stream_may_have_let_go_of_is_told_at_its_place() {
-        // As many as the stream keeps: what was before the first of them is gone, as far as anybody knows.
+        // As many came as the stream keeps, so messages before the first one may be gone.
         let came = [of(1, [20]), of(0, 21..=31), of(1, [32])].concat();
         let order = due(&came, 0);
         assert_eq!((order[0], order[1], order[2]), ((20, 1, true), (21, 0, false), (22, 0, true)));
         assert_eq!((order.len(), order[12]), (13, (32, 1, true)));
-        // One less, and it is not.
+        // If one less came, nothing is gone.
         assert!(due(&of(0, 22..=31), 0).iter().all(|(_, _, fed)| *fed));
-        // Unless others came meanwhile: then something may be missing behind each of the first two.
+        // If others were stored meanwhile, something may be missing after each of the first two.
         let order = due(&of(0, 22..=31), 2);
         assert_eq!((order.len(), order[0], order[1]), (9, (23, 0, false), (24, 0, true)));
-        // A topic of which few came has lost nothing.
+        // A topic of which few messages came has lost nothing.
         assert_eq!(due(&of(1, [7, 9]), 2), [(7, 1, true), (9, 1, true)]);
     }
 
@@ -161,12 +163,12 @@ mod tests {
 
     #[test]
     fn what_was_removed_with_its_topic_is_told_before_the_end() {
-        // Nothing of it came.
+        // None of its messages came.
         assert_eq!(due(&[(0, 9, Some(5))], 0), [(5, 0, false), (9, 0, true)]);
-        // What was stored behind what was removed is read.
+        // Messages that were stored after the removed ones are read.
         let came = [of(0, [7]), of(1, [6]), vec![(0, 9, Some(5))]].concat();
         assert_eq!(due(&came, 0), [(5, 0, false), (6, 1, true), (7, 0, true), (9, 0, true)]);
-        // It came before it was removed.
+        // The message came before it was removed.
         let came = [of(0, [4, 5]), vec![(0, 9, Some(5))]].concat();
         assert_eq!(due(&came, 0), [(4, 0, true), (5, 0, true), (9, 0, true)]);
         // The first end counts.
