@@ -10,12 +10,12 @@ use super::{
     messages::end_headers,
     names::{CLASSES, END, KNOWN, class_of, encode},
     store::{BUDGET, Put},
-    topics::{Ended, Entry, Known, sync},
+    topics::{EndingIncarnation, KnownTopic, TopicEntry, sync},
 };
 use crate::channel::{Change, Channel, Epoch, Error, Spec, Timestamp, TopicName};
 
 /// The pause between two attempts to mark an end.
-const PAUSE: Duration = Duration::from_millis(250);
+const MARK_PAUSE: Duration = Duration::from_millis(250);
 
 impl Inner {
     pub async fn create(self: &Arc<Self>, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
@@ -25,7 +25,7 @@ impl Inner {
         self.progress(class);
         let token = encode(name.as_str());
         let epoch = Epoch::random();
-        let entry = Entry {
+        let entry = TopicEntry {
             name: name.as_str().to_owned(),
             epoch: epoch.to_string(),
             created_at: Timestamp::now().0,
@@ -41,10 +41,10 @@ impl Inner {
             let known = self.topics.get(&token);
             match &known {
                 // An earlier attempt has written it and got no response.
-                Some(Known { channel: Some(channel), .. }) if channel.epoch() == epoch => {
+                Some(KnownTopic { channel: Some(channel), .. }) if channel.epoch() == epoch => {
                     return Ok(channel.clone());
                 }
-                Some(Known { entry: Some(_), channel, .. }) => {
+                Some(KnownTopic { entry: Some(_), channel, .. }) => {
                     if channel.as_ref().is_some_and(|channel| !channel.ring.lock().closed) {
                         return Err(Error::TopicExists(name.clone()));
                     }
@@ -52,9 +52,9 @@ impl Inner {
                     self.topics.sync(&self.link).await?;
                     sleep(Duration::from_millis(20)).await;
                 }
-                Some(Known { entry: None, .. }) | None => {
+                Some(KnownTopic { entry: None, .. }) | None => {
                     let (expected, before) = known.map_or((0, None), |known| (known.revision, known.end));
-                    let entry = Entry { before, ..entry.clone() };
+                    let entry = TopicEntry { before, ..entry.clone() };
                     self.topics.write(&self.link, &token, &entry, expected).await?;
                 }
             }
@@ -85,7 +85,7 @@ impl Inner {
                     format!("this topic's history can be enlarged to {} at most; create it anew for more", entry.class),
                 ));
             }
-            let entry = Entry { owner: String::new(), ..entry.with_spec(spec) };
+            let entry = TopicEntry { owner: String::new(), ..entry.with_spec(spec) };
             match self.topics.write(&self.link, token, &entry, known.revision).await? {
                 Put::Stored(_) => return Ok(()),
                 Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
@@ -111,7 +111,7 @@ impl Inner {
                 .filter(|known| known.channel.as_ref().is_some_and(|current| Arc::ptr_eq(current, channel)));
             let Some(known) = known else {
                 // Another instance has deleted it, or an earlier attempt of this call, whose response was lost.
-                return if begun.elapsed() > link::ATTEMPT { Ok(()) } else { Err(gone()) };
+                return if begun.elapsed() > link::ATTEMPT_TIMEOUT { Ok(()) } else { Err(gone()) };
             };
             let end = known.end_now().ok_or_else(gone)?;
             match self.topics.delete(&self.link, token, Some(&end), known.revision).await? {
@@ -121,7 +121,7 @@ impl Inner {
             }
         };
         // The topic is deleted. If its end cannot be marked now, the background task goes on.
-        let ended = Ended { channel: channel.clone(), last };
+        let ended = EndingIncarnation { channel: channel.clone(), last };
         let _ = timeout(BUDGET, self.end(ended)).await;
         let subject = format!("{}{token}", self.names.stored(class));
         let (link, stream) = (self.link.clone(), self.names.stream(class));
@@ -135,14 +135,14 @@ impl Inner {
             };
             // Messages that stay belong to no topic, and whichever instance reads them deletes them.
             if let Err(error) = purge.await {
-                tracing::debug!(error, "a deleted topic's messages are left for later");
+                tracing::debug!(error, "a deleted topic's messages could not be removed; they are removed later");
             }
         });
         Ok(())
     }
 
     /// Ends in the background an incarnation that is over in the registry.
-    pub fn end_soon(self: &Arc<Self>, ended: Ended) {
+    pub fn end_soon(self: &Arc<Self>, ended: EndingIncarnation) {
         let inner = self.clone();
         self.tasks.spawn(async move { inner.stop.run_until_cancelled(inner.end(ended)).await });
     }
@@ -151,7 +151,7 @@ impl Inner {
     /// a marker. On every instance, messages before the marker belong to this incarnation and messages after it to
     /// none. Every instance that learns of the deletion writes the marker. The first one counts, and the cluster
     /// drops the others as duplicates.
-    async fn end(self: &Arc<Self>, Ended { channel, last }: Ended) {
+    async fn end(self: &Arc<Self>, EndingIncarnation { channel, last }: EndingIncarnation) {
         let Some(token) = channel.label.get() else { return };
         let class = usize::try_from(channel.key).unwrap_or(0);
         let subject = format!("{}{token}{END}", self.names.stored(class));
@@ -163,18 +163,20 @@ impl Inner {
             if self.link.is_up() {
                 let (subject, headers) = (subject.clone(), end_headers(&channel, last));
                 let sent = self.link.jetstream.publish_with_headers(subject, headers, Bytes::new()).await;
-                let answer = match sent {
-                    Ok(answer) => answer.await,
+                let response = match sent {
+                    Ok(response) => response.await,
                     Err(error) => Err(error),
                 };
-                match answer {
+                match response {
                     Ok(marked) if marked.sequence > 0 => break marked.sequence,
                     // Another instance is writing the marker.
                     Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, topic = %channel.name(), "a topic's end is marked later"),
+                    Err(error) => {
+                        tracing::debug!(%error, topic = %channel.name(), "a topic's end could not be marked; it is tried again");
+                    }
                 }
             }
-            sleep(PAUSE).await;
+            sleep(MARK_PAUSE).await;
         };
         self.progress(class).wait(marked).await;
         // The marker may have passed before this instance knew of the incarnation.
@@ -211,7 +213,7 @@ impl Inner {
             if !entry.implicit || entry.owner.is_empty() || entry.owner == self.instance {
                 return Ok(());
             }
-            let shared = Entry { owner: String::new(), ..entry };
+            let shared = TopicEntry { owner: String::new(), ..entry };
             if let Put::Stored(_) = self.topics.write(&self.link, token, &shared, known.revision).await? {
                 return Ok(());
             }

@@ -38,24 +38,24 @@ use crate::channel::Timestamp;
 
 /// How often the end of the stream is checked. A message that the feed lost stays unread for at most about twice as
 /// long.
-const LOOK: Duration = Duration::from_secs(1);
+const END_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long one request to the cluster may take.
-const QUESTION: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long reading the store may make no progress before it is started again.
-const STALL: Duration = Duration::from_secs(3);
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(250);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// The store is read again until no more than so many messages were stored meanwhile. This is a hundredth of what the
 /// smallest streams keep of a topic.
-const LATE: u64 = 10;
+const MAX_LATE: u64 = 10;
 
 /// How often it is read again for that. An instance that is slower than all publishers together does not catch up by
 /// retrying.
-const ROUNDS: usize = 10;
+const MAX_ROUNDS: usize = 10;
 
 /// One stored message.
 pub(super) struct Item {
@@ -68,7 +68,7 @@ pub(super) struct Item {
 }
 
 /// A follower reports to its leader once a second. One that has not reported for this long counts as offline.
-const ABSENT: Duration = Duration::from_secs(4);
+const PEER_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl Item {
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -103,7 +103,7 @@ pub(super) struct Progress {
     opened: AtomicBool,
     waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     /// When the stream's end was checked last, in milliseconds after `began`.
-    looked_at: AtomicU64,
+    end_checked_at: AtomicU64,
     began: Instant,
     /// How many messages were read again because the feed had lost them.
     repaired: AtomicU64,
@@ -115,7 +115,7 @@ impl Progress {
             seen: AtomicU64::new(0),
             opened: AtomicBool::new(false),
             waiting: Mutex::default(),
-            looked_at: AtomicU64::new(0),
+            end_checked_at: AtomicU64::new(0),
             began: Instant::now(),
             repaired: AtomicU64::new(0),
         })
@@ -136,12 +136,12 @@ impl Progress {
 
     /// Returns the time since the stream's end was checked last.
     pub fn silent_for(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.looked_at.load(Ordering::Acquire)))
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.end_checked_at.load(Ordering::Acquire)))
     }
 
-    fn look(&self) {
+    fn record_end_check(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.looked_at.store(now, Ordering::Release);
+        self.end_checked_at.store(now, Ordering::Release);
     }
 
     fn advance(&self, sequence: u64) {
@@ -163,8 +163,8 @@ impl Progress {
             if self.seen() >= sequence {
                 return;
             }
-            let (tell, passed) = oneshot::channel();
-            waiting.entry(sequence).or_default().push(tell);
+            let (done, passed) = oneshot::channel();
+            waiting.entry(sequence).or_default().push(done);
             passed
         };
         let _ = passed.await;
@@ -173,15 +173,15 @@ impl Progress {
 
 /// A read that failed. It is retried.
 #[derive(Debug)]
-pub(super) struct Fault(String);
+pub(super) struct ReadError(String);
 
-impl Fault {
+impl ReadError {
     fn of(doing: &'static str) -> impl FnOnce(String) -> Self {
         move |error| Self(format!("{doing}: {error}"))
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
@@ -205,27 +205,27 @@ pub(super) async fn follow<H: Handler>(
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) {
-    let following = async {
+    let reading = async {
         loop {
-            let mut following = match Following::begin(&link, &source, &progress).await {
-                Ok(following) => following,
-                Err(fault) => {
-                    tracing::debug!(%fault, stream = source.stream, "cannot follow yet");
-                    sleep(PAUSE).await;
+            let mut reading = match StreamReader::begin(&link, &source, &progress).await {
+                Ok(reading) => reading,
+                Err(error) => {
+                    tracing::debug!(%error, stream = source.stream, "cannot follow yet");
+                    sleep(RETRY_PAUSE).await;
                     continue;
                 }
             };
             // This returns only when the subscription has ended.
-            following.run(&mut handler).await;
+            reading.run(&mut handler).await;
         }
     };
     tokio::select! {
         () = stop.cancelled() => {}
-        () = following => {}
+        () = reading => {}
     }
 }
 
-struct Following<'a> {
+struct StreamReader<'a> {
     link: &'a Link,
     source: &'a Source,
     progress: &'a Progress,
@@ -237,26 +237,26 @@ struct Following<'a> {
     reached: Option<u64>,
 }
 
-impl<'a> Following<'a> {
+impl<'a> StreamReader<'a> {
     /// Subscribes before the store is read, so that no message falls between the two.
-    async fn begin(link: &'a Link, source: &'a Source, progress: &'a Progress) -> Result<Self, Fault> {
+    async fn begin(link: &'a Link, source: &'a Source, progress: &'a Progress) -> Result<Self, ReadError> {
         let stream = link.jetstream.get_stream_no_info(&source.stream).await;
-        let stream = stream.map_err(|error| Fault(error.to_string()))?;
+        let stream = stream.map_err(|error| ReadError(error.to_string()))?;
         let listening = link.client.subscribe(format!("{}>", source.live)).await;
-        let live = listening.map_err(|error| Fault(error.to_string()))?;
-        let flushed = timeout(QUESTION, link.client.flush()).await;
+        let live = listening.map_err(|error| ReadError(error.to_string()))?;
+        let flushed = timeout(REQUEST_TIMEOUT, link.client.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            return Err(Fault("the subscription was not confirmed".to_owned()));
+            return Err(ReadError("the subscription was not confirmed".to_owned()));
         }
         Ok(Self { link, source, progress, stream, live, created: None, reached: None })
     }
 
     async fn run<H: Handler>(&mut self, handler: &mut H) {
-        let mut ticks = interval(LOOK);
+        let mut ticks = interval(END_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut disturbances = self.link.disturbances();
         // Where the end was at the last check. If it is not reached by the next check, the feed has lost something.
-        let mut due = 0;
+        let mut expected = 0;
         loop {
             tokio::select! {
                 message = self.live.next() => {
@@ -268,64 +268,65 @@ impl<'a> Following<'a> {
                         handler.take(item).await;
                         self.progress.advance(sequence);
                     } else if item.sequence > seen {
-                        self.catch_up_at_last(handler).await;
+                        self.catch_up_until_done(handler).await;
                     }
                 }
-                _ = ticks.tick() => due = self.look(handler, due).await,
-                _ = disturbances.changed() => due = self.look(handler, 1).await,
+                _ = ticks.tick() => expected = self.check_end(handler, expected).await,
+                _ = disturbances.changed() => expected = self.check_end(handler, 1).await,
             }
         }
     }
 
     /// Checks the stream's end and returns where it is.
-    async fn look<H: Handler>(&mut self, handler: &mut H, due: u64) -> u64 {
+    async fn check_end<H: Handler>(&mut self, handler: &mut H, expected: u64) -> u64 {
         match self.info().await {
             Ok(info) => {
                 let last = info.state.last_sequence;
-                let first_look = !self.progress.is_open();
-                let anew = self.created.is_some_and(|created| created != info.created.unix_timestamp_nanos());
-                if (anew || last < self.progress.seen()) && !first_look {
-                    self.begin_anew(handler);
+                let first_check = !self.progress.is_open();
+                let recreated = self.created.is_some_and(|created| created != info.created.unix_timestamp_nanos());
+                if (recreated || last < self.progress.seen()) && !first_check {
+                    self.restart(handler);
                 }
                 self.created = Some(info.created.unix_timestamp_nanos());
-                if first_look || anew || (due > self.progress.seen() && last > self.progress.seen()) {
-                    self.catch_up_at_last(handler).await;
+                if first_check || recreated || (expected > self.progress.seen() && last > self.progress.seen()) {
+                    self.catch_up_until_done(handler).await;
                 }
                 last
             }
-            Err(fault) => {
-                tracing::debug!(%fault, stream = self.source.stream, "the stream does not answer");
-                due
+            Err(error) => {
+                tracing::debug!(%error, stream = self.source.stream, "the stream does not respond");
+                expected
             }
         }
     }
 
-    fn begin_anew<H: Handler>(&mut self, handler: &mut H) {
-        tracing::error!(stream = self.source.stream, "the stream was made again; what was in it is gone");
+    fn restart<H: Handler>(&mut self, handler: &mut H) {
+        tracing::error!(stream = self.source.stream, "the stream was created again; its messages are gone");
         handler.reset();
         self.reached = None;
         self.progress.seen.store(0, Ordering::Release);
         self.progress.opened.store(false, Ordering::Release);
     }
 
-    async fn info(&self) -> Result<Info, Fault> {
-        let info = timeout(QUESTION, self.stream.get_info()).await;
-        let info = info.map_err(|_| Fault("no answer".to_owned()))?.map_err(|error| Fault(error.to_string()))?;
-        if !speaks_for_all(&info) {
-            return Err(Fault("the cluster has lost its majority".to_owned()));
+    async fn info(&self) -> Result<Info, ReadError> {
+        let info = timeout(REQUEST_TIMEOUT, self.stream.get_info()).await;
+        let info =
+            info.map_err(|_| ReadError("no response".to_owned()))?.map_err(|error| ReadError(error.to_string()))?;
+        if !has_majority(&info) {
+            return Err(ReadError("the cluster has lost its majority".to_owned()));
         }
-        self.progress.look();
+        self.progress.record_end_check();
         Ok(info)
     }
 
     /// Reads from the store up to its current end, and retries until that succeeds.
-    async fn catch_up_at_last<H: Handler>(&mut self, handler: &mut H) {
+    async fn catch_up_until_done<H: Handler>(&mut self, handler: &mut H) {
         loop {
             match self.catch_up(handler).await {
                 Ok(()) => return,
-                Err(fault) => {
-                    tracing::debug!(%fault, stream = self.source.stream, "reading the store is tried again");
-                    sleep(PAUSE).await;
+                Err(error) => {
+                    tracing::debug!(%error, stream = self.source.stream, "reading the store is tried again");
+                    sleep(RETRY_PAUSE).await;
                 }
             }
         }
@@ -334,11 +335,11 @@ impl<'a> Following<'a> {
     /// Reads from the store what the feed has lost. What was read before an error stays with the handler, and the
     /// next attempt continues after it: only a reader that has counted everything that is left of a topic can tell
     /// what the topic has lost.
-    async fn catch_up<H: Handler>(&mut self, handler: &mut H) -> Result<(), Fault> {
+    async fn catch_up<H: Handler>(&mut self, handler: &mut H) -> Result<(), ReadError> {
         let info = self.info().await?;
         let created = info.created.unix_timestamp_nanos();
         if self.created.is_some_and(|known| known != created) && self.progress.is_open() {
-            self.begin_anew(handler);
+            self.restart(handler);
         }
         self.created = Some(created);
         let first = !self.progress.is_open();
@@ -351,14 +352,14 @@ impl<'a> Following<'a> {
                 handler.begin(first);
             }
             let mut late = 0;
-            for round in 1..=ROUNDS {
+            for round in 1..=MAX_ROUNDS {
                 let mut reached = self.reached.unwrap_or_else(|| self.progress.seen());
-                let read = self.read_on(handler, &mut reached, target, first).await;
+                let read = self.read_store(handler, &mut reached, target, first).await;
                 self.reached = Some(reached);
                 read?;
                 let last = self.info().await?.state.last_sequence;
                 late = last.saturating_sub(target);
-                if late > LATE && round < ROUNDS {
+                if late > MAX_LATE && round < MAX_ROUNDS {
                     target = last;
                 } else {
                     break;
@@ -372,39 +373,39 @@ impl<'a> Following<'a> {
         Ok(())
     }
 
-    async fn read_on<H: Handler>(
+    async fn read_store<H: Handler>(
         &self,
         handler: &mut H,
         reached: &mut u64,
         target: u64,
         first: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ReadError> {
         let config = OrderedConfig {
             deliver_subject: self.link.client.new_inbox(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: *reached + 1 },
             ..OrderedConfig::default()
         };
-        let made = timeout(QUESTION, self.stream.create_consumer(config)).await;
+        let made = timeout(REQUEST_TIMEOUT, self.stream.create_consumer(config)).await;
         let consumer = made
-            .map_err(|_| Fault("no consumer in time".to_owned()))?
+            .map_err(|_| ReadError("no consumer in time".to_owned()))?
             .map_err(|error| error.to_string())
-            .map_err(Fault::of("making a consumer"))?;
-        let mut silent = consumer.cached_info().num_pending == 0;
+            .map_err(ReadError::of("creating a consumer"))?;
+        let mut drained = consumer.cached_info().num_pending == 0;
         let mut messages =
-            consumer.messages().await.map_err(|error| error.to_string()).map_err(Fault::of("reading"))?;
+            consumer.messages().await.map_err(|error| error.to_string()).map_err(ReadError::of("reading"))?;
         while *reached < target {
-            if silent {
+            if drained {
                 // No more messages come, although the end is not reached. Either they were removed, or this replica
                 // lags behind.
-                *reached = self.confirm(*reached, target).await?;
+                *reached = self.confirm_removed(*reached, target).await?;
                 continue;
             }
-            let message = timeout(STALL, messages.next()).await;
-            let message = message.map_err(|_| Fault("the store is silent".to_owned()))?;
-            let message = message.ok_or_else(|| Fault("the store went away".to_owned()))?;
-            let message = message.map_err(|error| error.to_string()).map_err(Fault::of("reading"))?;
+            let message = timeout(READ_TIMEOUT, messages.next()).await;
+            let message = message.map_err(|_| ReadError("the store sent nothing in time".to_owned()))?;
+            let message = message.ok_or_else(|| ReadError("the consumer ended".to_owned()))?;
+            let message = message.map_err(|error| error.to_string()).map_err(ReadError::of("reading"))?;
             let (sequence, pending) = {
-                let info = message.info().map_err(|error| Fault(error.to_string()))?;
+                let info = message.info().map_err(|error| ReadError(error.to_string()))?;
                 (info.stream_sequence, info.pending)
             };
             if sequence > *reached {
@@ -416,21 +417,21 @@ impl<'a> Following<'a> {
                 }
                 *reached = sequence;
             }
-            silent = pending == 0;
+            drained = pending == 0;
         }
         Ok(())
     }
 
     /// Asks the leader for the first message after `reached`. What the leader does not have is gone.
-    async fn confirm(&self, reached: u64, target: u64) -> Result<u64, Fault> {
+    async fn confirm_removed(&self, reached: u64, target: u64) -> Result<u64, ReadError> {
         let subjects = format!("{}>", self.source.stored);
         let asked = self.stream.get_first_raw_message_by_subject(subjects, reached + 1);
-        match timeout(QUESTION, asked).await {
-            Err(_) => Err(Fault("no answer".to_owned())),
-            Ok(Ok(next)) if next.sequence <= target => Err(Fault("a replica lags behind".to_owned())),
+        match timeout(REQUEST_TIMEOUT, asked).await {
+            Err(_) => Err(ReadError("no response".to_owned())),
+            Ok(Ok(next)) if next.sequence <= target => Err(ReadError("a replica lags behind".to_owned())),
             Ok(Ok(_)) => Ok(target),
             Ok(Err(error)) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(target),
-            Ok(Err(error)) => Err(Fault(error.to_string())),
+            Ok(Err(error)) => Err(ReadError(error.to_string())),
         }
     }
 
@@ -453,9 +454,9 @@ impl<'a> Following<'a> {
 
 /// Returns whether the information about a stream comes from a leader with a majority. A replica responds without a
 /// leader, too, and a leader responds for a while without its followers.
-pub(super) fn speaks_for_all(info: &Info) -> bool {
+pub(super) fn has_majority(info: &Info) -> bool {
     let Some(cluster) = &info.cluster else { return true };
-    let here = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < ABSENT).count();
+    let here = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < PEER_TIMEOUT).count();
     cluster.replicas.is_empty()
         || (cluster.leader.as_ref().is_some_and(|leader| !leader.is_empty())
             && (here + 1) * 2 > cluster.replicas.len() + 1)

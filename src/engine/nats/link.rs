@@ -24,16 +24,16 @@ use super::Settings;
 
 /// The oldest server that the engine can rely on. Earlier ones refuse a retried id as a duplicate although it was
 /// never stored, or lose streams in a crash.
-const OLDEST: [u64; 3] = [2, 10, 26];
+const MIN_SERVER_VERSION: [u64; 3] = [2, 10, 26];
 
 /// How long the start waits for the first connection, so that a permanent error stops the start.
-const FIRST: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often an idle connection is pinged. It is given up when two pings were not answered.
-const PING: Duration = Duration::from_secs(2);
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long one attempt to publish waits for the cluster's response.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The limit for publishes in flight. It is several times the limit of the engine's own queue, because the client
 /// also counts those whose response nobody waits for any more.
@@ -58,7 +58,7 @@ struct LinkState {
     down_since: AtomicU64,
     reconnects: AtomicU64,
     /// Whether there was ever a connection to a server.
-    met: AtomicBool,
+    was_connected: AtomicBool,
     began: Instant,
 }
 
@@ -67,11 +67,11 @@ impl LinkState {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    fn on(&self, event: &Event) {
+    fn handle_event(&self, event: &Event) {
         match event {
             Event::Connected => {
                 self.down_since.store(0, Ordering::Release);
-                if self.met.swap(true, Ordering::AcqRel) {
+                if self.was_connected.swap(true, Ordering::AcqRel) {
                     self.reconnects.fetch_add(1, Ordering::Relaxed);
                     tracing::info!("connected to NATS again");
                 } else {
@@ -82,8 +82,10 @@ impl LinkState {
                 self.down_since.store(self.millis(), Ordering::Release);
                 tracing::warn!("the connection to NATS is lost");
             }
-            Event::SlowConsumer(_) => tracing::warn!("a feed from NATS overflowed; what was missed is read again"),
-            Event::LameDuckMode => tracing::info!("the NATS server is going; another one is looked for"),
+            Event::SlowConsumer(_) => tracing::warn!("a feed from NATS overflowed; the missed messages are read again"),
+            Event::LameDuckMode => {
+                tracing::info!("the NATS server is shutting down; the client connects to another one");
+            }
             Event::Draining | Event::Closed => return,
             Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
             Event::ClientError(error) => tracing::debug!(%error, "the connection to NATS fails"),
@@ -102,13 +104,13 @@ impl Link {
             disturbances: watch::Sender::new(0),
             down_since: AtomicU64::new(1),
             reconnects: AtomicU64::new(0),
-            met: AtomicBool::new(false),
+            was_connected: AtomicBool::new(false),
             began: Instant::now(),
         });
         let options = || -> Result<ConnectOptions, String> {
-            let heard = state.clone();
+            let listener = state.clone();
             let options = options(settings)?.event_callback(move |event| {
-                heard.on(&event);
+                listener.handle_event(&event);
                 std::future::ready(())
             });
             Ok(options)
@@ -116,22 +118,22 @@ impl Link {
         let urls = settings.servers()?;
         // The first attempt is made in the foreground, so that wrong credentials and certificates are reported at the
         // start and not retried for ever.
-        let client = match timeout(FIRST, options()?.connect(&urls[..])).await {
+        let client = match timeout(CONNECT_TIMEOUT, options()?.connect(&urls[..])).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) if is_final(&error) => return Err(format!("NATS_URL: {error}")),
             unreachable => {
                 let reason = match unreachable {
                     Ok(Err(error)) => error.to_string(),
-                    _ => format!("no answer within {FIRST:?}"),
+                    _ => format!("no response within {CONNECT_TIMEOUT:?}"),
                 };
-                tracing::warn!(reason, "NATS cannot be reached yet; trying on");
+                tracing::warn!(reason, "NATS cannot be reached yet; the client keeps trying");
                 let connecting = options()?.retry_on_initial_connect().connect(&urls[..]).await;
                 connecting.map_err(|error| format!("NATS_URL: {error}"))?
             }
         };
         let jetstream = ContextBuilder::new()
             .timeout(Duration::from_secs(5))
-            .ack_timeout(ATTEMPT)
+            .ack_timeout(ATTEMPT_TIMEOUT)
             .max_ack_inflight(MAX_IN_FLIGHT)
             .backpressure_on_inflight(false)
             .build(client.clone());
@@ -151,8 +153,8 @@ impl Link {
         let number = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok();
         let mut parts = version.split('.').map(|part| number(part).unwrap_or(0));
         let found = [(); 3].map(|()| parts.next().unwrap_or(0));
-        if found < OLDEST {
-            let [major, minor, patch] = OLDEST;
+        if found < MIN_SERVER_VERSION {
+            let [major, minor, patch] = MIN_SERVER_VERSION;
             return Err(format!(
                 "NATS_URL: nats-server {version} is too old: {major}.{minor}.{patch} or newer is needed"
             ));
@@ -208,7 +210,7 @@ fn is_final(error: &ConnectError) -> bool {
 fn options(settings: &Settings) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
         .name("pub-sub")
-        .ping_interval(PING)
+        .ping_interval(PING_INTERVAL)
         .connection_timeout(Duration::from_secs(3))
         .request_timeout(Some(Duration::from_secs(5)))
         .subscription_capacity(FEED_CAPACITY)

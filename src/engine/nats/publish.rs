@@ -34,26 +34,26 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT, store::BUDGET, topics::sync};
+use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT_HEADER, store::BUDGET, topics::sync};
 use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Timestamp};
 
 /// How many messages may wait to be sent.
 pub(super) const QUEUE: usize = 8_192;
 
 /// How many of a topic's newest messages are searched for one that was sent a moment ago.
-const YOUNG: usize = 4_096;
+const NEWEST_SEARCHED: usize = 4_096;
 
 /// Error codes for: another message with this id is in flight. The client does not list all of them.
 const ID_IN_PROCESS: [u64; 2] = [10_158, 10_164];
 
 /// The header that distinguishes a publisher's message from another one with the same id. If a response was lost, the
 /// cluster reports either of them as a duplicate.
-const ATTEMPT: &str = "Pubsub-Attempt";
+const ATTEMPT_HEADER: &str = "Pubsub-Attempt";
 
-/// Adds [`ATTEMPT`] to the headers of a message whose publisher chose its id. Generated ids are unique.
+/// Adds [`ATTEMPT_HEADER`] to the headers of a message whose publisher chose its id. Generated ids are unique.
 pub(super) fn marked(mut headers: HeaderMap, new_message: &NewMessage) -> HeaderMap {
     if new_message.id.is_some() {
-        headers.insert(ATTEMPT, uuid::Uuid::new_v4().simple().to_string());
+        headers.insert(ATTEMPT_HEADER, uuid::Uuid::new_v4().simple().to_string());
     }
     headers
 }
@@ -93,19 +93,19 @@ impl Outgoing {
 }
 
 /// The outcome of one attempt.
-enum Try {
+enum Attempt {
     Stored {
         sequence: u64,
         duplicate: bool,
     },
     /// The condition does not hold.
-    Condition,
+    ConditionFailed,
     /// Certainly not stored. The next attempt may succeed, after this pause.
-    NotNow(Duration),
+    RetryAfter(Duration),
     /// No response came.
-    Silence,
+    NoResponse,
     /// Certainly not stored, and no retry will help.
-    Never(Error),
+    Rejected(Error),
 }
 
 /// Sends the queued messages in order, and gives each one to a task of its own that waits for the response.
@@ -120,7 +120,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
         };
         let left = GRACE.saturating_sub(outgoing.begun.elapsed());
         let sent = match timeout(left, connected).await {
-            Ok(()) => match join(&outgoing).await {
+            Ok(()) => match pin_topic(&outgoing).await {
                 Ok(()) => Ok(send(&link, &outgoing, None).await),
                 Err(refusal) => Err(refusal),
             },
@@ -130,7 +130,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
         let tracker = outgoing.on_its_way.task_tracker().clone();
         tracker.spawn(async move {
             let result = match sent {
-                Ok(sent) => settle(&link, &outgoing, sent).await,
+                Ok(sent) => await_response(&link, &outgoing, sent).await,
                 Err(refusal) => Err(refusal),
             };
             // A stored message was charged to the rate limit when it came back.
@@ -147,7 +147,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
 }
 
 /// Pins the topic before its first message, because another instance has created it and may release it.
-async fn join(outgoing: &Outgoing) -> Result<(), Refusal> {
+async fn pin_topic(outgoing: &Outgoing) -> Result<(), Refusal> {
     let Some(inner) = &outgoing.join else { return Ok(()) };
     match timeout(GRACE, inner.join(&outgoing.channel)).await {
         Ok(Ok(())) => Ok(()),
@@ -167,50 +167,50 @@ async fn send(link: &Link, outgoing: &Outgoing, expected: Option<u64>) -> Result
     link.jetstream.publish_with_headers(subject.clone(), headers, payload.clone()).await
 }
 
-async fn settle(
+async fn await_response(
     link: &Link,
     outgoing: &Outgoing,
     sent: Result<PublishAckFuture, PublishError>,
 ) -> Result<Publication, Refusal> {
     let mut sent = sent;
     // Whether an attempt without a response may have been stored.
-    let mut perhaps = false;
+    let mut may_be_stored = false;
     let mut expected = None;
     loop {
         let tried = match sent {
-            Ok(answer) => read(answer.await),
+            Ok(response) => read(response.await),
             // The message was not even sent.
             Err(error) => match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => Try::Never(too_large(link)),
-                _ => Try::NotNow(Duration::from_millis(100)),
+                PublishErrorKind::MaxPayloadExceeded => Attempt::Rejected(too_large(link)),
+                _ => Attempt::RetryAfter(Duration::from_millis(100)),
             },
         };
         let pause = match tried {
-            Try::Stored { sequence, duplicate } => {
-                let may_be_own = duplicate && perhaps && sequence > outgoing.known_before;
+            Attempt::Stored { sequence, duplicate } => {
+                let may_be_own = duplicate && may_be_stored && sequence > outgoing.known_before;
                 let own = may_be_own && is_own(link, outgoing, sequence).await;
                 return stored(link, outgoing, sequence, duplicate && !own).await;
             }
-            Try::Condition => match condition(link, outgoing, perhaps).await {
-                Condition::Decided(answer) => return answer,
-                Condition::Holds { behind } => {
+            Attempt::ConditionFailed => match check_condition(link, outgoing, may_be_stored).await {
+                ConditionOutcome::Decided(result) => return result,
+                ConditionOutcome::Holds { behind } => {
                     expected = Some(behind);
                     Duration::ZERO
                 }
             },
-            Try::Never(error) => {
-                return Err(if perhaps { Error::Unknown(outgoing.id.clone()) } else { error }.into());
+            Attempt::Rejected(error) => {
+                return Err(if may_be_stored { Error::Unknown(outgoing.id.clone()) } else { error }.into());
             }
-            Try::NotNow(pause) => pause,
-            Try::Silence => {
-                perhaps = true;
+            Attempt::RetryAfter(pause) => pause,
+            Attempt::NoResponse => {
+                may_be_stored = true;
                 Duration::ZERO
             }
         };
         sleep(pause).await;
         let cut_off = !link.is_up() && link.down_for() > GRACE;
         if outgoing.begun.elapsed() > BUDGET || cut_off {
-            let error = if perhaps { Error::Unknown(outgoing.id.clone()) } else { Error::Unavailable(NOT_NOW) };
+            let error = if may_be_stored { Error::Unknown(outgoing.id.clone()) } else { Error::Unavailable(NOT_NOW) };
             return Err(error.into());
         }
         sent = if link.is_up() {
@@ -227,31 +227,31 @@ fn too_large(link: &Link) -> Error {
     Error::PayloadTooLarge { limit: link.max_payload().unwrap_or_default().saturating_sub(HEADERS) }
 }
 
-fn read(answer: Result<jetstream::publish::PublishAck, PublishError>) -> Try {
+fn read(response: Result<jetstream::publish::PublishAck, PublishError>) -> Attempt {
     let soon = Duration::from_millis(50);
-    match answer {
+    match response {
         // Another message with this id is being stored at this moment.
-        Ok(ack) if ack.sequence == 0 => Try::NotNow(soon),
-        Ok(ack) => Try::Stored { sequence: ack.sequence, duplicate: ack.duplicate },
+        Ok(ack) if ack.sequence == 0 => Attempt::RetryAfter(soon),
+        Ok(ack) => Attempt::Stored { sequence: ack.sequence, duplicate: ack.duplicate },
         Err(error) => match error.kind() {
-            PublishErrorKind::WrongLastSequence => Try::Condition,
+            PublishErrorKind::WrongLastSequence => Attempt::ConditionFailed,
             // The stream has no leader, because of an election or a lost quorum.
-            PublishErrorKind::StreamNotFound => Try::NotNow(Duration::from_millis(200)),
-            PublishErrorKind::MaxAckPending => Try::NotNow(soon),
-            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Try::Silence,
-            PublishErrorKind::MaxPayloadExceeded => Try::Never(Error::PayloadTooLarge { limit: 0 }),
+            PublishErrorKind::StreamNotFound => Attempt::RetryAfter(Duration::from_millis(200)),
+            PublishErrorKind::MaxAckPending => Attempt::RetryAfter(soon),
+            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Attempt::NoResponse,
+            PublishErrorKind::MaxPayloadExceeded => Attempt::Rejected(Error::PayloadTooLarge { limit: 0 }),
             PublishErrorKind::WrongLastMessageId | PublishErrorKind::Other => {
                 let code = std::error::Error::source(&error)
                     .and_then(|source| source.downcast_ref::<jetstream::Error>())
                     .map(|error| error.error_code().0);
                 match code {
-                    Some(code) if ID_IN_PROCESS.contains(&code) => Try::NotNow(soon),
+                    Some(code) if ID_IN_PROCESS.contains(&code) => Attempt::RetryAfter(soon),
                     Some(_) => {
                         tracing::warn!(%error, "NATS refuses a message");
-                        Try::NotNow(Duration::from_millis(500))
+                        Attempt::RetryAfter(Duration::from_millis(500))
                     }
                     // The response cannot be read.
-                    None => Try::Silence,
+                    None => Attempt::NoResponse,
                 }
             }
         },
@@ -264,7 +264,7 @@ async fn is_own(link: &Link, outgoing: &Outgoing, sequence: u64) -> bool {
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(&outgoing.stream).await.ok()?;
         let found = stream.get_raw_message(sequence).await.ok()?;
-        Some(found.headers.get(ATTEMPT) == outgoing.headers.get(ATTEMPT))
+        Some(found.headers.get(ATTEMPT_HEADER) == outgoing.headers.get(ATTEMPT_HEADER))
     };
     timeout(GRACE, ask).await.ok().flatten().unwrap_or(true)
 }
@@ -304,7 +304,8 @@ async fn first_of(link: &Link, outgoing: &Outgoing, sequence: u64) -> (u64, Time
             Ok(message) => message,
             Err(_) => stream.get_first_raw_message_by_subject(">", sequence).await.ok()?,
         };
-        let said = found.headers.get(AT).filter(|_| found.sequence == sequence).and_then(|at| at.as_str().parse().ok());
+        let said =
+            found.headers.get(AT_HEADER).filter(|_| found.sequence == sequence).and_then(|at| at.as_str().parse().ok());
         let stored = || i64::try_from(found.time.unix_timestamp_nanos() / 1_000_000).ok();
         let is_message = found.sequence != sequence || found.subject.as_str() == outgoing.subject;
         Some((if is_message { sequence } else { 0 }, Timestamp(said.or_else(stored)?)))
@@ -313,7 +314,7 @@ async fn first_of(link: &Link, outgoing: &Outgoing, sequence: u64) -> (u64, Time
 }
 
 /// The outcome of a condition that does not hold according to the cluster.
-enum Condition {
+enum ConditionOutcome {
     Decided(Result<Publication, Refusal>),
     /// The condition does hold: the message that the cluster has after the condition's offset belongs to no
     /// incarnation, or to an earlier one.
@@ -324,10 +325,10 @@ enum Condition {
 
 /// Decides about a condition that does not hold. It may be this very message that has changed the topic, or a message
 /// that does not belong to the topic.
-async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition {
+async fn check_condition(link: &Link, outgoing: &Outgoing, may_be_stored: bool) -> ConditionOutcome {
     let Outgoing { progress, stream, .. } = outgoing;
-    if let Some(decided) = decide(outgoing, perhaps, sync(link, stream, progress).await) {
-        return Condition::Decided(whose(link, outgoing, decided).await);
+    if let Some(decided) = decide(outgoing, may_be_stored, sync(link, stream, progress).await) {
+        return ConditionOutcome::Decided(mark_duplicate(link, outgoing, decided).await);
     }
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
@@ -338,14 +339,14 @@ async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition
     let behind = timeout(GRACE, ask).await.ok().flatten().unwrap_or(0);
     // If the other message was followed by now and the topic's newest one is unchanged, it does not belong to this
     // incarnation.
-    match decide(outgoing, perhaps, Ok(())) {
-        Some(decided) => Condition::Decided(whose(link, outgoing, decided).await),
-        None => Condition::Holds { behind },
+    match decide(outgoing, may_be_stored, Ok(())) {
+        Some(decided) => ConditionOutcome::Decided(mark_duplicate(link, outgoing, decided).await),
+        None => ConditionOutcome::Holds { behind },
     }
 }
 
 /// Marks the publication as a duplicate if [`decide`] took another message with the same id for this one.
-async fn whose(
+async fn mark_duplicate(
     link: &Link,
     outgoing: &Outgoing,
     decided: Result<Publication, Refusal>,
@@ -359,19 +360,20 @@ async fn whose(
 
 /// Returns the response for a message whose condition the cluster refuses, or `None` if the condition holds according
 /// to this instance.
-fn decide(outgoing: &Outgoing, perhaps: bool, synced: Result<(), Error>) -> Option<Result<Publication, Refusal>> {
+fn decide(outgoing: &Outgoing, may_be_stored: bool, synced: Result<(), Error>) -> Option<Result<Publication, Refusal>> {
     let Outgoing { channel, id, .. } = outgoing;
     let ring = channel.ring.lock();
-    let found = ring.find_id(id).cloned().or_else(|| perhaps.then(|| ring.find_young(id, YOUNG)).flatten());
+    let found =
+        ring.find_id(id).cloned().or_else(|| may_be_stored.then(|| ring.find_young(id, NEWEST_SEARCHED)).flatten());
     match (found, synced) {
         (Some(message), _) => {
-            let own = perhaps && message.cursor.offset > outgoing.known_before;
+            let own = may_be_stored && message.cursor.offset > outgoing.known_before;
             Some(Ok(Publication::of(&message, !own)))
         }
         (None, _) if ring.closed => Some(Err(Refusal::Closed)),
         (None, Ok(())) if outgoing.expected == Some(ring.newest()) => None,
         (None, Ok(())) => Some(Err(Error::Conflict { current: ring.newest() }.into())),
-        (None, Err(_)) if perhaps => Some(Err(Error::Unknown(id.clone()).into())),
+        (None, Err(_)) if may_be_stored => Some(Err(Error::Unknown(id.clone()).into())),
         (None, Err(error)) => Some(Err(error.into())),
     }
 }

@@ -7,11 +7,11 @@ use tokio::sync::oneshot;
 
 use crate::channel::{Channel, MessageId, Publication, Refusal};
 
-type Answer = oneshot::Sender<Result<Publication, Refusal>>;
+type ResultSender = oneshot::Sender<Result<Publication, Refusal>>;
 
 /// The publishers' ids in flight, by the topic's serial number on this instance, and who else waits for each.
 #[derive(Default)]
-pub(super) struct SameId(Mutex<HashMap<(u64, MessageId), Vec<Answer>>>);
+pub(super) struct SameId(Mutex<HashMap<(u64, MessageId), Vec<ResultSender>>>);
 
 impl SameId {
     /// Returns `None` if this is the first message with this id in flight. Otherwise the result comes over the
@@ -23,9 +23,9 @@ impl SameId {
                 None
             }
             Entry::Occupied(mut others) => {
-                let (answer, answered) = oneshot::channel();
-                others.get_mut().push(answer);
-                Some(answered)
+                let (sender, receiver) = oneshot::channel();
+                others.get_mut().push(sender);
+                Some(receiver)
             }
         }
     }
@@ -47,7 +47,7 @@ mod tests {
     use crate::channel::{Error, Incarnation, Registry, RegistrySettings, Spec, TopicName};
 
     #[test]
-    fn others_share_the_answer_of_the_first() {
+    fn others_share_the_result_of_the_first() {
         let registry = Registry::new(RegistrySettings::for_tests(10));
         let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
         let [one, other] = ["a", "b"]

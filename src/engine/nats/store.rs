@@ -13,7 +13,7 @@ use crate::channel::Error;
 pub(super) const BUDGET: Duration = Duration::from_secs(10);
 
 /// The pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The outcome of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,24 +52,24 @@ pub(super) async fn put(link: &Link, bucket: &str, key: &str, value: Value, expe
             }
             let subject = format!("$KV.{bucket}.{key}");
             let sent = link.jetstream.publish_with_headers(subject, headers, payload.clone()).await;
-            let answer = match sent {
+            let response = match sent {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),
             };
-            match answer {
+            match response {
                 Ok(ack) => return Ok(Put::Stored(ack.sequence)),
                 Err(error) => match error.kind() {
                     PublishErrorKind::WrongLastSequence => return Ok(Put::Conflict),
                     PublishErrorKind::MaxPayloadExceeded => {
-                        return Err(Error::Unavailable("what was to be stored is larger than NATS takes"));
+                        return Err(Error::Unavailable("the change is larger than NATS accepts"));
                     }
-                    _ => tracing::debug!(%error, bucket, "a change is tried again"),
+                    _ => tracing::debug!(%error, bucket, "a change could not be written; it is tried again"),
                 },
             }
         }
         if begun.elapsed() > BUDGET || (!link.is_up() && link.down_for() > super::GRACE) {
             return Err(Error::Unavailable(NOT_NOW));
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_PAUSE).await;
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     Inner, NOT_NOW,
-    follow::{Handler, Item, Progress, speaks_for_all},
+    follow::{Handler, Item, Progress, has_majority},
     link::Link,
     names::{CLASSES, decode},
     store::{BUDGET, Put, Value, put},
@@ -21,7 +21,7 @@ use crate::channel::{Channel, Epoch, Error, Incarnation, Numbering, Registry, Sp
 
 /// A topic in the bucket: JSON, to which later versions may add fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct TopicEntry {
     pub name: String,
     /// Written as in cursors.
     pub epoch: String,
@@ -41,12 +41,12 @@ pub(super) struct Entry {
     pub owner: String,
     /// How the incarnation before this one ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<End>,
+    pub before: Option<IncarnationEnd>,
 }
 
 /// How an incarnation of a topic ended, as the marker of its deletion stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct End {
+pub(super) struct IncarnationEnd {
     /// Written as in cursors.
     pub epoch: String,
     /// The newest message that was removed with the topic.
@@ -58,31 +58,31 @@ pub(super) struct End {
     pub earlier: u64,
 }
 
-impl End {
+impl IncarnationEnd {
     /// Returns the newest message that was ever stored under the name in a stream, as far as this end knows.
     fn newest_in(&self, class: usize) -> u64 {
         if self.class == class { self.last.max(self.earlier) } else { 0 }
     }
 }
 
-impl Known {
+impl KnownTopic {
     /// Returns how the current incarnation would end now.
-    pub fn end_now(&self) -> Option<End> {
+    pub fn end_now(&self) -> Option<IncarnationEnd> {
         let (entry, channel) = (self.entry.as_ref()?, self.channel.as_ref()?);
         let earlier = entry.before.as_ref().map_or(0, |before| before.newest_in(entry.class));
-        Some(End { epoch: entry.epoch.clone(), last: channel.last(), class: entry.class, earlier })
+        Some(IncarnationEnd { epoch: entry.epoch.clone(), last: channel.last(), class: entry.class, earlier })
     }
 }
 
 /// An incarnation that has ended in the registry, but not yet in its stream.
 #[derive(Clone)]
-pub(super) struct Ended {
+pub(super) struct EndingIncarnation {
     pub channel: Arc<Channel>,
     /// The newest message that was removed with the topic.
     pub last: u64,
 }
 
-impl Entry {
+impl TopicEntry {
     pub fn spec(&self) -> Spec {
         Spec { implicit: self.implicit, max_messages: self.max_messages, max_publish_rate: self.max_publish_rate }
     }
@@ -113,24 +113,24 @@ impl Entry {
 
 /// What is known of a key.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct KnownTopic {
     pub revision: u64,
     /// `None` if the topic was deleted.
-    pub entry: Option<Entry>,
+    pub entry: Option<TopicEntry>,
     pub channel: Option<Arc<Channel>>,
     /// How the incarnation before ended.
-    pub end: Option<End>,
+    pub end: Option<IncarnationEnd>,
     /// When the entry was written.
     at: Timestamp,
 }
 
 /// Implicit topics without an update for long, by token.
 #[derive(Default)]
-pub(super) struct Stale {
+pub(super) struct StaleTopics {
     /// They are used here, so their entries must be refreshed.
-    pub refresh: Vec<(String, Known)>,
+    pub refresh: Vec<(String, KnownTopic)>,
     /// They are not used here, and no other instance has refreshed them.
-    pub forget: Vec<(String, Known)>,
+    pub delete: Vec<(String, KnownTopic)>,
 }
 
 /// The topics on this instance, by token.
@@ -139,10 +139,10 @@ pub(super) struct Topics {
     pub progress: Arc<Progress>,
     /// The bucket's name.
     pub bucket: String,
-    known: RwLock<HashMap<String, Known>>,
+    known: RwLock<HashMap<String, KnownTopic>>,
     /// Incarnations that have ended in the registry, but not in their streams: messages before their end are still to
     /// come.
-    ending: Mutex<Vec<Ended>>,
+    ending: Mutex<Vec<EndingIncarnation>>,
     /// The classes with at least one topic.
     classes: Mutex<HashSet<usize>>,
     /// Whether histories are being read for the first time. Until then no channel is known to be complete.
@@ -150,10 +150,10 @@ pub(super) struct Topics {
 }
 
 /// How long an implicit topic that several instances have used stays without a refresh before it is deleted.
-const UNUSED: Duration = Duration::from_mins(15);
+const UNUSED_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// How often an instance refreshes an implicit topic that it uses.
-const REFRESH: Duration = Duration::from_mins(5);
+const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
 
 impl Topics {
     pub fn new(registry: Arc<Registry>, bucket: String) -> Arc<Self> {
@@ -168,7 +168,7 @@ impl Topics {
         })
     }
 
-    pub fn get(&self, token: &str) -> Option<Known> {
+    pub fn get(&self, token: &str) -> Option<KnownTopic> {
         self.known.read().get(token).cloned()
     }
 
@@ -236,14 +236,21 @@ impl Topics {
 
     /// Applies an entry of the bucket. Returns the incarnations that it ends. They are closed when everything of them
     /// was read from their streams.
-    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>, end: Option<End>) -> Vec<Ended> {
+    fn apply_entry(
+        &self,
+        token: &str,
+        revision: u64,
+        at: Timestamp,
+        entry: Option<TopicEntry>,
+        end: Option<IncarnationEnd>,
+    ) -> Vec<EndingIncarnation> {
         let (old, known_end) = self.get(token).map_or((None, None), |known| (known.channel, known.end));
         let incarnation = entry.as_ref().and_then(|entry| entry.incarnation(token));
         if entry.is_some() && incarnation.is_none() {
             tracing::warn!(token, "the registry has an entry that cannot be read; it is left alone");
         }
         let end = entry.as_ref().map_or(end, |entry| entry.before.clone());
-        let news = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
+        let new_end = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
         let mut ended = Vec::new();
         let channel = match (incarnation, old) {
             (Some(incarnation), Some(old)) if old.epoch == incarnation.epoch => {
@@ -259,24 +266,24 @@ impl Topics {
                     let read = old.as_ref().filter(|old| old.key == class as u64).map_or(0, |old| old.last());
                     read.max(known_end.as_ref().map_or(0, |end| end.newest_in(class)))
                 };
-                let unseen = news
+                let missed_end = new_end
                     .filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch))
                     .filter(|end| end.newest_in(end.class) > seen(end.class));
                 ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
-                ended.extend(unseen.and_then(|end| self.pass_by(token, at, end)));
+                ended.extend(missed_end.and_then(|end| self.add_missed_incarnation(token, at, end)));
                 incarnation.and_then(|incarnation| self.insert(incarnation, token))
             }
         };
         if let Some(channel) = &channel {
             channel.revision.store(revision, Ordering::Release);
         }
-        self.known.write().insert(token.to_owned(), Known { revision, entry, channel, end, at });
+        self.known.write().insert(token.to_owned(), KnownTopic { revision, entry, channel, end, at });
         ended
     }
 
     /// Handles incarnations that began and ended while this instance was cut off. A subscriber of a pattern gets what
     /// is left of the last one, and is told about the rest.
-    fn pass_by(&self, token: &str, at: Timestamp, end: &End) -> Option<Ended> {
+    fn add_missed_incarnation(&self, token: &str, at: Timestamp, end: &IncarnationEnd) -> Option<EndingIncarnation> {
         if self.is_loading() {
             return None;
         }
@@ -289,18 +296,18 @@ impl Topics {
             log: CLASSES.iter().position(|class| *class == end.class)?,
         };
         let channel = CLASSES.contains(&end.class).then(|| self.insert(incarnation, token)).flatten()?;
-        self.take_out(channel, Some(&End { last: end.newest_in(end.class), ..end.clone() }))
+        self.take_out(channel, Some(&IncarnationEnd { last: end.newest_in(end.class), ..end.clone() }))
     }
 
     /// Frees the name of an incarnation.
-    fn take_out(&self, old: Arc<Channel>, end: Option<&End>) -> Option<Ended> {
+    fn take_out(&self, old: Arc<Channel>, end: Option<&IncarnationEnd>) -> Option<EndingIncarnation> {
         // Before there is a subscriber, nothing needs to be read to its end.
         if self.is_loading() || old.ring.lock().closed {
             self.registry.remove(&old);
             return None;
         }
         let last = end.filter(|end| end.epoch == old.epoch().to_string()).map_or(0, |end| end.last);
-        let ended = Ended { channel: old, last };
+        let ended = EndingIncarnation { channel: old, last };
         self.ending.lock().push(ended.clone());
         self.registry.take_out(&ended.channel, last);
         Some(ended)
@@ -315,14 +322,14 @@ impl Topics {
             let _ = channel.label.set(token.into());
             Ok(())
         });
-        inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be taken in")).ok()
+        inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be added")).ok()
     }
 
     /// Writes an entry if `expected` is its revision. After a success this instance knows the entry.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn write(&self, link: &Link, token: &str, entry: &Entry, expected: u64) -> Result<Put, Error> {
+    pub async fn write(&self, link: &Link, token: &str, entry: &TopicEntry, expected: u64) -> Result<Put, Error> {
         let value = serde_json::to_vec(entry).unwrap_or_default();
         self.put(link, token, Value::Set(value), expected).await
     }
@@ -331,7 +338,13 @@ impl Topics {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn delete(&self, link: &Link, token: &str, end: Option<&End>, expected: u64) -> Result<Put, Error> {
+    pub async fn delete(
+        &self,
+        link: &Link,
+        token: &str,
+        end: Option<&IncarnationEnd>,
+        expected: u64,
+    ) -> Result<Put, Error> {
         let said = end.and_then(|end| serde_json::to_vec(end).ok()).unwrap_or_default();
         self.put(link, token, Value::Deleted(said), expected).await
     }
@@ -350,9 +363,9 @@ impl Topics {
 
     /// Returns the implicit topics without a message that several instances know: those that are used here and should
     /// be refreshed, and those that nobody has used for long.
-    pub fn stale(&self, used: impl Fn(&Channel) -> bool) -> Stale {
+    pub fn stale(&self, used: impl Fn(&Channel) -> bool) -> StaleTopics {
         let now = Timestamp::now().0;
-        let older = |known: &Known, than: Duration| {
+        let older = |known: &KnownTopic, than: Duration| {
             now.saturating_sub(known.at.0) > i64::try_from(than.as_millis()).unwrap_or(i64::MAX)
         };
         let known = self.known.read();
@@ -360,13 +373,13 @@ impl Topics {
             known.entry.as_ref().is_some_and(|entry| entry.implicit)
                 && known.channel.as_ref().is_some_and(|channel| channel.ring.lock().is_unused())
         });
-        let mut stale = Stale::default();
+        let mut stale = StaleTopics::default();
         for (token, known) in empty {
             let used = known.channel.as_ref().is_some_and(|channel| used(channel));
-            if used && older(known, REFRESH) {
+            if used && older(known, REFRESH_INTERVAL) {
                 stale.refresh.push((token.clone(), known.clone()));
-            } else if !used && older(known, UNUSED) {
-                stale.forget.push((token.clone(), known.clone()));
+            } else if !used && older(known, UNUSED_TIMEOUT) {
+                stale.delete.push((token.clone(), known.clone()));
             }
         }
         stale
@@ -377,7 +390,7 @@ impl Topics {
         if let Some(known) = self.get(token)
             && known.entry.is_some()
         {
-            self.note(token, known.revision, known.at, known.entry, None);
+            self.apply_entry(token, known.revision, known.at, known.entry, None);
         }
     }
 
@@ -385,7 +398,7 @@ impl Topics {
     /// topics from now on.
     pub fn end_class(&self, class: u64) {
         let ending = self.ending.lock().clone();
-        for Ended { channel, .. } in ending.iter().filter(|ended| ended.channel.key == class) {
+        for EndingIncarnation { channel, .. } in ending.iter().filter(|ended| ended.channel.key == class) {
             self.end(channel);
         }
         for channel in self.registry.all().into_iter().filter(|channel| channel.key == class) {
@@ -403,7 +416,7 @@ impl Topics {
     }
 
     /// Returns the topics whose incarnation has ended although they were not deleted. They need another incarnation.
-    pub fn broken(&self) -> Vec<(String, Known)> {
+    pub fn broken(&self) -> Vec<(String, KnownTopic)> {
         let known = self.known.read();
         let broken = known.iter().filter(|(token, known)| {
             known.channel.is_none() && known.entry.as_ref().is_some_and(|entry| entry.incarnation(token).is_some())
@@ -414,7 +427,7 @@ impl Topics {
     /// Returns keys that were deleted long ago, whose markers can be removed.
     pub fn markers(&self) -> Vec<(String, u64)> {
         let now = Timestamp::now().0;
-        let old = i64::try_from(UNUSED.as_millis()).unwrap_or(i64::MAX);
+        let old = i64::try_from(UNUSED_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
         let known = self.known.read();
         let deleted = known.iter().filter(|(_, known)| known.entry.is_none() && now.saturating_sub(known.at.0) > old);
         deleted.map(|(token, known)| (token.clone(), known.revision)).take(100).collect()
@@ -440,7 +453,7 @@ fn is_called(channel: &Channel, token: &str) -> bool {
 pub(super) async fn sync(link: &Link, stream: &str, progress: &Progress) -> Result<(), Error> {
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
-        let info = stream.get_info().await.ok().filter(speaks_for_all)?;
+        let info = stream.get_info().await.ok().filter(has_majority)?;
         progress.wait(info.state.last_sequence).await;
         Some(())
     };
@@ -462,7 +475,7 @@ impl Handler for TopicsHandler {
         if !deleted && entry.is_none() {
             tracing::warn!(token = item.key, "the registry has an entry that cannot be read; it is left alone");
         }
-        for ended in topics.note(&item.key, item.sequence, item.at, entry, end) {
+        for ended in topics.apply_entry(&item.key, item.sequence, item.at, entry, end) {
             self.0.end_soon(ended);
         }
         // If another instance has created the first topic of a class, this instance must follow its stream, too,

@@ -17,16 +17,16 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// The missed messages, by the topic's incarnation.
 #[derive(Default)]
-pub(super) struct Gathered(HashMap<u64, Topic>);
+pub(super) struct MissedMessages(HashMap<u64, MissedTopic>);
 
 /// What to do at a position of the stream.
-pub(super) enum Due {
+pub(super) enum Step {
     /// The topic's messages up to here are lost.
     Skip,
     Feed(Item),
 }
 
-struct Topic {
+struct MissedTopic {
     channel: Arc<Channel>,
     /// The number of all messages that came.
     count: usize,
@@ -36,10 +36,10 @@ struct Topic {
     end: Option<(Item, u64)>,
 }
 
-impl Gathered {
+impl MissedMessages {
     pub fn add(&mut self, channel: Arc<Channel>, item: Item, end_of: impl Fn(&Item) -> Option<u64>) {
         let most = channel.ring.lock().max_messages;
-        let topic = self.0.entry(channel.serial).or_insert_with(|| Topic {
+        let topic = self.0.entry(channel.serial).or_insert_with(|| MissedTopic {
             channel,
             count: 0,
             bytes: 0,
@@ -61,32 +61,32 @@ impl Gathered {
 
     /// Returns everything in the order of the stream, so that subscribers of many topics see that order. `late`
     /// messages were stored during the read.
-    pub fn in_order(self, class: usize, late: u64) -> Vec<(u64, Arc<Channel>, Due)> {
+    pub fn in_order(self, class: usize, late: u64) -> Vec<(u64, Arc<Channel>, Step)> {
         let late = usize::try_from(late).unwrap_or(usize::MAX);
         let mut due = Vec::new();
         for topic in self.0.into_values() {
-            let Topic { channel, mut newest, .. } = topic;
+            let MissedTopic { channel, mut newest, .. } = topic;
             let dropped = topic.count - newest.len();
             // A message may be missing after each of the first `lost` messages. Everything up to the last of them,
             // itself included, is reported as lost.
-            let torn = topic.count.saturating_add(late).saturating_sub(class);
-            let lost = if dropped > 0 { torn.max(dropped + 1) } else { torn };
+            let uncertain = topic.count.saturating_add(late).saturating_sub(class);
+            let lost = if dropped > 0 { uncertain.max(dropped + 1) } else { uncertain };
             let mut skipped = 0;
             for _ in dropped..lost.min(topic.count) {
                 skipped = newest.pop_front().map_or(skipped, |item| item.sequence);
             }
             if skipped > 0 {
-                due.push((skipped, channel.clone(), Due::Skip));
+                due.push((skipped, channel.clone(), Step::Skip));
             }
             if let Some((end, last)) = topic.end {
                 // The messages that were removed with the topic were removed all at once. If the newest of them was
                 // read, the others were read, too.
                 if last > channel.last().max(skipped) && !newest.iter().any(|item| item.sequence == last) {
-                    due.push((last, channel.clone(), Due::Skip));
+                    due.push((last, channel.clone(), Step::Skip));
                 }
-                due.push((end.sequence, channel.clone(), Due::Feed(end)));
+                due.push((end.sequence, channel.clone(), Step::Feed(end)));
             }
-            due.extend(newest.into_iter().map(|item| (item.sequence, channel.clone(), Due::Feed(item))));
+            due.extend(newest.into_iter().map(|item| (item.sequence, channel.clone(), Step::Feed(item))));
         }
         due.sort_by_key(|(sequence, ..)| *sequence);
         due
@@ -116,14 +116,14 @@ mod tests {
     /// message with a third value is an end.
     fn due(came: &[(usize, u64, Option<u64>)], late: u64) -> Vec<(u64, usize, bool)> {
         let channels = channels();
-        let mut gathered = Gathered::default();
+        let mut missed = MissedMessages::default();
         for (channel, sequence, end) in came {
-            gathered.add(channels[*channel].clone(), item(*sequence, end.is_some()), |_| *end);
+            missed.add(channels[*channel].clone(), item(*sequence, end.is_some()), |_| *end);
         }
-        let due = gathered.in_order(CLASS, late);
+        let due = missed.in_order(CLASS, late);
         due.into_iter()
             .map(|(sequence, channel, due)| {
-                (sequence, usize::from(channel.name.as_str() == "b"), matches!(due, Due::Feed(_)))
+                (sequence, usize::from(channel.name.as_str() == "b"), matches!(due, Step::Feed(_)))
             })
             .collect()
     }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_stream_may_have_let_go_of_is_told_at_its_place() {
+    fn messages_that_the_stream_may_have_evicted_are_reported_where_they_are_missing() {
         // As many came as the stream keeps, so messages before the first one may be gone.
         let came = [of(1, [20]), of(0, 21..=31), of(1, [32])].concat();
         let order = due(&came, 0);
@@ -156,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_topic_keeps_is_not_gathered() {
+    fn no_more_messages_are_collected_than_a_topic_keeps() {
         let order = due(&of(0, 1..=500), 0);
         assert_eq!((order.len(), order[0], order[1], order[10]), (11, (490, 0, false), (491, 0, true), (500, 0, true)));
     }
 
     #[test]
-    fn what_was_removed_with_its_topic_is_told_before_the_end() {
+    fn messages_removed_with_their_topic_are_reported_before_the_end() {
         // None of its messages came.
         assert_eq!(due(&[(0, 9, Some(5))], 0), [(5, 0, false), (9, 0, true)]);
         // Messages that were stored after the removed ones are read.
