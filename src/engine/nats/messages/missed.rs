@@ -1,8 +1,8 @@
-//! What was missed of a stream, gathered until it is known what of it is lost.
+//! Missed messages of a stream, collected until it is known which of them are lost.
 //!
-//! A stream keeps `class + 1` messages of each topic, one more than any of its topics does. Whoever reads what was missed
-//! finds out what the stream has let go of by counting: where something is lost, `class + 1` messages of the same topic came
-//! behind it, and all of them were read, or came while the others were being read.
+//! A stream keeps `class + 1` messages of each topic, one more than any of its topics keeps. A reader finds out by
+//! counting what the stream has evicted: if something is lost, `class + 1` messages of the same topic came after it,
+//! and all of them were read, or came during the read.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,34 +12,34 @@ use std::{
 use super::Item;
 use crate::channel::Channel;
 
-/// Bytes that are gathered of one topic.
+/// The limit for the bytes that are collected of one topic.
 const MAX_BYTES: usize = 64 << 20;
 
-/// What was missed, by the topic's incarnation.
+/// The missed messages, by the topic's incarnation.
 #[derive(Default)]
-pub(super) struct Gathered(HashMap<u64, Topic>);
+pub(super) struct MissedMessages(HashMap<u64, MissedTopic>);
 
-/// What is to be done at a place of the stream.
-pub(super) enum Due {
-    /// What the topic has up to here is lost.
+/// What to do at a position of the stream.
+pub(super) enum Step {
+    /// The topic's messages up to here are lost.
     Skip,
     Feed(Item),
 }
 
-struct Topic {
+struct MissedTopic {
     channel: Arc<Channel>,
-    /// All that came.
+    /// The number of all messages that came.
     count: usize,
     bytes: usize,
     newest: VecDeque<Item>,
-    /// Its end, and the newest message that was removed with it.
+    /// The topic's end, and the newest message that was removed with it.
     end: Option<(Item, u64)>,
 }
 
-impl Gathered {
+impl MissedMessages {
     pub fn add(&mut self, channel: Arc<Channel>, item: Item, end_of: impl Fn(&Item) -> Option<u64>) {
         let most = channel.ring.lock().max_messages;
-        let topic = self.0.entry(channel.serial).or_insert_with(|| Topic {
+        let topic = self.0.entry(channel.serial).or_insert_with(|| MissedTopic {
             channel,
             count: 0,
             bytes: 0,
@@ -47,7 +47,7 @@ impl Gathered {
             end: None,
         });
         if let Some(last) = end_of(&item) {
-            // The first counts.
+            // The first end counts.
             topic.end.get_or_insert((item, last));
             return;
         }
@@ -59,33 +59,34 @@ impl Gathered {
         }
     }
 
-    /// All of it in the order of the stream, which those see that read many of its topics. `late` messages came while it was
-    /// being read.
-    pub fn in_order(self, class: usize, late: u64) -> Vec<(u64, Arc<Channel>, Due)> {
+    /// Returns everything in the order of the stream, so that subscribers of many topics see that order. `late`
+    /// messages were stored during the read.
+    pub fn in_order(self, class: usize, late: u64) -> Vec<(u64, Arc<Channel>, Step)> {
         let late = usize::try_from(late).unwrap_or(usize::MAX);
         let mut due = Vec::new();
         for topic in self.0.into_values() {
-            let Topic { channel, mut newest, .. } = topic;
+            let MissedTopic { channel, mut newest, .. } = topic;
             let dropped = topic.count - newest.len();
-            // Behind each of the first so many something may be missing. The last of them gives the place up to which all is
-            // told as lost, itself included.
-            let torn = topic.count.saturating_add(late).saturating_sub(class);
-            let lost = if dropped > 0 { torn.max(dropped + 1) } else { torn };
+            // A message may be missing after each of the first `lost` messages. Everything up to the last of them,
+            // itself included, is reported as lost.
+            let uncertain = topic.count.saturating_add(late).saturating_sub(class);
+            let lost = if dropped > 0 { uncertain.max(dropped + 1) } else { uncertain };
             let mut skipped = 0;
             for _ in dropped..lost.min(topic.count) {
                 skipped = newest.pop_front().map_or(skipped, |item| item.sequence);
             }
             if skipped > 0 {
-                due.push((skipped, channel.clone(), Due::Skip));
+                due.push((skipped, channel.clone(), Step::Skip));
             }
             if let Some((end, last)) = topic.end {
-                // What was removed with the topic was removed all at once: if the newest of it was read, so were the others.
+                // The messages that were removed with the topic were removed all at once. If the newest of them was
+                // read, the others were read, too.
                 if last > channel.last().max(skipped) && !newest.iter().any(|item| item.sequence == last) {
-                    due.push((last, channel.clone(), Due::Skip));
+                    due.push((last, channel.clone(), Step::Skip));
                 }
-                due.push((end.sequence, channel.clone(), Due::Feed(end)));
+                due.push((end.sequence, channel.clone(), Step::Feed(end)));
             }
-            due.extend(newest.into_iter().map(|item| (item.sequence, channel.clone(), Due::Feed(item))));
+            due.extend(newest.into_iter().map(|item| (item.sequence, channel.clone(), Step::Feed(item))));
         }
         due.sort_by_key(|(sequence, ..)| *sequence);
         due
@@ -111,17 +112,18 @@ mod tests {
         Item { sequence, key, headers: None, payload: bytes::Bytes::new(), at: Timestamp(0) }
     }
 
-    /// What is due after these came, by sequence: whether it is fed, and of which channel. With a mark, an end.
+    /// Returns what is due after these messages came: the sequence, the channel, and whether the message is fed. A
+    /// message with a third value is an end.
     fn due(came: &[(usize, u64, Option<u64>)], late: u64) -> Vec<(u64, usize, bool)> {
         let channels = channels();
-        let mut gathered = Gathered::default();
+        let mut missed = MissedMessages::default();
         for (channel, sequence, end) in came {
-            gathered.add(channels[*channel].clone(), item(*sequence, end.is_some()), |_| *end);
+            missed.add(channels[*channel].clone(), item(*sequence, end.is_some()), |_| *end);
         }
-        let due = gathered.in_order(CLASS, late);
+        let due = missed.in_order(CLASS, late);
         due.into_iter()
             .map(|(sequence, channel, due)| {
-                (sequence, usize::from(channel.name.as_str() == "b"), matches!(due, Due::Feed(_)))
+                (sequence, usize::from(channel.name.as_str() == "b"), matches!(due, Step::Feed(_)))
             })
             .collect()
     }
@@ -138,35 +140,35 @@ mod tests {
     }
 
     #[test]
-    fn what_the_stream_may_have_let_go_of_is_told_at_its_place() {
-        // As many as the stream keeps: what was before the first of them is gone, as far as anybody knows.
+    fn messages_that_the_stream_may_have_evicted_are_reported_where_they_are_missing() {
+        // As many came as the stream keeps, so messages before the first one may be gone.
         let came = [of(1, [20]), of(0, 21..=31), of(1, [32])].concat();
         let order = due(&came, 0);
         assert_eq!((order[0], order[1], order[2]), ((20, 1, true), (21, 0, false), (22, 0, true)));
         assert_eq!((order.len(), order[12]), (13, (32, 1, true)));
-        // One less, and it is not.
+        // If one less came, nothing is gone.
         assert!(due(&of(0, 22..=31), 0).iter().all(|(_, _, fed)| *fed));
-        // Unless others came meanwhile: then something may be missing behind each of the first two.
+        // If others were stored meanwhile, something may be missing after each of the first two.
         let order = due(&of(0, 22..=31), 2);
         assert_eq!((order.len(), order[0], order[1]), (9, (23, 0, false), (24, 0, true)));
-        // A topic of which few came has lost nothing.
+        // A topic of which few messages came has lost nothing.
         assert_eq!(due(&of(1, [7, 9]), 2), [(7, 1, true), (9, 1, true)]);
     }
 
     #[test]
-    fn more_than_a_topic_keeps_is_not_gathered() {
+    fn no_more_messages_are_collected_than_a_topic_keeps() {
         let order = due(&of(0, 1..=500), 0);
         assert_eq!((order.len(), order[0], order[1], order[10]), (11, (490, 0, false), (491, 0, true), (500, 0, true)));
     }
 
     #[test]
-    fn what_was_removed_with_its_topic_is_told_before_the_end() {
-        // Nothing of it came.
+    fn messages_removed_with_their_topic_are_reported_before_the_end() {
+        // None of its messages came.
         assert_eq!(due(&[(0, 9, Some(5))], 0), [(5, 0, false), (9, 0, true)]);
-        // What was stored behind what was removed is read.
+        // Messages that were stored after the removed ones are read.
         let came = [of(0, [7]), of(1, [6]), vec![(0, 9, Some(5))]].concat();
         assert_eq!(due(&came, 0), [(5, 0, false), (6, 1, true), (7, 0, true), (9, 0, true)]);
-        // It came before it was removed.
+        // The message came before it was removed.
         let came = [of(0, [4, 5]), vec![(0, 9, Some(5))]].concat();
         assert_eq!(due(&came, 0), [(4, 0, true), (5, 0, true), (9, 0, true)]);
         // The first end counts.
