@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{
+    body::Body,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep};
@@ -48,6 +52,17 @@ struct Streaming<S, G> {
     taken: bool,
     ended: bool,
     _guard: G,
+}
+
+/// The response of a stream.
+pub fn response(content_type: &'static str, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), content_type),
+        (header::CACHE_CONTROL.as_str(), "no-cache"),
+        // nginx buffers responses unless told otherwise, which would hold back what is streamed.
+        ("x-accel-buffering", "no"),
+    ];
+    (headers, body).into_response()
 }
 
 /// The body. A heartbeat goes out after `beat` of silence; `guard` lives as long as the body.

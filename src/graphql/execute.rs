@@ -2,6 +2,7 @@
 //! for all who ask for the same.
 
 use std::{
+    borrow::{Borrow, BorrowMut},
     collections::HashMap,
     future::poll_fn,
     pin::Pin,
@@ -26,13 +27,11 @@ use super::{
     types::{self, Message, TopicEvent},
 };
 use crate::{
-    broker::{self, AnyCursor, BatchLimit, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
+    broker::{self, AnyCursor, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
     problem::{Code, Problem},
+    subscriptions::BATCH_LIMIT,
     wire,
 };
-
-/// One subscription's turn.
-const BATCH_LIMIT: BatchLimit = BatchLimit { messages: 64, bytes: 64 << 10 };
 
 /// A request as a client sent it.
 #[derive(Clone, Debug, Default)]
@@ -376,24 +375,28 @@ impl Operation {
         self.subscription.begins_at()
     }
 
+    /// No acknowledgement comes back on an HTTP stream: what the connection took counts as delivered.
+    pub fn delivered(&mut self) {
+        if self.subscription.mark_in_flight() {
+            self.subscription.acknowledge_in_flight();
+        }
+    }
+
     /// The consumer of the subscription, as JSON.
     pub fn consumer(&self) -> Option<String> {
         self.subscription.consumer().map(wire::consumer_object)
     }
+}
 
-    /// See [`broker::Subscription::mark_in_flight`].
-    pub fn mark_in_flight(&mut self) -> bool {
-        self.subscription.mark_in_flight()
+impl Borrow<broker::Subscription> for Operation {
+    fn borrow(&self) -> &broker::Subscription {
+        &self.subscription
     }
+}
 
-    /// See [`broker::Subscription::acknowledge_in_flight`].
-    pub fn acknowledge_in_flight(&mut self) {
-        self.subscription.acknowledge_in_flight();
-    }
-
-    /// Whether delivery is followed.
-    pub fn is_named(&self) -> bool {
-        self.subscription.consumer().is_some()
+impl BorrowMut<broker::Subscription> for Operation {
+    fn borrow_mut(&mut self) -> &mut broker::Subscription {
+        &mut self.subscription
     }
 }
 

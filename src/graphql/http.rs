@@ -145,7 +145,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
 
 /// `PUT /graphql`: reserves a stream of the single-connection mode.
 pub async fn put(State(door): State<Door>, request: Request) -> Response {
-    match door.streams.reserve(&door.context, door.settings.connection_init_timeout) {
+    match door.streams.reserve(&door.context, &door.settings) {
         Ok(token) => {
             // Also where requests will have it: a proxy learns from it which instance a stream's requests belong to.
             (StatusCode::CREATED, [(single::TOKEN, token.clone())], token).into_response()
@@ -189,8 +189,7 @@ async fn over_stream(door: &Door, headers: &HeaderMap, token: &str, mut asked: A
     // names none is npm graphql-sse: it takes any status but 202 for a fault of the network and asks again, so it is told
     // where it listens.
     let form = accept::named(headers, &SINGLE);
-    let most = door.settings.max_operations;
-    match door.streams.execute(&door.executor, token, id.as_deref(), prepared, form.is_some(), most).await {
+    match door.streams.execute(&door.executor, token, id.as_deref(), prepared, form.is_some()).await {
         Ok(None) => StatusCode::ACCEPTED.into_response(),
         Ok(Some(errors)) => request_error(form.unwrap_or(Form::GraphqlResponse), &errors),
         Err(problem) => refuse_with(headers, &problem),
@@ -324,7 +323,8 @@ async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, 
         Ok(operation) => {
             let source = stream::Results::new(operation, form);
             let context = &door.context;
-            stream::response(form, streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ()))
+            let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ());
+            streaming::response(form.content_type(), body)
         }
         Err(errors) => stream::refused(form, &errors),
     }

@@ -68,11 +68,9 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
     }
     let inbox = Inbox::default();
     let subscription = context.broker.subscribe(request, &inbox, 0).await?;
-    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
     let stream = sse::Stream::new(subscription);
     let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), ());
-    // nginx buffers answers unless told otherwise, which would hold events back.
-    Ok((headers, [("x-accel-buffering", "no")], body).into_response())
+    Ok(streaming::response("text/event-stream", body))
 }
 
 /// A page of history.
