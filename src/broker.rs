@@ -21,6 +21,7 @@ use std::sync::{
 };
 
 // What doors need to know of the layers beneath, they know from here.
+pub use crate::channel::quote;
 pub use crate::channel::{
     Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
     FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,

@@ -10,12 +10,15 @@
 mod accept;
 mod document;
 mod execute;
+mod generations;
 mod http;
 mod json;
 mod mutation;
 mod page;
 mod persisted;
 mod query;
+mod request;
+mod response;
 mod scalars;
 mod single;
 mod stream;
@@ -201,8 +204,9 @@ fn executor(broker: Broker, started: Instant, settings: &Settings) -> (Executor,
 pub mod fuzz {
     pub use super::{
         document::{Document, DocumentError, OperationFacts, OperationKind, steps_taken},
-        execute::{Asked, Executor, Operation, Prepared},
+        execute::{Executor, Operation, Prepared},
         json::{read_variables, write_response},
+        request::Asked,
     };
 
     /// What executes the requests of all transports.

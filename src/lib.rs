@@ -20,7 +20,7 @@
 //! metrics.rs         /metrics for Prometheus
 //! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
-//! socket.rs          WebSockets for the doors: upgrade, frames, the one loop (pump.rs)
+//! socket.rs          WebSockets for the doors: upgrade, frames, what a door says (protocol.rs), one task each (connection.rs)
 //! streaming.rs       response bodies that go on, for event streams
 //! wire.rs            the JSON that /ws, event streams and REST share
 //! problem.rs         the one table: error -> code -> status

@@ -32,7 +32,7 @@ use crate::{
     graphql, metrics,
     problem::{Code, Problem},
     rest,
-    socket::{ConnectionGuard, Sockets},
+    socket::{ConnectionInfo, Sockets},
     ws,
 };
 
@@ -129,8 +129,9 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
         };
         match accepted {
             Ok((stream, _)) if connections.open() >= config.server.max_connections => refuse(&stream),
-            Ok((stream, _)) => {
-                let connection = connection(stream, app.clone(), &config, connections.enter(), &settled);
+            Ok((stream, peer)) => {
+                let info = ConnectionInfo { peer, guard: Arc::new(connections.enter()) };
+                let connection = connection(stream, app.clone(), &config, info, &settled);
                 let hard = hard.clone();
                 tasks.spawn(async move {
                     tokio::select! {
@@ -169,19 +170,18 @@ fn connection(
     stream: TcpStream,
     app: Router,
     config: &Config,
-    connected: Connected,
+    info: ConnectionInfo,
     stop: &CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     tune(&stream, config.socket.write_timeout);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(config.server.request_timeout).max_buf_size(64 << 10);
     let stop = stop.clone();
-    // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
-    let connected = ConnectionGuard(Arc::new(connected));
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let app = app.clone();
         let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(connected.clone());
+        // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
+        request.extensions_mut().insert(info.clone());
         async move {
             let response: Response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
             Ok::<_, Infallible>(response)
@@ -216,9 +216,10 @@ fn tune(stream: &TcpStream, write_timeout: Duration) {
 
 /// Tells a client that there is no room, without waiting for it.
 fn refuse(stream: &TcpStream) {
-    let body = r#"{"error":{"code":"LIMIT_REACHED","message":"too many connections (MAX_CONNECTIONS)"}}"#;
+    let problem = Problem::new(Code::LimitReached, "too many connections (MAX_CONNECTIONS)");
+    let (status, body) = (problem.status(), serde_json::to_string(&problem.body()).unwrap_or_default());
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let _ = stream.try_write(answer.as_bytes());

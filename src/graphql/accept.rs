@@ -40,6 +40,13 @@ impl Form {
     }
 }
 
+/// Forms of a single result, best first. Clients that say nothing get what they all read.
+pub const SINGLE: [Form; 2] = [Form::Json, Form::GraphqlResponse];
+/// Forms of a stream.
+pub const STREAMS: [Form; 2] = [Form::EventStream, Form::Multipart];
+/// All forms of results.
+pub const ALL: [Form; 4] = [Form::Json, Form::GraphqlResponse, Form::EventStream, Form::Multipart];
+
 /// One item of `Accept`.
 struct Range<'a> {
     kind: &'a str,

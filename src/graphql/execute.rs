@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use async_graphql::{Error, ErrorExtensions, Pos, Request, Response, ServerError, Variables};
+use async_graphql::{ErrorExtensions, Pos, Request, Response, ServerError, Variables};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_stream::Stream;
@@ -22,6 +22,7 @@ use super::{
     document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
     json,
     persisted::Persisted,
+    request::Asked,
     subgraph::ApiSchema,
     subscription::{Feed, Opened, Opening},
     types::{self, Message, TopicEvent},
@@ -30,25 +31,8 @@ use crate::{
     broker::{self, AnyCursor, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
     problem::{Code, Problem},
     subscriptions::BATCH_LIMIT,
-    wire,
+    wire::{self, Spelling},
 };
-
-/// A request as a client sent it.
-#[derive(Clone, Debug, Default)]
-pub struct Asked {
-    /// The document, unless it is named by its hash alone.
-    pub query: Option<String>,
-    /// The SHA-256 hash of a persisted document.
-    pub hash: Option<String>,
-    /// Which of its operations.
-    pub operation: Option<String>,
-    /// Its variables.
-    pub variables: Variables,
-    /// Its id on a single-connection event stream.
-    pub operation_id: Option<String>,
-    /// What the client calls the ping that is to tell it that its subscription stands.
-    pub ack: Option<String>,
-}
 
 /// A request whose document and variables have passed all checks that need no schema.
 pub struct Prepared {
@@ -199,8 +183,8 @@ impl Executor {
         let one = |error| vec![server_error(error)];
         let Asked { query, hash, operation, mut variables, .. } = asked;
         let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
-            let error = Error::new(refusal.message()).extend_with(|_, e| e.set("code", refusal.code()));
-            vec![ServerError { locations: Vec::new(), ..error.into_server_error(Pos::default()) }]
+            let error = types::problem(&refusal.into()).into_server_error(Pos::default());
+            vec![ServerError { locations: Vec::new(), ..error }]
         })?;
         let document = self.0.documents.get_or_prepare(&text, &self.0.limits).map_err(one)?;
         let facts = document.operation(operation.as_deref()).map_err(one)?;
@@ -406,14 +390,7 @@ fn place_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>) ->
 }
 
 fn gap_extension(gap: &Gap) -> String {
-    let missed = gap.missed.map_or_else(|| "null".to_owned(), |missed| missed.to_string());
-    format!(
-        r#""gap":{{"topic":{},"missed":{missed},"fromOffset":{},"toOffset":{},"reason":"{}"}}"#,
-        wire::quoted(gap.topic.as_str()),
-        gap.from_offset,
-        gap.to_offset,
-        gap.reason.code()
-    )
+    format!(r#""gap":{}"#, wire::gap_object(gap, Spelling::CamelCase))
 }
 
 /// Adds extensions to a result that has none.

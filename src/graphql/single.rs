@@ -16,8 +16,8 @@ use super::{
     accept::Form,
     document::OperationKind,
     execute::{Executor, Operation, Prepared},
-    http::errors_only,
     json,
+    response::errors_only,
 };
 use crate::{
     broker::{Error, Inbox},

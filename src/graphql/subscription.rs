@@ -18,8 +18,10 @@ use super::{
     scalars::{Cursor, DateTime, Json},
     types::{AckMode, Message, Overflow, TopicEvent, filter_json, refuse},
 };
-use crate::broker::{self, Broker, ConsumerName, Error, Inbox, Pattern, Source, Start, Subscribe};
-use crate::wire;
+use crate::{
+    broker::{self, Broker, ConsumerName, Error, Inbox, Pattern, Source, Start},
+    wire::{self, Options},
+};
 
 /// Being told, as it happens.
 #[derive(Description)]
@@ -229,37 +231,28 @@ impl SubscriptionRoot {
             Overflow,
         >,
     ) -> Result<Fed<Option<Message>>> {
-        let request = || -> Result<Subscribe, Error> {
-            let start = match (last, after, since) {
-                (None, None, None) => None,
-                (Some(count), None, None) => Some(Start::Last(
-                    u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative"))?,
-                )),
-                (None, Some(cursor), None) => Some(cursor.0.into()),
-                (None, None, Some(time)) => Some(Start::Since(time.0)),
-                _ => return Err(Error::bad_request("after", "only one of last, after and since may be given")),
-            };
-            if ack.is_some() && consumer.is_none() {
-                return Err(Error::bad_request("ack", "needs a consumer"));
-            }
-            let consumer_ttl = consumer_ttl.map(|text| wire::parse_duration("consumerTtl", &text)).transpose()?;
-            let name = consumer.as_deref().map(ConsumerName::parse).transpose()?;
-            Ok(Subscribe {
-                source: Source::parse(&topic)?,
-                start,
-                resume: None,
+        let options = || -> Result<Options, Error> {
+            Ok(Options {
+                last: last
+                    .map(|count| u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative")))
+                    .transpose()?,
+                after: after.map(|cursor| cursor.0.into()),
+                since: since.map(|time| time.0),
                 filter: None,
-                overflow: overflow.map(Into::into).unwrap_or_default(),
-                consumer: name.map(|name| (name, ack.map(Into::into).unwrap_or_default())),
-                consumer_ttl,
+                consumer: consumer.as_deref().map(ConsumerName::parse).transpose()?,
+                consumer_ttl: consumer_ttl.map(|text| wire::parse_duration("consumerTtl", &text)).transpose()?,
+                ack: ack.map(Into::into),
+                overflow: overflow.map(Into::into),
             })
         };
-        let mut request = request().map_err(refuse)?;
+        let mut options = options().map_err(refuse)?;
         if let Some(filter) = filter {
             let mut json = String::new();
             filter.write(&mut json);
-            request.filter = Some(filter_json(&json, &self.broker)?);
+            options.filter = Some(filter_json(&json, &self.broker)?);
         }
+        let source = Source::parse(&topic).map_err(refuse)?;
+        let mut request = options.subscribe(source).map_err(refuse)?;
         let opening = ctx.data::<Arc<Opening>>()?;
         request.resume = opening.resume.clone();
         let filtered = request.filter.is_some();

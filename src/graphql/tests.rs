@@ -8,7 +8,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
 use crate::broker::{self, Inbox, NewMessage, Payload, TopicName};
-use execute::Asked;
+use request::Asked;
 
 fn executor(settings: &Settings) -> (Broker, Executor, Arc<Renderings>) {
     let broker = Broker::in_memory(broker::Settings { max_publish_rate: 0, ..broker::Settings::default() });

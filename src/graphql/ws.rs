@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::{
     Door, Settings,
     document::OperationKind,
-    execute::{Asked, Executor, Operation},
-    http::read,
+    execute::{Executor, Operation},
     json,
+    request::{Asked, read},
 };
 use crate::{
     broker::Inbox,

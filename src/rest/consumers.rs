@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 use super::{
     Answer, Context,
     body::{ConsumerPath, Text, TopicPath},
-    openapi::ErrorBody,
 };
 use crate::{
     broker::{ConsumerName, Cursor, Source, TopicName},
+    problem::ErrorBody,
     wire::{self, Fields},
 };
 

@@ -10,13 +10,13 @@ use utoipa::ToSchema;
 use super::{
     Answer, Context,
     body::{Query, TopicPath},
-    openapi::ErrorBody,
     sse,
 };
 use crate::{
     broker::{BatchLimit, Inbox, Start, TopicName},
+    problem::ErrorBody,
     streaming,
-    wire::{self, Options},
+    wire::{self, Spelling, TextOptions},
 };
 
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
@@ -36,12 +36,13 @@ pub async fn messages(
     }
     let topic = TopicName::parse(&name)?;
     let limit = query.limit("limit", context.broker.settings().max_batch)?;
-    let start = wire::start(query.number("last")?, query.text("after"), query.text("since"))?;
+    let start = wire::start_from_text(query.number("last")?, query.text("after"), query.text("since"))?;
     // A page of large messages ends early, one of many has the first of them; `next` goes on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
     let page = context.broker.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
-    let gap = page.gap.as_ref().map_or_else(|| "null".to_owned(), wire::gap_object);
+    let gap = page.gap.as_ref().map(|gap| wire::gap_object(gap, Spelling::SnakeCase));
+    let gap = gap.as_deref().unwrap_or("null");
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -51,7 +52,7 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
     let text = |name| query.text(name).map(Into::into);
-    let options = Options {
+    let options = TextOptions {
         // A browser repeats its address when it reconnects: where it was goes before where it began.
         last: query.number("last")?,
         after: text("after"),

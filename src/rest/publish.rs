@@ -10,10 +10,10 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, Context, body::Text, openapi::ErrorBody};
+use super::{Answer, Context, body::Text};
 use crate::{
     broker::{Broker, Error, NewMessage, Publication, TopicName, publish_all},
-    problem::Problem,
+    problem::{ErrorBody, ErrorObject, Problem},
     wire::Fields,
 };
 
@@ -52,32 +52,7 @@ impl From<Publication> for Published {
 #[serde(untagged)]
 pub enum BatchItem {
     Published(Published),
-    Refused { error: BatchError },
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct BatchError {
-    code: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    current_offset: Option<u64>,
-    /// With `UNKNOWN`: the id with which to publish again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-}
-
-impl From<Problem> for BatchError {
-    fn from(problem: Problem) -> Self {
-        Self {
-            code: problem.code.as_str(),
-            message: problem.message.into_owned(),
-            retry_after_ms: problem.retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
-            current_offset: problem.current_offset,
-            id: problem.id.map(Into::into),
-        }
-    }
+    Refused { error: ErrorObject },
 }
 
 fn new_message(broker: &Broker, fields: &Fields<'_>) -> Result<(TopicName, NewMessage), Error> {
@@ -104,7 +79,7 @@ pub async fn publish(State(context): State<Context>, Text(body): Text) -> Answer
     };
     let results = publish_all(items.into_iter().map(begin)).await.into_iter().map(|result| match result {
         Ok(done) => BatchItem::Published(done.into()),
-        Err(error) => BatchItem::Refused { error: Problem::from(error).into() },
+        Err(error) => BatchItem::Refused { error: Problem::from(error).object() },
     });
     Ok(Json(BTreeMap::from([("results", results.collect::<Vec<_>>())])).into_response())
 }

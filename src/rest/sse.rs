@@ -27,7 +27,7 @@ impl Stream {
             error => {
                 let frame = format!(
                     r#"{{"type":"error","error":{},"ts":"{}"}}"#,
-                    wire::error_object(&Problem::from(error)),
+                    Problem::from(error).to_json(),
                     Timestamp::now()
                 );
                 notice(out, "error", &frame);

@@ -6,8 +6,8 @@ use axum::{Json, extract::State as Ctx};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, Context, openapi::ErrorBody};
-use crate::broker::Timestamp;
+use super::{Answer, Context};
+use crate::{broker::Timestamp, problem::ErrorBody};
 
 /// Topics listed one by one in the statistics; a server with more says so.
 const STATS_TOPICS: usize = 10_000;

@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 use super::{
     Answer, Context,
     body::{Query, Text, TopicPath},
-    openapi::ErrorBody,
 };
 use crate::{
     broker::{Error, TopicInfo, TopicName, TopicSettings},
+    problem::ErrorBody,
     wire::Fields,
 };
 

@@ -18,7 +18,7 @@ use crate::{
     problem::Problem,
     socket::{Flow, Outbox, Protocol},
     subscriptions::{BATCH_LIMIT, Limit, Readable, Subscriptions},
-    wire::{self, Fields},
+    wire::{self, Fields, TextOptions},
 };
 
 /// Publishes and acknowledgements on one connection that may wait for the engine. An engine takes so many at once where
@@ -186,7 +186,8 @@ impl Session {
     }
 
     fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
-        let request = fields.subscribe(&self.broker.settings().filter)?;
+        let request =
+            TextOptions::read(fields)?.subscribe(&fields.required("topic")?, &self.broker.settings().filter)?;
         let echo = Echo::of(Some(fields));
         if self.subscriptions.key_of(&request.source).is_some() {
             // Subscribing twice to a topic is one delivery.
@@ -248,7 +249,7 @@ impl Session {
             return;
         }
         let topic = wire::quoted(source.as_str());
-        let error = wire::error_object(&Problem::from(error));
+        let error = Problem::from(error).to_json();
         out.text(&[
             format!(r#"{{"type":"error","topic":{topic},"error":{error},"ts":"{}"}}"#, Timestamp::now()).as_bytes()
         ]);
@@ -342,7 +343,7 @@ fn refused(out: &mut Outbox, echo: &Echo, error: Error) -> Flow {
 }
 
 fn refuse(out: &mut Outbox, echo: &Echo, error: Error) {
-    let problem = wire::error_object(&Problem::from(error));
+    let problem = Problem::from(error).to_json();
     let topic = echo.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
     send(out, &format!(r#""type":"error"{topic},"error":{problem}"#), echo);
 }
