@@ -1,4 +1,4 @@
-//! Settings: defaults, then `pub-sub.toml` (or `--config FILE`), then the environment, then flags.
+//! Settings: defaults, then `pub-sub.toml` (or `--config FILE`), then the environment, then flags; later ones win.
 //!
 //! Each part defines its own settings; this file gathers them under flat keys, and says in one line which key is wrong.
 //! A key is the same word everywhere: `max_topics` in the file, `MAX_TOPICS` in the environment, `--max-topics` as flag.
@@ -20,13 +20,13 @@ use figment::{
 
 pub use keys::{KEYS, Key};
 
-use crate::{broker, engine, graphql, server, socket, ws};
+use crate::{broker, engine, graphql, listener, socket, ws};
 
 /// The settings of every part.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Listening, stopping, logging.
-    pub server: server::Settings,
+    pub server: listener::Settings,
     /// What the broker may hold.
     pub broker: broker::Settings,
     /// Where it stores.
@@ -103,7 +103,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What no single value can tell.
+    /// Checks how the values go together.
     fn validate(&self) -> Result<(), ConfigError> {
         if self.broker.max_messages_per_topic > self.broker.max_messages_limit {
             return Err(ConfigError("MAX_MESSAGES_PER_TOPIC: must not exceed MAX_MESSAGES_LIMIT".to_owned()));

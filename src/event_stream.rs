@@ -29,7 +29,7 @@ impl ServerSentEvent<'_> {
     }
 }
 
-/// Appends the comment that shows a client that its subscription stands, and where it begins. It also makes proxies pass the
+/// Appends the comment that shows a client that its subscription is open, and where it begins. It also makes proxies pass the
 /// head of the response on at once.
 pub fn subscribed(out: &mut Vec<u8>, begins_at: &dyn Display) {
     let _ = write!(out, ": subscribed {begins_at}\n\n");

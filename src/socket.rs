@@ -189,7 +189,7 @@ impl Upgrade {
         let (settings, stop) = (sockets.settings.clone(), sockets.stop.clone());
         let (pending, connection) = (self.pending, self.connection);
         sockets.tasks.spawn(async move {
-            // An error here is a client that went away during the handshake: nobody is left to tell.
+            // An error here is a client that went away during the handshake: nobody is left to send a response to.
             if let Ok(upgraded) = pending.await {
                 let peer = connection.as_ref().map(|connection| connection.peer);
                 Connection::new(TokioIo::new(upgraded), protocol, inbox, settings, peer, stop).run().await;

@@ -130,13 +130,13 @@ fn gap_fields(gap: &Gap, spelling: Spelling) -> String {
     )
 }
 
-/// The frame that says a topic is gone.
+/// The frame that says that a topic was deleted.
 #[must_use]
 pub fn deleted_frame(topic: &str) -> String {
     format!(r#"{{"type":"info","topic":{},"msg":"topic_deleted","ts":"{}"}}"#, quoted(topic), Timestamp::now())
 }
 
-/// What a new subscription of a named consumer is told.
+/// How a named consumer was resumed, for the first message of a new subscription.
 #[must_use]
 pub fn consumer_object(info: &ConsumerInfo) -> String {
     let cursor = info.cursor.map_or_else(String::new, |cursor| format!(r#","cursor":"{cursor}""#));

@@ -56,9 +56,9 @@ keys! {
     ws_write_buffer_size => socket.write_buffer_size: "Bytes an idle WebSocket keeps for writing; what is pending is gathered beyond it and leaves in one write.";
     auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing make the topic.";
     consumer_ttl => broker.consumer_ttl: "How long the position of a named consumer is kept while nobody uses it.";
-    dedup_window => broker.dedup_window: "How long a publisher's message `id` is remembered after its first publish, whatever becomes of the message: until then, and for as long as the message is kept, a repeated one is a duplicate.";
+    dedup_window => broker.dedup_window: "How long a publisher's message `id` is remembered after its first publish, even if the message is no longer kept: until then, and for as long as the message is kept, a repeated one is a duplicate.";
     dedup_bytes => broker.dedup_bytes: "Bytes of memory for ids of messages that are not kept any more. When they do not suffice, the oldest are forgotten before the window is over; the log and `pubsub_dedup_forgotten_early_total` say so.";
-    engine in &["memory", "disk", "nats"] => engine.engine: "Where topics, messages and consumers' positions live: `memory` forgets them with the process; `disk` keeps them in `DATA_DIR`; `nats` shares them with other instances through NATS JetStream.";
+    engine in &["memory", "disk", "nats"] => engine.engine: "Where topics, messages and consumers' positions live: `memory` loses them with the process; `disk` keeps them in `DATA_DIR`; `nats` shares them with other instances through NATS JetStream.";
     data_dir => engine.data_dir: "The directory of `ENGINE=disk`; made where it is missing. One server at a time.";
     fsync in &["always", "interval", "never"] => engine.fsync: "With `ENGINE=disk`: when a message counts as stored. `always`: after a sync, survives a power cut. `interval`, `never`: after the write, survives a kill of the process; a power cut takes what was written within `FSYNC_INTERVAL`, or what the kernel had not written yet.";
     fsync_interval => engine.fsync_interval: "With `FSYNC=interval`: the time between two syncs.";
@@ -80,7 +80,7 @@ keys! {
     max_messages_limit >= 1 => broker.max_messages_limit: "The largest history, in messages, that a topic may set for itself.";
     max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes one topic's history may take in memory; the oldest message goes first.";
     max_history_bytes => broker.max_history_bytes: "Bytes all histories may take in memory. At the bound a topic pays for a new message with its own oldest; one that has none is refused.";
-    max_connections >= 1 => server.max_connections: "Connections that may be open; a further one is answered 503 and closed.";
+    max_connections >= 1 => server.max_connections: "Connections that may be open; a further one gets the status 503 and is closed.";
     max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "Subscriptions on one `/ws` connection.";
     max_operations_per_connection >= 1 => graphql.max_operations: "Operations, subscriptions among them, that one GraphQL WebSocket, or one event stream for many operations, may have running.";
     max_frame_bytes >= 1 => socket.max_frame_bytes: "Bytes of one WebSocket message from a client; a larger one closes the connection with 1009.";
@@ -107,7 +107,7 @@ keys! {
     persisted_cache_bytes => graphql.persisted_cache_bytes: "Bytes of documents that clients registered by hash (automatic persisted queries).";
     federation => graphql.federation: "Whether the schema is served as an Apollo Federation 2 subgraph, with topics as entities by their names. `pub-sub schema --federation=true` prints it.";
     introspection => graphql.introspection: "Whether clients may ask GraphQL for its schema, and errors suggest names.";
-    ping_interval => socket.ping_interval: "How long a WebSocket may be silent before it is pinged; silent for as long again, it is dropped. Also the time between two comments on an idle event stream.";
+    ping_interval => socket.ping_interval: "How long the client of a WebSocket may send nothing before it is pinged; when it sends nothing for as long again, it is dropped. Also the time between two comments on an idle event stream.";
     write_timeout => socket.write_timeout: "How long a client may take nothing of what is written to it before it is dropped.";
     request_timeout => server.request_timeout: "How long a client may take to send a request; also how long an idle kept-alive connection stays.";
     connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), and a reserved event stream to be connected.";

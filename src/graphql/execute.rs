@@ -1,5 +1,31 @@
-//! From a request to its answer: checked documents, execution, and subscriptions of which each message is rendered once
-//! for all who ask for the same.
+//! From a request to its response: documents are checked, queries and mutations executed, and subscriptions opened.
+//!
+//! The messages of a subscription are read by its connection and not by async-graphql, whose execution only turns a message
+//! into a result. So one execution serves all subscriptions of one shape, which have the same document, operation and
+//! variables, and a message is executed and written as JSON once, however many subscribers want it:
+//!
+//! ```text
+//!                        connection A                                connection B, of the same shape
+//!
+//!  1 open       execute_stream(document) runs until                its own execution does the same; the first
+//!               the resolver has subscribed and waits              one's is kept, and this one is dropped
+//!               for its first item                                 (`Executor::shape`)
+//!                     |                                                  |
+//!  2 read       a batch of messages from the ring                  the same messages, in its own time
+//!               (`Subscription::read`)                                   |
+//!                     |                                                  |
+//!  3 look up    is there a rendering of this shape                 found
+//!               with the message? no                                     |
+//!                     |                                                  |
+//!  4 render     put the message into the slot, poll                      |
+//!               the execution once, write the result                     |
+//!               as JSON, keep it with the message                        |
+//!                     |                                                  |
+//!  5 write      copy the bytes into the socket's buffer            copy the same bytes
+//! ```
+//!
+//! A result that only one subscriber can get is rendered for it alone: one with a gap before it, or with a position over the
+//! logs of several instances.
 
 use std::{
     borrow::{Borrow, BorrowMut},
@@ -24,7 +50,7 @@ use super::{
     persisted::Persisted,
     request::Asked,
     subgraph::ApiSchema,
-    subscription::{Feed, Opened, Opening},
+    subscription::{ItemSlot, OpenedSubscription, SubscribeContext},
     types::{self, Message, TopicEvent},
 };
 use crate::{
@@ -87,14 +113,14 @@ struct Shape {
 
 struct Execution {
     stream: Pin<Box<dyn Stream<Item = Response> + Send>>,
-    feed: Feed,
+    slot: ItemSlot,
 }
 
 impl Drop for Shape {
     fn drop(&mut self) {
         if let Some(executor) = self.executor.upgrade() {
             let mut shapes = executor.shapes.lock();
-            // A newer shape of the same key may stand there by now.
+            // By now there may be a newer shape of the same key.
             if shapes.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
                 shapes.remove(&self.key);
             }
@@ -118,17 +144,19 @@ impl Shape {
 impl Execution {
     /// Runs one item through the execution. All resolvers of the output types are ready at once.
     fn render(&mut self, item: Option<Item<'_>>) -> Option<String> {
-        match &self.feed {
-            Feed::Messages { slot, filtered } => slot.put(item.map(|Item { message, gap, pattern_cursor }| Message {
-                message: message.clone(),
-                gap: gap.cloned(),
-                pattern_cursor: pattern_cursor.cloned(),
-                filtered: *filtered,
-            })),
-            Feed::Events(broker, slot) => {
+        match &self.slot {
+            ItemSlot::Messages { slot, filtered } => {
+                slot.put(item.map(|Item { message, gap, pattern_cursor }| Message {
+                    message: message.clone(),
+                    gap: gap.cloned(),
+                    pattern_cursor: pattern_cursor.cloned(),
+                    filtered: *filtered,
+                }))
+            }
+            ItemSlot::Events(client, slot) => {
                 let event = |Item { message, .. }: Item<'_>| {
                     let kind = TopicEventKind::of(message)?;
-                    Some(TopicEvent { broker: broker.clone(), kind, message: message.clone() })
+                    Some(TopicEvent { broker: client.clone(), kind, message: message.clone() })
                 };
                 slot.put(item.and_then(event));
             }
@@ -204,14 +232,14 @@ impl Executor {
     }
 
     fn request(prepared: &Prepared) -> Request {
-        // The text stands in the parsed document: async-graphql does not look at it again.
+        // The parsed document is enough: async-graphql does not read the text again.
         let mut request = Request::new(String::new()).variables(prepared.variables.clone());
         request.operation_name.clone_from(&prepared.operation);
         request.set_parsed_query(prepared.document.executable());
         request
     }
 
-    /// Executes a query or mutation. The answer says whether execution began.
+    /// Executes a query or mutation. Also returns whether execution began.
     pub async fn single(&self, prepared: &Prepared) -> (Response, bool) {
         let response = self.0.schema.execute(Self::request(prepared)).await;
         // Validation leaves no path and no data; a resolver that fails leaves its path.
@@ -235,13 +263,13 @@ impl Executor {
         key: u64,
         resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
-        let opening = Arc::new(Opening { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
-        let request = Self::request(&prepared).data(opening.clone());
+        let subscribing = Arc::new(SubscribeContext { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
+        let request = Self::request(&prepared).data(subscribing.clone());
         let mut stream = self.0.schema.execute_stream(request);
         // The execution runs until the resolver has subscribed; it then waits for the first item.
         let refused = poll_fn(|cx| match stream.as_mut().poll_next(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending if opening.opened.lock().is_some() => Poll::Ready(None),
+            Poll::Pending if subscribing.opened.lock().is_some() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         match refused.await {
@@ -249,10 +277,12 @@ impl Executor {
             Some(Some(response)) if !response.errors.is_empty() => return Err(response.errors),
             Some(_) => return Err(vec![internal()]),
         }
-        let Some(Opened { subscription, feed }) = opening.opened.lock().take() else { return Err(vec![internal()]) };
+        let Some(OpenedSubscription { subscription, slot }) = subscribing.opened.lock().take() else {
+            return Err(vec![internal()]);
+        };
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
         self.keep(&prepared);
-        let shape = self.shape(prepared, Execution { stream, feed });
+        let shape = self.shape(prepared, Execution { stream, slot });
         Ok(Operation { subscription, shape, greeting })
     }
 
@@ -282,7 +312,7 @@ impl Executor {
 
 impl Operation {
     /// Reads one batch; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
-    /// ended: a last result with the error. `events` is room that a connection lends to each of its operations in turn,
+    /// ended: a last result with the error. `events` is a buffer that a connection lends to each of its operations,
     /// empty before and after.
     pub fn deliver(
         &mut self,
@@ -295,7 +325,7 @@ impl Operation {
             match event {
                 Event::Message(message, position) => {
                     let result = self.render(&message, None, position.as_ref());
-                    each(&result, Some(place_of(&message, position)));
+                    each(&result, Some(position_of(&message, position)));
                 }
                 Event::Gap(gap) => {
                     // The next message says what was missed before it. Where none follows, a result without one does.
@@ -303,17 +333,17 @@ impl Operation {
                         |event: &Event| matches!(event, Event::Message(message, _) if message.topic == gap.topic);
                     if let Some(Event::Message(message, position)) = events.next_if(follows) {
                         let result = self.render(&message, Some(&gap), position.as_ref());
-                        each(&result, Some(place_of(&message, position)));
+                        each(&result, Some(position_of(&message, position)));
                     } else {
                         each(&self.without_message(&gap_extension(&gap)), None);
                     }
                 }
-                // Messages went with the topic that nobody can tell any more.
+                // The topic was deleted with messages that were not read, and how many is not known any more.
                 Event::Deleted { topic, unread: true } => {
                     let extension = format!(r#""deleted":{{"topic":{}}}"#, wire::quoted(topic.as_str()));
                     each(&self.without_message(&extension), None);
                 }
-                // The stream of a pattern goes on; `topicEvents` tells of topics.
+                // The stream of a pattern goes on; clients learn of deleted topics by `topicEvents`.
                 Event::Deleted { unread: false, .. } => {}
             }
         }
@@ -345,7 +375,7 @@ impl Operation {
         }
     }
 
-    /// A result that has null in the message's place.
+    /// A result that has null instead of a message.
     fn without_message(&mut self, extension: &str) -> Bytes {
         let result = self.shape.make(None);
         match self.greeting.take() {
@@ -385,7 +415,7 @@ impl BorrowMut<broker::Subscription> for Operation {
 }
 
 /// The position that a client resumes after: over all topics, if the message came through a pattern.
-fn place_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>) -> AnyCursor {
+fn position_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>) -> AnyCursor {
     pattern_cursor.map_or(AnyCursor::Topic(message.cursor), AnyCursor::Pattern)
 }
 
@@ -399,7 +429,7 @@ fn with_extensions(result: &[u8], extensions: &str) -> Bytes {
     [body, br#","extensions":{"#, extensions.as_bytes(), b"}}"].concat().into()
 }
 
-/// The error of a request that ended in a bug. What it was is nobody's business but the operator's, who finds it by its id.
+/// The error of a request that ended in a bug. Only the operator is to see what it was, and finds it in the log by its id.
 fn internal() -> ServerError {
     let id = uuid::Uuid::new_v4();
     tracing::error!(%id, "an execution ended without a result");

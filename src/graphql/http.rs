@@ -1,5 +1,5 @@
-//! GraphQL over HTTP, to the letter of its specification: what may be asked how, in which form it is answered, and with
-//! which status.
+//! GraphQL over HTTP, to the letter of its specification: which requests are served, in which form the response is written,
+//! and with which status.
 
 use async_graphql::ServerError;
 use async_graphql_axum::GraphQLProtocol;
@@ -17,13 +17,14 @@ use super::{
     Door,
     accept::{self, ALL, Form, SINGLE, STREAMS},
     document::OperationKind,
-    json, page,
+    json,
     request::{Asked, Extensions, asked, read, read_extensions},
     response::{errors_only, malformed, not_acceptable, refuse, request_error, respond},
     single, stream, ws,
 };
 use crate::{
     broker::{Inbox, Start},
+    pages,
     problem::{Code, Problem},
     socket::Upgrade,
     streaming, wire,
@@ -63,7 +64,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
             return connect(&door, &parts.headers, &token);
         }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
-            return page::page(&parts.headers);
+            return pages::graphql(&parts.headers);
         }
         return malformed(&parts.headers, "query: is missing");
     }
@@ -88,7 +89,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         return over_stream(&door, &parts.headers, &token, asked, true).await;
     }
     let resumed = wire::LAST_EVENT_ID_PARAMETERS.into_iter().find_map(parameter);
-    answer(&door, &parts.headers, asked, true, resumed.as_deref()).await
+    respond_to(&door, &parts.headers, asked, true, resumed.as_deref()).await
 }
 
 /// `POST /graphql`: one request as a JSON object, or several as an array.
@@ -123,7 +124,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     };
     if text.trim_start().starts_with('[') {
         if token.is_some() {
-            return malformed(&headers, "body: a batch has no place on a stream");
+            return malformed(&headers, "body: a batch cannot be sent to a stream");
         }
         return match serde_json::from_str::<Vec<&RawValue>>(text) {
             Ok(items) => batch(&door, &headers, &items).await,
@@ -132,7 +133,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     }
     match (read(text), token) {
         (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
-        (Ok(asked), None) => answer(&door, &headers, asked, false, resumed.as_deref()).await,
+        (Ok(asked), None) => respond_to(&door, &headers, asked, false, resumed.as_deref()).await,
         (Err(message), _) => malformed(&headers, message),
     }
 }
@@ -167,7 +168,7 @@ fn url_parameter(request: &Request, name: &str) -> Option<String> {
     pairs.find(|(known, _)| known == name).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// Answers with the stream of the single-connection mode.
+/// The stream of the single-connection mode, as the response.
 fn connect(door: &Door, headers: &HeaderMap, token: &str) -> Response {
     door.streams.connect(token, &door.context).unwrap_or_else(|problem| refuse(headers, &problem))
 }
@@ -179,9 +180,9 @@ async fn over_stream(door: &Door, headers: &HeaderMap, token: &str, mut asked: A
     if by_get && matches!(&prepared, Ok(prepared) if prepared.kind == OperationKind::Mutation) {
         return mutation_by_get(headers);
     }
-    // The protocol has request errors answered as without a stream, so a client that names a form gets them in it. One that
-    // names none is npm graphql-sse: it takes any status but 202 for a fault of the network and asks again, so it is told
-    // where it listens.
+    // By the protocol request errors are in the response as they are without a stream, so a client that names a form gets
+    // them in it. One that names none is npm graphql-sse: it takes any status but 202 for a fault of the network and sends
+    // the request again, so it gets them over the stream.
     let form = accept::named(headers, &SINGLE);
     match door.streams.execute(&door.executor, token, id.as_deref(), prepared, form.is_some()).await {
         Ok(None) => StatusCode::ACCEPTED.into_response(),
@@ -208,8 +209,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Answers one request.
-async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, resumed: Option<&str>) -> Response {
+/// The response to one request.
+async fn respond_to(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, resumed: Option<&str>) -> Response {
     // A client that would rather have a stream gets one, also of a single result.
     let single = accept::best(headers, &ALL).filter(|form| SINGLE.contains(form));
     let streaming = accept::best(headers, &STREAMS);
@@ -233,7 +234,7 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, re
                 let message = "a subscription needs a WebSocket, or Accept: text/event-stream or multipart/mixed";
                 return malformed(headers, message);
             };
-            // One that cannot be read is not ignored: what was missed would be lost without a word.
+            // A position that cannot be read is refused and not ignored, because then messages would be lost silently.
             let header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
             let resume = header.filter(|id| !id.is_empty()).or(resumed);
             let resume = resume.map(|id| wire::parse_position("Last-Event-ID", id)).transpose();
@@ -272,7 +273,7 @@ async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, 
     }
 }
 
-/// Answers several requests in their order. Subscriptions have no place in a list.
+/// The response to several requests, in their order. Subscriptions cannot be among them.
 async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Response {
     let Some(form) = accept::best(headers, &SINGLE) else { return not_acceptable() };
     let limit = door.settings.max_batch;

@@ -7,14 +7,14 @@ use super::{
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::broker::{
-    Broker, ConsumerName, Error, Key, MessageId, NewMessage, Payload, Publishing, Source, TopicInfo, TopicName,
+    Client, ConsumerName, Error, Key, MessageId, NewMessage, Payload, Publishing, Source, TopicInfo, TopicName,
     TopicSettings, publish_all,
 };
 
 /// Changing: topics, messages, consumers.
 #[derive(Description)]
 pub struct Mutation {
-    pub broker: Broker,
+    pub broker: Client,
 }
 
 /// One message of a batch.

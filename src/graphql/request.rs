@@ -20,7 +20,7 @@ pub struct Asked {
     pub variables: Variables,
     /// Its id on a single-connection event stream.
     pub operation_id: Option<String>,
-    /// What the client calls the ping that is to tell it that its subscription stands.
+    /// The client's name for the ping that is to say that its subscription is open.
     pub ack: Option<String>,
 }
 
@@ -45,7 +45,7 @@ pub struct Extensions {
     hash: Option<String>,
     /// The operation's id on a single-connection event stream.
     operation_id: Option<String>,
-    /// What the client calls the ping that is to tell it that its subscription stands.
+    /// The client's name for the ping that is to say that its subscription is open.
     ack: Option<String>,
 }
 

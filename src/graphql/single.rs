@@ -23,7 +23,7 @@ use crate::{
     broker::{Error, Inbox},
     event_stream::{self, ServerSentEvent},
     problem::{Code, Problem},
-    streaming::{self, Flow, Source},
+    streaming::{self, StreamContent, StreamFlow},
     subscriptions::{Limit, Readable, Subscriptions},
     wire,
 };
@@ -34,18 +34,18 @@ pub const TOKEN: &str = "x-graphql-event-stream-token";
 /// Reservations and streams that one server holds.
 const MAX_STREAMS: usize = 10_000;
 
-/// Bytes of results that may stand ready before the stream takes no further operation: its client does not read, or has
-/// not connected yet.
+/// Bytes of results that may be ready before the stream takes no further operation: its client does not read, or has not
+/// connected yet.
 const ENOUGH_READY: usize = 64 << 10;
 
-/// The key under which results that stand ready come up in the stream's inbox.
+/// The key under which the stream's inbox announces results that are ready.
 const RESULTS: u64 = u64::MAX;
 
 /// All reserved and connected streams.
 #[derive(Clone, Default)]
-pub struct Streams(Arc<Mutex<HashMap<String, Arc<Stream>>>>);
+pub struct Streams(Arc<Mutex<HashMap<String, Arc<ReservedStream>>>>);
 
-struct Stream {
+struct ReservedStream {
     inbox: Inbox,
     state: Mutex<StreamState>,
 }
@@ -54,7 +54,7 @@ struct StreamState {
     connected: bool,
     /// By their ids as JSON text.
     operations: Subscriptions<String, Operation>,
-    /// Events that stand ready.
+    /// Events that are ready to be sent.
     ready: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl Streams {
             if streams.len() >= MAX_STREAMS {
                 return Err(Error::LimitReached { what: "event streams", limit: MAX_STREAMS, own: false }.into());
             }
-            streams.insert(token.clone(), Arc::new(Stream::new(settings.max_operations)));
+            streams.insert(token.clone(), Arc::new(ReservedStream::new(settings.max_operations)));
         }
         let (streams, stop, reserved) = (Arc::downgrade(&self.0), context.sockets.stop.clone(), token.clone());
         let connect_timeout = settings.connection_init_timeout;
@@ -99,7 +99,7 @@ impl Streams {
         }
     }
 
-    fn find(&self, token: &str) -> Result<Arc<Stream>, Problem> {
+    fn find(&self, token: &str) -> Result<Arc<ReservedStream>, Problem> {
         let found = self.0.lock().get(token).cloned();
         found.ok_or_else(|| Problem::new(Code::NotFound, "there is no stream of this token"))
     }
@@ -123,7 +123,8 @@ impl Streams {
         let inbox = stream.inbox.clone();
         // So that the head of the response goes out at once.
         inbox.wake(RESULTS);
-        let source = Connected { stream, token: token.to_owned(), streams: Arc::downgrade(&self.0), begun: false };
+        let source =
+            ConnectedStream { stream, token: token.to_owned(), streams: Arc::downgrade(&self.0), begun: false };
         let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ());
         Ok(streaming::response(Form::EventStream.content_type(), body))
     }
@@ -188,7 +189,7 @@ impl Streams {
     }
 }
 
-impl Stream {
+impl ReservedStream {
     fn new(max_operations: usize) -> Self {
         let limit = Limit { what: "operations on one stream", most: max_operations };
         let inbox = Inbox::default();
@@ -197,7 +198,7 @@ impl Stream {
     }
 
     /// Reserves an operation's id.
-    fn begin(&self, id: &str) -> Result<Reserved<'_>, Problem> {
+    fn begin(&self, id: &str) -> Result<ReservedId<'_>, Problem> {
         let mut state = self.state.lock();
         let quoted = wire::quoted(id);
         if state.operations.key_of(&quoted).is_some() {
@@ -208,18 +209,18 @@ impl Stream {
             return Err(Error::LimitReached { what, limit: ENOUGH_READY, own: true }.into());
         }
         let key = state.operations.reserve(quoted)?;
-        Ok(Reserved { stream: self, key, opened: false })
+        Ok(ReservedId { stream: self, key, opened: false })
     }
 }
 
 /// An operation's id on its stream while the operation is begun. It is free again when the request breaks off.
-struct Reserved<'a> {
-    stream: &'a Stream,
+struct ReservedId<'a> {
+    stream: &'a ReservedStream,
     key: u64,
     opened: bool,
 }
 
-impl Reserved<'_> {
+impl ReservedId<'_> {
     /// Results will come.
     fn open(mut self, operation: Operation) {
         self.opened = true;
@@ -238,7 +239,7 @@ impl Reserved<'_> {
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for ReservedId<'_> {
     fn drop(&mut self) {
         if !self.opened {
             self.stream.state.lock().operations.remove(self.key);
@@ -262,14 +263,14 @@ pub fn token(headers: &HeaderMap, parameter: Option<String>) -> Option<String> {
 }
 
 /// A connected stream.
-struct Connected {
-    stream: Arc<Stream>,
+struct ConnectedStream {
+    stream: Arc<ReservedStream>,
     token: String,
-    streams: Weak<Mutex<HashMap<String, Arc<Stream>>>>,
+    streams: Weak<Mutex<HashMap<String, Arc<ReservedStream>>>>,
     begun: bool,
 }
 
-impl Drop for Connected {
+impl Drop for ConnectedStream {
     fn drop(&mut self) {
         // With the stream go its operations.
         if let Some(streams) = self.streams.upgrade() {
@@ -279,22 +280,22 @@ impl Drop for Connected {
     }
 }
 
-impl Source for Connected {
-    fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> Flow {
+impl StreamContent for ConnectedStream {
+    fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> StreamFlow {
         if !std::mem::replace(&mut self.begun, true) {
             event_stream::heartbeat(out);
         }
         let mut guard = self.stream.state.lock();
         let StreamState { operations, ready, .. } = &mut *guard;
         out.append(ready);
-        let Some(Readable { name, subscription, events }) = operations.readable(key) else { return Flow::Go };
+        let Some(Readable { name, subscription, events }) = operations.readable(key) else { return StreamFlow::Go };
         if let Some(last) = subscription.deliver(events, |result, _| next(out, name, result))
             && let Some(id) = operations.remove(key)
         {
             next(out, &id, &last);
             complete(out, &id);
         }
-        Flow::Go
+        StreamFlow::Go
     }
 
     fn heartbeat(&mut self, out: &mut Vec<u8>) {

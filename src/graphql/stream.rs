@@ -8,7 +8,7 @@ use super::{accept::Form, execute::Operation, response::errors_only};
 use crate::{
     broker::{AnyCursor, Event},
     event_stream::{self, ServerSentEvent},
-    streaming::{self, Flow, Source},
+    streaming::{self, StreamContent, StreamFlow},
 };
 
 /// The results of one subscription.
@@ -25,8 +25,8 @@ impl Results {
     }
 }
 
-impl Source for Results {
-    fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> Flow {
+impl StreamContent for Results {
+    fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> StreamFlow {
         if !std::mem::replace(&mut self.begun, true) {
             begin(self.form, Some(self.operation.begins_at()), out);
         }
@@ -38,9 +38,9 @@ impl Source for Results {
             Some(last) => {
                 next(form, &last, None, out);
                 end(form, out);
-                Flow::End
+                StreamFlow::End
             }
-            None => Flow::Go,
+            None => StreamFlow::Go,
         }
     }
 
@@ -56,7 +56,7 @@ impl Source for Results {
     }
 }
 
-/// What shows that the subscription stands.
+/// What shows a client that its subscription is open.
 fn begin(form: Form, begins_at: Option<&AnyCursor>, out: &mut Vec<u8>) {
     match (form, begins_at) {
         (Form::Multipart, _) => out.extend_from_slice(b"--graphql"),
@@ -73,10 +73,12 @@ fn next(form: Form, result: &[u8], cursor: Option<&AnyCursor>, out: &mut Vec<u8>
     ServerSentEvent { id, name: "next", data: &[result] }.write(out);
 }
 
-/// The delimiter stands right after each part: a client shows a part when it sees the next delimiter.
+/// The delimiter is written right after each part, because a client shows a part when it sees the next delimiter.
 fn part(body: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\ncontent-type: application/json; charset=utf-8\r\n\r\n");
-    body.iter().for_each(|piece| out.extend_from_slice(piece));
+    for piece in body {
+        out.extend_from_slice(piece);
+    }
     out.extend_from_slice(b"\r\n--graphql");
 }
 
@@ -96,7 +98,7 @@ pub fn once(form: Form, result: &str) -> Response {
     streaming::response(form.content_type(), out.into())
 }
 
-/// A stream that only says why there is none.
+/// A stream that has only the errors for which there are no results.
 pub fn refused(form: Form, errors: &[ServerError]) -> Response {
     once(form, &errors_only(errors))
 }

@@ -1,7 +1,7 @@
 //! The schema as an Apollo Federation subgraph: a router finds a topic by its name, and joins to it what other services know
 //! of it.
 //!
-//! async-graphql makes a subgraph of every schema that has an entity, so the entity stands in a query root of its own.
+//! async-graphql makes a subgraph of every schema that has an entity, so the entity has a query root of its own.
 
 use std::{borrow::Cow, pin::Pin, sync::Arc};
 
@@ -31,7 +31,7 @@ impl ContainerType for SubgraphQuery {
 
     async fn find_entity(&self, ctx: &Context<'_>, representation: &ConstValue) -> ServerResult<Option<ConstValue>> {
         let Some(name) = topic_name(representation) else { return Ok(None) };
-        // Null where there is none: an error would take the answer from all others that were asked for with it.
+        // Null where there is none: an error would also take away the other entities of the same request.
         let topic = match TopicName::parse(name) {
             Ok(name) => self.0.broker.topic(&name).await.ok(),
             Err(_) => None,
@@ -161,7 +161,7 @@ fn entities(document: &ExecutableDocument, variables: &Variables) -> usize {
                 }
             }
             Selection::InlineFragment(fragment) => within(&fragment.node.selection_set.node, variables),
-            // Only a root has the field, and fragments are looked at by themselves.
+            // Only a root has the field, and fragments are checked by themselves.
             Selection::Field(_) | Selection::FragmentSpread(_) => 0,
         };
         set.items.iter().map(|selection| of(&selection.node)).sum()

@@ -1,6 +1,6 @@
-//! Subscriptions. The resolvers only open: async-graphql reads and checks the arguments, the resolver subscribes at the
-//! broker and leaves the subscription with the connection, which reads it itself and feeds single messages back through
-//! the execution to have them rendered (`execute.rs`).
+//! Subscriptions. A resolver only opens one: async-graphql reads and checks the arguments, the resolver subscribes at the
+//! broker and hands the subscription to the connection, which reads it and puts single messages back into the execution to
+//! have them rendered (`execute.rs`).
 
 use std::{
     collections::VecDeque,
@@ -19,40 +19,40 @@ use super::{
     types::{AckMode, Message, Overflow, TopicEvent, filter_json, refuse},
 };
 use crate::{
-    broker::{self, Broker, ConsumerName, Error, Inbox, Pattern, Source, Start},
+    broker::{self, Client, ConsumerName, Error, Inbox, Pattern, Source, Start},
     wire::{self, Options},
 };
 
-/// Being told, as it happens.
+/// Messages and topic events as they happen.
 #[derive(Description)]
 pub struct SubscriptionRoot {
-    pub broker: Broker,
+    pub client: Client,
 }
 
-/// What a connection hands to the resolver, and gets the subscription back in.
-pub struct Opening {
+/// What a connection hands to the resolver. The resolver puts the subscription into it.
+pub struct SubscribeContext {
     pub inbox: Inbox,
     pub key: u64,
     /// Where a client that reconnects says it was (`Last-Event-ID`); goes before the start in the document.
     pub resume: Option<Start>,
-    pub opened: Mutex<Option<Opened>>,
+    pub opened: Mutex<Option<OpenedSubscription>>,
 }
 
 /// An open subscription and the way to have its items rendered.
-pub struct Opened {
+pub struct OpenedSubscription {
     pub subscription: broker::Subscription,
-    pub feed: Feed,
+    pub slot: ItemSlot,
 }
 
-/// Items on their way through the execution. `None` makes a result without an item, for what has to be told where no
-/// message follows.
-pub enum Feed {
+/// Where the execution takes its next item from. `None` makes a result without an item, which carries a gap where no message
+/// follows it.
+pub enum ItemSlot {
     Messages {
         slot: Slot<Option<Message>>,
         /// Whether the subscription has a filter.
         filtered: bool,
     },
-    Events(Broker, Slot<Option<TopicEvent>>),
+    Events(Client, Slot<Option<TopicEvent>>),
 }
 
 /// Where one side puts an item that the execution's stream takes.
@@ -64,9 +64,9 @@ struct Items<T> {
 }
 
 impl<T> Slot<T> {
-    fn new() -> (Self, Fed<T>) {
+    fn new() -> (Self, SlotStream<T>) {
         let items = Arc::new(Mutex::new(Items { waiting: VecDeque::new(), waker: None }));
-        (Self(items.clone()), Fed(items))
+        (Self(items.clone()), SlotStream(items))
     }
 
     pub fn put(&self, item: T) {
@@ -80,9 +80,9 @@ impl<T> Slot<T> {
 }
 
 /// The execution's end of a slot.
-pub struct Fed<T>(Arc<Mutex<Items<T>>>);
+pub struct SlotStream<T>(Arc<Mutex<Items<T>>>);
 
-impl<T> Stream for Fed<T> {
+impl<T> Stream for SlotStream<T> {
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<T>> {
@@ -230,7 +230,7 @@ impl SubscriptionRoot {
         #[graphql(desc = "What happens when the subscription falls behind; HISTORY unless given.")] overflow: Option<
             Overflow,
         >,
-    ) -> Result<Fed<Option<Message>>> {
+    ) -> Result<SlotStream<Option<Message>>> {
         let options = || -> Result<Options, Error> {
             Ok(Options {
                 last: last
@@ -249,31 +249,33 @@ impl SubscriptionRoot {
         if let Some(filter) = filter {
             let mut json = String::new();
             filter.write(&mut json);
-            options.filter = Some(filter_json(&json, &self.broker)?);
+            options.filter = Some(filter_json(&json, &self.client)?);
         }
         let source = Source::parse(&topic).map_err(refuse)?;
         let mut request = options.subscribe(source).map_err(refuse)?;
-        let opening = ctx.data::<Arc<Opening>>()?;
-        request.resume = opening.resume.clone();
+        let subscribing = ctx.data::<Arc<SubscribeContext>>()?;
+        request.resume = subscribing.resume.clone();
         let filtered = request.filter.is_some();
-        let subscription = self.broker.subscribe(request, &opening.inbox, opening.key).await.map_err(refuse)?;
-        let (slot, fed) = Slot::new();
-        *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Messages { slot, filtered } });
-        Ok(fed)
+        let subscription = self.client.subscribe(request, &subscribing.inbox, subscribing.key).await.map_err(refuse)?;
+        let (slot, stream) = Slot::new();
+        *subscribing.opened.lock() =
+            Some(OpenedSubscription { subscription, slot: ItemSlot::Messages { slot, filtered } });
+        Ok(stream)
     }
 
-    /// What becomes of topics from now on: created, updated, deleted.
+    /// Topics that are created, updated and deleted from now on.
     async fn topic_events(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Only topics with this name, or whose names match this pattern; all unless given.")]
         pattern: Option<String>,
-    ) -> Result<Fed<Option<TopicEvent>>> {
+    ) -> Result<SlotStream<Option<TopicEvent>>> {
         let about = pattern.as_deref().map(Pattern::parse).transpose().map_err(refuse)?;
-        let opening = ctx.data::<Arc<Opening>>()?;
-        let subscription = self.broker.subscribe_events(about, &opening.inbox, opening.key);
-        let (slot, fed) = Slot::new();
-        *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Events(self.broker.clone(), slot) });
-        Ok(fed)
+        let subscribing = ctx.data::<Arc<SubscribeContext>>()?;
+        let subscription = self.client.subscribe_events(about, &subscribing.inbox, subscribing.key);
+        let (slot, stream) = Slot::new();
+        *subscribing.opened.lock() =
+            Some(OpenedSubscription { subscription, slot: ItemSlot::Events(self.client.clone(), slot) });
+        Ok(stream)
     }
 }

@@ -12,7 +12,7 @@ pub use topic::{AckMode, Consumer, Overflow, Topic, TopicConnection, TopicEvent,
 
 use super::scalars::Long;
 use crate::{
-    broker::{self, Broker},
+    broker::{self, Client},
     problem::Problem,
     wire,
 };
@@ -119,6 +119,6 @@ pub struct Health {
 }
 
 /// The filter as the broker's language says it.
-pub fn filter_json(payload: &str, broker: &Broker) -> Result<broker::Filter> {
+pub fn filter_json(payload: &str, broker: &Client) -> Result<broker::Filter> {
     wire::parse_filter(payload, &broker.settings().filter).map_err(refuse)
 }

@@ -112,7 +112,7 @@ struct Running {
     key: u64,
     execution: Pin<Box<dyn Future<Output = Outcome> + Send>>,
     is_subscription: bool,
-    /// What the client calls the ping that tells it that its subscription stands.
+    /// The client's name for the ping that says that its subscription is open.
     ack: Option<String>,
 }
 
@@ -128,20 +128,20 @@ pub struct Session {
     waker: Option<Waker>,
     /// The time between two keep-alive messages, and when the next is due.
     keep_alive: (Duration, Option<Instant>),
-    /// Payloads of pongs that wait for subscriptions to stand. The protocol has no other reply to a subscription, and so a
-    /// client that publishes when its ping is answered gets what it has published.
+    /// Payloads of pongs that wait until subscriptions are open. The protocol has no other reply to a subscription; because
+    /// of this a client that subscribes, pings and publishes after the pong gets what it has published.
     pongs: Vec<String>,
 }
 
-/// Pongs that may wait on one connection; a further ping is answered at once.
+/// Pongs that may wait on one connection; a further ping gets its pong at once.
 const MAX_PONGS: usize = 100;
 
 fn pong(payload: &str, out: &mut Outbox) {
     out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
 }
 
-/// How often at least a legacy client is told that the connection lives, which it cannot see from WebSocket pings: npm
-/// subscriptions-transport-ws gives a connection up that has been silent for 30 seconds.
+/// The longest time between two keep-alive messages to a legacy client, which cannot see WebSocket pings: npm
+/// subscriptions-transport-ws gives up a connection on which nothing came for 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 impl Session {
@@ -202,7 +202,7 @@ impl Session {
     }
 
     fn init(&mut self, out: &mut Outbox) -> Result<(), Flow> {
-        // The legacy protocol answers each.
+        // The legacy protocol replies to each.
         if matches!(self.phase, Phase::Ready) && !self.names.legacy {
             return Err(close(4429, "Too many initialisation requests"));
         }
@@ -219,10 +219,10 @@ impl Session {
         self.keep_alive.1 = Some(Instant::now() + self.keep_alive.0);
     }
 
-    /// What a message that breaks the protocol leads to.
+    /// What happens on a message that breaks the protocol.
     fn wrong(&self, flow: Flow, out: &mut Outbox) -> Flow {
         match flow {
-            // The legacy protocol has no close codes: the client is told, and the connection stays.
+            // The legacy protocol has no close codes: the client gets an error, and the connection stays.
             Flow::Close(CloseCode(4400), reason) if self.names.legacy => {
                 let message = wire::quoted(&reason);
                 out.text(&[br#"{"type":"connection_error","payload":{"message":"#, message.as_bytes(), b"}}"]);
@@ -317,7 +317,7 @@ impl Session {
         out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#""}"#]);
     }
 
-    /// Refused before execution: the operation's last word.
+    /// The last message of an operation that was refused before execution.
     fn error(&self, id: &str, errors: &[ServerError], out: &mut Outbox) {
         let mut list = String::new();
         json::write_errors(&mut list, errors);
@@ -334,7 +334,7 @@ impl Session {
     fn finish(&mut self, key: u64, ack: Option<&str>, outcome: Outcome, out: &mut Outbox) {
         if let Outcome::Subscribed(operation) = outcome {
             if let Some(ack) = ack {
-                stands(ack, &operation, out);
+                confirm_subscribed(ack, &operation, out);
             }
             return self.operations.open(key, *operation);
         }
@@ -350,8 +350,8 @@ impl Session {
     }
 }
 
-/// Tells a client that its subscription stands, and where it begins.
-fn stands(ack: &str, operation: &Operation, out: &mut Outbox) {
+/// Tells a client that its subscription is open, and where it begins.
+fn confirm_subscribed(ack: &str, operation: &Operation, out: &mut Outbox) {
     let consumer = operation.consumer().map(|consumer| format!(r#","consumer":{consumer}"#)).unwrap_or_default();
     let (ack, cursor) = (wire::quoted(ack), operation.begins_at());
     out.text(&[format!(r#"{{"type":"ping","payload":{{"ack":{ack},"cursor":"{cursor}"{consumer}}}}}"#).as_bytes()]);

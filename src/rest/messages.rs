@@ -8,7 +8,7 @@ use axum::{
 use utoipa::ToSchema;
 
 use super::{
-    Answer, Context,
+    Context, RestResult,
     body::{Query, TopicPath},
     sse,
 };
@@ -26,7 +26,7 @@ pub async fn messages(
     TopicPath(name): TopicPath,
     headers: HeaderMap,
     query: Query,
-) -> Answer<Response> {
+) -> RestResult<Response> {
     let accepts = |kind: &str| {
         let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|item| item.split(';').next().unwrap_or_default().trim() == kind)
@@ -35,11 +35,11 @@ pub async fn messages(
         return event_stream(&context, &name, &headers, &query).await;
     }
     let topic = TopicName::parse(&name)?;
-    let limit = query.limit("limit", context.broker.settings().max_batch)?;
+    let limit = query.limit("limit", context.client.settings().max_batch)?;
     let start = wire::start_from_text(query.number("last")?, query.text("after"), query.text("since"))?;
     // A page of large messages ends early, one of many has the first of them; `next` goes on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
-    let page = context.broker.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
+    let page = context.client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
     let gap = page.gap.as_ref().map(|gap| wire::gap_object(gap, Spelling::SnakeCase));
     let gap = gap.as_deref().unwrap_or("null");
@@ -47,7 +47,7 @@ pub async fn messages(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> Answer<Response> {
+async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> RestResult<Response> {
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
@@ -63,13 +63,13 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
         ack: text("ack"),
         overflow: text("overflow"),
     };
-    let mut request = options.subscribe(name, &context.broker.settings().filter)?;
+    let mut request = options.subscribe(name, &context.client.settings().filter)?;
     if let Some(cursor) = resumed {
         request.resume = Some(wire::parse_position("Last-Event-ID", cursor)?);
     }
     let inbox = Inbox::default();
-    let subscription = context.broker.subscribe(request, &inbox, 0).await?;
-    let stream = sse::Stream::new(subscription);
+    let subscription = context.client.subscribe(request, &inbox, 0).await?;
+    let stream = sse::TopicStream::new(subscription);
     let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), ());
     Ok(streaming::response("text/event-stream", body))
 }

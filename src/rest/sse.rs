@@ -4,19 +4,19 @@ use crate::{
     broker::{AnyCursor, Error, Event, Progress, Subscription, Timestamp},
     event_stream::{self, ServerSentEvent},
     problem::Problem,
-    streaming::{Flow, Source},
+    streaming::{StreamContent, StreamFlow},
     subscriptions::BATCH_LIMIT,
     wire,
 };
 
 /// One subscription as a stream of events.
-pub struct Stream {
+pub struct TopicStream {
     subscription: Subscription,
     events: Vec<Event>,
     greeted: bool,
 }
 
-impl Stream {
+impl TopicStream {
     pub fn new(subscription: Subscription) -> Self {
         Self { subscription, events: Vec::new(), greeted: false }
     }
@@ -41,8 +41,8 @@ fn notice(out: &mut Vec<u8>, name: &'static str, frame: &str) {
     ServerSentEvent { id: None, name, data: &[frame.as_bytes()] }.write(out);
 }
 
-impl Source for Stream {
-    fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> Flow {
+impl StreamContent for TopicStream {
+    fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> StreamFlow {
         if !std::mem::replace(&mut self.greeted, true) {
             event_stream::subscribed(out, self.subscription.begins_at());
             if let Some(info) = self.subscription.consumer() {
@@ -69,9 +69,9 @@ impl Source for Stream {
         match progress {
             Progress::Ended(error) => {
                 Self::end(error, out);
-                Flow::End
+                StreamFlow::End
             }
-            Progress::More | Progress::CaughtUp => Flow::Go,
+            Progress::More | Progress::CaughtUp => StreamFlow::Go,
         }
     }
 
@@ -80,8 +80,8 @@ impl Source for Stream {
     }
 
     fn taken(&mut self) {
-        // No answer comes back on an event stream: what the connection took counts as delivered, and a client that
-        // reconnects says with Last-Event-ID where it really was.
+        // No acknowledgement comes back on an event stream: what the connection took counts as delivered, and a client that
+        // reconnects gives its true position with Last-Event-ID.
         if self.subscription.mark_in_flight() {
             self.subscription.acknowledge_in_flight();
         }

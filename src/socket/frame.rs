@@ -46,7 +46,7 @@ const PONG: u8 = 10;
 
 /// Puts messages together from bytes as they come.
 pub struct Inbound {
-    /// Bytes from the socket, not looked at yet.
+    /// Bytes from the socket that were not parsed yet.
     pub buffer: BytesMut,
     /// The payload that was handed out last and is to be dropped.
     handed_out: usize,

@@ -19,8 +19,8 @@ pub enum Flow {
 
 /// What a door says over a socket. It decides what to send and puts it into the outbox; the connection moves the bytes.
 pub trait Protocol: Send {
-    /// Whether the next message may be taken. While it may not, the client is not read: [`Protocol::poll_work`] is at work
-    /// on what has to come first.
+    /// Whether the next message may be taken. While it may not, the client is not read:
+    /// [`Protocol::poll_work`] works on what has to come first.
     fn is_ready(&self) -> bool {
         true
     }

@@ -159,9 +159,9 @@ pub fn parse_duration(field: &'static str, text: &str) -> Result<Duration, Error
 /// A filter as JSON.
 ///
 /// # Errors
-/// [`Error::BadRequest`] that names the place in the filter.
+/// [`Error::BadRequest`] that names the part of the filter.
 pub fn parse_filter(json: &str, limits: &FilterLimits) -> Result<Filter, Error> {
-    // The error names the place in the filter, which begins with the field's name.
+    // The error begins with the path to the wrong part, and the path with the field's name.
     let wrong = |error: &str| Error::bad_request("filter", error.strip_prefix("filter: ").unwrap_or(error));
     Filter::parse(json, limits).map_err(|error| wrong(&error.to_string()))
 }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     broker::{
-        Broker, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source, Subscription,
+        Client, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source, Subscription,
         Timestamp, TopicName,
     },
     problem::Problem,
@@ -30,7 +30,7 @@ const TYPES: &str = "subscribe, unsubscribe, publish, ack or ping";
 
 /// One connection.
 pub struct Session {
-    broker: Broker,
+    client: Client,
     subscriptions: Subscriptions<Source, Subscription>,
     /// Frames whose work has begun and that have had no reply yet, in their order.
     pending: VecDeque<PendingReply>,
@@ -99,10 +99,10 @@ impl Echo {
 }
 
 impl Session {
-    pub fn new(broker: Broker, settings: &super::Settings, inbox: Inbox) -> Self {
+    pub fn new(client: Client, settings: &super::Settings, inbox: Inbox) -> Self {
         let limit = Limit { what: "subscriptions on one connection", most: settings.max_subscriptions };
         Self {
-            broker,
+            client,
             subscriptions: Subscriptions::new(inbox, limit),
             pending: VecDeque::new(),
             held: None,
@@ -187,7 +187,7 @@ impl Session {
 
     fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let request =
-            TextOptions::read(fields)?.subscribe(&fields.required("topic")?, &self.broker.settings().filter)?;
+            TextOptions::read(fields)?.subscribe(&fields.required("topic")?, &self.client.settings().filter)?;
         let echo = Echo::of(Some(fields));
         if self.subscriptions.key_of(&request.source).is_some() {
             // Subscribing twice to a topic is one delivery.
@@ -195,8 +195,8 @@ impl Session {
             return Ok(Flow::Go);
         }
         let key = self.subscriptions.reserve(request.source.clone())?;
-        let (broker, inbox) = (self.broker.clone(), self.subscriptions.inbox().clone());
-        let work = async move { Outcome::Subscribed(key, broker.subscribe(request, &inbox, key).await.map(Box::new)) };
+        let (client, inbox) = (self.client.clone(), self.subscriptions.inbox().clone());
+        let work = async move { Outcome::Subscribed(key, client.subscribe(request, &inbox, key).await.map(Box::new)) };
         Ok(self.begin(echo, Work::Subscribe(Box::pin(work)), out))
     }
 
@@ -228,8 +228,8 @@ impl Session {
 
     fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let topic = TopicName::parse(&fields.required("topic")?)?;
-        let new_message = fields.new_message(self.broker.settings().max_payload_bytes)?;
-        let publishing = self.broker.publish(&topic, new_message);
+        let new_message = fields.new_message(self.client.settings().max_payload_bytes)?;
+        let publishing = self.client.publish(&topic, new_message);
         Ok(self.begin(Echo::of(Some(fields)), Work::Publish(publishing), out))
     }
 
@@ -237,8 +237,8 @@ impl Session {
         let source = Source::parse(&fields.required("topic")?)?;
         let consumer = ConsumerName::parse(&fields.required("consumer")?)?;
         let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
-        let broker = self.broker.clone();
-        let work = async move { Outcome::Acknowledged(broker.acknowledge(&source, &consumer, cursor).await) };
+        let client = self.client.clone();
+        let work = async move { Outcome::Acknowledged(client.acknowledge(&source, &consumer, cursor).await) };
         Ok(self.begin(Echo::of(Some(fields)), Work::Acknowledge(Box::pin(work)), out))
     }
 

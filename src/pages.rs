@@ -1,16 +1,18 @@
-//! What a browser sees at `/graphql`: GraphiQL if it was built (`make web`), else a small page of our own. Either is whole
-//! within the binary (`build.rs` puts it there) and loads nothing from any other host.
+//! The pages for browsers. At `/graphql` it is GraphiQL if it was built (`make web`), else a small page of our own. Either is
+//! whole within the binary (`build.rs` puts it there) and loads nothing from any other host.
 
 use axum::{
+    Router,
     body::{Body, Bytes},
     extract::Path,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
 
 use crate::problem::{Code, Problem};
 
-include!(concat!(env!("OUT_DIR"), "/page.rs"));
+include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
 /// A file as it stands in the binary.
 struct File {
@@ -38,11 +40,17 @@ const OWN_POLICY: &str = "style-src 'self'; img-src data:";
 /// Scripts as files need nothing of this; as workers they have a policy of their own, and theirs load nothing.
 const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// `GET /graphql` of a browser.
-pub fn page(headers: &HeaderMap) -> Response {
-    let mut response = DOCUMENT.answer(headers);
+/// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
+/// ask for them.
+pub fn routes() -> Router {
+    Router::new().route("/graphql/assets/{file}", get(asset))
+}
+
+/// The page at `/graphql`.
+pub fn graphql(headers: &HeaderMap) -> Response {
+    let mut response = DOCUMENT.response(headers);
     let own = response.headers_mut();
-    // The same address answers clients in JSON, and caches must not mix the two up.
+    // The same address serves JSON to other clients, and caches must not mix the two up.
     own.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     let policy = policy(headers.get(header::HOST).and_then(|host| host.to_str().ok()));
     if let Ok(policy) = HeaderValue::try_from(policy) {
@@ -54,11 +62,11 @@ pub fn page(headers: &HeaderMap) -> Response {
 }
 
 /// `GET /graphql/assets/{file}`: what the page loads.
-pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let Ok(at) = ASSETS.binary_search_by_key(&name.as_str(), |(known, _)| known) else {
         return Problem::new(Code::NotFound, "the page has no such file").into_response();
     };
-    ASSETS[at].1.answer(&headers)
+    ASSETS[at].1.response(&headers)
 }
 
 /// The page's content security policy. Browsers from before 2022 do not count WebSockets as `'self'`, so the host that was
@@ -74,8 +82,8 @@ fn policy(host: Option<&str>) -> String {
 }
 
 impl File {
-    /// The file, packed for those who take that, or the word that the client has it.
-    fn answer(&self, headers: &HeaderMap) -> Response {
+    /// The response with the file, compressed for those who accept that, or the status that says that the client has it.
+    fn response(&self, headers: &HeaderMap) -> Response {
         let packed = self.gzip.filter(|_| accepts_gzip(headers));
         // Different bytes have different tags, whatever they unpack to.
         let tag = format!("\"{}{}\"", self.hash, if packed.is_some() { "-gzip" } else { "" });
@@ -140,16 +148,16 @@ mod tests {
 
     #[test]
     fn what_the_client_has_is_not_sent_again() {
-        let response = page(&HeaderMap::new());
+        let response = graphql(&HeaderMap::new());
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache");
         let tag = response.headers()[header::ETAG].to_str().unwrap();
         for known in [tag.to_owned(), format!("\"other\", W/{tag}"), "*".to_owned()] {
-            let again = page(&headers([(header::IF_NONE_MATCH, known.as_str())]));
+            let again = graphql(&headers([(header::IF_NONE_MATCH, known.as_str())]));
             assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{known}");
             assert_eq!(again.headers()[header::ETAG], tag);
         }
-        assert_eq!(page(&headers([(header::IF_NONE_MATCH, "\"other\"")])).status(), StatusCode::OK);
+        assert_eq!(graphql(&headers([(header::IF_NONE_MATCH, "\"other\"")])).status(), StatusCode::OK);
     }
 
     #[test]
@@ -160,10 +168,10 @@ mod tests {
             assert_eq!(accepts_gzip(&headers([(header::ACCEPT_ENCODING, value)])), takes, "{value}");
         }
         let file = File { kind: "text/plain", hash: "1", immutable: true, content: b"aaaa", gzip: Some(b"a") };
-        let packed = file.answer(&headers([(header::ACCEPT_ENCODING, "gzip")]));
+        let packed = file.response(&headers([(header::ACCEPT_ENCODING, "gzip")]));
         assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip");
         assert_eq!(packed.headers()[header::ETAG], "\"1-gzip\"");
-        let plain = file.answer(&HeaderMap::new());
+        let plain = file.response(&HeaderMap::new());
         assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
         assert_eq!(plain.headers()[header::ETAG], "\"1\"");
     }
