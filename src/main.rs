@@ -1,4 +1,4 @@
-//! The command line: reads settings, starts the log, binds, serves, and answers with an exit code.
+//! The command line: reads settings, starts the log, binds, serves, and returns an exit code.
 
 use std::{
     io::{Read, Write},
@@ -100,7 +100,7 @@ fn load(matches: &ArgMatches) -> Result<Config, String> {
     Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())
 }
 
-/// Says what it did, and what the operator has to know of it by the exit code.
+/// Prints what was done; the exit code says what an operator's script has to know.
 fn repair(matches: &ArgMatches, dry_run: bool) -> Result<ExitCode, (String, ExitCode)> {
     let repaired = load(matches).and_then(|config| match config.engine.engine.as_str() {
         "disk" => engine::disk::repair(Path::new(&config.engine.data_dir), dry_run),
@@ -133,8 +133,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
-/// What a transfer logs unless it is told otherwise. It speaks for itself, and a refusal is one line; but what an import finds
-/// in a log that a crash has left, no later start will say again.
+/// What a transfer logs unless `LOG` is set. Its own output says what it did. Warnings of the disk engine are logged, because
+/// what an import finds in a log that a crash has left is not reported again by a later start.
 const TRANSFER_LOG: &str = "error,pub_sub::engine::disk=warn";
 
 fn begin_transfer(config: &Config) -> Result<(), String> {
@@ -152,7 +152,7 @@ fn export(config: &Config, output: Option<&PathBuf>) -> Result<(), String> {
 fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
     begin_transfer(config)?;
     let file = file.map(PathBuf::as_path).filter(|file| file.as_os_str() != "-");
-    // Until it is read nothing is to be taken back, and a signal may simply end this.
+    // Nothing has to be rolled back until it is read, so a signal may simply end the process.
     let import = transfer::Import::read(config, file)?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
@@ -184,7 +184,7 @@ fn start(config: Config) -> Result<(), String> {
     })
 }
 
-/// The first signal stops softly; what this answers ends with the second.
+/// The first signal cancels `stop`; the returned future ends with the second.
 fn until_second_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, String> {
     let signals = |kind| signal(kind).map_err(|error| error.to_string());
     Ok(wait_for_signals(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?, stop))
@@ -216,7 +216,7 @@ fn raise_file_limit() {
 fn healthcheck(host: IpAddr, port: u16) -> Result<(), String> {
     let ask = || -> std::io::Result<String> {
         let wait = Duration::from_secs(2);
-        // A server that listens everywhere answers on loopback.
+        // A server that listens on all addresses also listens on loopback.
         let address = match host {
             IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -225,13 +225,13 @@ fn healthcheck(host: IpAddr, port: u16) -> Result<(), String> {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), wait)?;
         stream.set_read_timeout(Some(wait))?;
         stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(response)
     };
     match ask() {
-        Ok(answer) if answer.starts_with("HTTP/1.1 200") => Ok(()),
-        Ok(answer) => Err(answer.lines().next().unwrap_or_default().to_owned()),
+        Ok(response) if response.starts_with("HTTP/1.1 200") => Ok(()),
+        Ok(response) => Err(response.lines().next().unwrap_or_default().to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -13,10 +13,10 @@ use super::{
     sse,
 };
 use crate::{
-    broker::{BatchLimit, Inbox, Start, TopicName},
+    broker::{BatchLimit, Inbox, Source, Start, TopicName},
     problem::ErrorBody,
     streaming,
-    wire::{self, Spelling, TextOptions},
+    wire::{self, Options, Spelling},
 };
 
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
@@ -51,19 +51,10 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
-    let text = |name| query.text(name).map(Into::into);
-    let options = TextOptions {
-        // A browser repeats its address when it reconnects: where it was goes before where it began.
-        last: query.number("last")?,
-        after: text("after"),
-        since: text("since"),
-        filter: text("filter"),
-        consumer: text("consumer"),
-        consumer_ttl: text("consumer_ttl"),
-        ack: text("ack"),
-        overflow: text("overflow"),
-    };
-    let mut request = options.subscribe(name, &context.client.settings().filter)?;
+    let text = |name| Ok(query.text(name).map(Into::into));
+    let options = Options::read(query.number("last")?, text, &context.client.settings().filter)?;
+    let mut request = options.subscribe(Source::parse(name)?)?;
+    // A browser repeats its address when it reconnects, so where it was goes before where it began.
     if let Some(cursor) = resumed {
         request.resume = Some(wire::parse_position("Last-Event-ID", cursor)?);
     }
