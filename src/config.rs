@@ -69,9 +69,9 @@ impl Config {
         if path.is_file() {
             figment = figment.merge(Toml::file_exact(&path));
         }
-        // Variables of other programs are left alone: only known names are looked at.
+        // Only known names are read, because other variables belong to other programs.
         figment = figment.merge(Env::raw().only(&known));
-        // A secret may stand in a file instead, as container engines hand them over.
+        // A secret may be in a file instead, which is how container engines pass them.
         for key in KEYS.iter().filter(|key| key.secret) {
             let variable = format!("{}_FILE", key.name.to_uppercase());
             if let Some(path) = std::env::var_os(&variable) {
@@ -125,7 +125,7 @@ impl Config {
     }
 }
 
-/// The table of settings as it stands in the README.
+/// The README's table of settings.
 #[must_use]
 pub fn settings_table() -> String {
     let defaults = Config::default();
@@ -173,7 +173,7 @@ impl Setting for IpAddr {
 
 impl Setting for engine::Secret {
     fn read(value: &Value) -> Result<Self, String> {
-        // What it is must not be in the error, either.
+        // The secret must not be in an error, either, so every value is accepted.
         let text = value.as_str().map_or_else(|| shown(value), str::to_owned);
         Ok(Self::new(text))
     }

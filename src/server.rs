@@ -30,8 +30,8 @@ use crate::{
 /// How often positions of consumers that nobody uses any more are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Serves on `listener` until `stop` is cancelled, then drains: the listener is closed, subscribers are told, what was
-/// accepted is flushed. What is not done after the drain time is dropped.
+/// Serves on `listener` until `stop` is cancelled, then drains: it closes the listener, delivers what was accepted, and closes
+/// the connections. What is not done after the drain time is dropped.
 ///
 /// # Errors
 /// When the listener cannot be used.

@@ -37,7 +37,7 @@ pub async fn messages(
     let topic = TopicName::parse(&name)?;
     let limit = query.limit("limit", context.client.settings().max_batch)?;
     let start = wire::start_from_text(query.number("last")?, query.text("after"), query.text("since"))?;
-    // A page of large messages ends early, one of many has the first of them; `next` goes on.
+    // A page of large messages ends before `limit`, and `next` leads on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
     let page = context.client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
@@ -54,7 +54,7 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
     let text = |name| Ok(query.text(name).map(Into::into));
     let options = Options::read(query.number("last")?, text, &context.client.settings().filter)?;
     let mut request = options.subscribe(Source::parse(name)?)?;
-    // A browser repeats its address when it reconnects, so where it was goes before where it began.
+    // A browser that reconnects repeats the address with its first start, so `Last-Event-ID` goes before that.
     if let Some(cursor) = resumed {
         request.resume = Some(wire::parse_position("Last-Event-ID", cursor)?);
     }

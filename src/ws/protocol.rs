@@ -168,7 +168,7 @@ impl Session {
             }),
             Outcome::Subscribed(key, Ok(subscription)) => {
                 let info = subscription.consumer().map(wire::consumer_object);
-                // The subscription is read only after this returns, so the ack stands before any replay.
+                // The subscription is read only after this returns, so the ack goes out before any replay.
                 ack(out, &info.map(|info| format!(r#","consumer":{info}"#)).unwrap_or_default(), echo);
                 self.subscriptions.open(key, *subscription);
                 Ok(())
