@@ -1,6 +1,6 @@
 //! Puts the page for the browser into the binary: GraphiQL if `web/` has been built (`make web`), otherwise our own
-//! small page in `src/graphql/`. It only reads files, so that `cargo build` needs neither Node nor a network.
-//! `src/graphql/page.rs` serves what this writes.
+//! small page in `src/pages/`. It only reads files, so that `cargo build` needs neither Node nor a network.
+//! `src/pages.rs` serves what this writes.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use std::{
 
 /// Each page is a document and a folder of files that it loads.
 const BUILT: [&str; 2] = ["web/dist/index.html", "web/dist/assets"];
-const OWN: [&str; 2] = ["src/graphql/page.html", "src/graphql/page"];
+const OWN: [&str; 2] = ["src/pages/graphql.html", "src/pages/graphql"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -40,11 +40,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(code, "    ({name:?}, {}),", file(&path)?)?;
     }
     code.push_str("];\n");
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("page.rs"), code)?;
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("pages.rs"), code)?;
     Ok(())
 }
 
-/// A `File` of `page.rs`, as code.
+/// A `File` of `pages.rs`, as code.
 fn file(path: &Path) -> Result<String, Box<dyn Error>> {
     let content = fs::read(path)?;
     let mut hasher = DefaultHasher::new();

@@ -29,7 +29,8 @@ use axum::Router;
 use hyper_util::rt::TokioIo;
 use pub_sub::{
     broker::{
-        self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Publishing, Source, Subscribe, TopicName,
+        self, BatchLimit, Broker, Inbox, NewMessage, Payload, Principal, Progress, Publishing, Source, Subscribe,
+        TopicName,
     },
     graphql,
     socket::{self, Sockets},
@@ -138,7 +139,7 @@ impl Service {
         let sockets =
             Sockets { settings: Arc::new(settings), tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let context = graphql::Context {
-            broker: broker.clone(),
+            client: broker.client(Principal::Anyone),
             started: Instant::now(),
             sockets,
             heartbeat: quiet,

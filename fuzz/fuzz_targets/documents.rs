@@ -46,7 +46,7 @@ impl World {
         });
         // Every document is checked, however often it comes.
         let settings = Settings { document_cache_bytes: 0, persisted_cache_bytes: 0, ..Settings::default() };
-        let executor = pub_sub::graphql::fuzz::executor(broker.clone(), &settings);
+        let executor = pub_sub::graphql::fuzz::executor(broker.client(broker::Principal::Anyone), &settings);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         Self { runtime, settings, broker, executor }
     }

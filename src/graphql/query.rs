@@ -7,12 +7,12 @@ use super::{
     scalars::Long,
     types::{Consumer, Health, Stats, Topic, TopicConnection, UNPAGED, limit, list_weight, page_weight, refuse},
 };
-use crate::broker::{Broker, Error, Source, TopicName};
+use crate::broker::{Client, Error, Source, TopicName};
 
 /// Reading. Nothing here changes anything.
 #[derive(Description)]
 pub struct Query {
-    pub broker: Broker,
+    pub broker: Client,
     pub started: Instant,
 }
 

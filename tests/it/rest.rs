@@ -358,7 +358,14 @@ async fn metrics_are_prometheus_text() {
     let answer = server.get("/metrics").await;
     assert_eq!(answer.status, 200);
     assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/plain"));
-    assert!(answer.text.lines().any(|line| line.starts_with("# TYPE ")), "{}", answer.text);
+    let types: Vec<_> = answer.text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let names = ["pubsub_messages_published_total", "pubsub_connections", "pubsub_graphql_document_cache_bytes"];
+    assert!(names.iter().all(|name| types.iter().any(|(known, _)| known == name)), "{}", answer.text);
+    for (name, kind) in types {
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+        assert!(answer.text.contains(&format!("# HELP {name} ")), "{name}");
+    }
 }
 
 /// The document names every route, and every route it names answers.

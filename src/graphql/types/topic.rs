@@ -7,7 +7,7 @@ use async_graphql::{Description, Enum, ID, Object, Result, SimpleObject};
 use super::{MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse};
 use crate::{
     broker::{
-        self, Ack, BatchLimit, Broker, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName,
+        self, Ack, BatchLimit, Client, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName,
     },
     graphql::scalars::{Cursor, DateTime, Long},
 };
@@ -106,7 +106,7 @@ impl From<ConsumerStatus> for Consumer {
 /// A named, ordered log of messages with bounded history.
 #[derive(Description)]
 pub struct Topic {
-    pub broker: Broker,
+    pub broker: Client,
     pub info: TopicInfo,
 }
 
@@ -243,7 +243,7 @@ pub struct TopicEdge {
 /// A page of topics in the order of their names.
 #[derive(Description)]
 pub struct TopicConnection {
-    broker: Broker,
+    broker: Client,
     topics: Vec<TopicInfo>,
     more: bool,
     after: bool,
@@ -251,7 +251,7 @@ pub struct TopicConnection {
 }
 
 impl TopicConnection {
-    pub fn new(broker: &Broker, prefix: &str, after: Option<&str>, limit: usize) -> Self {
+    pub fn new(broker: &Client, prefix: &str, after: Option<&str>, limit: usize) -> Self {
         let (topics, more) = broker.topics(prefix, after, limit);
         let total = broker.count_topics(prefix);
         Self { broker: broker.clone(), topics, more, after: after.is_some(), total }
@@ -306,7 +306,7 @@ pub enum TopicEventKind {
 /// Something became of a topic.
 #[derive(Description)]
 pub struct TopicEvent {
-    pub broker: Broker,
+    pub broker: Client,
     pub kind: broker::TopicEventKind,
     pub message: Arc<broker::Message>,
 }

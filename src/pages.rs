@@ -1,27 +1,29 @@
-//! What a browser sees at `/graphql`: GraphiQL if it was built (`make web`), else a small page of our own. Either is whole
-//! within the binary (`build.rs` puts it there) and loads nothing from any other host.
+//! The pages for browsers. At `/graphql` it is GraphiQL if it was built (`make web`), else a small page of our own. Either is
+//! whole within the binary (`build.rs` puts it there) and loads nothing from any other host.
 
 use axum::{
+    Router,
     body::{Body, Bytes},
     extract::Path,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
 
 use crate::problem::{Code, Problem};
 
-include!(concat!(env!("OUT_DIR"), "/page.rs"));
+include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
-/// A file as it stands in the binary.
+/// A file within the binary.
 struct File {
     /// Its content type.
     kind: &'static str,
-    /// Of its content.
+    /// The hash of its content.
     hash: &'static str,
     /// Whether its name changes with its content.
     immutable: bool,
     content: &'static [u8],
-    /// The same as gzip, where that is smaller.
+    /// The content compressed with gzip, where that is smaller.
     gzip: Option<&'static [u8]>,
 }
 
@@ -30,35 +32,42 @@ struct File {
 const POLICY: &str =
     "default-src 'none'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Monaco, GraphiQL's editor, writes its themes as `<style>` and measures of its lines as `style` attributes, and knows no
-/// nonces: without `'unsafe-inline'` for styles it draws nothing. Fonts and some icons stand in its stylesheet as `data:`.
+/// nonces: without `'unsafe-inline'` for styles it draws nothing. Fonts and some icons are `data:` addresses in its stylesheet.
 const GRAPHIQL_POLICY: &str =
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; worker-src 'self'";
-/// The icon stands in the page.
+/// The page contains its icon as a `data:` address.
 const OWN_POLICY: &str = "style-src 'self'; img-src data:";
-/// Scripts as files need nothing of this; as workers they have a policy of their own, and theirs load nothing.
+/// A script that is loaded as a file ignores this; one that runs as a worker has this policy, and the pages' workers load
+/// nothing.
 const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// `GET /graphql` of a browser.
-pub fn page(headers: &HeaderMap) -> Response {
-    let mut response = DOCUMENT.answer(headers);
+/// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
+/// ask for them.
+pub fn routes() -> Router {
+    Router::new().route("/graphql/assets/{file}", get(asset))
+}
+
+/// The page at `/graphql`.
+pub fn graphql(headers: &HeaderMap) -> Response {
+    let mut response = DOCUMENT.response(headers);
     let own = response.headers_mut();
-    // The same address answers clients in JSON, and caches must not mix the two up.
+    // The same address serves JSON to other clients, and caches must not mix the two up.
     own.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     let policy = policy(headers.get(header::HOST).and_then(|host| host.to_str().ok()));
     if let Ok(policy) = HeaderValue::try_from(policy) {
         own.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    // No window that another site opened this page from, or that it opens, can reach into it.
+    // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
     own.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
     response
 }
 
 /// `GET /graphql/assets/{file}`: what the page loads.
-pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let Ok(at) = ASSETS.binary_search_by_key(&name.as_str(), |(known, _)| known) else {
         return Problem::new(Code::NotFound, "the page has no such file").into_response();
     };
-    ASSETS[at].1.answer(&headers)
+    ASSETS[at].1.response(&headers)
 }
 
 /// The page's content security policy. Browsers from before 2022 do not count WebSockets as `'self'`, so the host that was
@@ -74,10 +83,10 @@ fn policy(host: Option<&str>) -> String {
 }
 
 impl File {
-    /// The file, packed for those who take that, or the word that the client has it.
-    fn answer(&self, headers: &HeaderMap) -> Response {
+    /// The response with the file, compressed for those who accept that, or the status that says that the client has it.
+    fn response(&self, headers: &HeaderMap) -> Response {
         let packed = self.gzip.filter(|_| accepts_gzip(headers));
-        // Different bytes have different tags, whatever they unpack to.
+        // Plain and compressed bytes differ, so they have different tags.
         let tag = format!("\"{}{}\"", self.hash, if packed.is_some() { "-gzip" } else { "" });
         let mut response = if has(headers, &tag) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -92,15 +101,16 @@ impl File {
         if let Ok(tag) = HeaderValue::try_from(tag) {
             own.insert(header::ETAG, tag);
         }
-        // Other names are asked for again each time, which the tag makes cheap: so a new server's page is seen at once.
+        // Files with other names are requested again each time, so that a new server's page is seen at once; the tag makes
+        // that cheap.
         let kept = if self.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
         for (name, value) in [
             (header::CACHE_CONTROL, kept),
             (header::VARY, "accept-encoding"),
             (header::CONTENT_SECURITY_POLICY, ASSET_POLICY),
-            // An operator's addresses are nobody else's business.
+            // Other sites must not learn an operator's addresses.
             (header::REFERRER_POLICY, "no-referrer"),
-            // A file is what its type says, whatever it looks like.
+            // Browsers must not guess another type from the content.
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         ] {
@@ -140,16 +150,16 @@ mod tests {
 
     #[test]
     fn what_the_client_has_is_not_sent_again() {
-        let response = page(&HeaderMap::new());
+        let response = graphql(&HeaderMap::new());
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache");
         let tag = response.headers()[header::ETAG].to_str().unwrap();
         for known in [tag.to_owned(), format!("\"other\", W/{tag}"), "*".to_owned()] {
-            let again = page(&headers([(header::IF_NONE_MATCH, known.as_str())]));
+            let again = graphql(&headers([(header::IF_NONE_MATCH, known.as_str())]));
             assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{known}");
             assert_eq!(again.headers()[header::ETAG], tag);
         }
-        assert_eq!(page(&headers([(header::IF_NONE_MATCH, "\"other\"")])).status(), StatusCode::OK);
+        assert_eq!(graphql(&headers([(header::IF_NONE_MATCH, "\"other\"")])).status(), StatusCode::OK);
     }
 
     #[test]
@@ -160,10 +170,10 @@ mod tests {
             assert_eq!(accepts_gzip(&headers([(header::ACCEPT_ENCODING, value)])), takes, "{value}");
         }
         let file = File { kind: "text/plain", hash: "1", immutable: true, content: b"aaaa", gzip: Some(b"a") };
-        let packed = file.answer(&headers([(header::ACCEPT_ENCODING, "gzip")]));
+        let packed = file.response(&headers([(header::ACCEPT_ENCODING, "gzip")]));
         assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip");
         assert_eq!(packed.headers()[header::ETAG], "\"1-gzip\"");
-        let plain = file.answer(&HeaderMap::new());
+        let plain = file.response(&HeaderMap::new());
         assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
         assert_eq!(plain.headers()[header::ETAG], "\"1\"");
     }

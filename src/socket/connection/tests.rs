@@ -1,18 +1,15 @@
-//! The loop over pipes in memory: turns, silence, clients that take nothing.
+//! Connections over pipes in memory: who is delivered to, and clients that go.
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::{io::duplex, sync::oneshot};
 
 use super::*;
 
-/// Says the key of every turn; nothing else is asked of it.
+/// Sends the key of every delivery and does nothing else.
 struct Keys;
 
 impl Protocol for Keys {
@@ -30,10 +27,18 @@ impl Protocol for Keys {
     }
 }
 
+fn connection(
+    server: tokio::io::DuplexStream,
+    protocol: impl Protocol + 'static,
+    inbox: Inbox,
+) -> Connection<tokio::io::DuplexStream> {
+    Connection::new(server, Box::new(protocol), inbox, Arc::default(), None, CancellationToken::new())
+}
+
 /// Waits after the first message, until it is told to go on.
 struct Waits {
     ready: bool,
-    heard: Arc<AtomicUsize>,
+    received: Arc<AtomicUsize>,
     go_on: oneshot::Receiver<()>,
 }
 
@@ -43,7 +48,7 @@ impl Protocol for Waits {
     }
 
     fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
-        self.ready = self.heard.fetch_add(1, Ordering::Relaxed) > 0;
+        self.ready = self.received.fetch_add(1, Ordering::Relaxed) > 0;
         Flow::Go
     }
 
@@ -66,50 +71,48 @@ impl Protocol for Waits {
     }
 }
 
-/// A client that goes while it waits for an answer is missed at once, unless it has said more: that is taken first.
+/// The server notices at once that a client goes while it waits for a reply, unless the client has sent more: that is taken first.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_goes_is_missed() {
+async fn a_client_that_goes_is_noticed() {
     // An empty text.
     const FRAME: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
-    for (frames, heard_before, heard) in [(1, 1, 1), (2, 1, 2)] {
+    for (frames, received_before, received) in [(1, 1, 1), (2, 1, 2)] {
         let (mut client, server) = duplex(1 << 20);
         let (go, go_on) = oneshot::channel();
         let count = Arc::default();
-        let protocol = Waits { ready: true, heard: Arc::clone(&count), go_on };
+        let protocol = Waits { ready: true, received: Arc::clone(&count), go_on };
         client.write_all(&FRAME.repeat(frames)).await.unwrap();
         drop(client);
         let now = || count.load(Ordering::Relaxed);
-        let settings = Settings::default();
-        let talk = run(server, Box::new(protocol), Inbox::default(), &settings, CancellationToken::new());
-        tokio::pin!(talk);
-        let ended = timeout(Duration::from_secs(1), &mut talk).await.is_ok();
-        assert_eq!((ended, now()), (frames == 1, heard_before));
+        let running = connection(server, protocol, Inbox::default()).run();
+        tokio::pin!(running);
+        let ended = timeout(Duration::from_secs(1), &mut running).await.is_ok();
+        assert_eq!((ended, now()), (frames == 1, received_before));
         if !ended {
             go.send(()).unwrap();
-            timeout(Duration::from_secs(1), talk).await.unwrap();
+            timeout(Duration::from_secs(1), running).await.unwrap();
         }
-        assert_eq!(now(), heard);
+        assert_eq!(now(), received);
     }
 }
 
-/// More subscriptions have news at once than there are turns in a row: none is passed over.
+/// More subscriptions have news at once than are delivered in a row: none is passed over.
 #[tokio::test(start_paused = true)]
-async fn everyone_in_the_inbox_has_a_turn() {
-    for count in [1, MAX_TURNS, MAX_TURNS + 1, 10 * MAX_TURNS] {
+async fn everyone_in_the_inbox_is_delivered_to() {
+    for count in [1, MAX_BATCHES, MAX_BATCHES + 1, 10 * MAX_BATCHES] {
         let (mut client, server) = duplex(1 << 20);
         let inbox = Inbox::default();
         (0..count).for_each(|key| inbox.wake(key as u64));
-        let settings = Settings::default();
-        let talk = run(server, Box::new(Keys), inbox, &settings, CancellationToken::new());
+        let running = connection(server, Keys, inbox).run();
         let mut frames = vec![0; 6 * count];
         tokio::select! {
-            () = talk => panic!("it goes on"),
+            () = running => panic!("it goes on"),
             read = timeout(Duration::from_secs(5), client.read_exact(&mut frames)) => read.unwrap().unwrap(),
         };
-        let mut turns = BTreeMap::new();
+        let mut deliveries = BTreeMap::new();
         for frame in frames.chunks(6) {
-            *turns.entry(std::str::from_utf8(&frame[2..]).unwrap().parse::<usize>().unwrap()).or_insert(0) += 1;
+            *deliveries.entry(std::str::from_utf8(&frame[2..]).unwrap().parse::<usize>().unwrap()).or_insert(0) += 1;
         }
-        assert_eq!(turns, (0..count).map(|key| (key, 1)).collect());
+        assert_eq!(deliveries, (0..count).map(|key| (key, 1)).collect());
     }
 }
