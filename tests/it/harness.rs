@@ -1,6 +1,7 @@
 //! A server inside the test's process, and what is asked of it in passing.
 
 use std::{
+    fs::File,
     future::Future,
     net::SocketAddr,
     sync::{
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take that is waited for.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for `future`, but not for ever.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -39,6 +40,25 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: 
         }
     })
     .await
+}
+
+/// Held by a test that measures time or memory: no other such test runs meanwhile, in no process on this machine.
+#[must_use]
+pub struct Alone(#[expect(dead_code, reason = "the lock goes with the file")] File);
+
+/// Waits for the other tests that measure. Call it first: what a test has started already is busy beside the others.
+pub async fn alone() -> Alone {
+    // Each user has a file, as one user cannot open another's.
+    let name = format!("pub-sub-tests-{}.lock", rustix::process::getuid().as_raw());
+    let file = File::create(std::env::temp_dir().join(name)).unwrap();
+    // Those that wait are many, and each may take a while.
+    let locked = tokio::time::timeout(10 * DEADLINE, async {
+        while file.try_lock().is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    locked.await.expect("the other tests that measure come to their end");
+    Alone(file)
 }
 
 /// A server on a free port of 127.0.0.1 with threads of its own; dropping it stops it and checks that it stops.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     doors::{Door, Event, GraphqlSse, GraphqlWs, Options, RawWs, RestPages, Sse, Start, numbers},
-    harness::{Client, TestServer, encode, eventually},
+    harness::{Client, TestServer, alone, encode, eventually},
     nats::{self, Auth, Login, Nats, Tls},
     process::{Process, command},
 };
@@ -188,6 +188,7 @@ async fn a_consumer_moves<D: Door>() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_holds_for_all_instances_together() {
+    let _alone = alone().await;
     let nats = Nats::single().await;
     let (a, b) = (instance(&nats), instance(&nats));
     a.post("/topics", &json!({"name": "slow", "max_publish_rate": 1})).await.expect(201);

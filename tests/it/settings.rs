@@ -139,6 +139,7 @@ fn the_printed_settings_can_be_read_back() {
 
 #[tokio::test]
 async fn ready_soon_after_start() {
+    let _alone = crate::harness::alone().await;
     let begun = std::time::Instant::now();
     let server = Process::start(&[]);
     server.client.get("/health/ready").await.expect(200);

@@ -21,6 +21,7 @@ pub struct GraphqlSse {
 }
 
 impl Door for GraphqlSse {
+    const RESUMES: bool = true;
     const TELLS_OF_TOPICS: bool = false;
 
     async fn open(client: &Client) -> Self {

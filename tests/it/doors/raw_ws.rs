@@ -10,7 +10,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest},
 };
 
-use super::{Door, Event, Options, Start, read_frame};
+use super::{Door, Endpoint, Event, Options, Start, read_frame};
 use crate::harness::{Client, within};
 
 /// A WebSocket that counts on nothing but text frames.
@@ -135,6 +135,7 @@ impl RawWs {
 
 impl Door for RawWs {
     const SHARES: bool = true;
+    const SOCKET: Option<Endpoint> = Some(Endpoint { path: "/ws", protocol: None });
 
     async fn open(client: &Client) -> Self {
         let socket = Socket::connect(client, "/ws", None).await;

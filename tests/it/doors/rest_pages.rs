@@ -46,6 +46,7 @@ impl RestPages {
 
 impl Door for RestPages {
     const PUSHES: bool = false;
+    const NAME_IN_PATH: bool = true;
     const SLOW: &'static str = "EXPIRED";
 
     async fn open(client: &Client) -> Self {

@@ -123,6 +123,9 @@ pub struct Sse {
 }
 
 impl Door for Sse {
+    const RESUMES: bool = true;
+    const NAME_IN_PATH: bool = true;
+
     async fn open(client: &Client) -> Self {
         Self { client: client.clone(), stream: None, consumer: None }
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     doors::{
-        Door, Event, Gap, GraphqlSse, GraphqlWs, Options, RawWs, Sse, Start, numbers, raw_ws::Socket, sse::EventStream,
+        Door, Endpoint, Event, Gap, GraphqlSse, Options, RawWs, Sse, Start, numbers, raw_ws::Socket, sse::EventStream,
     },
     harness::{Client, TestServer, encode, eventually},
 };
@@ -20,7 +20,7 @@ every_pushing_door! {
     a_gap_in_the_midst_of_a_filtered_stream,
 }
 
-every_shared_door! {
+every_socket_door! {
     auto_tells_a_gap_again_that_was_not_confirmed,
     auto_tells_of_a_patterns_topics_again_that_were_not_confirmed,
     an_orderly_close_confirms_nothing,
@@ -316,14 +316,14 @@ struct Silent {
 
 impl Silent {
     async fn open<D: Door>(server: &TestServer, topic: &str, filter: &Value) -> Self {
-        let graphql = std::any::type_name::<D>() == std::any::type_name::<GraphqlWs>();
-        let (path, protocol) = if graphql { ("/graphql", Some("graphql-transport-ws")) } else { ("/ws", None) };
+        let Endpoint { path, protocol } = D::SOCKET.expect("a WebSocket");
         let mut raw = crate::raw::Raw::websocket(server.addr, path, protocol).await;
-        if graphql {
+        if let Some(protocol) = protocol {
+            let kind = if protocol == "graphql-ws" { "start" } else { "subscribe" };
             let query = "subscription ($filter: Filter) { messages(topic: \"T\", filter: $filter, consumer: \"tab\") { offset } }";
             let payload = json!({"query": query.replace('T', topic), "variables": {"filter": filter}});
             raw.text(r#"{"type":"connection_init"}"#).await;
-            raw.text(&json!({"id": "1", "type": "subscribe", "payload": payload}).to_string()).await;
+            raw.text(&json!({"id": "1", "type": kind, "payload": payload}).to_string()).await;
         } else {
             let frame = json!({"type": "subscribe", "topic": topic, "filter": filter, "consumer": TAB, "ack": "AUTO"});
             raw.text(&frame.to_string()).await;
@@ -340,9 +340,9 @@ impl Silent {
             }
             let mut frame: Value = serde_json::from_slice(&payload).unwrap();
             match frame["type"].as_str().unwrap() {
-                "ack" | "connection_ack" => {}
+                "ack" | "connection_ack" | "ka" => {}
                 "gap" => return frame,
-                "next" => return frame["payload"]["extensions"]["gap"].take(),
+                "next" | "data" => return frame["payload"]["extensions"]["gap"].take(),
                 other => panic!("{other}: {frame}"),
             }
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     doors::{Door, Event, GraphqlSse, GraphqlWs, RawWs, RestPages, Sse, Start, assert_tiles},
-    harness::{Client, TestServer},
+    harness::{Client, TestServer, alone},
     process::Process,
     raw::Raw,
 };
@@ -90,6 +90,7 @@ async fn warm_up<D: Door>(mut door: D) {
 /// One paused subscriber at each door of the same server, whose memory has one bound for them all.
 #[tokio::test]
 async fn a_hundred_thousand_while_paused_at_every_door() {
+    let _alone = alone().await;
     // The pause may be long on a slow machine, and is not to be ended.
     let server = Process::start(&[("MAX_PUBLISH_RATE", "0"), ("WRITE_TIMEOUT", "1h")]);
     let client = &server.client;

@@ -14,6 +14,9 @@ every_door! {
 
 every_pushing_door! {
     resumed_by_explicit_consumer,
+}
+
+every_resuming_door! {
     resumed_by_auto_consumer,
 }
 
@@ -119,7 +122,7 @@ async fn resumed_by_auto_consumer<D: Door>() {
 
 /// Where a client says it was: an event stream's does, by `Last-Event-ID`.
 fn resume<D: Door>(cursor: Option<&String>) -> Start {
-    cursor.filter(|_| !D::SHARES).map_or(Start::Live, |cursor| Start::After(cursor.clone()))
+    cursor.filter(|_| D::RESUMES).map_or(Start::Live, |cursor| Start::After(cursor.clone()))
 }
 
 /// One reader that goes from door to door, by cursor.
