@@ -159,13 +159,13 @@ pub trait Door: Sized + Send {
     /// Unsubscribes; nothing published after this has returned is delivered.
     async fn unsubscribe(&mut self, topic: &str);
 
-    /// Whether the connection still answers.
+    /// Checks that the connection still works.
     async fn assert_open(&mut self);
 
-    /// Says goodbye properly, where there is a way to.
+    /// Goes through the close handshake, where there is one.
     async fn close(self);
 
-    /// What the newest subscription was told about its consumer.
+    /// What the server has said of the newest subscription's consumer.
     fn consumer(&self) -> Option<Value> {
         None
     }
@@ -224,7 +224,7 @@ pub fn numbers(messages: &[Message]) -> Vec<u64> {
     messages.iter().map(|message| message.data.as_u64().unwrap_or_else(|| panic!("{message:?}"))).collect()
 }
 
-/// Messages and gaps cover the offsets from `first` to `last`, each once, in order; answers how many were missed.
+/// Messages and gaps cover the offsets from `first` to `last`, each once, in order; returns how many were missed.
 #[track_caller]
 pub fn assert_tiles(events: &[Event], first: u64, last: u64) -> u64 {
     let (mut next, mut missed, mut ids) = (first, 0, HashSet::new());

@@ -139,8 +139,8 @@ impl Nats {
             monitor: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build().unwrap(),
             watch,
         };
-        // Of clusters of 2.10, some 2 in 100 never become whole: a node's word of itself gets lost among connections
-        // that are closed as duplicates. Nothing is stored yet, so they begin anew.
+        // Of clusters of 2.10, some 2 in 100 never become whole: a node's announcement is lost among connections
+        // that are closed as duplicates. Nothing is stored yet, so they are started again with nothing.
         for attempt in 1.. {
             for node in &nats.nodes {
                 node.start().await;
@@ -247,7 +247,7 @@ impl Nats {
         Ok(())
     }
 
-    /// Waits until most nodes, itself among them, agree on the stream's leader, and answers which node it is.
+    /// Waits until most nodes, itself among them, agree on the stream's leader, and returns which node it is.
     pub async fn leader(&self, stream: &str) -> usize {
         let what = format!("leader of {stream}");
         let leader = self.within(DEADLINE, &what, || async {
@@ -270,7 +270,7 @@ impl Nats {
         leader.await.unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// What each node, in their order, knows of the raft group of each stream; nothing where it does not answer.
+    /// What each node, in their order, knows of the raft group of each stream; nothing where it does not respond.
     async fn streams(&self) -> Vec<Vec<(String, Value)>> {
         join_all(self.nodes.iter().map(|node| async {
             let answer = self.ask(node, "/jsz?accounts=true&streams=true").await.unwrap_or_default();
@@ -295,7 +295,7 @@ impl Nats {
         response.json().await.ok()
     }
 
-    /// Looks again and again until there is something to see; what was last seen instead says why there is not.
+    /// Calls `look` until it returns a value; what it returned last instead says why there is none.
     async fn within<T, F: Future<Output = Result<T, String>>>(
         &self,
         deadline: Duration,

@@ -12,7 +12,7 @@ use crate::{
 async fn ask(server: &TestServer, bytes: impl AsRef<[u8]>) -> Option<(u16, String)> {
     let mut raw = Raw::connect(server.addr).await;
     raw.write(bytes).await;
-    raw.answer().await.map(|(head, body)| (head.status, body))
+    raw.response().await.map(|(head, body)| (head.status, body))
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn slow_bodies() {
         let mut raw = Raw::connect(server.addr).await;
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
         raw.write(format!("{head}Content-Length: 100\r\n\r\n{{")).await;
-        assert_eq!(raw.answer().await.expect("a response").0.status, status, "{path}");
+        assert_eq!(raw.response().await.expect("a response").0.status, status, "{path}");
     }
     server.assert_alive().await;
 }
@@ -85,7 +85,7 @@ async fn slow_but_steady_is_fine() {
         raw.write([*byte]).await;
         tokio::task::yield_now().await;
     }
-    assert_eq!(raw.answer().await.unwrap().0.status, 200);
+    assert_eq!(raw.response().await.unwrap().0.status, 200);
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn old_http() {
     let server = TestServer::start();
     let mut raw = Raw::connect(server.addr).await;
     raw.write("GET /health HTTP/1.0\r\n\r\n").await;
-    assert_eq!(raw.answer().await.unwrap().0.status, 200);
+    assert_eq!(raw.response().await.unwrap().0.status, 200);
     raw.closed().await;
     // There are no chunks in HTTP/1.0; a stream ends with its connection.
     let mut raw = Raw::connect(server.addr).await;
@@ -138,7 +138,7 @@ async fn chunked_bodies() {
     for _ in 0..400 {
         raw.write(&chunk).await;
     }
-    let (head, body) = raw.answer().await.expect("a response");
+    let (head, body) = raw.response().await.expect("a response");
     assert_eq!((head.status, code_in(&body).as_str()), (413, "PAYLOAD_TOO_LARGE"));
     server.assert_alive().await;
 }
@@ -192,7 +192,7 @@ async fn pipelined_requests_are_answered_in_order() {
         .collect();
     raw.write(all).await;
     for offset in 1..=50 {
-        let (head, body) = raw.answer().await.unwrap();
+        let (head, body) = raw.response().await.unwrap();
         assert_eq!(head.status, 200);
         assert!(body.contains(&format!("\"offset\":{offset},")), "{body}");
     }

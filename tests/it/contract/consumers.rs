@@ -1,4 +1,4 @@
-//! Named consumers: the server keeps the place.
+//! Named consumers: the server keeps the position.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 
 every_pushing_door! {
     explicit_goes_on_after_what_was_acknowledged,
-    auto_repeats_nothing_that_was_confirmed,
+    auto_repeats_nothing_that_was_acknowledged,
     a_newer_connection_takes_over,
     names_are_remembered,
     a_known_position_goes_before_a_start,
@@ -61,7 +61,7 @@ async fn explicit_goes_on_after_what_was_acknowledged<D: Door>() {
         acknowledge(&server, way, "news", &seen[0].cursor).await;
         let mut door = D::with(&server, "news", Start::Live, &EXPLICIT()).await;
         assert_eq!(door.messages(9 - acknowledged).await, seen[acknowledged + 1..]);
-        // Cut without a goodbye, nothing acknowledged: the same again.
+        // Cut without a close handshake, nothing acknowledged: the same again.
         drop(door);
         let mut door = D::with(&server, "news", Start::Live, &EXPLICIT()).await;
         assert_eq!(door.messages(9 - acknowledged).await, seen[acknowledged + 1..]);
@@ -73,8 +73,8 @@ async fn explicit_goes_on_after_what_was_acknowledged<D: Door>() {
     assert_eq!(numbers(&door.messages(1).await), [11]);
 }
 
-/// What was confirmed does not come again; a goodbye confirms nothing.
-async fn auto_repeats_nothing_that_was_confirmed<D: Door>() {
+/// What was acknowledged does not come again; a close handshake acknowledges nothing.
+async fn auto_repeats_nothing_that_was_acknowledged<D: Door>() {
     let server = TestServer::start();
     server.create("news").await;
     for round in 0..5_u64 {
@@ -83,8 +83,8 @@ async fn auto_repeats_nothing_that_was_confirmed<D: Door>() {
         let messages = door.messages(10).await;
         assert_eq!(numbers(&messages), (round * 10 + 1..=round * 10 + 10).collect::<Vec<_>>());
         if D::SOCKET.is_some() {
-            // The server's ping stands behind the messages; reading on answers it.
-            let confirmed = async {
+            // The server's ping stands behind the messages; reading on sends the pong.
+            let acknowledged = async {
                 loop {
                     door.assert_open().await;
                     let listed = server.get("/topics/news/consumers").await.expect(200);
@@ -93,11 +93,11 @@ async fn auto_repeats_nothing_that_was_confirmed<D: Door>() {
                     }
                 }
             };
-            within("position behind the messages", confirmed).await;
+            within("position behind the messages", acknowledged).await;
         }
         door.close().await;
         if D::SOCKET.is_none() {
-            // An event stream has no goodbye: that the server has noticed is as near as it gets.
+            // An event stream has no close handshake: the server notices that the connection is closed.
             server.wait_for_subscribers("news", 0).await;
         }
     }

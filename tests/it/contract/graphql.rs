@@ -96,9 +96,9 @@ async fn bad_documents_have_a_code() {
         "query($x: String!) { topic(name: $x) { name } }",
         "query a { health { status } } query b { health { status } }",
     ] {
-        let answer = server.graphql_raw(query, Value::Null).await;
-        let body = answer.json();
-        assert_eq!(body["errors"][0]["extensions"]["code"], "BAD_REQUEST", "{query}: {answer:?}");
+        let response = server.graphql_raw(query, Value::Null).await;
+        let body = response.json();
+        assert_eq!(body["errors"][0]["extensions"]["code"], "BAD_REQUEST", "{query}: {response:?}");
         assert!(body.get("data").is_none() || body["data"].is_null());
     }
     let deep = format!("{}name{}", "{ topic(name: \"x\") ".repeat(10_000), "}".repeat(10_000));
@@ -116,9 +116,9 @@ async fn bad_documents_have_a_code() {
         ("{\"query\":5}", 400),
         ("{\"query\":\"{health{status}}\",\"variables\":7}", 400),
     ] {
-        let answer = server.post_text("/graphql", body.to_owned()).await;
-        assert_eq!(answer.status, status, "{body}: {answer:?}");
-        assert!(answer.json()["errors"].is_array(), "{body}: {answer:?}");
+        let response = server.post_text("/graphql", body.to_owned()).await;
+        assert_eq!(response.status, status, "{body}: {response:?}");
+        assert!(response.json()["errors"].is_array(), "{body}: {response:?}");
     }
     server.assert_alive().await;
 }
@@ -126,10 +126,10 @@ async fn bad_documents_have_a_code() {
 #[tokio::test]
 async fn get_is_for_queries_only() {
     let server = TestServer::start();
-    let answer = server.get("/graphql?query=%7Bhealth%7Bstatus%7D%7D").await;
-    assert_eq!(answer.expect(200)["data"]["health"]["status"], "ok");
-    let answer = server.get("/graphql?query=mutation%7BcreateTopic(name%3A%22x%22)%7Bname%7D%7D").await;
-    assert_eq!((answer.status, answer.headers["allow"].to_str().unwrap()), (405, "POST"), "{answer:?}");
+    let response = server.get("/graphql?query=%7Bhealth%7Bstatus%7D%7D").await;
+    assert_eq!(response.expect(200)["data"]["health"]["status"], "ok");
+    let response = server.get("/graphql?query=mutation%7BcreateTopic(name%3A%22x%22)%7Bname%7D%7D").await;
+    assert_eq!((response.status, response.headers["allow"].to_str().unwrap()), (405, "POST"), "{response:?}");
     server.get("/topics/x").await.expect_error(404, "TOPIC_NOT_FOUND");
 }
 

@@ -24,9 +24,9 @@ async fn the_publish_rate() {
     let begun = Instant::now();
     let mut limited = None;
     for _ in 0..20 {
-        let answer = server.post("/publish", &json!({"topic": "news", "data": 0})).await;
-        if answer.status != 200 {
-            limited = Some(answer);
+        let response = server.post("/publish", &json!({"topic": "news", "data": 0})).await;
+        if response.status != 200 {
+            limited = Some(response);
             break;
         }
     }
@@ -121,18 +121,18 @@ async fn connections() {
         assert!(open.len() <= 10);
         let mut raw = Raw::connect(server.addr).await;
         raw.write("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
-        match raw.answer().await {
+        match raw.response().await {
             Some((head, _)) if head.status == 200 => open.push(raw),
             refused => break (refused, raw),
         }
     };
     assert_eq!(open.len(), 10);
-    let ((head, body), mut raw) = (last.0.expect("an answer that says why"), last.1);
+    let ((head, body), mut raw) = (last.0.expect("an response that says why"), last.1);
     assert_eq!((head.status, crate::doors::sse::code_in(&body).as_str()), (503, "LIMIT_REACHED"));
     raw.closed().await;
     // Those within the bound go on, and one that leaves makes room, whatever its door.
     open[0].write("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert_eq!(open[0].answer().await.unwrap().0.status, 200);
+    assert_eq!(open[0].response().await.unwrap().0.status, 200);
     open.truncate(5);
     eventually("room for new connections", || async {
         let mut sockets = Vec::new();
@@ -168,8 +168,8 @@ async fn bytes_of_a_body() {
     let body = |pad: usize| format!(r#"{{"topic":"news","data":1}}{}"#, " ".repeat(pad));
     server.post_text("/publish", body(75)).await.expect(200);
     server.post_text("/publish", body(76)).await.expect_error(413, "PAYLOAD_TOO_LARGE");
-    let answer = server.post_text("/graphql", format!(r#"{{"query":"{{__typename}}"}}{}"#, " ".repeat(100))).await;
-    assert_eq!(answer.status, 413);
+    let response = server.post_text("/graphql", format!(r#"{{"query":"{{__typename}}"}}{}"#, " ".repeat(100))).await;
+    assert_eq!(response.status, 413);
 }
 
 #[tokio::test]
@@ -209,10 +209,10 @@ async fn bytes_of_a_history() {
     }
     let mut code = String::new();
     for number in 0..10 {
-        let answer = server.post("/publish", &json!({"topic": format!("c{number}"), "data": big})).await;
-        if answer.status != 200 {
-            code = answer.code();
-            assert_eq!(answer.status, 503);
+        let response = server.post("/publish", &json!({"topic": format!("c{number}"), "data": big})).await;
+        if response.status != 200 {
+            code = response.code();
+            assert_eq!(response.status, 503);
             break;
         }
     }

@@ -1,4 +1,4 @@
-//! Positions: one cursor text for all doors, times, lives of a topic, and what is told where history is gone.
+//! Positions: one cursor text for all doors, times, incarnations of a topic, and the gaps where history is gone.
 
 use serde_json::json;
 
@@ -198,7 +198,7 @@ async fn graphql_streams_resume_by_header() {
     let sent = stream.next().await.unwrap();
     assert_eq!(sent.id.as_ref(), Some(&seen[7].cursor));
     let Err((_, body)) = ask("junk".to_owned()).await else {
-        panic!("junk is taken for a place: what was missed is lost silently")
+        panic!("junk is taken for a position: what was missed is lost silently")
     };
     assert!(body.contains("BAD_REQUEST"), "{body}");
 }

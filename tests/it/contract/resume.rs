@@ -1,5 +1,5 @@
 //! Patterns resume: a subscriber that is cut again and again, and comes back with the position of the last message that it
-//! has seen, gets every message of every topic once, or is told at its place what is gone.
+//! has seen, gets every message of every topic once, or is told at that position what is gone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -343,7 +343,7 @@ async fn positions_of_the_wrong_kind_are_refused<D: Door>() {
     let position = message.position().to_owned();
     assert_eq!(refused("p.*", message.cursor.clone()).await, Err("BAD_REQUEST".to_owned()));
     assert_eq!(refused("p.first", position.clone()).await, Err("BAD_REQUEST".to_owned()));
-    // A place that no message has yet would hide what comes.
+    // A position that no message has yet would hide what comes.
     let (log, _) = position.split_once('-').unwrap();
     assert_eq!(refused("p.*", format!("{log}-7ffffffff")).await, Err("BAD_REQUEST".to_owned()));
     for bad in ["p", "p-01", "p0123456789abcdef", "p0123456789abcdef-", "p0123456789abcdef-zz"] {

@@ -1,4 +1,4 @@
-//! Graceful stop: nobody is left in the dark, nothing accepted is lost, and it ends.
+//! Graceful stop: subscribers are told, nothing accepted is lost, and it ends.
 
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ async fn requests_in_flight_are_answered() {
     let server = TestServer::start();
     let mut idle = Raw::connect(server.addr).await;
     idle.write("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    idle.answer().await.unwrap();
+    idle.response().await.unwrap();
     let mut busy = Raw::connect(server.addr).await;
     busy.write("POST /publish HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 25\r\n\r\n").await;
     // The request has begun when its body is asked for.
@@ -97,7 +97,7 @@ async fn requests_in_flight_are_answered() {
     server.ask_to_stop();
     idle.closed().await;
     busy.write("{\"topic\":\"news\",\"data\":1}").await;
-    let (head, body) = busy.answer().await.expect("an answer");
+    let (head, body) = busy.response().await.expect("an response");
     assert_eq!((head.status, code_in(&body).as_str()), (503, "UNAVAILABLE"), "what comes after the stop is refused");
 }
 
@@ -174,8 +174,8 @@ async fn every_answered_publish_is_delivered_before_the_end() {
                     let body = json!({"topic": "news", "data": "x"}).to_string();
                     loop {
                         let request = client.request(reqwest::Method::POST, "/publish").body(body.clone());
-                        let Ok(answer) = request.send().await else { return newest };
-                        let Ok(told) = answer.json::<serde_json::Value>().await else { return newest };
+                        let Ok(response) = request.send().await else { return newest };
+                        let Ok(told) = response.json::<serde_json::Value>().await else { return newest };
                         match told["offset"].as_u64() {
                             Some(offset) => newest = offset,
                             None => return newest,

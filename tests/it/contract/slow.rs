@@ -53,7 +53,7 @@ async fn paused_beyond_the_history<D: Door>() {
     assert_eq!(door.event().await.message().offset, 8_001);
 }
 
-/// Publishes as fast as one `/ws` connection goes: many frames in one write, their answers counted.
+/// Publishes as fast as one `/ws` connection goes: many frames in one write, their acks counted.
 async fn pour(client: &Client, topic: &str, count: u64) -> Duration {
     const IN_FLIGHT: u64 = 250;
     let mut raw = Raw::websocket(client.addr, "/ws", None).await;

@@ -11,7 +11,7 @@ use super::{
     sse::{End, EventStream},
     subscription,
 };
-use crate::harness::{Answer, Client, encode};
+use crate::harness::{Client, Response, encode};
 
 /// The header that names the stream.
 const TOKEN: &str = "x-graphql-event-stream-token";
@@ -40,7 +40,7 @@ const SETTLE: &str = "settle";
 
 impl GraphqlSingle {
     /// Sends an operation, whose results come over the stream.
-    async fn operate(&self, id: &str, query: &str) -> Answer {
+    async fn operate(&self, id: &str, query: &str) -> Response {
         let body = json!({"query": query, "extensions": {"operationId": id}});
         let request = self.client.request(Method::POST, "/graphql").header(TOKEN, &self.token);
         self.client.send(request.header("accept", "application/json").json(&body)).await
@@ -100,12 +100,12 @@ impl Door for GraphqlSingle {
         self.next += 1;
         let id = format!("op{}", self.next);
         self.operations.insert(id.clone(), topic.to_owned());
-        let answer = self.operate(&id, &subscription(topic, &start, options)).await;
-        if answer.status == 202 {
+        let response = self.operate(&id, &subscription(topic, &start, options)).await;
+        if response.status == 202 {
             return Ok(());
         }
         self.operations.remove(&id);
-        Err(code_of(&answer.json()["errors"][0]))
+        Err(code_of(&response.json()["errors"][0]))
     }
 
     async fn event(&mut self) -> Event {
@@ -126,14 +126,14 @@ impl Door for GraphqlSingle {
             self.operations.iter().filter(|(_, known)| *known == topic).map(|(id, _)| id.clone()).collect();
         let [id] = ids.as_slice() else { panic!("{} operations of {topic}", ids.len()) };
         let request = self.client.request(Method::DELETE, &format!("/graphql?operationId={}", encode(id)));
-        let answer = self.client.send(request.header(TOKEN, &self.token)).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = self.client.send(request.header(TOKEN, &self.token)).await;
+        assert_eq!(response.status, 200, "{response:?}");
         self.read_to_end_of(id).await;
     }
 
     async fn assert_open(&mut self) {
-        let answer = self.operate(SETTLE, "{ __typename }").await;
-        assert_eq!(answer.status, 202, "{answer:?}");
+        let response = self.operate(SETTLE, "{ __typename }").await;
+        assert_eq!(response.status, 202, "{response:?}");
         self.read_to_end_of(SETTLE).await;
     }
 

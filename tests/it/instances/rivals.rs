@@ -58,7 +58,7 @@ async fn one_of_two_has_a_new_consumer() {
         assert_eq!(told(&mut holder).await, Told::Message(round), "round {round}: {winner:?} {loser:?}");
         let listed = b.get("/topics/news/consumers").await.expect(200);
         assert_eq!(listed["consumers"][0]["connected"], true, "round {round}: {listed}");
-        // It is there afterwards, and goes on from its place.
+        // It is there afterwards, and goes on from its position.
         drop(holder);
         let mut back = Socket::connect(&b, "/ws", None).await;
         back.send(subscribe).await;
