@@ -56,7 +56,7 @@ engines: engine-disk-always engine-nats ## The contract's scenarios through ever
 
 engine-all: $(ENGINES:%=engine-%) ## The same with every way to sync
 
-# A test says by its place whether it runs on every engine: in `contract`, and there not in a module called `memory`.
+# A test says by its module whether it runs on every engine: in `contract`, and there not in a module called `memory`.
 engine-%: nats-server
 	TEST_ENGINE=$* RUST_TEST_THREADS=$(THREADS) $(CARGO) test --locked --test it -- contract:: --skip ::memory::
 

@@ -192,7 +192,7 @@ async function rolling(t, nats, { ack, signal, topic }) {
   assert.ok(subscriber.connections >= 4, `the client connected ${subscriber.connections} times`);
   if (ack === 'EXPLICIT') assert.ok(subscriber.acked > 0, 'nothing was acknowledged');
   if (ack === 'AUTO' && signal === 'SIGTERM') {
-    // An instance that stops has the place kept before its client is elsewhere: all that comes again is what was on its way.
+    // An instance that stops saves the position before its client is elsewhere: only what was in flight comes again.
     assert.ok(subscriber.duplicates <= 40, `${subscriber.duplicates} came again`);
   }
 
@@ -213,7 +213,7 @@ async function rolling(t, nats, { ack, signal, topic }) {
   );
 }
 
-test('both instances restarted in turn, twice', { timeout: 600_000 }, async (t) => {
+test('each instance restarted after the other, twice', { timeout: 600_000 }, async (t) => {
   const nats = await Nats.start(t, 3);
   const runs = [
     { ack: 'EXPLICIT', signal: 'SIGTERM', topic: 'explicit' },
