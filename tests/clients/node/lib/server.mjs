@@ -90,6 +90,14 @@ export class Server extends Endpoint {
     return answer;
   }
 
+  /** Publishes the numbers from 1 to `last` in one request. */
+  async publishNumbers(topic, last) {
+    const body = JSON.stringify(Array.from({ length: last }, (_, index) => ({ topic, data: index + 1 })));
+    const response = await fetch(`${this.origin}/publish`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    const { results } = await response.json();
+    if (!response.ok || results.some(({ error }) => error)) throw new Error(`publish: ${JSON.stringify(results)}`);
+  }
+
   async topic(name) {
     const response = await fetch(`${this.origin}/topics/${encodeURIComponent(name)}`);
     return response.ok ? response.json() : null;
