@@ -136,11 +136,11 @@ fuzz: fuzz-check $(FUZZED) ## What strangers send, made up by a fuzzer for 10 s 
 fuzz-long: ## The same for ten minutes, and no checks of the targets
 	$(MAKE) $(FUZZED) SECONDS=150
 
-# The fuzz targets keep to the rules of the rest. For a named target, flags do not reach build scripts and procedural macros,
-# so those of the tests serve here and for the fuzzer.
+# The fuzz targets keep to the rules of the rest. With --target, the flags do not reach build scripts and procedural macros, so
+# those that are built here serve the fuzzer, too.
 fuzz-check:
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
-	cd fuzz && RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --locked --target $(HOST) --target-dir $(CURDIR)/target -- -D warnings
+	cd fuzz && RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --locked --target $(HOST) --target-dir $(CURDIR)/target/fuzz -- -D warnings
 
 $(FUZZED): SECONDS ?= 10
 
@@ -148,7 +148,7 @@ $(FUZZED): SECONDS ?= 10
 # fuzz/artifacts; the time limit of one input is for those that never end.
 $(FUZZED): fuzz-%: $(FUZZ) c++
 	@mkdir -p target/fuzz/corpus/$*
-	$(FUZZ) fuzz run $* --dev --sanitizer none --target $(HOST) --target-dir target target/fuzz/corpus/$* fuzz/seeds/$* \
+	$(FUZZ) fuzz run $* --dev --sanitizer none --target $(HOST) --target-dir target/fuzz target/fuzz/corpus/$* fuzz/seeds/$* \
 		-- -max_total_time=$(SECONDS) -timeout=30 $(addprefix -dict=,$(wildcard fuzz/$*.dict)) -print_final_stats=1
 
 # The fuzzer itself is C++.
