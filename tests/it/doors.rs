@@ -340,8 +340,8 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// What one execution result of a subscription says: a gap, a message, an end, in this order.
-fn read_result(text: &str, consumer: &mut Option<Value>) -> Vec<Event> {
+/// What one execution result of a subscription to `topic` says: a gap, a message, an end, in this order.
+fn read_result(text: &str, topic: &str, consumer: &mut Option<Value>) -> Vec<Event> {
     #[derive(Deserialize)]
     struct Execution<'a> {
         #[serde(borrow)]
@@ -388,7 +388,7 @@ fn read_result(text: &str, consumer: &mut Option<Value>) -> Vec<Event> {
     events
         .extend(result.extensions.deleted.map(|deleted| Event::Deleted(deleted["topic"].as_str().unwrap().to_owned())));
     events.extend(result.errors.iter().map(|error| match code_of(error).as_str() {
-        "TOPIC_DELETED" => Event::Deleted(String::new()),
+        "TOPIC_DELETED" => Event::Deleted(topic.to_owned()),
         code => Event::Error(code.to_owned()),
     }));
     events

@@ -58,11 +58,7 @@ impl GraphqlSingle {
             ("next", Some(_)) if envelope.id == SETTLE => Ok(None),
             ("next", Some(payload)) => {
                 let topic = topic.unwrap_or_else(|| panic!("for no operation: {sent:?}"));
-                let events = read_result(payload.get(), &mut self.consumer);
-                self.queue.extend(events.into_iter().map(|event| match event {
-                    Event::Deleted(name) if name.is_empty() => Event::Deleted(topic.clone()),
-                    event => event,
-                }));
+                self.queue.extend(read_result(payload.get(), &topic, &mut self.consumer));
                 Ok(None)
             }
             ("complete", None) => {

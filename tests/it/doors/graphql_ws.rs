@@ -54,10 +54,7 @@ impl<const LEGACY: bool> Connection<LEGACY> {
                     assert_eq!(envelope.id.as_deref(), Some(SETTLE), "for no operation: {text}");
                     return (envelope.r#type, envelope.id);
                 };
-                self.queue.extend(read_result(payload, &mut self.consumer).into_iter().map(|event| match event {
-                    Event::Deleted(name) if name.is_empty() => Event::Deleted(topic.clone()),
-                    event => event,
-                }));
+                self.queue.extend(read_result(payload, &topic, &mut self.consumer));
             }
             "error" => {
                 let errors: Value = serde_json::from_str(payload).unwrap();

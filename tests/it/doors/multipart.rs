@@ -129,10 +129,7 @@ impl Door for Multipart {
                 assert_eq!(part, "{}", "a heartbeat is an empty object");
                 continue;
             };
-            self.queue.extend(read_result(payload.get(), &mut self.consumer).into_iter().map(|event| match event {
-                Event::Deleted(name) if name.is_empty() => Event::Deleted(self.topic.clone()),
-                event => event,
-            }));
+            self.queue.extend(read_result(payload.get(), &self.topic, &mut self.consumer));
         }
     }
 
