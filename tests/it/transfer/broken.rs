@@ -55,7 +55,7 @@ fn lines(text: &str) -> Vec<(usize, usize, usize)> {
     text.split_inclusive('\n').enumerate().map(line).collect()
 }
 
-/// Every bit of every line turned, every line cut at every place, every line left out: it is found, and said where.
+/// Every bit of every line turned, every line cut behind every byte, every line left out: it is found, and said where.
 #[test]
 fn whatever_is_damaged_is_found() {
     let export = small();

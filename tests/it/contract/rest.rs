@@ -1,4 +1,4 @@
-//! REST: every route's answer, field by field.
+//! REST: every route's response, field by field.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -176,7 +176,8 @@ async fn publishing_on_a_condition() {
     let server = &server;
     let race = json!({"topic": "race", "data": 1, "expected_offset": 0});
     let tries = (0..10).map(|_| server.post("/publish", &race));
-    let statuses: Vec<u16> = futures_util::future::join_all(tries).await.iter().map(|answer| answer.status).collect();
+    let statuses: Vec<u16> =
+        futures_util::future::join_all(tries).await.iter().map(|response| response.status).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 9, "{statuses:?}");
 }
@@ -193,8 +194,8 @@ async fn batches_have_a_result_for_each() {
         {"topic": "a", "data": 4, "expected_offset": 9},
         {"topic": "b", "data": {"deep": [null]}, "key": "k"},
     ]);
-    let answer = server.post("/publish", &batch).await.expect(200);
-    let results = answer["results"].as_array().unwrap();
+    let response = server.post("/publish", &batch).await.expect(200);
+    let results = response["results"].as_array().unwrap();
     let seen: Vec<_> = results.iter().map(|r| r["error"]["code"].as_str().or(r["status"].as_str()).unwrap()).collect();
     assert_eq!(
         seen,
@@ -234,7 +235,7 @@ async fn pages_of_messages() {
     let page = server.get("/topics/news/messages?last=12&limit=5").await.expect(200);
     let first = page["messages"][0]["offset"].as_u64().unwrap();
     assert!(page["messages"].as_array().unwrap().len() == 5 && (34..=41).contains(&first), "{page}");
-    // Nothing new: an empty page with the same place.
+    // Nothing new: an empty page with the same cursor.
     let newest = messages[29]["cursor"].as_str().unwrap();
     let page = server.get(&format!("/topics/news/messages?after={newest}")).await.expect(200);
     assert_eq!((&page["messages"], page["next"].as_str()), (&json!([]), Some(newest)));
@@ -304,9 +305,9 @@ async fn statistics_are_true() {
 async fn what_is_not_there_and_what_is_not_allowed() {
     let server = TestServer::start();
     for path in ["/", "/nothing", "/topics/news/nothing", "/topics/", "/publish/x", "/WS", "/health/", "//topics"] {
-        let answer = server.get(path).await;
-        assert_eq!(answer.status, 404, "{path}: {answer:?}");
-        answer.code();
+        let response = server.get(path).await;
+        assert_eq!(response.status, 404, "{path}: {response:?}");
+        response.code();
     }
     for (method, path, allowed) in [
         (Method::PUT, "/topics", "POST"),
@@ -319,19 +320,19 @@ async fn what_is_not_there_and_what_is_not_allowed() {
         (Method::PATCH, "/graphql", "POST"),
         (Method::POST, "/ws", "GET"),
     ] {
-        let answer = server.send(server.request(method.clone(), path)).await;
-        assert_eq!(answer.status, 405, "{method} {path}: {answer:?}");
-        answer.code();
-        assert!(answer.headers["allow"].to_str().unwrap().contains(allowed), "{answer:?}");
+        let response = server.send(server.request(method.clone(), path)).await;
+        assert_eq!(response.status, 405, "{method} {path}: {response:?}");
+        response.code();
+        assert!(response.headers["allow"].to_str().unwrap().contains(allowed), "{response:?}");
     }
     // `/ws` without an upgrade says what it is.
-    let answer = server.get("/ws").await;
-    assert_eq!((answer.status, answer.code().as_str()), (426, "BAD_REQUEST"));
+    let response = server.get("/ws").await;
+    assert_eq!((response.status, response.code().as_str()), (426, "BAD_REQUEST"));
     // HEAD is GET without a body.
-    let answer = server.send(server.request(Method::HEAD, "/health")).await;
-    assert_eq!((answer.status, answer.text.as_str()), (200, ""));
-    let answer = server.send(server.request(Method::HEAD, "/nothing")).await;
-    assert_eq!(answer.status, 404);
+    let response = server.send(server.request(Method::HEAD, "/health")).await;
+    assert_eq!((response.status, response.text.as_str()), (200, ""));
+    let response = server.send(server.request(Method::HEAD, "/nothing")).await;
+    assert_eq!(response.status, 404);
 }
 
 #[tokio::test]
@@ -355,20 +356,21 @@ async fn without_topics_on_demand() {
 async fn metrics_are_prometheus_text() {
     let server = TestServer::start();
     server.publish("news", 1.into()).await;
-    let answer = server.get("/metrics").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/plain"));
-    let types: Vec<_> = answer.text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let response = server.get("/metrics").await;
+    assert_eq!(response.status, 200);
+    assert!(response.headers["content-type"].to_str().unwrap().starts_with("text/plain"));
+    let types: Vec<_> =
+        response.text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let names = ["pubsub_messages_published_total", "pubsub_connections", "pubsub_graphql_document_cache_bytes"];
-    assert!(names.iter().all(|name| types.iter().any(|(known, _)| known == name)), "{}", answer.text);
+    assert!(names.iter().all(|name| types.iter().any(|(known, _)| known == name)), "{}", response.text);
     for (name, kind) in types {
         assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
-        assert!(answer.text.contains(&format!("# HELP {name} ")), "{name}");
+        assert!(response.text.contains(&format!("# HELP {name} ")), "{name}");
     }
 }
 
-/// The document names every route, and every route it names answers.
+/// The document names every route, and every route it names exists.
 #[tokio::test]
 async fn openapi_lists_what_there_is() {
     let server = TestServer::start();
@@ -391,9 +393,9 @@ async fn openapi_lists_what_there_is() {
         for method in methods.as_object().unwrap().keys().filter(|name| *name != "parameters") {
             let real = path.replace("{name}", "none").replace("{consumer}", "none");
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            let answer = server.send(server.request(method.clone(), &real)).await;
-            assert_ne!(answer.status, 405, "{method} {path}");
-            assert!(answer.status < 500, "{method} {path}: {answer:?}");
+            let response = server.send(server.request(method.clone(), &real)).await;
+            assert_ne!(response.status, 405, "{method} {path}");
+            assert!(response.status < 500, "{method} {path}: {response:?}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! A gap is part of the stream: nobody's position passes one untold, and what was not confirmed comes again, gap included.
+//! A gap is part of the stream: no position passes one that was not told, and what was not acknowledged comes again, gap included.
 
 use serde_json::{Value, json};
 
 use crate::{
     doors::{
-        Door, Event, Gap, GraphqlSse, GraphqlWs, Options, RawWs, Sse, Start, numbers, raw_ws::Socket, sse::EventStream,
+        Door, Endpoint, Event, Gap, GraphqlSse, Options, RawWs, Sse, Start, numbers, raw_ws::Socket, sse::EventStream,
     },
     harness::{Client, TestServer, encode, eventually},
 };
@@ -20,12 +20,12 @@ every_pushing_door! {
     a_gap_in_the_midst_of_a_filtered_stream,
 }
 
-every_shared_door! {
-    auto_tells_a_gap_again_that_was_not_confirmed,
-    auto_tells_of_a_patterns_topics_again_that_were_not_confirmed,
-    an_orderly_close_confirms_nothing,
-    ending_the_subscription_confirms_nothing,
-    a_confirmed_gap_is_told_once,
+every_socket_door! {
+    auto_tells_a_gap_again_that_was_not_acknowledged,
+    auto_tells_of_a_patterns_topics_again_that_were_not_acknowledged,
+    a_close_handshake_acknowledges_nothing,
+    ending_the_subscription_acknowledges_nothing,
+    an_acknowledged_gap_is_told_once,
 }
 
 const TAB: &str = "tab";
@@ -215,22 +215,22 @@ async fn a_gap_in_the_midst_of_a_filtered_stream<D: Door>() {
     assert!(told.iter().all(|gap| gap.reason == "SLOW_CONSUMER" && gap.to_offset < 31), "{told:?}");
 }
 
-async fn auto_tells_a_gap_again_that_was_not_confirmed<D: Door>() {
+async fn auto_tells_a_gap_again_that_was_not_acknowledged<D: Door>() {
     let server = small();
     let cursor = first_of(&server, "news", 1).await;
     let options = Options { filter: Some(nothing()), ..auto() };
     drop(D::with(&server, "news", Start::After(cursor.clone()), &options).await);
     server.publish_numbers("news", 2..=20).await;
-    // One that never answers a ping reads the gap and is cut, again and again.
+    // A client that never sends a pong reads the gap and is cut, again and again.
     for _ in 0..3 {
-        let mut raw = Silent::open::<D>(&server, "news", &nothing()).await;
+        let mut raw = WithoutPongs::open::<D>(&server, "news", &nothing()).await;
         let told = raw.gap().await;
         assert_eq!((&told["missed"], &told["reason"]), (&14.into(), &"EXPIRED".into()), "{told}");
         assert_eq!(position(&server, "news").await, cursor);
     }
 }
 
-async fn auto_tells_of_a_patterns_topics_again_that_were_not_confirmed<D: Door>() {
+async fn auto_tells_of_a_patterns_topics_again_that_were_not_acknowledged<D: Door>() {
     let server = small();
     server.publish_numbers("orders.eu", 1..=3).await;
     server.create("orders.us").await;
@@ -241,7 +241,7 @@ async fn auto_tells_of_a_patterns_topics_again_that_were_not_confirmed<D: Door>(
     server.delete("/topics/orders.eu").await.expect(200);
     server.publish_numbers("orders.eu", 1..=7).await;
     for _ in 0..3 {
-        let mut raw = Silent::open::<D>(&server, "orders.*", &nothing()).await;
+        let mut raw = WithoutPongs::open::<D>(&server, "orders.*", &nothing()).await;
         let mut told = [raw.gap().await, raw.gap().await]
             .map(|gap| (gap["topic"].to_string(), gap["missed"].clone(), gap["reason"].to_string()));
         told.sort_by(|one, other| one.0.cmp(&other.0));
@@ -251,7 +251,7 @@ async fn auto_tells_of_a_patterns_topics_again_that_were_not_confirmed<D: Door>(
     }
 }
 
-async fn a_confirmed_gap_is_told_once<D: Door>() {
+async fn an_acknowledged_gap_is_told_once<D: Door>() {
     let server = small();
     let cursor = first_of(&server, "news", 20).await;
     let options = Options { filter: Some(nothing()), ..auto() };
@@ -259,7 +259,7 @@ async fn a_confirmed_gap_is_told_once<D: Door>() {
     assert_eq!(what(&door.event().await.gap()), (2, 15, Some(14), "EXPIRED"));
     let door = tokio::sync::Mutex::new(door);
     eventually("a position behind the gap", || async {
-        // Reading on answers the server's ping.
+        // Reading on sends the pong to the server's ping.
         door.lock().await.assert_open().await;
         (position(&server, "news").await != cursor).then_some(())
     })
@@ -267,7 +267,7 @@ async fn a_confirmed_gap_is_told_once<D: Door>() {
     drop(door);
     let mut door = D::with(&server, "news", Start::Live, &auto()).await;
     server.publish("news", 21.into()).await;
-    assert_eq!(numbers(&door.messages(1).await), [21], "the gap was confirmed, and so was what did not match");
+    assert_eq!(numbers(&door.messages(1).await), [21], "the gap was acknowledged, and so was what did not match");
 }
 
 /// Reads some of what was sent, and leaves in good order: what was in flight comes again.
@@ -297,11 +297,11 @@ async fn in_flight<D: Door>(leave: impl AsyncFn(D)) {
     assert_eq!(rest.last().unwrap().offset, published);
 }
 
-async fn an_orderly_close_confirms_nothing<D: Door>() {
+async fn a_close_handshake_acknowledges_nothing<D: Door>() {
     in_flight::<D>(async |door: D| door.close().await).await;
 }
 
-async fn ending_the_subscription_confirms_nothing<D: Door>() {
+async fn ending_the_subscription_acknowledges_nothing<D: Door>() {
     in_flight::<D>(async |mut door: D| {
         door.unsubscribe("news").await;
         door.assert_open().await;
@@ -309,21 +309,21 @@ async fn ending_the_subscription_confirms_nothing<D: Door>() {
     .await;
 }
 
-/// A WebSocket whose client answers no ping: its bytes are read as they come.
-struct Silent {
+/// A WebSocket whose client sends no pong: its bytes are read as they come.
+struct WithoutPongs {
     raw: crate::raw::Raw,
 }
 
-impl Silent {
+impl WithoutPongs {
     async fn open<D: Door>(server: &TestServer, topic: &str, filter: &Value) -> Self {
-        let graphql = std::any::type_name::<D>() == std::any::type_name::<GraphqlWs>();
-        let (path, protocol) = if graphql { ("/graphql", Some("graphql-transport-ws")) } else { ("/ws", None) };
+        let Endpoint { path, protocol } = D::SOCKET.expect("a WebSocket");
         let mut raw = crate::raw::Raw::websocket(server.addr, path, protocol).await;
-        if graphql {
+        if let Some(protocol) = protocol {
+            let kind = if protocol == "graphql-ws" { "start" } else { "subscribe" };
             let query = "subscription ($filter: Filter) { messages(topic: \"T\", filter: $filter, consumer: \"tab\") { offset } }";
             let payload = json!({"query": query.replace('T', topic), "variables": {"filter": filter}});
             raw.text(r#"{"type":"connection_init"}"#).await;
-            raw.text(&json!({"id": "1", "type": "subscribe", "payload": payload}).to_string()).await;
+            raw.text(&json!({"id": "1", "type": kind, "payload": payload}).to_string()).await;
         } else {
             let frame = json!({"type": "subscribe", "topic": topic, "filter": filter, "consumer": TAB, "ack": "AUTO"});
             raw.text(&frame.to_string()).await;
@@ -331,7 +331,7 @@ impl Silent {
         Self { raw }
     }
 
-    /// The next gap; anything but that and answers is an error.
+    /// The next gap; anything but that and replies is an error.
     async fn gap(&mut self) -> Value {
         loop {
             let (first, payload) = self.raw.next_frame().await.expect("a frame");
@@ -340,9 +340,9 @@ impl Silent {
             }
             let mut frame: Value = serde_json::from_slice(&payload).unwrap();
             match frame["type"].as_str().unwrap() {
-                "ack" | "connection_ack" => {}
+                "ack" | "connection_ack" | "ka" => {}
                 "gap" => return frame,
-                "next" => return frame["payload"]["extensions"]["gap"].take(),
+                "next" | "data" => return frame["payload"]["extensions"]["gap"].take(),
                 other => panic!("{other}: {frame}"),
             }
         }

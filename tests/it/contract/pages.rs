@@ -49,13 +49,13 @@ async fn rest_pages_lead_through_the_last_messages() {
                 next = onward;
             }
             assert_eq!(seen, wanted, "last={last}&limit={limit}");
-            // Behind the end there is nothing yet, and the place stays.
+            // Behind the end there is nothing yet, and the cursor stays.
             assert_eq!(rest_page(&server, "news", &format!("after={next}")).await, (vec![], Value::Null, next));
         }
     }
 }
 
-/// From the oldest, from every place, and from a time, whatever the length of a page.
+/// From the oldest, from every position, and from a time, whatever the length of a page.
 #[tokio::test]
 async fn rest_pages_tile_the_topic() {
     let server = TestServer::start();
@@ -140,7 +140,7 @@ async fn graphql_pages_go_forward_and_back() {
     let cursors = filled(&server, "news", 17, 10).await;
     let flags = |info: &Value| (info["hasPreviousPage"].as_bool().unwrap(), info["hasNextPage"].as_bool().unwrap());
     for length in 1..=12_usize {
-        // Forward, from every place.
+        // Forward, from every position.
         for after in 6..=17 {
             let (seen, info, end) = graphql_page(&server, json!({"first": length, "after": cursors[after - 1]})).await;
             let wanted: Vec<_> = (after as u64 + 1..=17).filter(|number| *number > 7).take(length).collect();
@@ -150,7 +150,7 @@ async fn graphql_pages_go_forward_and_back() {
             assert_eq!(info["endCursor"], cursors[last as usize - 1]);
             assert_eq!(end, cursors[16], "the topic's own");
         }
-        // Back, from every place.
+        // Back, from every position.
         for before in 8..=17_usize {
             let (seen, info, _) = graphql_page(&server, json!({"last": length, "before": cursors[before - 1]})).await;
             let mut wanted: Vec<_> = (8..before as u64).rev().take(length).collect();
@@ -166,7 +166,7 @@ async fn graphql_pages_go_forward_and_back() {
         let (seen, info, _) = graphql_page(&server, json!({"last": length})).await;
         assert_eq!(seen, (17 - length.min(10) as u64 + 1..=17).collect::<Vec<_>>());
         assert_eq!(flags(&info), (length < 10, false), "last: {length}");
-        // Without a place, from the oldest.
+        // Without a position, from the oldest.
         let (seen, info, _) = graphql_page(&server, json!({"first": length})).await;
         assert_eq!(seen, (8..=17).take(length).collect::<Vec<_>>());
         assert_eq!(flags(&info), (false, length < 10), "first: {length}");

@@ -62,9 +62,9 @@ async fn accept_decides() {
         assert_eq!(stream.next().await.unwrap().event, "message", "{accept}");
     }
     for accept in ["application/json", "*/*", "text/plain"] {
-        let answer =
+        let response =
             server.send(server.request(reqwest::Method::GET, "/topics/news/messages").header("accept", accept)).await;
-        assert!(answer.expect(200)["messages"].is_array());
+        assert!(response.expect(200)["messages"].is_array());
     }
 }
 

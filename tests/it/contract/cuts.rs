@@ -14,6 +14,9 @@ every_door! {
 
 every_pushing_door! {
     resumed_by_explicit_consumer,
+}
+
+every_resuming_door! {
     resumed_by_auto_consumer,
 }
 
@@ -38,7 +41,7 @@ async fn resumed_by_cursor<D: Door>() {
             publishing.seen(message.offset);
             cursor = message.cursor;
         }
-        // No goodbye: the connection is dropped, with whatever is on its way.
+        // No close handshake: the connection is dropped, with whatever is in flight.
         drop(door);
     }
     let published = publishing.stop().await + 1;
@@ -80,7 +83,8 @@ async fn resumed_by_explicit_consumer<D: Door>() {
     }
 }
 
-/// What the position covers has arrived: a socket's client is asked, an event stream's client says so when it comes back.
+/// What the position covers has arrived: a WebSocket's client shows it with a pong, an event stream's client says it when
+/// it comes back.
 async fn resumed_by_auto_consumer<D: Door>() {
     let server = server();
     server.create("news").await;
@@ -119,7 +123,7 @@ async fn resumed_by_auto_consumer<D: Door>() {
 
 /// Where a client says it was: an event stream's does, by `Last-Event-ID`.
 fn resume<D: Door>(cursor: Option<&String>) -> Start {
-    cursor.filter(|_| !D::SHARES).map_or(Start::Live, |cursor| Start::After(cursor.clone()))
+    cursor.filter(|_| D::RESUMES).map_or(Start::Live, |cursor| Start::After(cursor.clone()))
 }
 
 /// One reader that goes from door to door, by cursor.

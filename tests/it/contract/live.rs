@@ -1,5 +1,5 @@
-//! "Is my subscription live?": what shows it at each door, and that live means behind the subscription's place in the order
-//! of its topics.
+//! "Is my subscription live?": what shows it at each door, and that live means behind the subscription's position in the
+//! order of its topics.
 
 use serde_json::{Value, json};
 
@@ -119,14 +119,14 @@ async fn a_position_in_the_address() {
     let cursors = Sse::to(&server, "news", Start::Last(5)).await.messages(5).await;
     let positions = Sse::to(&server, "*", Start::Last(5)).await.messages(5).await;
     for name in ["lastEventId", "Last-Event-ID", "evs_last_event_id"] {
-        for (topic, places) in [("news", &cursors), ("*", &positions)] {
-            let path = format!("/topics/{topic}/messages?last=5&{name}={}", places[2].position());
+        for (topic, cursors) in [("news", &cursors), ("*", &positions)] {
+            let path = format!("/topics/{topic}/messages?last=5&{name}={}", cursors[2].position());
             let sent = stream(&server, &path, "").await.next().await.unwrap();
-            assert_eq!(sent.id.as_deref(), Some(places[3].position()), "{path}");
+            assert_eq!(sent.id.as_deref(), Some(cursors[3].position()), "{path}");
             let query = encode(&format!("subscription {{ messages(topic: \"{topic}\", last: 5) {{ data }} }}"));
-            let path = format!("/graphql?query={query}&{name}={}", places[2].position());
+            let path = format!("/graphql?query={query}&{name}={}", cursors[2].position());
             let sent = stream(&server, &path, "").await.next().await.unwrap();
-            assert_eq!(sent.id.as_deref(), Some(places[3].position()), "{path}");
+            assert_eq!(sent.id.as_deref(), Some(cursors[3].position()), "{path}");
         }
         // The header is newer than the address; an empty one says nothing; one that is no position is refused.
         let path = format!("/topics/news/messages?{name}={}", cursors[1].cursor);
@@ -134,17 +134,17 @@ async fn a_position_in_the_address() {
         assert_eq!(stream(&server, &path, &header).await.next().await.unwrap().id, Some(cursors[4].cursor.clone()));
         let sent = stream(&server, &format!("/topics/news/messages?last=1&{name}="), "").await.next().await.unwrap();
         assert_eq!(sent.id, Some(cursors[4].cursor.clone()));
-        let answer = server.send(
+        let response = server.send(
             server
                 .request(reqwest::Method::GET, &format!("/topics/news/messages?{name}=junk"))
                 .header("accept", "text/event-stream"),
         );
-        answer.await.expect_error(400, "BAD_REQUEST");
+        response.await.expect_error(400, "BAD_REQUEST");
     }
 }
 
 /// Frames act in their order, also those of one packet: what was published before an `unsubscribe` is delivered before its
-/// answer, and what is published behind it is not.
+/// ack, and what is published behind it is not.
 #[tokio::test]
 async fn frames_of_one_packet_act_in_order() {
     let server = TestServer::start();
@@ -172,11 +172,11 @@ async fn frames_of_one_packet_act_in_order() {
                     break;
                 }
             }
-            let place = |name: &str| {
+            let index = |name: &str| {
                 seen.iter().position(|seen| seen == name).unwrap_or_else(|| panic!("no {name} in {seen:?}"))
             };
             assert!(
-                place("s") < place("1") && place("1") < place("2") && place("2") < place("u"),
+                index("s") < index("1") && index("1") < index("2") && index("2") < index("u"),
                 "round {round}: {seen:?}"
             );
             assert_eq!(seen.len(), 9, "round {round}: {seen:?}");

@@ -187,7 +187,7 @@ async fn nothing_comes_unasked() {
     server.publish("news", 1.into()).await;
     let mut ws = RawWs::open(&server).await;
     server.publish("news", 2.into()).await;
-    // What is first is the answer to what was first.
+    // The first reply is to the first frame.
     ws.socket.send(r#"{"type":"ping"}"#).await;
     assert_eq!(ws.socket.json().await["type"], "pong");
 }

@@ -1,69 +1,71 @@
-//! Ids, places and times: what a publisher may rely on when it repeats itself, and what a position says.
+//! Ids, positions and times: what a publisher may rely on when it repeats itself, and what a position says.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::{
-    doors::{Door, Event, GraphqlWs, Message, RawWs, RestPages, Sse, Start, numbers},
+    doors::{Door, Event, Message, RawWs, Sse, Start, numbers},
     harness::{TestServer, eventually, offsets_are_dense},
 };
 
 every_door! {
     since_counts_only_what_came_later,
     since_beyond_memory_is_exact_or_unknown,
+    state_then_live,
 }
 
-/// Publishes the same id in every way there is; each is answered with place and whether it is a duplicate.
+/// Publishes the same id in every way there is; each response has the position and whether it is a duplicate.
 async fn publish_everywhere(server: &TestServer, topic: &str, id: &str) -> Vec<(String, bool)> {
-    let place =
+    let position =
         |told: &Value| (told["cursor"].as_str().unwrap().to_owned(), told["duplicate"].as_bool().unwrap_or(false));
     let one = json!({"topic": topic, "data": 1, "id": id});
     let enclosed = json!({"topic": topic, "message": {"id": id, "payload": 1}});
-    let mut places = vec![
-        place(&server.post("/publish", &one).await.expect(200)),
-        place(&server.post("/publish", &enclosed).await.expect(200)),
+    let mut positions = vec![
+        position(&server.post("/publish", &one).await.expect(200)),
+        position(&server.post("/publish", &enclosed).await.expect(200)),
     ];
     let batch = server.post("/publish", &json!([one, one])).await.expect(200);
-    places.extend(batch["results"].as_array().unwrap().iter().map(place));
+    positions.extend(batch["results"].as_array().unwrap().iter().map(position));
     let mut frame = one.clone();
     frame["type"] = "publish".into();
-    places.push(place(&RawWs::open(server).await.ask(frame).await));
+    positions.push(position(&RawWs::open(server).await.ask(frame).await));
     let variables = json!({"topic": topic, "id": id});
     let single =
         "mutation ($topic: String!, $id: String!) { publish(topic: $topic, data: 1, id: $id) { cursor duplicate } }";
-    places.push(place(&server.graphql(single, variables.clone()).await["publish"]));
+    positions.push(position(&server.graphql(single, variables.clone()).await["publish"]));
     let many = "mutation ($topic: String!, $id: String!) { publishMany(messages: [{topic: $topic, data: 1, id: $id}]) { \
         publication { cursor duplicate } } }";
-    places.push(place(&server.graphql(many, variables).await["publishMany"][0]["publication"]));
-    places
+    positions.push(position(&server.graphql(many, variables).await["publishMany"][0]["publication"]));
+    positions
 }
 
-/// However short the history, a repeated id is stored once and answered with the first one's place, at every door.
+/// However short the history, a repeated id is stored once, and the response has the first one's position, at every door.
 #[tokio::test]
 async fn an_id_outlives_its_message() {
     let server = TestServer::with(|config| config.broker.max_messages_per_topic = 3);
-    let places = publish_everywhere(&server, "news", "a").await;
+    let positions = publish_everywhere(&server, "news", "a").await;
     assert!(
-        !places[0].1 && places[1..].iter().all(|(cursor, duplicate)| *duplicate && *cursor == places[0].0),
-        "{places:?}"
+        !positions[0].1 && positions[1..].iter().all(|(cursor, duplicate)| *duplicate && *cursor == positions[0].0),
+        "{positions:?}"
     );
     server.publish_numbers("news", 2..=50).await;
     for (cursor, duplicate) in publish_everywhere(&server, "news", "a").await {
-        assert_eq!((cursor.as_str(), duplicate), (places[0].0.as_str(), true));
+        assert_eq!((cursor.as_str(), duplicate), (positions[0].0.as_str(), true));
     }
     assert_eq!(server.get("/topics/news/messages?last=1").await.expect(200)["messages"][0]["data"], 50);
     // In another topic it is another id; in another incarnation of the topic, too.
     assert!(!publish_everywhere(&server, "other", "a").await[0].1);
     server.delete("/topics/news").await.expect(200);
     let again = publish_everywhere(&server, "news", "a").await;
-    assert!(!again[0].1 && again[0].0 != places[0].0);
+    assert!(!again[0].1 && again[0].0 != positions[0].0);
 }
 
 /// The window is what the setting says: behind it, an id whose message is gone is new. (NATS has a least window of its own, and
 /// a test of its own for it.)
 #[tokio::test]
 async fn the_window_ends() {
+    let _alone = crate::harness::alone().await;
     if !offsets_are_dense() {
         return;
     }
@@ -196,8 +198,8 @@ async fn previous_leads_from_message_to_message() {
     };
     let check = |seen: &[Value], cursors: &[String]| {
         for message in seen {
-            let place = cursors.iter().position(|cursor| message["cursor"] == cursor.as_str()).unwrap();
-            let before = place.checked_sub(1).map_or(Value::Null, |before| cursors[before].clone().into());
+            let index = cursors.iter().position(|cursor| message["cursor"] == cursor.as_str()).unwrap();
+            let before = index.checked_sub(1).map_or(Value::Null, |before| cursors[before].clone().into());
             assert_eq!(message["previous"], before, "{message}");
         }
     };
@@ -222,24 +224,17 @@ async fn previous_leads_from_message_to_message() {
 }
 
 /// Read state, then subscribe from exactly there: what comes in between is neither lost nor doubled.
-#[tokio::test]
-async fn state_then_live() {
-    async fn check<D: Door>() {
-        let server = TestServer::start();
-        server.publish_numbers("news", 1..=10).await;
-        let query = "{ topic(name: \"news\") { cursor messages(last: 3) { nodes { data } pageInfo { endCursor } } } }";
-        let topic = server.graphql(query, Value::Null).await["topic"].take();
-        assert_eq!(topic["messages"]["nodes"], json!([{"data": 8}, {"data": 9}, {"data": 10}]));
-        assert_eq!(topic["messages"]["pageInfo"]["endCursor"], topic["cursor"]);
-        server.publish_numbers("news", 11..=12).await;
-        let mut door = D::to(&server, "news", Start::After(topic["cursor"].as_str().unwrap().to_owned())).await;
-        server.publish_numbers("news", 13..=14).await;
-        assert_eq!(numbers(&door.messages(4).await), [11, 12, 13, 14]);
-    }
-    check::<GraphqlWs>().await;
-    check::<RawWs>().await;
-    check::<Sse>().await;
-    check::<RestPages>().await;
+async fn state_then_live<D: Door>() {
+    let server = TestServer::start();
+    server.publish_numbers("news", 1..=10).await;
+    let query = "{ topic(name: \"news\") { cursor messages(last: 3) { nodes { data } pageInfo { endCursor } } } }";
+    let topic = server.graphql(query, Value::Null).await["topic"].take();
+    assert_eq!(topic["messages"]["nodes"], json!([{"data": 8}, {"data": 9}, {"data": 10}]));
+    assert_eq!(topic["messages"]["pageInfo"]["endCursor"], topic["cursor"]);
+    server.publish_numbers("news", 11..=12).await;
+    let mut door = D::to(&server, "news", Start::After(topic["cursor"].as_str().unwrap().to_owned())).await;
+    server.publish_numbers("news", 13..=14).await;
+    assert_eq!(numbers(&door.messages(4).await), [11, 12, 13, 14]);
 }
 
 /// Memory for ids is bounded: the oldest are forgotten first, and a metric says so. (With NATS the ids are its servers'.)

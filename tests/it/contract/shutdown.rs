@@ -1,4 +1,4 @@
-//! Graceful stop: nobody is left in the dark, nothing accepted is lost, and it ends.
+//! Graceful stop: subscribers are told, nothing accepted is lost, and it ends.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,9 @@ use crate::{
     doors::{
         Door, Event, GraphqlSse, GraphqlWs, RawWs, Sse, Start, numbers,
         raw_ws::{Frame, Socket},
+        sse::code_in,
     },
-    harness::{TestServer, eventually},
+    harness::{TestServer, alone, eventually},
     process::Process,
     raw::Raw,
 };
@@ -39,34 +40,31 @@ async fn subscribers_are_told() {
     assert!(tokio::net::TcpStream::connect(server.addr).await.is_err(), "the listener is closed");
 }
 
+every_pushing_door! {
+    what_was_accepted_is_flushed,
+}
+
 /// What was accepted before the stop reaches those who read, however slowly.
-#[tokio::test]
-async fn what_was_accepted_is_flushed() {
-    async fn check<D: Door>() {
-        let server = TestServer::with(|config| {
-            config.broker.max_messages_per_topic = 20_000;
-            config.server.drain = Duration::from_secs(30);
-        });
-        server.create("news").await;
-        let mut door = D::to(&server, "news", Start::Live).await;
-        // More than any buffer between the two holds.
-        server.publish_all("news", (1..=6_000_u64).map(|number| json!([number, "x".repeat(1_000)]))).await;
-        server.ask_to_stop();
-        for number in 1..=6_000 {
-            assert_eq!(door.event().await.message().data[0], number);
-        }
-        let end = door.event().await;
-        assert!(matches!(end, Event::Closed(Some(1001) | None)), "{end:?}");
+async fn what_was_accepted_is_flushed<D: Door>() {
+    let server = TestServer::with(|config| {
+        config.broker.max_messages_per_topic = 20_000;
+        config.server.drain = Duration::from_secs(30);
+    });
+    server.create("news").await;
+    let mut door = D::to(&server, "news", Start::Live).await;
+    // More than any buffer between the two holds.
+    server.publish_all("news", (1..=6_000_u64).map(|number| json!([number, "x".repeat(1_000)]))).await;
+    server.ask_to_stop();
+    for number in 1..=6_000 {
+        assert_eq!(door.event().await.message().data[0], number);
     }
-    check::<GraphqlWs>().await;
-    check::<RawWs>().await;
-    check::<Sse>().await;
-    check::<GraphqlSse>().await;
+    assert_eq!(door.event().await, Event::Closed(D::SOCKET.map(|_| 1001)));
 }
 
 /// One that never reads does not hold the server beyond the drain.
 #[tokio::test]
 async fn the_drain_has_an_end() {
+    let _alone = alone().await;
     let server = TestServer::with(|config| {
         config.broker.max_messages_per_topic = 20_000;
         config.server.drain = Duration::from_millis(500);
@@ -91,21 +89,16 @@ async fn requests_in_flight_are_answered() {
     let server = TestServer::start();
     let mut idle = Raw::connect(server.addr).await;
     idle.write("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    idle.answer().await.unwrap();
+    idle.response().await.unwrap();
     let mut busy = Raw::connect(server.addr).await;
-    busy.write("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 25\r\n\r\n").await;
-    // The server has seen the head when it counts the connection.
-    eventually("both connections", || async {
-        let stats = server.get("/stats").await.expect(200);
-        (stats["active_connections"].as_u64().unwrap() >= 3).then_some(())
-    })
-    .await;
+    busy.write("POST /publish HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 25\r\n\r\n").await;
+    // The request has begun when its body is asked for.
+    assert_eq!(busy.head().await.expect("a go-ahead").status, 100);
     server.ask_to_stop();
     idle.closed().await;
     busy.write("{\"topic\":\"news\",\"data\":1}").await;
-    let (head, body) = busy.answer().await.expect("an answer");
-    // Published, or refused in words: never just cut.
-    assert!(head.status == 200 || (head.status == 503 && body.contains("UNAVAILABLE")), "{head:?} {body}");
+    let (head, body) = busy.response().await.expect("an response");
+    assert_eq!((head.status, code_in(&body).as_str()), (503, "UNAVAILABLE"), "what comes after the stop is refused");
 }
 
 #[tokio::test]
@@ -124,6 +117,7 @@ async fn a_signal_ends_it_well() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
+    let _alone = alone().await;
     let mut server =
         Process::start(&[("DRAIN_SECONDS", "60"), ("MAX_PUBLISH_RATE", "0"), ("MAX_MESSAGES_PER_TOPIC", "20000")]);
     let _deaf = RawWs::to(&server.client, "news", Start::Live).await;
@@ -180,8 +174,8 @@ async fn every_answered_publish_is_delivered_before_the_end() {
                     let body = json!({"topic": "news", "data": "x"}).to_string();
                     loop {
                         let request = client.request(reqwest::Method::POST, "/publish").body(body.clone());
-                        let Ok(answer) = request.send().await else { return newest };
-                        let Ok(told) = answer.json::<serde_json::Value>().await else { return newest };
+                        let Ok(response) = request.send().await else { return newest };
+                        let Ok(told) = response.json::<serde_json::Value>().await else { return newest };
                         match told["offset"].as_u64() {
                             Some(offset) => newest = offset,
                             None => return newest,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     doors::{Door, Event, GraphqlSse, GraphqlWs, RawWs, RestPages, Sse, Start, assert_tiles},
-    harness::{Client, TestServer},
+    harness::{Client, TestServer, alone},
     process::Process,
     raw::Raw,
 };
@@ -53,7 +53,7 @@ async fn paused_beyond_the_history<D: Door>() {
     assert_eq!(door.event().await.message().offset, 8_001);
 }
 
-/// Publishes as fast as one `/ws` connection goes: many frames in one write, their answers counted.
+/// Publishes as fast as one `/ws` connection goes: many frames in one write, their acks counted.
 async fn pour(client: &Client, topic: &str, count: u64) -> Duration {
     const IN_FLIGHT: u64 = 250;
     let mut raw = Raw::websocket(client.addr, "/ws", None).await;
@@ -90,6 +90,7 @@ async fn warm_up<D: Door>(mut door: D) {
 /// One paused subscriber at each door of the same server, whose memory has one bound for them all.
 #[tokio::test]
 async fn a_hundred_thousand_while_paused_at_every_door() {
+    let _alone = alone().await;
     // The pause may be long on a slow machine, and is not to be ended.
     let server = Process::start(&[("MAX_PUBLISH_RATE", "0"), ("WRITE_TIMEOUT", "1h")]);
     let client = &server.client;

@@ -42,7 +42,7 @@ async fn live_in_order<D: Door>() {
     assert!(messages.iter().zip(1..).all(|(message, offset)| message.offset == offset));
 }
 
-/// Whoever publishes, what was answered is what is delivered.
+/// Whoever publishes, id and position in the response are those that are delivered.
 async fn live_from_every_publisher<D: Door>() {
     let server = TestServer::start();
     server.create("news").await;
@@ -218,8 +218,8 @@ async fn any_json_survives<D: Door>() {
         match index % 3 {
             0 => {
                 let items: Vec<_> = batch.iter().map(|text| format!(r#"{{"topic":"news","data":{text}}}"#)).collect();
-                let answer = server.post_text("/publish", format!("[{}]", items.join(","))).await;
-                assert_eq!(answer.status, 200, "{answer:?}");
+                let response = server.post_text("/publish", format!("[{}]", items.join(","))).await;
+                assert_eq!(response.status, 200, "{response:?}");
             }
             1 => {
                 for text in batch {
@@ -230,8 +230,8 @@ async fn any_json_survives<D: Door>() {
                         continue;
                     }
                     let body = format!(r#"{{"query":{},"variables":{{"data":{text}}}}}"#, Value::from(query));
-                    let answer = server.post_text("/graphql", body).await;
-                    assert!(!answer.text.contains("\"errors\""), "{text}: {answer:?}");
+                    let response = server.post_text("/graphql", body).await;
+                    assert!(!response.text.contains("\"errors\""), "{text}: {response:?}");
                 }
             }
             _ => {

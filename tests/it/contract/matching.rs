@@ -1,4 +1,4 @@
-//! Patterns, filters, and what becomes of topics.
+//! Patterns, filters, and events of topics.
 
 use std::collections::HashMap;
 
@@ -169,7 +169,7 @@ async fn patterns_replay<D: Door>() {
     assert_eq!(numbers(&door.messages(1).await), [6]);
     let mut door = D::to(&server, "t.*", Start::Since("2001-01-01T00:00:00Z".to_owned())).await;
     assert_eq!(door.messages(11).await.len(), 11);
-    // A place in one topic is none in many.
+    // A position in one topic is none in many.
     let cursor = server.publish("t.a", 7.into()).await["cursor"].as_str().unwrap().to_owned();
     let refused = D::open(&server).await.subscribe("t.*", Start::After(cursor), &Options::default()).await;
     assert_eq!(refused.unwrap_err(), "BAD_REQUEST");
