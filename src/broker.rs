@@ -25,7 +25,7 @@ pub use crate::channel::{
     Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
     FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,
     Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionInfo,
-    Timestamp, TopicEventKind, TopicInfo, TopicName,
+    Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::MetricSample;
 use publish::InFlight;
@@ -35,7 +35,7 @@ pub use subscribe::{AnyCursor, Subscribe};
 pub use subscription::{Newest, Progress, Subscription};
 
 use crate::{
-    channel::{Change, Channel, ConsumerLimits, Consumers, Registry, RegistrySettings, Spec},
+    channel::{Channel, ConsumerLimits, Consumers, Registry, RegistrySettings},
     engine::{Engine, Health, Memory},
 };
 
@@ -52,21 +52,6 @@ struct Shared {
     subscriptions: AtomicUsize,
     draining: AtomicBool,
     publishes: InFlight,
-}
-
-/// What a topic sets for itself; `None` leaves it as it is, or at the server's setting.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TopicSettings {
-    /// The bound of its history in messages.
-    pub max_messages: Option<usize>,
-    /// Messages a second that may be published; 0 means no limit.
-    pub max_publish_rate: Option<u32>,
-}
-
-impl TopicSettings {
-    fn change(self, adopt: bool) -> Change {
-        Change { adopt, max_messages: self.max_messages, max_publish_rate: self.max_publish_rate }
-    }
 }
 
 /// Numbers about the whole broker at one moment.
@@ -143,15 +128,15 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicExists`], [`Error::LimitReached`], [`Error::BadRequest`] for a setting out of bounds,
     /// [`Error::Unavailable`] while draining or cut off from the engine.
-    pub async fn create_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
-        self.check_topic_settings(settings)?;
+    pub async fn create_topic(&self, name: &TopicName, config: TopicConfig) -> Result<TopicInfo, Error> {
+        config.check(self.0.settings.max_messages_limit)?;
         self.check_writable()?;
         loop {
             let Some(channel) = self.0.registry.find(name) else {
                 self.0.registry.check_room()?;
-                return Ok(self.0.engine.create(name, Self::spec(false, settings)).await?.info());
+                return Ok(self.0.engine.create(name, config, false).await?.info());
             };
-            match self.0.engine.update(&channel, settings.change(true)).await {
+            match self.0.engine.update(&channel, config, true).await {
                 Ok(()) => return Ok(channel.info()),
                 // Gone in between: the next look finds what there is now.
                 Err(Error::TopicNotFound(_)) => {}
@@ -164,11 +149,11 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::TopicNotFound`], [`Error::BadRequest`] for a setting out of bounds, [`Error::Unavailable`].
-    pub async fn update_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
-        self.check_topic_settings(settings)?;
+    pub async fn update_topic(&self, name: &TopicName, config: TopicConfig) -> Result<TopicInfo, Error> {
+        config.check(self.0.settings.max_messages_limit)?;
         self.check_writable()?;
         let channel = self.find_here_or_elsewhere(name).await?;
-        self.0.engine.update(&channel, settings.change(false)).await?;
+        self.0.engine.update(&channel, config, false).await?;
         Ok(channel.info())
     }
 
@@ -271,7 +256,7 @@ impl Broker {
             published: self.0.published.load(Ordering::Relaxed),
             messages: self.0.registry.messages(),
             history_bytes: self.0.registry.history_bytes(),
-            patterns: self.0.registry.patterns.len(),
+            patterns: self.0.registry.pattern_count(),
             dedup_bytes: self.0.registry.recent_ids().bytes(),
             dedup_forgotten_early: self.0.registry.recent_ids().forgotten_early(),
         }
@@ -350,18 +335,6 @@ impl Broker {
         }
     }
 
-    fn check_topic_settings(&self, settings: TopicSettings) -> Result<(), Error> {
-        let limit = self.0.settings.max_messages_limit;
-        if settings.max_messages.is_some_and(|count| count == 0 || count > limit) {
-            return Err(Error::bad_request("maxMessages", format!("must be from 1 to {limit}")));
-        }
-        Ok(())
-    }
-
-    fn spec(implicit: bool, settings: TopicSettings) -> Spec {
-        Spec { implicit, max_messages: settings.max_messages, max_publish_rate: settings.max_publish_rate }
-    }
-
     fn newest_sequences(&self) -> Vec<(usize, u64)> {
         self.0.registry.newest_sequences()
     }
@@ -407,7 +380,7 @@ impl Broker {
             }
             self.check_writable()?;
             self.0.registry.check_room()?;
-            match self.0.engine.create(name, Self::spec(true, TopicSettings::default())).await {
+            match self.0.engine.create(name, TopicConfig::default(), true).await {
                 // Somebody else was faster.
                 Err(Error::TopicExists(_)) => {}
                 made => return made,
@@ -417,11 +390,7 @@ impl Broker {
 
     /// An implicit topic with no message, no subscriber and no consumer goes away.
     fn forget_if_unused(&self, channel: &Arc<Channel>) {
-        if channel.implicit.load(Ordering::Relaxed)
-            && channel.waiters.lock().is_empty()
-            && channel.ring.lock().is_unused()
-            && !self.0.consumers.any(&Source::Topic(channel.name().clone()))
-        {
+        if channel.is_unused() && !self.0.consumers.any(&Source::Topic(channel.name().clone())) {
             self.0.engine.forget(channel);
         }
     }

@@ -24,8 +24,8 @@ pub use memory::Memory;
 pub use nats::Nats;
 
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, KnownId, NewMessage,
-    PatternCursor, Position, Publication, Refusal, Registry, Source, Spec, TopicName, Waiter,
+    Ack, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, KnownId, NewMessage,
+    PatternCursor, Position, Publication, Refusal, Registry, Source, TopicConfig, TopicName, Waiter,
 };
 
 /// Which engine, and how it stores.
@@ -214,19 +214,19 @@ pub trait Engine: Send + Sync + 'static {
     /// What makes starting senseless, in one line that names the setting.
     fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_>;
 
-    /// Makes a topic. It stands in the registry when this is answered, and, where the engine need not ask anybody, already
+    /// Makes a topic, an implicit one for a publish or a subscribe. It stands in the registry when this is answered, and, where the engine need not ask anybody, already
     /// when this returns: messages may then be appended behind its creation, and are stored only if it is.
     ///
     /// # Errors
     /// [`Error::TopicExists`], also if another instance was faster; [`Error::Unavailable`].
-    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>>;
+    fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>>;
 
-    /// Changes a topic. The change is in force on this instance when this is answered.
+    /// Changes what the change sets, and, to adopt an implicit topic, makes it an explicit one. The change is in force on this instance when this is answered.
     ///
     /// # Errors
     /// [`Error::TopicExists`] for an adoption that came second, [`Error::TopicNotFound`] for a topic that is gone,
     /// [`Error::BadRequest`] for what the engine cannot do, [`Error::Unavailable`].
-    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()>;
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()>;
 
     /// Deletes a topic with its messages.
     ///

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Broker, TopicSettings};
+use super::{Broker, TopicConfig};
 use crate::{
     channel::{Channel, Error, NewMessage, Publication, Refusal, TopicName},
     engine::Append,
@@ -148,7 +148,7 @@ impl Broker {
             self.check_writable()?;
             self.0.registry.check_room()?;
             // An engine that makes topics at once has made it when this returns; what it answers is told by the append.
-            drop(self.0.engine.create(name, Self::spec(true, TopicSettings::default())));
+            drop(self.0.engine.create(name, TopicConfig::default(), true));
         }
         Ok(self.0.registry.find(name))
     }

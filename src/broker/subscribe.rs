@@ -9,8 +9,8 @@ use std::{
 
 use super::{Broker, Subscription, consumer::Lease, subscription::Source as ReadFrom};
 use crate::channel::{
-    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Filter, Gap, Inbox, Overflow, Pattern,
-    PatternCursor, Place, Reader, Ring, Source, Start, Timestamp, TopicName, Waiter, Wanted,
+    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Filter, Inbox, Overflow, Pattern, PatternCursor,
+    Source, Start, TopicName, Waiter, Wanted,
 };
 
 /// What a subscriber asks for.
@@ -60,7 +60,7 @@ pub(super) fn ahead(field: &'static str) -> Error {
 
 /// Whether a cursor of the channel's incarnation lies beyond what this instance knows.
 pub(super) fn is_ahead(channel: &Channel, place: Cursor) -> bool {
-    place.epoch == channel.epoch && place.offset > channel.last()
+    place.epoch == channel.epoch() && place.offset > channel.last()
 }
 
 impl Broker {
@@ -150,24 +150,14 @@ impl Broker {
     /// topic's name, [`super::TopicEventKind::of`] tells the rest.
     pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
         let waiter = Waiter::new(inbox.clone(), key, Overflow::default(), None);
-        let events = &self.0.registry.events;
-        let mut subscription = self.attach(events, waiter, |ring| ring.locate(&Start::Live, Timestamp(0)));
+        let mut subscription = self.attach(self.0.registry.events(), waiter, &Start::Live);
         subscription.wanted.about = about;
         subscription
     }
 
-    fn attach(
-        &self,
-        topic: &Arc<Channel>,
-        waiter: Arc<Waiter>,
-        locate: impl FnOnce(&Ring) -> (Place, Option<Gap>),
-    ) -> Subscription {
-        // Waiting first, then looking where to begin: what is published in between wakes.
-        let slot = topic.waiters.lock().insert(waiter.clone());
-        let (place, gap) = locate(&topic.ring.lock());
-        waiter.seen.store(place.seen, Ordering::Relaxed);
+    fn attach(&self, topic: &Arc<Channel>, waiter: Arc<Waiter>, start: &Start) -> Subscription {
+        let (reader, slot) = topic.attach(&waiter, start);
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
-        let reader = Reader::from(topic.clone(), (place, gap));
         let begins_at = AnyCursor::Topic(reader.cursor());
         Subscription {
             broker: self.clone(),
@@ -195,7 +185,7 @@ impl Broker {
         }
         loop {
             let mut topic = self.find_or_make(name).await?;
-            if topic.implicit.load(Ordering::Relaxed) && topic.ring.lock().is_unused() {
+            if topic.is_implicit() && topic.never_published() {
                 match self.0.engine.join(&topic).await {
                     Ok(()) => {}
                     Err(Error::TopicNotFound(_)) => continue,
@@ -216,8 +206,8 @@ impl Broker {
                     return Err(ahead("after"));
                 }
             }
-            let mut subscription = self.attach(&topic, waiter.clone(), |ring| ring.locate(&start, topic.created_at));
-            if topic.ring.lock().closed {
+            let mut subscription = self.attach(&topic, waiter.clone(), &start);
+            if topic.is_closed() {
                 continue;
             }
             // A position of an earlier incarnation, or one that is gone, stays the consumer's until what was missed is confirmed.

@@ -7,8 +7,8 @@ use std::{
 
 use super::{Broker, Subscription, consumer::Lease, subscribe::AnyCursor, subscription::Source as ReadFrom};
 use crate::channel::{
-    Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Place, Reader, Start,
-    TopicName, Waiter, Wanted,
+    Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Start, TopicName, Waiter,
+    Wanted,
 };
 
 /// Where the topics of a pattern are read from.
@@ -105,7 +105,7 @@ impl From {
         }
         for topic in &matching.topics {
             let Beginning { start, earlier_incarnation } = self.beginning(topic, matching);
-            let (reader, is_news) = locate(topic, &start);
+            let (reader, is_news) = topic.locate(&start);
             if let Some(lease) = &mut lease {
                 lease.begin(topic.name(), earlier_incarnation.unwrap_or_else(|| reader.cursor()))?;
             }
@@ -126,9 +126,7 @@ impl From {
         let epoch = topic.epoch();
         let from_first = Start::After(Cursor { epoch, offset: 0 });
         let start = match self {
-            From::Start(Start::Live) => {
-                matching.sequence_of(topic.sequencer.index).map_or(from_first, Start::AfterSequence)
-            }
+            From::Start(Start::Live) => matching.sequence_of(topic.log()).map_or(from_first, Start::AfterSequence),
             From::Start(start) => start.clone(),
             From::Kept { places, since } => match (places.get(topic.name()), since) {
                 (Some(cursor), _) => Start::After(*cursor),
@@ -180,7 +178,7 @@ fn earlier_incarnation(cursor: &PatternCursor, topic: &Channel, matching: &Match
 
 /// Where a topic goes on for somebody at this position over all topics.
 fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Beginning {
-    let in_log = cursor.sequence_in(topic.sequencer.epoch());
+    let in_log = cursor.sequence_in(topic.log_epoch());
     if let Some(earlier_incarnation) = earlier_incarnation(cursor, topic, matching) {
         return Beginning { start: Start::After(earlier_incarnation), earlier_incarnation: Some(earlier_incarnation) };
     }
@@ -200,16 +198,4 @@ fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> 
             Beginning { start: Start::After(first), earlier_incarnation: None }
         }
     }
-}
-
-/// A reader at a start, and whether it has anything to read.
-fn locate(topic: &Arc<Channel>, start: &Start) -> (Reader, bool) {
-    let ring = topic.ring.lock();
-    let (place, gap): (Place, _) = ring.locate(start, topic.created_at);
-    let is_news = place.after < ring.last() || gap.is_some() || ring.closed;
-    // A gap is told before anything else.
-    let next_sequence = if gap.is_some() { 0 } else { ring.next_sequence(place).unwrap_or_default() };
-    let mut reader = Reader::from(topic.clone(), (place, gap));
-    reader.next_sequence = next_sequence;
-    (reader, is_news)
 }

@@ -75,14 +75,14 @@ impl Subscription {
         let progress = match &mut self.source {
             Source::Topic { reader, waiter, .. } => {
                 let rest = reader.read(&self.wanted, limit, events, ALONE, || {});
-                waiter.seen.store(reader.place.seen, Ordering::Relaxed);
+                waiter.seen.store(reader.seen(), Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
-                    lease.delivered(&reader.topic.name, reader.cursor());
+                    lease.delivered(reader.topic.name(), reader.cursor());
                 }
                 match rest {
                     Ok(ReadStatus::More) => Progress::More,
                     Ok(ReadStatus::CaughtUp) => Progress::CaughtUp,
-                    Ok(ReadStatus::Closed) => Progress::Ended(Error::TopicDeleted(reader.topic.name.clone())),
+                    Ok(ReadStatus::Closed) => Progress::Ended(Error::TopicDeleted(reader.topic.name().clone())),
                     Err(error) => Progress::Ended(error),
                 }
             }
@@ -154,11 +154,11 @@ fn read_pattern(
     let (mut read, mut bytes) = (0, 0);
     while read < limit.messages && bytes < limit.bytes {
         let Some(mut reader) = member.take_turn() else { return Progress::CaughtUp };
-        let (serial, log) = (reader.topic.serial, reader.topic.sequencer.index);
+        let (serial, log) = (reader.topic.serial(), reader.topic.log());
         let before = events.len();
         let newest = || member.newest_of(log);
         let rest = reader.read(wanted, share, events, Some(newest), || member.finish(serial));
-        let epoch = reader.topic.sequencer.epoch();
+        let epoch = reader.topic.log_epoch();
         for event in events.iter_mut().skip(before) {
             if let Event::Message(message, position) = event {
                 *position = Some(member.passed(log, LogPosition { epoch, sequence: message.sequence }));
@@ -171,16 +171,16 @@ fn read_pattern(
         read += (events.len() - before).max(1);
         bytes += events.iter().skip(before).map(Event::bytes).sum::<usize>();
         if let Some(lease) = lease {
-            lease.delivered(&reader.topic.name, reader.cursor());
+            lease.delivered(reader.topic.name(), reader.cursor());
         }
         match rest {
             Ok(ReadStatus::More) => member.requeue(reader),
             Ok(ReadStatus::CaughtUp) => {}
             Ok(ReadStatus::Closed) => {
                 if let Some(lease) = lease {
-                    lease.topic_ended(&reader.topic.name, reader.cursor());
+                    lease.topic_ended(reader.topic.name(), reader.cursor());
                 }
-                events.push(Event::Deleted { topic: reader.topic.name.clone(), unread: false });
+                events.push(Event::Deleted { topic: reader.topic.name().clone(), unread: false });
             }
             Err(error) => return Progress::Ended(error),
         }
@@ -192,7 +192,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.broker.unsubscribed();
         if let Source::Topic { reader, slot, .. } = &self.source {
-            reader.topic.waiters.lock().try_remove(*slot);
+            reader.topic.detach(*slot);
             self.broker.forget_if_unused(&reader.topic);
         }
     }

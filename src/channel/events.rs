@@ -41,7 +41,7 @@ impl Registry {
         if let (Ok(data), Ok(key)) = (data, key) {
             // The events' own channel has no limits, so there is nothing to refuse.
             let _ =
-                self.events.push(NewMessage { data, id: None, key: Some(key), expected_offset: None, origin: None });
+                self.events.append(NewMessage { data, id: None, key: Some(key), expected_offset: None, origin: None });
         }
     }
 }

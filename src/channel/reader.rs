@@ -77,7 +77,7 @@ pub(crate) const ALONE: Option<fn() -> u64> = None;
 /// A cursor into one topic.
 pub(crate) struct Reader {
     pub topic: Arc<Channel>,
-    pub place: Place,
+    pub(super) place: Place,
     /// Missed, and not told yet.
     pub gap: Option<Gap>,
     /// The number in the shared log with which it goes on: what is gone counts. Of topics of one log, the one with the
@@ -173,6 +173,11 @@ impl Reader {
             events.extend(self.gap.take().map(Event::Gap));
         }
         Ok(rest)
+    }
+
+    /// How many of the topic's messages it has passed.
+    pub fn seen(&self) -> u64 {
+        self.place.seen
     }
 
     /// Where the reader stands: before what it has missed, as long as that is not told.

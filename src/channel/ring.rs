@@ -17,8 +17,8 @@ use std::{
 };
 
 use super::{
-    Cursor, Defaults, Epoch, Error, Key, KnownId, Message, MessageId, NewMessage, PatternCursor, Publication, Refusal,
-    Spec, Timestamp, TopicName,
+    Cursor, Epoch, Error, Key, KnownId, Message, MessageId, NewMessage, PatternCursor, Publication, Refusal, Timestamp,
+    TopicBounds, TopicConfig, TopicName,
     patterns::Matched,
     rate::Bucket,
     recent_ids::{RecentIds, Remembered},
@@ -136,9 +136,9 @@ pub(crate) struct Ring {
     staged: VecDeque<Staged>,
     staged_cost: usize,
     cost: usize,
-    pub max_messages: usize,
-    /// What the topic sets for itself; the rest follows the server's settings.
-    pub spec: Spec,
+    /// What the topic sets for itself, and what holds for it by that and the server's settings.
+    pub config: TopicConfig,
+    pub bounds: TopicBounds,
     pub bucket: Bucket,
     pub numbering: Numbering,
     /// Places within the ring where something was lost.
@@ -166,10 +166,11 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    pub fn new(of: Incarnation<'_>, spec: Spec, defaults: Defaults, budget: Arc<Budget>) -> Self {
-        let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
+    pub fn new(of: Incarnation<'_>, config: TopicConfig, defaults: TopicBounds, budget: Arc<Budget>) -> Self {
+        let bounds = config.bounds(defaults);
         Self {
-            spec,
+            config,
+            bounds,
             topic: of.topic.clone(),
             epoch: of.epoch,
             serial: of.serial,
@@ -183,8 +184,7 @@ impl Ring {
             staged: VecDeque::new(),
             staged_cost: 0,
             cost: 0,
-            max_messages,
-            bucket: Bucket::new(max_publish_rate),
+            bucket: Bucket::new(bounds.max_publish_rate),
             numbering: Numbering::DENSE,
             holes: 0,
             torn: 0,
@@ -411,13 +411,11 @@ impl Ring {
     }
 
     /// Changes the topic's settings; a smaller history takes effect at once.
-    pub fn configure(&mut self, spec: Spec, defaults: Defaults) {
-        let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
-        self.spec = spec;
-        self.max_messages = max_messages;
-        while self.messages.len() > max_messages && self.evict_oldest() {}
-        if self.bucket.per_second() != max_publish_rate {
-            self.bucket = Bucket::new(max_publish_rate);
+    pub fn configure(&mut self, config: TopicConfig, defaults: TopicBounds) {
+        (self.config, self.bounds) = (config, config.bounds(defaults));
+        while self.messages.len() > self.bounds.max_messages && self.evict_oldest() {}
+        if self.bucket.per_second() != self.bounds.max_publish_rate {
+            self.bucket = Bucket::new(self.bounds.max_publish_rate);
         }
     }
 }

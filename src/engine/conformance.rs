@@ -21,9 +21,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Engine;
 use crate::channel::{
-    ALONE, BatchLimit, Channel, ConsumerLimits, Consumers, Defaults, Error, Event, KnownId, MessageId, NewMessage,
-    Payload, Publication, ReadStatus, Reader, Refusal, Registry, RegistrySettings, Spec, Start, Timestamp, TopicName,
-    Wanted,
+    ALONE, BatchLimit, Channel, ConsumerLimits, Consumers, Error, Event, KnownId, MessageId, NewMessage, Payload,
+    Publication, ReadStatus, Reader, Refusal, Registry, RegistrySettings, Start, Timestamp, TopicBounds, TopicConfig,
+    TopicName, Wanted,
 };
 
 /// How long anything may take: a leader's election in a cluster under load is the longest wait known.
@@ -51,7 +51,7 @@ impl Instance {
             max_bytes_per_topic: 64 << 20,
             max_history_bytes: 1 << 30,
             max_patterns: 100,
-            defaults: Defaults { max_messages: 1_000, max_publish_rate: 0 },
+            defaults: TopicBounds::new(1_000, 0),
             dedup_window: Duration::from_mins(5),
             dedup_bytes: 1 << 20,
         });
@@ -69,8 +69,12 @@ impl Instance {
         eventually("the topic is known", || self.registry.find(name)).await
     }
 
-    async fn create(&self, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
-        self.engine.create(name, spec).await
+    async fn create(&self, name: &TopicName, config: TopicConfig) -> Result<Arc<Channel>, Error> {
+        self.engine.create(name, config, false).await
+    }
+
+    async fn create_implicit(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
+        self.engine.create(name, CONFIG, true).await
     }
 
     async fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Result<Publication, Refusal> {
@@ -133,8 +137,7 @@ fn fresh(what: &str) -> Result<TopicName, Failure> {
     Ok(TopicName::parse(&format!("{what}.{salt:x}.{}", COUNT.fetch_add(1, Ordering::Relaxed)))?)
 }
 
-const EXPLICIT: Spec = Spec { implicit: false, max_messages: Some(100), max_publish_rate: Some(0) };
-const IMPLICIT: Spec = Spec { implicit: true, ..EXPLICIT };
+const CONFIG: TopicConfig = TopicConfig::keeping(100);
 
 fn new_message(data: impl fmt::Display) -> Result<NewMessage, Failure> {
     Ok(NewMessage {
@@ -157,8 +160,7 @@ fn read(reader: &mut Reader, events: &mut Vec<Event>) -> Result<ReadStatus, Fail
 }
 
 fn reader(channel: &Arc<Channel>, start: &Start) -> Reader {
-    let place = channel.ring.lock().locate(start, channel.created_at);
-    Reader::from(channel.clone(), place)
+    channel.locate(start).0
 }
 
 /// The data of all kept messages.
@@ -221,8 +223,8 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let open = || async { start().await.map_err(Failure) };
     let first = open().await?;
     let (name, gone) = (fresh("kept")?, fresh("gone")?);
-    let channel = first.create(&name, Spec { max_messages: Some(3), ..EXPLICIT }).await?;
-    let deleted = first.create(&gone, EXPLICIT).await?;
+    let channel = first.create(&name, TopicConfig { max_messages: Some(3), ..CONFIG }).await?;
+    let deleted = first.create(&gone, CONFIG).await?;
     let with_id = NewMessage { id: Some(MessageId::parse("mine")?), ..new_message(1)? };
     first.append(&deleted, new_message(0)?).await?;
     first.engine.delete(&deleted).await?;
@@ -239,7 +241,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let second = open().await?;
     let channel = second.channel(&name).await?;
     ensure(channel.epoch() == place.epoch, || "another incarnation after a restart".to_owned())?;
-    ensure(channel.spec().max_messages == Some(3), || "other settings after a restart".to_owned())?;
+    ensure(channel.config().max_messages == Some(3), || "other settings after a restart".to_owned())?;
     let found = kept(&channel)?;
     ensure(found == ["3", "4", "1"], || format!("{found:?} after a restart"))?;
     let again = second.append(&channel, with_id).await?;

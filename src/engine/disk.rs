@@ -26,8 +26,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, ready};
 use crate::channel::{
-    Change, Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Refusal, Registry, Spec, Stage,
-    Staging, TopicName,
+    Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Refusal, Registry, Stage, Staging,
+    TopicConfig, TopicName,
 };
 use commit::{Committer, DiskHealth, FAILED, Tell, Token};
 use log::{Log, LogError, Message, OpenError, Record};
@@ -111,8 +111,8 @@ impl Disk {
 
 /// The record that ends a topic.
 fn deletion(channel: &Channel, newest_sequence: u64) -> Record<'_> {
-    let (epoch, name) = (channel.epoch.to_bits(), channel.name.as_str());
-    Record::TopicDeleted { topic_id: channel.key, epoch, name, newest_sequence }
+    let (epoch, name) = (channel.epoch().to_bits(), channel.name().as_str());
+    Record::TopicDeleted { topic_id: channel.serial(), epoch, name, newest_sequence }
 }
 
 /// What a log's refusal means to a publisher.
@@ -132,28 +132,6 @@ fn refusal(error: &LogError, id: &MessageId) -> Refusal {
     Refusal::Error(match error {
         error if error.certainly_not_stored() => unavailable(error),
         _ => Error::Unknown(id.clone()),
-    })
-}
-
-/// A topic's settings as the log keeps them.
-fn encode_spec(spec: Spec) -> [u8; 13] {
-    let mut bytes = [0; 13];
-    // No history is of 0 messages, so 0 says that the topic sets none.
-    bytes[..8].copy_from_slice(&(spec.max_messages.unwrap_or(0) as u64).to_le_bytes());
-    bytes[8..12].copy_from_slice(&spec.max_publish_rate.unwrap_or(0).to_le_bytes());
-    bytes[12] = u8::from(spec.max_publish_rate.is_some());
-    bytes
-}
-
-fn decode_spec(bytes: &[u8], implicit: bool) -> Option<Spec> {
-    let (max_messages, rest) = bytes.split_first_chunk::<8>()?;
-    let (rate, rest) = rest.split_first_chunk::<4>()?;
-    let max_messages = usize::try_from(u64::from_le_bytes(*max_messages)).ok()?;
-    let has_rate = *rest.first()? != 0;
-    Some(Spec {
-        implicit,
-        max_messages: Some(max_messages).filter(|count| *count > 0),
-        max_publish_rate: has_rate.then(|| u32::from_le_bytes(*rate)),
     })
 }
 
@@ -193,19 +171,21 @@ impl Engine for Disk {
         })
     }
 
-    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
+    fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
         let begin = || {
             let opened = self.opened()?;
-            let key = opened.next_key.fetch_add(1, Ordering::Relaxed);
+            let topic_id = opened.next_key.fetch_add(1, Ordering::Relaxed);
+            let new = Incarnation::new(name, config);
+            let incarnation = Incarnation { implicit, serial: Some(topic_id), ..new };
             let (tell, answer) = oneshot::channel();
-            let channel = opened.registry.insert(Incarnation { key, ..Incarnation::new(name, spec) }, |channel| {
+            let channel = opened.registry.insert(incarnation, |channel| {
                 let record = Record::TopicCreated {
-                    topic_id: key,
-                    epoch: channel.epoch.to_bits(),
+                    topic_id,
+                    epoch: channel.epoch().to_bits(),
                     name: name.as_str(),
-                    created_at_ms: channel.created_at.0,
-                    implicit: spec.implicit,
-                    settings: &encode_spec(spec),
+                    created_at_ms: channel.created_at().0,
+                    implicit,
+                    settings: &config.encode(),
                 };
                 let token = Token::Created(channel.clone(), Tell(tell));
                 opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
@@ -218,19 +198,19 @@ impl Engine for Disk {
         }
     }
 
-    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
         Box::pin(async move {
             let opened = self.opened()?;
             let _one_at_a_time = opened.changing.acquire().await;
-            let before = channel.spec();
-            if change.adopt && !before.implicit {
+            let implicit = channel.is_implicit();
+            if adopt && !implicit {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
-            let spec = change.applied_to(before);
+            let (implicit, config) = (implicit && !adopt, change.or(channel.config()));
             let (tell, answer) = oneshot::channel();
-            let (topic_id, floor, settings) = (channel.key, channel.floor(), &encode_spec(spec));
-            let record = Record::TopicUpdated { topic_id, implicit: spec.implicit, floor, settings };
-            let token = Token::Updated(channel.clone(), spec, Tell(tell));
+            let (topic_id, floor, settings) = (channel.serial(), channel.floor(), &config.encode());
+            let record = Record::TopicUpdated { topic_id, implicit, floor, settings };
+            let token = Token::Updated(channel.clone(), implicit, config, Tell(tell));
             opened.log.append(&record, token).map_err(|error| unavailable(&error))?;
             told(answer).await
         })
@@ -254,7 +234,7 @@ impl Engine for Disk {
         let staged =
             channel.stage(new_message, |message, Stage { stored_before, sequence_before, given_id, floor }| {
                 let record = Record::Message(Message {
-                    topic_id: channel.key,
+                    topic_id: channel.serial(),
                     offset: message.cursor.offset,
                     prev: stored_before,
                     prev_sequence: sequence_before,
@@ -280,13 +260,12 @@ impl Engine for Disk {
         Box::pin(async move {
             let opened = self.opened()?;
             for ids in ids.chunks(IDS_AT_ONCE) {
-                let unknown = |known: &&KnownId| {
-                    known.is_within(self.settings.dedup_window) && channel.ring.lock().known(&known.id).is_none()
-                };
+                let unknown =
+                    |known: &&KnownId| known.is_within(self.settings.dedup_window) && !channel.knows(&known.id);
                 let mut answers = Vec::new();
                 for KnownId { id, at } in ids.iter().filter(unknown) {
                     let (tell, answer) = oneshot::channel();
-                    let record = Record::Id { topic_id: channel.key, at_ms: at.0, id: id.as_str().as_bytes() };
+                    let record = Record::Id { topic_id: channel.serial(), at_ms: at.0, id: id.as_str().as_bytes() };
                     let appended = opened.log.append(&record, Token::Kept(Tell(tell)));
                     appended.map_err(|error| unavailable(&error))?;
                     answers.push(answer);

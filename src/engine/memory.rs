@@ -1,11 +1,11 @@
 //! The engine that stores nothing: the channels are all there is.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::{Append, Engine, Later, Opening, Positions, ready};
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Incarnation,
-    NewMessage, Position, Registry, Source, Spec, TopicName, Waiter,
+    Ack, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Incarnation, NewMessage,
+    Position, Registry, Source, TopicConfig, TopicName, Waiter,
 };
 
 /// Topics, messages and positions as long as the process lives.
@@ -39,18 +39,19 @@ impl Engine for Memory {
         Box::pin(std::future::ready(opened))
     }
 
-    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
-        ready(self.registry().and_then(|registry| registry.insert(Incarnation::new(name, spec), |_| Ok(()))))
+    fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
+        let incarnation = Incarnation { implicit, ..Incarnation::new(name, config) };
+        ready(self.registry().and_then(|registry| registry.insert(incarnation, |_| Ok(()))))
     }
 
-    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
         let update = || {
             let registry = self.registry()?;
-            let spec = channel.spec();
-            if change.adopt && !channel.implicit.swap(false, Ordering::AcqRel) {
+            // Of two that adopt it at once, one is the first.
+            if adopt && !channel.adopt() {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
-            registry.apply(channel, change.applied_to(spec));
+            registry.apply(channel, channel.is_implicit(), change.or(channel.config()));
             Ok(())
         };
         ready(update())
@@ -65,7 +66,7 @@ impl Engine for Memory {
     }
 
     fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append {
-        channel.push(new_message).into()
+        channel.append(new_message).into()
     }
 
     fn forget(&self, channel: &Arc<Channel>) {

@@ -55,16 +55,15 @@ fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Resu
     let consumed: HashSet<&str> = snapshot.consumers.iter().map(|(key, _)| key.source.as_str()).collect();
     for topic in &snapshot.topics {
         // What goes away by itself is not worth keeping.
-        if topic.spec.implicit && topic.last == 0 && !consumed.contains(topic.name.as_str()) {
+        if topic.implicit && topic.last == 0 && !consumed.contains(topic.name.as_str()) {
             continue;
         }
         writer.topic(Topic {
             name: topic.name.as_str().into(),
             epoch: Incarnation(topic.epoch),
             created_at: Time(topic.created_at),
-            implicit: topic.spec.implicit,
-            max_messages: topic.spec.max_messages,
-            max_publish_rate: topic.spec.max_publish_rate,
+            implicit: topic.implicit,
+            config: topic.config,
             floor: topic.floor,
             last: topic.last,
         })?;
@@ -107,17 +106,16 @@ fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progres
     let mut channels = store.registry.all();
     channels.sort_by(|a, b| a.name().cmp(b.name()));
     for channel in channels {
-        let (kept, spec) = (channel.kept(), channel.spec());
-        if spec.implicit && kept.last == 0 && !store.consumers.any(&Source::Topic(channel.name().clone())) {
+        let (kept, implicit) = (channel.kept(), channel.is_implicit());
+        if implicit && kept.last == 0 && !store.consumers.any(&Source::Topic(channel.name().clone())) {
             continue;
         }
         writer.topic(Topic {
             name: channel.name().as_str().into(),
             epoch: Incarnation(channel.epoch()),
-            created_at: Time(channel.created_at),
-            implicit: spec.implicit,
-            max_messages: spec.max_messages,
-            max_publish_rate: spec.max_publish_rate,
+            created_at: Time(channel.created_at()),
+            implicit,
+            config: channel.config(),
             floor: kept.floor,
             last: kept.last,
         })?;

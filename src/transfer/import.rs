@@ -174,8 +174,9 @@ impl Importing<'_> {
 
     async fn create_topics(&mut self, plan: &Plan) -> Result<(), String> {
         let wanted = plan.topics.iter().map(|topic| {
-            let (engine, name, spec) = (self.store.engine.clone(), topic.name.clone(), topic.spec);
-            async move { engine.create(&name, spec).await }
+            let (engine, name) = (self.store.engine.clone(), topic.name.clone());
+            let (config, implicit) = (topic.config, topic.implicit);
+            async move { engine.create(&name, config, implicit).await }
         });
         let mut made = all(wanted, self.stop).await;
         // Answered in any order; those that were made have to be known even if another was not.

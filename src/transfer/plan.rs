@@ -13,7 +13,7 @@ use super::{
 use crate::{
     channel::{
         ConsumerKey, ConsumerName, Cursor, Epoch, Key, KnownId, MessageId, NewMessage, Origin, Payload, Position,
-        Source, Spec, Timestamp, TopicName,
+        Source, Timestamp, TopicConfig, TopicName,
     },
     config::Config,
 };
@@ -29,7 +29,8 @@ pub(super) struct Plan {
 /// A topic, and where consumers stand in it.
 pub(super) struct PlannedTopic {
     pub name: TopicName,
-    pub spec: Spec,
+    pub implicit: bool,
+    pub config: TopicConfig,
     /// The incarnation that was exported.
     epoch: Epoch,
     /// Consumers that stand before this offset have missed something: they are to be told.
@@ -169,10 +170,10 @@ impl<'a> Reader<'a> {
 
     fn topic(&mut self, topic: &format::Topic<'_>) -> Result<(), String> {
         self.pass_end();
-        let limit = self.config.broker.max_messages_limit;
-        if topic.max_messages.is_some_and(|count| count == 0 || count > limit) {
-            return Err(format!("maxMessages must be from 1 to {limit} (MAX_MESSAGES_LIMIT)"));
-        }
+        topic
+            .config
+            .check(self.config.broker.max_messages_limit)
+            .map_err(|error| format!("{error} (MAX_MESSAGES_LIMIT)"))?;
         if topic.last < topic.floor {
             return Err("last must not be below floor".to_owned());
         }
@@ -181,14 +182,10 @@ impl<'a> Reader<'a> {
         if self.plan.by_name.insert(name.clone(), index).is_some() {
             return Err(format!("topic {name:?} comes a second time"));
         }
-        let spec = Spec {
-            implicit: topic.implicit,
-            max_messages: topic.max_messages,
-            max_publish_rate: topic.max_publish_rate,
-        };
         self.plan.topics.push(PlannedTopic {
             name,
-            spec,
+            implicit: topic.implicit,
+            config: topic.config,
             epoch: topic.epoch.0,
             whole_from: topic.floor,
             wanted: Vec::new(),

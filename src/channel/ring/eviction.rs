@@ -9,7 +9,7 @@ const EVICTED_SHARE: usize = 8;
 impl Ring {
     /// Evicts until a message of `cost` fits all bounds, or nothing is left.
     pub(super) fn make_room(&mut self, cost: usize) {
-        while self.messages.len() >= self.max_messages && self.evict_oldest() {}
+        while self.messages.len() >= self.bounds.max_messages && self.evict_oldest() {}
         while self.cost + cost > self.budget.per_topic || self.budget.used() + cost > self.budget.total {
             // What is remembered of evicted messages may take a small part of the room.
             let remembers_much = self.evicted.bytes() > self.cost / EVICTED_SHARE;
@@ -68,7 +68,7 @@ impl Ring {
 
     pub(super) fn remember_one(&mut self, entry: evicted::Entry) {
         let before = self.evicted.bytes();
-        self.evicted.push(entry, self.max_messages);
+        self.evicted.push(entry, self.bounds.max_messages);
         self.count_evicted(before);
     }
 

@@ -88,7 +88,7 @@ impl Ring {
 
     /// The floor when all staged messages and one more of this cost are committed.
     fn floor_with(&self, cost: usize) -> u64 {
-        let by_count = (self.messages.len() + self.staged.len() + 1).saturating_sub(self.max_messages);
+        let by_count = (self.messages.len() + self.staged.len() + 1).saturating_sub(self.bounds.max_messages);
         let gone = by_count.max(self.evicted_by_bytes(cost + self.staged_cost));
         if let Some(oldest) = self.messages.get(gone) {
             return oldest.prev;
@@ -125,8 +125,8 @@ impl Ring {
         range
     }
 
-    /// The oldest `count` staged messages are not stored; the numbers are free again when the last one is withdrawn.
-    pub fn withdraw(&mut self, count: usize, why: impl Fn(&Message) -> Refusal) {
+    /// The oldest `count` staged messages are not stored; the numbers are free again when the last one is rolled back.
+    pub fn roll_back(&mut self, count: usize, why: impl Fn(&Message) -> Refusal) {
         for staged in self.staged.drain(..count.min(self.staged.len())) {
             self.staged_cost -= staged.message.cost();
             for waiting in staged.waiting {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{EXPLICIT, Failure, Instance, ensure, eventually, fresh, new_message, within};
+use super::{CONFIG, Failure, Instance, ensure, eventually, fresh, new_message, within};
 use crate::channel::{
     Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Position, Source, Timestamp,
     TopicName, Waiter,
@@ -33,7 +33,7 @@ async fn acknowledge(instance: &Instance, key: &ConsumerKey, topic: &TopicName, 
 }
 
 pub(super) async fn a_position_is_found_again(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let here = a.create(&fresh("consumers")?, CONFIG).await?;
     let cursor = a.append(&here, new_message(1)?).await?.cursor;
     b.channel(here.name()).await?;
     let key = key(&here, "ü 1")?;
@@ -57,7 +57,7 @@ pub(super) async fn a_position_is_found_again(a: &Instance, b: &Instance) -> Res
 }
 
 pub(super) async fn a_position_comes_from_elsewhere(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let here = a.create(&fresh("consumers")?, CONFIG).await?;
     let cursor = a.append(&here, new_message(1)?).await?.cursor;
     b.channel(here.name()).await?;
     let key = key(&here, "moved")?;
@@ -79,7 +79,7 @@ pub(super) async fn a_position_comes_from_elsewhere(a: &Instance, b: &Instance) 
 }
 
 pub(super) async fn a_newer_subscription_takes_over(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let here = a.create(&fresh("consumers")?, CONFIG).await?;
     let cursor = a.append(&here, new_message(1)?).await?.cursor;
     b.channel(here.name()).await?;
     let key = key(&here, "one")?;
@@ -101,7 +101,7 @@ pub(super) async fn a_newer_subscription_takes_over(a: &Instance, b: &Instance) 
 }
 
 pub(super) async fn acknowledgements_only_go_forward(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let here = a.create(&fresh("consumers")?, CONFIG).await?;
     let mut cursors = Vec::new();
     for number in 0..3 {
         cursors.push(a.append(&here, new_message(number)?).await?.cursor);
@@ -125,7 +125,7 @@ pub(super) async fn acknowledgements_only_go_forward(a: &Instance, b: &Instance)
 
 /// An acknowledgement that is late moves no other consumer that was created under the same name meanwhile.
 pub(super) async fn an_acknowledgement_is_for_one_consumer(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let here = a.create(&fresh("consumers")?, CONFIG).await?;
     let one = a.append(&here, new_message(1)?).await?.cursor;
     let two = a.append(&here, new_message(2)?).await?.cursor;
     let there = b.channel(here.name()).await?;
@@ -148,7 +148,7 @@ pub(super) async fn an_acknowledgement_is_for_one_consumer(a: &Instance, b: &Ins
 }
 
 pub(super) async fn a_consumer_is_forgotten(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let here = a.create(&fresh("consumers")?, CONFIG).await?;
     b.channel(here.name()).await?;
     let (one, two) = (key(&here, "one")?, key(&here, "two")?);
     let inbox = Inbox::default();

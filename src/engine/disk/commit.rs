@@ -17,7 +17,7 @@ use super::{
     positions::{Saving, save},
     refusal, unavailable,
 };
-use crate::channel::{Channel, Consumer, Error, Registry, Spec};
+use crate::channel::{Channel, Consumer, Error, Registry, TopicConfig};
 
 /// Who waits for an outcome. One that does not wait any more is no reason for anything.
 pub(super) struct Tell(pub oneshot::Sender<Result<(), Error>>);
@@ -33,7 +33,8 @@ pub(super) enum Token {
     /// The oldest staged message of the channel.
     Message(Arc<Channel>),
     Created(Arc<Channel>, Tell),
-    Updated(Arc<Channel>, Spec, Tell),
+    /// What the topic is set to by it, and whether it is implicit still.
+    Updated(Arc<Channel>, bool, TopicConfig, Tell),
     Deleted(Arc<Channel>, Tell),
     /// A position that was to be kept soon.
     Position(Arc<Consumer>),
@@ -118,10 +119,10 @@ impl Committer {
         match outcome {
             Ok(()) => {
                 if let (Some(floor), Some(log)) = (channel.commit(count), self.log()) {
-                    log.trim(channel.key, floor + 1);
+                    log.trim(channel.serial(), floor + 1);
                 }
             }
-            Err(error) => channel.withdraw(count, |message| refusal(error, &message.id)),
+            Err(error) => channel.roll_back(count, |message| refusal(error, &message.id)),
         }
     }
 
@@ -135,11 +136,11 @@ impl Committer {
                 }
                 tell.tell(result);
             }
-            Token::Updated(channel, spec, tell) => {
+            Token::Updated(channel, implicit, config, tell) => {
                 if result.is_ok() {
-                    self.registry.apply(&channel, spec);
+                    self.registry.apply(&channel, implicit, config);
                     if let Some(log) = self.log() {
-                        log.trim(channel.key, channel.floor() + 1);
+                        log.trim(channel.serial(), channel.floor() + 1);
                     }
                 }
                 tell.tell(result);

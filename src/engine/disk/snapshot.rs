@@ -2,12 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{
-    decode_spec,
-    log::{self, SnapshotTopic},
-};
+use super::log::{self, SnapshotTopic};
 use crate::{
-    channel::{ConsumerKey, ConsumerName, Defaults, Epoch, Position, Source, Spec, Timestamp, TopicName},
+    channel::{ConsumerKey, ConsumerName, Epoch, Position, Source, Timestamp, TopicBounds, TopicConfig, TopicName},
     engine::position,
 };
 
@@ -30,8 +27,10 @@ pub struct Topic {
     pub epoch: Epoch,
     /// When that began.
     pub created_at: Timestamp,
-    /// What it is set to.
-    pub spec: Spec,
+    /// Made by a publish or a subscribe, not by a creation.
+    pub implicit: bool,
+    /// What it sets for itself.
+    pub config: TopicConfig,
     /// The newest place that is no longer kept.
     pub floor: u64,
     /// The newest place.
@@ -76,12 +75,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// One line that names the setting, if there is no log or it is damaged.
-    pub fn read(directory: &Path, defaults: Defaults, dedup_window: Duration) -> Result<Self, String> {
+    pub fn read(directory: &Path, defaults: TopicBounds, dedup_window: Duration) -> Result<Self, String> {
         let shown = directory.display();
         if !directory.is_dir() {
             return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
         }
-        let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
+        let keep =
+            |settings: &[u8]| TopicConfig::decode(settings).map_or(1, |config| config.bounds(defaults).max_messages);
         let read = log::Snapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();
@@ -146,12 +146,13 @@ impl Snapshot {
 fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
     let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
-    let spec = decode_spec(&settings, implicit).ok_or_else(|| unknown("settings"))?;
+    let config = TopicConfig::decode(&settings).ok_or_else(|| unknown("settings"))?;
     Ok(Topic {
         name: TopicName::parse(&name).map_err(|_| unknown("name"))?,
         epoch: Epoch::from_bits(epoch),
         created_at: Timestamp(created_at_ms),
-        spec,
+        implicit,
+        config,
         floor: messages.first().map_or(last, |first| first.offset - 1),
         last,
         ids: ids.into_iter().filter_map(id_of).collect(),

@@ -18,7 +18,7 @@ use super::{
     follow::{Handler, Item},
     known_ids,
     link::Link,
-    names::{CLASSES, END, decode, encode},
+    names::{CLASSES, END, class_in, decode, encode},
     store::BUDGET,
     topics::Topics,
 };
@@ -161,9 +161,10 @@ impl MessagesHandler {
     async fn channel(&mut self, item: &Item) -> Option<Arc<Channel>> {
         let token = item.key.strip_suffix(END).or_else(|| known_ids::token(&item.key)).unwrap_or(&item.key);
         let epoch = own(item).map(|own| own.epoch);
-        let key = self.class as u64;
-        let fits = |channel: &Arc<Channel>| channel.key == key && epoch.is_none_or(|epoch| epoch == channel.epoch());
-        let open = |channel: &Arc<Channel>| !channel.ring.lock().closed;
+        let class = self.class;
+        let fits =
+            |channel: &Arc<Channel>| class_in(channel) == class && epoch.is_none_or(|epoch| epoch == channel.epoch());
+        let open = |channel: &Arc<Channel>| !channel.is_closed();
         if let Some(channel) = self.topics.channel(token, fits).filter(open) {
             return Some(channel);
         }
@@ -270,10 +271,10 @@ impl Handler for MessagesHandler {
             Mode::First(counts) => {
                 // A topic of which less is found than the stream keeps has lost nothing since it was made.
                 for channel in self.topics.registry.all() {
-                    let token = channel.label.get().map(|label| &**label).unwrap_or_default();
-                    if channel.key == self.class as u64 {
-                        let whole = counts.get(token).copied().unwrap_or(0) + late <= self.class as u64;
-                        channel.ring.lock().numbering = Numbering { before: whole.then_some(0), ..Numbering::SPARSE };
+                    if class_in(&channel) == self.class {
+                        let whole = counts.get(&encode(channel.name().as_str())).copied().unwrap_or(0) + late
+                            <= self.class as u64;
+                        channel.set_numbering(Numbering { before: whole.then_some(0), ..Numbering::SPARSE });
                     }
                 }
             }
@@ -292,7 +293,7 @@ impl Handler for MessagesHandler {
         // Positions in the old stream mean nothing in the new one: every topic of it begins another incarnation.
         self.mode = Mode::Live;
         self.known_ids.reset(self.class);
-        self.topics.end_class(self.class as u64);
+        self.topics.end_class(self.class);
     }
 }
 

@@ -4,11 +4,16 @@
 //! every byte that is neither letter, digit, `_` nor `-` is written as `=XX`: 255 bytes become at most 765, within the 4,096
 //! that a line of the protocol may have.
 
-use crate::channel::MAX_NAME_BYTES;
+use crate::channel::{Channel, MAX_NAME_BYTES, TopicName};
 
 /// Text as one token.
 pub(super) fn encode(text: &str) -> String {
     let mut token = String::with_capacity(text.len() + 8);
+    encode_into(text, &mut token);
+    token
+}
+
+fn encode_into(text: &str, token: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
             token.push(char::from(byte));
@@ -16,7 +21,6 @@ pub(super) fn encode(text: &str) -> String {
             token.push_str(&format!("={byte:02X}"));
         }
     }
-    token
 }
 
 /// The text of a token; `None` if it is none of ours.
@@ -64,6 +68,11 @@ pub(super) fn class_of(max_messages: usize) -> Option<usize> {
     CLASSES.into_iter().find(|class| *class >= max_messages)
 }
 
+/// The class of the stream that a topic is in.
+pub(super) fn class_in(channel: &Channel) -> usize {
+    CLASSES.get(channel.log()).copied().unwrap_or(0)
+}
+
 /// Everything that begins with the service's prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -83,6 +92,13 @@ impl Names {
     /// What the subjects of stored messages begin with, up to the topic's token.
     pub fn stored(&self, class: usize) -> String {
         format!("{}.t.{class}.", self.prefix)
+    }
+
+    /// The subject of a topic's stored messages.
+    pub fn subject(&self, class: usize, topic: &TopicName) -> String {
+        let mut subject = self.stored(class);
+        encode_into(topic.as_str(), &mut subject);
+        subject
     }
 
     /// The subjects of all ids that are known without a message.

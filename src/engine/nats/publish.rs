@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT, store::BUDGET, topics::sync};
-use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Timestamp};
+use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Sent, Timestamp};
 
 /// Messages that may wait to be sent.
 pub(super) const QUEUE: usize = 8_192;
@@ -120,7 +120,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
             };
             // What was stored has been charged when it came back.
             if result.as_ref().is_ok_and(|publication| publication.duplicate) || result.is_err() {
-                outgoing.channel.ring.lock().bucket.give_back();
+                outgoing.channel.release_rate();
             }
             outgoing.left(&result);
             // A publisher that is gone does not need its answer.
@@ -259,11 +259,7 @@ async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool
     if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
         return Err(Error::Unknown(id.clone()).into());
     }
-    let (known, closed) = {
-        let ring = channel.ring.lock();
-        let kept = ring.message_at(sequence).map(|message| Publication::of(&message, duplicate));
-        (kept.or_else(|| ring.known(id)), ring.closed)
-    };
+    let (known, closed) = channel.publication_at(sequence, id, duplicate);
     match known {
         // It came after the topic's deletion: nobody reads it.
         None if closed => Err(Refusal::Closed),
@@ -340,16 +336,15 @@ async fn whose(
 /// The answer to a message whose condition the cluster refuses; none where it holds by what is known here.
 fn decide(outgoing: &Outgoing, perhaps: bool, synced: Result<(), Error>) -> Option<Result<Publication, Refusal>> {
     let Outgoing { channel, id, .. } = outgoing;
-    let ring = channel.ring.lock();
-    let found = ring.find_id(id).cloned().or_else(|| perhaps.then(|| ring.find_young(id, YOUNG)).flatten());
-    match (found, synced) {
+    let Sent { message, closed, newest } = channel.find_sent(id, perhaps.then_some(YOUNG));
+    match (message, synced) {
         (Some(message), _) => {
             let own = perhaps && message.cursor.offset > outgoing.known_before;
             Some(Ok(Publication::of(&message, !own)))
         }
-        (None, _) if ring.closed => Some(Err(Refusal::Closed)),
-        (None, Ok(())) if outgoing.expected == Some(ring.newest()) => None,
-        (None, Ok(())) => Some(Err(Error::Conflict { current: ring.newest() }.into())),
+        (None, _) if closed => Some(Err(Refusal::Closed)),
+        (None, Ok(())) if outgoing.expected == Some(newest) => None,
+        (None, Ok(())) => Some(Err(Error::Conflict { current: newest }.into())),
         (None, Err(_)) if perhaps => Some(Err(Error::Unknown(id.clone()).into())),
         (None, Err(error)) => Some(Err(error.into())),
     }

@@ -16,7 +16,7 @@ pub(super) struct SameId(Mutex<HashMap<(u64, MessageId), Vec<Answer>>>);
 impl SameId {
     /// Whether a message with this id is the first on its way; else its answer comes over the receiver.
     pub fn enter(&self, channel: &Channel, id: &MessageId) -> Option<oneshot::Receiver<Result<Publication, Refusal>>> {
-        match self.0.lock().entry((channel.serial, id.clone())) {
+        match self.0.lock().entry((channel.serial(), id.clone())) {
             Entry::Vacant(first) => {
                 first.insert(Vec::new());
                 None
@@ -31,7 +31,7 @@ impl SameId {
 
     /// The first one has its answer, which is that of the others: they were not stored.
     pub fn leave(&self, channel: &Channel, id: &MessageId, result: &Result<Publication, Refusal>) {
-        let others = self.0.lock().remove(&(channel.serial, id.clone())).unwrap_or_default();
+        let others = self.0.lock().remove(&(channel.serial(), id.clone())).unwrap_or_default();
         for other in others {
             let result = result.clone().map(|publication| Publication { duplicate: true, ..publication });
             // A publisher that is gone does not need its answer.
@@ -43,14 +43,16 @@ impl SameId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Error, Incarnation, Registry, RegistrySettings, Spec, TopicName};
+    use crate::channel::{Error, Incarnation, Registry, RegistrySettings, TopicConfig, TopicName};
 
     #[test]
     fn others_share_the_answer_of_the_first() {
         let registry = Registry::new(RegistrySettings::for_tests(10));
-        let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
-        let [one, other] = ["a", "b"]
-            .map(|name| registry.insert(Incarnation::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap());
+        let [one, other] = ["a", "b"].map(|name| {
+            registry
+                .insert(Incarnation::new(&TopicName::parse(name).unwrap(), TopicConfig::default()), |_| Ok(()))
+                .unwrap()
+        });
         let (same, id) = (SameId::default(), MessageId::parse("x").unwrap());
         assert!(same.enter(&one, &id).is_none());
         assert!(same.enter(&other, &id).is_none(), "an id is one topic's");
