@@ -1,19 +1,21 @@
 //! The broker: publishing, subscribing, history, limits; over the channels of this instance and the engine behind them. It
 //! knows no HTTP, no GraphQL and no socket.
 //!
-//! Handle -> shared state -> guarded data: [`Broker`] is a clonable handle, and nobody outside sees a lock. No lock is
-//! ever held over an await. Locks are taken in this order: registry, consumers, a topic's ring, the set of patterns, a
-//! pattern's members, an inbox.
+//! [`Broker`] is a clonable handle to the shared state, and nobody outside sees a lock. No lock is held over an await. The
+//! order in which locks are taken stands at [`Channel`](crate::channel::Channel).
 
+mod any_cursor;
 mod consumer;
 mod consumers;
 mod publish;
 mod settings;
 mod subscribe;
 mod subscribe_pattern;
+mod subscribe_topic;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::sync::{
     Arc,
@@ -28,14 +30,15 @@ pub use crate::channel::{
     Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::MetricSample;
+pub use any_cursor::AnyCursor;
 use publish::InFlight;
 pub use publish::{Publishing, publish_all};
 pub use settings::Settings;
-pub use subscribe::{AnyCursor, Subscribe};
+pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};
 
 use crate::{
-    channel::{Channel, ConsumerLimits, Consumers, Registry, RegistrySettings},
+    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings},
     engine::{Engine, Health, Memory},
 };
 
@@ -138,7 +141,7 @@ impl Broker {
             };
             match self.0.engine.update(&channel, config, true).await {
                 Ok(()) => return Ok(channel.info()),
-                // Gone in between: the next look finds what there is now.
+                // Deleted meanwhile: the next round finds what there is now.
                 Err(Error::TopicNotFound(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -152,7 +155,7 @@ impl Broker {
     pub async fn update_topic(&self, name: &TopicName, config: TopicConfig) -> Result<TopicInfo, Error> {
         config.check(self.0.settings.max_messages_limit)?;
         self.check_writable()?;
-        let channel = self.find_here_or_elsewhere(name).await?;
+        let channel = self.look_up(name, None).await?;
         self.0.engine.update(&channel, config, false).await?;
         Ok(channel.info())
     }
@@ -165,7 +168,7 @@ impl Broker {
         self.check_not_draining()?;
         // Also where the engine is short of room, which this may make.
         self.check_opened()?;
-        let channel = self.find_here_or_elsewhere(name).await?;
+        let channel = self.look_up(name, None).await?;
         let info = channel.info();
         self.0.engine.delete(&channel).await?;
         self.0.engine.positions().remove_all(&Source::Topic(name.clone())).await?;
@@ -177,7 +180,7 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicNotFound`], [`Error::Unavailable`] while the engine is starting.
     pub async fn topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        Ok(self.find_here_or_elsewhere(name).await?.info())
+        Ok(self.look_up(name, None).await?.info())
     }
 
     /// What this instance knows of a topic, without asking anybody.
@@ -204,34 +207,34 @@ impl Broker {
     /// Kept messages from a start on, oldest first, one batch.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place that was not given out.
+    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a cursor that was not given out.
     pub async fn history(&self, name: &TopicName, start: Start, limit: BatchLimit) -> Result<Page, Error> {
         let channel = match start {
-            Start::After(place) => self.at(name, place).await?,
+            Start::After(cursor) => self.look_up(name, Some(cursor)).await?,
             Start::AfterPattern(_) => {
                 return Err(Error::bad_request(
                     "after",
                     "is the cursor of a pattern; a page takes a message's own cursor",
                 ));
             }
-            _ => self.find_here_or_elsewhere(name).await?,
+            _ => self.look_up(name, None).await?,
         };
-        if let Start::After(place) = start
-            && subscribe::is_ahead(&channel, place)
+        if let Start::After(cursor) = start
+            && topics::is_ahead(&channel, cursor)
         {
-            return Err(subscribe::ahead("after"));
+            return Err(topics::ahead("after"));
         }
         Ok(channel.page(&start, limit))
     }
 
-    /// The last `limit` kept messages before a place (or before the end), oldest first.
+    /// The last `limit` kept messages before a cursor (or before the end), oldest first.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place in another incarnation of the topic.
+    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a cursor in another incarnation of the topic.
     pub async fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let channel = match before {
-            Some(place) => self.at(name, place).await?,
-            None => self.find_here_or_elsewhere(name).await?,
+            Some(cursor) => self.look_up(name, Some(cursor)).await?,
+            None => self.look_up(name, None).await?,
         };
         if before.is_some_and(|cursor| cursor.epoch != channel.epoch()) {
             return Err(Error::bad_request("before", "is of another incarnation of the topic"));
@@ -262,14 +265,14 @@ impl Broker {
         }
     }
 
-    // ---- incarnation
+    // ---- starting and stopping
 
     /// Refuses publishing, subscribing and creating from here on: the server is going.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until every publish that was begun is answered: after [`Broker::drain`] no other begins, so subscribers that
+    /// Waits until every publish that was begun has its outcome: after [`Broker::drain`] no other begins, so subscribers that
     /// have read everything then have all that was accepted.
     pub async fn settled(&self) {
         self.0.publishes.none_left().await;
@@ -338,74 +341,6 @@ impl Broker {
     fn newest_sequences(&self) -> Vec<(usize, u64)> {
         self.0.registry.newest_sequences()
     }
-
-    fn find(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
-        match self.0.registry.find(name) {
-            Some(channel) => Ok(channel),
-            None => Err(self.check_opened().err().unwrap_or_else(|| not_found(name))),
-        }
-    }
-
-    /// The topic, also when another instance has made it a moment ago.
-    async fn find_here_or_elsewhere(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
-        if let Ok(channel) = self.find(name) {
-            return Ok(channel);
-        }
-        self.check_opened()?;
-        let learned = self.0.engine.catch_up(name, None).await;
-        self.find(name).map_err(|missing| learned.err().unwrap_or(missing))
-    }
-
-    /// The topic, once this instance knows as much of it as the one that gave out the cursor.
-    async fn at(&self, name: &TopicName, place: Cursor) -> Result<Arc<Channel>, Error> {
-        let covers = |channel: &Channel| channel.epoch() == place.epoch && !subscribe::is_ahead(channel, place);
-        if let Some(channel) = self.0.registry.find(name).filter(|channel| covers(channel)) {
-            return Ok(channel);
-        }
-        self.check_opened()?;
-        let learned = self.0.engine.catch_up(name, Some(place)).await;
-        let channel = self.find(name);
-        match learned {
-            Err(why) if !channel.as_ref().is_ok_and(|channel| covers(channel)) => Err(why),
-            _ => channel,
-        }
-    }
-
-    async fn find_or_make(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
-        loop {
-            match self.find(name) {
-                Err(Error::TopicNotFound(_)) if self.0.settings.auto_create_topics => {}
-                Err(Error::TopicNotFound(_)) => return self.find_here_or_elsewhere(name).await,
-                found => return found,
-            }
-            self.check_writable()?;
-            self.0.registry.check_room()?;
-            match self.0.engine.create(name, TopicConfig::default(), true).await {
-                // Somebody else was faster.
-                Err(Error::TopicExists(_)) => {}
-                made => return made,
-            }
-        }
-    }
-
-    /// An implicit topic with no message, no subscriber and no consumer goes away.
-    fn forget_if_unused(&self, channel: &Arc<Channel>) {
-        if channel.is_unused() && !self.0.consumers.any(&Source::Topic(channel.name().clone())) {
-            self.0.engine.forget(channel);
-        }
-    }
-
-    fn forget_source_if_unused(&self, source: &Source) {
-        if let Source::Topic(name) = source
-            && let Some(channel) = self.0.registry.find(name)
-        {
-            self.forget_if_unused(&channel);
-        }
-    }
-}
-
-fn not_found(name: &TopicName) -> Error {
-    Error::TopicNotFound(name.as_str().to_owned())
 }
 
 fn registry_settings(settings: &Settings) -> RegistrySettings {

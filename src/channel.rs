@@ -8,25 +8,34 @@ mod append;
 mod attach;
 mod config;
 mod consumer;
+mod cursor;
 mod error;
 mod events;
 mod filter;
+mod gap;
 mod inbox;
 mod info;
 mod message;
 mod name;
+mod new_message;
+mod overflow;
 mod page;
+mod pattern;
 mod patterns;
 mod payload;
+mod publication;
 mod rate;
 mod reader;
+mod reading;
 mod recent_ids;
 mod registry;
 mod restoring;
 mod ring;
 mod sequencer;
+mod source;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 mod waiter;
 
 /// What `inbox.rs` is made of.
@@ -54,29 +63,36 @@ pub use config::{TopicBounds, TopicConfig};
 pub use consumer::{
     Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLimits, ConsumerStatus, Consumers, Position,
 };
+pub use cursor::{Cursor, Epoch};
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits};
+pub use gap::{Gap, GapReason};
 pub use inbox::{Inbox, Notifier};
 pub use info::{SubscriptionInfo, TopicInfo};
-pub use message::{
-    Committed, Cursor, Epoch, Gap, GapReason, KnownId, Message, NewMessage, Origin, Publication, ShapeId, Timestamp,
-};
-pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
+pub use message::{Message, ShapeId};
+pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, TopicName};
+pub use new_message::{Committed, NewMessage, Origin};
+pub use overflow::Overflow;
 pub use page::Page;
+pub use pattern::Pattern;
 pub use payload::{MAX_NESTING, Payload};
-pub use reader::{BEHIND_MESSAGES, Event, Overflow};
+pub use publication::{KnownId, Publication};
+pub use reader::{BEHIND_MESSAGES, Event};
+pub use reading::{BatchLimit, ReadStatus, Start};
 pub use registry::{Incarnation, Registry, RegistrySettings};
-pub use ring::{BatchLimit, ReadStatus, Start};
 pub use sequencer::{LogPosition, PatternCursor};
+pub use source::Source;
+pub use timestamp::Timestamp;
 pub use waiter::Waiter;
 
 pub(crate) use consumer::Saving;
 pub(crate) use patterns::{Member, Membership, Patterns};
 pub(crate) use reader::{ALONE, Reader, Wanted};
+use reading::ReadPosition;
 pub(crate) use recent_ids::Remembered;
 pub(crate) use registry::{Deletion, Matching};
-use ring::{Budget, Place, Ring};
+use ring::{Budget, Ring};
 pub(crate) use ring::{Numbering, Stage, Staging};
 use sequencer::Sequencer;
 
@@ -198,13 +214,13 @@ impl Channel {
         self.ring.lock().closed
     }
 
-    /// The newest place: everything up to here was readable, is gone, or never was.
+    /// The newest offset: everything up to here was readable, is gone, or never was.
     #[must_use]
     pub fn last(&self) -> u64 {
         self.ring.lock().last()
     }
 
-    /// The newest place that is no longer kept.
+    /// The newest offset that is no longer kept.
     #[must_use]
     pub fn floor(&self) -> u64 {
         self.ring.lock().floor()

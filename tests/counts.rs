@@ -28,9 +28,7 @@ use allocation_counter::measure;
 use axum::Router;
 use hyper_util::rt::TokioIo;
 use pub_sub::{
-    broker::{
-        self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Publishing, Source, Subscribe, TopicName,
-    },
+    broker::{self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Source, Subscribe, TopicName},
     graphql,
     socket::{self, Sockets},
 };
@@ -80,10 +78,10 @@ fn new_message() -> NewMessage {
 
 /// Publishes as a door does that has the answer at once; anything else would be a future made for it.
 fn publish(broker: &Broker, topic: &TopicName, new_message: NewMessage) {
-    match broker.publish(topic, new_message) {
-        Publishing::Done(Some(Ok(_))) => {}
-        Publishing::Done(_) => panic!("refused"),
-        Publishing::Begun(_) | Publishing::Waiting(_) => panic!("the memory engine made a future"),
+    match broker.publish(topic, new_message).now() {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => panic!("refused: {error}"),
+        Err(_later) => panic!("the memory engine made a future"),
     }
 }
 

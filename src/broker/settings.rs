@@ -36,7 +36,7 @@ pub struct Settings {
     pub max_topics_per_consumer: usize,
     /// How long an unused consumer is kept.
     pub consumer_ttl: Duration,
-    /// How long a publisher's message id is remembered after its publication, whatever becomes of the message.
+    /// How long a publisher's message id is remembered after its publication, even when the message is gone.
     pub dedup_window: Duration,
     /// Bytes that the ids of messages that are not kept may take.
     pub dedup_bytes: usize,

@@ -22,16 +22,16 @@ pub enum Progress {
 }
 
 /// Where a subscription's messages come from.
-pub(super) enum Source {
+pub(super) enum ReadFrom {
     Topic { reader: Reader, waiter: Arc<Waiter>, slot: usize },
     Pattern { member: Arc<Member>, _membership: Membership },
 }
 
-impl Source {
+impl ReadFrom {
     fn waiter(&self) -> &Waiter {
         match self {
-            Source::Topic { waiter, .. } => waiter,
-            Source::Pattern { member, .. } => &member.waiter,
+            ReadFrom::Topic { waiter, .. } => waiter,
+            ReadFrom::Pattern { member, .. } => &member.waiter,
         }
     }
 }
@@ -50,7 +50,7 @@ enum NewestOf {
 #[must_use = "dropping a subscription unsubscribes"]
 pub struct Subscription {
     pub(super) broker: Broker,
-    pub(super) source: Source,
+    pub(super) source: ReadFrom,
     pub(super) wanted: Wanted,
     pub(super) lease: Option<Lease>,
     pub(super) ended: Option<Error>,
@@ -73,7 +73,7 @@ impl Subscription {
             return Progress::Ended(error.clone());
         }
         let progress = match &mut self.source {
-            Source::Topic { reader, waiter, .. } => {
+            ReadFrom::Topic { reader, waiter, .. } => {
                 let rest = reader.read(&self.wanted, limit, events, ALONE, || {});
                 waiter.seen.store(reader.seen(), Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
@@ -86,7 +86,7 @@ impl Subscription {
                     Err(error) => Progress::Ended(error),
                 }
             }
-            Source::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
+            ReadFrom::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
         };
         match &progress {
             Progress::More => self.source.waiter().wake(),
@@ -100,8 +100,8 @@ impl Subscription {
     #[must_use]
     pub fn newest(&self) -> Newest {
         Newest(match &self.source {
-            Source::Topic { reader, .. } => NewestOf::Topic(reader.topic.last()),
-            Source::Pattern { .. } => NewestOf::Logs(self.broker.newest_sequences()),
+            ReadFrom::Topic { reader, .. } => NewestOf::Topic(reader.topic.last()),
+            ReadFrom::Pattern { .. } => NewestOf::Logs(self.broker.newest_sequences()),
         })
     }
 
@@ -109,8 +109,8 @@ impl Subscription {
     #[must_use]
     pub fn has_read(&self, newest: &Newest) -> bool {
         match (&self.source, &newest.0) {
-            (Source::Topic { reader, .. }, NewestOf::Topic(offset)) => reader.cursor().offset >= *offset,
-            (Source::Pattern { member, .. }, NewestOf::Logs(positions)) => member.has_passed(positions),
+            (ReadFrom::Topic { reader, .. }, NewestOf::Topic(offset)) => reader.cursor().offset >= *offset,
+            (ReadFrom::Pattern { member, .. }, NewestOf::Logs(positions)) => member.has_passed(positions),
             // Of another subscription: there is nothing to wait for.
             _ => true,
         }
@@ -129,7 +129,7 @@ impl Subscription {
     }
 
     /// With `ack: AUTO`: everything read so far is on its way to the client; [`Subscription::acknowledge_in_flight`] will say that it
-    /// arrived. Answers whether there is anything to confirm.
+    /// arrived. Returns whether there is anything to acknowledge.
     pub fn mark_in_flight(&mut self) -> bool {
         self.lease.as_mut().is_some_and(Lease::mark_in_flight)
     }
@@ -153,7 +153,7 @@ fn read_pattern(
     events.extend(member.take_deleted().into_iter().map(|topic| Event::Deleted { topic, unread: true }));
     let (mut read, mut bytes) = (0, 0);
     while read < limit.messages && bytes < limit.bytes {
-        let Some(mut reader) = member.take_turn() else { return Progress::CaughtUp };
+        let Some(mut reader) = member.take_next() else { return Progress::CaughtUp };
         let (serial, log) = (reader.topic.serial(), reader.topic.log());
         let before = events.len();
         let newest = || member.newest_of(log);
@@ -191,9 +191,9 @@ fn read_pattern(
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.broker.unsubscribed();
-        if let Source::Topic { reader, slot, .. } = &self.source {
+        if let ReadFrom::Topic { reader, slot, .. } = &self.source {
             reader.topic.detach(*slot);
-            self.broker.forget_if_unused(&reader.topic);
+            self.broker.release_if_unused(&reader.topic);
         }
     }
 }

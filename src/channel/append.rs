@@ -5,21 +5,21 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use super::{
-    Admission, Channel, Committed, Cursor, Error, KnownId, Message, MessageId, NewMessage, Numbering, Place,
-    Publication, Refusal, Remembered, Ring, Stage, Staging, ring,
+    Admission, Channel, Committed, Cursor, Error, KnownId, Message, MessageId, NewMessage, Numbering, Publication,
+    ReadPosition, Refusal, Remembered, Ring, Stage, Staging, ring,
 };
 
-/// What the channel says to a message that an engine feeds it.
+/// The outcome of feeding a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
     /// It continues the channel, and is readable now.
     Taken,
     /// The channel has it, or is past it.
     Stale,
-    /// Something is missing between the place `after` and the message: the engine reads it again from its store, or says
+    /// Something is missing between the offset `after` and the message: the engine reads it again from its store, or says
     /// that it is lost ([`Channel::skip_to`]).
     Missing {
-        /// The channel's newest place.
+        /// The channel's newest offset.
         after: u64,
     },
     /// The channel is closed.
@@ -66,7 +66,7 @@ impl Channel {
     }
 
     /// Takes a message that the engine has numbered and stored, if it continues the channel: if nothing was published
-    /// between the channel's newest place and `message.prev`. Its offset is its number in the log that topics share, so
+    /// between the channel's newest offset and `message.prev`. Its offset is its number in the log that topics share, so
     /// an engine feeds the channels of one log in its order.
     pub fn feed(self: &Arc<Self>, message: Committed) -> Feed {
         let mut ring = self.ring.lock();
@@ -119,14 +119,14 @@ impl Channel {
         self.ring.lock().stage(new_message, store)
     }
 
-    /// The oldest `count` staged messages are stored: they are read from here on, and their publishers are answered. Tells
-    /// the newest place that is no longer kept, if it moved. Messages of one log are committed in its order.
+    /// The oldest `count` staged messages are stored: readers find them from here on, and their publishers get their
+    /// outcome. Returns the newest offset that is no longer kept, if it moved. Messages of one log are committed in its order.
     pub(crate) fn commit(self: &Arc<Self>, count: usize) -> Option<u64> {
         let mut ring = self.ring.lock();
         let (before, floor) = (ring.end(), ring.floor());
         let mut last = self.sequencer.lock();
-        let mut answers = Vec::with_capacity(count);
-        let first = ring.commit(count, &mut answers);
+        let mut outcomes = Vec::with_capacity(count);
+        let first = ring.commit(count, &mut outcomes);
         let moved = Some(ring.floor()).filter(|now| *now != floor);
         if let Some((first, newest)) = first {
             *last = newest.max(*last);
@@ -134,8 +134,9 @@ impl Channel {
             drop(last);
             self.wake(ring);
         }
-        // Readers are woken first: a server that stops once every publish is answered still delivers what it has accepted.
-        answers.into_iter().for_each(ring::Answer::send);
+        // Readers are woken first: a server that stops once every publish has its outcome still delivers what it has
+        // accepted.
+        outcomes.into_iter().for_each(ring::Outcome::send);
         moved
     }
 
@@ -144,7 +145,7 @@ impl Channel {
         self.ring.lock().roll_back(count, why);
     }
 
-    /// What lies up to `offset` and was not fed is lost. Readers are told at that place.
+    /// What lies up to `offset` and was not fed is lost. Readers get a gap at that position.
     pub fn skip_to(self: &Arc<Self>, offset: u64) {
         let mut ring = self.ring.lock();
         let before = ring.end();
@@ -159,7 +160,7 @@ impl Channel {
         }
     }
 
-    /// From here on these ids are known that publishers gave before this incarnation of the topic began. They have no place in it;
+    /// From here on these ids are known that publishers gave before this incarnation of the topic began. They have no offset in it;
     /// an id that is known already keeps its own.
     ///
     /// # Errors
@@ -177,7 +178,7 @@ impl Channel {
         Ok(())
     }
 
-    /// What the channel says to a message that another store will number: `None` lets it through.
+    /// Checks a message that another store will number; `None` lets it through.
     ///
     /// # Errors
     /// [`Refusal`] if the channel is closed or has no room; a message whose id is known is no error, but the publication of
@@ -234,7 +235,7 @@ impl Channel {
 
     /// Tells the subscribers of patterns what was appended after `before`, of which `first` is the first number in the
     /// shared log. Called under the lock of the sequencer.
-    fn announce(self: &Arc<Self>, ring: &mut Ring, before: Place, first: u64) {
+    fn announce(self: &Arc<Self>, ring: &mut Ring, before: ReadPosition, first: u64) {
         let mut matched = std::mem::take(&mut ring.patterns);
         self.patterns.touch(self, &mut matched, before, first);
         ring.patterns = matched;

@@ -7,10 +7,10 @@ use super::{Channel, Reader, Start, Waiter};
 impl Channel {
     /// Adds a waiting subscription, and returns its reader and the slot with which it is detached.
     pub(crate) fn attach(self: &Arc<Self>, waiter: &Arc<Waiter>, start: &Start) -> (Reader, usize) {
-        // The waiter comes first, and the place to begin at is looked up second: what is published in between wakes it.
+        // The waiter comes first, and the position to begin at is looked up second: what is published in between wakes it.
         let slot = self.waiters.lock().insert(waiter.clone());
         let (reader, _) = self.locate(start);
-        waiter.seen.store(reader.place.seen, Ordering::Relaxed);
+        waiter.seen.store(reader.position.seen, Ordering::Relaxed);
         (reader, slot)
     }
 
@@ -22,11 +22,11 @@ impl Channel {
     /// A reader at a start, and whether there is anything for it to read.
     pub(crate) fn locate(self: &Arc<Self>, start: &Start) -> (Reader, bool) {
         let ring = self.ring.lock();
-        let (place, gap) = ring.locate(start, self.created_at);
-        let has_unread = place.after < ring.last() || gap.is_some() || ring.closed;
-        // A gap is told before anything else.
-        let next_sequence = if gap.is_some() { 0 } else { ring.next_sequence(place).unwrap_or_default() };
-        let mut reader = Reader::from(self.clone(), (place, gap));
+        let (position, gap) = ring.locate(start, self.created_at);
+        let has_unread = position.after < ring.last() || gap.is_some() || ring.closed;
+        // A gap is delivered before anything else.
+        let next_sequence = if gap.is_some() { 0 } else { ring.next_sequence(position).unwrap_or_default() };
+        let mut reader = Reader::from(self.clone(), (position, gap));
         reader.next_sequence = next_sequence;
         (reader, has_unread)
     }

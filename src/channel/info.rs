@@ -96,9 +96,9 @@ impl Channel {
 }
 /// All that is kept of a topic.
 pub(crate) struct Kept {
-    /// The newest place that is no longer kept.
+    /// The newest offset that is no longer kept.
     pub floor: u64,
-    /// The newest place.
+    /// The newest offset that was used.
     pub last: u64,
     /// The messages, oldest first, and of each whether its id is the publisher's.
     pub messages: Vec<(Arc<Message>, bool)>,

@@ -14,12 +14,12 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Alive, Budget, Channel, Epoch, Error, LogPosition, Member, Membership, Pattern, Patterns, Ring, Sequencer,
-    Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds,
-    ring::Incarnation as RingIncarnation, sequencer::MAX_LOGS,
+    Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Membership, NewMessage, Pattern, Patterns, Payload,
+    Ring, Sequencer, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds,
+    ring::RingOwner, sequencer::MAX_LOGS,
 };
 
-/// Deletions that are remembered: a subscriber of a pattern that was away is told of them.
+/// Deletions that are remembered: a subscriber of a pattern that was away learns of them.
 const MAX_DELETIONS: usize = 10_000;
 
 /// Bounds on what all topics hold together.
@@ -35,7 +35,7 @@ pub struct RegistrySettings {
     pub max_patterns: usize,
     /// What holds for topics that set nothing for themselves.
     pub defaults: TopicBounds,
-    /// How long a publisher's message id is remembered after its publication, whatever becomes of the message.
+    /// How long a publisher's message id is remembered after its publication, even when the message is gone.
     pub dedup_window: Duration,
     /// Bytes that ids of messages that are not kept may take.
     pub dedup_bytes: usize,
@@ -190,9 +190,9 @@ impl Registry {
     pub fn new(settings: RegistrySettings) -> Arc<Self> {
         let (name, epoch) = (TopicName::reserved("$topics"), Epoch::random());
         let recent_ids = Arc::new(RecentIds::new(settings.dedup_window, settings.dedup_bytes));
-        let incarnation = RingIncarnation { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
+        let owner = RingOwner { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
         let config = TopicConfig::keeping(1_000);
-        let ring = Ring::new(incarnation, config, settings.defaults, Budget::new(usize::MAX, usize::MAX));
+        let ring = Ring::new(owner, config, settings.defaults, Budget::new(usize::MAX, usize::MAX));
         let events = Arc::new(Channel {
             serial: 0,
             name: name.clone(),
@@ -306,8 +306,8 @@ impl Registry {
             return Err(Error::TopicExists(name));
         }
         let serial = serial.unwrap_or_else(|| self.serial.fetch_add(1, Ordering::Relaxed));
-        let ring_incarnation = RingIncarnation { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
-        let ring = Ring::new(ring_incarnation, config, self.defaults, self.budget.clone());
+        let owner = RingOwner { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
+        let ring = Ring::new(owner, config, self.defaults, self.budget.clone());
         let channel = Arc::new(Channel {
             serial,
             name: name.clone(),
@@ -328,7 +328,7 @@ impl Registry {
         Ok(channel)
     }
 
-    /// Takes a topic out and ends its incarnation. Answers whether it was in.
+    /// Takes a topic out and ends its incarnation. Returns whether it was in.
     pub fn remove(&self, channel: &Arc<Channel>) -> bool {
         let mut names = self.names.write();
         let current = names.is_current(channel);
@@ -352,7 +352,7 @@ impl Registry {
         }
     }
 
-    /// Takes an implicit topic out that has no message and no subscriber. Answers whether it did; `stored` then ran under
+    /// Takes an implicit topic out that has no message and no subscriber. Returns whether it did; `stored` then ran under
     /// the registry's lock.
     pub fn remove_unused(&self, channel: &Arc<Channel>, stored: impl FnOnce()) -> bool {
         let mut names = self.names.write();
@@ -379,6 +379,17 @@ impl Registry {
         channel.ring.lock().configure(config, self.defaults);
         if names.is_current(channel) {
             self.announce(&channel.name, TopicEventKind::Updated);
+        }
+    }
+
+    /// Called under the registry's lock, so that events stand in the order in which things happened.
+    fn announce(&self, name: &TopicName, kind: TopicEventKind) {
+        let data = Payload::parse(&format!("{:?}", kind.code()), usize::MAX);
+        let key = Key::parse(name.as_str());
+        if let (Ok(data), Ok(key)) = (data, key) {
+            // The events' own channel has no limits, so there is nothing to refuse.
+            let _ =
+                self.events.append(NewMessage { data, id: None, key: Some(key), expected_offset: None, origin: None });
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::{Epoch, Error, message::SortableHex};
+use super::{Epoch, Error, cursor::SortableHex};
 
 /// Logs of one engine: those of a clustered one have a stream for each size of topics.
 pub(crate) const MAX_LOGS: usize = 4;

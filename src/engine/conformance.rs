@@ -1,7 +1,8 @@
-//! What every engine is asked for, as one suite: run it on two instances that share a store, or on the same one twice.
+//! What every engine has to do, as one suite: run it on two instances that share a store, or on the same one twice.
 //!
-//! It lives with the seam rather than with the tests, so that an engine from elsewhere can be held to it, too. Nothing here
-//! asks how long something takes: what has to come is waited for, with a deadline.
+//! It lives with the trait rather than with the tests, because it uses what the crate keeps to itself, and is compiled for
+//! tests and benchmarks alone (feature `test-support`). Nothing here asks how long something takes: what has to come is waited
+//! for, with a deadline.
 
 mod consumers;
 mod messages;
@@ -84,7 +85,7 @@ impl Instance {
     }
 }
 
-/// What an engine did not keep.
+/// What an engine did not do as it should.
 #[derive(Debug)]
 pub struct Failure(String);
 
@@ -214,7 +215,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs what an engine owes that outlives its process: `start` opens it anew over the same store, once the instance before
+/// Checks what has to outlive the process: `start` opens it again over the same store, once the instance before
 /// it was closed.
 ///
 /// # Errors
@@ -232,7 +233,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     for number in 2..=4 {
         cursors.push(first.append(&channel, new_message(number)?).await?.cursor);
     }
-    let place = first.append(&channel, with_id.clone()).await?.cursor;
+    let cursor = first.append(&channel, with_id.clone()).await?.cursor;
     let moved = KnownId { id: MessageId::parse("moved")?, at: Timestamp::now() };
     first.engine.remember(&channel, std::slice::from_ref(&moved)).await?;
     let position = consumers::leave_a_position(&first, &channel).await?;
@@ -240,12 +241,12 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
 
     let second = open().await?;
     let channel = second.channel(&name).await?;
-    ensure(channel.epoch() == place.epoch, || "another incarnation after a restart".to_owned())?;
+    ensure(channel.epoch() == cursor.epoch, || "another incarnation after a restart".to_owned())?;
     ensure(channel.config().max_messages == Some(3), || "other settings after a restart".to_owned())?;
     let found = kept(&channel)?;
     ensure(found == ["3", "4", "1"], || format!("{found:?} after a restart"))?;
     let again = second.append(&channel, with_id).await?;
-    ensure(again.duplicate && again.cursor == place, || format!("an id was forgotten: {again:?}"))?;
+    ensure(again.duplicate && again.cursor == cursor, || format!("an id was forgotten: {again:?}"))?;
     let again = second.append(&channel, NewMessage { id: Some(moved.id), ..new_message(1)? }).await?;
     ensure(again.duplicate && again.cursor.offset == 0, || format!("an imported id was forgotten: {again:?}"))?;
     let mut events = Vec::new();
@@ -254,7 +255,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     }
     ensure(events.len() == 3, || format!("{events:?} after the first one's cursor"))?;
     let next = second.append(&channel, new_message(5)?).await?.cursor;
-    ensure(next.offset > place.offset, || format!("{next:?} after {place:?}"))?;
+    ensure(next.offset > cursor.offset, || format!("{next:?} after {cursor:?}"))?;
     ensure(second.registry.find(&gone).is_none(), || "a deleted topic came back".to_owned())?;
     consumers::find_the_position(&second, &channel, &position).await?;
     second.engine.close().await;

@@ -2,14 +2,16 @@
 //!
 //! All topics live in memory as with the memory engine; the log is what they are read back from. A message is numbered
 //! under its channel's lock and put into the log's queue there, waits unread beside the history, and becomes readable when
-//! the log says that it is stored by the policy ([`Fsync`]); then its publisher is answered.
+//! the log says that it is stored by the policy ([`Fsync`]); then its publisher gets the outcome.
 
 mod commit;
 mod log;
 mod positions;
 mod repair;
 mod restore;
+mod save;
 mod snapshot;
+mod token;
 
 use std::{
     future::Future,
@@ -29,8 +31,9 @@ use crate::channel::{
     Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Refusal, Registry, Stage, Staging,
     TopicConfig, TopicName,
 };
-use commit::{Committer, DiskHealth, FAILED, Tell, Token};
+use commit::{Committer, DiskHealth, FAILED};
 use log::{Log, LogError, Message, OpenError, Record};
+use token::{Tell, Token};
 
 pub use log::Fsync;
 #[cfg(fuzzing)]
@@ -48,7 +51,7 @@ pub struct Settings {
     pub fsync: Fsync,
     /// Bytes of the largest message's data.
     pub max_payload_bytes: usize,
-    /// How long a publisher's id is kept after its publication, whatever becomes of the message.
+    /// How long a publisher's id is kept after its publication, even when the message is gone.
     pub dedup_window: Duration,
     /// Bytes that ids of messages that are not kept may take.
     pub dedup_bytes: u64,
@@ -68,6 +71,9 @@ const IDS_AT_ONCE: usize = 4_096;
 
 /// The largest payload that a record of the log holds with its id and key.
 pub const MAX_PAYLOAD_BYTES: usize = 62 << 20;
+
+/// Brings whether a record is stored.
+type Stored = oneshot::Receiver<Result<(), Error>>;
 
 /// The engine that survives the process.
 pub struct Disk {
@@ -94,6 +100,33 @@ impl Disk {
 
     fn opened(&self) -> Result<&Opened, Error> {
         self.opened.get().ok_or(Error::Unavailable("the engine is not open"))
+    }
+
+    /// Puts a new topic into the registry, and its creation into the log's queue; the receiver tells whether that is stored.
+    fn begin_topic(
+        &self,
+        name: &TopicName,
+        config: TopicConfig,
+        implicit: bool,
+    ) -> Result<(Arc<Channel>, Stored), Error> {
+        let opened = self.opened()?;
+        let topic_id = opened.next_key.fetch_add(1, Ordering::Relaxed);
+        let new = Incarnation::new(name, config);
+        let incarnation = Incarnation { implicit, serial: Some(topic_id), ..new };
+        let (tell, answer) = oneshot::channel();
+        let channel = opened.registry.insert(incarnation, |channel| {
+            let record = Record::TopicCreated {
+                topic_id,
+                epoch: channel.epoch().to_bits(),
+                name: name.as_str(),
+                created_at_ms: channel.created_at().0,
+                implicit,
+                settings: &config.encode(),
+            };
+            let token = Token::Created(channel.clone(), Tell(tell));
+            opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
+        })?;
+        Ok((channel, answer))
     }
 
     fn log_settings(&self) -> log::Settings {
@@ -135,7 +168,7 @@ fn refusal(error: &LogError, id: &MessageId) -> Refusal {
     })
 }
 
-/// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin anew behind
+/// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin again behind
 /// the clock with every start, a million for each second.
 fn first_key(used: u64) -> u64 {
     let epoch = UNIX_EPOCH + Duration::from_secs(1_735_689_600);
@@ -144,7 +177,7 @@ fn first_key(used: u64) -> u64 {
 }
 
 /// Waits for what the log's thread will tell.
-async fn told(answer: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
+async fn told(answer: Stored) -> Result<(), Error> {
     // The log drops what it cannot tell only when its thread has died.
     answer.await.unwrap_or(Err(Error::Unavailable(FAILED)))
 }
@@ -172,30 +205,15 @@ impl Engine for Disk {
     }
 
     fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
-        let begin = || {
-            let opened = self.opened()?;
-            let topic_id = opened.next_key.fetch_add(1, Ordering::Relaxed);
-            let new = Incarnation::new(name, config);
-            let incarnation = Incarnation { implicit, serial: Some(topic_id), ..new };
-            let (tell, answer) = oneshot::channel();
-            let channel = opened.registry.insert(incarnation, |channel| {
-                let record = Record::TopicCreated {
-                    topic_id,
-                    epoch: channel.epoch().to_bits(),
-                    name: name.as_str(),
-                    created_at_ms: channel.created_at().0,
-                    implicit,
-                    settings: &config.encode(),
-                };
-                let token = Token::Created(channel.clone(), Tell(tell));
-                opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
-            })?;
-            Ok((channel, answer))
-        };
-        match begin() {
+        match self.begin_topic(name, config, implicit) {
             Ok((channel, answer)) => Box::pin(async move { told(answer).await.map(|()| channel) }),
             Err(error) => ready(Err(error)),
         }
+    }
+
+    fn create_now(&self, name: &TopicName) -> Option<Arc<Channel>> {
+        // If the creation is not stored, neither is the message behind it, and its publisher learns that.
+        self.begin_topic(name, TopicConfig::default(), true).ok().map(|(channel, _)| channel)
     }
 
     fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
@@ -250,7 +268,7 @@ impl Engine for Disk {
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
             Ok(Staging::Staged(answer)) => {
-                Append::Later(Box::pin(async move { answer.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) }))
+                Append::pending(async move { answer.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) })
             }
             Err(refusal) => Err(refusal).into(),
         }
@@ -279,10 +297,10 @@ impl Engine for Disk {
         })
     }
 
-    fn forget(&self, channel: &Arc<Channel>) {
+    fn release(&self, channel: &Arc<Channel>) {
         if let Ok(opened) = self.opened() {
             opened.registry.remove_unused(channel, || {
-                // If this is not stored, the topic is found unused, and forgotten, at the next start.
+                // If this is not stored, the next start finds the topic unused and removes it.
                 // It never had a message.
                 let _ = opened.log.append(&deletion(channel, 0), Token::Nothing);
             });
@@ -317,7 +335,7 @@ impl Engine for Disk {
             let Ok(opened) = self.opened() else { return };
             // What is known of consumers now is better than what was known at their last move.
             for consumer in opened.consumers.all() {
-                self.moved(&consumer);
+                self.mark_dirty(&consumer);
             }
             let log = opened.log.clone();
             let closed = tokio::task::spawn_blocking(move || log.close()).await;

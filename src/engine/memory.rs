@@ -14,7 +14,7 @@ pub struct Memory {
     opened: OnceLock<(Arc<Registry>, Arc<Consumers>)>,
 }
 
-/// What every call before [`Engine::open`] is told.
+/// What every call before [`Engine::open`] returns.
 const CLOSED: Error = Error::Unavailable("the engine is not open");
 
 impl Memory {
@@ -25,6 +25,11 @@ impl Memory {
 
     fn registry(&self) -> Result<&Arc<Registry>, Error> {
         self.opened.get().map(|(registry, _)| registry).ok_or(CLOSED)
+    }
+
+    fn insert(&self, name: &TopicName, config: TopicConfig, implicit: bool) -> Result<Arc<Channel>, Error> {
+        let incarnation = Incarnation { implicit, ..Incarnation::new(name, config) };
+        self.registry()?.insert(incarnation, |_| Ok(()))
     }
 
     fn consumers(&self) -> Result<&Arc<Consumers>, Error> {
@@ -40,8 +45,11 @@ impl Engine for Memory {
     }
 
     fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
-        let incarnation = Incarnation { implicit, ..Incarnation::new(name, config) };
-        ready(self.registry().and_then(|registry| registry.insert(incarnation, |_| Ok(()))))
+        ready(self.insert(name, config, implicit))
+    }
+
+    fn create_now(&self, name: &TopicName) -> Option<Arc<Channel>> {
+        self.insert(name, TopicConfig::default(), true).ok()
     }
 
     fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
@@ -69,7 +77,7 @@ impl Engine for Memory {
         channel.append(new_message).into()
     }
 
-    fn forget(&self, channel: &Arc<Channel>) {
+    fn release(&self, channel: &Arc<Channel>) {
         if let Ok(registry) = self.registry() {
             registry.remove_unused(channel, || {});
         }
@@ -98,13 +106,13 @@ impl Positions for Memory {
         )
     }
 
-    fn moved(&self, _: &Arc<Consumer>) {}
+    fn mark_dirty(&self, _: &Arc<Consumer>) {}
 
-    fn keep<'a>(&'a self, _: &'a Arc<Consumer>) -> Later<'a, ()> {
+    fn save<'a>(&'a self, _: &'a Arc<Consumer>) -> Later<'a, ()> {
         ready(Ok(()))
     }
 
-    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+    fn import<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
         ready(self.consumers().map(|consumers| {
             let unknown = consumers.get(key).is_none();
             if unknown {
@@ -114,9 +122,9 @@ impl Positions for Memory {
         }))
     }
 
-    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
-        let look = |consumers: &Arc<Consumers>| consumers.get(key).ok_or_else(|| no_consumer(key));
-        ready(self.consumers().and_then(look).map(|consumer| consumer.status()))
+    fn get<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+        let get = |consumers: &Arc<Consumers>| consumers.get(key).ok_or_else(|| no_consumer(key));
+        ready(self.consumers().and_then(get).map(|consumer| consumer.status()))
     }
 
     fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {

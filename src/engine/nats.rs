@@ -154,9 +154,9 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// An answer that comes when the cluster has given it.
 fn later(answered: oneshot::Receiver<Result<Publication, Refusal>>) -> Append {
-    Append::Later(Box::pin(async move {
+    Append::pending(async move {
         answered.await.unwrap_or_else(|_| Err(Error::Unavailable("the server is shutting down").into()))
-    }))
+    })
 }
 
 /// The engine that instances share.
@@ -324,7 +324,7 @@ impl Engine for Nats {
             }
             inner.check()?;
             let is_first = channel.is_implicit() && channel.never_published();
-            let join = is_first && inner.topics.is_others(&encode(channel.name().as_str()), &inner.instance);
+            let pin = is_first && inner.topics.is_others(&encode(channel.name().as_str()), &inner.instance);
             let class = class_in(channel);
             let (id, returns) = (new_message.message_id(), new_message.origin.is_some());
             // Where one has a condition that does not hold, another one without it may be stored.
@@ -344,7 +344,7 @@ impl Engine for Nats {
                 progress: inner.progress(class),
                 stream: inner.names.stream(class),
                 expected: new_message.expected_offset,
-                join: join.then(|| inner.clone()),
+                pin: pin.then(|| inner.clone()),
                 given: given.then(|| inner.clone()),
                 answer,
                 on_its_way: inner.in_flight.token(),
@@ -373,14 +373,14 @@ impl Engine for Nats {
         Box::pin(async move { self.inner()?.remember(channel, ids).await })
     }
 
-    fn forget(&self, channel: &Arc<Channel>) {
+    fn release(&self, channel: &Arc<Channel>) {
         if let Ok(inner) = self.inner() {
-            inner.forget(channel);
+            inner.release(channel);
         }
     }
 
-    fn join<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
-        Box::pin(async move { self.inner()?.join(channel).await })
+    fn pin<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
+        Box::pin(async move { self.inner()?.pin(channel).await })
     }
 
     fn catch_up_logs<'a>(&'a self, position: &'a PatternCursor) -> Later<'a, ()> {

@@ -47,7 +47,7 @@ pub async fn list_consumers(State(context): State<Context>, TopicPath(name): Top
         ack: status.position.ack.code(),
         connected: status.connected,
         last_used_at: status.position.used_at.to_string(),
-        positions: status.position.places.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
+        positions: status.position.cursors.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
     });
     Ok(Json(ConsumerList { consumers: consumers.collect() }))
 }

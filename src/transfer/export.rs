@@ -285,7 +285,7 @@ impl Writer {
             ack: AckName(position.ack),
             used_at: Time(position.used_at),
             ttl_ms: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-            places: position.places.iter().map(place).collect(),
+            places: position.cursors.iter().map(place).collect(),
         }))
     }
 

@@ -315,7 +315,7 @@ impl Importing<'_> {
         let wanted = plan.consumers.iter().map(|(key, position)| {
             let position = plan.position(position, |topic| epochs.get(topic).copied());
             let (engine, key) = (self.store.engine.clone(), key.clone());
-            async move { engine.positions().restore(&key, &position).await }
+            async move { engine.positions().import(&key, &position).await }
         });
         let mut refused = None;
         for (index, restored) in all(wanted, self.stop).await {

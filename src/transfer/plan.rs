@@ -99,7 +99,7 @@ impl Plan {
             (topic.clone(), moved.unwrap_or(*old))
         };
         Position {
-            places: position.places.iter().map(place).collect(),
+            cursors: position.cursors.iter().map(place).collect(),
             since: None,
             ack: position.ack,
             used_at: position.used_at,
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
         if !self.names.insert(key.clone()) {
             return Err(format!("consumer {:?} of {:?} comes a second time", key.name.as_str(), key.source.as_str()));
         }
-        let mut places = Vec::with_capacity(consumer.places.len());
+        let mut cursors = Vec::with_capacity(consumer.places.len());
         for place in &consumer.places {
             let topic = TopicName::parse(&place.topic).map_err(|error| error.to_string())?;
             let cursor = Cursor { epoch: place.epoch.0, offset: place.offset };
@@ -253,11 +253,11 @@ impl<'a> Reader<'a> {
             if let Some(planned) = planned.filter(|planned| planned.epoch == cursor.epoch) {
                 planned.wanted.push(cursor.offset);
             }
-            places.push((topic, cursor));
+            cursors.push((topic, cursor));
         }
         let position = Position {
             ack: consumer.ack.0,
-            places,
+            cursors,
             used_at: consumer.used_at.0,
             since: None,
             ttl: consumer.ttl_ms.map(Duration::from_millis),
@@ -390,8 +390,8 @@ mod tests {
             let name = TopicName::parse("t").unwrap();
             let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
             let position =
-                Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0), since: None, ttl: None };
-            match plan.position(&position, |_| Some(new)).places[0].1 {
+                Position { ack: Ack::Auto, cursors: vec![(name, old)], used_at: Timestamp(0), since: None, ttl: None };
+            match plan.position(&position, |_| Some(new)).cursors[0].1 {
                 Cursor { epoch, offset } if epoch == new => offset.max(1),
                 cursor => {
                     assert_eq!(cursor, old);

@@ -95,7 +95,11 @@ impl Work {
 
     /// Whether what comes next may begin before this is done.
     fn holds_back(&self) -> bool {
-        matches!(self, Work::Subscribe(_) | Work::Publish(Publishing::Waiting(_)))
+        match self {
+            Work::Publish(publishing) => !publishing.is_ordered(),
+            Work::Subscribe(_) => true,
+            Work::Acknowledge(_) | Work::Done(_) => false,
+        }
     }
 }
 

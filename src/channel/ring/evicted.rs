@@ -177,7 +177,7 @@ impl Evicted {
         self.forgotten.0 > 0 && after == self.forgotten.0
     }
 
-    /// Messages behind an offset. Where offsets have no holes, their difference says more than is remembered.
+    /// Messages behind an offset. Where offsets grow by one, their difference says more than is remembered.
     pub fn behind_offset(&self, after: u64) -> Found {
         if self.newest() <= after {
             return Found::None;

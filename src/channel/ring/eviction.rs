@@ -58,8 +58,8 @@ impl Ring {
         if let Some(next) = self.messages.front()
             && next.prev != message.cursor.offset
         {
-            self.holes -= 1;
-            self.torn = next.prev;
+            self.lost_ranges -= 1;
+            self.lost_until = next.prev;
         }
         let (offset, at, sequence) = (message.cursor.offset, message.published_at, message.sequence);
         self.remember_one(evicted::Entry { offset, at, sequence });

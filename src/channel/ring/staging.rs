@@ -11,11 +11,11 @@ use crate::channel::{Error, Message, NewMessage, Publication, Refusal};
 pub(super) struct Staged {
     pub message: Arc<Message>,
     pub given_id: bool,
-    /// Who waits for its answer: the publisher, and whoever has sent the same id meanwhile.
+    /// Who waits for its outcome: the publisher, and whoever has sent the same id meanwhile.
     waiting: Vec<oneshot::Sender<Result<Publication, Refusal>>>,
 }
 
-/// What has become of a message that was to be staged.
+/// The outcome of staging a message.
 pub(crate) enum Staging {
     /// Its id is that of a kept message.
     Known(Publication),
@@ -23,16 +23,16 @@ pub(crate) enum Staging {
     Staged(oneshot::Receiver<Result<Publication, Refusal>>),
 }
 
-/// What publishers are told of one message that was stored.
-pub(crate) struct Answer {
+/// The outcome for the publishers of one message that was stored.
+pub(crate) struct Outcome {
     publication: Publication,
     waiting: Vec<oneshot::Sender<Result<Publication, Refusal>>>,
 }
 
-impl Answer {
+impl Outcome {
     pub fn send(self) {
         for (index, waiting) in self.waiting.into_iter().enumerate() {
-            // A publisher that is gone does not need its answer.
+            // A publisher that is gone does not need the outcome.
             let _ = waiting.send(Ok(Publication { duplicate: index > 0, ..self.publication.clone() }));
         }
     }
@@ -111,8 +111,8 @@ impl Ring {
     }
 
     /// The oldest `count` staged messages are stored: from here on they are read. Returns the first and the last of their
-    /// numbers in the shared log; their publishers' answers go into `answers`, to be sent when the readers know.
-    pub fn commit(&mut self, count: usize, answers: &mut Vec<Answer>) -> Option<(u64, u64)> {
+    /// numbers in the shared log; their publishers' outcomes go into `outcomes`, to be sent when the readers were woken.
+    pub fn commit(&mut self, count: usize, outcomes: &mut Vec<Outcome>) -> Option<(u64, u64)> {
         let mut range: Option<(u64, u64)> = None;
         for _ in 0..count {
             let Some(Staged { message, given_id, waiting }) = self.staged.pop_front() else { break };
@@ -120,7 +120,7 @@ impl Ring {
             self.staged_cost -= message.cost();
             let publication = Publication::of(&message, false);
             self.insert(message, given_id);
-            answers.push(Answer { publication, waiting });
+            outcomes.push(Outcome { publication, waiting });
         }
         range
     }

@@ -32,7 +32,7 @@ pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance)
 }
 
 pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    // A size that no other check has: engines may keep topics of different sizes in different places.
+    // A size that no other check has: engines may keep topics of different sizes in different streams.
     let name = fresh("elsewhere")?;
     let here = a.create(&name, TopicConfig { max_messages: Some(50_000), ..CONFIG }).await?;
     let done = a.append(&here, new_message(1)?).await?;
@@ -149,14 +149,14 @@ pub(super) async fn an_id_is_stored_once(a: &Instance, b: &Instance) -> Result<(
         let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
         begun.push(instance.engine.append(channel, with_id("y")?));
     }
-    let mut places = HashSet::new();
+    let mut offsets = HashSet::new();
     let mut fresh = 0;
     for append in begun {
         let done = append.await?;
-        places.insert(done.cursor.offset);
+        offsets.insert(done.cursor.offset);
         fresh += usize::from(!done.duplicate);
     }
-    ensure((places.len(), fresh) == (1, 1), || format!("one id at {places:?}, {fresh} times new"))?;
+    ensure((offsets.len(), fresh) == (1, 1), || format!("one id at {offsets:?}, {fresh} times new"))?;
     ensure(kept(&here)?.len() == 2, || format!("{:?} is stored", kept(&here)))?;
     // The same id in another topic is another message.
     let other = a.create(&super::fresh("ids")?, CONFIG).await?;
@@ -180,15 +180,15 @@ pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instan
     a.engine.remember(&here, &ids).await?;
     for (instance, channel) in [(a, &here), (b, &there)] {
         let again = instance.append(channel, with_id("before ü.=")?).await?;
-        let placeless = again.duplicate && again.cursor.offset == 0 && again.cursor.epoch == channel.epoch();
-        ensure(placeless, || format!("{again:?} for an id without a place"))?;
+        let without_offset = again.duplicate && again.cursor.offset == 0 && again.cursor.epoch == channel.epoch();
+        ensure(without_offset, || format!("{again:?} for an id without an offset"))?;
         let again = instance.append(channel, with_id("kept")?).await?;
         ensure(again.duplicate && again.cursor == first.cursor, || format!("{again:?} for {first:?}"))?;
     }
     let over = a.append(&here, with_id("over")?).await?;
     ensure(!over.duplicate && over.cursor.offset > first.cursor.offset, || format!("{over:?} after the window"))?;
     ensure(kept(&here)?.len() == 2, || format!("{:?} is stored", kept(&here)))?;
-    // Whoever reads after the place that it was told begins with the first message.
+    // Whoever reads after the position that it was told begins with the first message.
     let mut events = Vec::new();
     let before_all = Cursor { offset: 0, ..first.cursor };
     read(&mut reader(&here, &Start::After(before_all)), &mut events)?;
@@ -350,7 +350,7 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
     Ok(())
 }
 
-/// Publishers go on while the topic is deleted and made anew: each message is in the incarnation that its answer names, or in none.
+/// Publishers go on while the topic is deleted and made again: each message is in the incarnation that its outcome names, or in none.
 pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("midst")?;
     let mut here = a.create(&name, TopicConfig { max_messages: Some(10_000), ..CONFIG }).await?;

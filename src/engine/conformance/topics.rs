@@ -10,7 +10,7 @@ pub(super) async fn creation_is_exclusive(a: &Instance, b: &Instance) -> Result<
     ensure(made == 1, || format!("{made} of two creations succeeded"))?;
     let refused = one.err().or(other.err());
     ensure(matches!(&refused, Some(Error::TopicExists(_))), || format!("the second one said {refused:?}"))?;
-    // The one that was told so has the topic now.
+    // The instance that refused has the topic by now.
     let (here, there) = (a.channel(&name).await?, b.channel(&name).await?);
     ensure(here.epoch() == there.epoch(), || "two incarnations of one topic".to_owned())
 }
@@ -38,7 +38,7 @@ pub(super) async fn a_change_is_in_force_everywhere(a: &Instance, b: &Instance) 
         a.append(&here, new_message(number)?).await?;
     }
     let there = b.channel(&name).await?;
-    let change = TopicConfig { max_messages: Some(2), max_publish_rate: Some(9) };
+    let change = TopicConfig { max_publish_rate: Some(9), ..TopicConfig::keeping(2) };
     b.engine.update(&there, change, false).await?;
     ensure(there.config().max_messages == Some(2), || "not in force where it was made".to_owned())?;
     for channel in [&here, &there] {
@@ -104,7 +104,7 @@ pub(super) async fn an_unused_implicit_topic_goes(a: &Instance, b: &Instance) ->
     let made = a.create(&explicit, CONFIG).await?;
     a.append(&staying, new_message(1)?).await?;
     for channel in [&going, &staying, &made] {
-        a.engine.forget(channel);
+        a.engine.release(channel);
     }
     for instance in [a, b] {
         eventually("the unused topic goes", || instance.registry.find(&unused).is_none().then_some(())).await?;

@@ -8,40 +8,9 @@ use std::{
     vec::Drain,
 };
 
+use super::{Log, LogError, log::Sink, refusal, save::save, token::Token, unavailable};
+use crate::channel::{Channel, Error, Registry, Saving};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
-use super::{
-    Log, LogError,
-    log::Sink,
-    positions::{Saving, save},
-    refusal, unavailable,
-};
-use crate::channel::{Channel, Consumer, Error, Registry, TopicConfig};
-
-/// Who waits for an outcome. One that does not wait any more is no reason for anything.
-pub(super) struct Tell(pub oneshot::Sender<Result<(), Error>>);
-
-impl Tell {
-    fn tell(self, outcome: Result<(), Error>) {
-        let _ = self.0.send(outcome);
-    }
-}
-
-/// What is to happen when the log says whether a record is stored.
-pub(super) enum Token {
-    /// The oldest staged message of the channel.
-    Message(Arc<Channel>),
-    Created(Arc<Channel>, Tell),
-    /// What the topic is set to by it, and whether it is implicit still.
-    Updated(Arc<Channel>, bool, TopicConfig, Tell),
-    Deleted(Arc<Channel>, Tell),
-    /// A position that was to be kept soon.
-    Position(Arc<Consumer>),
-    /// Something that somebody waits for.
-    Kept(Tell),
-    Nothing,
-}
 
 /// Whether the disk takes records, as the log's thread has last seen it.
 #[derive(Default)]

@@ -4,34 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Disk, Log, Record, Tell, Token, told, unavailable};
-pub(super) use crate::channel::Saving;
+use super::{
+    Disk, Record, Tell, Token,
+    save::{put, save},
+    told, unavailable,
+};
 use crate::{
     channel::{
         Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Position, Source, TopicName,
         Waiter,
     },
-    engine::{Later, Positions, memory::no_consumer, position, ready},
+    engine::{Later, Positions, memory::no_consumer, ready},
 };
-
-/// The holder of a consumer that a subscription has: after a kill it counts as used until then, however long ago its position
-/// was written.
-const HELD: &str = "held";
-
-/// Puts a position into the log's queue. If the log refuses, the position is kept with the next move, or with the next
-/// sweep: until then a restart delivers again what was delivered.
-pub(super) fn save(log: &Log<Token>, consumer: &Arc<Consumer>) {
-    if put(log, consumer, Token::Position(consumer.clone())).is_err() {
-        consumer.saving.refused();
-    }
-}
-
-fn put(log: &Log<Token>, consumer: &Consumer, token: Token) -> Result<(), Error> {
-    let ConsumerKey { source, name } = consumer.key();
-    let blob = position::encode(&consumer.position(), if consumer.is_held() { HELD } else { "" });
-    let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
-    log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
-}
 
 impl Disk {
     fn consumer(&self, key: &ConsumerKey) -> Result<Arc<Consumer>, Error> {
@@ -52,7 +36,7 @@ impl Positions for Disk {
     fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
         ready(self.opened().and_then(|opened| {
             let claim = opened.consumers.claim(key, ack, holder)?;
-            self.moved(&claim.consumer);
+            self.mark_dirty(&claim.consumer);
             Ok(claim)
         }))
     }
@@ -66,7 +50,7 @@ impl Positions for Disk {
         })
     }
 
-    fn moved(&self, consumer: &Arc<Consumer>) {
+    fn mark_dirty(&self, consumer: &Arc<Consumer>) {
         // One record at a time for each consumer: those that move faster than the disk are kept as often as it can.
         if let Ok(opened) = self.opened()
             && consumer.saving.moved()
@@ -75,7 +59,7 @@ impl Positions for Disk {
         }
     }
 
-    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+    fn save<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
         let begin = || {
             let (tell, answer) = oneshot::channel();
             put(&self.opened()?.log, consumer, Token::Kept(Tell(tell)))?;
@@ -87,13 +71,13 @@ impl Positions for Disk {
         }
     }
 
-    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+    fn import<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
         Box::pin(async move {
             if self.consumer(key).is_ok() {
                 return Ok(false);
             }
             let consumers = &self.opened()?.consumers;
-            let kept = self.keep(&consumers.restore(key, position)).await;
+            let kept = self.save(&consumers.restore(key, position)).await;
             if kept.is_err() {
                 consumers.remove(key);
             }
@@ -101,7 +85,7 @@ impl Positions for Disk {
         })
     }
 
-    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+    fn get<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         ready(self.consumer(key).map(|consumer| consumer.status()))
     }
 
@@ -110,7 +94,7 @@ impl Positions for Disk {
             self.opened()?.consumers.check_current(consumer)?;
             consumer.advance(topic, cursor);
             consumer.touch();
-            self.keep(consumer).await
+            self.save(consumer).await
         })
     }
 
@@ -143,7 +127,7 @@ impl Positions for Disk {
         // A consumer in use does not expire while the server is down, however long it has had nothing to read; and what a
         // full disk refused is tried again.
         for consumer in opened.consumers.held() {
-            self.moved(&consumer);
+            self.mark_dirty(&consumer);
         }
         let expired = Consumers::expire(&opened.consumers);
         for consumer in &expired {

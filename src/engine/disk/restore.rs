@@ -8,7 +8,7 @@ use std::{
 use super::{
     Committer, DiskHealth, Log, Token, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
-    positions::save,
+    save::save,
 };
 use crate::{
     channel::{

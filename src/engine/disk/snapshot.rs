@@ -31,9 +31,9 @@ pub struct Topic {
     pub implicit: bool,
     /// What it sets for itself.
     pub config: TopicConfig,
-    /// The newest place that is no longer kept.
+    /// The newest offset that is no longer kept.
     pub floor: u64,
-    /// The newest place.
+    /// The newest offset.
     pub last: u64,
     /// Publishers' ids that are to be known still though their messages are gone, the oldest first.
     pub ids: Vec<StoredId>,
@@ -115,8 +115,8 @@ impl Snapshot {
     ) -> Result<(), String> {
         let mut buffer = Vec::new();
         let mut before = topic.floor;
-        for place in &topic.messages {
-            let stored = self.log.message(place, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
+        for stored_at in &topic.messages {
+            let stored = self.log.message(stored_at, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
             let text = |bytes| std::str::from_utf8(bytes).ok();
             let read = || {
                 let key = match stored.key {
@@ -137,7 +137,7 @@ impl Snapshot {
             let message = read()
                 .ok_or_else(|| format!("DATA_DIR: message {} of {:?} cannot be read", stored.offset, topic.name))?;
             take(message)?;
-            before = place.offset;
+            before = stored_at.offset;
         }
         Ok(())
     }

@@ -183,7 +183,7 @@ impl Inner {
         self.topics.end(&channel);
     }
 
-    pub fn forget(self: &Arc<Self>, channel: &Arc<Channel>) {
+    pub fn release(self: &Arc<Self>, channel: &Arc<Channel>) {
         let token = &encode(channel.name().as_str());
         let Some(known) = self.topics.get(token) else { return };
         // Another instance may need it: then it goes when none has said so for long.
@@ -191,7 +191,7 @@ impl Inner {
         if !own || !self.topics.registry.remove_unused(channel, || {}) {
             return;
         }
-        let (inner, token) = (self.clone(), token.to_string());
+        let (inner, token) = (self.clone(), token.clone());
         self.in_flight.spawn(async move {
             let deleted = inner.topics.delete(&inner.link, &token, known.end_now().as_ref(), known.revision).await;
             if !matches!(deleted, Ok(Put::Stored(_))) {
@@ -202,7 +202,7 @@ impl Inner {
     }
 
     /// Says that this instance needs an implicit topic that another has made, so that that one does not forget it.
-    pub async fn join(&self, channel: &Arc<Channel>) -> Result<(), Error> {
+    pub async fn pin(&self, channel: &Arc<Channel>) -> Result<(), Error> {
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
         let token = &encode(channel.name().as_str());
         let begun = Instant::now();

@@ -14,8 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     Inner, NOT_NOW,
     follow::Item,
-    messages::AT,
-    names::{END, KNOWN, class_in, encode},
+    names::{AT, END, KNOWN, class_in, encode},
     store::BUDGET,
 };
 use crate::channel::{Channel, Error, KnownId, Timestamp};

@@ -18,7 +18,7 @@ use super::{
     follow::{Handler, Item},
     known_ids,
     link::Link,
-    names::{CLASSES, END, class_in, decode, encode},
+    names::{AT, CLASSES, END, class_in, decode, encode},
     store::BUDGET,
     topics::Topics,
 };
@@ -29,10 +29,6 @@ use gather::{Due, Gathered};
 
 /// The header of a message's key.
 const KEY: &str = "Pubsub-Key";
-
-/// The header of the time at which a message was first published, in milliseconds since 1970, where that is not when the
-/// stream got it.
-pub(super) const AT: &str = "Pubsub-At";
 
 /// What is waited between two questions to the registry.
 const PAUSE: Duration = Duration::from_millis(250);

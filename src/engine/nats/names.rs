@@ -59,6 +59,10 @@ pub(super) const END: &str = ".end";
 /// What stands between a topic's token and an id's in the subject that makes the id known without a message.
 pub(super) const KNOWN: &str = ".id.";
 
+/// The header of the time at which a message was first published, in milliseconds since 1970, where that is not when the
+/// stream got it.
+pub(super) const AT: &str = "Pubsub-At";
+
 /// The streams of topics: each holds topics of up to so many messages. `JetStream` has one bound for all subjects of a
 /// stream, so a topic goes into the smallest stream that is large enough.
 pub(super) const CLASSES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];

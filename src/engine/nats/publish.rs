@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT, store::BUDGET, topics::sync};
+use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, names::AT, store::BUDGET, topics::sync};
 use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Sent, Timestamp};
 
 /// Messages that may wait to be sent.
@@ -60,7 +60,7 @@ pub(super) struct Outgoing {
     pub progress: Arc<Progress>,
     pub stream: String,
     /// Has to be told first that the topic is needed here, or else another instance might forget it beneath the message.
-    pub join: Option<Arc<Inner>>,
+    pub pin: Option<Arc<Inner>>,
     /// Set where the publisher gave the id: others may come with the same one.
     pub given: Option<Arc<Inner>>,
     pub answer: oneshot::Sender<Result<Publication, Refusal>>,
@@ -105,7 +105,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
         };
         let left = GRACE.saturating_sub(outgoing.begun.elapsed());
         let sent = match timeout(left, connected).await {
-            Ok(()) => match join(&outgoing).await {
+            Ok(()) => match pin(&outgoing).await {
                 Ok(()) => Ok(send(&link, &outgoing, None).await),
                 Err(refusal) => Err(refusal),
             },
@@ -132,9 +132,9 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
 }
 
 /// The first message of a topic that another instance has made and may forget.
-async fn join(outgoing: &Outgoing) -> Result<(), Refusal> {
-    let Some(inner) = &outgoing.join else { return Ok(()) };
-    match timeout(GRACE, inner.join(&outgoing.channel)).await {
+async fn pin(outgoing: &Outgoing) -> Result<(), Refusal> {
+    let Some(inner) = &outgoing.pin else { return Ok(()) };
+    match timeout(GRACE, inner.pin(&outgoing.channel)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(Error::TopicNotFound(_))) => Err(Refusal::Closed),
         Ok(Err(error)) => Err(error.into()),

@@ -98,7 +98,7 @@ impl From<ConsumerStatus> for Consumer {
             ack: status.position.ack.into(),
             connected: status.connected,
             last_used_at: DateTime(status.position.used_at),
-            positions: status.position.places.into_iter().map(position).collect(),
+            positions: status.position.cursors.into_iter().map(position).collect(),
         }
     }
 }
