@@ -1,8 +1,8 @@
-//! The broker: publishing, subscribing, history, limits; over the channels of this instance and the engine behind them. It
-//! knows no HTTP, no GraphQL and no socket.
+//! The broker: publishing, subscribing, history, limits; over the channels of this instance and the engine behind them.
+//! It knows no HTTP, no GraphQL and no socket.
 //!
-//! [`Broker`] is a clonable handle to the shared state, and nobody outside sees a lock. No lock is held over an await. The
-//! order in which locks are taken stands at [`Channel`](crate::channel::Channel).
+//! [`Broker`] is a clonable handle to the shared state, and nobody outside sees a lock. No lock is held over an await.
+//! The order in which locks are taken stands at [`Channel`](crate::channel::Channel).
 
 mod any_cursor;
 mod consumer;
@@ -22,7 +22,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-// What doors need to know of the layers beneath, they know from here.
+// Doors import from here what they need of the layers beneath.
 pub use crate::channel::{
     Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
     FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,
@@ -166,7 +166,7 @@ impl Broker {
     /// [`Error::TopicNotFound`], [`Error::Unavailable`].
     pub async fn delete_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
         self.check_not_draining()?;
-        // Also where the engine is short of room, which this may make.
+        // Allowed while the engine refuses writes for want of room, too, because a deletion may make room.
         self.check_opened()?;
         let channel = self.look_up(name, None).await?;
         let info = channel.info();
@@ -272,8 +272,8 @@ impl Broker {
         self.0.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until every publish that was begun has its outcome: after [`Broker::drain`] no other begins, so subscribers that
-    /// have read everything then have all that was accepted.
+    /// Waits until every publish that was begun has its outcome: after [`Broker::drain`] no other begins, so
+    /// subscribers that have read everything then have all that was accepted.
     pub async fn settled(&self) {
         self.0.publishes.none_left().await;
     }
@@ -289,8 +289,8 @@ impl Broker {
         self.0.engine.close().await;
     }
 
-    /// How the server is, in one word: `ok`; `draining` while it stops; `starting` while the engine has not read yet what
-    /// exists; `read_only` while it cannot store.
+    /// How the server is, in one word: `ok`; `draining` while it stops; `starting` while the engine has not read yet
+    /// what exists; `read_only` while it cannot store.
     #[must_use]
     pub fn status(&self) -> &'static str {
         match self.0.engine.health() {

@@ -1,8 +1,8 @@
 //! A topic on this instance: its bounded history, who reads it, who waits for it; and the registry of all of them. It
 //! knows no engine and no transport.
 //!
-//! What readers read is the channel, whatever the engine: an engine numbers and stores, and feeds the channel by one rule
-//! of continuity ([`Channel::feed`]).
+//! What readers read is the channel, whatever the engine: an engine numbers and stores, and feeds the channel by one
+//! rule of continuity ([`Channel::feed`]).
 
 mod append;
 mod attach;
@@ -112,8 +112,10 @@ use sequencer::Sequencer;
 /// 8. what a member has unread
 /// 9. an inbox
 ///
-/// The locks of the recent ids, and of what was rendered for a message, are taken last, and none is taken under them. No two
-/// channels' locks of one kind are held at once. Both locks of a channel are private to this module: others use its verbs.
+/// The locks of the recent ids, and of what was rendered for a message, are taken last, and none is taken under them.
+/// The locks of two topics are not held at once. The channel of the broker's own events is a case apart: an event is
+/// appended to it under the registry's lock, and in [`Registry::remove_unused`] under those of the topic that goes; no lock
+/// of a topic is taken under one of that channel. Both locks of a channel are private to this module: others use its verbs.
 pub struct Channel {
     /// Never given twice while the process lives. An engine that numbers its topics gives its own number.
     serial: u64,

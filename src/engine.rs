@@ -1,8 +1,8 @@
 //! The engines behind the broker: what survives the process, and what several instances share.
 //!
 //! In every engine what subscribers read is the local [`Channel`] of a topic. The engine numbers messages, stores them,
-//! keeps the registry of topics, remembers publish ids and consumers' positions, and feeds the channels. What every engine
-//! has to do stands at the two traits, and `conformance.rs` tests each for it.
+//! keeps the registry of topics, remembers publish ids and consumers' positions, and feeds the channels. What every
+//! engine has to do stands at the two traits, and `conformance.rs` tests each for it.
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod conformance;
@@ -48,21 +48,24 @@ pub type Append = Reply<Result<Publication, Refusal>>;
 
 /// Where topics and messages live. One instance of the service has one, behind its broker.
 ///
-/// Engines outside this crate are possible only in part. What [`Memory`] does can be done outside: append to a channel, or feed
-/// it what is stored elsewhere, with [`Channel::append`], [`Channel::feed`] and [`Channel::skip_to`]. What a store needs to stage
-/// and commit messages, to bring a history back, and to keep ids is private to the crate, and may change at any time.
+/// Engines outside this crate are possible only in part. What [`Memory`] does can be done outside: append to a channel,
+/// or feed it what is stored elsewhere, with [`Channel::append`], [`Channel::feed`] and [`Channel::skip_to`]. What a
+/// store needs to stage and commit messages, to bring a history back, and to keep ids is private to the crate, and may
+/// change at any time.
 ///
 /// What every engine guarantees:
-/// - A message is in its channel only after it is stored by the engine's rule, and a publish has its outcome only when the
-///   message is in this instance's channel.
-/// - A channel's messages are the engine's log of the topic, in its order, each once; where the engine has lost some, the
-///   engine says so to the channel ([`Channel::skip_to`]).
+/// - A message is in its channel only after it is stored by the engine's rule, and a publish has its outcome only when
+///   the message is in this instance's channel.
+/// - A channel's messages are the engine's log of the topic, in its order, each once; where the engine has lost some,
+///   the engine says so to the channel ([`Channel::skip_to`]).
 /// - No two messages of one epoch have the same offset, whatever breaks.
-/// - [`Error::Unavailable`] means that nothing was stored and nothing will be; [`Error::Unknown`] that it may have been.
+/// - [`Error::Unavailable`] means that nothing was stored and nothing will be; [`Error::Unknown`] that it may have
+///   been.
 /// - After a deletion every reader of the channel learns of it, and every append is refused as closed.
 pub trait Engine: Send + Sync + 'static {
-    /// Reads everything that exists into the registry, the positions into `consumers`, and keeps both up to date from here
-    /// on. Called once, first. An engine that cannot reach its store yet returns at once and says so in its health.
+    /// Reads everything that exists into the registry, the positions into `consumers`, and keeps both up to date from
+    /// here on. Called once, first. An engine that cannot reach its store yet returns at once and says so in its
+    /// health.
     ///
     /// # Errors
     /// What makes starting senseless, in one line that names the setting.
@@ -75,9 +78,9 @@ pub trait Engine: Send + Sync + 'static {
     /// [`Error::TopicExists`], also if another instance was faster; [`Error::Unavailable`].
     fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>>;
 
-    /// Makes an implicit topic that sets nothing for itself, without waiting. It stands in the registry when this returns, and
-    /// messages may be appended behind its creation; they are stored only if it is. `None` where the engine has to ask others
-    /// first, or the topic could not be made: then [`Engine::create`] says why.
+    /// Makes an implicit topic that sets nothing for itself, without waiting. It stands in the registry when this
+    /// returns, and messages may be appended behind its creation; they are stored only if it is. `None` where the
+    /// engine has to ask others first, or the topic could not be made: then [`Engine::create`] says why.
     fn create_now(&self, _name: &TopicName) -> Option<Arc<Channel>> {
         None
     }
@@ -99,9 +102,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Publishes. Appends begun one after the other are stored in that order.
     fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append;
 
-    /// Makes ids known that publishers gave in another store, before this incarnation of the topic began there or here: a publication
-    /// with one of them is a duplicate that has no offset. Once this has its outcome, they are stored as messages are, and
-    /// they go with the topic. An id that is known already, or whose window is over, is passed by.
+    /// Makes ids known that publishers gave in another store, before this incarnation of the topic began there or here:
+    /// a publication with one of them is a duplicate that has no offset. Once this has its outcome, they are stored as
+    /// messages are, and they go with the topic. An id that is known already, or whose window is over, is passed by.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`] if the topic is gone; [`Error::Unavailable`]: then some of them may be known.
@@ -120,8 +123,8 @@ pub trait Engine: Send + Sync + 'static {
         ready(Ok(()))
     }
 
-    /// Waits, but not for long, until this instance knows what a client may have learned from another: the topic, its newest
-    /// incarnation, and its messages up to a cursor. An engine for a single instance knows all there is.
+    /// Waits, but not for long, until this instance knows what a client may have learned from another: the topic, its
+    /// newest incarnation, and its messages up to a cursor. An engine for a single instance knows all there is.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if that cannot be learned now: what is not known then may be there all the same.

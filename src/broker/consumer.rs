@@ -107,7 +107,8 @@ impl Lease {
         }
     }
 
-    /// The position over all topics behind which the consumer has confirmed or acknowledged nothing that it has not met.
+    /// The position over all topics behind which the consumer has confirmed or acknowledged nothing that it has not
+    /// met.
     pub fn since(&self) -> Option<PatternCursor> {
         self.consumer.since()
     }

@@ -7,7 +7,8 @@ impl Broker {
     /// Moves a consumer's position behind `cursor`.
     ///
     /// # Errors
-    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or incarnation, or ahead of the topic.
+    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or incarnation, or ahead of the
+    /// topic.
     pub async fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
         self.check_opened()?;
         let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
@@ -29,7 +30,7 @@ impl Broker {
         match self.look_up(&topic, Some(cursor)).await {
             Ok(channel) if topics::is_ahead(&channel, cursor) => return Err(topics::ahead("cursor")),
             Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
-            // Of an earlier incarnation there is nothing to lose any more.
+            // The messages of an earlier incarnation are gone, so the cursor cannot be ahead of them.
             Ok(_) | Err(_) => {}
         }
         positions.acknowledge(&known, &topic, cursor).await

@@ -19,8 +19,8 @@ use crate::{
 /// The outcome of a publish, now or later. It is not ordered where the topic has to be made first.
 pub type Publishing = Reply<Result<Publication, Error>>;
 
-/// Publishes in the order of `begin`'s items, and returns the outcomes in it: each message is begun before the outcome of the
-/// one before it has come, unless that one is not ordered.
+/// Publishes in the order of `begin`'s items, and returns the outcomes in it: each message is begun before the outcome
+/// of the one before it has come, unless that one is not ordered.
 pub async fn publish_all(begin: impl Iterator<Item = Publishing>) -> Vec<Result<Publication, Error>> {
     let mut begun: Vec<Publishing> = Vec::new();
     for publishing in begin {
@@ -73,16 +73,16 @@ impl Drop for Entered {
 }
 
 impl Broker {
-    /// Publishes a message; the outcome says where it stands. Messages published one after the other stand in that order,
-    /// whether their outcomes are waited for or not, but for those that follow one that is not ordered
+    /// Publishes a message; the outcome says where it stands. Messages published one after the other stand in that
+    /// order, whether their outcomes are waited for or not, but for those that follow one that is not ordered
     /// ([`Reply::is_ordered`]).
     ///
     /// # Errors
     /// [`Error::TopicNotFound`] (topics are not made on demand), [`Error::Conflict`], [`Error::RateLimited`],
     /// [`Error::LimitReached`], [`Error::Unavailable`]: nothing is stored then. [`Error::Unknown`]: perhaps.
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
-        // Counted before the check whether the server stops: `drain` and `settled` look at them in the other order, so that no
-        // publish slips through between the two.
+        // Counted before the check whether the server stops: `drain` and `settled` look at them in the other order, so
+        // that no publish slips through between the two.
         let in_flight = self.0.publishes.enter(self);
         if let Err(error) = self.check_not_draining() {
             return Err(error).into();
@@ -101,7 +101,7 @@ impl Broker {
                 self.release_if_unused(&channel);
                 Err(error).into()
             }
-            // Deleted between finding and appending.
+            // The topic was deleted between finding and appending.
             Ok(Err(Refusal::Closed)) => Reply::unordered(self.publish_later(name, new_message, None, in_flight)),
             Err(later) => Reply::pending(self.publish_later(name, new_message, Some((channel, later)), in_flight)),
         }
@@ -132,7 +132,7 @@ impl Broker {
                         broker.count(&publication);
                         return Ok(publication);
                     }
-                    // Deleted between finding and storing: the next look finds what there is now.
+                    // The topic was deleted between finding and storing: the next round finds what there is now.
                     Err(Refusal::Closed) => {}
                     Err(Refusal::Error(error)) => {
                         broker.release_if_unused(&channel);

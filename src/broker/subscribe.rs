@@ -18,8 +18,8 @@ pub struct Subscribe {
     pub source: Source,
     /// Where to begin; a known consumer's position goes before it.
     pub start: Option<Start>,
-    /// Where a client that comes back says it was: [`Start::After`] or, of a pattern, [`Start::AfterPattern`]. Goes before
-    /// all else, a consumer's position too: nobody knows better what arrived.
+    /// Where a client that comes back says it was: [`Start::After`] or, of a pattern, [`Start::AfterPattern`]. Goes
+    /// before all else, a consumer's position too: nobody knows better what arrived.
     pub resume: Option<Start>,
     /// Only messages that match.
     pub filter: Option<Filter>,
@@ -27,8 +27,8 @@ pub struct Subscribe {
     pub overflow: Overflow,
     /// Keep the position under this name.
     pub consumer: Option<(ConsumerName, Ack)>,
-    /// How long it is kept while nobody uses it, `CONSUMER_TTL` at most; a consumer whose owner says this may go earlier where
-    /// another one needs its room.
+    /// How long it is kept while nobody uses it, `CONSUMER_TTL` at most; a consumer whose owner says this may go
+    /// earlier where another one needs its room.
     pub consumer_ttl: Option<Duration>,
 }
 
@@ -93,12 +93,13 @@ impl Broker {
         if kept.is_err()
             && let Some((consumer, generation)) = &made
         {
-            // A consumer that never had a subscription has no position to keep. One that has another by now stays.
+            // A consumer that never had a subscription has no position to keep. If another subscription has it by
+            // now, it stays.
             let _ = positions.withdraw(consumer, *generation).await;
         }
         let mut subscription = kept?;
         subscription.wanted = wanted;
-        // The history it may begin with is news, too.
+        // The history that it may begin with is there to be read at once.
         waiter.wake();
         Ok(subscription)
     }
@@ -119,7 +120,7 @@ impl Broker {
     /// Claims a consumer. Where there is no room for one more, an idle one goes whose owner has said that it may.
     async fn claim(&self, key: &ConsumerKey, ack: Ack, waiter: &Arc<Waiter>) -> Result<Claim, Error> {
         let positions = self.0.engine.positions();
-        // Others may take the room that was made.
+        // Another subscription may take the room that was made, so this is tried several times.
         for _ in 0..MAX_ROOM_ATTEMPTS {
             match positions.claim(key, ack, waiter).await {
                 Err(Error::LimitReached { .. }) => {}

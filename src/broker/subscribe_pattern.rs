@@ -67,7 +67,8 @@ impl Broker {
         let goes_on = matches!(from, PatternStart::Kept { .. });
         from.seed(&matching, &member, lease.as_mut().filter(|_| !goes_on))?;
         if let (PatternStart::Kept { cursors, .. }, Some(lease)) = (&from, &mut lease) {
-            // Of topics that are gone and that nobody remembers there is nothing to tell any more.
+            // Positions in topics that are gone are dropped where the deletion is not remembered: no event can be made
+            // of them.
             let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
             let remembered: HashSet<_> = matching.deletions.iter().map(|deletion| deletion.epoch).collect();
             if cursors.iter().any(|(name, cursor)| !alive.contains(name) && !remembered.contains(&cursor.epoch)) {
@@ -169,7 +170,8 @@ fn is_unread(cursor: &PatternCursor, deletion: &Deletion, matching: &Matching) -
     read.is_some_and(|read| deletion.newest_sequence > read)
 }
 
-/// An incarnation of the topic's name that was deleted with messages behind this position: what was unread went with it.
+/// An incarnation of the topic's name that was deleted with messages behind this position: what was unread went with
+/// it.
 fn earlier_incarnation(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Option<Cursor> {
     let mut deletions = matching.deletions.iter().rev();
     let earlier = deletions.find(|deletion| {

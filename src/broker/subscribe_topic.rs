@@ -21,7 +21,7 @@ impl TopicStart {
     /// Chooses between where the client says it was, the stored position of its consumer, and where it wants to begin.
     fn choose(resume: Option<&Start>, stored: Option<Cursor>, asked: Option<&Start>) -> Self {
         match (resume, stored) {
-            // Nobody knows better what arrived.
+            // The client knows best what it has received.
             (Some(resume), _) => Self { start: resume.clone(), is_stored: false },
             (None, Some(stored)) => Self { start: Start::After(stored), is_stored: true },
             (None, None) => Self { start: asked.cloned().unwrap_or(Start::Live), is_stored: false },
@@ -44,7 +44,7 @@ impl Broker {
                 "is the cursor of a pattern; a topic takes a message's own cursor",
             ));
         }
-        // Each time round, the topic was deleted meanwhile: the next look finds, or makes, what there is now.
+        // The loop goes round when the topic was deleted meanwhile: the next round finds, or makes, what there is now.
         loop {
             let Some(topic) = self.find_and_pin(name).await? else { continue };
             let resumed = lease.as_ref().filter(|lease| lease.info.resumed);
@@ -86,8 +86,8 @@ impl Broker {
         Ok(Some(topic))
     }
 
-    /// The topic, once this instance knows it up to where the subscription begins: another instance may have given the cursor
-    /// out, or delivered further than this one knows yet. `None` if it was deleted and is to be made again.
+    /// The topic, once this instance knows it up to where the subscription begins: another instance may have given the
+    /// cursor out, or delivered further than this one knows yet. `None` if it was deleted and is to be made again.
     async fn caught_up(
         &self,
         name: &TopicName,

@@ -62,7 +62,7 @@ impl Subscription {
     /// Reads one batch into `events`, oldest first. Never waits: the inbox tells under the subscription's key when
     /// to read again; when there is more at once, the key already stands at its end.
     pub fn read(&mut self, limit: BatchLimit, events: &mut Vec<Event>) -> Progress {
-        // Before anything is looked at: whatever happens from here on wakes again, a take-over too.
+        // This comes first: whatever happens from here on, a take-over too, puts the key into the inbox again.
         self.source.waiter().rearm();
         if let Some(lease) = &self.lease
             && lease.is_taken_over()
@@ -111,7 +111,7 @@ impl Subscription {
         match (&self.source, &newest.0) {
             (ReadFrom::Topic { reader, .. }, NewestOf::Topic(offset)) => reader.cursor().offset >= *offset,
             (ReadFrom::Pattern { member, .. }, NewestOf::Logs(positions)) => member.has_passed(positions),
-            // Of another subscription: there is nothing to wait for.
+            // It was taken of another subscription: there is nothing to wait for.
             _ => true,
         }
     }
@@ -128,8 +128,8 @@ impl Subscription {
         self.lease.as_ref().map(|lease| &lease.info)
     }
 
-    /// With `ack: AUTO`: everything read so far is on its way to the client; [`Subscription::acknowledge_in_flight`] will say that it
-    /// arrived. Returns whether there is anything to acknowledge.
+    /// With `ack: AUTO`: everything read so far is on its way to the client; [`Subscription::acknowledge_in_flight`]
+    /// will say that it arrived. Returns whether there is anything to acknowledge.
     pub fn mark_in_flight(&mut self) -> bool {
         self.lease.as_mut().is_some_and(Lease::mark_in_flight)
     }

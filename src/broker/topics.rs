@@ -1,5 +1,5 @@
-//! The four ways to get a topic's channel: as it is known here, as it is known anywhere, made if need be, and made if need be
-//! without waiting.
+//! The four ways to get a topic's channel: as it is known here, as it is known anywhere, made if need be, and made if
+//! need be without waiting.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ impl Broker {
         }
     }
 
-    /// The topic, also when another instance has made it a moment ago; with a cursor, once this instance knows as much of the
-    /// topic as the instance that gave the cursor out.
+    /// The topic, also when another instance has made it a moment ago; with a cursor, once this instance knows as much
+    /// of the topic as the instance that gave the cursor out.
     ///
     /// # Errors
     /// Those of [`Broker::find`]; [`Error::Unavailable`] if what others know cannot be learned now.
@@ -63,7 +63,7 @@ impl Broker {
             self.check_writable()?;
             self.0.registry.check_room()?;
             match self.0.engine.create(name, TopicConfig::default(), true).await {
-                // Somebody else was faster.
+                // Another caller has created it meanwhile.
                 Err(Error::TopicExists(_)) => {}
                 made => return made,
             }
@@ -81,11 +81,12 @@ impl Broker {
         }
         self.check_writable()?;
         self.0.registry.check_room()?;
-        // Somebody else may be faster.
+        // Another caller may have created it meanwhile.
         Ok(self.0.engine.create_now(name).or_else(|| self.0.registry.find(name)))
     }
 
-    /// Releases an implicit topic without a message, a subscriber and a consumer: it goes away unless another instance needs it.
+    /// Releases an implicit topic without a message, a subscriber and a consumer: it goes away unless another instance
+    /// needs it.
     pub(super) fn release_if_unused(&self, channel: &Arc<Channel>) {
         if channel.is_unused() && !self.0.consumers.any(&Source::Topic(channel.name().clone())) {
             self.0.engine.release(channel);

@@ -16,8 +16,8 @@ pub enum Feed {
     Taken,
     /// The channel has it, or is past it.
     Stale,
-    /// Something is missing between the offset `after` and the message: the engine reads it again from its store, or says
-    /// that it is lost ([`Channel::skip_to`]).
+    /// Something is missing between the offset `after` and the message: the engine reads it again from its store, or
+    /// says that it is lost ([`Channel::skip_to`]).
     Missing {
         /// The channel's newest offset.
         after: u64,
@@ -51,7 +51,7 @@ impl Channel {
         let new_message = match ring.admit(new_message)? {
             Admission::Fresh(new_message) => new_message,
             Admission::Duplicate(first) => return Ok(first),
-            // Only an engine that takes its time stages, and it does not push.
+            // Only an engine that stages has messages on their way, and such an engine does not append.
             Admission::Staged(_) => return Err(Error::Unavailable("the message is on its way").into()),
         };
         let before = ring.end();
@@ -66,8 +66,8 @@ impl Channel {
     }
 
     /// Takes a message that the engine has numbered and stored, if it continues the channel: if nothing was published
-    /// between the channel's newest offset and `message.prev`. Its offset is its number in the log that topics share, so
-    /// an engine feeds the channels of one log in its order.
+    /// between the channel's newest offset and `message.prev`. Its offset is its number in the log that topics share,
+    /// so an engine feeds the channels of one log in its order.
     pub fn feed(self: &Arc<Self>, message: Committed) -> Feed {
         let mut ring = self.ring.lock();
         let before = ring.end();
@@ -81,9 +81,11 @@ impl Channel {
             return Feed::Missing { after: before.after };
         }
         let given_id = message.given_id;
-        // Only kept messages count: what is remembered beyond them differs between instances, and these may not.
+        // Only the ids of kept messages are compared: what is remembered beyond them differs between instances, but the
+        // channels of all instances have to be the same.
         if given_id && ring.find_id(&message.id).is_some() {
-            // Stored twice, because the engine had forgotten the id when it came again: the first one stands.
+            // The message was stored twice, because the store had forgotten the id when it came again. The first one
+            // stays.
             return Feed::Stale;
         }
         let at = ring.last_published_at.map_or(message.at, |last| last.max(message.at));
@@ -120,7 +122,8 @@ impl Channel {
     }
 
     /// The oldest `count` staged messages are stored: readers find them from here on, and their publishers get their
-    /// outcome. Returns the newest offset that is no longer kept, if it moved. Messages of one log are committed in its order.
+    /// outcome. Returns the newest offset that is no longer kept, if it moved. Messages of one log are committed in its
+    /// order.
     pub(crate) fn commit(self: &Arc<Self>, count: usize) -> Option<u64> {
         let mut ring = self.ring.lock();
         let (before, floor) = (ring.end(), ring.floor());
@@ -152,7 +155,7 @@ impl Channel {
         if offset > before.after {
             ring.skip_to(offset);
             let last = self.sequencer.lock();
-            // What was lost is met here, behind everything that the log has brought until now.
+            // Readers by pattern meet the loss here, behind everything that the log has brought until now.
             let first = before.after.max(*last).saturating_add(1);
             self.announce(&mut ring, before, first);
             drop(last);
@@ -160,8 +163,8 @@ impl Channel {
         }
     }
 
-    /// From here on these ids are known that publishers gave before this incarnation of the topic began. They have no offset in it;
-    /// an id that is known already keeps its own.
+    /// From here on these ids are known that publishers gave before this incarnation of the topic began. They have no
+    /// offset in it; an id that is known already keeps its own.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`] if the channel is closed.
@@ -181,8 +184,8 @@ impl Channel {
     /// Checks a message that another store will number; `None` lets it through.
     ///
     /// # Errors
-    /// [`Refusal`] if the channel is closed or has no room; a message whose id is known is no error, but the publication of
-    /// the first one.
+    /// [`Refusal`] if the channel is closed or has no room; a message whose id is known is no error, but the
+    /// publication of the first one.
     pub(crate) fn check_append(&self, new_message: &NewMessage) -> Result<Option<Publication>, Refusal> {
         let ring = self.ring.lock();
         if ring.closed {
@@ -195,8 +198,8 @@ impl Channel {
         Ok(None)
     }
 
-    /// Takes a token of the topic's rate for a message that will be fed back; [`Channel::feed`] does not take it again. One
-    /// that was let through before, in another incarnation of its topic, is let through again.
+    /// Takes a token of the topic's rate for a message that will be fed back; [`Channel::feed`] does not take it again.
+    /// One that was let through before, in another incarnation of its topic, is let through again.
     ///
     /// # Errors
     /// [`Error::RateLimited`].
@@ -221,8 +224,8 @@ impl Channel {
         (kept.or_else(|| ring.known(id)), ring.closed)
     }
 
-    /// What this instance knows of a message that was sent to another store: see [`Sent`]. `young` is how many of the newest
-    /// messages are looked through for its id, if that may not be the publisher's.
+    /// What this instance knows of a message that was sent to another store: see [`Sent`]. `young` is how many of the
+    /// newest messages are looked through for its id, if that may not be the publisher's.
     pub(crate) fn find_sent(&self, id: &MessageId, young: Option<usize>) -> Sent {
         let ring = self.ring.lock();
         let found = ring.find_id(id).cloned();

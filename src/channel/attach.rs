@@ -7,7 +7,8 @@ use super::{Channel, Reader, Start, Waiter};
 impl Channel {
     /// Adds a waiting subscription, and returns its reader and the slot with which it is detached.
     pub(crate) fn attach(self: &Arc<Self>, waiter: &Arc<Waiter>, start: &Start) -> (Reader, usize) {
-        // The waiter comes first, and the position to begin at is looked up second: what is published in between wakes it.
+        // The waiter comes first, and the position to begin at is looked up second: what is published in between wakes
+        // it.
         let slot = self.waiters.lock().insert(waiter.clone());
         let (reader, _) = self.locate(start);
         waiter.seen.store(reader.position.seen, Ordering::Relaxed);

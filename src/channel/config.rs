@@ -1,7 +1,7 @@
 //! A topic's settings: one type from the doors to the stores.
 //!
-//! A new setting is a field of [`TopicConfig`] and of [`TopicBounds`]. Merging, checking and storing it is done here for
-//! every engine, for exports and for imports; each door maps it once.
+//! A new setting is a field of [`TopicConfig`] and of [`TopicBounds`]. Merging, checking and storing it is done here
+//! for every engine, for exports and for imports; each door maps it once.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
@@ -79,8 +79,8 @@ impl TopicConfig {
         Ok(())
     }
 
-    /// The settings as bytes of a log's record: the fixed form of the first version, which all versions read, and behind
-    /// it what that form has no room for, as JSON.
+    /// The settings as bytes of a log's record: the fixed form of the first version, which all versions read, and
+    /// behind it what that form has no room for, as JSON.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIRST_FORM);
@@ -112,8 +112,8 @@ impl TopicConfig {
     }
 }
 
-/// A number of an object whose fields are read through a buffer (`serde(flatten)`): there, with `arbitrary_precision`, only
-/// `serde_json`'s own type reads one.
+/// A number of an object whose fields are read through a buffer (`serde(flatten)`): there, with `arbitrary_precision`,
+/// only `serde_json`'s own type reads one.
 fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<Option<T>, D::Error> {
     let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
     let read = number.as_u64().and_then(|number| T::try_from(number).ok());

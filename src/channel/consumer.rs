@@ -19,8 +19,8 @@ use super::{ConsumerName, Cursor, Epoch, Error, PatternCursor, Source, Timestamp
 
 pub use consumers::{Claim, ConsumerLimits, Consumers};
 
-/// Bytes that the positions of one consumer may take when they are written down: a clustered engine stores a consumer in one
-/// message, of which many servers allow a mebibyte.
+/// Bytes that the positions of one consumer may take when they are written down: a clustered engine stores a consumer
+/// in one message, of which many servers allow a mebibyte.
 const MAX_POSITION_BYTES: usize = 900 << 10;
 
 /// What a position takes beside its topic's name when it is written down.
@@ -74,13 +74,13 @@ pub struct Position {
     pub ack: Ack,
     /// Up to where each topic was delivered: one for a topic, one for each topic it has met for a pattern. By name.
     pub cursors: Vec<(TopicName, Cursor)>,
-    /// Of a pattern: a position over all topics that lies behind nothing that the consumer has not got. Topics that it has
-    /// never met begin there: what was published and deleted behind it was missed.
+    /// Of a pattern: a position over all topics that lies behind nothing that the consumer has not got. Topics that it
+    /// has never met begin there: what was published and deleted behind it was missed.
     pub since: Option<PatternCursor>,
     /// When it was last used.
     pub used_at: Timestamp,
-    /// How long it is kept while nobody uses it, if its newest subscription has said so: then it may also go earlier, where
-    /// another needs its room.
+    /// How long it is kept while nobody uses it, if its newest subscription has said so: then it may also go earlier,
+    /// where another needs its room.
     pub ttl: Option<Duration>,
 }
 
@@ -266,7 +266,7 @@ impl Consumer {
         state.ttl = position.ttl;
         state.since.clone_from(&position.since);
         for (topic, cursor) in &position.cursors {
-            // A lower limit than before: what is beyond begins again.
+            // The limit is lower than it was: in the topics beyond it the consumer begins again.
             let _ = state.put(topic, *cursor);
         }
         let idle = Timestamp::now().0.saturating_sub(position.used_at.0);
@@ -286,8 +286,8 @@ impl Consumer {
         }
     }
 
-    /// Moves its position in one topic forward, never back. A position in a topic that it has not met yet is taken, too, unless
-    /// it holds as many as it may: there it begins again.
+    /// Moves its position in one topic forward, never back. A position in a topic that it has not met yet is taken,
+    /// too, unless it holds as many as it may: there it begins again.
     pub fn advance(&self, topic: &TopicName, cursor: Cursor) {
         self.state.lock().advance(topic, cursor);
     }
@@ -366,7 +366,8 @@ impl Consumer {
     /// The `generation`-th subscription says that these positions were reached; a newer one's do not move.
     /// Each says whether the topic's deletion was reached, too: its position is dropped then.
     pub(crate) fn reached(&self, generation: u64, cursors: impl Iterator<Item = (TopicName, Cursor, bool)>) -> bool {
-        // A newer subscription takes its generation under the lock of the state, so it is looked at under it, too.
+        // A newer subscription takes its generation under the lock of the state, so the generation is checked under
+        // that lock, too.
         let mut state = self.state.lock();
         if self.is_taken_over(generation) {
             return false;

@@ -40,8 +40,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// A position in a topic: after the message at `offset` of `epoch`. Offset 0 is before the first message. Its text is opaque
-/// to clients and the same at every door; within an epoch, texts sort in the order of their offsets.
+/// A position in a topic: after the message at `offset` of `epoch`. Offset 0 is before the first message. Its text is
+/// opaque to clients and the same at every door; within an epoch, texts sort in the order of their offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The incarnation of the topic.
@@ -56,8 +56,8 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// A number as hexadecimal digits behind a digit that says how many there are (less one): short for small numbers, and a
-/// larger number is a greater text. It needs no escaping in a URL.
+/// A number as hexadecimal digits behind a digit that says how many there are (less one): short for small numbers, and
+/// a larger number is a greater text. It needs no escaping in a URL.
 pub(super) struct SortableHex(pub u64);
 
 impl fmt::Display for SortableHex {

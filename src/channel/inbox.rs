@@ -1,7 +1,8 @@
 //! How a connection learns which of its subscriptions have something to read.
 //!
 //! A connection owns one inbox; each subscription that has news stands in it once, in the order in which the news came.
-//! The connection takes the first, reads a bounded batch, and puts it back at the end when there is more. So a hot topic cannot starve a quiet one, and waking costs the same with one subscription or a thousand.
+//! The connection takes the first, reads a bounded batch, and puts it back at the end when there is more. So a hot
+//! topic cannot starve a quiet one, and waking costs the same with one subscription or a thousand.
 //!
 //! `tests/wake_model.rs` includes this file over the primitives of a model checker, which tries every order of events.
 
@@ -84,8 +85,8 @@ impl Notifier {
 
     /// To be called before reading: news from here on wakes again.
     ///
-    /// The lock of what is read does the rest. A publisher whose message the read does not see takes that lock after the
-    /// reader, so it finds the flag down and wakes.
+    /// The lock of what is read does the rest. A publisher whose message the read does not see takes that lock after
+    /// the reader, so it finds the flag down and wakes.
     pub fn rearm(&self) {
         self.queued.store(false, Ordering::Release);
     }

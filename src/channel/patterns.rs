@@ -1,7 +1,7 @@
 //! Which patterns match a topic, and what a pattern's subscribers have still to read.
 //!
-//! A topic looks its patterns up once and again only when the set of patterns has changed, so publishing does no matching
-//! at all: its cost does not grow with the number of patterns or topics. The look-up walks a tree by segments.
+//! A topic looks its patterns up once and again only when the set of patterns has changed, so publishing does no
+//! matching at all: its cost does not grow with the number of patterns or topics. The look-up walks a tree by segments.
 
 use std::{
     cmp::Reverse,
@@ -34,7 +34,8 @@ pub(crate) struct Group {
 /// One subscriber of a pattern: which topics it has still to read, each from where.
 ///
 /// Topics of one log are read in the order of the messages' numbers in it, so that one number says how far all of them
-/// were read. What is gone counts: the reader of an evicted message is as early as that message, and tells the gap there.
+/// were read. What is gone counts: the reader of an evicted message is as early as that message, and tells the gap
+/// there.
 pub(crate) struct Member {
     pub waiter: Arc<Waiter>,
     unread: Mutex<Unread>,
@@ -85,8 +86,9 @@ impl Member {
         Arc::new(Self { waiter, unread: Mutex::default() })
     }
 
-    /// The topic has something behind `position`, which begins with the number `first`. Called under the locks of the topic
-    /// and of its log's sequencer, so that the first call since the topic was last read to its end names the right position.
+    /// The topic has something behind `position`, which begins with the number `first`. Called under the locks of the
+    /// topic and of its log's sequencer, so that the first call since the topic was last read to its end names the
+    /// right position.
     fn touch(&self, topic: &Arc<Channel>, position: ReadPosition, first: u64) {
         let mut unread = self.unread.lock();
         if let Entry::Vacant(vacant) = unread.readers.entry(topic.serial) {
@@ -345,8 +347,8 @@ impl Patterns {
         matched.groups = found.into();
     }
 
-    /// Tells the subscribers of all matching patterns that `topic` has something behind `position`, which begins with the number
-    /// `first` in the shared log. To be called under the locks of the topic and of the log's sequencer.
+    /// Tells the subscribers of all matching patterns that `topic` has something behind `position`, which begins with
+    /// the number `first` in the shared log. To be called under the locks of the topic and of the log's sequencer.
     pub fn touch(&self, topic: &Arc<Channel>, matched: &mut Matched, position: ReadPosition, first: u64) {
         self.refresh(topic.name.as_str(), matched);
         for group in &matched.groups {

@@ -35,9 +35,9 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes one token for a message that will be back: [`Bucket::charge`] does not take it again. Who learns that it will
-    /// not be back calls [`Bucket::release`]. One that was let through before, in another incarnation of its topic, is let
-    /// through again, whether there is a token or not.
+    /// Takes one token for a message that will be back: [`Bucket::charge`] does not take it again. Who learns that it
+    /// will not be back calls [`Bucket::release`]. One that was let through before, in another incarnation of its
+    /// topic, is let through again, whether there is a token or not.
     ///
     /// # Errors
     /// As [`Bucket::take`].
@@ -52,7 +52,7 @@ impl Bucket {
 
     /// A message for which a token was taken ahead is not stored, or was before.
     pub fn release(&mut self) {
-        // None are left if the limit was changed meanwhile.
+        // No reservation is left if the limit was changed meanwhile.
         if let Some(ahead) = self.ahead.checked_sub(1) {
             self.ahead = ahead;
             if self.per_second > 0 {
@@ -72,7 +72,7 @@ impl Bucket {
         }
         let (token, now) = (self.token(), Instant::now());
         let missing = (self.full_at.map_or(now, |at| at.max(now)) + token).duration_since(now);
-        // Dividing cuts the token's length, so a full bucket is that many tokens rather than a second.
+        // Dividing rounds the token's length down, so a full bucket is that many tokens, which is less than a second.
         if missing > token * self.per_second {
             let wait = missing.saturating_sub(token * self.per_second);
             return Err(Error::RateLimited { per_second: self.per_second, wait });

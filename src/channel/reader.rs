@@ -95,10 +95,10 @@ impl Reader {
         }
     }
 
-    /// Reads one batch. A gap is delivered as soon as it is met, whatever follows, since other topics may be read next and
-    /// a position over all of them may not pass it. Only what a subscriber of one topic skips by its own choice is gathered
-    /// into one gap as long as it goes on. `newest` is asked under the topic's lock for the newest number in the shared log
-    /// that may be read, where there are other topics; `at_end` runs there when there is nothing more.
+    /// Reads one batch. A gap is delivered as soon as it is met, whatever follows, since other topics may be read next
+    /// and a position over all of them may not pass it. Only what a subscriber of one topic skips by its own choice is
+    /// gathered into one gap as long as it goes on. `newest` is asked under the topic's lock for the newest number in
+    /// the shared log that may be read, where there are other topics; `at_end` runs there when there is nothing more.
     pub fn read(
         &mut self,
         wanted: &Wanted,

@@ -114,7 +114,7 @@ impl Incarnation {
     }
 }
 
-/// All topics on this instance. An engine puts them in and takes them out; changes are announced to who follows the
+/// All topics on this instance. An engine inserts and removes them; changes are announced to the subscribers of the
 /// topics' events.
 pub struct Registry {
     names: RwLock<Names>,
@@ -251,14 +251,15 @@ impl Registry {
         self.names.read().by_epoch.get(&epoch).cloned()
     }
 
-    /// Makes `member` a subscriber of `pattern`, and says what the pattern stands for at this very moment: every message
-    /// with a number above the positions reaches it, and no other.
+    /// Makes `member` a subscriber of `pattern`, and says what the pattern stands for at this very moment: every
+    /// message with a number above the positions reaches it, and no other.
     ///
     /// # Errors
     /// [`Error::LimitReached`] when the pattern would be one too many.
     pub(crate) fn join(&self, pattern: &Pattern, member: Arc<Member>) -> Result<Matching, Error> {
         let names = self.names.read();
-        // Publishing needs these locks, creating and deleting the one of the names.
+        // No message is published while these locks are held, and no topic is created or deleted while that of the
+        // names is.
         let newest: Vec<_> = self.sequencers.iter().map(|sequencer| sequencer.lock()).collect();
         let membership = self.patterns.join(pattern, member)?;
         let position = |(sequencer, newest): (&Arc<Sequencer>, &parking_lot::MutexGuard<'_, u64>)| {
@@ -341,8 +342,8 @@ impl Registry {
         current
     }
 
-    /// Takes a topic out whose incarnation is about to end: its name is free, and whoever reads it reads on until it is closed. The
-    /// engine knows of messages up to the number `last` in the topic's log.
+    /// Takes a topic out whose incarnation is about to end: its name is free, and whoever reads it reads on until it is
+    /// closed. The engine knows of messages up to the number `last` in the topic's log.
     pub(crate) fn take_out(&self, channel: &Arc<Channel>, last: u64) {
         let mut names = self.names.write();
         if names.is_current(channel) {
@@ -352,14 +353,14 @@ impl Registry {
         }
     }
 
-    /// Takes an implicit topic out that has no message and no subscriber. Returns whether it did; `stored` then ran under
-    /// the registry's lock.
+    /// Takes an implicit topic out that has no message and no subscriber. Returns whether it did; `stored` then ran
+    /// under the registry's lock.
     pub fn remove_unused(&self, channel: &Arc<Channel>, stored: impl FnOnce()) -> bool {
         let mut names = self.names.write();
         if !names.is_current(channel) {
             return false;
         }
-        // Looked at under the locks that a new subscriber or message needs.
+        // A new subscriber or message needs these locks, so none comes between the check and the end.
         let waiters = channel.waiters.lock();
         let mut ring = channel.ring.lock();
         if !channel.implicit.load(Ordering::Acquire) || !waiters.is_empty() || !ring.is_unused() {

@@ -18,15 +18,15 @@ impl Channel {
 }
 
 impl Restoring<'_> {
-    /// Says where the history begins: behind the message `newest`, at the offset `last`. `sequence` is the newest number in
-    /// the shared log that a message before it may have; 0 where there was none.
+    /// Says where the history begins: behind the message `newest`, at the offset `last`. `sequence` is the newest
+    /// number in the shared log that a message before it may have; 0 where there was none.
     pub fn begin(&mut self, newest: u64, last: u64, numbering: Numbering, sequence: u64) {
         self.ring.begin(newest, last, numbering, sequence);
     }
 
-    /// Messages that were evicted before this history began, oldest first, each with its offset, its time and its number in
-    /// the shared log. `before` is the offset and the number in the shared log of the message before them; zeros where there
-    /// was none.
+    /// Messages that were evicted before this history began, oldest first, each with its offset, its time and its
+    /// number in the shared log. `before` is the offset and the number in the shared log of the message before them;
+    /// zeros where there was none.
     pub fn remember_evicted(&mut self, before: (u64, u64), evicted: impl Iterator<Item = (u64, Timestamp, u64)>) {
         self.ring.remember_evicted(before, evicted);
     }

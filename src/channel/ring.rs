@@ -1,17 +1,17 @@
 //! A topic's broadcast channel, which is its history: one ring under one lock; receivers are cursors into it.
 //!
 //! Publishing never waits for a receiver. A receiver that falls behind reads from the ring as long as its messages are
-//! kept, and then learns exactly what it missed. Offsets grow but need not be dense: each message names the offset before it
-//! (`prev`). A receiver at `after` has missed something exactly when the next message's `prev` lies beyond `after`. What an
-//! engine has lost is reported the same way as what was evicted: [`Ring::skip_to`] moves `last` on, and the next message's
-//! `prev` is that offset.
+//! kept, and then learns exactly what it missed. Offsets grow but need not be dense: each message names the offset
+//! before it (`prev`). A receiver at `after` has missed something exactly when the next message's `prev` lies beyond
+//! `after`. What an engine has lost is reported the same way as what was evicted: [`Ring::skip_to`] moves `last` on,
+//! and the next message's `prev` is that offset.
 //!
 //! ```text
-//!  offset      1   2   3   4   5   6   7   8   9  10  11  12
-//!            [ evicted   ] [ kept      ] lost    [ kept ]
-//!  prev                    3   4   5   6         9  10  11
-//!                      |                                   |
-//!                 floor = 3                            last = 12
+//!  offset     1   2   3   4   5   6   7   8   9  10  11  12
+//!           [ evicted ] [    kept     ] [lost ] [  kept   ]
+//!  prev       0   1   2   3   4   5   6           9  10  11
+//!                     ^                                   ^
+//!                   floor                               last
 //!
 //!  A receiver after 1 reads: a gap 2..=3 (2 missed, as the ring counts what it evicted), 4, 5, 6, 7,
 //!  a gap 8..=9 (nobody can count it: 10 names 9 as its prev, and the receiver stands after 7), 10, 11, 12.
@@ -191,7 +191,7 @@ impl Ring {
 
     /// Where the messages after `offset` begin in the ring.
     fn index_after(&self, offset: u64) -> usize {
-        // Dense offsets, the common case, need no search.
+        // Where offsets grow by one, as they usually do, no search is needed.
         if let Some(oldest) = self.messages.front() {
             let guess =
                 usize::try_from(offset.saturating_add(1).saturating_sub(oldest.cursor.offset)).unwrap_or(usize::MAX);
@@ -204,8 +204,8 @@ impl Ring {
 
     // ---- writing
 
-    /// Says where the history begins that is about to be fed: behind the message `newest`, at the position `last`. `sequence`
-    /// is the newest number in the shared log that a message before it may have; 0 where there was none.
+    /// Says where the history begins that is about to be fed: behind the message `newest`, at the position `last`.
+    /// `sequence` is the newest number in the shared log that a message before it may have; 0 where there was none.
     pub fn begin(&mut self, newest: u64, last: u64, numbering: Numbering, sequence: u64) {
         (self.newest, self.last, self.numbering) = (newest, last, numbering);
         self.newest_sequence = sequence;
@@ -267,7 +267,7 @@ impl Ring {
         if self.closed {
             return Err(Refusal::Closed);
         }
-        // A repeated id comes first: repeating what was accepted must succeed whatever has changed since.
+        // The id is checked first: repeating what was accepted must succeed, whatever has changed since.
         if let Some(id) = &new_message.id {
             if let Some(first) = self.known(id) {
                 return Ok(Admission::Duplicate(first));
@@ -293,7 +293,7 @@ impl Ring {
             Some(staged) => (staged.message.cursor.offset, Some(staged.message.published_at)),
             None => (self.last, self.last_published_at),
         };
-        // The wall clock may step back; a topic's times do not, so that a search by time stays a search.
+        // The wall clock may step back. A topic's times do not, because readers search the history by time.
         let now = new_message.origin.as_ref().map_or_else(Timestamp::now, |origin| origin.at);
         let at = at.map_or(now, |last| now.max(last));
         let cursor = Cursor { epoch: self.epoch, offset: prev + 1 };
@@ -310,8 +310,8 @@ impl Ring {
         Ok(publication)
     }
 
-    /// Takes a message that an engine has numbered. One for which no room can be made is lost here, and its readers get a
-    /// gap: what others published may not fill this server's memory.
+    /// Takes a message that an engine has numbered. One for which no room can be made is lost here, and its readers get
+    /// a gap: what others published may not fill this server's memory.
     pub fn feed(&mut self, message: Arc<Message>, given_id: bool) {
         let offset = message.cursor.offset;
         self.make_room(message.cost());

@@ -1,8 +1,8 @@
 //! What every engine has to do, as one suite: run it on two instances that share a store, or on the same one twice.
 //!
-//! It lives with the trait rather than with the tests, because it uses what the crate keeps to itself, and is compiled for
-//! tests and benchmarks alone (feature `test-support`). Nothing here asks how long something takes: what has to come is waited
-//! for, with a deadline.
+//! It lives with the trait rather than with the tests, because it uses what the crate keeps to itself, and is compiled
+//! for tests and benchmarks alone (feature `test-support`). Nothing here asks how long something takes: what has to
+//! come is waited for, with a deadline.
 
 mod consumers;
 mod messages;

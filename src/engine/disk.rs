@@ -1,8 +1,8 @@
 //! The engine that survives the process: a log of segments in one directory, nothing to install.
 //!
 //! All topics live in memory as with the memory engine; the log is what they are read back from. A message is numbered
-//! under its channel's lock and put into the log's queue there, waits unread beside the history, and becomes readable when
-//! the log says that it is stored by the policy ([`Fsync`]); then its publisher gets the outcome.
+//! under its channel's lock and put into the log's queue there, waits unread beside the history, and becomes readable
+//! when the log says that it is stored by the policy ([`Fsync`]); then its publisher gets the outcome.
 
 mod commit;
 mod log;
@@ -102,7 +102,8 @@ impl Disk {
         self.opened.get().ok_or(Error::Unavailable("the engine is not open"))
     }
 
-    /// Puts a new topic into the registry, and its creation into the log's queue; the receiver tells whether that is stored.
+    /// Puts a new topic into the registry, and its creation into the log's queue; the receiver tells whether that is
+    /// stored.
     fn begin_topic(
         &self,
         name: &TopicName,
@@ -168,8 +169,8 @@ fn refusal(error: &LogError, id: &MessageId) -> Refusal {
     })
 }
 
-/// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin again behind
-/// the clock with every start, a million for each second.
+/// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin again
+/// behind the clock with every start, a million for each second.
 fn first_key(used: u64) -> u64 {
     let epoch = UNIX_EPOCH + Duration::from_secs(1_735_689_600);
     let seconds = SystemTime::now().duration_since(epoch).map_or(0, |since| since.as_secs());
@@ -178,7 +179,7 @@ fn first_key(used: u64) -> u64 {
 
 /// Waits for what the log's thread will tell.
 async fn told(answer: Stored) -> Result<(), Error> {
-    // The log drops what it cannot tell only when its thread has died.
+    // The log drops the sender only when its thread has died.
     answer.await.unwrap_or(Err(Error::Unavailable(FAILED)))
 }
 
@@ -333,7 +334,7 @@ impl Engine for Disk {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             let Ok(opened) = self.opened() else { return };
-            // What is known of consumers now is better than what was known at their last move.
+            // The time of their last use is newer than what was saved with their last move.
             for consumer in opened.consumers.all() {
                 self.mark_dirty(&consumer);
             }

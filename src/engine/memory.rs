@@ -55,7 +55,7 @@ impl Engine for Memory {
     fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
         let update = || {
             let registry = self.registry()?;
-            // Of two that adopt it at once, one is the first.
+            // Of two calls that adopt it at the same time, one is refused.
             if adopt && !channel.adopt() {
                 return Err(Error::TopicExists(channel.name().clone()));
             }

@@ -38,8 +38,8 @@ pub(super) fn encode(position: &Position, holder: &str) -> Vec<u8> {
     serde_json::to_vec(&written).unwrap_or_default()
 }
 
-/// The position, and who has it, from bytes; `None` if they are of something else. A cursor that cannot be read is left out:
-/// there the consumer begins again, and gets a gap.
+/// The position, and who has it, from bytes; `None` if they are of something else. A cursor that cannot be read is left
+/// out: there the consumer begins again, and gets a gap.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Position, String)> {
     let written: Written<'_> = serde_json::from_slice(bytes).ok()?;
     let ack = [Ack::Auto, Ack::Explicit].into_iter().find(|ack| ack.code() == written.ack)?;

@@ -70,7 +70,7 @@ pub trait Positions: Send + Sync {
     /// [`Error::Unavailable`].
     fn list<'a>(&'a self, source: &'a Source) -> Later<'a, Vec<ConsumerStatus>>;
 
-    /// Removes consumers whose time is over, and returns the topics and patterns that may have none left. To be called now and
-    /// then.
+    /// Removes consumers whose time is over, and returns the topics and patterns that may have none left. To be called
+    /// now and then.
     fn sweep(&self) -> Vec<Source>;
 }

@@ -23,14 +23,14 @@ impl<R> Reply<R> {
         Self(Kind::Ready(Some(outcome)))
     }
 
-    /// What was asked for has its place in the order: what is asked for behind it stays behind it, whether this was polled
-    /// or not.
+    /// What was asked for has its place in the order: what is asked for behind it stays behind it, whether this was
+    /// polled or not.
     pub fn pending(outcome: impl Future<Output = R> + Send + 'static) -> Self {
         Self(Kind::Pending(Box::pin(outcome)))
     }
 
-    /// Nothing has happened yet, and nothing does unless this is polled. Who cares about the order waits for the outcome
-    /// before the next one is asked for.
+    /// Nothing has happened yet, and nothing does unless this is polled. Who cares about the order waits for the
+    /// outcome before the next one is asked for.
     pub fn unordered(outcome: impl Future<Output = R> + Send + 'static) -> Self {
         Self(Kind::Unordered(Box::pin(outcome)))
     }
@@ -64,7 +64,7 @@ impl<R: Unpin> Future for Reply<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
         match &mut self.get_mut().0 {
-            // Polled again after its outcome was taken it stays pending, as a future may.
+            // A future may do anything when it is polled after its outcome was taken; this one stays pending.
             Kind::Ready(outcome) => outcome.take().map_or(Poll::Pending, Poll::Ready),
             Kind::Pending(outcome) | Kind::Unordered(outcome) => outcome.as_mut().poll(cx),
         }

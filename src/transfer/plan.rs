@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     channel::{
-        ConsumerKey, ConsumerName, Cursor, Epoch, Key, KnownId, MessageId, NewMessage, Origin, Payload, Position,
-        Source, Timestamp, TopicConfig, TopicName,
+        ConsumerKey, ConsumerName, Cursor, Epoch, Error, Key, KnownId, MessageId, NewMessage, Origin, Payload,
+        Position, Source, Timestamp, TopicConfig, TopicName,
     },
     config::Config,
 };
@@ -170,10 +170,10 @@ impl<'a> Reader<'a> {
 
     fn topic(&mut self, topic: &format::Topic<'_>) -> Result<(), String> {
         self.pass_end();
-        topic
-            .config
-            .check(self.config.broker.max_messages_limit)
-            .map_err(|error| format!("{error} (MAX_MESSAGES_LIMIT)"))?;
+        topic.config.check(self.config.broker.max_messages_limit).map_err(|error| match error {
+            Error::BadRequest { field, message } => format!("{field} {message} (MAX_MESSAGES_LIMIT)"),
+            error => error.to_string(),
+        })?;
         if topic.last < topic.floor {
             return Err("last must not be below floor".to_owned());
         }
@@ -334,7 +334,7 @@ pub(super) fn new_message(message: &format::Message<'_>, max_payload_bytes: usiz
             origin: Some(Origin { at: message.published_at.0, made_up_id }),
         })
     };
-    read().map_err(|error: crate::channel::Error| error.to_string())
+    read().map_err(|error: Error| error.to_string())
 }
 
 #[cfg(test)]

@@ -169,8 +169,8 @@ impl Consumers {
         removed
     }
 
-    /// Who goes first where there is no room for one more: of those that may go, the one that has not been used for the longest
-    /// time, among its siblings if those are too many.
+    /// Who goes first where there is no room for one more: of those that may go, the one that has not been used for the
+    /// longest time, among its siblings if those are too many.
     #[must_use]
     pub fn first_to_go(&self, source: &Source) -> Option<ConsumerKey> {
         let all = self.all.lock();

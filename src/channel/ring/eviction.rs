@@ -3,7 +3,8 @@
 use super::{Ring, evicted};
 use crate::channel::{Error, recent_ids::Remembered};
 
-/// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so many.
+/// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so
+/// many.
 const EVICTED_SHARE: usize = 8;
 
 impl Ring {

@@ -20,7 +20,7 @@ impl Ring {
             Start::Oldest => (oldest, None),
             Start::Last(count) => (before(self.messages.len().saturating_sub(count as usize)), None),
             Start::After(cursor) if cursor.epoch != self.epoch => (oldest, Some(self.new_epoch())),
-            // One that says nothing about this topic's log.
+            // The cursor says nothing about this topic's log.
             Start::AfterPattern(_) => (oldest, Some(self.new_epoch())),
             Start::After(cursor) if cursor.offset < floor => {
                 let gap = match self.evicted.behind_offset(cursor.offset) {
@@ -37,7 +37,7 @@ impl Ring {
             Start::AfterSequence(sequence) => {
                 match self.messages.partition_point(|message| message.sequence <= sequence) {
                     0 => (oldest, self.expired_behind(sequence)),
-                    // Behind the message before: a lost range between the two may not have been delivered as
+                    // It begins behind the message before: a lost range between the two may not have been delivered as
                     // a gap.
                     index => {
                         let after = self.messages.get(index - 1).map_or(floor, |message| message.cursor.offset);
@@ -46,7 +46,7 @@ impl Ring {
                 }
             }
             Start::Since(time) => match self.messages.partition_point(|message| message.published_at < time) {
-                // The oldest kept message is late enough: so may be some that are gone.
+                // The oldest kept message is late enough, and so some that were evicted may be, too.
                 0 => (oldest, self.expired_since(time, created_at)),
                 index => (before(index), None),
             },
@@ -67,7 +67,7 @@ impl Ring {
                 Some(self.gap(self.evicted.newest(), self.floor(), None, GapReason::Expired))
             }
             Found::None => None,
-            // The topic began behind that position, so all that is gone was missed.
+            // The topic began behind that position, so the reader missed all that was evicted.
             Found::Unknown { .. } if self.first_sequence.is_some_and(|first| first > sequence) => {
                 Some(self.all_expired())
             }
@@ -99,8 +99,8 @@ impl Ring {
         self.gap(after, self.floor(), missed, GapReason::Expired)
     }
 
-    /// How many messages behind a position were evicted, if that is known; `index` is where they begin among those that are
-    /// remembered.
+    /// How many messages behind a position were evicted, if that is known; `index` is where they begin among those that
+    /// are remembered.
     fn evicted_behind(&self, after: u64, index: Option<usize>) -> Option<u64> {
         if after < self.lost_until {
             return None;

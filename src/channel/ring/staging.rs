@@ -52,8 +52,8 @@ pub(crate) struct Stage {
 }
 
 impl Ring {
-    /// Numbers a message for an engine that takes its time. `store` gets it before anybody reads it and returns its number
-    /// in the log that all topics share; nobody reads it before [`Ring::commit`].
+    /// Numbers a message for an engine that takes its time. `store` gets it before anybody reads it and returns its
+    /// number in the log that all topics share; nobody reads it before [`Ring::commit`].
     pub fn stage(
         &mut self,
         new_message: NewMessage,
@@ -93,7 +93,7 @@ impl Ring {
         if let Some(oldest) = self.messages.get(gone) {
             return oldest.prev;
         }
-        // Some of those that are staged will be gone, too.
+        // Some of the staged messages will be evicted, too.
         let staged = by_count.saturating_sub(self.messages.len());
         let newest_gone = staged.checked_sub(1).and_then(|index| self.staged.get(index)).map(|staged| &staged.message);
         newest_gone.or(self.messages.back()).map_or(self.newest, |message| message.cursor.offset)
@@ -110,8 +110,9 @@ impl Ring {
         oldest.count()
     }
 
-    /// The oldest `count` staged messages are stored: from here on they are read. Returns the first and the last of their
-    /// numbers in the shared log; their publishers' outcomes go into `outcomes`, to be sent when the readers were woken.
+    /// The oldest `count` staged messages are stored: from here on they are read. Returns the first and the last of
+    /// their numbers in the shared log; their publishers' outcomes go into `outcomes`, to be sent when the readers were
+    /// woken.
     pub fn commit(&mut self, count: usize, outcomes: &mut Vec<Outcome>) -> Option<(u64, u64)> {
         let mut range: Option<(u64, u64)> = None;
         for _ in 0..count {

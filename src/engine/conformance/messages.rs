@@ -350,7 +350,8 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
     Ok(())
 }
 
-/// Publishers go on while the topic is deleted and made again: each message is in the incarnation that its outcome names, or in none.
+/// Publishers go on while the topic is deleted and made again: each message is in the incarnation that its outcome
+/// names, or in none.
 pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("midst")?;
     let mut here = a.create(&name, TopicConfig { max_messages: Some(10_000), ..CONFIG }).await?;

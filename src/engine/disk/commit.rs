@@ -1,4 +1,4 @@
-//! What happens when the log says what has become of records.
+//! What happens when the log says whether records are stored.
 
 use std::{
     sync::{
@@ -43,7 +43,8 @@ impl DiskHealth {
 
     fn note(&self, outcome: &Result<(), LogError>, records: usize) {
         match outcome {
-            // A small one may be taken while the larger ones that were refused would not.
+            // A small record may fit while the larger ones that were refused would not, so this does not say that the
+            // disk takes records again.
             Ok(()) => {}
             Err(error) => {
                 self.refused.fetch_add(records as u64, Ordering::Relaxed);
@@ -117,7 +118,7 @@ impl Committer {
             Token::Deleted(channel, tell) => {
                 let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
                 let result = result.and_then(|()| self.registry.remove(&channel).then_some(()).ok_or_else(gone));
-                // What it kept is given back before anybody hears of it, and relies on the room.
+                // The channel's memory is released before the outcome is sent, because the caller may rely on the room.
                 drop(channel);
                 tell.tell(result);
             }

@@ -51,7 +51,8 @@ impl Positions for Disk {
     }
 
     fn mark_dirty(&self, consumer: &Arc<Consumer>) {
-        // One record at a time for each consumer: those that move faster than the disk are kept as often as it can.
+        // Each consumer has one record on its way at a time: one that moves faster than the disk is saved as often as
+        // the disk can.
         if let Ok(opened) = self.opened()
             && consumer.saving.moved()
         {
@@ -124,14 +125,14 @@ impl Positions for Disk {
 
     fn sweep(&self) -> Vec<Source> {
         let Ok(opened) = self.opened() else { return Vec::new() };
-        // A consumer in use does not expire while the server is down, however long it has had nothing to read; and what a
-        // full disk refused is tried again.
+        // A consumer in use does not expire while the server is down, however long it has had nothing to read; and what
+        // a full disk refused is tried again.
         for consumer in opened.consumers.held() {
             self.mark_dirty(&consumer);
         }
         let expired = Consumers::expire(&opened.consumers);
         for consumer in &expired {
-            // One that is not stored as gone expires again after the next start.
+            // If the removal is not stored, the consumer expires again after the next start.
             let _ = self.drop_position(consumer);
         }
         expired.iter().map(|consumer| consumer.key().source.clone()).collect()

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::log::{self, Damage};
 
-/// Looks for damage in the log in `directory`, and cuts the log there unless it is only to say what it would do. Returns
-/// what is to be printed, and whether there is damage that is still there.
+/// Looks for damage in the log in `directory`, and cuts the log there unless it is only to say what it would do.
+/// Returns what is to be printed, and whether there is damage that is still there.
 ///
 /// # Errors
-/// One line that names the setting: no log, one that a server has, one of another version, or one that cannot be read or
-/// written.
+/// One line that names the setting: no log, one that a server has, one of another version, or one that cannot be read
+/// or written.
 pub fn repair(directory: &Path, dry_run: bool) -> Result<(String, bool), String> {
     let shown = directory.display();
     if !directory.is_dir() {

@@ -57,17 +57,18 @@ pub(super) fn open(
     let log = Arc::new(ready.start(Box::new(committer))?);
     let _ = slot.set(Arc::downgrade(&log));
     for consumer in held {
-        // Not held any more: its time runs from now on, over the next starts too.
+        // No subscription has it any more, so its time runs from now on. That is saved, so that a further start does
+        // not begin the time again.
         if consumer.saving.moved() {
             save(&log, &consumer);
         }
     }
     for channel in unused {
-        // Not stored, it is found unused again.
+        // If the removal is not stored, the next start finds the topic unused again.
         let _ = log.append(&deletion(&channel, 0), Token::Nothing);
     }
     for (topic_id, implicit, settings, floor) in evicted {
-        // A bound is lower than it was: what that takes away stays away when it is higher again.
+        // A bound is lower than it was. What was evicted for that must not come back when the bound is raised again.
         let _ = log.append(&Record::TopicUpdated { topic_id, implicit, floor, settings: &settings }, Token::Nothing);
     }
     Ok((log, highest))
@@ -98,7 +99,7 @@ fn restore_consumers(recovered: &log::Recovered, consumers: &Consumers) -> Vec<A
             if holder.is_empty() {
                 consumers.restore(&key, &position);
             } else {
-                // Nobody knows when the server ended.
+                // Nobody knows when the server ended, so the consumer counts as used until now.
                 position.used_at = Timestamp::now();
                 held.push(consumers.restore(&key, &position));
             }
@@ -163,7 +164,7 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
     let (newest, last) =
         first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
     let before = (topic.dense_from == 0).then_some(last);
-    // Without a message nobody can have read one behind the topic's last.
+    // Where no message is left, no reader can stand behind one.
     let sequence = first.map_or(0, |first| first.prev_sequence);
     match topic.evicted.first() {
         // The history begins before what was evicted, so that gaps can count it.
@@ -180,7 +181,8 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
         }
     }
     for message in messages {
-        // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
+        // Within an epoch offsets grow by one, except where a start skipped some because the log's end may have lost
+        // messages.
         history.skip_to(message.offset.saturating_sub(1));
         let given_id = message.id_is_given;
         match message_of(&message) {

@@ -8,8 +8,8 @@ use crate::{
     engine::position,
 };
 
-/// The holder of a consumer that a subscription has: after a kill it counts as used until then, however long ago its position
-/// was written.
+/// The holder of a consumer that a subscription has: after a kill it counts as used until then, however long ago its
+/// position was written.
 const HELD: &str = "held";
 
 /// Puts a position into the log's queue. If the log refuses, the position is saved with the next move, or with the next

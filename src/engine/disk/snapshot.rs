@@ -125,7 +125,8 @@ impl Snapshot {
                 };
                 Some(StoredMessage {
                     offset: stored.offset,
-                    // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
+                    // Within an epoch offsets grow by one, except where a start skipped some because the log's end may
+                    // have lost messages.
                     after_loss: stored.offset - 1 != before,
                     at: Timestamp(stored.at_ms),
                     id: text(stored.id)?,
