@@ -334,9 +334,10 @@ impl Engine for Disk {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             let Ok(opened) = self.opened() else { return };
-            // The time of their last use is newer than what was saved with their last move.
+            // The time of their last use, and whether a subscription has them, are newer than what was saved with their last
+            // move. The save is not left to one that is in flight, which would repeat it when the log is closed already.
             for consumer in opened.consumers.all() {
-                self.mark_dirty(&consumer);
+                let _ = save::put(&opened.log, &consumer, Token::Nothing);
             }
             let log = opened.log.clone();
             let closed = tokio::task::spawn_blocking(move || log.close()).await;
