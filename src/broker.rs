@@ -22,10 +22,10 @@ use std::sync::{
 
 // What doors need to know of the layers beneath, they know from here.
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
-    FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,
-    Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionInfo,
-    Timestamp, TopicEventKind, TopicInfo, TopicName,
+    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Epoch, Error, Event,
+    Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId,
+    NewMessage, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start,
+    SubscriptionInfo, Timestamp, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::MetricSample;
 use publish::InFlight;

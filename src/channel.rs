@@ -55,7 +55,7 @@ pub use message::{
 };
 pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
 pub use page::Page;
-pub use payload::{MAX_NESTING, Payload};
+pub use payload::{Defect, MAX_NESTING, Payload};
 pub use reader::{BEHIND_MESSAGES, Event, Overflow};
 pub use registry::{Incarnation, Registry, RegistrySettings};
 pub use ring::{BatchLimit, ReadStatus, Start};

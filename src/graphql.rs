@@ -24,6 +24,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod types;
+mod validator;
 mod ws;
 
 use std::{
@@ -47,6 +48,7 @@ use query::Query;
 use single::Streams;
 use subgraph::{ApiSchema, SubgraphQuery};
 use subscription::SubscriptionRoot;
+use validator::{StopBeforeExecution, Validator};
 
 /// Bounds and times of the GraphQL door.
 #[derive(Clone, Debug)]
@@ -183,7 +185,8 @@ pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
 }
 
 fn executor(broker: Broker, started: Instant, settings: &Settings) -> (Executor, Counts) {
-    let schema = schema(broker, started, settings);
+    let validator = Validator::new(schema(broker.clone(), started, settings, true));
+    let schema = schema(broker, started, settings, false);
     let counts =
         Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
     let Counts { renderings, documents } = counts.clone();
@@ -192,7 +195,7 @@ fn executor(broker: Broker, started: Instant, settings: &Settings) -> (Executor,
         settings.persisted_documents_only,
         settings.persisted_cache_bytes,
     );
-    (Executor::new(schema, settings.documents.clone(), documents, persisted, renderings), counts)
+    (Executor::new(schema, validator, settings.documents.clone(), documents, persisted, renderings), counts)
 }
 
 /// What lies behind the transports, for the fuzz targets alone.
@@ -211,22 +214,27 @@ pub mod fuzz {
     }
 }
 
-fn schema(broker: Broker, started: Instant, settings: &Settings) -> ApiSchema {
+/// The schema; one that is only to validate executes nothing.
+fn schema(broker: Broker, started: Instant, settings: &Settings, validate_only: bool) -> ApiSchema {
     let query = Query { broker: broker.clone(), started };
     let subscription = SubscriptionRoot { broker: broker.clone() };
     let mutation = Mutation { broker };
     if settings.federation {
         let builder = Schema::build(SubgraphQuery(query), mutation, subscription);
-        ApiSchema::subgraph(bounded(builder, settings), settings.max_complexity)
+        ApiSchema::subgraph(bounded(builder, settings, validate_only), settings.max_complexity)
     } else {
-        ApiSchema::Plain(bounded(Schema::build(query, mutation, subscription), settings).finish())
+        ApiSchema::Plain(bounded(Schema::build(query, mutation, subscription), settings, validate_only).finish())
     }
 }
 
 fn bounded<Q: ObjectType + 'static>(
     mut builder: SchemaBuilder<Q, Mutation, SubscriptionRoot>,
     settings: &Settings,
+    validate_only: bool,
 ) -> SchemaBuilder<Q, Mutation, SubscriptionRoot> {
+    if validate_only {
+        builder = builder.extension(StopBeforeExecution);
+    }
     if !settings.introspection {
         // A suggestion tells names as well.
         builder = builder.disable_introspection().disable_suggestions();
@@ -243,7 +251,7 @@ fn bounded<Q: ObjectType + 'static>(
 pub fn sdl(federation: bool) -> String {
     let settings = Settings { federation, ..Settings::default() };
     let options = SDLExportOptions::new();
-    let sdl = match schema(Broker::in_memory(crate::broker::Settings::default()), Instant::now(), &settings) {
+    let sdl = match schema(Broker::in_memory(crate::broker::Settings::default()), Instant::now(), &settings, false) {
         ApiSchema::Plain(schema) => {
             schema.sdl_with_options(options.sorted_arguments().sorted_enum_items().include_specified_by())
         }

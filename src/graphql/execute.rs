@@ -24,6 +24,7 @@ use super::{
     subgraph::ApiSchema,
     subscription::{Feed, Opened, Opening},
     types::{self, Message, TopicEvent},
+    validator::Validator,
 };
 use crate::{
     broker::{self, AnyCursor, BatchLimit, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
@@ -49,6 +50,8 @@ pub struct Asked {
     pub operation_id: Option<String>,
     /// What the client calls the ping that is to tell it that its subscription stands.
     pub ack: Option<String>,
+    /// Whether every result is to carry the position to resume after.
+    pub with_cursors: bool,
 }
 
 /// A request whose document and variables have passed all checks that need no schema.
@@ -57,6 +60,7 @@ pub struct Prepared {
     hash: Option<String>,
     operation: Option<String>,
     variables: Variables,
+    with_cursors: bool,
     document: Arc<Document>,
     /// What it does.
     pub kind: OperationKind,
@@ -68,6 +72,7 @@ pub struct Executor(Arc<Shared>);
 
 struct Shared {
     schema: ApiSchema,
+    validator: Validator,
     limits: DocumentLimits,
     documents: Arc<DocumentCache>,
     persisted: Persisted,
@@ -171,11 +176,15 @@ pub struct Operation {
     shape: Arc<Shape>,
     /// The first result says how the consumer was resumed.
     greeting: Option<String>,
+    /// The position behind the last result, where every result carries it.
+    cursor: Option<String>,
+    batch: BatchLimit,
 }
 
 impl Executor {
     pub fn new(
         schema: ApiSchema,
+        validator: Validator,
         limits: DocumentLimits,
         documents: Arc<DocumentCache>,
         persisted: Persisted,
@@ -183,6 +192,7 @@ impl Executor {
     ) -> Self {
         Self(Arc::new(Shared {
             schema,
+            validator,
             limits,
             documents,
             persisted,
@@ -198,7 +208,7 @@ impl Executor {
     /// What is wrong, as GraphQL errors.
     pub fn prepare(&self, asked: Asked) -> Result<Prepared, Vec<ServerError>> {
         let one = |error| vec![server_error(error)];
-        let Asked { query, hash, operation, mut variables, .. } = asked;
+        let Asked { query, hash, operation, mut variables, with_cursors, .. } = asked;
         let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
             let error = Error::new(refusal.message()).extend_with(|_, e| e.set("code", refusal.code()));
             vec![ServerError { locations: Vec::new(), ..error.into_server_error(Pos::default()) }]
@@ -210,7 +220,7 @@ impl Executor {
             .check_variables(operation.as_deref(), &variables, &self.0.limits)
             .map_err(|errors| errors.into_iter().map(server_error).collect::<Vec<_>>())?;
         document.fill_defaults(operation.as_deref(), &mut variables);
-        Ok(Prepared { text, hash, operation, variables, document, kind })
+        Ok(Prepared { text, hash, operation, variables, with_cursors, document, kind })
     }
 
     /// Keeps a document that the schema has found valid, too.
@@ -224,12 +234,27 @@ impl Executor {
         // The text stands in the parsed document: async-graphql does not look at it again.
         let mut request = Request::new(String::new()).variables(prepared.variables.clone());
         request.operation_name.clone_from(&prepared.operation);
-        request.set_parsed_query(prepared.document.executable());
+        request.set_parsed_query(prepared.document.executable(prepared.operation.as_deref(), &prepared.variables));
         request
+    }
+
+    /// Validates the whole document where the one to be executed is a part of it, since variables are absent.
+    async fn validate(&self, prepared: &Prepared) -> Result<(), Vec<ServerError>> {
+        let Prepared { document, operation, variables, .. } = prepared;
+        if !document.has_absent(operation.as_deref(), variables) {
+            return Ok(());
+        }
+        let mut request = Request::new(String::new()).variables(variables.clone());
+        request.operation_name.clone_from(operation);
+        request.set_parsed_query(document.validated());
+        self.0.validator.validate(request).await
     }
 
     /// Executes a query or mutation. The answer says whether execution began.
     pub async fn single(&self, prepared: &Prepared) -> (Response, bool) {
+        if let Err(errors) = self.validate(prepared).await {
+            return (Response::from_errors(errors), false);
+        }
         let response = self.0.schema.execute(Self::request(prepared)).await;
         // Validation leaves no path and no data; a resolver that fails leaves its path.
         let refused = response.data == async_graphql::Value::Null
@@ -252,6 +277,7 @@ impl Executor {
         key: u64,
         resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
+        self.validate(&prepared).await?;
         let opening = Arc::new(Opening { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
         let request = Self::request(&prepared).data(opening.clone());
         let mut stream = self.0.schema.execute_stream(request);
@@ -269,8 +295,9 @@ impl Executor {
         let Some(Opened { subscription, feed }) = opening.opened.lock().take() else { return Err(vec![internal()]) };
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
         self.keep(&prepared);
+        let cursor = prepared.with_cursors.then(|| subscription.begins_at().to_string());
         let shape = self.shape(prepared, Execution { stream, feed });
-        Ok(Operation { subscription, shape, greeting })
+        Ok(Operation { subscription, shape, greeting, cursor, batch: BATCH_LIMIT })
     }
 
     /// The shape of equal requests; the first one's execution serves all.
@@ -298,6 +325,13 @@ impl Executor {
 }
 
 impl Operation {
+    /// Bounds a batch by what the connection adds to every result, such as a long id.
+    pub fn with_overhead(mut self, bytes: usize) -> Self {
+        let messages = BATCH_LIMIT.bytes / bytes.max(1);
+        self.batch.messages = messages.clamp(1, BATCH_LIMIT.messages);
+        self
+    }
+
     /// Reads one batch; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
     /// ended: a last result with the error. `events` is room that a connection lends to each of its operations in turn,
     /// empty before and after.
@@ -306,7 +340,7 @@ impl Operation {
         events: &mut Vec<Event>,
         mut each: impl FnMut(&[u8], Option<AnyCursor>),
     ) -> Option<Bytes> {
-        let progress = self.subscription.read(BATCH_LIMIT, events);
+        let progress = self.subscription.read(self.batch, events);
         let mut events = events.drain(..).peekable();
         while let Some(event) = events.next() {
             match event {
@@ -348,27 +382,29 @@ impl Operation {
         gap: Option<&Gap>,
         pattern_cursor: Option<&PatternCursor>,
     ) -> Bytes {
+        if let Some(cursor) = &mut self.cursor {
+            *cursor = pattern_cursor.map_or_else(|| message.cursor.to_string(), ToString::to_string);
+        }
         let shape = &self.shape;
         shape.renderings.wanted.fetch_add(1, Ordering::Relaxed);
         let make = || Bytes::from(shape.make(Some(Item { message, gap, pattern_cursor })));
         // A gap is this subscriber's alone, and so is a position over several logs.
         let own = gap.is_some() || pattern_cursor.is_some_and(|cursor| cursor.logs.len() > 1);
         let result = if own { make() } else { message.rendering(shape.id, |_| make()) };
-        let greeting = self.greeting.take();
-        match (gap.map(gap_extension), greeting) {
-            (None, None) => result,
-            (Some(one), None) | (None, Some(one)) => with_extensions(&result, &one),
-            (Some(gap), Some(greeting)) => with_extensions(&result, &format!("{gap},{greeting}")),
-        }
+        self.extended(result, gap.map(gap_extension))
+    }
+
+    /// A result with what is said beside it.
+    fn extended(&mut self, result: Bytes, first: Option<String>) -> Bytes {
+        let cursor = self.cursor.as_ref().map(|cursor| format!(r#""cursor":"{cursor}""#));
+        let extensions: Vec<_> = [first, self.greeting.take(), cursor].into_iter().flatten().collect();
+        if extensions.is_empty() { result } else { with_extensions(&result, &extensions.join(",")) }
     }
 
     /// A result that has null in the message's place.
     fn without_message(&mut self, extension: &str) -> Bytes {
         let result = self.shape.make(None);
-        match self.greeting.take() {
-            None => with_extensions(result.as_bytes(), extension),
-            Some(greeting) => with_extensions(result.as_bytes(), &format!("{extension},{greeting}")),
-        }
+        self.extended(result.into(), Some(extension.to_owned()))
     }
 
     /// See [`broker::Subscription::begins_at`].
@@ -431,6 +467,8 @@ fn internal() -> ServerError {
 /// A document's error as async-graphql shows its own.
 pub fn server_error(error: DocumentError) -> ServerError {
     let mut server_error = ServerError::new(error.message, None);
+    // A transport answers a document that cannot be parsed in another way than one that does not hold.
+    server_error.source = Some(Arc::new(error.kind));
     server_error.locations = error.locations.into_iter().map(|(line, column)| Pos { line, column }).collect();
     server_error
 }

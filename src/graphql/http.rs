@@ -13,13 +13,14 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body::Body as _;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::{
     Door,
     accept::{self, Form},
-    document::OperationKind,
+    document::{ErrorKind, OperationKind},
     execute::Asked,
     json, page, single, stream, ws,
 };
@@ -67,31 +68,37 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
     };
     let token = single::token(&parts.headers, parameter("token"));
     let query = parameter("query");
-    if query.is_none() && parameter("extensions").is_none() {
+    if query.is_none() && ["extensions", "documentId"].into_iter().all(|name| parameter(name).is_none()) {
         if let Some(token) = token.filter(|_| accept::best(&parts.headers, &[Form::EventStream]).is_some()) {
             return connect(&door, &parts.headers, &token);
         }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
             return page::page(&parts.headers);
         }
-        return refuse(&parts.headers, Code::BadRequest.status(), "query: is missing");
+        return refuse(&parts.headers, StatusCode::UNPROCESSABLE_ENTITY, "query: is missing");
     }
     let object = |name: &'static str| {
         let text = parameter(name).unwrap_or_else(|| "null".to_owned());
-        let wrong = || format!("{name}: must be a JSON object");
-        let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong())?;
-        if raw.get() == "null" || raw.get().starts_with('{') { Ok(raw) } else { Err(wrong()) }
+        let wrong = |status| (status, format!("{name}: must be a JSON object"));
+        let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong(StatusCode::BAD_REQUEST))?;
+        let is_object = raw.get() == "null" || raw.get().starts_with('{');
+        if is_object { Ok(raw) } else { Err(wrong(StatusCode::UNPROCESSABLE_ENTITY)) }
     };
-    let read = || -> Result<Asked, String> {
+    let read = || -> Result<Asked, (StatusCode, String)> {
+        let refused = |refusal: Unread| (StatusCode::UNPROCESSABLE_ENTITY, refusal.message);
         let extensions = object("extensions")?;
-        let extensions =
-            if extensions.get() == "null" { Extensions::default() } else { read_extensions(extensions.get())? };
-        let variables = json::read_variables(object("variables")?.get())?;
-        asked(query, parameter("operationName"), variables, extensions)
+        let extensions = if extensions.get() == "null" {
+            Extensions::default()
+        } else {
+            read_extensions(extensions.get()).map_err(refused)?
+        };
+        let variables = object("variables")?;
+        let variables = json::read_variables(variables.get()).map_err(|message| refused(Unread::content(message)))?;
+        asked(query, parameter("documentId"), parameter("operationName"), variables, extensions).map_err(refused)
     };
     let asked = match read() {
         Ok(asked) => asked,
-        Err(message) => return refuse(&parts.headers, Code::BadRequest.status(), &message),
+        Err((status, message)) => return refuse(&parts.headers, status, &message),
     };
     if let Some(token) = token {
         return over_stream(&door, &parts.headers, &token, asked, true).await;
@@ -139,7 +146,11 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     match (read(text), token) {
         (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
         (Ok(asked), None) => answer(&door, &headers, asked, false, resumed.as_deref()).await,
-        (Err(message), _) => refuse(&headers, Code::BadRequest.status(), &message),
+        // A request that cannot be read as JSON is told apart from one that is no request.
+        (Err(refusal), _) => match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => refuse(&headers, StatusCode::UNPROCESSABLE_ENTITY, &refusal.message),
+            Err(_) => refuse(&headers, StatusCode::BAD_REQUEST, &refusal.message),
+        },
     }
 }
 
@@ -215,18 +226,50 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Why a request could not be read.
+#[derive(Debug)]
+pub struct Unread {
+    /// What is wrong, naming the parameter.
+    pub message: String,
+    /// Whether it has not the form of a request: a protocol that says what a request is does not take it as one.
+    pub malformed: bool,
+}
+
+impl Unread {
+    fn form(message: impl Into<String>) -> Self {
+        Self { message: message.into(), malformed: true }
+    }
+
+    fn content(message: impl Into<String>) -> Self {
+        Self { message: message.into(), malformed: false }
+    }
+}
+
 /// One request as the specification writes it, from JSON text.
 ///
 /// # Errors
 /// What is wrong, naming the parameter.
-pub fn read(text: &str) -> Result<Asked, String> {
-    let fields = Fields::parse("body", text).map_err(|error| error.to_string())?;
-    let parameter = |name| fields.text(name).map_err(|error| error.to_string());
-    let query = parameter("query")?.map(Cow::into_owned);
-    let operation = parameter("operationName")?.filter(|name| !name.is_empty()).map(Cow::into_owned);
+pub fn read(text: &str) -> Result<Asked, Unread> {
+    let fields = Fields::parse("body", text).map_err(|error| Unread::form(error.to_string()))?;
+    let query = string(&fields, "", "query")?;
+    let document = string(&fields, "", "documentId")?;
+    let operation = string(&fields, "", "operationName")?.filter(|name| !name.is_empty());
     let extensions = fields.present("extensions").map(|extensions| read_extensions(extensions.get())).transpose()?;
-    let variables = fields.present("variables").map(|variables| json::read_variables(variables.get())).transpose()?;
-    asked(query, operation, variables.unwrap_or_default(), extensions.unwrap_or_default())
+    let variables = fields.present("variables").map(RawValue::get).unwrap_or("null");
+    let variables = json::read_variables(variables)
+        .map_err(|message| Unread { message, malformed: !matches!(variables.as_bytes().first(), Some(b'{' | b'n')) })?;
+    asked(query, document, operation, variables, extensions.unwrap_or_default())
+}
+
+/// A string of an object that stands in `path`. One that is a string and yet no text is of the right form.
+fn string(fields: &Fields<'_>, path: &str, name: &'static str) -> Result<Option<String>, Unread> {
+    let text = fields.text(name).map(|text| text.map(Cow::into_owned));
+    text.map_err(|error| match fields.raw(name) {
+        Some(value) if value.get().starts_with('"') => {
+            Unread::content(format!("{path}{name}: must not hold half of a surrogate pair"))
+        }
+        _ => Unread::form(format!("{path}{error}")),
+    })
 }
 
 /// What this service reads of a request's extensions.
@@ -238,33 +281,57 @@ struct Extensions {
     operation_id: Option<String>,
     /// What the client calls the ping that is to tell it that its subscription stands.
     ack: Option<String>,
+    /// Whether every result is to carry the position to resume after.
+    with_cursors: bool,
 }
 
-fn read_extensions(text: &str) -> Result<Extensions, String> {
-    let object = |text| Fields::parse("extensions", text).map_err(|_| "extensions: must be an object".to_owned());
-    let text_of = |fields: &Fields<'_>, name| {
-        fields.text(name).map(|text| text.map(Cow::into_owned)).map_err(|error| format!("extensions.{error}"))
-    };
-    let fields = object(text)?;
-    let persisted = fields.present("persistedQuery").map(|persisted| object(persisted.get())).transpose()?;
+/// Reads a request's extensions. That they are an object is their form; what they hold is each extension's own.
+fn read_extensions(text: &str) -> Result<Extensions, Unread> {
+    const PATH: &str = "extensions.";
+    let fields = Fields::parse("extensions", text).map_err(|_| Unread {
+        message: "extensions: must be an object".to_owned(),
+        malformed: !text.starts_with('{'),
+    })?;
+    let own = |unread: Unread| Unread::content(unread.message);
+    let persisted = fields.present("persistedQuery").map(|persisted| {
+        Fields::parse("extensions", persisted.get())
+            .map_err(|_| Unread::content("extensions.persistedQuery: must be an object"))
+    });
+    let persisted = persisted.transpose()?;
+    let hash = persisted.map(|persisted| string(&persisted, "extensions.persistedQuery.", "sha256Hash"));
+    let guarantee = string(&fields, PATH, "delivery-guarantee").map_err(own)?;
+    if guarantee.as_ref().is_some_and(|guarantee| guarantee != "cursor") {
+        return Err(Unread::content("extensions.delivery-guarantee: must be \"cursor\""));
+    }
     Ok(Extensions {
-        hash: persisted.map(|persisted| text_of(&persisted, "sha256Hash")).transpose()?.flatten(),
-        operation_id: text_of(&fields, "operationId")?,
-        ack: text_of(&fields, "ack")?,
+        hash: hash.transpose().map_err(own)?.flatten(),
+        operation_id: string(&fields, PATH, "operationId").map_err(own)?,
+        ack: string(&fields, PATH, "ack").map_err(own)?,
+        with_cursors: guarantee.is_some(),
     })
 }
 
 fn asked(
     query: Option<String>,
+    document: Option<String>,
     operation: Option<String>,
     variables: Variables,
     extensions: Extensions,
-) -> Result<Asked, String> {
-    let Extensions { hash, operation_id, ack } = extensions;
-    if query.is_none() && hash.is_none() {
-        return Err("query: is missing".to_owned());
+) -> Result<Asked, Unread> {
+    let Extensions { hash, operation_id, ack, with_cursors } = extensions;
+    // The identifier of the specification, which is a hash here whether it says so or not.
+    let document = document.filter(|id| !id.is_empty());
+    let document = document.map(|id| id.strip_prefix("sha256:").map(str::to_owned).unwrap_or(id));
+    if let (Some(document), Some(hash)) = (&document, &hash)
+        && document != hash
+    {
+        return Err(Unread::content("documentId: is not the hash in extensions.persistedQuery"));
     }
-    Ok(Asked { query, hash, operation, variables, operation_id, ack })
+    let hash = document.or(hash);
+    if query.is_none() && hash.is_none() {
+        return Err(Unread::form("query: is missing"));
+    }
+    Ok(Asked { query, hash, operation, variables, operation_id, ack, with_cursors })
 }
 
 /// Answers one request.
@@ -308,7 +375,9 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, re
                 _ => door.executor.single(&prepared).await,
             };
             match (single, streaming, executed) {
-                (Some(form), _, true) => respond(form, StatusCode::OK, json::write_response(&response, true)),
+                (Some(form), _, true) => {
+                    respond(form, executed_status(&response), json::write_response(&response, true))
+                }
                 (Some(form), _, false) => request_error(form, &response.errors),
                 (None, Some(form), true) => stream::once(form, &json::write_response(&response, true)),
                 (None, form, false) => stream::refused(form.unwrap_or(Form::EventStream), &response.errors),
@@ -341,7 +410,8 @@ async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Respons
     let mut results = Vec::with_capacity(items.len());
     for item in items {
         let error = |message: String| vec![ServerError::new(message, None)];
-        let prepared = read(item.get()).map_err(error).and_then(|asked| door.executor.prepare(asked));
+        let prepared =
+            read(item.get()).map_err(|refusal| error(refusal.message)).and_then(|asked| door.executor.prepare(asked));
         results.push(match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
                 errors_only(&error("a subscription cannot be part of a batch".to_owned()))
@@ -364,10 +434,17 @@ pub fn errors_only(errors: &[ServerError]) -> String {
     result
 }
 
-/// Answers a request that was well-formed and yet refused before execution.
+/// Answers a request that was well-formed and yet refused before execution: 400 where the document cannot be parsed, else
+/// 422.
 pub fn request_error(form: Form, errors: &[ServerError]) -> Response {
-    let status = if form == Form::GraphqlResponse { Code::BadRequest.status() } else { StatusCode::OK };
+    let unparsed = errors.iter().any(|error| error.source::<ErrorKind>() == Some(&ErrorKind::Syntax));
+    let status = if unparsed { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
     respond(form, status, errors_only(errors))
+}
+
+/// The status of a result: 294 says that it has data and errors.
+fn executed_status(response: &async_graphql::Response) -> StatusCode {
+    if response.errors.is_empty() { StatusCode::OK } else { StatusCode::from_u16(294).unwrap_or(StatusCode::OK) }
 }
 
 fn respond(form: Form, status: StatusCode, body: String) -> Response {

@@ -1,14 +1,14 @@
 //! Mutations.
 
-use async_graphql::{Description, ID, InputObject, MaybeUndefined, Object, Result};
+use async_graphql::{Description, ID, InputObject, Object, Result};
 
 use super::{
-    scalars::{Cursor, Json, Long},
+    scalars::{Cursor, Data, Long},
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::broker::{
-    Broker, ConsumerName, Error, Key, MessageId, NewMessage, Payload, Publishing, Source, TopicInfo, TopicName,
-    TopicSettings, publish_all,
+    Broker, ConsumerName, Error, Key, MessageId, NewMessage, Publishing, Source, TopicInfo, TopicName, TopicSettings,
+    publish_all,
 };
 
 /// Changing: topics, messages, consumers.
@@ -22,11 +22,11 @@ pub struct Mutation {
 pub struct PublishInput {
     /// The topic's name.
     topic: String,
-    /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. It must be given; null is a value.
-    data: MaybeUndefined<Json>,
-    /// Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255
-    /// bytes.
-    id: Option<ID>,
+    /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. Null is a value.
+    data: Data,
+    /// Makes publishing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first
+    /// one's. 1 to 255 bytes. The other doors call it `id`.
+    message_id: Option<ID>,
     /// For filters and for keeping the latest of each key. 1 to 255 bytes.
     key: Option<String>,
     /// Publish only if this is the topic's newest offset; 0 means that it has had no message.
@@ -39,14 +39,10 @@ impl Mutation {
     }
 
     fn accept(&self, input: PublishInput) -> Result<Publishing, Error> {
-        let data = match input.data {
-            MaybeUndefined::Value(Json(data)) => data,
-            MaybeUndefined::Null => Payload::null(),
-            MaybeUndefined::Undefined => return Err(Error::bad_request("data", "is missing")),
-        };
+        let data = input.data.0.ok_or_else(|| Error::bad_request("data", "is missing"))?;
         let new_message = NewMessage {
             data: data.within(self.broker.settings().max_payload_bytes)?,
-            id: input.id.map(|id| MessageId::parse(&id)).transpose()?,
+            id: input.message_id.map(|id| MessageId::parse(&id)).transpose()?,
             key: input.key.map(|key| Key::parse(&key)).transpose()?,
             expected_offset: input.expected_offset.map(|offset| offset.0),
             origin: None,
@@ -107,18 +103,18 @@ impl Mutation {
         &self,
         #[graphql(desc = "The topic's name.")] topic: String,
         #[graphql(
-            desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. It must be given; null is a value."
+            desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. Null is a value."
         )]
-        data: MaybeUndefined<Json>,
+        data: Data,
         #[graphql(
-            desc = "Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255 bytes."
+            desc = "Makes publishing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first one's. 1 to 255 bytes. The other doors call it `id`."
         )]
-        id: Option<ID>,
+        message_id: Option<ID>,
         #[graphql(desc = "For filters and for keeping the latest of each key. 1 to 255 bytes.")] key: Option<String>,
         #[graphql(desc = "Publish only if this is the topic's newest offset; 0 means that it has had no message.")]
         expected_offset: Option<Long>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, id, key, expected_offset };
+        let input = PublishInput { topic, data, message_id, key, expected_offset };
         self.accept(input).map_err(refuse)?.await.map(Publication).map_err(refuse)
     }
 

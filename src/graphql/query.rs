@@ -4,7 +4,7 @@ use async_graphql::{Description, Object, Result};
 use tokio::time::Instant;
 
 use super::{
-    scalars::Long,
+    scalars::{Cursor, Long},
     types::{Consumer, Health, Stats, Topic, TopicConnection, UNPAGED, limit, list_weight, page_weight, refuse},
 };
 use crate::broker::{Broker, Error, Source, TopicName};
@@ -38,10 +38,15 @@ impl Query {
         #[graphql(desc = "Only those whose names begin with this.")] prefix: Option<String>,
         #[graphql(desc = "At most so many; 100 unless given, 1 to 1,000 unless the server sets otherwise.")]
         first: Option<i32>,
-        #[graphql(desc = "Only those after this name.")] after: Option<String>,
+        #[graphql(desc = "Only those after this name, or after a page's `endCursor`.")] after: Option<Cursor>,
     ) -> Result<TopicConnection> {
         let limit = limit("first", first, self.broker.settings().max_batch)?;
-        Ok(TopicConnection::new(&self.broker, prefix.as_deref().unwrap_or_default(), after.as_deref(), limit))
+        Ok(TopicConnection::new(
+            &self.broker,
+            prefix.as_deref().unwrap_or_default(),
+            after.as_ref().map(|after| after.0.as_str()),
+            limit,
+        ))
     }
 
     /// The named consumers of a topic or pattern, by name.

@@ -100,9 +100,10 @@ pub struct Filter {
     /// The way into the message's data, object keys and array indexes joined by `.`: `order.total`. `$key` is the
     /// message's key.
     field: Option<String>,
-    /// Equal to this JSON value; numbers by value, objects whatever the order of their keys.
+    /// Equal to this JSON value; numbers by value, objects whatever the order of their keys. Null that is given is a value,
+    /// too: only a field that is null equals it. For no condition, leave it out.
     eq: MaybeUndefined<Json>,
-    /// Not equal to this JSON value, or missing.
+    /// Not equal to this JSON value, or missing. Null that is given is a value: only a field that is null fails.
     ne: MaybeUndefined<Json>,
     /// Equal to one of these.
     #[graphql(name = "in")]
@@ -235,7 +236,7 @@ impl SubscriptionRoot {
                 (Some(count), None, None) => Some(Start::Last(
                     u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative"))?,
                 )),
-                (None, Some(cursor), None) => Some(cursor.0.into()),
+                (None, Some(cursor), None) => Some(cursor.position("after")?.into()),
                 (None, None, Some(time)) => Some(Start::Since(time.0)),
                 _ => return Err(Error::bad_request("after", "only one of last, after and since may be given")),
             };

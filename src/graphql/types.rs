@@ -30,7 +30,7 @@ pub fn problem(problem: &Problem) -> Error {
             extensions.set("retryAfterMs", u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         }
         if let Some(id) = &problem.id {
-            extensions.set("id", &**id);
+            extensions.set("messageId", &**id);
         }
         if let Some(offset) = problem.current_offset {
             extensions.set("currentOffset", offset);

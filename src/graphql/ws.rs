@@ -1,6 +1,8 @@
 //! GraphQL over WebSocket: `graphql-transport-ws` to the letter of its protocol, and the legacy `graphql-ws` by a table of
 //! message names.
 
+mod ids;
+
 use std::{
     collections::HashMap,
     future::Future,
@@ -23,7 +25,6 @@ use super::{
 };
 use crate::{
     broker::{Event, Inbox},
-    problem::{Code, Problem},
     socket::{CloseCode, Flow, Outbox, Protocol, Upgrade},
     wire::{self, Fields},
 };
@@ -40,9 +41,6 @@ struct Names {
 const MODERN: Names =
     Names { subscribe: "subscribe", next: "next", complete: "complete", stop: "complete", legacy: false };
 const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "complete", stop: "stop", legacy: true };
-
-/// Bytes of an operation's id: it is repeated in every message.
-const MAX_ID_BYTES: usize = 255;
 
 /// Accepts the client's favourite of the subprotocols that both know.
 pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
@@ -211,8 +209,8 @@ impl Session {
             "connection_terminate" if names.legacy => Err(Flow::Close(CloseCode::NORMAL, String::new())),
             kind if kind == names.subscribe || kind == names.stop => {
                 let id = text("id")?;
-                if id.is_empty() || id.len() > MAX_ID_BYTES {
-                    return Err(invalid("id must have 1 to 255 bytes"));
+                if id.is_empty() {
+                    return Err(invalid("id must not be empty"));
                 }
                 if kind == names.stop {
                     self.stop(&id, out);
@@ -262,7 +260,7 @@ impl Session {
         }
         if let Some(key) = self.by_id.get(&id).copied() {
             if !self.names.legacy {
-                return Err(close(4409, &format!("Subscriber for {id} already exists")));
+                return Err(close(4409, &ids::exists(&id)));
             }
             // The legacy protocol lets a repeated id replace the operation.
             self.remove(key);
@@ -270,16 +268,18 @@ impl Session {
         let quoted = wire::quoted(&id);
         let asked = match read(payload) {
             Ok(asked) => asked,
-            Err(message) if self.names.legacy => {
-                self.error(&quoted, &[ServerError::new(message, None)], out);
+            // What is of the form that the protocol wants concerns this operation alone, whatever it holds.
+            Err(refusal) if self.names.legacy || !refusal.malformed => {
+                self.error(&quoted, &[ServerError::new(refusal.message, None)], out);
                 return Ok(());
             }
-            Err(message) => return Err(close(4400, &format!("Invalid message received: payload.{message}"))),
+            Err(refusal) => {
+                return Err(close(4400, &format!("Invalid message received: payload.{}", refusal.message)));
+            }
         };
-        if self.operations.len() >= self.max_operations {
-            let message = format!("at most {} operations on one connection", self.max_operations);
-            let error = super::types::problem(&Problem::new(Code::LimitReached, message));
-            self.error(&quoted, &[error.into_server_error(async_graphql::Pos::default())], out);
+        if let Some(problem) = ids::room(self.by_id.keys(), &id, self.max_operations) {
+            let error = super::types::problem(&problem).into_server_error(async_graphql::Pos::default());
+            self.error(&quoted, &[error], out);
             return Ok(());
         }
         let ack = asked.ack.clone().filter(|_| !self.names.legacy);
@@ -363,7 +363,7 @@ impl Session {
                 if let Some(ack) = entry.ack.take() {
                     stands(&ack, &operation, out);
                 }
-                entry.state = State::Live(operation);
+                entry.state = State::Live(operation.with_overhead(entry.id.len()));
             }
             // News may have come to the inbox before the operation stood here.
             self.deliver(key, out);

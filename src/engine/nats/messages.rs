@@ -107,8 +107,9 @@ fn read(item: &Item, prev: u64) -> Committed {
     let (given_id, id) = own(item).map_or((false, None), |own| (own.given_id && own.id.is_some(), own.id));
     let made_up = || MessageId::parse(&format!("nats-{}", item.sequence)).unwrap_or_else(|_| MessageId::generate());
     let text = String::from_utf8_lossy(&item.payload);
-    let data = Payload::parse(&text, usize::MAX)
-        .or_else(|_| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX))
+    let existing = serde_json::from_str(&text).ok().and_then(|raw| Payload::existing(raw, usize::MAX).ok());
+    let data = existing
+        .map_or_else(|| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX), Ok)
         .unwrap_or_else(|_| Payload::null());
     let key = item.header(KEY).and_then(decode).and_then(|key| Key::parse(&key).ok());
     let at = published_at(item);

@@ -235,7 +235,7 @@ pub fn limit(field: &'static str, given: Option<i32>, most: usize) -> Result<usi
 #[derive(SimpleObject)]
 pub struct TopicEdge {
     /// The topic's name, for `after`.
-    cursor: String,
+    cursor: Cursor,
     /// The topic.
     node: Topic,
 }
@@ -266,7 +266,7 @@ impl TopicConnection {
 impl TopicConnection {
     /// The topics with their places.
     async fn edges(&self) -> Vec<TopicEdge> {
-        self.list().map(|node| TopicEdge { cursor: node.info.name.to_string(), node }).collect()
+        self.list().map(|node| TopicEdge { cursor: Cursor(node.info.name.to_string()), node }).collect()
     }
 
     /// The topics.
@@ -276,7 +276,7 @@ impl TopicConnection {
 
     /// Where the page stands among the topics.
     async fn page_info(&self) -> PageInfo {
-        let name = |info: Option<&TopicInfo>| info.map(|info| info.name.to_string());
+        let name = |info: Option<&TopicInfo>| info.map(|info| Cursor(info.name.to_string()));
         PageInfo {
             has_next_page: self.more,
             has_previous_page: self.after,
