@@ -53,7 +53,7 @@ impl Payload {
         let text = raw.get();
         let shape = Shape::check(text, MAX_NESTING).map_err(|defect| Error::bad_request("data", defect.to_string()))?;
         check_size(shape.decoded_bytes, max_bytes)?;
-        Ok(Self::compact(text, shape))
+        Ok(Self::compact(text, &shape))
     }
 
     /// Compacts JSON text that another server has accepted, or an earlier version of this one: it is kept as it is, with its
@@ -68,10 +68,10 @@ impl Payload {
             return Err(Error::bad_request("data", Defect::Nesting(MAX_NESTING).to_string()));
         }
         check_size(shape.decoded_bytes, max_bytes)?;
-        Ok(Self::compact(text, shape))
+        Ok(Self::compact(text, &shape))
     }
 
-    fn compact(text: &str, shape: Shape) -> Self {
+    fn compact(text: &str, shape: &Shape) -> Self {
         if shape.compact_bytes == text.len() {
             return Self(text.into());
         }

@@ -331,7 +331,7 @@ impl Document {
     }
 
     /// One error ([`ErrorKind::Validation`]) for every variable of the operation that must have a
-    /// value and has none: of a non-null type, and either null or absent without a default. Where
+    /// value and has none: of a non-null type, and either null (but for `JSON!`) or absent without a default. Where
     /// it is used, in a directive for example, makes no difference.
     ///
     /// If the operation cannot be told, that is the only error ([`ErrorKind::Operation`]).
@@ -346,6 +346,8 @@ impl Document {
             let (pos, variable) = (variable.pos, &variable.node);
             let fault = match given.get(&variable.name.node) {
                 _ if variable.var_type.node.nullable => continue,
+                // Null is a value of JSON, wherever it is wanted.
+                Some(ConstValue::Null) if absent::is_json(&variable.var_type.node) => continue,
                 Some(ConstValue::Null) => "must not be null",
                 None if variable.default_value.is_none() => "was not provided",
                 _ => continue,

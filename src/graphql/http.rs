@@ -255,7 +255,7 @@ pub fn read(text: &str) -> Result<Asked, Unread> {
     let document = string(&fields, "", "documentId")?;
     let operation = string(&fields, "", "operationName")?.filter(|name| !name.is_empty());
     let extensions = fields.present("extensions").map(|extensions| read_extensions(extensions.get())).transpose()?;
-    let variables = fields.present("variables").map(RawValue::get).unwrap_or("null");
+    let variables = fields.present("variables").map_or("null", RawValue::get);
     let variables = json::read_variables(variables)
         .map_err(|message| Unread { message, malformed: !matches!(variables.as_bytes().first(), Some(b'{' | b'n')) })?;
     asked(query, document, operation, variables, extensions.unwrap_or_default())

@@ -43,6 +43,7 @@ mod graphql;
 mod ids;
 mod instances;
 mod layers;
+mod letters;
 mod limits;
 mod live;
 mod matching;

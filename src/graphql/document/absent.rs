@@ -12,6 +12,7 @@ use async_graphql_parser::types::{
     BaseType, Directive, DocumentOperations, ExecutableDocument, OperationDefinition, Selection, SelectionSet, Type,
 };
 use async_graphql_value::{ConstValue, Name, Value, Variables};
+use bytes::Bytes;
 
 use super::{Document, rewrite};
 
@@ -166,7 +167,7 @@ impl Strip {
                 if let Some(data) = fields.get_mut("data")
                     && self.absent(data)
                 {
-                    *data = Value::Binary(Default::default());
+                    *data = Value::Binary(Bytes::default());
                 }
             }
             _ => {}
@@ -230,12 +231,6 @@ fn json_nulls(set: &mut SelectionSet) {
 
 /// Null that is given as data, in a variable of this type.
 pub(super) fn json_nulls_of(ty: &Type, value: &mut ConstValue) {
-    if is_json(ty) {
-        with_json_null(value);
-    } else {
-        of_field(matches!(&ty.base, BaseType::List(item) if is_json(item)), value);
-    }
-
     fn of_field(data: bool, value: &mut ConstValue) {
         match value {
             ConstValue::Null if data => with_json_null(value),
@@ -245,6 +240,11 @@ pub(super) fn json_nulls_of(ty: &Type, value: &mut ConstValue) {
             }
             _ => {}
         }
+    }
+    if is_json(ty) {
+        with_json_null(value);
+    } else {
+        of_field(matches!(&ty.base, BaseType::List(item) if is_json(item)), value);
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn find<'a>(text: &'a str, limits: &'a DocumentLimits) -> Result<Lite
         let Some((value, placeholder)) = value.zip(placeholders.next()) else { continue };
         out.push_str(text.get(copied..start).unwrap_or_default());
         if out.ends_with('"') {
-            // Behind an empty string the placeholder would make a block string of it.
+            // Behind an empty string the placeholder would make a block string of it. Only here columns behind it may shift.
             out.push(' ');
         }
         out.push('"');
@@ -210,7 +210,7 @@ fn block(token: &str) -> Option<Value> {
     while dedented.last().is_some_and(blank) {
         dedented.pop();
     }
-    let first = dedented.iter().position(|line| !blank(&line)).unwrap_or(dedented.len());
+    let first = dedented.iter().position(|line| !blank(line)).unwrap_or(dedented.len());
     Some(Value::String(dedented.get(first..).unwrap_or_default().join("\n").replace("\\\"\"\"", "\"\"\"")))
 }
 

@@ -101,7 +101,7 @@ fn null_that_is_given_is_data() {
     assert_eq!((&message["data"], &message["key"]), (&null, &ConstValue::Null));
     assert_eq!(
         arguments("mutation($d: JSON) {p(messages: [{data: $d, key: $d}])}", None, "{}"),
-        r#"messages:[{data: []}]"#
+        "messages:[{data: []}]"
     );
 }
 

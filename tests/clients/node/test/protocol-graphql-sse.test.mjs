@@ -195,10 +195,10 @@ describe('GraphQL over SSE, distinct connections: errors', { concurrency: false 
     }
   });
 
-  rule('400 when the request is malformed', async (t, server) => {
-    for (const body of ['{', '"text"', '{}', '{"query":1}']) {
+  rule('400 when the request is not JSON, 422 when it is no request', async (t, server) => {
+    for (const [body, status] of [['{', 400], ['"text"', 422], ['{}', 422], ['{"query":1}', 422]]) {
       const headers = { accept: STREAM, 'content-type': 'application/json' };
-      assert.equal((await RawRequest.send(t, server.port, { headers, body })).status, 400, body);
+      assert.equal((await RawRequest.send(t, server.port, { headers, body })).status, status, body);
     }
   });
 });
