@@ -12,7 +12,7 @@
 //!   http.rs ws.rs stream.rs accept.rs     over HTTP, WebSocket, event streams; which form is wanted
 //!   document.rs persisted.rs              what a document costs, before async-graphql sees it; documents by hash
 //!   single.rs page.rs                     one event stream for many operations; what a browser sees
-//!   execute.rs                            prepared, executed; each message rendered once per shape
+//!   execute.rs validator.rs               prepared, validated, executed; each message rendered once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
 //!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams

@@ -80,7 +80,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
     let object = |name: &'static str| {
         let text = parameter(name).unwrap_or_else(|| "null".to_owned());
         let wrong = |status| (status, format!("{name}: must be a JSON object"));
-        let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong(StatusCode::BAD_REQUEST))?;
+        let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong(Code::BadRequest.status()))?;
         let is_object = raw.get() == "null" || raw.get().starts_with('{');
         if is_object { Ok(raw) } else { Err(wrong(StatusCode::UNPROCESSABLE_ENTITY)) }
     };
@@ -149,7 +149,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         // A request that cannot be read as JSON is told apart from one that is no request.
         (Err(refusal), _) => match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => refuse(&headers, StatusCode::UNPROCESSABLE_ENTITY, &refusal.message),
-            Err(_) => refuse(&headers, StatusCode::BAD_REQUEST, &refusal.message),
+            Err(_) => refuse(&headers, Code::BadRequest.status(), &refusal.message),
         },
     }
 }
@@ -438,7 +438,7 @@ pub fn errors_only(errors: &[ServerError]) -> String {
 /// 422.
 pub fn request_error(form: Form, errors: &[ServerError]) -> Response {
     let unparsed = errors.iter().any(|error| error.source::<ErrorKind>() == Some(&ErrorKind::Syntax));
-    let status = if unparsed { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let status = if unparsed { Code::BadRequest.status() } else { StatusCode::UNPROCESSABLE_ENTITY };
     respond(form, status, errors_only(errors))
 }
 
