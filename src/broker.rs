@@ -5,8 +5,10 @@
 //! ever held over an await. Locks are taken in this order: registry, consumers, a topic's ring, the set of patterns, a
 //! pattern's members, an inbox.
 
+mod client;
 mod consumer;
 mod consumers;
+mod metrics;
 mod publish;
 mod settings;
 mod subscribe;
@@ -21,6 +23,7 @@ use std::sync::{
 };
 
 // What doors need to know of the layers beneath, they know from here.
+pub use crate::channel::quote;
 pub use crate::channel::{
     Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Epoch, Error, Event,
     Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId,
@@ -28,6 +31,7 @@ pub use crate::channel::{
     SubscriptionInfo, Timestamp, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::MetricSample;
+pub use client::{Client, Principal};
 use publish::InFlight;
 pub use publish::{Publishing, publish_all};
 pub use settings::Settings;
@@ -319,12 +323,6 @@ impl Broker {
     /// [`Error::Unavailable`] with the reason.
     pub fn check_ready(&self) -> Result<(), Error> {
         self.check_writable()
-    }
-
-    /// Numbers about the engine.
-    #[must_use]
-    pub fn engine_metrics(&self) -> Vec<MetricSample> {
-        self.0.engine.metric_samples()
     }
 
     fn check_not_draining(&self) -> Result<(), Error> {

@@ -48,7 +48,7 @@ pub use consumer::{
 };
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
-pub use filter::{Filter, FilterError, FilterLimits};
+pub use filter::{Filter, FilterError, FilterLimits, quote};
 pub use inbox::{Inbox, Notifier};
 pub use message::{
     Committed, Cursor, Epoch, Gap, GapReason, KnownId, Message, NewMessage, Origin, Publication, ShapeId, Timestamp,

@@ -1,4 +1,4 @@
-//! Settings: defaults, then `pub-sub.toml` (or `--config FILE`), then the environment, then flags.
+//! Settings: defaults, then `pub-sub.toml` (or `--config FILE`), then the environment, then flags; later ones win.
 //!
 //! Each part defines its own settings; this file gathers them under flat keys, and says in one line which key is wrong.
 //! A key is the same word everywhere: `max_topics` in the file, `MAX_TOPICS` in the environment, `--max-topics` as flag.
@@ -20,13 +20,13 @@ use figment::{
 
 pub use keys::{KEYS, Key};
 
-use crate::{broker, engine, graphql, server, socket, ws};
+use crate::{broker, engine, graphql, listener, socket, ws};
 
 /// The settings of every part.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Listening, stopping, logging.
-    pub server: server::Settings,
+    pub server: listener::Settings,
     /// What the broker may hold.
     pub broker: broker::Settings,
     /// Where it stores.
@@ -69,9 +69,9 @@ impl Config {
         if path.is_file() {
             figment = figment.merge(Toml::file_exact(&path));
         }
-        // Variables of other programs are left alone: only known names are looked at.
+        // Only known names are read, because other variables belong to other programs.
         figment = figment.merge(Env::raw().only(&known));
-        // A secret may stand in a file instead, as container engines hand them over.
+        // A secret may be in a file instead, which is how container engines pass them.
         for key in KEYS.iter().filter(|key| key.secret) {
             let variable = format!("{}_FILE", key.name.to_uppercase());
             if let Some(path) = std::env::var_os(&variable) {
@@ -103,7 +103,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What no single value can tell.
+    /// Checks how the values go together.
     fn validate(&self) -> Result<(), ConfigError> {
         if self.broker.max_messages_per_topic > self.broker.max_messages_limit {
             return Err(ConfigError("MAX_MESSAGES_PER_TOPIC: must not exceed MAX_MESSAGES_LIMIT".to_owned()));
@@ -125,7 +125,7 @@ impl Config {
     }
 }
 
-/// The table of settings as it stands in the README.
+/// The README's table of settings.
 #[must_use]
 pub fn settings_table() -> String {
     let defaults = Config::default();
@@ -173,7 +173,7 @@ impl Setting for IpAddr {
 
 impl Setting for engine::Secret {
     fn read(value: &Value) -> Result<Self, String> {
-        // What it is must not be in the error, either.
+        // The secret must not be in an error, either, so every value is accepted.
         let text = value.as_str().map_or_else(|| shown(value), str::to_owned);
         Ok(Self::new(text))
     }

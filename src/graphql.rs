@@ -2,20 +2,22 @@
 //!
 //! async-graphql is schema and executor; of async-graphql-axum only its subprotocol check is used. The transports are
 //! ours, because those fall short of the protocols (release 7.2.1): its HTTP runs mutations over GET and documents of any
-//! content type, ignores `operationName` over GET and `Accept`, and answers request errors with `data: null`; its
+//! content type, ignores `operationName` over GET and `Accept`, and has `data: null` in responses to request errors; its
 //! WebSocket has neither the close codes nor the time limits of the protocol, sends no pings, polls all operations for
-//! each event, and executes and serialises every message anew for every subscriber. Here a message is rendered once for all
+//! each event, and executes and serialises every message again for every subscriber. Here a message is rendered once for all
 //! who ask for the same (`execute.rs`), and the socket is the one that the raw door uses.
 
 mod accept;
 mod document;
 mod execute;
+mod generations;
 mod http;
 mod json;
 mod mutation;
-mod page;
 mod persisted;
 mod query;
+mod request;
+mod response;
 mod scalars;
 mod single;
 mod stream;
@@ -30,7 +32,10 @@ mod ws;
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,7 +43,10 @@ use async_graphql::{ObjectType, SDLExportOptions, Schema, SchemaBuilder};
 use axum::{Router, routing::get};
 use tokio::time::Instant;
 
-use crate::{broker::Broker, socket::Sockets};
+use crate::{
+    broker::{self, Client, MetricSample},
+    socket::Sockets,
+};
 use document::DocumentCache;
 pub use document::DocumentLimits;
 use execute::{Executor, Renderings};
@@ -126,13 +134,13 @@ const INPUT_TYPES: [&str; 8] = ["AckMode", "Cursor", "DateTime", "Filter", "JSON
 /// What the door needs to know about its server.
 #[derive(Clone)]
 pub struct Context {
-    /// The broker behind the door.
-    pub broker: Broker,
+    /// What the door has of the broker.
+    pub client: Client,
     /// When the server started.
     pub started: Instant,
     /// What WebSockets share.
     pub sockets: Sockets,
-    /// How long an event stream may be silent.
+    /// The time between two heartbeats of an idle event stream.
     pub heartbeat: Duration,
     /// How long a client may take to send a body.
     pub request_timeout: Duration,
@@ -154,39 +162,47 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Messages rendered for GraphQL subscribers: executed and written as JSON.
+    /// The door's metric samples.
     #[must_use]
-    pub fn renderings_made(&self) -> u64 {
-        self.renderings.made.load(Ordering::Relaxed)
-    }
-
-    /// Renderings delivered to GraphQL subscribers, made or shared.
-    #[must_use]
-    pub fn renderings_wanted(&self) -> u64 {
-        self.renderings.wanted.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of checked documents that are kept.
-    #[must_use]
-    pub fn document_bytes(&self) -> usize {
-        self.documents.bytes()
+    pub fn metric_samples(&self) -> Vec<MetricSample> {
+        let counter = |name, help, count: &AtomicU64| {
+            let value = count.load(Ordering::Relaxed);
+            MetricSample { name, counter: true, help, value }
+        };
+        vec![
+            counter(
+                "graphql_renderings_made_total",
+                "Messages executed and written as JSON for GraphQL subscribers.",
+                &self.renderings.made,
+            ),
+            counter(
+                "graphql_renderings_wanted_total",
+                "Renderings delivered to GraphQL subscribers, made or shared.",
+                &self.renderings.wanted,
+            ),
+            MetricSample {
+                name: "graphql_document_cache_bytes",
+                counter: false,
+                help: "Bytes of checked GraphQL documents that are kept.",
+                value: self.documents.bytes() as u64,
+            },
+        ]
     }
 }
 
 /// The door's routes, and what it counts.
 pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
-    let (executor, counts) = executor(context.broker.clone(), context.started, &settings);
+    let (executor, counts) = executor(context.client.clone(), context.started, &settings);
     let router = Router::new()
         .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
         .route("/graphql/ws", get(http::upgrade))
-        .route("/graphql/assets/{file}", get(page::asset))
         .with_state(Door { context, settings, executor, streams: Streams::default() });
     (router, counts)
 }
 
-fn executor(broker: Broker, started: Instant, settings: &Settings) -> (Executor, Counts) {
-    let validator = Validator::new(schema(broker.clone(), started, settings, true));
-    let schema = schema(broker, started, settings, false);
+fn executor(client: Client, started: Instant, settings: &Settings) -> (Executor, Counts) {
+    let validator = Validator::new(schema(client.clone(), started, settings, true));
+    let schema = schema(client, started, settings, false);
     let counts =
         Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
     let Counts { renderings, documents } = counts.clone();
@@ -204,21 +220,22 @@ fn executor(broker: Broker, started: Instant, settings: &Settings) -> (Executor,
 pub mod fuzz {
     pub use super::{
         document::{Document, DocumentError, OperationFacts, OperationKind, steps_taken},
-        execute::{Asked, Executor, Operation, Prepared},
+        execute::{Executor, Operation, Prepared},
         json::{read_variables, write_response},
+        request::Asked,
     };
 
     /// What executes the requests of all transports.
-    pub fn executor(broker: super::Broker, settings: &super::Settings) -> Executor {
-        super::executor(broker, super::Instant::now(), settings).0
+    pub fn executor(client: super::Client, settings: &super::Settings) -> Executor {
+        super::executor(client, super::Instant::now(), settings).0
     }
 }
 
-/// The schema; one that is only to validate executes nothing.
-fn schema(broker: Broker, started: Instant, settings: &Settings, validate_only: bool) -> ApiSchema {
-    let query = Query { broker: broker.clone(), started };
-    let subscription = SubscriptionRoot { broker: broker.clone() };
-    let mutation = Mutation { broker };
+/// The schema. One that only validates executes nothing.
+fn schema(client: Client, started: Instant, settings: &Settings, validate_only: bool) -> ApiSchema {
+    let query = Query { client: client.clone(), started };
+    let subscription = SubscriptionRoot { client: client.clone() };
+    let mutation = Mutation { client };
     if settings.federation {
         let builder = Schema::build(SubgraphQuery(query), mutation, subscription);
         ApiSchema::subgraph(bounded(builder, settings, validate_only), settings.max_complexity)
@@ -236,7 +253,7 @@ fn bounded<Q: ObjectType + 'static>(
         builder = builder.extension(StopBeforeExecution);
     }
     if !settings.introspection {
-        // A suggestion tells names as well.
+        // Suggestions in errors would reveal the schema's names, too.
         builder = builder.disable_introspection().disable_suggestions();
     }
     if settings.max_complexity > 0 {
@@ -246,12 +263,12 @@ fn bounded<Q: ObjectType + 'static>(
     builder.limit_recursive_depth(64)
 }
 
-/// The schema as text: what stands in `schema.graphql`, or what a router composes.
+/// The schema as text: the content of `schema.graphql`, or what a router composes.
 #[must_use]
 pub fn sdl(federation: bool) -> String {
     let settings = Settings { federation, ..Settings::default() };
     let options = SDLExportOptions::new();
-    let sdl = match schema(Broker::in_memory(crate::broker::Settings::default()), Instant::now(), &settings, false) {
+    let sdl = match schema(Client::in_memory(broker::Settings::default()), Instant::now(), &settings, false) {
         ApiSchema::Plain(schema) => {
             schema.sdl_with_options(options.sorted_arguments().sorted_enum_items().include_specified_by())
         }

@@ -1,32 +1,36 @@
 //! A GraphQL-fronted publish/subscribe service. **No silent loss**: a subscriber gets every message of its topic, in order,
-//! once; where it could not, it is told at that place in the stream how many it missed and which.
+//! once; where it could not, the stream says at that position how many it missed and which.
 //!
 //! # The map
 //!
 //! ```text
 //! main.rs            the command line: settings, log, bind, serve, exit code
 //! config.rs          gathers every part's settings; config/keys.rs is the one table of them
-//! server.rs          accepts connections, joins the doors, stops in good order
+//! server.rs          joins the doors, stops in good order
+//! listener.rs        accepts connections, serves HTTP over them
 //!
 //! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
-//!   http.rs ws.rs stream.rs accept.rs     over HTTP, WebSocket, event streams; which form is wanted
-//!   document.rs persisted.rs              what a document costs, before async-graphql sees it; documents by hash
-//!   single.rs page.rs                     one event stream for many operations; what a browser sees
-//!   execute.rs validator.rs               prepared, validated, executed; each message rendered once per shape
+//!   http.rs ws.rs stream.rs single.rs     over HTTP, WebSocket, event streams; one event stream for many operations
+//!   request.rs response.rs accept.rs      requests as all transports write them; responses; which form is wanted
+//!   document.rs persisted.rs generations.rs    checks a document before async-graphql sees it; documents by hash; caches
+//!   execute.rs validator.rs               prepares, validates, executes; renders each message once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
 //!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams
 //! ws.rs              /ws: one JSON object a frame
-//! metrics.rs         /metrics for Prometheus
+//! metrics.rs         /metrics for Prometheus, gathered from the parts
+//! pages.rs           the pages for browsers
 //! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
-//! socket.rs          WebSockets for the doors: upgrade, frames, the one loop (pump.rs)
-//! streaming.rs       response bodies that go on, for event streams
-//! wire.rs            the JSON that /ws, event streams and REST share
-//! problem.rs         the one table: error -> code -> status
+//! socket.rs          WebSockets for the doors: upgrade, frames, what a door says (protocol.rs), one task each (connection.rs)
+//! subscriptions.rs   the subscriptions of one connection, by key and by the client's name
+//! streaming.rs       response bodies that are streams; event_stream.rs: how server-sent events are written
+//! wire.rs            the JSON that the doors share: writing it; fields.rs, options.rs: reading it
+//! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
 //!
 //! broker.rs          publishing, subscribing, history, limits; no transport
+//!   client.rs                             what doors have of it, for one principal
 //!   subscribe.rs subscribe_pattern.rs     where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs               publishing; consumers from outside a subscription
@@ -51,7 +55,7 @@
 //!
 //! # A message's way
 //!
-//! socket -> door decodes into a topic's name and a new message, both checked by their types -> `Broker::publish` -> the engine
+//! socket -> door decodes into a topic's name and a new message, both checked by their types -> `Client::publish` -> the engine
 //! accepts it, at once or later -> the ring: one lock, offset, push, unlock -> waiting subscriptions are put into their
 //! connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded batch from the
 //! ring, writes what was rendered once for all who want the same shape, and flushes once. No forwarding task, no queue
@@ -62,8 +66,8 @@
 //! - Architecture invariant: `broker` knows `engine`, which knows `channel`, which knows nothing else; none of them knows
 //!   HTTP, GraphQL or a socket.
 //! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
-//! - Architecture invariant: doors (`graphql`, `rest`, `ws`) know the broker, but neither each other nor `config`; only
-//!   `server` knows all.
+//! - Architecture invariant: doors (`graphql`, `rest`, `ws`) have a client of the broker for one principal, never the broker
+//!   itself, and know neither each other nor `config`; only `server` knows all.
 //! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main`
 //!   knows it.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
@@ -82,13 +86,17 @@ pub mod broker;
 pub mod channel;
 pub mod config;
 pub mod engine;
+mod event_stream;
 pub mod graphql;
+pub mod listener;
 pub mod metrics;
+mod pages;
 pub mod problem;
 pub mod rest;
 pub mod server;
 pub mod socket;
 mod streaming;
+mod subscriptions;
 pub mod telemetry;
 pub mod transfer;
 mod wire;

@@ -1,34 +1,29 @@
-//! `/metrics`: numbers as Prometheus reads them.
+//! `/metrics`: the metric samples of all parts, as Prometheus reads them. Each part names its own, by Prometheus' conventions:
+//! in small letters, with the unit behind the name, and `_total` at the end of a counter's name.
 
 use std::{fmt::Write as _, sync::Arc};
 
 use axum::{Router, http::header, routing::get};
 
-/// One number.
-pub struct Sample {
-    /// Its name, without the prefix that all share.
-    pub name: &'static str,
-    /// Whether it only grows.
-    pub counter: bool,
-    /// What it says, with its unit.
-    pub help: &'static str,
-    /// The number now.
-    pub value: u64,
-}
+use crate::broker::MetricSample;
 
-/// The door's route; `collect` is asked at each request.
-pub fn routes(collect: Arc<dyn Fn() -> Vec<Sample> + Send + Sync>) -> Router {
-    let answer = move || {
-        let text = render(&collect());
+/// A part of the server that has metric samples.
+pub type Part = Box<dyn Fn() -> Vec<MetricSample> + Send + Sync>;
+
+/// The door's route; each request gathers the samples of all parts.
+pub fn routes(parts: Vec<Part>) -> Router {
+    let parts = Arc::new(parts);
+    let gather = move || {
+        let text = render(parts.iter().flat_map(|part| part()));
         async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
     };
-    Router::new().route("/metrics", get(answer))
+    Router::new().route("/metrics", get(gather))
 }
 
-fn render(samples: &[Sample]) -> String {
+fn render(samples: impl Iterator<Item = MetricSample>) -> String {
     let mut text = String::new();
-    for Sample { name, counter, help, value } in samples {
-        let kind = if *counter { "counter" } else { "gauge" };
+    for MetricSample { name, counter, help, value } in samples {
+        let kind = if counter { "counter" } else { "gauge" };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP pubsub_{name} {help}\n# TYPE pubsub_{name} {kind}\npubsub_{name} {value}");
     }
@@ -41,9 +36,9 @@ mod tests {
 
     #[test]
     fn numbers_have_their_kind() {
-        let sample = Sample { name: "x_total", counter: true, help: "How many.", value: 3 };
+        let sample = MetricSample { name: "x_total", counter: true, help: "How many.", value: 3 };
         assert_eq!(
-            render(&[sample]),
+            render([sample].into_iter()),
             "# HELP pubsub_x_total How many.\n# TYPE pubsub_x_total counter\npubsub_x_total 3\n"
         );
     }

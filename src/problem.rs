@@ -1,13 +1,14 @@
-//! The one table of errors: what each is called, and how every door says it.
+//! The one table of errors: the code and the HTTP status of each, and the object by which every door says it.
 
 use std::{borrow::Cow, time::Duration};
 
 use axum::{
     Json,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::broker::{Error, Timestamp};
 
@@ -26,6 +27,8 @@ pub enum Code {
     TopicNotFound,
     /// No such path, consumer or other thing.
     NotFound,
+    /// GraphQL only: no document of this hash is known, so the client sends the document with it.
+    PersistedQueryNotFound,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// The topic exists.
@@ -54,13 +57,14 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 18] = [
+    pub const ALL: [Code; 19] = [
         Code::BadRequest,
         Code::InvalidTopic,
         Code::Unauthenticated,
         Code::Forbidden,
         Code::TopicNotFound,
         Code::NotFound,
+        Code::PersistedQueryNotFound,
         Code::MethodNotAllowed,
         Code::TopicExists,
         Code::Conflict,
@@ -84,6 +88,7 @@ impl Code {
             Code::Forbidden => ("FORBIDDEN", StatusCode::FORBIDDEN),
             Code::TopicNotFound => ("TOPIC_NOT_FOUND", StatusCode::NOT_FOUND),
             Code::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND),
+            Code::PersistedQueryNotFound => ("PERSISTED_QUERY_NOT_FOUND", StatusCode::BAD_REQUEST),
             Code::MethodNotAllowed => ("METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
             Code::TopicExists => ("TOPIC_EXISTS", StatusCode::CONFLICT),
             Code::Conflict => ("CONFLICT", StatusCode::CONFLICT),
@@ -157,9 +162,71 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         self.status.unwrap_or(self.code.row().1)
     }
+
+    /// Adds the headers that go with it to a response.
+    pub fn add_headers(&self, headers: &mut HeaderMap) {
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: a retry before that would be refused again.
+            headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
+        }
+        if let Some((name, value)) = self.header.as_deref() {
+            headers.insert(name, value.clone());
+        }
+    }
+
+    /// The object that says it to clients.
+    #[must_use]
+    pub fn object(&self) -> ErrorObject {
+        ErrorObject {
+            code: self.code.as_str(),
+            message: self.message.clone().into_owned(),
+            current_offset: self.current_offset,
+            id: self.id.as_deref().map(str::to_owned),
+            retry_after_ms: self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// The same object as JSON text.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // An object of text and numbers can always be written.
+        serde_json::to_string(&self.object()).unwrap_or_default()
+    }
+
+    /// The body of an HTTP response.
+    #[must_use]
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { error: self.object(), timestamp: Timestamp::now().to_string() }
+    }
 }
 
-/// The wait that is told where the server cannot know one.
+/// What is wrong.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorObject {
+    /// Stable: clients decide by it.
+    code: &'static str,
+    /// One line for people.
+    message: String,
+    /// With `CONFLICT`: the topic's newest offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_offset: Option<u64>,
+    /// With `UNKNOWN`: the id with which to publish again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// With `RATE_LIMITED`, `UNAVAILABLE` and `UNKNOWN`: milliseconds after which it may be tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+/// Any error.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorBody {
+    error: ErrorObject,
+    /// When it happened (RFC 3339).
+    timestamp: String,
+}
+
+/// How long a client is to wait before it tries again where the server cannot know it.
 const SOON: Duration = Duration::from_secs(1);
 
 impl From<Error> for Problem {
@@ -193,26 +260,8 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut error = json!({"code": self.code.as_str(), "message": self.message});
-        if let Some(offset) = self.current_offset {
-            error["current_offset"] = offset.into();
-        }
-        if let Some(id) = &self.id {
-            error["id"] = (&**id).into();
-        }
-        if let Some(wait) = self.retry_after {
-            error["retry_after_ms"] = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into();
-        }
-        let body = json!({"error": error, "timestamp": Timestamp::now().to_string()});
-        let mut response = (self.status(), Json(body)).into_response();
-        let headers = response.headers_mut();
-        if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: earlier would be refused again.
-            headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
-        }
-        if let Some(header) = self.header {
-            headers.insert(header.0, header.1);
-        }
+        let mut response = (self.status(), Json(self.body())).into_response();
+        self.add_headers(response.headers_mut());
         response
     }
 }
@@ -227,6 +276,17 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Code::ALL.len());
+    }
+
+    /// What an error does not have is left out.
+    #[test]
+    fn objects_have_what_the_error_has() {
+        let plain = Problem::new(Code::NotFound, "no \"such\" thing");
+        assert_eq!(plain.to_json(), r#"{"code":"NOT_FOUND","message":"no \"such\" thing"}"#);
+        let conflict = Problem::from(Error::Conflict { current: 7 }).to_json();
+        assert!(conflict.starts_with(r#"{"code":"CONFLICT","#) && conflict.ends_with(r#","current_offset":7}"#));
+        let unavailable = Problem::from(Error::Unavailable("not now")).to_json();
+        assert!(unavailable.ends_with(r#","retry_after_ms":1000}"#), "{unavailable}");
     }
 
     #[test]

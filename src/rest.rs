@@ -19,20 +19,20 @@ use axum::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{broker::Broker, problem::Problem};
+use crate::{broker::Client, problem::Problem};
 
 pub use openapi::text as openapi_text;
 
 /// What the door needs to know about its server.
 #[derive(Clone)]
 pub struct Context {
-    /// The broker behind the door.
-    pub broker: Broker,
+    /// What the door has of the broker.
+    pub client: Client,
     /// When the server started.
     pub started: Instant,
     /// How many connections are open.
     pub connections: Arc<dyn Fn() -> usize + Send + Sync>,
-    /// How long an event stream may be silent.
+    /// The time between two heartbeats of an idle event stream.
     pub heartbeat: Duration,
     /// How long a client may take to send a body.
     pub request_timeout: Duration,
@@ -40,7 +40,7 @@ pub struct Context {
     pub stop: CancellationToken,
 }
 
-type Answer<T> = Result<T, Problem>;
+type RestResult<T> = Result<T, Problem>;
 
 /// The door's routes.
 pub fn routes(context: Context) -> Router {

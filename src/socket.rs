@@ -1,14 +1,16 @@
-//! WebSockets for the doors that speak over them: the upgrade, the frames, and the one loop that moves them.
+//! WebSockets for the doors that speak over them: the upgrade, the frames, and the connections that move them.
 //!
 //! The frames are our own (`frame.rs`) because of what delivery needs: messages rendered once are copied straight into
-//! one buffer, all that is pending leaves in one write, an idle connection holds two small buffers, and after a close the
-//! loop still reads, so that the client gets to see the code. The `tungstenite` crate helps with the handshake, and as
-//! another's implementation is what the tests speak with.
+//! one buffer, all that is pending leaves in one write, an idle connection holds two small buffers, and after a close frame
+//! the connection still reads, so that the client gets to see the code. The `tungstenite` crate helps with the handshake.
+//! The tests use it as their client, because it is another implementation.
 
+mod connection;
 mod frame;
-mod pump;
+mod heartbeat;
+mod protocol;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -19,8 +21,9 @@ use axum::{
 use hyper_util::rt::TokioIo;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use connection::Connection;
 pub use frame::{CloseCode, Outbox};
-pub use pump::{Flow, Protocol, run};
+pub use protocol::{Flow, Protocol};
 
 use crate::{
     broker::Inbox,
@@ -43,7 +46,7 @@ pub struct Settings {
     pub write_buffer_size: usize,
     /// Bytes of one message from a client, all its frames together.
     pub max_frame_bytes: usize,
-    /// How long a connection may be silent before it is pinged; silent for as long again, it is dropped.
+    /// How long a client may send nothing before it is pinged. When it sends nothing for as long again, it is dropped.
     pub ping_interval: Duration,
     /// How long a client may take nothing of what is written to it.
     pub write_timeout: Duration,
@@ -58,21 +61,21 @@ impl Default for Settings {
             write_buffer_size: 1_024,
             max_frame_bytes: (1 << 20) + (64 << 10),
             ping_interval: Duration::from_secs(30),
-            // A client that pauses has its history to come back to; this only ends those that never do.
+            // A client that pauses reads on from the history later, so this may be long: it only ends those that never do.
             write_timeout: Duration::from_mins(5),
             max_malformed_frames: 100,
         }
     }
 }
 
-/// What connections of one server share: their bounds, who waits for their end, and when they are to end.
+/// What the connections of one server share: their bounds, the tracker of their tasks, and the signal to stop.
 #[derive(Clone)]
 pub struct Sockets {
     /// Bounds and times.
     pub settings: Arc<Settings>,
     /// Every connection is a task here.
     pub tasks: TaskTracker,
-    /// When cancelled, connections say goodbye.
+    /// When cancelled, connections deliver what was accepted and close.
     pub stop: CancellationToken,
 }
 
@@ -81,17 +84,22 @@ pub struct Upgrade {
     accept: HeaderValue,
     offered: Vec<String>,
     pending: hyper::upgrade::OnUpgrade,
-    guard: Option<ConnectionGuard>,
+    connection: Option<ConnectionInfo>,
 }
 
-/// What the server puts into each request's extensions to know of the connection until its end, WebSocket or not.
+/// What the server knows of a connection and puts into the extensions of each of its requests.
 #[derive(Clone)]
-pub struct ConnectionGuard(pub Arc<dyn Send + Sync>);
+pub struct ConnectionInfo {
+    /// The client's address, or that of the proxy in front of it.
+    pub peer: SocketAddr,
+    /// Lives until the connection's end, WebSocket or not: the server counts by it.
+    pub guard: Arc<dyn Send + Sync>,
+}
 
 /// Why a request cannot become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpgradeError {
-    /// It does not ask to.
+    /// It does not ask for it.
     NotAWebSocket,
     /// It asks for a version other than 13.
     Version,
@@ -157,8 +165,8 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
             .map(|name| name.trim().to_owned())
             .collect();
         let pending = parts.extensions.remove().ok_or(UpgradeError::NotAWebSocket)?;
-        let guard = parts.extensions.get().cloned();
-        Ok(Self { accept, offered, pending, guard })
+        let connection = parts.extensions.get().cloned();
+        Ok(Self { accept, offered, pending, connection })
     }
 }
 
@@ -169,7 +177,7 @@ impl Upgrade {
         &self.offered
     }
 
-    /// Answers 101 and runs `protocol` over the connection as a task of its own.
+    /// Returns the response 101 and runs `protocol` over the connection as a task of its own.
     pub fn accept(
         self,
         sockets: &Sockets,
@@ -179,13 +187,15 @@ impl Upgrade {
         let inbox = Inbox::default();
         let protocol = protocol(inbox.clone());
         let (settings, stop) = (sockets.settings.clone(), sockets.stop.clone());
-        let (pending, guard) = (self.pending, self.guard);
+        let (pending, connection) = (self.pending, self.connection);
         sockets.tasks.spawn(async move {
-            let _guard = guard;
-            // An error here is a client that went away during the handshake: nobody is left to tell.
+            // An error here is a client that went away during the handshake: nobody is left to send a response to.
             if let Ok(upgraded) = pending.await {
-                run(TokioIo::new(upgraded), protocol, inbox, &settings, stop).await;
+                let peer = connection.as_ref().map(|connection| connection.peer);
+                Connection::new(TokioIo::new(upgraded), protocol, inbox, settings, peer, stop).run().await;
             }
+            // The guard lives until here.
+            drop(connection);
         });
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

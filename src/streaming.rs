@@ -1,5 +1,5 @@
-//! Response bodies that go on: event streams are read from their subscriptions when, and only when, the connection
-//! takes more, so that a client that does not read leaves its cursor standing and nothing else.
+//! Response bodies that are streams. A subscription is read when, and only when, the connection takes more, so for a client
+//! that does not read nothing grows: its cursor stands still.
 
 use std::{
     pin::Pin,
@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{
+    body::Body,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep};
@@ -15,12 +19,12 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::broker::Inbox;
 
-/// Bytes after which a chunk goes out.
+/// Bytes after which a chunk is handed to the connection.
 const CHUNK: usize = 64 << 10;
 
 /// Whether a stream goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub enum StreamFlow {
     /// It does.
     Go,
     /// What was written is the last.
@@ -28,11 +32,11 @@ pub enum Flow {
 }
 
 /// What a door writes into a stream.
-pub trait Source: Send + Unpin + 'static {
+pub trait StreamContent: Send + Unpin + 'static {
     /// The subscription under `key` has something to read: one batch goes out.
-    fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> Flow;
+    fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> StreamFlow;
 
-    /// What shows a silent stream to be alive.
+    /// Writes what shows that an idle stream lives.
     fn heartbeat(&mut self, out: &mut Vec<u8>);
 
     /// The connection has taken everything so far.
@@ -40,9 +44,9 @@ pub trait Source: Send + Unpin + 'static {
 }
 
 struct Streaming<S, G> {
-    source: S,
+    content: S,
     inbox: Inbox,
-    beat: Duration,
+    heartbeat: Duration,
     sleep: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     taken: bool,
@@ -50,19 +54,30 @@ struct Streaming<S, G> {
     _guard: G,
 }
 
-/// The body. A heartbeat goes out after `beat` of silence; `guard` lives as long as the body.
-pub fn body<S: Source, G: Send + Unpin + 'static>(
-    source: S,
+/// The response of a stream.
+pub fn response(content_type: &'static str, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), content_type),
+        (header::CACHE_CONTROL.as_str(), "no-cache"),
+        // nginx buffers responses unless told otherwise, which would hold back what is streamed.
+        ("x-accel-buffering", "no"),
+    ];
+    (headers, body).into_response()
+}
+
+/// The body. A heartbeat is written when nothing else was for the time `heartbeat`; `guard` lives as long as the body.
+pub fn body<S: StreamContent, G: Send + Unpin + 'static>(
+    content: S,
     inbox: Inbox,
-    beat: Duration,
+    heartbeat: Duration,
     stop: CancellationToken,
     guard: G,
 ) -> Body {
     Body::new(Streaming {
-        source,
+        content,
         inbox,
-        beat,
-        sleep: Box::pin(sleep(beat)),
+        heartbeat,
+        sleep: Box::pin(sleep(heartbeat)),
         stop: Box::pin(stop.cancelled_owned()),
         taken: true,
         ended: false,
@@ -70,7 +85,7 @@ pub fn body<S: Source, G: Send + Unpin + 'static>(
     })
 }
 
-impl<S: Source, G: Send + Unpin + 'static> http_body::Body for Streaming<S, G> {
+impl<S: StreamContent, G: Send + Unpin + 'static> http_body::Body for Streaming<S, G> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -80,7 +95,7 @@ impl<S: Source, G: Send + Unpin + 'static> http_body::Body for Streaming<S, G> {
             return Poll::Ready(None);
         }
         if !std::mem::replace(&mut this.taken, true) {
-            this.source.taken();
+            this.content.taken();
         }
         let mut chunk = Vec::new();
         let mut ready = false;
@@ -89,23 +104,23 @@ impl<S: Source, G: Send + Unpin + 'static> http_body::Body for Streaming<S, G> {
                 ready = true;
                 break;
             };
-            let flow = this.source.deliver(key, &mut chunk);
-            this.ended = flow == Flow::End;
+            let flow = this.content.deliver(key, &mut chunk);
+            this.ended = flow == StreamFlow::End;
         }
         if ready && chunk.is_empty() {
-            // Stopping waits until everything accepted before it was written. The body then just ends: what a protocol says
-            // at a stream's end would tell clients not to come back.
+            // A stop takes effect when everything accepted before it was written. The body then just ends: a protocol's own
+            // message at the end of a stream would tell clients not to come back.
             if this.stop.as_mut().poll(cx).is_ready() {
                 this.ended = true;
             } else if this.sleep.as_mut().poll(cx).is_ready() {
-                this.source.heartbeat(&mut chunk);
+                this.content.heartbeat(&mut chunk);
             }
         }
         if chunk.is_empty() {
             return if this.ended { Poll::Ready(None) } else { Poll::Pending };
         }
         this.taken = false;
-        this.sleep.as_mut().reset(Instant::now() + this.beat);
+        this.sleep.as_mut().reset(Instant::now() + this.heartbeat);
         // A timer that was reset wakes nobody until it is polled again, which the next call does.
         Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
     }

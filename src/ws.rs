@@ -10,13 +10,13 @@ use axum::{
 };
 
 use crate::{
-    broker::Broker,
+    broker::Client,
     problem::Problem,
     socket::{Sockets, Upgrade, UpgradeError},
 };
 use protocol::Session;
 
-/// What is said on a connection, without the connection, for the fuzz targets alone.
+/// The protocol without a connection, for the fuzz targets alone.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz {
@@ -37,22 +37,22 @@ impl Default for Settings {
 }
 
 #[derive(Clone)]
-struct Door {
-    broker: Broker,
+struct RawDoor {
+    client: Client,
     settings: Settings,
     sockets: Sockets,
 }
 
 /// The door's routes.
-pub fn routes(broker: Broker, settings: Settings, sockets: Sockets) -> Router {
-    Router::new().route("/ws", get(upgrade)).with_state(Door { broker, settings, sockets })
+pub fn routes(client: Client, settings: Settings, sockets: Sockets) -> Router {
+    Router::new().route("/ws", get(upgrade)).with_state(RawDoor { client, settings, sockets })
 }
 
-async fn upgrade(State(door): State<Door>, upgrade: Result<Upgrade, UpgradeError>) -> Response {
+async fn upgrade(State(door): State<RawDoor>, upgrade: Result<Upgrade, UpgradeError>) -> Response {
     match upgrade {
         Ok(upgrade) => {
-            let Door { broker, settings, sockets } = door;
-            upgrade.accept(&sockets, None, |inbox| Box::new(Session::new(broker, &settings, inbox)))
+            let RawDoor { client, settings, sockets } = door;
+            upgrade.accept(&sockets, None, |inbox| Box::new(Session::new(client, &settings, inbox)))
         }
         Err(error) => Problem::from(error).into_response(),
     }

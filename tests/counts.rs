@@ -29,7 +29,8 @@ use axum::Router;
 use hyper_util::rt::TokioIo;
 use pub_sub::{
     broker::{
-        self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Publishing, Source, Subscribe, TopicName,
+        self, BatchLimit, Broker, Inbox, NewMessage, Payload, Principal, Progress, Publishing, Source, Subscribe,
+        TopicName,
     },
     graphql,
     socket::{self, Sockets},
@@ -78,7 +79,7 @@ fn new_message() -> NewMessage {
     }
 }
 
-/// Publishes as a door does that has the answer at once; anything else would be a future made for it.
+/// Publishes as a door does when the position is there at once; anything else would be a future made for it.
 fn publish(broker: &Broker, topic: &TopicName, new_message: NewMessage) {
     match broker.publish(topic, new_message) {
         Publishing::Done(Some(Ok(_))) => {}
@@ -138,7 +139,7 @@ impl Service {
         let sockets =
             Sockets { settings: Arc::new(settings), tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let context = graphql::Context {
-            broker: broker.clone(),
+            client: broker.client(Principal::Anyone),
             started: Instant::now(),
             sockets,
             heartbeat: quiet,

@@ -46,7 +46,7 @@ impl World {
         });
         // Every document is checked, however often it comes.
         let settings = Settings { document_cache_bytes: 0, persisted_cache_bytes: 0, ..Settings::default() };
-        let executor = pub_sub::graphql::fuzz::executor(broker.clone(), &settings);
+        let executor = pub_sub::graphql::fuzz::executor(broker.client(broker::Principal::Anyone), &settings);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         Self { runtime, settings, broker, executor }
     }
@@ -144,7 +144,7 @@ async fn execute(world: &World, asked: Asked) {
         let new_message = broker::NewMessage { data, id: None, key: None, expected_offset: None, origin: None };
         let _ = world.broker.publish(&topic.name, new_message).await;
     }
-    // Each turn is bounded, and there is little to read.
+    // Each batch is bounded, and there is little to read.
     let mut events = Vec::new();
     for _ in 0..4 {
         let Poll::Ready(_) = inbox.poll_next(&mut Context::from_waker(Waker::noop())) else { break };

@@ -36,7 +36,8 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::json::{Cursor, Decimal, decode, quote, respell};
+pub use self::json::quote;
+use self::json::{Cursor, Decimal, decode, respell};
 
 mod json;
 mod parse;

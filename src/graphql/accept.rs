@@ -1,13 +1,13 @@
-//! Which of the forms that a client accepts an answer takes.
+//! In which of the forms that a client accepts a response is written.
 
 use axum::http::{HeaderMap, header};
 
-/// A form of answer.
+/// A form of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `application/graphql-response+json`: statuses say what happened.
     GraphqlResponse,
-    /// `application/json`: a well-formed request is answered with 200 whatever happened.
+    /// `application/json`, with the same statuses.
     Json,
     /// `text/event-stream`: a stream of results.
     EventStream,
@@ -28,7 +28,7 @@ impl Form {
         }
     }
 
-    /// The content type of an answer in this form.
+    /// The content type of a response in this form.
     pub fn content_type(self) -> &'static str {
         match self {
             Form::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
@@ -39,6 +39,13 @@ impl Form {
         }
     }
 }
+
+/// Forms of a single result, best first. Clients that say nothing get what they all read.
+pub const SINGLE: [Form; 2] = [Form::Json, Form::GraphqlResponse];
+/// Forms of a stream.
+pub const STREAMS: [Form; 2] = [Form::EventStream, Form::Multipart];
+/// All forms of results.
+pub const ALL: [Form; 4] = [Form::Json, Form::GraphqlResponse, Form::EventStream, Form::Multipart];
 
 /// One item of `Accept`.
 struct Range<'a> {

@@ -1,7 +1,34 @@
-//! From a request to its answer: checked documents, execution, and subscriptions of which each message is rendered once
-//! for all who ask for the same.
+//! From a request to its response: documents are checked, queries and mutations executed, and subscriptions opened.
+//!
+//! The messages of a subscription are read by its connection and not by async-graphql, whose execution only turns a message
+//! into a result. So one execution serves all subscriptions of one shape, which have the same document, operation and
+//! variables, and a message is executed and written as JSON once, however many subscribers want it:
+//!
+//! ```text
+//!                        connection A                                connection B, of the same shape
+//!
+//!  1 open       execute_stream(document) runs until                its own execution does the same; the first
+//!               the resolver has subscribed and waits              one's is kept, and this one is dropped
+//!               for its first item                                 (`Executor::shape`)
+//!                     |                                                  |
+//!  2 read       a batch of messages from the ring                  the same messages, in its own time
+//!               (`Subscription::read`)                                   |
+//!                     |                                                  |
+//!  3 look up    is there a rendering of this shape                 found
+//!               with the message? no                                     |
+//!                     |                                                  |
+//!  4 render     put the message into the slot, poll                      |
+//!               the execution once, write the result                     |
+//!               as JSON, keep it with the message                        |
+//!                     |                                                  |
+//!  5 write      copy the bytes into the socket's buffer            copy the same bytes
+//! ```
+//!
+//! A result that only one subscriber can get is rendered for it alone: one with a gap before it, or with a position over the
+//! logs of several instances.
 
 use std::{
+    borrow::{Borrow, BorrowMut},
     collections::HashMap,
     future::poll_fn,
     pin::Pin,
@@ -12,7 +39,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use async_graphql::{Error, ErrorExtensions, Pos, Request, Response, ServerError, Variables};
+use async_graphql::{ErrorExtensions, Pos, Request, Response, ServerError, Variables};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_stream::Stream;
@@ -21,38 +48,18 @@ use super::{
     document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
     json,
     persisted::Persisted,
+    request::Asked,
     subgraph::ApiSchema,
-    subscription::{Feed, Opened, Opening},
+    subscription::{ItemSlot, OpenedSubscription, SubscribeContext},
     types::{self, Message, TopicEvent},
     validator::Validator,
 };
 use crate::{
     broker::{self, AnyCursor, BatchLimit, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
     problem::{Code, Problem},
-    wire,
+    subscriptions::BATCH_LIMIT,
+    wire::{self, Spelling},
 };
-
-/// One subscription's turn.
-const BATCH_LIMIT: BatchLimit = BatchLimit { messages: 64, bytes: 64 << 10 };
-
-/// A request as a client sent it.
-#[derive(Clone, Debug, Default)]
-pub struct Asked {
-    /// The document, unless it is named by its hash alone.
-    pub query: Option<String>,
-    /// The SHA-256 hash of a persisted document.
-    pub hash: Option<String>,
-    /// Which of its operations.
-    pub operation: Option<String>,
-    /// Its variables.
-    pub variables: Variables,
-    /// Its id on a single-connection event stream.
-    pub operation_id: Option<String>,
-    /// What the client calls the ping that is to tell it that its subscription stands.
-    pub ack: Option<String>,
-    /// Whether every result is to carry the position to resume after.
-    pub with_cursors: bool,
-}
 
 /// A request whose document and variables have passed all checks that need no schema.
 pub struct Prepared {
@@ -109,14 +116,14 @@ struct Shape {
 
 struct Execution {
     stream: Pin<Box<dyn Stream<Item = Response> + Send>>,
-    feed: Feed,
+    slot: ItemSlot,
 }
 
 impl Drop for Shape {
     fn drop(&mut self) {
         if let Some(executor) = self.executor.upgrade() {
             let mut shapes = executor.shapes.lock();
-            // A newer shape of the same key may stand there by now.
+            // By now there may be a newer shape of the same key.
             if shapes.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
                 shapes.remove(&self.key);
             }
@@ -140,17 +147,19 @@ impl Shape {
 impl Execution {
     /// Runs one item through the execution. All resolvers of the output types are ready at once.
     fn render(&mut self, item: Option<Item<'_>>) -> Option<String> {
-        match &self.feed {
-            Feed::Messages { slot, filtered } => slot.put(item.map(|Item { message, gap, pattern_cursor }| Message {
-                message: message.clone(),
-                gap: gap.cloned(),
-                pattern_cursor: pattern_cursor.cloned(),
-                filtered: *filtered,
-            })),
-            Feed::Events(broker, slot) => {
+        match &self.slot {
+            ItemSlot::Messages { slot, filtered } => {
+                slot.put(item.map(|Item { message, gap, pattern_cursor }| Message {
+                    message: message.clone(),
+                    gap: gap.cloned(),
+                    pattern_cursor: pattern_cursor.cloned(),
+                    filtered: *filtered,
+                }));
+            }
+            ItemSlot::Events(client, slot) => {
                 let event = |Item { message, .. }: Item<'_>| {
                     let kind = TopicEventKind::of(message)?;
-                    Some(TopicEvent { broker: broker.clone(), kind, message: message.clone() })
+                    Some(TopicEvent { client: client.clone(), kind, message: message.clone() })
                 };
                 slot.put(item.and_then(event));
             }
@@ -210,8 +219,8 @@ impl Executor {
         let one = |error| vec![server_error(error)];
         let Asked { query, hash, operation, mut variables, with_cursors, .. } = asked;
         let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
-            let error = Error::new(refusal.message()).extend_with(|_, e| e.set("code", refusal.code()));
-            vec![ServerError { locations: Vec::new(), ..error.into_server_error(Pos::default()) }]
+            let error = types::problem(&refusal.into()).into_server_error(Pos::default());
+            vec![ServerError { locations: Vec::new(), ..error }]
         })?;
         let document = self.0.documents.get_or_prepare(&text, &self.0.limits).map_err(one)?;
         let facts = document.operation(operation.as_deref()).map_err(one)?;
@@ -231,14 +240,14 @@ impl Executor {
     }
 
     fn request(prepared: &Prepared) -> Request {
-        // The text stands in the parsed document: async-graphql does not look at it again.
+        // The parsed document is enough: async-graphql does not read the text again.
         let mut request = Request::new(String::new()).variables(prepared.variables.clone());
         request.operation_name.clone_from(&prepared.operation);
         request.set_parsed_query(prepared.document.executable(prepared.operation.as_deref(), &prepared.variables));
         request
     }
 
-    /// Validates the whole document where the one to be executed is a part of it, since variables are absent.
+    /// Validates the whole document if variables are absent, because then the one to be executed is only a part of it.
     async fn validate(&self, prepared: &Prepared) -> Result<(), Vec<ServerError>> {
         let Prepared { document, operation, variables, .. } = prepared;
         if !document.has_absent(operation.as_deref(), variables) {
@@ -250,7 +259,7 @@ impl Executor {
         self.0.validator.validate(request).await
     }
 
-    /// Executes a query or mutation. The answer says whether execution began.
+    /// Executes a query or mutation. Also returns whether execution began.
     pub async fn single(&self, prepared: &Prepared) -> (Response, bool) {
         if let Err(errors) = self.validate(prepared).await {
             return (Response::from_errors(errors), false);
@@ -278,13 +287,13 @@ impl Executor {
         resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
         self.validate(&prepared).await?;
-        let opening = Arc::new(Opening { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
-        let request = Self::request(&prepared).data(opening.clone());
+        let subscribing = Arc::new(SubscribeContext { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
+        let request = Self::request(&prepared).data(subscribing.clone());
         let mut stream = self.0.schema.execute_stream(request);
         // The execution runs until the resolver has subscribed; it then waits for the first item.
         let refused = poll_fn(|cx| match stream.as_mut().poll_next(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
-            Poll::Pending if opening.opened.lock().is_some() => Poll::Ready(None),
+            Poll::Pending if subscribing.opened.lock().is_some() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         match refused.await {
@@ -292,11 +301,13 @@ impl Executor {
             Some(Some(response)) if !response.errors.is_empty() => return Err(response.errors),
             Some(_) => return Err(vec![internal()]),
         }
-        let Some(Opened { subscription, feed }) = opening.opened.lock().take() else { return Err(vec![internal()]) };
+        let Some(OpenedSubscription { subscription, slot }) = subscribing.opened.lock().take() else {
+            return Err(vec![internal()]);
+        };
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
         self.keep(&prepared);
         let cursor = prepared.with_cursors.then(|| subscription.begins_at().to_string());
-        let shape = self.shape(prepared, Execution { stream, feed });
+        let shape = self.shape(prepared, Execution { stream, slot });
         Ok(Operation { subscription, shape, greeting, cursor, batch: BATCH_LIMIT })
     }
 
@@ -333,7 +344,7 @@ impl Operation {
     }
 
     /// Reads one batch; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
-    /// ended: a last result with the error. `events` is room that a connection lends to each of its operations in turn,
+    /// ended: a last result with the error. `events` is a buffer that a connection lends to each of its operations,
     /// empty before and after.
     pub fn deliver(
         &mut self,
@@ -346,7 +357,7 @@ impl Operation {
             match event {
                 Event::Message(message, position) => {
                     let result = self.render(&message, None, position.as_ref());
-                    each(&result, Some(place_of(&message, position)));
+                    each(&result, Some(position_of(&message, position)));
                 }
                 Event::Gap(gap) => {
                     // The next message says what was missed before it. Where none follows, a result without one does.
@@ -354,17 +365,17 @@ impl Operation {
                         |event: &Event| matches!(event, Event::Message(message, _) if message.topic == gap.topic);
                     if let Some(Event::Message(message, position)) = events.next_if(follows) {
                         let result = self.render(&message, Some(&gap), position.as_ref());
-                        each(&result, Some(place_of(&message, position)));
+                        each(&result, Some(position_of(&message, position)));
                     } else {
                         each(&self.without_message(&gap_extension(&gap)), None);
                     }
                 }
-                // Messages went with the topic that nobody can tell any more.
+                // The topic was deleted with messages that were not read, and how many is not known any more.
                 Event::Deleted { topic, unread: true } => {
                     let extension = format!(r#""deleted":{{"topic":{}}}"#, wire::quoted(topic.as_str()));
                     each(&self.without_message(&extension), None);
                 }
-                // The stream of a pattern goes on; `topicEvents` tells of topics.
+                // The stream of a pattern goes on; clients learn of deleted topics by `topicEvents`.
                 Event::Deleted { unread: false, .. } => {}
             }
         }
@@ -401,7 +412,7 @@ impl Operation {
         if extensions.is_empty() { result } else { with_extensions(&result, &extensions.join(",")) }
     }
 
-    /// A result that has null in the message's place.
+    /// A result that has null instead of a message.
     fn without_message(&mut self, extension: &str) -> Bytes {
         let result = self.shape.make(None);
         self.extended(result.into(), Some(extension.to_owned()))
@@ -412,41 +423,38 @@ impl Operation {
         self.subscription.begins_at()
     }
 
+    /// No acknowledgement comes back on an HTTP stream: what the connection took counts as delivered.
+    pub fn delivered(&mut self) {
+        if self.subscription.mark_in_flight() {
+            self.subscription.acknowledge_in_flight();
+        }
+    }
+
     /// The consumer of the subscription, as JSON.
     pub fn consumer(&self) -> Option<String> {
         self.subscription.consumer().map(wire::consumer_object)
     }
+}
 
-    /// See [`broker::Subscription::mark_in_flight`].
-    pub fn mark_in_flight(&mut self) -> bool {
-        self.subscription.mark_in_flight()
+impl Borrow<broker::Subscription> for Operation {
+    fn borrow(&self) -> &broker::Subscription {
+        &self.subscription
     }
+}
 
-    /// See [`broker::Subscription::acknowledge_in_flight`].
-    pub fn acknowledge_in_flight(&mut self) {
-        self.subscription.acknowledge_in_flight();
-    }
-
-    /// Whether delivery is followed.
-    pub fn is_named(&self) -> bool {
-        self.subscription.consumer().is_some()
+impl BorrowMut<broker::Subscription> for Operation {
+    fn borrow_mut(&mut self) -> &mut broker::Subscription {
+        &mut self.subscription
     }
 }
 
 /// The position that a client resumes after: over all topics, if the message came through a pattern.
-fn place_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>) -> AnyCursor {
+fn position_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>) -> AnyCursor {
     pattern_cursor.map_or(AnyCursor::Topic(message.cursor), AnyCursor::Pattern)
 }
 
 fn gap_extension(gap: &Gap) -> String {
-    let missed = gap.missed.map_or_else(|| "null".to_owned(), |missed| missed.to_string());
-    format!(
-        r#""gap":{{"topic":{},"missed":{missed},"fromOffset":{},"toOffset":{},"reason":"{}"}}"#,
-        wire::quoted(gap.topic.as_str()),
-        gap.from_offset,
-        gap.to_offset,
-        gap.reason.code()
-    )
+    format!(r#""gap":{}"#, wire::gap_object(gap, Spelling::CamelCase))
 }
 
 /// Adds extensions to a result that has none.
@@ -455,7 +463,7 @@ fn with_extensions(result: &[u8], extensions: &str) -> Bytes {
     [body, br#","extensions":{"#, extensions.as_bytes(), b"}}"].concat().into()
 }
 
-/// The error of a request that ended in a bug. What it was is nobody's business but the operator's, who finds it by its id.
+/// The error of a request that ended in a bug. Only the operator is to see what it was, and finds it in the log by its id.
 fn internal() -> ServerError {
     let id = uuid::Uuid::new_v4();
     tracing::error!(%id, "an execution ended without a result");

@@ -1,12 +1,9 @@
-//! GraphQL over HTTP, to the letter of its specification: what may be asked how, in which form it is answered, and with
-//! which status.
+//! GraphQL over HTTP, to the letter of its specification: which requests are served, in which form the response is written,
+//! and with which status.
 
-use async_graphql::{ServerError, Variables};
+use async_graphql::ServerError;
 use async_graphql_axum::GraphQLProtocol;
-use std::borrow::Cow;
-
 use axum::{
-    body::Body,
     extract::{FromRequest, FromRequestParts, Query as UrlQuery, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -19,25 +16,22 @@ use tokio::time::timeout;
 
 use super::{
     Door,
-    accept::{self, Form},
-    document::{ErrorKind, OperationKind},
-    execute::Asked,
-    json, page, single, stream, ws,
+    accept::{self, ALL, Form, SINGLE, STREAMS},
+    document::OperationKind,
+    json,
+    request::{Asked, Extensions, Unread, asked, read, read_extensions},
+    response::{
+        errors_only, executed_status, malformed, not_a_request, not_acceptable, refuse, request_error, respond,
+    },
+    single, stream, ws,
 };
 use crate::{
     broker::{Inbox, Start},
+    pages,
     problem::{Code, Problem},
     socket::Upgrade,
-    streaming,
-    wire::{self, Fields},
+    streaming, wire,
 };
-
-/// Forms of a single result, best first. Clients that say nothing get what they all read.
-const SINGLE: [Form; 2] = [Form::Json, Form::GraphqlResponse];
-/// Forms of a stream.
-const STREAMS: [Form; 2] = [Form::EventStream, Form::Multipart];
-
-const ALL: [Form; 4] = [Form::Json, Form::GraphqlResponse, Form::EventStream, Form::Multipart];
 
 /// A WebSocket at `/graphql/ws`.
 pub async fn upgrade(State(door): State<Door>, request: Request) -> Response {
@@ -73,19 +67,20 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
             return connect(&door, &parts.headers, &token);
         }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
-            return page::page(&parts.headers);
+            return pages::graphql(&parts.headers);
         }
-        return refuse(&parts.headers, StatusCode::UNPROCESSABLE_ENTITY, "query: is missing");
+        return refuse(&parts.headers, &not_a_request("query: is missing"));
     }
     let object = |name: &'static str| {
         let text = parameter(name).unwrap_or_else(|| "null".to_owned());
-        let wrong = |status| (status, format!("{name}: must be a JSON object"));
-        let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong(Code::BadRequest.status()))?;
+        let wrong = || format!("{name}: must be a JSON object");
+        let raw: Box<RawValue> =
+            serde_json::from_str(text.trim()).map_err(|_| Problem::new(Code::BadRequest, wrong()))?;
         let is_object = raw.get() == "null" || raw.get().starts_with('{');
-        if is_object { Ok(raw) } else { Err(wrong(StatusCode::UNPROCESSABLE_ENTITY)) }
+        if is_object { Ok(raw) } else { Err(not_a_request(wrong())) }
     };
-    let read = || -> Result<Asked, (StatusCode, String)> {
-        let refused = |refusal: Unread| (StatusCode::UNPROCESSABLE_ENTITY, refusal.message);
+    let read = || -> Result<Asked, Problem> {
+        let refused = |unread: Unread| not_a_request(unread.message);
         let extensions = object("extensions")?;
         let extensions = if extensions.get() == "null" {
             Extensions::default()
@@ -98,13 +93,13 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
     };
     let asked = match read() {
         Ok(asked) => asked,
-        Err((status, message)) => return refuse(&parts.headers, status, &message),
+        Err(problem) => return refuse(&parts.headers, &problem),
     };
     if let Some(token) = token {
         return over_stream(&door, &parts.headers, &token, asked, true).await;
     }
     let resumed = wire::LAST_EVENT_ID_PARAMETERS.into_iter().find_map(parameter);
-    answer(&door, &parts.headers, asked, true, resumed.as_deref()).await
+    respond_to(&door, &parts.headers, asked, true, resumed.as_deref()).await
 }
 
 /// `POST /graphql`: one request as a JSON object, or several as an array.
@@ -119,49 +114,52 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         return connect(&door, &headers, token);
     }
     if !is_json(&headers) {
-        // Browsers send other types across sites without asking: refusing them is what keeps forged requests out.
-        let message = "content-type: must be application/json in UTF-8";
-        return refuse(&headers, StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+        // Browsers send other types across sites without a preflight request, so refusing them keeps forged requests out.
+        let problem = Problem::new(Code::BadRequest, "content-type: must be application/json in UTF-8");
+        return refuse(&headers, &problem.with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE, None));
     }
     let body = match timeout(door.context.request_timeout, Bytes::from_request(request, &())).await {
-        Err(_) => return refuse(&headers, StatusCode::REQUEST_TIMEOUT, "body: took too long to arrive"),
-        Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return refuse(&headers, StatusCode::PAYLOAD_TOO_LARGE, "body: is too large (MAX_BODY_BYTES)");
+        Err(_) => {
+            let problem = Problem::new(Code::BadRequest, "body: took too long to arrive");
+            return refuse(&headers, &problem.with_http(StatusCode::REQUEST_TIMEOUT, None));
         }
-        Ok(Err(_)) => return refuse(&headers, Code::BadRequest.status(), "body: could not be read"),
+        Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return refuse(&headers, &Problem::new(Code::PayloadTooLarge, "body: is too large (MAX_BODY_BYTES)"));
+        }
+        Ok(Err(_)) => return malformed(&headers, "body: could not be read"),
         Ok(Ok(body)) => body,
     };
     let Ok(text) = std::str::from_utf8(&body) else {
-        return refuse(&headers, Code::BadRequest.status(), "body: must be UTF-8");
+        return malformed(&headers, "body: must be UTF-8");
     };
     if text.trim_start().starts_with('[') {
         if token.is_some() {
-            return refuse(&headers, Code::BadRequest.status(), "body: a batch has no place on a stream");
+            return refuse(&headers, &not_a_request("body: a batch cannot be sent to a stream"));
         }
         return match serde_json::from_str::<Vec<&RawValue>>(text) {
             Ok(items) => batch(&door, &headers, &items).await,
-            Err(error) => refuse(&headers, Code::BadRequest.status(), &format!("body: must be JSON ({error})")),
+            Err(error) => malformed(&headers, format!("body: must be JSON ({error})")),
         };
     }
     match (read(text), token) {
         (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
-        (Ok(asked), None) => answer(&door, &headers, asked, false, resumed.as_deref()).await,
-        // A request that cannot be read as JSON is told apart from one that is no request.
-        (Err(refusal), _) => match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => refuse(&headers, StatusCode::UNPROCESSABLE_ENTITY, &refusal.message),
-            Err(_) => refuse(&headers, Code::BadRequest.status(), &refusal.message),
+        (Ok(asked), None) => respond_to(&door, &headers, asked, false, resumed.as_deref()).await,
+        // JSON that is not a request has another status than a body that is not JSON.
+        (Err(unread), _) => match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => refuse(&headers, &not_a_request(unread.message)),
+            Err(_) => malformed(&headers, unread.message),
         },
     }
 }
 
 /// `PUT /graphql`: reserves a stream of the single-connection mode.
 pub async fn put(State(door): State<Door>, request: Request) -> Response {
-    match door.streams.reserve(&door.context, door.settings.connection_init_timeout) {
+    match door.streams.reserve(&door.context, &door.settings) {
         Ok(token) => {
-            // Also where requests will have it: a proxy learns from it which instance a stream's requests belong to.
+            // Also in the header in which requests will have it: a proxy learns from it which instance they belong to.
             (StatusCode::CREATED, [(single::TOKEN, token.clone())], token).into_response()
         }
-        Err(problem) => refuse_with(request.headers(), &problem),
+        Err(problem) => refuse(request.headers(), &problem),
     }
 }
 
@@ -171,9 +169,9 @@ pub async fn delete(State(door): State<Door>, request: Request) -> Response {
     match (single::token(headers, url_parameter(&request, "token")), url_parameter(&request, "operationId")) {
         (Some(token), Some(id)) => match door.streams.stop(&token, &id) {
             Ok(()) => StatusCode::OK.into_response(),
-            Err(problem) => refuse_with(headers, &problem),
+            Err(problem) => refuse(headers, &problem),
         },
-        _ => refuse(headers, Code::BadRequest.status(), "a token and operationId are needed"),
+        _ => malformed(headers, "a token and operationId are needed"),
     }
 }
 
@@ -184,9 +182,9 @@ fn url_parameter(request: &Request, name: &str) -> Option<String> {
     pairs.find(|(known, _)| known == name).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// Answers with the stream of the single-connection mode.
+/// The stream of the single-connection mode, as the response.
 fn connect(door: &Door, headers: &HeaderMap, token: &str) -> Response {
-    door.streams.connect(token, &door.context).unwrap_or_else(|problem| refuse_with(headers, &problem))
+    door.streams.connect(token, &door.context).unwrap_or_else(|problem| refuse(headers, &problem))
 }
 
 /// Executes a request whose results come over a reserved stream.
@@ -196,22 +194,21 @@ async fn over_stream(door: &Door, headers: &HeaderMap, token: &str, mut asked: A
     if by_get && matches!(&prepared, Ok(prepared) if prepared.kind == OperationKind::Mutation) {
         return mutation_by_get(headers);
     }
-    // The protocol has request errors answered as without a stream, so a client that names a form gets them in it. One that
-    // names none is npm graphql-sse: it takes any status but 202 for a fault of the network and asks again, so it is told
-    // where it listens.
+    // By the protocol request errors are in the response as they are without a stream, so a client that names a form gets
+    // them in it. One that names none is npm graphql-sse: it takes any status but 202 for a fault of the network and sends
+    // the request again, so it gets them over the stream.
     let form = accept::named(headers, &SINGLE);
-    let most = door.settings.max_operations;
-    match door.streams.execute(&door.executor, token, id.as_deref(), prepared, form.is_some(), most).await {
+    match door.streams.execute(&door.executor, token, id.as_deref(), prepared, form.is_some()).await {
         Ok(None) => StatusCode::ACCEPTED.into_response(),
         Ok(Some(errors)) => request_error(form.unwrap_or(Form::GraphqlResponse), &errors),
-        Err(problem) => refuse_with(headers, &problem),
+        Err(problem) => refuse(headers, &problem),
     }
 }
 
 fn mutation_by_get(headers: &HeaderMap) -> Response {
-    let mut response = refuse(headers, StatusCode::METHOD_NOT_ALLOWED, "a mutation needs POST");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-    response
+    let allow = Some((header::ALLOW, HeaderValue::from_static("POST")));
+    let problem = Problem::new(Code::MethodNotAllowed, "a mutation needs POST");
+    refuse(headers, &problem.with_http(StatusCode::METHOD_NOT_ALLOWED, allow))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -226,122 +223,14 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Why a request could not be read.
-#[derive(Debug)]
-pub struct Unread {
-    /// What is wrong, naming the parameter.
-    pub message: String,
-    /// Whether it has not the form of a request: a protocol that says what a request is does not take it as one.
-    pub malformed: bool,
-}
-
-impl Unread {
-    fn form(message: impl Into<String>) -> Self {
-        Self { message: message.into(), malformed: true }
-    }
-
-    fn content(message: impl Into<String>) -> Self {
-        Self { message: message.into(), malformed: false }
-    }
-}
-
-/// One request as the specification writes it, from JSON text.
-///
-/// # Errors
-/// What is wrong, naming the parameter.
-pub fn read(text: &str) -> Result<Asked, Unread> {
-    let fields = Fields::parse("body", text).map_err(|error| Unread::form(error.to_string()))?;
-    let query = string(&fields, "", "query")?;
-    let document = string(&fields, "", "documentId")?;
-    let operation = string(&fields, "", "operationName")?.filter(|name| !name.is_empty());
-    let extensions = fields.present("extensions").map(|extensions| read_extensions(extensions.get())).transpose()?;
-    let variables = fields.present("variables").map_or("null", RawValue::get);
-    let variables = json::read_variables(variables)
-        .map_err(|message| Unread { message, malformed: !matches!(variables.as_bytes().first(), Some(b'{' | b'n')) })?;
-    asked(query, document, operation, variables, extensions.unwrap_or_default())
-}
-
-/// A string of an object that stands in `path`. One that is a string and yet no text is of the right form.
-fn string(fields: &Fields<'_>, path: &str, name: &'static str) -> Result<Option<String>, Unread> {
-    let text = fields.text(name).map(|text| text.map(Cow::into_owned));
-    text.map_err(|error| match fields.raw(name) {
-        Some(value) if value.get().starts_with('"') => {
-            Unread::content(format!("{path}{name}: must not hold half of a surrogate pair"))
-        }
-        _ => Unread::form(format!("{path}{error}")),
-    })
-}
-
-/// What this service reads of a request's extensions.
-#[derive(Default)]
-struct Extensions {
-    /// The hash of a persisted document.
-    hash: Option<String>,
-    /// The operation's id on a single-connection event stream.
-    operation_id: Option<String>,
-    /// What the client calls the ping that is to tell it that its subscription stands.
-    ack: Option<String>,
-    /// Whether every result is to carry the position to resume after.
-    with_cursors: bool,
-}
-
-/// Reads a request's extensions. That they are an object is their form; what they hold is each extension's own.
-fn read_extensions(text: &str) -> Result<Extensions, Unread> {
-    const PATH: &str = "extensions.";
-    let fields = Fields::parse("extensions", text).map_err(|_| Unread {
-        message: "extensions: must be an object".to_owned(),
-        malformed: !text.starts_with('{'),
-    })?;
-    let own = |unread: Unread| Unread::content(unread.message);
-    let persisted = fields.present("persistedQuery").map(|persisted| {
-        Fields::parse("extensions", persisted.get())
-            .map_err(|_| Unread::content("extensions.persistedQuery: must be an object"))
-    });
-    let persisted = persisted.transpose()?;
-    let hash = persisted.map(|persisted| string(&persisted, "extensions.persistedQuery.", "sha256Hash"));
-    let guarantee = string(&fields, PATH, "delivery-guarantee").map_err(own)?;
-    if guarantee.as_ref().is_some_and(|guarantee| guarantee != "cursor") {
-        return Err(Unread::content("extensions.delivery-guarantee: must be \"cursor\""));
-    }
-    Ok(Extensions {
-        hash: hash.transpose().map_err(own)?.flatten(),
-        operation_id: string(&fields, PATH, "operationId").map_err(own)?,
-        ack: string(&fields, PATH, "ack").map_err(own)?,
-        with_cursors: guarantee.is_some(),
-    })
-}
-
-fn asked(
-    query: Option<String>,
-    document: Option<String>,
-    operation: Option<String>,
-    variables: Variables,
-    extensions: Extensions,
-) -> Result<Asked, Unread> {
-    let Extensions { hash, operation_id, ack, with_cursors } = extensions;
-    // The identifier of the specification, which is a hash here whether it says so or not.
-    let document = document.filter(|id| !id.is_empty());
-    let document = document.map(|id| id.strip_prefix("sha256:").map(str::to_owned).unwrap_or(id));
-    if let (Some(document), Some(hash)) = (&document, &hash)
-        && document != hash
-    {
-        return Err(Unread::content("documentId: is not the hash in extensions.persistedQuery"));
-    }
-    let hash = document.or(hash);
-    if query.is_none() && hash.is_none() {
-        return Err(Unread::form("query: is missing"));
-    }
-    Ok(Asked { query, hash, operation, variables, operation_id, ack, with_cursors })
-}
-
-/// Answers one request.
-async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, resumed: Option<&str>) -> Response {
+/// The response to one request.
+async fn respond_to(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, resumed: Option<&str>) -> Response {
     // A client that would rather have a stream gets one, also of a single result.
     let single = accept::best(headers, &ALL).filter(|form| SINGLE.contains(form));
     let streaming = accept::best(headers, &STREAMS);
     let prepared = match door.executor.prepare(asked) {
         Ok(prepared) => prepared,
-        // A client that accepts only a stream reads its errors there.
+        // A client that accepts only a stream gets its errors there.
         Err(errors) => {
             return match (single, streaming) {
                 (Some(form), _) => request_error(form, &errors),
@@ -357,15 +246,15 @@ async fn answer(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, re
             });
             let Some(form) = streaming.filter(|_| explicit) else {
                 let message = "a subscription needs a WebSocket, or Accept: text/event-stream or multipart/mixed";
-                return refuse(headers, Code::BadRequest.status(), message);
+                return malformed(headers, message);
             };
-            // One that cannot be read is not ignored: what was missed would be lost without a word.
+            // A position that cannot be read is refused and not ignored, because then messages would be lost silently.
             let header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
             let resume = header.filter(|id| !id.is_empty()).or(resumed);
             let resume = resume.map(|id| wire::parse_position("Last-Event-ID", id)).transpose();
             match resume {
                 Ok(resume) => subscribe(door, form, prepared, resume).await,
-                Err(error) => refuse(headers, Code::BadRequest.status(), &error.to_string()),
+                Err(error) => malformed(headers, error.to_string()),
             }
         }
         OperationKind::Mutation if by_get => mutation_by_get(headers),
@@ -393,25 +282,26 @@ async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, 
         Ok(operation) => {
             let source = stream::Results::new(operation, form);
             let context = &door.context;
-            stream::response(form, streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ()))
+            let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ());
+            streaming::response(form.content_type(), body)
         }
         Err(errors) => stream::refused(form, &errors),
     }
 }
 
-/// Answers several requests in their order. Subscriptions have no place in a list.
+/// The response to several requests, in their order. Subscriptions cannot be among them.
 async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Response {
     let Some(form) = accept::best(headers, &SINGLE) else { return not_acceptable() };
     let limit = door.settings.max_batch;
     if items.is_empty() || items.len() > limit {
         let message = format!("body: a batch must have 1 to {limit} requests");
-        return refuse(headers, Code::BadRequest.status(), &message);
+        return refuse(headers, &not_a_request(message));
     }
     let mut results = Vec::with_capacity(items.len());
     for item in items {
         let error = |message: String| vec![ServerError::new(message, None)];
         let prepared =
-            read(item.get()).map_err(|refusal| error(refusal.message)).and_then(|asked| door.executor.prepare(asked));
+            read(item.get()).map_err(|unread| error(unread.message)).and_then(|asked| door.executor.prepare(asked));
         results.push(match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
                 errors_only(&error("a subscription cannot be part of a batch".to_owned()))
@@ -424,50 +314,4 @@ async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Respons
         });
     }
     respond(form, StatusCode::OK, format!("[{}]", results.join(",")))
-}
-
-/// A result that has only errors.
-pub fn errors_only(errors: &[ServerError]) -> String {
-    let mut result = r#"{"errors":"#.to_owned();
-    json::write_errors(&mut result, errors);
-    result.push('}');
-    result
-}
-
-/// Answers a request that was well-formed and yet refused before execution: 400 where the document cannot be parsed, else
-/// 422.
-pub fn request_error(form: Form, errors: &[ServerError]) -> Response {
-    let unparsed = errors.iter().any(|error| error.source::<ErrorKind>() == Some(&ErrorKind::Syntax));
-    let status = if unparsed { Code::BadRequest.status() } else { StatusCode::UNPROCESSABLE_ENTITY };
-    respond(form, status, errors_only(errors))
-}
-
-/// The status of a result: 294 says that it has data and errors.
-fn executed_status(response: &async_graphql::Response) -> StatusCode {
-    if response.errors.is_empty() { StatusCode::OK } else { StatusCode::from_u16(294).unwrap_or(StatusCode::OK) }
-}
-
-fn respond(form: Form, status: StatusCode, body: String) -> Response {
-    (status, [(header::CONTENT_TYPE, form.content_type())], Body::from(body)).into_response()
-}
-
-/// Refuses a request that was not well-formed, or not to be served at all.
-fn refuse(headers: &HeaderMap, status: StatusCode, message: &str) -> Response {
-    let code = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
-        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
-        _ => Code::BadRequest,
-    };
-    refuse_with(headers, &Problem::new(code, message.to_owned()).with_http(status, None))
-}
-
-fn refuse_with(headers: &HeaderMap, problem: &Problem) -> Response {
-    let error = super::types::problem(problem);
-    let error = ServerError { locations: Vec::new(), ..error.into_server_error(async_graphql::Pos::default()) };
-    let form = accept::best(headers, &SINGLE).unwrap_or(Form::Json);
-    respond(form, problem.status(), errors_only(&[error]))
-}
-
-fn not_acceptable() -> Response {
-    refuse(&HeaderMap::new(), StatusCode::NOT_ACCEPTABLE, "accept: names no form that this service can answer in")
 }

@@ -49,14 +49,7 @@ pub fn write_value(out: &mut String, value: &Value) {
 
 /// Writes text as a JSON string.
 pub fn write_text(out: &mut String, text: &str) {
-    // Most text needs no escape: then it is a copy.
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        let _ = write!(out, "{}", Json::from(text));
-    }
+    crate::broker::quote(text, out);
 }
 
 /// How deep a variable may nest: data as deep as it may be, in a list of input objects.

@@ -6,15 +6,15 @@ use super::{
     scalars::{Cursor, Data, Long},
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
-use crate::broker::{
-    Broker, ConsumerName, Error, Key, MessageId, NewMessage, Publishing, Source, TopicInfo, TopicName, TopicSettings,
-    publish_all,
+use crate::{
+    broker::{Client, ConsumerName, Error, Publishing, Source, TopicInfo, TopicName, TopicSettings, publish_all},
+    wire,
 };
 
 /// Changing: topics, messages, consumers.
 #[derive(Description)]
 pub struct Mutation {
-    pub broker: Broker,
+    pub client: Client,
 }
 
 /// One message of a batch.
@@ -35,19 +35,16 @@ pub struct PublishInput {
 
 impl Mutation {
     fn topic(&self, info: TopicInfo) -> Topic {
-        Topic { broker: self.broker.clone(), info }
+        Topic { client: self.client.clone(), info }
     }
 
     fn accept(&self, input: PublishInput) -> Result<Publishing, Error> {
         let data = input.data.0.ok_or_else(|| Error::bad_request("data", "is missing"))?;
-        let new_message = NewMessage {
-            data: data.within(self.broker.settings().max_payload_bytes)?,
-            id: input.message_id.map(|id| MessageId::parse(&id)).transpose()?,
-            key: input.key.map(|key| Key::parse(&key)).transpose()?,
-            expected_offset: input.expected_offset.map(|offset| offset.0),
-            origin: None,
-        };
-        Ok(self.broker.publish(&TopicName::parse(&input.topic)?, new_message))
+        let data = data.within(self.client.settings().max_payload_bytes)?;
+        let id = input.message_id.as_deref().map(String::as_str);
+        let expected_offset = input.expected_offset.map(|offset| offset.0);
+        let new_message = wire::new_message(data, id, input.key.as_deref(), expected_offset)?;
+        Ok(self.client.publish(&TopicName::parse(&input.topic)?, new_message))
     }
 }
 
@@ -77,7 +74,7 @@ impl Mutation {
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.broker.create_topic(&name, settings).await.map_err(refuse)?))
+        Ok(self.topic(self.client.create_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Changes a topic's settings; what is not given stays. A smaller history takes effect at once.
@@ -89,13 +86,13 @@ impl Mutation {
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.broker.update_topic(&name, settings).await.map_err(refuse)?))
+        Ok(self.topic(self.client.update_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Deletes a topic with its history and consumers, and answers what it was. Its subscriptions end.
     async fn delete_topic(&self, #[graphql(desc = "The topic's name.")] name: String) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        Ok(self.topic(self.broker.delete_topic(&name).await.map_err(refuse)?))
+        Ok(self.topic(self.client.delete_topic(&name).await.map_err(refuse)?))
     }
 
     /// Publishes a message and answers where it stands, after the engine has accepted it.
@@ -126,7 +123,7 @@ impl Mutation {
         &self,
         #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,
     ) -> Result<Vec<PublishResult>> {
-        let limit = self.broker.settings().max_batch;
+        let limit = self.client.settings().max_batch;
         if messages.len() > limit {
             return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
         }
@@ -145,7 +142,7 @@ impl Mutation {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
         let cursor = cursor.of_topic("cursor").map_err(refuse)?;
-        self.broker.acknowledge(&source, &consumer, cursor).await.map_err(refuse)?;
+        self.client.acknowledge(&source, &consumer, cursor).await.map_err(refuse)?;
         Ok(true)
     }
 
@@ -157,7 +154,7 @@ impl Mutation {
     ) -> Result<bool> {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
-        self.broker.delete_consumer(&source, &consumer).await.map_err(refuse)?;
+        self.client.delete_consumer(&source, &consumer).await.map_err(refuse)?;
         Ok(true)
     }
 }

@@ -3,23 +3,17 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+
+use super::generations::GenerationCache;
+use crate::problem::{Code, Problem};
 
 /// Known documents by their hash.
 pub struct Persisted {
     listed: HashMap<String, Arc<str>>,
     only_listed: bool,
-    automatic: Mutex<Automatic>,
-}
-
-/// Documents that clients registered: two generations, so that forgetting the oldest costs nothing.
-#[derive(Default)]
-struct Automatic {
-    young: HashMap<String, Arc<str>>,
-    old: HashMap<String, Arc<str>>,
-    young_bytes: usize,
-    max_bytes: usize,
+    /// Those that clients registered.
+    automatic: GenerationCache<Arc<str>>,
 }
 
 /// What a request names by hash.
@@ -33,37 +27,27 @@ pub enum Refusal {
     NotListed,
 }
 
-impl Refusal {
-    /// The message, in the words that Apollo's clients look for.
-    pub fn message(self) -> &'static str {
-        match self {
-            Refusal::NotFound => "PersistedQueryNotFound",
-            Refusal::Mismatch => "provided sha does not match query",
-            Refusal::NotListed => "only documents on this server's list are executed",
-        }
-    }
-
-    /// The code, likewise.
-    pub fn code(self) -> &'static str {
-        match self {
-            Refusal::NotFound => "PERSISTED_QUERY_NOT_FOUND",
-            Refusal::Mismatch => "BAD_REQUEST",
-            Refusal::NotListed => "FORBIDDEN",
-        }
+impl From<Refusal> for Problem {
+    /// The messages and the code of an unknown hash are those that Apollo's clients look for.
+    fn from(refusal: Refusal) -> Self {
+        let (code, message) = match refusal {
+            Refusal::NotFound => (Code::PersistedQueryNotFound, "PersistedQueryNotFound"),
+            Refusal::Mismatch => (Code::BadRequest, "provided sha does not match query"),
+            Refusal::NotListed => (Code::Forbidden, "only documents on this server's list are executed"),
+        };
+        Problem::new(code, message)
     }
 }
 
 impl Persisted {
     /// Listed documents, and automatic ones in at most `max_bytes`.
     pub fn new(listed: HashMap<String, Arc<str>>, only_listed: bool, max_bytes: usize) -> Self {
-        // Each generation may take half.
-        let automatic = Automatic { max_bytes: max_bytes / 2, ..Automatic::default() };
-        Self { listed, only_listed, automatic: Mutex::new(automatic) }
+        Self { listed, only_listed, automatic: GenerationCache::new(max_bytes) }
     }
 
     /// The document of a request that gives a text, a hash, or both.
     pub fn resolve(&self, text: Option<String>, hash: Option<&str>) -> Result<String, Refusal> {
-        let known = hash.and_then(|hash| self.listed.get(hash).cloned().or_else(|| self.automatic.lock().get(hash)));
+        let known = hash.and_then(|hash| self.listed.get(hash).cloned().or_else(|| self.automatic.get(hash)));
         match (text, hash, known) {
             (None, _, None) if self.only_listed => Err(Refusal::NotListed),
             (None, _, None) => Err(Refusal::NotFound),
@@ -85,33 +69,10 @@ impl Persisted {
     /// Keeps a document that was found valid under the hash that its request gave.
     pub fn keep(&self, hash: &str, text: &str) {
         if !self.only_listed && !self.listed.contains_key(hash) {
-            self.automatic.lock().insert(hash, text);
+            // The entry, its key and the text.
+            let bytes = 128 + hash.len() + text.len();
+            self.automatic.insert(hash.into(), text.into(), bytes);
         }
-    }
-}
-
-impl Automatic {
-    fn get(&mut self, hash: &str) -> Option<Arc<str>> {
-        if let Some(text) = self.young.get(hash) {
-            return Some(text.clone());
-        }
-        let text = self.old.remove(hash)?;
-        self.insert(hash, &text);
-        Some(text)
-    }
-
-    fn insert(&mut self, hash: &str, text: &str) {
-        // The entry, its key and the text.
-        let bytes = 128 + hash.len() + text.len();
-        if bytes > self.max_bytes || self.young.contains_key(hash) {
-            return;
-        }
-        if self.young_bytes + bytes > self.max_bytes {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
-        }
-        self.young.insert(hash.to_owned(), text.into());
-        self.young_bytes += bytes;
     }
 }
 
@@ -169,8 +130,8 @@ mod tests {
         for number in 0..1_000 {
             persisted.keep(&number.to_string(), TEXT);
         }
-        let automatic = persisted.automatic.lock();
-        assert!(automatic.young.len() + automatic.old.len() < 40, "bounded");
+        assert!(persisted.automatic.bytes() <= 4_000);
+        assert_eq!(persisted.resolve(None, Some(&hash)), Err(Refusal::NotFound));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use async_graphql::ServerError;
@@ -13,17 +12,19 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{
-    Context,
+    Context, Settings,
     accept::Form,
     document::OperationKind,
     execute::{Executor, Operation, Prepared},
-    http::errors_only,
-    json, stream,
+    json,
+    response::errors_only,
 };
 use crate::{
-    broker::{Error, Event, Inbox},
+    broker::{Error, Inbox},
+    event_stream::{self, ServerSentEvent},
     problem::{Code, Problem},
-    streaming::{self, Flow, Source},
+    streaming::{self, StreamContent, StreamFlow},
+    subscriptions::{Limit, Readable, Subscriptions},
     wire,
 };
 
@@ -33,41 +34,37 @@ pub const TOKEN: &str = "x-graphql-event-stream-token";
 /// Reservations and streams that one server holds.
 const MAX_STREAMS: usize = 10_000;
 
-/// Bytes of results that may stand ready before the stream takes no further operation: its client does not read, or has
-/// not connected yet.
+/// Bytes of results that may be ready before the stream takes no further operation: its client does not read, or has not
+/// connected yet.
 const ENOUGH_READY: usize = 64 << 10;
 
-/// The key under which results that stand ready come up in the stream's inbox.
+/// The key under which the stream's inbox announces results that are ready.
 const RESULTS: u64 = u64::MAX;
 
 /// All reserved and connected streams.
 #[derive(Clone, Default)]
-pub struct Streams(Arc<Mutex<HashMap<String, Arc<Stream>>>>);
+pub struct Streams(Arc<Mutex<HashMap<String, Arc<ReservedStream>>>>);
 
-#[derive(Default)]
-struct Stream {
+struct ReservedStream {
     inbox: Inbox,
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
 }
 
-#[derive(Default)]
-struct State {
+struct StreamState {
     connected: bool,
-    next_key: u64,
-    operations: HashMap<u64, (String, Option<Operation>)>,
-    by_id: HashMap<String, u64>,
-    /// Events that stand ready.
+    /// By their ids as JSON text.
+    operations: Subscriptions<String, Operation>,
+    /// Events that are ready to be sent.
     ready: Vec<u8>,
-    /// What one operation reads, on its way into the stream.
-    read: Vec<Event>,
 }
 
 impl Streams {
-    /// `PUT`: reserves a stream and answers its token, which goes when the stream is not connected within `patience`.
+    /// `PUT`: reserves a stream and returns its token. The reservation ends when the stream is not connected within
+    /// [`Settings::connection_init_timeout`].
     ///
     /// # Errors
     /// Too many streams.
-    pub fn reserve(&self, context: &Context, patience: Duration) -> Result<String, Problem> {
+    pub fn reserve(&self, context: &Context, settings: &Settings) -> Result<String, Problem> {
         // 122 random bits: whoever has it may use the stream.
         let token = uuid::Uuid::new_v4().to_string();
         {
@@ -75,13 +72,14 @@ impl Streams {
             if streams.len() >= MAX_STREAMS {
                 return Err(Error::LimitReached { what: "event streams", limit: MAX_STREAMS, own: false }.into());
             }
-            streams.insert(token.clone(), Arc::default());
+            streams.insert(token.clone(), Arc::new(ReservedStream::new(settings.max_operations)));
         }
         let (streams, stop, reserved) = (Arc::downgrade(&self.0), context.sockets.stop.clone(), token.clone());
-        // A timer, not a look at the clock when somebody comes: the reservation may hold subscriptions already.
+        let connect_timeout = settings.connection_init_timeout;
+        // A timer, and not a check when somebody asks for the stream: the reservation may hold subscriptions already.
         context.sockets.tasks.spawn(async move {
             tokio::select! {
-                () = sleep(patience) => {}
+                () = sleep(connect_timeout) => {}
                 () = stop.cancelled() => {}
             }
             if let Some(streams) = streams.upgrade() {
@@ -101,7 +99,7 @@ impl Streams {
         }
     }
 
-    fn find(&self, token: &str) -> Result<Arc<Stream>, Problem> {
+    fn find(&self, token: &str) -> Result<Arc<ReservedStream>, Problem> {
         let found = self.0.lock().get(token).cloned();
         found.ok_or_else(|| Problem::new(Code::NotFound, "there is no stream of this token"))
     }
@@ -113,7 +111,7 @@ impl Streams {
     pub fn connect(&self, token: &str, context: &Context) -> Result<Response, Problem> {
         let stream = self.find(token)?;
         {
-            // Both locks, as `expire` takes them: of the two, one comes first.
+            // Under both locks, as in `expire`, so that a stream is either connected or expired.
             let streams = self.0.lock();
             if !streams.contains_key(token) {
                 return Err(Problem::new(Code::NotFound, "there is no stream of this token"));
@@ -123,15 +121,16 @@ impl Streams {
             }
         }
         let inbox = stream.inbox.clone();
-        // So that the head of the answer goes out at once.
+        // The body then has something to send, and with it the head of the response goes out at once.
         inbox.wake(RESULTS);
-        let source = Connected { stream, token: token.to_owned(), streams: Arc::downgrade(&self.0), begun: false };
+        let source =
+            ConnectedStream { stream, token: token.to_owned(), streams: Arc::downgrade(&self.0), begun: false };
         let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ());
-        Ok(stream::response(Form::EventStream, body))
+        Ok(streaming::response(Form::EventStream.content_type(), body))
     }
 
     /// A request with a token: its results go over the stream. So do the errors of one that is refused before execution,
-    /// unless `errors_here`: those are answered.
+    /// unless `errors_here`: those are returned.
     ///
     /// # Errors
     /// The stream cannot take the operation.
@@ -142,18 +141,17 @@ impl Streams {
         id: Option<&str>,
         prepared: Result<Prepared, Vec<ServerError>>,
         errors_here: bool,
-        max_operations: usize,
     ) -> Result<Option<Vec<ServerError>>, Problem> {
         let stream = self.find(token)?;
         let id = id.filter(|id| !id.is_empty() && id.len() <= 255).ok_or_else(|| {
             Problem::new(Code::BadRequest, "extensions.operationId: must be a string of 1 to 255 bytes")
         })?;
-        let place = stream.begin(id, max_operations)?;
+        let reserved = stream.begin(id)?;
         let result = match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
-                match executor.open(prepared, &stream.inbox, place.key, None).await {
+                match executor.open(prepared, &stream.inbox, reserved.key, None).await {
                     Ok(operation) => {
-                        place.hold(operation);
+                        reserved.open(operation);
                         return Ok(None);
                     }
                     Err(errors) => Err(errors),
@@ -166,9 +164,9 @@ impl Streams {
             Err(errors) => Err(errors),
         };
         match result {
-            Ok(result) => place.last(&result),
+            Ok(result) => reserved.last(&result),
             Err(errors) if errors_here => return Ok(Some(errors)),
-            Err(errors) => place.last(&errors_only(&errors)),
+            Err(errors) => reserved.last(&errors_only(&errors)),
         }
         Ok(None)
     }
@@ -180,9 +178,10 @@ impl Streams {
     pub fn stop(&self, token: &str, id: &str) -> Result<(), Problem> {
         let stream = self.find(token)?;
         let mut state = stream.state.lock();
-        if let Some(key) = state.by_id.get(id).copied() {
-            state.remove(key);
-            complete(&mut state.ready, id);
+        let id = wire::quoted(id);
+        if let Some(key) = state.operations.key_of(&id) {
+            state.operations.remove(key);
+            complete(&mut state.ready, &id);
             drop(state);
             stream.inbox.wake(RESULTS);
         }
@@ -190,49 +189,48 @@ impl Streams {
     }
 }
 
-impl Stream {
-    /// Gives an operation its place.
-    fn begin(&self, id: &str, max_operations: usize) -> Result<Place<'_>, Problem> {
-        let reached = |what, limit| Err(Error::LimitReached { what, limit, own: true }.into());
+impl ReservedStream {
+    fn new(max_operations: usize) -> Self {
+        let limit = Limit { what: "operations on one stream", most: max_operations };
+        let inbox = Inbox::default();
+        let operations = Subscriptions::new(inbox.clone(), limit);
+        Self { inbox, state: Mutex::new(StreamState { connected: false, operations, ready: Vec::new() }) }
+    }
+
+    /// Reserves an operation's id.
+    fn begin(&self, id: &str) -> Result<ReservedId<'_>, Problem> {
         let mut state = self.state.lock();
-        if state.by_id.contains_key(id) {
+        let quoted = wire::quoted(id);
+        if state.operations.key_of(&quoted).is_some() {
             return Err(Problem::new(Code::Conflict, format!("operation {id:?} is running")));
         }
-        if state.operations.len() >= max_operations {
-            return reached("operations on one stream", max_operations);
-        }
         if state.ready.len() >= ENOUGH_READY {
-            return reached("bytes of results that nobody takes on one stream", ENOUGH_READY);
+            let what = "bytes of results that nobody takes on one stream";
+            return Err(Error::LimitReached { what, limit: ENOUGH_READY, own: true }.into());
         }
-        let key = state.next_key;
-        state.next_key += 1;
-        state.by_id.insert(id.to_owned(), key);
-        state.operations.insert(key, (id.to_owned(), None));
-        Ok(Place { stream: self, key, held: false })
+        let key = state.operations.reserve(quoted)?;
+        Ok(ReservedId { stream: self, key, opened: false })
     }
 }
 
-/// An operation's place on its stream while it is begun. It is free again when the request breaks off.
-struct Place<'a> {
-    stream: &'a Stream,
+/// An operation's id on its stream while the operation is begun. It is free again when the request breaks off.
+struct ReservedId<'a> {
+    stream: &'a ReservedStream,
     key: u64,
-    held: bool,
+    opened: bool,
 }
 
-impl Place<'_> {
-    /// Results will come. Stopped while it opened, the operation is dropped, which unsubscribes.
-    fn hold(mut self, operation: Operation) {
-        self.held = true;
-        if let Some(entry) = self.stream.state.lock().operations.get_mut(&self.key) {
-            entry.1 = Some(operation);
-        }
-        self.stream.inbox.wake(self.key);
+impl ReservedId<'_> {
+    /// Results will come.
+    fn open(mut self, operation: Operation) {
+        self.opened = true;
+        self.stream.state.lock().operations.open(self.key, operation);
     }
 
     /// The only result, and the end; nothing for an operation that was stopped meanwhile.
     fn last(self, result: &str) {
         let mut state = self.stream.state.lock();
-        if let Some(id) = state.remove(self.key) {
+        if let Some(id) = state.operations.remove(self.key) {
             next(&mut state.ready, &id, result.as_bytes());
             complete(&mut state.ready, &id);
             drop(state);
@@ -241,33 +239,22 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ReservedId<'_> {
     fn drop(&mut self) {
-        if !self.held {
-            self.stream.state.lock().remove(self.key);
+        if !self.opened {
+            self.stream.state.lock().operations.remove(self.key);
         }
     }
 }
 
-impl State {
-    /// Drops an operation; answers its id.
-    fn remove(&mut self, key: u64) -> Option<String> {
-        let (id, _) = self.operations.remove(&key)?;
-        self.by_id.remove(&id);
-        Some(id)
-    }
-}
-
+/// A result. The id is JSON text here and below.
 fn next(out: &mut Vec<u8>, id: &str, result: &[u8]) {
-    for piece in
-        [b"event: next\ndata: {\"id\":", wire::quoted(id).as_bytes(), b",\"payload\":", result, b"}\n\n".as_slice()]
-    {
-        out.extend_from_slice(piece);
-    }
+    let data = [b"{\"id\":", id.as_bytes(), b",\"payload\":", result, b"}"];
+    ServerSentEvent { id: None, name: "next", data: &data }.write(out);
 }
 
 fn complete(out: &mut Vec<u8>, id: &str) {
-    out.extend_from_slice(format!("event: complete\ndata: {{\"id\":{}}}\n\n", wire::quoted(id)).as_bytes());
+    ServerSentEvent { id: None, name: "complete", data: &[b"{\"id\":", id.as_bytes(), b"}"] }.write(out);
 }
 
 /// The token of a request, if it has one.
@@ -276,16 +263,16 @@ pub fn token(headers: &HeaderMap, parameter: Option<String>) -> Option<String> {
 }
 
 /// A connected stream.
-struct Connected {
-    stream: Arc<Stream>,
+struct ConnectedStream {
+    stream: Arc<ReservedStream>,
     token: String,
-    streams: Weak<Mutex<HashMap<String, Arc<Stream>>>>,
+    streams: Weak<Mutex<HashMap<String, Arc<ReservedStream>>>>,
     begun: bool,
 }
 
-impl Drop for Connected {
+impl Drop for ConnectedStream {
     fn drop(&mut self) {
-        // With the stream go its operations.
+        // The stream's operations end with it.
         if let Some(streams) = self.streams.upgrade() {
             streams.lock().remove(&self.token);
         }
@@ -293,35 +280,33 @@ impl Drop for Connected {
     }
 }
 
-impl Source for Connected {
-    fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> Flow {
+impl StreamContent for ConnectedStream {
+    fn deliver(&mut self, key: u64, out: &mut Vec<u8>) -> StreamFlow {
         if !std::mem::replace(&mut self.begun, true) {
-            out.extend_from_slice(b":\n\n");
+            event_stream::heartbeat(out);
         }
         let mut guard = self.stream.state.lock();
-        let state = &mut *guard;
-        out.append(&mut state.ready);
-        let Some((id, Some(operation))) = state.operations.get_mut(&key) else { return Flow::Go };
-        let ended = operation.deliver(&mut state.read, |result, _| next(out, id, result));
-        if let Some(last) = ended {
-            next(out, id, &last);
-            complete(out, id);
-            state.remove(key);
+        let StreamState { operations, ready, .. } = &mut *guard;
+        out.append(ready);
+        let Some(Readable { name, subscription, events }) = operations.readable(key) else { return StreamFlow::Go };
+        if let Some(last) = subscription.deliver(events, |result, _| next(out, name, result))
+            && let Some(id) = operations.remove(key)
+        {
+            next(out, &id, &last);
+            complete(out, &id);
         }
-        Flow::Go
+        StreamFlow::Go
     }
 
     fn heartbeat(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b":\n\n");
+        event_stream::heartbeat(out);
     }
 
     fn taken(&mut self) {
-        for (_, operation) in self.stream.state.lock().operations.values_mut() {
-            if let Some(operation) = operation.as_mut().filter(|operation| operation.is_named())
-                && operation.mark_in_flight()
-            {
-                operation.acknowledge_in_flight();
-            }
+        // No acknowledgement comes back on an HTTP stream: what the connection took counts as delivered.
+        let operations = &mut self.stream.state.lock().operations;
+        if operations.mark_in_flight() {
+            operations.acknowledge_in_flight();
         }
     }
 }

@@ -2,16 +2,13 @@
 //! `multipart/mixed` as Apollo's clients read it.
 
 use async_graphql::ServerError;
-use axum::{
-    body::Body,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 
-use super::{accept::Form, execute::Operation, http::errors_only};
+use super::{accept::Form, execute::Operation, response::errors_only};
 use crate::{
     broker::{AnyCursor, Event},
-    streaming::{Flow, Source},
+    event_stream::{self, ServerSentEvent},
+    streaming::{self, StreamContent, StreamFlow},
 };
 
 /// The results of one subscription.
@@ -28,70 +25,67 @@ impl Results {
     }
 }
 
-impl Source for Results {
-    fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> Flow {
+impl StreamContent for Results {
+    fn deliver(&mut self, _: u64, out: &mut Vec<u8>) -> StreamFlow {
         if !std::mem::replace(&mut self.begun, true) {
             begin(self.form, Some(self.operation.begins_at()), out);
         }
         let form = self.form;
-        let ended = self.operation.deliver(&mut self.events, |result, cursor| next(form, result, cursor, out));
+        let ended = self.operation.deliver(&mut self.events, |result, cursor| {
+            next(form, result, cursor.as_ref(), out);
+        });
         match ended {
             Some(last) => {
                 next(form, &last, None, out);
                 end(form, out);
-                Flow::End
+                StreamFlow::End
             }
-            None => Flow::Go,
+            None => StreamFlow::Go,
         }
     }
 
     fn heartbeat(&mut self, out: &mut Vec<u8>) {
         match self.form {
-            Form::Multipart => part(b"{}", out),
-            _ => out.extend_from_slice(b":\n\n"),
+            Form::Multipart => part(&[b"{}"], out),
+            _ => event_stream::heartbeat(out),
         }
     }
 
     fn taken(&mut self) {
-        if self.operation.mark_in_flight() {
-            self.operation.acknowledge_in_flight();
-        }
+        self.operation.delivered();
     }
 }
 
-/// What shows that the subscription stands.
+/// What shows a client that its subscription is open.
 fn begin(form: Form, begins_at: Option<&AnyCursor>, out: &mut Vec<u8>) {
     match (form, begins_at) {
         (Form::Multipart, _) => out.extend_from_slice(b"--graphql"),
-        (_, Some(cursor)) => out.extend_from_slice(format!(": subscribed {cursor}\n\n").as_bytes()),
-        (_, None) => out.extend_from_slice(b":\n\n"),
+        (_, Some(cursor)) => event_stream::subscribed(out, cursor),
+        (_, None) => event_stream::heartbeat(out),
     }
 }
 
-fn next(form: Form, result: &[u8], cursor: Option<AnyCursor>, out: &mut Vec<u8>) {
+fn next(form: Form, result: &[u8], cursor: Option<&AnyCursor>, out: &mut Vec<u8>) {
     if form == Form::Multipart {
-        return part(&[br#"{"payload":"#, result, b"}"].concat(), out);
+        return part(&[br#"{"payload":"#, result, b"}"], out);
     }
-    out.extend_from_slice(b"event: next\n");
-    if let Some(cursor) = cursor {
-        out.extend_from_slice(format!("id: {cursor}\n").as_bytes());
-    }
-    for piece in [b"data: ", result, b"\n\n"] {
-        out.extend_from_slice(piece);
-    }
+    let id = cursor.map(|cursor| cursor as &dyn std::fmt::Display);
+    ServerSentEvent { id, name: "next", data: &[result] }.write(out);
 }
 
-/// The delimiter stands right after each part: a client shows a part when it sees the next delimiter.
-fn part(body: &[u8], out: &mut Vec<u8>) {
-    for piece in [b"\r\ncontent-type: application/json; charset=utf-8\r\n\r\n", body, b"\r\n--graphql"] {
+/// The delimiter is written right after each part, because a client shows a part when it sees the next delimiter.
+fn part(body: &[&[u8]], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\ncontent-type: application/json; charset=utf-8\r\n\r\n");
+    for piece in body {
         out.extend_from_slice(piece);
     }
+    out.extend_from_slice(b"\r\n--graphql");
 }
 
 fn end(form: Form, out: &mut Vec<u8>) {
     match form {
         Form::Multipart => out.extend_from_slice(b"--\r\n"),
-        _ => out.extend_from_slice(b"event: complete\ndata:\n\n"),
+        _ => ServerSentEvent { id: None, name: "complete", data: &[] }.write(out),
     }
 }
 
@@ -101,21 +95,10 @@ pub fn once(form: Form, result: &str) -> Response {
     begin(form, None, &mut out);
     next(form, result.as_bytes(), None, &mut out);
     end(form, &mut out);
-    response(form, out.into())
+    streaming::response(form.content_type(), out.into())
 }
 
-/// A stream that only says why there is none.
+/// A stream that has only the errors for which there are no results.
 pub fn refused(form: Form, errors: &[ServerError]) -> Response {
     once(form, &errors_only(errors))
-}
-
-/// The response of a stream.
-pub fn response(form: Form, body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), form.content_type()),
-        (header::CACHE_CONTROL.as_str(), "no-cache"),
-        // nginx buffers answers unless told otherwise, which would hold results back.
-        ("x-accel-buffering", "no"),
-    ];
-    (StatusCode::OK, headers, body).into_response()
 }

@@ -1,7 +1,7 @@
 //! The schema as an Apollo Federation subgraph: a router finds a topic by its name, and joins to it what other services know
 //! of it.
 //!
-//! async-graphql makes a subgraph of every schema that has an entity, so the entity stands in a query root of its own.
+//! async-graphql makes a subgraph of every schema that has an entity, so the entity has a query root of its own.
 
 use std::{borrow::Cow, pin::Pin, sync::Arc};
 
@@ -31,12 +31,12 @@ impl ContainerType for SubgraphQuery {
 
     async fn find_entity(&self, ctx: &Context<'_>, representation: &ConstValue) -> ServerResult<Option<ConstValue>> {
         let Some(name) = topic_name(representation) else { return Ok(None) };
-        // Null where there is none: an error would take the answer from all others that were asked for with it.
+        // Null where there is none: an error would also take away the other entities of the same request.
         let topic = match TopicName::parse(name) {
-            Ok(name) => self.0.broker.topic(&name).await.ok(),
+            Ok(name) => self.0.client.topic(&name).await.ok(),
             Err(_) => None,
         };
-        let topic = topic.map(|info| Topic { broker: self.0.broker.clone(), info });
+        let topic = topic.map(|info| Topic { client: self.0.client.clone(), info });
         topic.resolve(&ctx.with_selection_set(&ctx.item.node.selection_set), ctx.item).await.map(Some)
     }
 }
@@ -72,9 +72,9 @@ impl ObjectType for SubgraphQuery {}
 /// The schema with its roots.
 #[derive(Clone)]
 pub enum ApiSchema {
-    /// For clients.
+    /// The schema for clients.
     Plain(Schema<Query, Mutation, SubscriptionRoot>),
-    /// For a router, and for clients.
+    /// The schema for a router, and for clients.
     Subgraph(Schema<SubgraphQuery, Mutation, SubscriptionRoot>),
 }
 
@@ -102,7 +102,8 @@ impl ApiSchema {
     }
 }
 
-/// Weighs what is asked of entities as often as entities are asked for: to async-graphql's count their list is one field.
+/// Multiplies the weight of the fields of entities with the number of entities that are asked for, because async-graphql counts
+/// their list as one field.
 struct Weigh {
     max_complexity: usize,
 }
@@ -113,7 +114,7 @@ impl ExtensionFactory for Weigh {
     }
 }
 
-/// One request's.
+/// The weight of one request.
 struct Weighing {
     max_complexity: usize,
     entities: Mutex<usize>,
@@ -161,7 +162,7 @@ fn entities(document: &ExecutableDocument, variables: &Variables) -> usize {
                 }
             }
             Selection::InlineFragment(fragment) => within(&fragment.node.selection_set.node, variables),
-            // Only a root has the field, and fragments are looked at by themselves.
+            // Only a root has the field, and fragments are checked by themselves.
             Selection::Field(_) | Selection::FragmentSpread(_) => 0,
         };
         set.items.iter().map(|selection| of(&selection.node)).sum()

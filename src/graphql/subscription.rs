@@ -1,6 +1,6 @@
-//! Subscriptions. The resolvers only open: async-graphql reads and checks the arguments, the resolver subscribes at the
-//! broker and leaves the subscription with the connection, which reads it itself and feeds single messages back through
-//! the execution to have them rendered (`execute.rs`).
+//! Subscriptions. A resolver only opens one: async-graphql reads and checks the arguments, the resolver subscribes at the
+//! broker and hands the subscription to the connection, which reads it and puts single messages back into the execution to
+//! have them rendered (`execute.rs`).
 
 use std::{
     collections::VecDeque,
@@ -14,43 +14,44 @@ use parking_lot::Mutex;
 use tokio_stream::Stream;
 
 use super::{
-    json,
     scalars::{Cursor, DateTime, Json},
     types::{AckMode, Message, Overflow, TopicEvent, filter_json, refuse},
 };
-use crate::broker::{self, Broker, ConsumerName, Error, Inbox, Pattern, Source, Start, Subscribe};
-use crate::wire;
+use crate::{
+    broker::{self, Client, ConsumerName, Error, Inbox, Pattern, Source, Start},
+    wire::{self, Options},
+};
 
-/// Being told, as it happens.
+/// Messages and topic events as they happen.
 #[derive(Description)]
 pub struct SubscriptionRoot {
-    pub broker: Broker,
+    pub client: Client,
 }
 
-/// What a connection hands to the resolver, and gets the subscription back in.
-pub struct Opening {
+/// What a connection hands to the resolver. The resolver puts the subscription into it.
+pub struct SubscribeContext {
     pub inbox: Inbox,
     pub key: u64,
     /// Where a client that reconnects says it was (`Last-Event-ID`); goes before the start in the document.
     pub resume: Option<Start>,
-    pub opened: Mutex<Option<Opened>>,
+    pub opened: Mutex<Option<OpenedSubscription>>,
 }
 
 /// An open subscription and the way to have its items rendered.
-pub struct Opened {
+pub struct OpenedSubscription {
     pub subscription: broker::Subscription,
-    pub feed: Feed,
+    pub slot: ItemSlot,
 }
 
-/// Items on their way through the execution. `None` makes a result without an item, for what has to be told where no
-/// message follows.
-pub enum Feed {
+/// Where the execution takes its next item from. `None` makes a result without an item, which carries a gap where no message
+/// follows it.
+pub enum ItemSlot {
     Messages {
         slot: Slot<Option<Message>>,
         /// Whether the subscription has a filter.
         filtered: bool,
     },
-    Events(Broker, Slot<Option<TopicEvent>>),
+    Events(Client, Slot<Option<TopicEvent>>),
 }
 
 /// Where one side puts an item that the execution's stream takes.
@@ -62,9 +63,9 @@ struct Items<T> {
 }
 
 impl<T> Slot<T> {
-    fn new() -> (Self, Fed<T>) {
+    fn new() -> (Self, SlotStream<T>) {
         let items = Arc::new(Mutex::new(Items { waiting: VecDeque::new(), waker: None }));
-        (Self(items.clone()), Fed(items))
+        (Self(items.clone()), SlotStream(items))
     }
 
     pub fn put(&self, item: T) {
@@ -78,9 +79,9 @@ impl<T> Slot<T> {
 }
 
 /// The execution's end of a slot.
-pub struct Fed<T>(Arc<Mutex<Items<T>>>);
+pub struct SlotStream<T>(Arc<Mutex<Items<T>>>);
 
-impl<T> Stream for Fed<T> {
+impl<T> Stream for SlotStream<T> {
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<T>> {
@@ -132,71 +133,34 @@ pub struct Filter {
 
 impl Filter {
     /// The same in the broker's language. Nesting is bounded by the document's and the variables'.
-    fn write(&self, out: &mut String) {
-        out.push('{');
-        let mut first = true;
-        let mut name = |out: &mut String, name: &str| {
-            if !std::mem::take(&mut first) {
-                out.push(',');
-            }
-            out.push('"');
-            out.push_str(name);
-            out.push_str("\":");
+    fn to_json(&self) -> String {
+        let quoted = |text: &String| wire::quoted(text);
+        let raw = |value: &Json| value.0.as_str().to_owned();
+        let nullable = |value: &MaybeUndefined<Json>| match value {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some("null".to_owned()),
+            MaybeUndefined::Value(value) => Some(raw(value)),
         };
-        for (key, text) in [("field", &self.field), ("startsWith", &self.starts_with)] {
-            if let Some(text) = text {
-                name(out, key);
-                json::write_text(out, text);
-            }
-        }
-        for (key, value) in [("eq", &self.eq), ("ne", &self.ne)] {
-            match value {
-                MaybeUndefined::Undefined => {}
-                MaybeUndefined::Null => {
-                    name(out, key);
-                    out.push_str("null");
-                }
-                MaybeUndefined::Value(value) => {
-                    name(out, key);
-                    out.push_str(value.0.as_str());
-                }
-            }
-        }
-        let operands =
-            [("gt", &self.gt), ("gte", &self.gte), ("lt", &self.lt), ("lte", &self.lte), ("contains", &self.contains)];
-        for (key, value) in operands {
-            if let Some(value) = value {
-                name(out, key);
-                out.push_str(value.0.as_str());
-            }
-        }
-        if let Some(exists) = self.exists {
-            name(out, "exists");
-            out.push_str(if exists { "true" } else { "false" });
-        }
-        if let Some(values) = &self.one_of {
-            name(out, "in");
-            let values: Vec<_> = values.iter().map(|value| value.0.as_str()).collect();
-            out.push_str(&format!("[{}]", values.join(",")));
-        }
-        for (key, filters) in [("and", &self.and), ("or", &self.or)] {
-            if let Some(filters) = filters {
-                name(out, key);
-                out.push('[');
-                for (index, filter) in filters.iter().enumerate() {
-                    if index > 0 {
-                        out.push(',');
-                    }
-                    filter.write(out);
-                }
-                out.push(']');
-            }
-        }
-        if let Some(filter) = &self.not {
-            name(out, "not");
-            filter.write(out);
-        }
-        out.push('}');
+        let list = |items: Vec<String>| format!("[{}]", items.join(","));
+        let filters = |filters: &Vec<Filter>| list(filters.iter().map(Filter::to_json).collect());
+        let members = [
+            ("field", self.field.as_ref().map(quoted)),
+            ("startsWith", self.starts_with.as_ref().map(quoted)),
+            ("eq", nullable(&self.eq)),
+            ("ne", nullable(&self.ne)),
+            ("gt", self.gt.as_ref().map(raw)),
+            ("gte", self.gte.as_ref().map(raw)),
+            ("lt", self.lt.as_ref().map(raw)),
+            ("lte", self.lte.as_ref().map(raw)),
+            ("contains", self.contains.as_ref().map(raw)),
+            ("exists", self.exists.map(|exists| exists.to_string())),
+            ("in", self.one_of.as_ref().map(|values| list(values.iter().map(raw).collect()))),
+            ("and", self.and.as_ref().map(filters)),
+            ("or", self.or.as_ref().map(filters)),
+            ("not", self.not.as_ref().map(|filter| filter.to_json())),
+        ];
+        let members = members.into_iter().filter_map(|(name, value)| Some(format!("\"{name}\":{}", value?)));
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -229,59 +193,50 @@ impl SubscriptionRoot {
         #[graphql(desc = "What happens when the subscription falls behind; HISTORY unless given.")] overflow: Option<
             Overflow,
         >,
-    ) -> Result<Fed<Option<Message>>> {
-        let request = || -> Result<Subscribe, Error> {
-            let start = match (last, after, since) {
-                (None, None, None) => None,
-                (Some(count), None, None) => Some(Start::Last(
-                    u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative"))?,
-                )),
-                (None, Some(cursor), None) => Some(cursor.position("after")?.into()),
-                (None, None, Some(time)) => Some(Start::Since(time.0)),
-                _ => return Err(Error::bad_request("after", "only one of last, after and since may be given")),
-            };
-            if ack.is_some() && consumer.is_none() {
-                return Err(Error::bad_request("ack", "needs a consumer"));
-            }
-            let consumer_ttl = consumer_ttl.map(|text| wire::parse_duration("consumerTtl", &text)).transpose()?;
-            let name = consumer.as_deref().map(ConsumerName::parse).transpose()?;
-            Ok(Subscribe {
-                source: Source::parse(&topic)?,
-                start,
-                resume: None,
+    ) -> Result<SlotStream<Option<Message>>> {
+        let options = || -> Result<Options, Error> {
+            Ok(Options {
+                last: last
+                    .map(|count| u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative")))
+                    .transpose()?,
+                after: after.map(|cursor| cursor.position("after").map(Into::into)).transpose()?,
+                since: since.map(|time| time.0),
                 filter: None,
-                overflow: overflow.map(Into::into).unwrap_or_default(),
-                consumer: name.map(|name| (name, ack.map(Into::into).unwrap_or_default())),
-                consumer_ttl,
+                consumer: consumer.as_deref().map(ConsumerName::parse).transpose()?,
+                consumer_ttl: consumer_ttl.map(|text| wire::parse_duration("consumerTtl", &text)).transpose()?,
+                ack: ack.map(Into::into),
+                overflow: overflow.map(Into::into),
             })
         };
-        let mut request = request().map_err(refuse)?;
+        let mut options = options().map_err(refuse)?;
         if let Some(filter) = filter {
-            let mut json = String::new();
-            filter.write(&mut json);
-            request.filter = Some(filter_json(&json, &self.broker)?);
+            options.filter = Some(filter_json(&filter.to_json(), &self.client)?);
         }
-        let opening = ctx.data::<Arc<Opening>>()?;
-        request.resume = opening.resume.clone();
+        let source = Source::parse(&topic).map_err(refuse)?;
+        let mut request = options.subscribe(source).map_err(refuse)?;
+        let subscribing = ctx.data::<Arc<SubscribeContext>>()?;
+        request.resume = subscribing.resume.clone();
         let filtered = request.filter.is_some();
-        let subscription = self.broker.subscribe(request, &opening.inbox, opening.key).await.map_err(refuse)?;
-        let (slot, fed) = Slot::new();
-        *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Messages { slot, filtered } });
-        Ok(fed)
+        let subscription = self.client.subscribe(request, &subscribing.inbox, subscribing.key).await.map_err(refuse)?;
+        let (slot, stream) = Slot::new();
+        *subscribing.opened.lock() =
+            Some(OpenedSubscription { subscription, slot: ItemSlot::Messages { slot, filtered } });
+        Ok(stream)
     }
 
-    /// What becomes of topics from now on: created, updated, deleted.
+    /// Topics that are created, updated and deleted from now on.
     async fn topic_events(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Only topics with this name, or whose names match this pattern; all unless given.")]
         pattern: Option<String>,
-    ) -> Result<Fed<Option<TopicEvent>>> {
+    ) -> Result<SlotStream<Option<TopicEvent>>> {
         let about = pattern.as_deref().map(Pattern::parse).transpose().map_err(refuse)?;
-        let opening = ctx.data::<Arc<Opening>>()?;
-        let subscription = self.broker.subscribe_events(about, &opening.inbox, opening.key);
-        let (slot, fed) = Slot::new();
-        *opening.opened.lock() = Some(Opened { subscription, feed: Feed::Events(self.broker.clone(), slot) });
-        Ok(fed)
+        let subscribing = ctx.data::<Arc<SubscribeContext>>()?;
+        let subscription = self.client.subscribe_events(about, &subscribing.inbox, subscribing.key);
+        let (slot, stream) = Slot::new();
+        *subscribing.opened.lock() =
+            Some(OpenedSubscription { subscription, slot: ItemSlot::Events(self.client.clone(), slot) });
+        Ok(stream)
     }
 }

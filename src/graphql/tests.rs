@@ -7,15 +7,15 @@ use async_graphql::Variables;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
-use crate::broker::{self, Inbox, NewMessage, Payload, TopicName};
-use execute::Asked;
+use crate::broker::{self, Broker, Inbox, NewMessage, Payload, Principal, TopicName};
+use request::Asked;
 
 fn executor(settings: &Settings) -> (Broker, Executor, Arc<Renderings>) {
     let broker = Broker::in_memory(broker::Settings { max_publish_rate: 0, ..broker::Settings::default() });
     let renderings = Arc::new(Renderings::default());
     let executor = Executor::new(
-        schema(broker.clone(), Instant::now(), settings, false),
-        Validator::new(schema(broker.clone(), Instant::now(), settings, true)),
+        schema(broker.client(Principal::Anyone), Instant::now(), settings, false),
+        Validator::new(schema(broker.client(Principal::Anyone), Instant::now(), settings, true)),
         settings.documents.clone(),
         Arc::new(DocumentCache::new(1 << 20)),
         Persisted::new(HashMap::new(), false, 1 << 20),

@@ -4,7 +4,7 @@ mod message;
 mod publication;
 mod topic;
 
-use async_graphql::{Description, Error, ErrorExtensions, Object, Result, SimpleObject};
+use async_graphql::{Description, Error, ErrorExtensions, Object, Result, SimpleObject, Value};
 
 pub use message::{Message, MessageConnection, PageInfo};
 pub use publication::{Publication, PublishResult};
@@ -12,7 +12,7 @@ pub use topic::{AckMode, Consumer, Overflow, Topic, TopicConnection, TopicEvent,
 
 use super::scalars::Long;
 use crate::{
-    broker::{self, Broker},
+    broker::{self, Client},
     problem::Problem,
     wire,
 };
@@ -22,20 +22,32 @@ pub fn refuse(error: broker::Error) -> Error {
     problem(&Problem::from(error))
 }
 
-/// A problem as GraphQL says it: its code and numbers are in the error's extensions.
+/// A problem as GraphQL says it: whatever its object has beside the message is in the error's extensions, under names in
+/// GraphQL's spelling.
 pub fn problem(problem: &Problem) -> Error {
+    let fields = match serde_json::to_value(problem.object()) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => serde_json::Map::new(),
+    };
     Error::new(problem.message.clone()).extend_with(|_, extensions| {
-        extensions.set("code", problem.code.as_str());
-        if let Some(wait) = problem.retry_after {
-            extensions.set("retryAfterMs", u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        }
-        if let Some(id) = &problem.id {
-            extensions.set("messageId", &**id);
-        }
-        if let Some(offset) = problem.current_offset {
-            extensions.set("currentOffset", offset);
+        for (name, value) in fields.into_iter().filter(|(name, _)| name != "message") {
+            // The publisher's id of a message is `messageId` in all of GraphQL, because `id` is the cache key there.
+            let name = if name == "id" { "messageId".to_owned() } else { camel_case(&name) };
+            // A JSON value is always one of async-graphql's.
+            extensions.set(name, Value::from_json(value).unwrap_or_default());
         }
     })
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(usize::from(!word.is_empty()));
+        camel.push_str(&first.to_ascii_uppercase());
+        camel.push_str(rest);
+    }
+    camel
 }
 
 /// A number that fits GraphQL's Int; what is larger is shown as the largest.
@@ -109,6 +121,6 @@ pub struct Health {
 }
 
 /// The filter as the broker's language says it.
-pub fn filter_json(payload: &str, broker: &Broker) -> Result<broker::Filter> {
-    wire::parse_filter(payload, &broker.settings().filter).map_err(refuse)
+pub fn filter_json(payload: &str, client: &Client) -> Result<broker::Filter> {
+    wire::parse_filter(payload, &client.settings().filter).map_err(refuse)
 }

@@ -4,14 +4,13 @@
 mod ids;
 
 use std::{
-    collections::HashMap,
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use async_graphql::{ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
+use async_graphql::{Pos, ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
 use axum::response::Response;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -20,12 +19,13 @@ use super::{
     Door, Settings,
     document::OperationKind,
     execute::{Executor, Operation},
-    http::read,
     json,
+    request::{Asked, read},
 };
 use crate::{
-    broker::{Event, Inbox},
+    broker::Inbox,
     socket::{CloseCode, Flow, Outbox, Protocol, Upgrade},
+    subscriptions::{Limit, Readable, Subscriptions},
     wire::{self, Fields},
 };
 
@@ -42,7 +42,7 @@ const MODERN: Names =
     Names { subscribe: "subscribe", next: "next", complete: "complete", stop: "complete", legacy: false };
 const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "complete", stop: "stop", legacy: true };
 
-/// Accepts the client's favourite of the subprotocols that both know.
+/// Accepts with the first of the client's subprotocols that is known here.
 pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
     let mut offered = upgrade.offered().iter();
     let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
@@ -96,83 +96,62 @@ enum Phase {
     Ready,
 }
 
-type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
-
-/// What became of an operation that was begun.
-enum Done {
+/// What an operation led to that was begun.
+enum Outcome {
     /// Its one result.
     Single(String),
     /// Results will come.
-    Live(Operation),
+    Subscribed(Box<Operation>),
     /// Refused before execution.
     Refused(Vec<ServerError>),
 }
 
-enum State {
-    Running {
-        running: Running,
-        /// Whether it is a subscription.
-        opens: bool,
-    },
-    Live(Operation),
-}
-
-struct Entry {
-    /// As JSON text.
-    id: String,
-    /// What the ping is called that tells the client that its subscription stands.
+/// An operation that has neither ended nor begun to stream.
+struct Running {
+    key: u64,
+    execution: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+    is_subscription: bool,
+    /// The client's name for the ping that says that its subscription is open.
     ack: Option<String>,
-    state: State,
 }
 
 /// One connection.
 pub struct Session {
     executor: Executor,
-    max_operations: usize,
     names: &'static Names,
-    inbox: Inbox,
     phase: Phase,
-    next_key: u64,
-    operations: HashMap<u64, Entry>,
-    by_id: HashMap<String, u64>,
-    /// Operations whose execution has not ended or begun to stream.
-    running: Vec<u64>,
-    /// Operations whose delivery is followed.
-    named: Vec<u64>,
-    events: Vec<Event>,
+    /// All operations, queries and mutations too, by their ids as JSON text.
+    operations: Subscriptions<String, Operation>,
+    /// In the order in which they came.
+    running: Vec<Running>,
     waker: Option<Waker>,
-    /// The time between two keep-alives, and when the next is due.
+    /// The time between two keep-alive messages, and when the next is due.
     keep_alive: (Duration, Option<Instant>),
-    /// Payloads of pongs that wait for subscriptions to stand: the protocol has no other answer to a subscription, and so a
-    /// client that publishes when its ping is answered gets what it has published.
+    /// Payloads of pongs that wait until subscriptions are open. The protocol has no other reply to a subscription; because
+    /// of this a client that subscribes, pings and publishes after the pong gets what it has published.
     pongs: Vec<String>,
 }
 
-/// Pongs that may wait on one connection; a further ping is answered at once.
+/// Pongs that may wait on one connection; a further ping gets its pong at once.
 const MAX_PONGS: usize = 100;
 
 fn pong(payload: &str, out: &mut Outbox) {
     out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
 }
 
-/// How often at least a legacy client is told that the connection lives, which it cannot see from WebSocket pings: npm
-/// subscriptions-transport-ws gives a connection up that has been silent for 30 seconds.
+/// The longest time between two keep-alive messages to a legacy client, which cannot see WebSocket pings: npm
+/// subscriptions-transport-ws gives up a connection on which nothing came for 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 impl Session {
     fn new(executor: Executor, settings: &Settings, names: &'static Names, keep_alive: Duration, inbox: Inbox) -> Self {
+        let limit = Limit { what: "operations on one connection", most: settings.max_operations };
         Self {
             executor,
-            max_operations: settings.max_operations,
             names,
-            inbox,
             phase: Phase::Waiting { until: Instant::now() + settings.connection_init_timeout },
-            next_key: 0,
-            operations: HashMap::new(),
-            by_id: HashMap::new(),
+            operations: Subscriptions::new(inbox, limit),
             running: Vec::new(),
-            named: Vec::new(),
-            events: Vec::new(),
             waker: None,
             keep_alive: (keep_alive, None),
             pongs: Vec::new(),
@@ -197,9 +176,7 @@ impl Session {
                 let payload = payload.map(|payload| format!(r#","payload":{payload}"#)).unwrap_or_default();
                 if self.pongs.len() < MAX_PONGS && !self.running.is_empty() {
                     self.pongs.push(payload);
-                    if let Some(waker) = self.waker.take() {
-                        waker.wake();
-                    }
+                    self.wake();
                 } else {
                     pong(&payload, out);
                 }
@@ -213,10 +190,10 @@ impl Session {
                     return Err(invalid("id must not be empty"));
                 }
                 if kind == names.stop {
-                    self.stop(&id, out);
+                    self.stop(&wire::quoted(&id), out);
                     Ok(())
                 } else {
-                    self.subscribe(id.into_owned(), payload.unwrap_or("null"), out)
+                    self.subscribe(&id, payload.unwrap_or("null"), out)
                 }
             }
             _ => Err(invalid("unknown type")),
@@ -224,7 +201,7 @@ impl Session {
     }
 
     fn init(&mut self, out: &mut Outbox) -> Result<(), Flow> {
-        // The legacy protocol answers each.
+        // The legacy protocol replies to each.
         if matches!(self.phase, Phase::Ready) && !self.names.legacy {
             return Err(close(4429, "Too many initialisation requests"));
         }
@@ -241,10 +218,10 @@ impl Session {
         self.keep_alive.1 = Some(Instant::now() + self.keep_alive.0);
     }
 
-    /// What a message that breaks the protocol leads to.
+    /// What happens on a message that breaks the protocol.
     fn wrong(&self, flow: Flow, out: &mut Outbox) -> Flow {
         match flow {
-            // The legacy protocol has no close codes: the client is told, and the connection stays.
+            // The legacy protocol has no close codes: the client gets an error, and the connection stays.
             Flow::Close(CloseCode(4400), reason) if self.names.legacy => {
                 let message = wire::quoted(&reason);
                 out.text(&[br#"{"type":"connection_error","payload":{"message":"#, message.as_bytes(), b"}}"]);
@@ -254,80 +231,85 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, id: String, payload: &str, out: &mut Outbox) -> Result<(), Flow> {
+    fn subscribe(&mut self, id: &str, payload: &str, out: &mut Outbox) -> Result<(), Flow> {
         if matches!(self.phase, Phase::Waiting { .. }) {
             return Err(close(4401, "Unauthorized"));
         }
-        if let Some(key) = self.by_id.get(&id).copied() {
+        let quoted = wire::quoted(id);
+        if let Some(key) = self.operations.key_of(&quoted) {
             if !self.names.legacy {
-                return Err(close(4409, &ids::exists(&id)));
+                return Err(close(4409, &ids::exists(id)));
             }
             // The legacy protocol lets a repeated id replace the operation.
             self.remove(key);
         }
-        let quoted = wire::quoted(&id);
         let asked = match read(payload) {
             Ok(asked) => asked,
-            // What is of the form that the protocol wants concerns this operation alone, whatever it holds.
-            Err(refusal) if self.names.legacy || !refusal.malformed => {
-                self.error(&quoted, &[ServerError::new(refusal.message, None)], out);
+            // A payload of the form that the protocol requires concerns this operation alone, whatever it contains.
+            Err(unread) if self.names.legacy || !unread.malformed => {
+                self.error(&quoted, &[ServerError::new(unread.message, None)], out);
                 return Ok(());
             }
-            Err(refusal) => {
-                return Err(close(4400, &format!("Invalid message received: payload.{}", refusal.message)));
+            Err(unread) => {
+                return Err(close(4400, &format!("Invalid message received: payload.{}", unread.message)));
             }
         };
-        if let Some(problem) = ids::room(self.by_id.keys(), &id, self.max_operations) {
-            let error = super::types::problem(&problem).into_server_error(async_graphql::Pos::default());
-            self.error(&quoted, &[error], out);
-            return Ok(());
-        }
-        let ack = asked.ack.clone().filter(|_| !self.names.legacy);
-        let prepared = match self.executor.prepare(asked) {
-            Ok(prepared) => prepared,
-            Err(errors) => {
-                self.error(&quoted, &errors, out);
-                return Ok(());
-            }
-        };
-        let (executor, inbox, key) = (self.executor.clone(), self.inbox.clone(), self.next_key);
-        self.next_key += 1;
-        let opens = prepared.kind == OperationKind::Subscription;
-        let running: Running = Box::pin(async move {
-            if prepared.kind == OperationKind::Subscription {
-                return match executor.open(prepared, &inbox, key, None).await {
-                    Ok(operation) => Done::Live(operation),
-                    Err(errors) => Done::Refused(errors),
-                };
-            }
-            let (response, executed) = executor.single(&prepared).await;
-            if executed { Done::Single(json::write_response(&response, true)) } else { Done::Refused(response.errors) }
-        });
-        self.operations.insert(key, Entry { id: quoted, ack, state: State::Running { running, opens } });
-        self.by_id.insert(id, key);
-        self.running.push(key);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        if let Err(errors) = self.begin(&quoted, asked) {
+            self.error(&quoted, &errors, out);
         }
         Ok(())
     }
 
-    /// The client is done with an operation. Its source is dropped at once, and nothing more is said of it, unless in the
-    /// legacy protocol, where its end is.
-    fn stop(&mut self, id: &str, out: &mut Outbox) {
-        let Some(entry) = self.by_id.get(id).copied().and_then(|key| self.remove(key)) else { return };
-        if self.names.legacy {
-            self.complete(&entry.id, out);
+    /// Begins an operation under an id that is free.
+    fn begin(&mut self, id: &str, mut asked: Asked) -> Result<(), Vec<ServerError>> {
+        let ack = asked.ack.take().filter(|_| !self.names.legacy);
+        let refused = |error| vec![super::types::refuse(error).into_server_error(Pos::default())];
+        ids::check_room(self.operations.names(), id).map_err(refused)?;
+        let key = self.operations.reserve(id.to_owned()).map_err(refused)?;
+        let prepared = self.executor.prepare(asked).inspect_err(|_| _ = self.operations.remove(key))?;
+        let (executor, inbox) = (self.executor.clone(), self.operations.inbox().clone());
+        let is_subscription = prepared.kind == OperationKind::Subscription;
+        // Every message of the operation repeats its id.
+        let overhead = id.len();
+        let execution = Box::pin(async move {
+            if is_subscription {
+                return match executor.open(prepared, &inbox, key, None).await {
+                    Ok(operation) => Outcome::Subscribed(Box::new(operation.with_overhead(overhead))),
+                    Err(errors) => Outcome::Refused(errors),
+                };
+            }
+            let (response, executed) = executor.single(&prepared).await;
+            if executed {
+                Outcome::Single(json::write_response(&response, true))
+            } else {
+                Outcome::Refused(response.errors)
+            }
+        });
+        self.running.push(Running { key, execution, is_subscription, ack });
+        self.wake();
+        Ok(())
+    }
+
+    /// Has [`Protocol::poll_work`] called again.
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
-    fn remove(&mut self, key: u64) -> Option<Entry> {
-        let entry = self.operations.remove(&key)?;
-        if let Ok(id) = serde_json::from_str::<String>(&entry.id) {
-            self.by_id.remove(&id);
+    /// The client stops an operation. Only the legacy protocol confirms that.
+    fn stop(&mut self, id: &str, out: &mut Outbox) {
+        let Some(key) = self.operations.key_of(id) else { return };
+        self.remove(key);
+        if self.names.legacy {
+            self.complete(id, out);
         }
-        self.named.retain(|named| *named != key);
-        Some(entry)
+    }
+
+    /// Drops an operation at once, whether it is running or streaming.
+    fn remove(&mut self, key: u64) -> Option<String> {
+        self.running.retain(|running| running.key != key);
+        self.operations.remove(key)
     }
 
     fn next(&self, id: &str, result: &[u8], out: &mut Outbox) {
@@ -340,7 +322,7 @@ impl Session {
         out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#""}"#]);
     }
 
-    /// Refused before execution: the operation's last word.
+    /// The last message of an operation that was refused before execution.
     fn error(&self, id: &str, errors: &[ServerError], out: &mut Outbox) {
         let mut list = String::new();
         json::write_errors(&mut list, errors);
@@ -354,35 +336,27 @@ impl Session {
         }
     }
 
-    fn done(&mut self, key: u64, done: Done, out: &mut Outbox) {
-        if let Done::Live(operation) = done {
-            if operation.is_named() {
-                self.named.push(key);
+    fn finish(&mut self, key: u64, ack: Option<&str>, outcome: Outcome, out: &mut Outbox) {
+        if let Outcome::Subscribed(operation) = outcome {
+            if let Some(ack) = ack {
+                confirm_subscribed(ack, &operation, out);
             }
-            if let Some(entry) = self.operations.get_mut(&key) {
-                if let Some(ack) = entry.ack.take() {
-                    stands(&ack, &operation, out);
-                }
-                entry.state = State::Live(operation.with_overhead(entry.id.len()));
-            }
-            // News may have come to the inbox before the operation stood here.
-            self.deliver(key, out);
-            return;
+            return self.operations.open(key, *operation);
         }
-        let Some(entry) = self.remove(key) else { return };
-        match done {
-            Done::Single(result) => {
-                self.next(&entry.id, result.as_bytes(), out);
-                self.complete(&entry.id, out);
+        let Some(id) = self.remove(key) else { return };
+        match outcome {
+            Outcome::Single(result) => {
+                self.next(&id, result.as_bytes(), out);
+                self.complete(&id, out);
             }
-            Done::Refused(errors) => self.error(&entry.id, &errors, out),
-            Done::Live(_) => {}
+            Outcome::Refused(errors) => self.error(&id, &errors, out),
+            Outcome::Subscribed(_) => {}
         }
     }
 }
 
-/// Tells a client that its subscription stands, and where it begins.
-fn stands(ack: &str, operation: &Operation, out: &mut Outbox) {
+/// Tells a client that its subscription is open, and where it begins.
+fn confirm_subscribed(ack: &str, operation: &Operation, out: &mut Outbox) {
     let consumer = operation.consumer().map(|consumer| format!(r#","consumer":{consumer}"#)).unwrap_or_default();
     let (ack, cursor) = (wire::quoted(ack), operation.begins_at());
     out.text(&[format!(r#"{{"type":"ping","payload":{{"ack":{ack},"cursor":"{cursor}"{consumer}}}}}"#).as_bytes()]);
@@ -406,49 +380,39 @@ impl Protocol for Session {
     }
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
-        let Some(Entry { id, state: State::Live(operation), .. }) = self.operations.get_mut(&key) else {
-            return Flow::Go;
-        };
-        let name = self.names.next.as_bytes();
-        let ended = operation.deliver(&mut self.events, |result, _| {
-            out.text(&[br#"{"id":"#, id.as_bytes(), br#","type":""#, name, br#"","payload":"#, result, b"}"]);
+        let Some(Readable { name, subscription, events }) = self.operations.readable(key) else { return Flow::Go };
+        let next = self.names.next.as_bytes();
+        let ended = subscription.deliver(events, |result, _| {
+            out.text(&[br#"{"id":"#, name.as_bytes(), br#","type":""#, next, br#"","payload":"#, result, b"}"]);
         });
         if let Some(last) = ended
-            && let Some(entry) = self.remove(key)
+            && let Some(id) = self.remove(key)
         {
-            self.next(&entry.id, &last, out);
-            self.complete(&entry.id, out);
+            self.next(&id, &last, out);
+            self.complete(&id, out);
         }
         Flow::Go
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Flow> {
-        let (mut worked, mut opening) = (false, false);
+        let (mut worked, mut subscribing) = (false, false);
         let mut index = 0;
-        while let Some(key) = self.running.get(index).copied() {
-            let polled = match self.operations.get_mut(&key).map(|entry| &mut entry.state) {
-                Some(State::Running { running, opens }) => (running.as_mut().poll(cx), *opens),
-                // Stopped by the client.
-                _ => {
-                    self.running.remove(index);
-                    continue;
-                }
-            };
-            match polled.0 {
-                Poll::Ready(done) => {
-                    self.running.remove(index);
-                    self.done(key, done, out);
+        while let Some(running) = self.running.get_mut(index) {
+            match running.execution.as_mut().poll(cx) {
+                Poll::Ready(outcome) => {
+                    let Running { key, ack, .. } = self.running.remove(index);
+                    self.finish(key, ack.as_deref(), outcome, out);
                     worked = true;
                 }
-                // What the client publishes after it has subscribed is to be delivered.
-                Poll::Pending if polled.1 => {
-                    opening = true;
+                // What the client publishes after it has subscribed is to be delivered, so it waits for the subscription.
+                Poll::Pending if running.is_subscription => {
+                    subscribing = true;
                     break;
                 }
                 Poll::Pending => index += 1,
             }
         }
-        if !opening {
+        if !subscribing {
             worked |= !self.pongs.is_empty();
             for payload in self.pongs.drain(..) {
                 pong(&payload, out);
@@ -477,20 +441,10 @@ impl Protocol for Session {
     }
 
     fn mark_in_flight(&mut self) -> bool {
-        let mut any = false;
-        for key in &self.named {
-            if let Some(Entry { state: State::Live(operation), .. }) = self.operations.get_mut(key) {
-                any |= operation.mark_in_flight();
-            }
-        }
-        any
+        self.operations.mark_in_flight()
     }
 
     fn acknowledge_in_flight(&mut self) {
-        for key in &self.named {
-            if let Some(Entry { state: State::Live(operation), .. }) = self.operations.get_mut(key) {
-                operation.acknowledge_in_flight();
-            }
-        }
+        self.operations.acknowledge_in_flight();
     }
 }

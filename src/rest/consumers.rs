@@ -5,12 +5,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Answer, Context,
+    Context, RestResult,
     body::{ConsumerPath, Text, TopicPath},
-    openapi::ErrorBody,
 };
 use crate::{
     broker::{ConsumerName, Cursor, Source, TopicName},
+    problem::ErrorBody,
     wire::{self, Fields},
 };
 
@@ -37,12 +37,15 @@ pub struct PositionBody {
 
 /// The named consumers of a topic or pattern, by name.
 #[utoipa::path(get, path = "/topics/{name}/consumers", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = ConsumerList), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
-pub async fn list_consumers(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<ConsumerList>> {
+pub async fn list_consumers(
+    State(context): State<Context>,
+    TopicPath(name): TopicPath,
+) -> RestResult<Json<ConsumerList>> {
     let source = Source::parse(&name)?;
     if let Source::Topic(name) = &source {
-        context.broker.topic(name).await?;
+        context.client.topic(name).await?;
     }
-    let consumers = context.broker.consumers(&source).await?.into_iter().map(|status| ConsumerBody {
+    let consumers = context.client.consumers(&source).await?.into_iter().map(|status| ConsumerBody {
         name: status.name.as_str().to_owned(),
         ack: status.position.ack.code(),
         connected: status.connected,
@@ -56,13 +59,13 @@ fn position(topic: &TopicName, cursor: Cursor) -> PositionBody {
     PositionBody { topic: topic.to_string(), cursor: cursor.to_string(), offset: cursor.offset }
 }
 
-/// Forgets a consumer and its position; a live subscription of it ends.
+/// Deletes a consumer and its position; a live subscription of it ends.
 #[utoipa::path(delete, path = "/topics/{name}/consumers/{consumer}", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
 pub async fn delete_consumer(
     State(context): State<Context>,
     ConsumerPath(topic, consumer): ConsumerPath,
-) -> Answer<Json<ConsumerDone>> {
-    context.broker.delete_consumer(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?).await?;
+) -> RestResult<Json<ConsumerDone>> {
+    context.client.delete_consumer(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?).await?;
     Ok(Json(ConsumerDone { status: "deleted", topic, consumer, cursor: None }))
 }
 
@@ -72,10 +75,10 @@ pub async fn acknowledge(
     State(context): State<Context>,
     ConsumerPath(topic, consumer): ConsumerPath,
     Text(body): Text,
-) -> Answer<Json<ConsumerDone>> {
+) -> RestResult<Json<ConsumerDone>> {
     let fields = Fields::parse("body", &body)?;
     let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
-    context.broker.acknowledge(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?, cursor).await?;
+    context.client.acknowledge(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?, cursor).await?;
     Ok(Json(ConsumerDone { status: "acknowledged", topic, consumer, cursor: Some(cursor.to_string()) }))
 }
 

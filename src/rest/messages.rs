@@ -8,15 +8,15 @@ use axum::{
 use utoipa::ToSchema;
 
 use super::{
-    Answer, Context,
+    Context, RestResult,
     body::{Query, TopicPath},
-    openapi::ErrorBody,
     sse,
 };
 use crate::{
-    broker::{BatchLimit, Inbox, Start, TopicName},
+    broker::{BatchLimit, Inbox, Source, Start, TopicName},
+    problem::ErrorBody,
     streaming,
-    wire::{self, Options},
+    wire::{self, Options, Spelling},
 };
 
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
@@ -26,7 +26,7 @@ pub async fn messages(
     TopicPath(name): TopicPath,
     headers: HeaderMap,
     query: Query,
-) -> Answer<Response> {
+) -> RestResult<Response> {
     let accepts = |kind: &str| {
         let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|item| item.split(';').next().unwrap_or_default().trim() == kind)
@@ -35,44 +35,34 @@ pub async fn messages(
         return event_stream(&context, &name, &headers, &query).await;
     }
     let topic = TopicName::parse(&name)?;
-    let limit = query.limit("limit", context.broker.settings().max_batch)?;
-    let start = wire::start(query.number("last")?, query.text("after"), query.text("since"))?;
-    // A page of large messages ends early, one of many has the first of them; `next` goes on.
+    let limit = query.limit("limit", context.client.settings().max_batch)?;
+    let start = wire::start_from_text(query.number("last")?, query.text("after"), query.text("since"))?;
+    // A page of large messages ends before `limit`, and `next` leads on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
-    let page = context.broker.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
+    let page = context.client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
-    let gap = page.gap.as_ref().map_or_else(|| "null".to_owned(), wire::gap_object);
+    let gap = page.gap.as_ref().map(|gap| wire::gap_object(gap, Spelling::SnakeCase));
+    let gap = gap.as_deref().unwrap_or("null");
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> Answer<Response> {
+async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> RestResult<Response> {
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
-    let text = |name| query.text(name).map(Into::into);
-    let options = Options {
-        // A browser repeats its address when it reconnects: where it was goes before where it began.
-        last: query.number("last")?,
-        after: text("after"),
-        since: text("since"),
-        filter: text("filter"),
-        consumer: text("consumer"),
-        consumer_ttl: text("consumer_ttl"),
-        ack: text("ack"),
-        overflow: text("overflow"),
-    };
-    let mut request = options.subscribe(name, &context.broker.settings().filter)?;
+    let text = |name| Ok(query.text(name).map(Into::into));
+    let options = Options::read(query.number("last")?, text, &context.client.settings().filter)?;
+    let mut request = options.subscribe(Source::parse(name)?)?;
+    // A browser that reconnects repeats the address with its first start, so `Last-Event-ID` goes before that.
     if let Some(cursor) = resumed {
         request.resume = Some(wire::parse_position("Last-Event-ID", cursor)?);
     }
     let inbox = Inbox::default();
-    let subscription = context.broker.subscribe(request, &inbox, 0).await?;
-    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
-    let stream = sse::Stream::new(subscription);
+    let subscription = context.client.subscribe(request, &inbox, 0).await?;
+    let stream = sse::TopicStream::new(subscription);
     let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), ());
-    // nginx buffers answers unless told otherwise, which would hold events back.
-    Ok((headers, [("x-accel-buffering", "no")], body).into_response())
+    Ok(streaming::response("text/event-stream", body))
 }
 
 /// A page of history.

@@ -1,31 +1,8 @@
 //! The OpenAPI document of the REST routes, generated from the handlers' own types.
 
-use utoipa::{OpenApi, ToSchema};
+use utoipa::OpenApi;
 
 use super::{consumers, messages, publish, status, topics};
-
-/// Any error.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "errors are written by `problem`; this says in the document what they hold")]
-pub struct ErrorBody {
-    error: ErrorObject,
-    /// When it happened (RFC 3339).
-    timestamp: String,
-}
-
-/// What is wrong.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "errors are written by `problem`; this says in the document what they hold")]
-struct ErrorObject {
-    /// Stable: clients decide by it.
-    code: String,
-    /// One line for people.
-    message: String,
-    /// With `RATE_LIMITED` and `UNAVAILABLE`: milliseconds after which it may be tried again.
-    retry_after_ms: Option<u64>,
-    /// With `CONFLICT`: the topic's newest offset.
-    current_offset: Option<u64>,
-}
 
 #[derive(OpenApi)]
 #[openapi(

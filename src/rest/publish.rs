@@ -10,14 +10,14 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, Context, body::Text, openapi::ErrorBody};
+use super::{Context, RestResult, body::Text};
 use crate::{
-    broker::{Broker, Error, NewMessage, Publication, TopicName, publish_all},
-    problem::Problem,
+    broker::{Client, Error, NewMessage, Publication, TopicName, publish_all},
+    problem::{ErrorBody, ErrorObject, Problem},
     wire::Fields,
 };
 
-/// Where a published message stands.
+/// The position of a published message.
 #[derive(Serialize, ToSchema)]
 pub struct Published {
     /// `published`.
@@ -28,9 +28,9 @@ pub struct Published {
     id: String,
     /// Its offset in the topic.
     offset: u64,
-    /// Its place, for `after`.
+    /// Its position, for `after`.
     cursor: String,
-    /// Whether the id was published before; this is then the first one's place.
+    /// Whether the id was published before; the position is then that of the first message.
     duplicate: bool,
 }
 
@@ -52,59 +52,34 @@ impl From<Publication> for Published {
 #[serde(untagged)]
 pub enum BatchItem {
     Published(Published),
-    Refused { error: BatchError },
+    Refused { error: ErrorObject },
 }
 
-#[derive(Serialize, ToSchema)]
-pub struct BatchError {
-    code: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    current_offset: Option<u64>,
-    /// With `UNKNOWN`: the id with which to publish again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-}
-
-impl From<Problem> for BatchError {
-    fn from(problem: Problem) -> Self {
-        Self {
-            code: problem.code.as_str(),
-            message: problem.message.into_owned(),
-            retry_after_ms: problem.retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
-            current_offset: problem.current_offset,
-            id: problem.id.map(Into::into),
-        }
-    }
-}
-
-fn new_message(broker: &Broker, fields: &Fields<'_>) -> Result<(TopicName, NewMessage), Error> {
-    Ok((TopicName::parse(&fields.required("topic")?)?, fields.new_message(broker.settings().max_payload_bytes)?))
+fn new_message(client: &Client, fields: &Fields<'_>) -> Result<(TopicName, NewMessage), Error> {
+    Ok((TopicName::parse(&fields.required("topic")?)?, fields.new_message(client.settings().max_payload_bytes)?))
 }
 
 /// Publishes a message, or several as an array; each item of an array has its own result.
-#[utoipa::path(post, path = "/publish", tag = "publish", request_body(content = PublishBody), responses((status = 200, body = PublishAnswer), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 413, body = ErrorBody, description = "`PAYLOAD_TOO_LARGE`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn publish(State(context): State<Context>, Text(body): Text) -> Answer<Response> {
-    let broker = &context.broker;
+#[utoipa::path(post, path = "/publish", tag = "publish", request_body(content = PublishBody), responses((status = 200, body = PublishResponse), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 413, body = ErrorBody, description = "`PAYLOAD_TOO_LARGE`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
+pub async fn publish(State(context): State<Context>, Text(body): Text) -> RestResult<Response> {
+    let client = &context.client;
     if !body.trim_start().starts_with('[') {
-        let (topic, new_message) = new_message(broker, &Fields::parse("body", &body)?)?;
-        return Ok(Json(Published::from(broker.publish(&topic, new_message).await?)).into_response());
+        let (topic, new_message) = new_message(client, &Fields::parse("body", &body)?)?;
+        return Ok(Json(Published::from(client.publish(&topic, new_message).await?)).into_response());
     }
     let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(&body)
         .map_err(|error| Error::bad_request("body", format!("must be a JSON array of objects ({error})")))?;
-    let limit = broker.settings().max_batch;
+    let limit = client.settings().max_batch;
     if items.len() > limit {
         return Err(Error::bad_request("body", format!("must hold at most {limit} messages")).into());
     }
     let begin = |item: &serde_json::value::RawValue| {
-        let begun = Fields::parse("body", item.get()).and_then(|fields| new_message(broker, &fields));
-        begun.map_or_else(|error| Err(error).into(), |(topic, new_message)| broker.publish(&topic, new_message))
+        let begun = Fields::parse("body", item.get()).and_then(|fields| new_message(client, &fields));
+        begun.map_or_else(|error| Err(error).into(), |(topic, new_message)| client.publish(&topic, new_message))
     };
     let results = publish_all(items.into_iter().map(begin)).await.into_iter().map(|result| match result {
         Ok(done) => BatchItem::Published(done.into()),
-        Err(error) => BatchItem::Refused { error: Problem::from(error).into() },
+        Err(error) => BatchItem::Refused { error: Problem::from(error).object() },
     });
     Ok(Json(BTreeMap::from([("results", results.collect::<Vec<_>>())])).into_response())
 }
@@ -147,7 +122,7 @@ pub struct PublishMessage {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "one of two bodies; this says in the document which")]
-pub enum PublishAnswer {
+pub enum PublishResponse {
     One(Published),
     Many { results: Vec<BatchItem> },
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State as Ctx};
+use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, Context, openapi::ErrorBody};
-use crate::broker::Timestamp;
+use super::{Context, RestResult};
+use crate::{broker::Timestamp, problem::ErrorBody};
 
-/// Topics listed one by one in the statistics; a server with more says so.
+/// The most topics that are listed one by one in the statistics.
 const STATS_TOPICS: usize = 10_000;
 
 /// Numbers about the whole server.
@@ -43,9 +43,9 @@ pub struct TopicStats {
 
 /// Numbers about the whole server.
 #[utoipa::path(get, path = "/stats", tag = "status", responses((status = 200, body = Stats)))]
-pub async fn stats(Ctx(context): Ctx<Context>) -> Json<Stats> {
-    let totals = context.broker.totals();
-    let (topics, _) = context.broker.topics("", None, STATS_TOPICS);
+pub async fn stats(State(context): State<Context>) -> Json<Stats> {
+    let totals = context.client.totals();
+    let (topics, _) = context.client.topics("", None, STATS_TOPICS);
     let topics: BTreeMap<_, _> = topics
         .into_iter()
         .map(|info| {
@@ -87,10 +87,10 @@ pub struct Health {
 
 /// How the server is.
 #[utoipa::path(get, path = "/health", tag = "status", responses((status = 200, body = Health)))]
-pub async fn health(Ctx(context): Ctx<Context>) -> Json<Health> {
-    let totals = context.broker.totals();
+pub async fn health(State(context): State<Context>) -> Json<Health> {
+    let totals = context.client.totals();
     Json(Health {
-        status: context.broker.status(),
+        status: context.client.status(),
         uptime_sec: context.started.elapsed().as_secs(),
         topics: totals.topics,
         subscribers: totals.subscriptions,
@@ -99,20 +99,20 @@ pub async fn health(Ctx(context): Ctx<Context>) -> Json<Health> {
 }
 
 /// Whether the process serves at all.
-#[utoipa::path(get, path = "/health/live", tag = "status", responses((status = 200, body = State)))]
-pub async fn live() -> Json<State> {
-    Json(State { status: "ok" })
+#[utoipa::path(get, path = "/health/live", tag = "status", responses((status = 200, body = ProbeStatus)))]
+pub async fn live() -> Json<ProbeStatus> {
+    Json(ProbeStatus { status: "ok" })
 }
 
 /// Whether the server should get traffic.
-#[utoipa::path(get, path = "/health/ready", tag = "status", responses((status = 200, body = State), (status = 503, body = ErrorBody, description = "`UNAVAILABLE`: starting, stopping, or cut off from where it stores")))]
-pub async fn ready(Ctx(context): Ctx<Context>) -> Answer<Json<State>> {
-    context.broker.check_ready()?;
-    Ok(Json(State { status: "ready" }))
+#[utoipa::path(get, path = "/health/ready", tag = "status", responses((status = 200, body = ProbeStatus), (status = 503, body = ErrorBody, description = "`UNAVAILABLE`: starting, stopping, or cut off from where it stores")))]
+pub async fn ready(State(context): State<Context>) -> RestResult<Json<ProbeStatus>> {
+    context.client.check_ready()?;
+    Ok(Json(ProbeStatus { status: "ready" }))
 }
 
-/// One word.
+/// What a probe asks for, in one word.
 #[derive(Serialize, ToSchema)]
-pub struct State {
+pub struct ProbeStatus {
     status: &'static str,
 }

@@ -5,12 +5,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Answer, Context,
+    Context, RestResult,
     body::{Query, Text, TopicPath},
-    openapi::ErrorBody,
 };
 use crate::{
     broker::{Error, TopicInfo, TopicName, TopicSettings},
+    problem::ErrorBody,
     wire::Fields,
 };
 
@@ -92,10 +92,10 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicSettings, Error> {
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn create_topic(State(context): State<Context>, Text(body): Text) -> Answer<impl IntoResponse> {
+pub async fn create_topic(State(context): State<Context>, Text(body): Text) -> RestResult<impl IntoResponse> {
     let fields = Fields::parse("body", &body)?;
     let name = TopicName::parse(&fields.required("name")?)?;
-    let info = context.broker.create_topic(&name, topic_settings(&fields)?).await?;
+    let info = context.client.create_topic(&name, topic_settings(&fields)?).await?;
     Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
 }
 
@@ -105,9 +105,9 @@ pub async fn update_topic(
     State(context): State<Context>,
     TopicPath(name): TopicPath,
     Text(body): Text,
-) -> Answer<Json<TopicDone>> {
+) -> RestResult<Json<TopicDone>> {
     let settings = topic_settings(&Fields::parse("body", &body)?)?;
-    Ok(TopicDone::new("updated", &context.broker.update_topic(&TopicName::parse(&name)?, settings).await?))
+    Ok(TopicDone::new("updated", &context.client.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
 
 /// Topics by name.
@@ -121,23 +121,23 @@ pub struct TopicList {
 
 /// Topics in the order of their names.
 #[utoipa::path(get, path = "/topics", tag = "topics", params(("prefix" = Option<String>, Query, description = "Only names that begin so"), ("limit" = Option<u32>, Query, description = "1 to MAX_BATCH; 100 unless given"), ("after" = Option<String>, Query, description = "Only names after this one")), responses((status = 200, body = TopicList), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`")))]
-pub async fn list_topics(State(context): State<Context>, query: Query) -> Answer<Json<TopicList>> {
-    let limit = query.limit("limit", context.broker.settings().max_batch)?;
-    let (topics, more) = context.broker.topics(query.text("prefix").unwrap_or_default(), query.text("after"), limit);
+pub async fn list_topics(State(context): State<Context>, query: Query) -> RestResult<Json<TopicList>> {
+    let limit = query.limit("limit", context.client.settings().max_batch)?;
+    let (topics, more) = context.client.topics(query.text("prefix").unwrap_or_default(), query.text("after"), limit);
     let next = topics.last().filter(|_| more).map(|last| last.name.to_string());
     Ok(Json(TopicList { topics: topics.into_iter().map(TopicBody::from).collect(), next }))
 }
 
 /// One topic.
 #[utoipa::path(get, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicBody), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
-pub async fn get_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<TopicBody>> {
-    Ok(Json(context.broker.topic(&TopicName::parse(&name)?).await?.into()))
+pub async fn get_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> RestResult<Json<TopicBody>> {
+    Ok(Json(context.client.topic(&TopicName::parse(&name)?).await?.into()))
 }
 
 /// Deletes a topic with its history and consumers; its subscriptions end.
 #[utoipa::path(delete, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
-pub async fn delete_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> Answer<Json<TopicDone>> {
-    Ok(TopicDone::new("deleted", &context.broker.delete_topic(&TopicName::parse(&name)?).await?))
+pub async fn delete_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> RestResult<Json<TopicDone>> {
+    Ok(TopicDone::new("deleted", &context.client.delete_topic(&TopicName::parse(&name)?).await?))
 }
 
 /// What makes a topic.

@@ -1,10 +1,10 @@
-//! What is said on `/ws`: frames in, frames out, no socket.
+//! The protocol of `/ws`: frames in, frames out, without a socket.
 //!
-//! Frames are answered in their order, and act in it. A publish or an acknowledgement whose engine takes its time does not
-//! hold up the next one; any other frame waits for those before it.
+//! Frames act and are replied to in their order. A publish or an acknowledgement whose engine takes its time does not hold
+//! up the next one; any other frame waits for those before it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -12,19 +12,17 @@ use std::{
 
 use crate::{
     broker::{
-        BatchLimit, Broker, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source,
-        Subscription, Timestamp, TopicName,
+        Client, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source, Subscription,
+        Timestamp, TopicName,
     },
     problem::Problem,
     socket::{Flow, Outbox, Protocol},
-    wire::{self, Fields},
+    subscriptions::{BATCH_LIMIT, Limit, Readable, Subscriptions},
+    wire::{self, Fields, Options},
 };
 
-/// One subscription's turn: what fits a write well, so that others wait no longer than that.
-const BATCH_LIMIT: BatchLimit = BatchLimit { messages: 64, bytes: 64 << 10 };
-
-/// Publishes and acknowledgements on one connection that may wait for the engine: as many as an engine takes at once where
-/// that is worth anything.
+/// Publishes and acknowledgements on one connection that may wait for the engine. An engine takes so many at once where
+/// taking several at once makes it faster.
 const MAX_WAITING: usize = 1_024;
 
 /// The types of frames that a client may send.
@@ -32,26 +30,19 @@ const TYPES: &str = "subscribe, unsubscribe, publish, ack or ping";
 
 /// One connection.
 pub struct Session {
-    broker: Broker,
-    inbox: Inbox,
-    max_subscriptions: usize,
-    next_key: u64,
-    subscriptions: HashMap<u64, (Source, Subscription)>,
-    by_source: HashMap<Source, u64>,
-    /// The subscriptions that have a consumer, the only ones whose delivery is followed.
-    named: Vec<u64>,
-    events: Vec<Event>,
-    /// Begun and not answered, in order.
-    waiting: VecDeque<Waiting>,
+    client: Client,
+    subscriptions: Subscriptions<Source, Subscription>,
+    /// Frames whose work has begun and that have had no reply yet, in their order.
+    pending: VecDeque<PendingReply>,
     /// A frame that has to wait for those before it.
     held: Option<String>,
-    /// A subscription that ends when it has read what was published before its end was asked for.
+    /// A subscription that ends when it has read what was published before the client asked for its end.
     leaving: Option<Leaving>,
     waker: Option<Waker>,
 }
 
-/// What an answer repeats of its question.
-struct Tag {
+/// What a reply repeats of its request.
+struct Echo {
     /// As JSON text.
     topic: Option<String>,
     /// As JSON text.
@@ -61,45 +52,46 @@ struct Tag {
 struct Leaving {
     key: u64,
     newest: Newest,
-    tag: Tag,
+    echo: Echo,
 }
 
-struct Waiting {
-    tag: Tag,
+struct PendingReply {
+    echo: Echo,
     work: Work,
 }
 
 enum Work {
     Publish(Publishing),
-    Acknowledge(Pin<Box<dyn Future<Output = Done> + Send>>),
-    Subscribe(Pin<Box<dyn Future<Output = Done> + Send>>),
-    /// Not yet answered, because others come first; `None` once it was taken.
-    Done(Option<Done>),
+    Acknowledge(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    Subscribe(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    /// Done, but the replies to earlier frames come first; `None` once it was taken.
+    Done(Option<Outcome>),
 }
 
-/// What has become of a frame.
-enum Done {
+/// What a frame led to.
+enum Outcome {
     Published(Result<Publication, Error>),
-    Subscribed(u64, Source, Result<Box<Subscription>, Error>),
+    /// Under this key.
+    Subscribed(u64, Result<Box<Subscription>, Error>),
     Acknowledged(Result<(), Error>),
 }
 
 impl Work {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match self {
-            Work::Publish(publishing) => Pin::new(publishing).poll(cx).map(Done::Published),
+            Work::Publish(publishing) => Pin::new(publishing).poll(cx).map(Outcome::Published),
             Work::Acknowledge(work) | Work::Subscribe(work) => work.as_mut().poll(cx),
             Work::Done(done) => done.take().map_or(Poll::Pending, Poll::Ready),
         }
     }
 
-    /// Whether what comes next may begin before this is done.
+    /// Whether the next frame has to wait until this is done.
     fn holds_back(&self) -> bool {
         matches!(self, Work::Subscribe(_) | Work::Publish(Publishing::Waiting(_)))
     }
 }
 
-impl Tag {
+impl Echo {
     fn of(fields: Option<&Fields<'_>>) -> Self {
         let text = |name| fields?.text(name).ok().flatten().map(|text| wire::quoted(&text));
         Self { topic: text("topic"), request_id: text("request_id") }
@@ -107,17 +99,12 @@ impl Tag {
 }
 
 impl Session {
-    pub fn new(broker: Broker, settings: &super::Settings, inbox: Inbox) -> Self {
+    pub fn new(client: Client, settings: &super::Settings, inbox: Inbox) -> Self {
+        let limit = Limit { what: "subscriptions on one connection", most: settings.max_subscriptions };
         Self {
-            broker,
-            inbox,
-            max_subscriptions: settings.max_subscriptions,
-            next_key: 0,
-            subscriptions: HashMap::new(),
-            by_source: HashMap::new(),
-            named: Vec::new(),
-            events: Vec::new(),
-            waiting: VecDeque::new(),
+            client,
+            subscriptions: Subscriptions::new(inbox, limit),
+            pending: VecDeque::new(),
             held: None,
             leaving: None,
             waker: None,
@@ -128,21 +115,21 @@ impl Session {
     fn frame(&mut self, text: &str, out: &mut Outbox) -> Option<Flow> {
         let fields = match Fields::parse("frame", text) {
             Ok(fields) => fields,
-            Err(_) if !self.waiting.is_empty() => return None,
+            Err(_) if !self.pending.is_empty() => return None,
             Err(error) => {
-                refuse(out, &Tag::of(None), error);
+                refuse(out, &Echo::of(None), error);
                 return Some(Flow::Malformed);
             }
         };
         let begun = match fields.required("type").as_deref() {
             Ok("publish") => self.publish(&fields, out),
             Ok("ack") => self.acknowledge(&fields, out),
-            // Acts, and is answered, in its turn.
-            _ if !self.waiting.is_empty() => return None,
+            // It acts and is replied to after those before it.
+            _ if !self.pending.is_empty() => return None,
             Ok("subscribe") => self.subscribe(&fields, out),
             Ok("unsubscribe") => self.unsubscribe(&fields, out),
             Ok("ping") => {
-                send(out, r#""type":"pong""#, &Tag::of(Some(&fields)));
+                send(out, r#""type":"pong""#, &Echo::of(Some(&fields)));
                 Ok(Flow::Go)
             }
             Ok(_) => Err(Error::bad_request("type", format!("must be {TYPES}"))),
@@ -150,87 +137,78 @@ impl Session {
         };
         match begun {
             Ok(flow) => Some(flow),
-            Err(_) if !self.waiting.is_empty() => None,
-            Err(error) => Some(refused(out, &Tag::of(Some(&fields)), error)),
+            Err(_) if !self.pending.is_empty() => None,
+            Err(error) => Some(refused(out, &Echo::of(Some(&fields)), error)),
         }
     }
 
-    /// Answers work that is done, and keeps what is not.
-    fn begin(&mut self, tag: Tag, mut work: Work, out: &mut Outbox) -> Flow {
-        // Most is done at once; what is not has begun, and is polled again with the connection's own waker.
+    /// Begins the work of a frame: replies if it is done at once, and keeps it if not.
+    fn begin(&mut self, echo: Echo, mut work: Work, out: &mut Outbox) -> Flow {
+        // Most work is done at once. The rest has begun by this, and is polled again with the connection's own waker.
         match work.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(done) if self.waiting.is_empty() => return self.done(&tag, done, out),
+            Poll::Ready(done) if self.pending.is_empty() => return self.finish(&echo, done, out),
             Poll::Ready(done) => work = Work::Done(Some(done)),
             Poll::Pending => {}
         }
-        self.waiting.push_back(Waiting { tag, work });
+        self.pending.push_back(PendingReply { echo, work });
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
         Flow::Go
     }
 
-    fn done(&mut self, tag: &Tag, done: Done, out: &mut Outbox) -> Flow {
-        let answered = match done {
-            Done::Published(published) => published.map(|done| {
+    /// Replies to a frame whose work is done.
+    fn finish(&mut self, echo: &Echo, outcome: Outcome, out: &mut Outbox) -> Flow {
+        let replied = match outcome {
+            Outcome::Published(published) => published.map(|done| {
                 let duplicate = if done.duplicate { r#","duplicate":true"# } else { "" };
                 let id = wire::quoted(done.id.as_str());
                 let (offset, cursor) = (done.cursor.offset, done.cursor);
-                ack(out, &format!(r#","id":{id},"offset":{offset},"cursor":"{cursor}"{duplicate}"#), tag);
+                ack(out, &format!(r#","id":{id},"offset":{offset},"cursor":"{cursor}"{duplicate}"#), echo);
             }),
-            Done::Subscribed(key, source, subscribed) => subscribed.map(|subscription| {
+            Outcome::Subscribed(key, Ok(subscription)) => {
                 let info = subscription.consumer().map(wire::consumer_object);
-                // Delivery begins in a later turn, so the ack stands before any replay.
-                ack(out, &info.map(|info| format!(r#","consumer":{info}"#)).unwrap_or_default(), tag);
-                if subscription.consumer().is_some() {
-                    self.named.push(key);
-                }
-                self.subscriptions.insert(key, (source.clone(), *subscription));
-                self.by_source.insert(source, key);
-            }),
-            Done::Acknowledged(acknowledged) => acknowledged.map(|()| ack(out, "", tag)),
+                // The subscription is read only after this returns, so the ack goes out before any replay.
+                ack(out, &info.map(|info| format!(r#","consumer":{info}"#)).unwrap_or_default(), echo);
+                self.subscriptions.open(key, *subscription);
+                Ok(())
+            }
+            Outcome::Subscribed(key, Err(error)) => {
+                self.subscriptions.remove(key);
+                Err(error)
+            }
+            Outcome::Acknowledged(acknowledged) => acknowledged.map(|()| ack(out, "", echo)),
         };
-        match answered {
+        match replied {
             Ok(()) => Flow::Go,
-            Err(error) => refused(out, tag, error),
+            Err(error) => refused(out, echo, error),
         }
     }
 
     fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
-        let request = fields.subscribe(&self.broker.settings().filter)?;
-        let tag = Tag::of(Some(fields));
-        if self.by_source.contains_key(&request.source) {
-            // One delivery however often it is asked for.
-            ack(out, "", &tag);
+        let options = Options::of(fields, &self.client.settings().filter)?;
+        let request = options.subscribe(Source::parse(&fields.required("topic")?)?)?;
+        let echo = Echo::of(Some(fields));
+        if self.subscriptions.key_of(&request.source).is_some() {
+            // Subscribing twice to a topic is one delivery.
+            ack(out, "", &echo);
             return Ok(Flow::Go);
         }
-        if self.by_source.len() >= self.max_subscriptions {
-            return Err(Error::LimitReached {
-                what: "subscriptions on one connection",
-                limit: self.max_subscriptions,
-                own: true,
-            });
-        }
-        let (broker, inbox, key) = (self.broker.clone(), self.inbox.clone(), self.next_key);
-        self.next_key += 1;
-        let work = async move {
-            let source = request.source.clone();
-            let subscribed = broker.subscribe(request, &inbox, key).await;
-            Done::Subscribed(key, source, subscribed.map(Box::new))
-        };
-        Ok(self.begin(tag, Work::Subscribe(Box::pin(work)), out))
+        let key = self.subscriptions.reserve(request.source.clone())?;
+        let (client, inbox) = (self.client.clone(), self.subscriptions.inbox().clone());
+        let work = async move { Outcome::Subscribed(key, client.subscribe(request, &inbox, key).await.map(Box::new)) };
+        Ok(self.begin(echo, Work::Subscribe(Box::pin(work)), out))
     }
 
     fn unsubscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
-        let tag = Tag::of(Some(fields));
-        let known = self.by_source.get(&source).copied();
-        let Some((key, (_, subscription))) = known.and_then(|key| Some((key, self.subscriptions.get(&key)?))) else {
-            ack(out, "", &tag);
+        let echo = Echo::of(Some(fields));
+        let known = self.subscriptions.key_of(&source);
+        let Some((key, newest)) = known.and_then(|key| Some((key, self.subscriptions.get(key)?.newest()))) else {
+            ack(out, "", &echo);
             return Ok(Flow::Go);
         };
-        let newest = subscription.newest();
-        self.leaving = Some(Leaving { key, newest, tag });
+        self.leaving = Some(Leaving { key, newest, echo });
         self.leave(out);
         Ok(Flow::Go)
     }
@@ -239,46 +217,39 @@ impl Session {
     fn leave(&mut self, out: &mut Outbox) {
         let Some(Leaving { key, newest, .. }) = &self.leaving else { return };
         let key = *key;
-        if self.subscriptions.get(&key).is_some_and(|(_, subscription)| !subscription.has_read(newest)) {
+        if self.subscriptions.get(key).is_some_and(|subscription| !subscription.has_read(newest)) {
             return;
         }
-        self.remove(key);
-        if let Some(Leaving { tag, .. }) = self.leaving.take() {
-            ack(out, "", &tag);
+        self.subscriptions.remove(key);
+        if let Some(Leaving { echo, .. }) = self.leaving.take() {
+            ack(out, "", &echo);
         }
     }
 
     fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let topic = TopicName::parse(&fields.required("topic")?)?;
-        let new_message = fields.new_message(self.broker.settings().max_payload_bytes)?;
-        let publishing = self.broker.publish(&topic, new_message);
-        Ok(self.begin(Tag::of(Some(fields)), Work::Publish(publishing), out))
+        let new_message = fields.new_message(self.client.settings().max_payload_bytes)?;
+        let publishing = self.client.publish(&topic, new_message);
+        Ok(self.begin(Echo::of(Some(fields)), Work::Publish(publishing), out))
     }
 
     fn acknowledge(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
         let consumer = ConsumerName::parse(&fields.required("consumer")?)?;
         let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
-        let broker = self.broker.clone();
-        let work = async move { Done::Acknowledged(broker.acknowledge(&source, &consumer, cursor).await) };
-        Ok(self.begin(Tag::of(Some(fields)), Work::Acknowledge(Box::pin(work)), out))
-    }
-
-    fn remove(&mut self, key: u64) -> Option<(Source, Subscription)> {
-        let removed = self.subscriptions.remove(&key)?;
-        self.by_source.remove(&removed.0);
-        self.named.retain(|named| *named != key);
-        Some(removed)
+        let client = self.client.clone();
+        let work = async move { Outcome::Acknowledged(client.acknowledge(&source, &consumer, cursor).await) };
+        Ok(self.begin(Echo::of(Some(fields)), Work::Acknowledge(Box::pin(work)), out))
     }
 
     fn end(&mut self, key: u64, error: Error, out: &mut Outbox) {
-        let Some((source, _)) = self.remove(key) else { return };
+        let Some(source) = self.subscriptions.remove(key) else { return };
         if let Error::TopicDeleted(name) = &error {
             out.text(&[wire::deleted_frame(name.as_str()).as_bytes()]);
             return;
         }
         let topic = wire::quoted(source.as_str());
-        let error = wire::error_object(&Problem::from(error));
+        let error = Problem::from(error).to_json();
         out.text(&[
             format!(r#"{{"type":"error","topic":{topic},"error":{error},"ts":"{}"}}"#, Timestamp::now()).as_bytes()
         ]);
@@ -287,12 +258,12 @@ impl Session {
 
 impl Protocol for Session {
     fn is_ready(&self) -> bool {
-        let held_back = self.waiting.back().is_some_and(|last| last.work.holds_back());
-        self.held.is_none() && self.leaving.is_none() && !held_back && self.waiting.len() < MAX_WAITING
+        let held_back = self.pending.back().is_some_and(|last| last.work.holds_back());
+        self.held.is_none() && self.leaving.is_none() && !held_back && self.pending.len() < MAX_WAITING
     }
 
     fn is_busy(&self) -> bool {
-        !self.waiting.is_empty() || self.held.is_some()
+        !self.pending.is_empty() || self.held.is_some()
     }
 
     fn text(&mut self, text: &str, out: &mut Outbox) -> Flow {
@@ -304,21 +275,17 @@ impl Protocol for Session {
 
     fn poll_work(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Flow> {
         let mut worked = false;
-        while let Some(Waiting { tag, work }) = self.waiting.front_mut() {
+        while let Some(PendingReply { echo, work }) = self.pending.front_mut() {
             let Poll::Ready(done) = work.poll(cx) else { break };
-            let tag = Tag { topic: tag.topic.take(), request_id: tag.request_id.take() };
-            self.waiting.pop_front();
+            let echo = Echo { topic: echo.topic.take(), request_id: echo.request_id.take() };
+            self.pending.pop_front();
             worked = true;
-            if let Done::Subscribed(key, _, Ok(_)) = &done {
-                // News may have come to the inbox before the subscription stands here.
-                self.inbox.wake(*key);
-            }
-            let flow = self.done(&tag, done, out);
+            let flow = self.finish(&echo, done, out);
             if flow != Flow::Go {
                 return Poll::Ready(flow);
             }
         }
-        if self.waiting.is_empty()
+        if self.pending.is_empty()
             && let Some(text) = self.held.take()
         {
             return Poll::Ready(self.text(&text, out));
@@ -331,13 +298,13 @@ impl Protocol for Session {
     }
 
     fn binary(&mut self, out: &mut Outbox) -> Flow {
-        refused(out, &Tag::of(None), Error::bad_request("frame", "must be text, not binary"))
+        refused(out, &Echo::of(None), Error::bad_request("frame", "must be text, not binary"))
     }
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
-        let Some((_, subscription)) = self.subscriptions.get_mut(&key) else { return Flow::Go };
-        let progress = subscription.read(BATCH_LIMIT, &mut self.events);
-        for event in self.events.drain(..) {
+        let Some(Readable { subscription, events, .. }) = self.subscriptions.readable(key) else { return Flow::Go };
+        let progress = subscription.read(BATCH_LIMIT, events);
+        for event in events.drain(..) {
             match event {
                 Event::Message(message, position) => {
                     let (frame, end) = wire::event_parts(&message, position.as_ref());
@@ -355,42 +322,34 @@ impl Protocol for Session {
     }
 
     fn mark_in_flight(&mut self) -> bool {
-        let mut any = false;
-        for key in &self.named {
-            any |= self.subscriptions.get_mut(key).is_some_and(|(_, subscription)| subscription.mark_in_flight());
-        }
-        any
+        self.subscriptions.mark_in_flight()
     }
 
     fn acknowledge_in_flight(&mut self) {
-        for key in &self.named {
-            if let Some((_, subscription)) = self.subscriptions.get_mut(key) {
-                subscription.acknowledge_in_flight();
-            }
-        }
+        self.subscriptions.acknowledge_in_flight();
     }
 }
 
-fn ack(out: &mut Outbox, more: &str, tag: &Tag) {
-    let topic = tag.topic.as_deref().unwrap_or("null");
-    send(out, &format!(r#""type":"ack","topic":{topic},"status":"ok"{more}"#), tag);
+fn ack(out: &mut Outbox, more: &str, echo: &Echo) {
+    let topic = echo.topic.as_deref().unwrap_or("null");
+    send(out, &format!(r#""type":"ack","topic":{topic},"status":"ok"{more}"#), echo);
 }
 
-/// Answers with the error; what is malformed counts.
-fn refused(out: &mut Outbox, tag: &Tag, error: Error) -> Flow {
+/// Replies with the error. Malformed frames in a row are counted.
+fn refused(out: &mut Outbox, echo: &Echo, error: Error) -> Flow {
     let malformed = matches!(error, Error::BadRequest { .. });
-    refuse(out, tag, error);
+    refuse(out, echo, error);
     if malformed { Flow::Malformed } else { Flow::Go }
 }
 
-fn refuse(out: &mut Outbox, tag: &Tag, error: Error) {
-    let problem = wire::error_object(&Problem::from(error));
-    let topic = tag.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
-    send(out, &format!(r#""type":"error"{topic},"error":{problem}"#), tag);
+fn refuse(out: &mut Outbox, echo: &Echo, error: Error) {
+    let problem = Problem::from(error).to_json();
+    let topic = echo.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
+    send(out, &format!(r#""type":"error"{topic},"error":{problem}"#), echo);
 }
 
-/// Adds what every answer carries: the client's `request_id`, if it gave one, and the time.
-fn send(out: &mut Outbox, body: &str, tag: &Tag) {
-    let request_id = tag.request_id.as_ref().map(|id| format!(r#","request_id":{id}"#)).unwrap_or_default();
+/// Adds what every reply carries: the client's `request_id`, if it gave one, and the time.
+fn send(out: &mut Outbox, body: &str, echo: &Echo) {
+    let request_id = echo.request_id.as_ref().map(|id| format!(r#","request_id":{id}"#)).unwrap_or_default();
     out.text(&[format!(r#"{{{body}{request_id},"ts":"{}"}}"#, Timestamp::now()).as_bytes()]);
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Stock clients in Node and Python against pub-sub: sets up what they need, runs all, prints a summary.
+# Tests stock clients in Node and Python against pub-sub: sets up what they need, runs all tests, prints a summary.
 #
-#   tests/clients/run.sh              PUB_SUB_BIN=FILE names the binary; without it `cargo build --release` makes one.
-#   SEED=123 tests/clients/run.sh     cuts connections at the same places as the run that printed this seed.
+#   tests/clients/run.sh              PUB_SUB_BIN=FILE names the binary; without it `cargo build` makes one.
+#   SEED=123 tests/clients/run.sh     cuts connections after the same bytes as the run that printed this seed.
 #
 # Exits with 0 only if every part was set up, ran, and passed.
 set -uo pipefail
@@ -38,12 +38,12 @@ if [ -n "${PUB_SUB_BIN:-}" ]; then
     PUB_SUB_BIN=$(realpath -- "$PUB_SUB_BIN") || fail "PUB_SUB_BIN does not name a file"
     [ -x "$PUB_SUB_BIN" ] || fail "PUB_SUB_BIN names $PUB_SUB_BIN, which cannot be executed"
 else
-    (cd "$top" && cargo build --release --locked) || fail 'cargo build --release failed, and PUB_SUB_BIN names no binary'
-    PUB_SUB_BIN=${CARGO_TARGET_DIR:-$top/target}/release/pub-sub
+    (cd "$top" && cargo build --locked) || fail 'cargo build failed, and PUB_SUB_BIN names no binary'
+    PUB_SUB_BIN=${CARGO_TARGET_DIR:-$top/target}/debug/pub-sub
 fi
 export PUB_SUB_BIN
 
-# Installed anew only when what is pinned has changed.
+# Installs again only if the pinned versions have changed.
 pinned=$(cat "$here/node/package-lock.json" "$here/node/package.json" | sha256sum)
 if [ "$(cat "$here/node/node_modules/.pinned" 2>/dev/null)" != "$pinned" ]; then
     (cd "$here/node" && npm ci --no-audit --no-fund --loglevel=error) || fail 'npm ci in tests/clients/node failed: the Node clients cannot be installed'
@@ -60,8 +60,8 @@ if [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$pinned" ]; then
 fi
 ready=$SECONDS
 
-# The time limits are for a client that hangs; a run takes a fraction of them. Python's tests run after Node's, whose files
-# run beside each other, so that the two do not share the cores.
+# The time limits are for a client that hangs; a run takes a fraction of them. Python's tests run after Node's, so that
+# the two do not share the cores. The files of Node's tests run in parallel.
 (cd "$here/node" && timeout --kill-after=10 540 node --test --test-concurrency=2 --test-reporter=spec test/*.test.mjs)
 node_status=$?
 (cd "$here/python" && PYTHONDONTWRITEBYTECODE=1 timeout --kill-after=10 300 "$venv/bin/python" -m pytest -q)

@@ -120,6 +120,22 @@ fn only_the_table_knows_statuses_of_errors() {
     }
 }
 
+/// Doors, and what they share, have a client of the broker that acts for a principal, and never the broker itself: access
+/// rules have one place.
+#[test]
+fn doors_have_a_client_of_the_broker() {
+    let inside = ["main", "lib", "server", "config", "transfer", "broker", "engine", "channel"];
+    let doors = sources().into_iter().filter(|(_, part, _)| !inside.contains(&part.as_str()));
+    let mut clients = 0;
+    for (name, _, code) in doors.filter(|(name, ..)| !name.contains("tests")) {
+        let code = code.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(words.clone().all(|word| word != "Broker"), "{name} names the broker");
+        clients += usize::from(words.any(|word| word == "Client"));
+    }
+    assert!(clients >= 3, "the doors were not found");
+}
+
 #[test]
 fn files_stay_short() {
     for (name, _, code) in sources() {

@@ -213,8 +213,8 @@ pub(super) fn respell(cursor: &mut Cursor<'_>, out: &mut String, longest: usize,
     (out.len() <= longest).then_some(())
 }
 
-/// Appends a text as a JSON string.
-pub(super) fn quote(text: &str, out: &mut String) {
+/// Appends a text as a JSON string. Most text needs no escape, and is then copied.
+pub fn quote(text: &str, out: &mut String) {
     if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         out.push('"');
         out.push_str(text);

@@ -7,7 +7,7 @@ use async_graphql::{Description, Enum, ID, Object, Result, SimpleObject};
 use super::{MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse};
 use crate::{
     broker::{
-        self, Ack, BatchLimit, Broker, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName,
+        self, Ack, BatchLimit, Client, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName,
     },
     graphql::scalars::{Cursor, DateTime, Long},
 };
@@ -106,7 +106,7 @@ impl From<ConsumerStatus> for Consumer {
 /// A named, ordered log of messages with bounded history.
 #[derive(Description)]
 pub struct Topic {
-    pub broker: Broker,
+    pub client: Client,
     pub info: TopicInfo,
 }
 
@@ -179,7 +179,7 @@ impl Topic {
         #[graphql(desc = "Messages published at or after this time.")] since: Option<DateTime>,
     ) -> Result<MessageConnection> {
         let bad = |field, message: &str| refuse(broker::Error::bad_request(field, message));
-        let most = self.broker.settings().max_batch;
+        let most = self.client.settings().max_batch;
         let name = &self.info.name;
         if last.is_some() || before.is_some() {
             if first.is_some() || after.is_some() || since.is_some() {
@@ -187,7 +187,7 @@ impl Topic {
             }
             let limit = limit("last", last, most)?;
             let before = before.map(|cursor| cursor.of_topic("before")).transpose().map_err(refuse)?;
-            let page = self.broker.history_before(name, before, limit).await.map_err(refuse)?;
+            let page = self.client.history_before(name, before, limit).await.map_err(refuse)?;
             return Ok(MessageConnection::new(page, self.info.messages));
         }
         let start = match (after, since) {
@@ -197,14 +197,14 @@ impl Topic {
             (None, None) => Start::Oldest,
         };
         let limit = BatchLimit::messages(limit("first", first, most)?);
-        let page = self.broker.history(name, start, limit).await.map_err(refuse)?;
+        let page = self.client.history(name, start, limit).await.map_err(refuse)?;
         Ok(MessageConnection::new(page, self.info.messages))
     }
 
     /// Its live subscriptions, those through patterns not included.
     #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>> {
-        let list = self.broker.subscriptions(&self.info.name).map_err(refuse)?;
+        let list = self.client.subscriptions(&self.info.name).map_err(refuse)?;
         let status = |info: broker::SubscriptionInfo| SubscriptionStatus {
             lag: Long(info.lag),
             state: if info.lag == 0 { SubscriptionState::CaughtUp } else { SubscriptionState::Behind },
@@ -218,7 +218,7 @@ impl Topic {
     #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn consumers(&self) -> Result<Vec<Consumer>> {
         let source = Source::Topic(self.info.name.clone());
-        Ok(self.broker.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
+        Ok(self.client.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
     }
 }
 
@@ -243,7 +243,7 @@ pub struct TopicEdge {
 /// A page of topics in the order of their names.
 #[derive(Description)]
 pub struct TopicConnection {
-    broker: Broker,
+    client: Client,
     topics: Vec<TopicInfo>,
     more: bool,
     after: bool,
@@ -251,14 +251,14 @@ pub struct TopicConnection {
 }
 
 impl TopicConnection {
-    pub fn new(broker: &Broker, prefix: &str, after: Option<&str>, limit: usize) -> Self {
-        let (topics, more) = broker.topics(prefix, after, limit);
-        let total = broker.count_topics(prefix);
-        Self { broker: broker.clone(), topics, more, after: after.is_some(), total }
+    pub fn new(client: &Client, prefix: &str, after: Option<&str>, limit: usize) -> Self {
+        let (topics, more) = client.topics(prefix, after, limit);
+        let total = client.count_topics(prefix);
+        Self { client: client.clone(), topics, more, after: after.is_some(), total }
     }
 
     fn list(&self) -> impl Iterator<Item = Topic> {
-        self.topics.iter().map(|info| Topic { broker: self.broker.clone(), info: info.clone() })
+        self.topics.iter().map(|info| Topic { client: self.client.clone(), info: info.clone() })
     }
 }
 
@@ -306,7 +306,7 @@ pub enum TopicEventKind {
 /// Something became of a topic.
 #[derive(Description)]
 pub struct TopicEvent {
-    pub broker: Broker,
+    pub client: Client,
     pub kind: broker::TopicEventKind,
     pub message: Arc<broker::Message>,
 }
@@ -332,7 +332,7 @@ impl TopicEvent {
     async fn topic(&self) -> Option<Topic> {
         let name = TopicName::parse(self.message.key.as_ref()?.as_str()).ok()?;
         // An event is rendered at once or not at all.
-        let info = self.broker.topic_here(&name).ok()?;
-        Some(Topic { broker: self.broker.clone(), info })
+        let info = self.client.topic_here(&name).ok()?;
+        Some(Topic { client: self.client.clone(), info })
     }
 }

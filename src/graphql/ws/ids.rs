@@ -1,25 +1,22 @@
 //! The ids that a client gives its operations: of any length, within a bound for all of them.
 
-use crate::problem::{Code, Problem};
+use crate::broker::Error;
 
-/// Bytes of all operations' ids on one connection. The first operation may have a longer one: an id may be as long as a frame.
+/// Bytes of all operations' ids on one connection, as JSON text, as which every message repeats them. The first operation may
+/// have a longer one: an id may be as long as a frame.
 const MAX_ID_BYTES: usize = 1 << 20;
 
-/// Why there is no room for another operation beside those of these ids.
-pub(super) fn room<'a>(
-    ids: impl ExactSizeIterator<Item = &'a String>,
-    id: &str,
-    max_operations: usize,
-) -> Option<Problem> {
-    let operations = ids.len();
-    if operations >= max_operations {
-        let message = format!("at most {max_operations} operations on one connection");
-        return Some(Problem::new(Code::LimitReached, message));
+/// Checks whether there is room for another operation's id beside those of the running ones.
+///
+/// # Errors
+/// [`Error::LimitReached`].
+pub(super) fn check_room<'a>(mut ids: impl Iterator<Item = &'a String>, id: &str) -> Result<(), Error> {
+    let Some(first) = ids.next() else { return Ok(()) };
+    if first.len() + ids.map(String::len).sum::<usize>() + id.len() > MAX_ID_BYTES {
+        let what = "bytes of operation ids on one connection";
+        return Err(Error::LimitReached { what, limit: MAX_ID_BYTES, own: true });
     }
-    let too_long = operations > 0 && ids.map(String::len).sum::<usize>() + id.len() > MAX_ID_BYTES;
-    too_long.then(|| {
-        Problem::new(Code::LimitReached, format!("at most {MAX_ID_BYTES} bytes of operation ids on one connection"))
-    })
+    Ok(())
 }
 
 /// Why an id is refused, in the words of npm graphql-ws. A close frame has room for 123 bytes.
@@ -51,10 +48,10 @@ mod tests {
     #[test]
     fn one_long_id_fits_and_many_do_not() {
         let long = "x".repeat(MAX_ID_BYTES + 1);
-        assert!(room([].iter(), &long, 10).is_none());
+        assert!(check_room([].iter(), &long).is_ok());
         let ids = ["x".to_owned(), "y".to_owned()];
-        assert!(room(ids.iter(), &long[..MAX_ID_BYTES - 2], 10).is_none());
-        assert!(room(ids.iter(), &long[..MAX_ID_BYTES - 1], 10).is_some());
-        assert!(room(ids.iter(), "z", 2).is_some());
+        assert!(check_room(ids.iter(), &long[..MAX_ID_BYTES - 2]).is_ok());
+        let refused = check_room(ids.iter(), &long[..MAX_ID_BYTES - 1]).unwrap_err();
+        assert_eq!(refused.to_string(), "at most 1048576 bytes of operation ids on one connection");
     }
 }

@@ -1,4 +1,4 @@
-// relay-compiler on tagged documents and schema.graphql.
+// Runs relay-compiler on tagged documents and schema.graphql.
 
 import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,10 +10,10 @@ import relayCompiler from 'relay-compiler';
 
 const SCHEMA = fileURLToPath(new URL('../../../../schema.graphql', import.meta.url));
 
-/** Relay wants an operation to be called after its module and its kind. */
+/** Relay requires an operation to be named after its module and its kind. */
 const relayName = ({ kind, name }) => `${name}${kind[0].toUpperCase()}${kind.slice(1)}`;
 
-/** Compiles tagged documents, each in a module of its own; answers the artifacts by their operations' names. */
+/** Compiles tagged documents, each in its own module, and returns the artifacts by the names of their operations. */
 export async function compile(operations) {
   const folder = mkdtempSync(path.join(tmpdir(), 'pub-sub-relay-'));
   try {

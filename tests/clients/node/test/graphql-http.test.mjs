@@ -1,5 +1,5 @@
-// npm graphql-http's audits of GraphQL over HTTP: every MUST and SHOULD, and every MAY that it knows, but for those that the
-// release of November 2026 has changed: 422 where the drafts had 400, and statuses that are those of both media types.
+// Runs the audits of npm graphql-http for GraphQL over HTTP: every MUST and SHOULD, and every MAY that it knows, except those
+// that the release of November 2026 changed: 422 where the drafts had 400, and the same statuses in both media types.
 
 import { serverAudits } from 'graphql-http';
 import assert from 'node:assert/strict';

@@ -1,5 +1,5 @@
-// relay-runtime with what relay-compiler makes of tagged documents and schema.graphql: its environment and store over a network
-// layer of fetch and graphql-ws, as Relay's guide writes it.
+// Tests relay-runtime with the output of relay-compiler for tagged documents and schema.graphql. Its environment and
+// store use a network layer of fetch and graphql-ws, as in Relay's guide.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -24,7 +24,7 @@ scenarios(
   'relay-runtime',
   ({ http, ws }) => {
     const socket = createClient(options(WebSocket, ws));
-    // The store gives data only: what stands beside it is noted where the network layer sees it.
+    // The store returns only data, so the network layer records the rest of each result.
     const beside = new Map();
     let answer;
     const fetcher = async ({ text, name }, variables) => {
@@ -77,6 +77,6 @@ scenarios(
       close: () => socket.dispose(),
     };
   },
-  // relay-compiler does not let it pass.
+  // relay-compiler rejects it.
   { invalid: false },
 );

@@ -1,0 +1,156 @@
+//! Listening: accepts connections and serves HTTP over each, with what is known of the connection in every request.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, response::Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{
+    broker::MetricSample,
+    problem::{Code, Problem},
+    socket::ConnectionInfo,
+};
+
+/// Listening, stopping, logging.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// How long a stopping server waits for its connections.
+    pub drain: Duration,
+    /// Connections that may be open.
+    pub max_connections: usize,
+    /// Bytes of one request body.
+    pub max_body_bytes: usize,
+    /// How long a client may take to send a request.
+    pub request_timeout: Duration,
+    /// What is logged.
+    pub log: String,
+    /// `text` or `json`.
+    pub log_format: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 8080,
+            // Container engines kill after ten seconds.
+            drain: Duration::from_secs(8),
+            max_connections: 50_000,
+            max_body_bytes: 4 << 20,
+            request_timeout: Duration::from_secs(30),
+            log: "info".to_owned(),
+            log_format: "text".to_owned(),
+        }
+    }
+}
+
+/// Counts the connections that are open; clones share the count.
+#[derive(Clone, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    /// Counts one more connection until the guard is dropped.
+    fn enter(&self) -> ConnectionGuard {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        ConnectionGuard(self.0.clone())
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Their metric samples.
+    #[must_use]
+    pub fn metric_samples(&self) -> Vec<MetricSample> {
+        let (name, help) = ("connections", "Connections that are open.");
+        vec![MetricSample { name, counter: false, help, value: self.open() as u64 }]
+    }
+}
+
+struct ConnectionGuard(Arc<AtomicUsize>);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves one connection; after `stop` it finishes what it is at.
+pub fn serve(
+    stream: TcpStream,
+    peer: std::net::SocketAddr,
+    app: Router,
+    settings: &Settings,
+    write_timeout: Duration,
+    connections: &Connections,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    tune(&stream, write_timeout);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(settings.request_timeout).max_buf_size(64 << 10);
+    let info = ConnectionInfo { peer, guard: Arc::new(connections.enter()) };
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let app = app.clone();
+        let mut request = request.map(axum::body::Body::new);
+        // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
+        request.extensions_mut().insert(info.clone());
+        async move {
+            let response: Response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    async move {
+        let mut serving = std::pin::pin!(serving);
+        let stopped = tokio::select! {
+            // An error is a client that broke the rules or went away: hyper has sent what responses can be sent.
+            _ = serving.as_mut() => false,
+            () = stop.cancelled() => true,
+        };
+        if stopped {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
+}
+
+fn tune(stream: &TcpStream, write_timeout: Duration) {
+    let socket = socket2::SockRef::from(stream);
+    // A socket that refuses an option works less well, and nothing can be done about it.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_keepalive(true);
+    // The kernel then drops a peer that is gone or takes nothing, also where no timer of ours watches it.
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(write_timeout));
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+}
+
+/// Tells a client that there is no room for its connection, without waiting for it.
+pub fn refuse(stream: &TcpStream) {
+    let problem = Problem::new(Code::LimitReached, "too many connections (MAX_CONNECTIONS)");
+    let (status, body) = (problem.status(), serde_json::to_string(&problem.body()).unwrap_or_default());
+    let response = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(response.as_bytes());
+}

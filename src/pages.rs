@@ -1,0 +1,199 @@
+//! The pages for browsers. At `/graphql` it is GraphiQL if it was built (`make web`), else a small page of our own. Either is
+//! whole within the binary (`build.rs` puts it there) and loads nothing from any other host.
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Path,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use crate::problem::{Code, Problem};
+
+include!(concat!(env!("OUT_DIR"), "/pages.rs"));
+
+/// A file within the binary.
+struct File {
+    /// Its content type.
+    kind: &'static str,
+    /// The hash of its content.
+    hash: &'static str,
+    /// Whether its name changes with its content.
+    immutable: bool,
+    content: &'static [u8],
+    /// The content compressed with gzip, where that is smaller.
+    gzip: Option<&'static [u8]>,
+}
+
+/// What both pages may do; each adds what it needs. `'none'` first, so that whatever is not named is forbidden: another
+/// host's files, inline scripts, `eval`, frames, plugins, forms, `<base>`.
+const POLICY: &str =
+    "default-src 'none'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Monaco, GraphiQL's editor, writes its themes as `<style>` and measures of its lines as `style` attributes, and knows no
+/// nonces: without `'unsafe-inline'` for styles it draws nothing. Fonts and some icons are `data:` addresses in its stylesheet.
+const GRAPHIQL_POLICY: &str =
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; worker-src 'self'";
+/// The page contains its icon as a `data:` address.
+const OWN_POLICY: &str = "style-src 'self'; img-src data:";
+/// A script that is loaded as a file ignores this; one that runs as a worker has this policy, and the pages' workers load
+/// nothing.
+const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
+/// ask for them.
+pub fn routes() -> Router {
+    Router::new().route("/graphql/assets/{file}", get(asset))
+}
+
+/// The page at `/graphql`.
+pub fn graphql(headers: &HeaderMap) -> Response {
+    let mut response = DOCUMENT.response(headers);
+    let own = response.headers_mut();
+    // The same address serves JSON to other clients, and caches must not mix the two up.
+    own.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    let policy = policy(headers.get(header::HOST).and_then(|host| host.to_str().ok()));
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        own.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
+    own.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// `GET /graphql/assets/{file}`: what the page loads.
+async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let Ok(at) = ASSETS.binary_search_by_key(&name.as_str(), |(known, _)| known) else {
+        return Problem::new(Code::NotFound, "the page has no such file").into_response();
+    };
+    ASSETS[at].1.response(&headers)
+}
+
+/// The page's content security policy. Browsers from before 2022 do not count WebSockets as `'self'`, so the host that was
+/// asked for is named as well, if it is one: nothing a client can send there adds to the policy.
+fn policy(host: Option<&str>) -> String {
+    let part = if GRAPHIQL { GRAPHIQL_POLICY } else { OWN_POLICY };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    let sockets = match host.filter(|host| !host.is_empty() && host.bytes().all(plain)) {
+        Some(host) => format!(" ws://{host} wss://{host}"),
+        None => String::new(),
+    };
+    format!("{POLICY}; {part}; connect-src 'self'{sockets}")
+}
+
+impl File {
+    /// The response with the file, compressed for those who accept that, or the status that says that the client has it.
+    fn response(&self, headers: &HeaderMap) -> Response {
+        let packed = self.gzip.filter(|_| accepts_gzip(headers));
+        // Plain and compressed bytes differ, so they have different tags.
+        let tag = format!("\"{}{}\"", self.hash, if packed.is_some() { "-gzip" } else { "" });
+        let mut response = if has(headers, &tag) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            let body = Body::from(Bytes::from_static(packed.unwrap_or(self.content)));
+            ([(header::CONTENT_TYPE, self.kind)], body).into_response()
+        };
+        let own = response.headers_mut();
+        if packed.is_some() && own.contains_key(header::CONTENT_TYPE) {
+            own.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        if let Ok(tag) = HeaderValue::try_from(tag) {
+            own.insert(header::ETAG, tag);
+        }
+        // Files with other names are requested again each time, so that a new server's page is seen at once; the tag makes
+        // that cheap.
+        let kept = if self.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+        for (name, value) in [
+            (header::CACHE_CONTROL, kept),
+            (header::VARY, "accept-encoding"),
+            (header::CONTENT_SECURITY_POLICY, ASSET_POLICY),
+            // Other sites must not learn an operator's addresses.
+            (header::REFERRER_POLICY, "no-referrer"),
+            // Browsers must not guess another type from the content.
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        ] {
+            own.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+/// The items of a header that is a list.
+fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Whether gzip is named and not refused by a weight of 0.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    items(headers, header::ACCEPT_ENCODING).any(|item| {
+        let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let weight = parameters.split_once('=').and_then(|(_, weight)| weight.trim().parse::<f32>().ok());
+        coding.trim().eq_ignore_ascii_case("gzip") && weight.unwrap_or(1.0) > 0.0
+    })
+}
+
+/// Whether the client says that it has what the tag names.
+fn has(headers: &HeaderMap, tag: &str) -> bool {
+    items(headers, header::IF_NONE_MATCH).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers<const N: usize>(pairs: [(HeaderName, &str); N]) -> HeaderMap {
+        pairs.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_the_client_has_is_not_sent_again() {
+        let response = graphql(&HeaderMap::new());
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache");
+        let tag = response.headers()[header::ETAG].to_str().unwrap();
+        for known in [tag.to_owned(), format!("\"other\", W/{tag}"), "*".to_owned()] {
+            let again = graphql(&headers([(header::IF_NONE_MATCH, known.as_str())]));
+            assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{known}");
+            assert_eq!(again.headers()[header::ETAG], tag);
+        }
+        assert_eq!(graphql(&headers([(header::IF_NONE_MATCH, "\"other\"")])).status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn gzip_only_for_those_who_take_it() {
+        for (value, takes) in
+            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)]
+        {
+            assert_eq!(accepts_gzip(&headers([(header::ACCEPT_ENCODING, value)])), takes, "{value}");
+        }
+        let file = File { kind: "text/plain", hash: "1", immutable: true, content: b"aaaa", gzip: Some(b"a") };
+        let packed = file.response(&headers([(header::ACCEPT_ENCODING, "gzip")]));
+        assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip");
+        assert_eq!(packed.headers()[header::ETAG], "\"1-gzip\"");
+        let plain = file.response(&HeaderMap::new());
+        assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
+        assert_eq!(plain.headers()[header::ETAG], "\"1\"");
+    }
+
+    #[test]
+    fn a_host_cannot_add_to_the_policy() {
+        assert!(policy(Some("[::1]:8080")).ends_with("connect-src 'self' ws://[::1]:8080 wss://[::1]:8080"));
+        for host in [None, Some(""), Some("a b"), Some("a;script-src"), Some("*"), Some("a,b"), Some("a'b")] {
+            assert!(policy(host).ends_with("connect-src 'self'"), "{host:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn assets_are_found_by_their_names() {
+        assert!(ASSETS.is_sorted_by_key(|(name, _)| name));
+        for (name, file) in &ASSETS {
+            let response = asset(Path((*name).to_owned()), HeaderMap::new()).await;
+            assert_eq!(response.headers()[header::CONTENT_TYPE], file.kind, "{name}");
+        }
+        let missing = asset(Path("../page.html".to_owned()), HeaderMap::new()).await;
+        assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+    }
+}

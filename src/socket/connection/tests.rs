@@ -1,0 +1,118 @@
+//! Connections over pipes in memory: who is delivered to, and clients that go.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::{io::duplex, sync::oneshot};
+
+use super::*;
+
+/// Sends the key of every delivery and does nothing else.
+struct Keys;
+
+impl Protocol for Keys {
+    fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
+        Flow::Go
+    }
+
+    fn binary(&mut self, _: &mut Outbox) -> Flow {
+        Flow::Go
+    }
+
+    fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
+        out.text(&[format!("{key:04}").as_bytes()]);
+        Flow::Go
+    }
+}
+
+fn connection(
+    server: tokio::io::DuplexStream,
+    protocol: impl Protocol + 'static,
+    inbox: Inbox,
+) -> Connection<tokio::io::DuplexStream> {
+    Connection::new(server, Box::new(protocol), inbox, Arc::default(), None, CancellationToken::new())
+}
+
+/// Waits after the first message, until it is told to go on.
+struct Waits {
+    ready: bool,
+    received: Arc<AtomicUsize>,
+    go_on: oneshot::Receiver<()>,
+}
+
+impl Protocol for Waits {
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
+        self.ready = self.received.fetch_add(1, Ordering::Relaxed) > 0;
+        Flow::Go
+    }
+
+    fn binary(&mut self, _: &mut Outbox) -> Flow {
+        Flow::Go
+    }
+
+    fn deliver(&mut self, _: u64, _: &mut Outbox) -> Flow {
+        Flow::Go
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>, _: &mut Outbox) -> Poll<Flow> {
+        if self.ready {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.go_on).poll(cx).map(|_| {
+            self.ready = true;
+            Flow::Go
+        })
+    }
+}
+
+/// The server notices at once that a client goes while it waits for a reply, unless the client has sent more: that is taken first.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_is_noticed() {
+    // An empty text.
+    const FRAME: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
+    for (frames, received_before, received) in [(1, 1, 1), (2, 1, 2)] {
+        let (mut client, server) = duplex(1 << 20);
+        let (go, go_on) = oneshot::channel();
+        let count = Arc::default();
+        let protocol = Waits { ready: true, received: Arc::clone(&count), go_on };
+        client.write_all(&FRAME.repeat(frames)).await.unwrap();
+        drop(client);
+        let now = || count.load(Ordering::Relaxed);
+        let running = connection(server, protocol, Inbox::default()).run();
+        tokio::pin!(running);
+        let ended = timeout(Duration::from_secs(1), &mut running).await.is_ok();
+        assert_eq!((ended, now()), (frames == 1, received_before));
+        if !ended {
+            go.send(()).unwrap();
+            timeout(Duration::from_secs(1), running).await.unwrap();
+        }
+        assert_eq!(now(), received);
+    }
+}
+
+/// More subscriptions have news at once than are delivered in a row: none is passed over.
+#[tokio::test(start_paused = true)]
+async fn everyone_in_the_inbox_is_delivered_to() {
+    for count in [1, MAX_BATCHES, MAX_BATCHES + 1, 10 * MAX_BATCHES] {
+        let (mut client, server) = duplex(1 << 20);
+        let inbox = Inbox::default();
+        (0..count).for_each(|key| inbox.wake(key as u64));
+        let running = connection(server, Keys, inbox).run();
+        let mut frames = vec![0; 6 * count];
+        tokio::select! {
+            () = running => panic!("it goes on"),
+            read = timeout(Duration::from_secs(5), client.read_exact(&mut frames)) => read.unwrap().unwrap(),
+        };
+        let mut deliveries = BTreeMap::new();
+        for frame in frames.chunks(6) {
+            *deliveries.entry(std::str::from_utf8(&frame[2..]).unwrap().parse::<usize>().unwrap()).or_insert(0) += 1;
+        }
+        assert_eq!(deliveries, (0..count).map(|key| (key, 1)).collect());
+    }
+}

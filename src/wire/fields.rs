@@ -1,0 +1,210 @@
+//! Reading JSON objects field by field, so that an error names the field.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::broker::{Error, Key, MessageId, NewMessage, Payload};
+
+/// The fields of one JSON object, each still as text. Of a repeated key the last counts.
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    fields.push((name, map.next_value()?));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A key, borrowed unless it has escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Reads one JSON object. `what` names it in the error.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn parse(what: &'static str, text: &'a str) -> Result<Self, Error> {
+        serde_json::from_str(text).map_err(|error| Error::bad_request(what, format!("must be a JSON object ({error})")))
+    }
+
+    /// The field as JSON text; `null` is a value.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// All fields in their order, as JSON text.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(name, value)| (&**name, value.get()))
+    }
+
+    /// The field as JSON text; `null` is absent.
+    #[must_use]
+    pub fn present(&self, name: &str) -> Option<&'a RawValue> {
+        self.raw(name).filter(|value| value.get() != "null")
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for anything else.
+    pub fn text(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, Error> {
+        let read = |value: &'a RawValue| {
+            serde_json::from_str::<Name<'a>>(value.get())
+                .map(|Name(text)| text)
+                .map_err(|_| Error::bad_request(name, "must be a string"))
+        };
+        self.present(name).map(read).transpose()
+    }
+
+    /// A string that must be there.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] when it is missing or anything else.
+    pub fn required(&self, name: &'static str) -> Result<Cow<'a, str>, Error> {
+        self.text(name)?.ok_or_else(|| Error::bad_request(name, "is missing"))
+    }
+
+    /// A whole number from 0.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for anything else.
+    pub fn number<N: std::str::FromStr + std::fmt::Display + Copy>(
+        &self,
+        name: &'static str,
+        most: N,
+    ) -> Result<Option<N>, Error> {
+        let wrong = || Error::bad_request(name, format!("must be a whole number from 0 to {most}"));
+        self.present(name).map(|value| value.get().parse().map_err(|_| wrong())).transpose()
+    }
+
+    /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
+    pub fn new_message(&self, max_payload_bytes: usize) -> Result<NewMessage, Error> {
+        let nested = match (self.raw("data"), self.present("message")) {
+            (Some(_), Some(_)) => return Err(Error::bad_request("message", "must not stand beside data")),
+            (Some(_), None) => None,
+            (None, Some(message)) => Some(Fields::parse("message", message.get())?),
+            (None, None) => return Err(Error::bad_request("data", "is missing")),
+        };
+        let (data, inner_id) = match &nested {
+            None => (self.raw("data"), None),
+            Some(message) => (message.raw("payload"), message.text("id")?),
+        };
+        let data = data.ok_or_else(|| Error::bad_request("message", "must have a payload"))?;
+        let id = self.text("id")?.or(inner_id);
+        let data = Payload::from_raw(data, max_payload_bytes)?;
+        let expected_offset = self.number("expected_offset", u64::MAX)?;
+        new_message(data, id.as_deref(), self.text("key")?.as_deref(), expected_offset)
+    }
+}
+
+/// A message to publish, made of what a client gave.
+///
+/// # Errors
+/// [`Error::BadRequest`] that names the field.
+pub fn new_message(
+    data: Payload,
+    id: Option<&str>,
+    key: Option<&str>,
+    expected_offset: Option<u64>,
+) -> Result<NewMessage, Error> {
+    Ok(NewMessage {
+        data,
+        id: id.map(MessageId::parse).transpose()?,
+        key: key.map(Key::parse).transpose()?,
+        expected_offset,
+        origin: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> Result<Fields<'_>, Error> {
+        Fields::parse("frame", text)
+    }
+
+    #[test]
+    fn fields_are_found_whatever_their_order() {
+        let fields = fields(r#"{"x":1,"to\u0070ic":"a","topic":"b","n":5,"none":null,"data":null}"#).unwrap();
+        assert_eq!(fields.required("topic").unwrap(), "b");
+        assert_eq!(fields.number("n", 10_u32), Ok(Some(5)));
+        assert_eq!(fields.text("none"), Ok(None));
+        assert_eq!(fields.raw("data").unwrap().get(), "null");
+        assert!(fields.required("missing").is_err());
+        assert!(fields.text("n").is_err());
+        assert!(fields.number::<u32>("topic", 9).is_err());
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for bad in ["", "[]", "1", "{", "{\"a\":}", "null", "{\"a\":1}x"] {
+            assert!(matches!(fields(bad), Err(Error::BadRequest { field: "frame", .. })), "{bad}");
+        }
+        let deep = format!("{{\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(fields(&deep).and_then(|fields| fields.new_message(usize::MAX)).is_err());
+    }
+
+    #[test]
+    fn new_messages_come_in_two_forms() {
+        let new_message = |text: &str| fields(text).and_then(|fields| fields.new_message(100));
+        assert_eq!(new_message(r#"{"data":null}"#).unwrap().data.as_str(), "null");
+        let nested = new_message(r#"{"message":{"id":"7","payload":[1, 2]}}"#).unwrap();
+        assert_eq!((nested.data.as_str(), nested.id.unwrap().as_str()), ("[1,2]", "7"));
+        for bad in [
+            r"{}",
+            r#"{"data":1,"message":{"payload":2}}"#,
+            r#"{"message":{}}"#,
+            r#"{"message":3}"#,
+            r#"{"data":1,"id":2}"#,
+        ] {
+            assert!(new_message(bad).is_err(), "{bad}");
+        }
+    }
+}
