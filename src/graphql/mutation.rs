@@ -7,7 +7,7 @@ use super::{
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
-    broker::{Client, ConsumerName, Error, Publishing, Source, TopicInfo, TopicName, TopicSettings, publish_all},
+    broker::{Client, ConsumerName, Error, Publishing, Source, TopicConfig, TopicInfo, TopicName, publish_all},
     wire,
 };
 
@@ -48,9 +48,9 @@ impl Mutation {
     }
 }
 
-fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicSettings, Error> {
+fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
-    Ok(TopicSettings {
+    Ok(TopicConfig {
         max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("maxMessages"))?,
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("maxPublishRate"))?,
     })
