@@ -27,10 +27,10 @@ use std::sync::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
-    FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,
-    Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionInfo,
-    Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Epoch, Error, Event,
+    Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId,
+    NewMessage, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start,
+    SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::MetricSample;
 pub use any_cursor::AnyCursor;

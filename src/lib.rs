@@ -13,7 +13,7 @@
 //!   http.rs ws.rs stream.rs single.rs     over HTTP, WebSocket, event streams; one event stream for many operations
 //!   request.rs response.rs accept.rs      requests as all transports write them; responses; which form is wanted
 //!   document.rs persisted.rs generations.rs    checks a document before async-graphql sees it; documents by hash; caches
-//!   execute.rs                            prepares, executes; renders each message once per shape
+//!   execute.rs validator.rs               prepares, validates, executes; renders each message once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
 //!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams

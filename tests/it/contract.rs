@@ -9,6 +9,7 @@ mod delivery;
 mod gaps;
 mod graphql;
 mod ids;
+mod letters;
 mod limits;
 mod live;
 mod matching;
