@@ -1,4 +1,4 @@
-# The browser's page: GraphiQL with all that it needs, so that it works where there is no other network.
+# Builds the page for the browser: GraphiQL with everything that it needs, so that it works without another network.
 FROM node:20-bookworm-slim AS web
 WORKDIR /web
 COPY web/package.json web/package-lock.json web/.npmrc ./
@@ -10,8 +10,8 @@ FROM rust:1-slim-bookworm AS build
 WORKDIR /build
 ENV CARGO_INCREMENTAL=0
 
-# The dependencies are a layer of their own, built anew only when the manifests change. Every target that the manifest
-# names has to be there.
+# The dependencies have their own layer, which is built again only when the manifests change. Every target that the
+# manifest names has to exist.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
     && echo 'fn main() {}' > src/main.rs \
@@ -19,7 +19,8 @@ RUN mkdir src benches \
     && cargo build --release --locked \
     && rm -r src
 
-# Copied files keep their dates, and cargo would take the stand-ins built above for newer.
+# Copied files keep their dates, so cargo would consider the stand-ins that were built above to be newer. `touch`
+# prevents this.
 COPY build.rs ./
 COPY src src
 COPY --from=web /web/dist web/dist
@@ -28,22 +29,24 @@ RUN find build.rs src -type f -exec touch {} + \
     && cp target/release/pub-sub /pub-sub \
     && mkdir /data
 
-# glibc and libgcc, and nothing else: no shell, no package manager.
+# This image contains glibc and libgcc, and nothing else: no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="pub-sub" \
       org.opencontainers.image.description="A publish/subscribe service behind GraphQL, REST, WebSocket and server-sent events" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /pub-sub /usr/local/bin/pub-sub
 
-# Where ENGINE=disk stores. It belongs to the image's user, and a new named volume that is mounted here takes that over,
-# so that nobody has to change an owner first. Not a VOLUME: every container of the other engines would leave one behind.
+# ENGINE=disk stores its data here. The directory belongs to the image's user, and a new named volume that is mounted
+# here inherits the owner, so nobody has to change it. It is not a VOLUME, because every container of the other engines
+# would leave one behind.
 COPY --from=build --chown=65532:65532 /data /data
 ENV DATA_DIR=/data
 
-# The image's user "nonroot" as a number, so that a cluster sees without looking inside that it is not root.
+# This is the image's user "nonroot". A number lets a cluster see that it is not root without looking into the image.
 USER 65532:65532
 EXPOSE 8080
-# Stops softly: what was accepted is delivered and clients are told; after DRAIN_SECONDS it ends all the same.
+# SIGTERM stops the server gracefully: it delivers what it has accepted and tells clients to reconnect. After
+# DRAIN_SECONDS it ends in any case.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/usr/local/bin/pub-sub", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/pub-sub"]

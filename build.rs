@@ -1,6 +1,6 @@
-//! Puts the browser's page into the binary: GraphiQL where `web/` has been built (`make web`), else the small page of our
-//! own that stands in `src/pages/`. It only reads files, so that `cargo build` needs neither Node nor a network.
-//! `src/pages.rs` serves what this writes.
+//! Puts the page for the browser into the binary: GraphiQL if `web/` has been built (`make web`), otherwise our own
+//! small page in `src/graphql/`. It only reads files, so that `cargo build` needs neither Node nor a network.
+//! `src/graphql/page.rs` serves what this writes.
 
 use std::{
     env,
@@ -11,17 +11,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What both pages are: a document, and a folder of files that it loads.
+/// Each page is a document and a folder of files that it loads.
 const BUILT: [&str; 2] = ["web/dist/index.html", "web/dist/assets"];
 const OWN: [&str; 2] = ["src/pages/graphql.html", "src/pages/graphql"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    // The bundler writes the document last: where it is, the build is whole.
+    // The bundler writes the document last: if it exists, the build is complete.
     let graphiql = root.join(BUILT[0]).exists();
     let [document, folder] = if graphiql { BUILT } else { OWN };
     // Cargo runs this at every build while a path named here is missing, so each has to exist. While there is no
-    // `web/dist`, the folder above tells when it appears.
+    // `web/dist`, the folder above changes when it appears.
     let watched = ["web/dist", "web"].into_iter().find(|path| root.join(path).exists());
     for path in watched.into_iter().chain(["build.rs", OWN[0], OWN[1]]) {
         println!("cargo::rerun-if-changed={path}");

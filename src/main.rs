@@ -1,4 +1,4 @@
-//! The command line: reads settings, starts the log, binds, serves, and answers with an exit code.
+//! The command line: reads settings, starts the log, binds, serves, and returns an exit code.
 
 use std::{
     io::{Read, Write},
@@ -39,7 +39,10 @@ fn command() -> Command {
     Command::new("pub-sub")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A self-hosted, GraphQL-fronted publish/subscribe service that never loses a message silently")
-        .after_help("Settings come from pub-sub.toml (or --config FILE), then the environment (PORT=9000), then flags.")
+        .after_help(
+            "Settings come from pub-sub.toml (or --config FILE), then the environment (PORT=9000), then flags. The \
+             last one wins.",
+        )
         .arg(
             Arg::new("config")
                 .long("config")
@@ -53,41 +56,41 @@ fn command() -> Command {
         .subcommand(Command::new("config").about("Print the effective settings"))
         .subcommand(
             Command::new("export")
-                .about("Write all that ENGINE=disk or nats keeps as lines of JSON, also while servers run")
+                .about("Write everything that ENGINE=disk or nats stores as lines of JSON, also while servers run")
                 .arg(
                     Arg::new("output")
                         .long("output")
                         .value_name("FILE")
                         .value_parser(clap::value_parser!(PathBuf))
-                        .help("Write to this file, which is replaced when all is written, instead of standard output"),
+                        .help("Write to this file instead of standard output; a complete export replaces it"),
                 ),
         )
         .subcommand(
-            Command::new("import").about("Make new topics of an export in ENGINE=disk or nats; all or nothing").arg(
+            Command::new("import").about("Create new topics from an export in ENGINE=disk or nats; all or nothing").arg(
                 Arg::new("file")
                     .value_name("FILE")
                     .value_parser(clap::value_parser!(PathBuf))
-                    .help("The export; standard input if there is none, or with -"),
+                    .help("The export to read; without a file, or with -, standard input"),
             ),
         )
         .subcommand(
             Command::new("repair")
-                .about("Cut the log of ENGINE=disk where it is damaged; what is cut is kept beside it")
+                .about("Cut the log of ENGINE=disk where it is damaged, and keep the part that is cut off beside it")
                 .after_help(
-                    "Exits with 0 if the log is sound, or is now; with 1 if --dry-run found damage; with 2 if it can do \
-                     nothing, as while a server runs.",
+                    "Exits with 0 if the log is sound, or is now; with 1 if --dry-run found damage; with 2 if the repair \
+                     could not be done, for example because a server is running.",
                 )
                 .arg(
                     Arg::new("dry-run")
                         .long("dry-run")
                         .action(ArgAction::SetTrue)
-                        .help("Say what would be done, and change nothing"),
+                        .help("Report what a repair would do, and change nothing"),
                 ),
         )
         .subcommand(Command::new("schema").about("Print the GraphQL schema"))
         .subcommand(Command::new("openapi").about("Print the OpenAPI document of the REST routes"))
         .subcommand(
-            Command::new("healthcheck").about("Ask the server on this machine whether it is ready; exit 1 if not"),
+            Command::new("healthcheck").about("Ask the server on this machine whether it is ready; exit with 1 if not"),
         )
 }
 
@@ -100,7 +103,7 @@ fn load(matches: &ArgMatches) -> Result<Config, String> {
     Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())
 }
 
-/// Says what it did, and what the operator has to know of it by the exit code.
+/// Repairs the log and prints what it did. The exit code tells a script whether the log is sound.
 fn repair(matches: &ArgMatches, dry_run: bool) -> Result<ExitCode, (String, ExitCode)> {
     let repaired = load(matches).and_then(|config| match config.engine.engine.as_str() {
         "disk" => engine::disk::repair(Path::new(&config.engine.data_dir), dry_run),
@@ -133,13 +136,13 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
-/// What a transfer logs unless it is told otherwise. It speaks for itself, and a refusal is one line; but what an import finds
-/// in a log that a crash has left, no later start will say again.
+/// What a transfer logs by default. It reports its result itself, and a refusal is one line. Warnings of the disk engine
+/// are logged all the same: what an import finds in a log that a crash has left, no later start reports again.
 const TRANSFER_LOG: &str = "error,pub_sub::engine::disk=warn";
 
 fn begin_transfer(config: &Config) -> Result<(), String> {
-    let untold = config.server.log == Config::default().server.log;
-    telemetry::start(if untold { TRANSFER_LOG } else { &config.server.log }, &config.server.log_format)?;
+    let is_default = config.server.log == Config::default().server.log;
+    telemetry::start(if is_default { TRANSFER_LOG } else { &config.server.log }, &config.server.log_format)?;
     raise_file_limit();
     Ok(())
 }
@@ -152,7 +155,7 @@ fn export(config: &Config, output: Option<&PathBuf>) -> Result<(), String> {
 fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
     begin_transfer(config)?;
     let file = file.map(PathBuf::as_path).filter(|file| file.as_os_str() != "-");
-    // Until it is read nothing is to be taken back, and a signal may simply end this.
+    // While the file is read, nothing has been written that must be rolled back, so a signal may end the process.
     let import = transfer::Import::read(config, file)?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
@@ -184,7 +187,7 @@ fn start(config: Config) -> Result<(), String> {
     })
 }
 
-/// The first signal stops softly; what this answers ends with the second.
+/// The first signal cancels `stop`. The returned future ends with the second signal.
 fn until_second_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, String> {
     let signals = |kind| signal(kind).map_err(|error| error.to_string());
     Ok(wait_for_signals(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?, stop))
@@ -203,7 +206,7 @@ async fn wait_for_signals(mut interrupt: Signal, mut terminate: Signal, stop: Ca
     }
 }
 
-/// Every connection is a file descriptor, and many shells allow 1,024.
+/// Raises the limit on open files: every connection is a file descriptor, and many shells allow only 1,024.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -212,11 +215,11 @@ fn raise_file_limit() {
     }
 }
 
-/// For container engines: no curl needed in the image.
+/// Asks the server whether it is ready. Container engines run this, so the image needs no curl.
 fn healthcheck(host: IpAddr, port: u16) -> Result<(), String> {
     let ask = || -> std::io::Result<String> {
         let wait = Duration::from_secs(2);
-        // A server that listens everywhere answers on loopback.
+        // A server that listens on all addresses can be reached on loopback.
         let address = match host {
             IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -225,13 +228,13 @@ fn healthcheck(host: IpAddr, port: u16) -> Result<(), String> {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), wait)?;
         stream.set_read_timeout(Some(wait))?;
         stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(response)
     };
     match ask() {
-        Ok(answer) if answer.starts_with("HTTP/1.1 200") => Ok(()),
-        Ok(answer) => Err(answer.lines().next().unwrap_or_default().to_owned()),
+        Ok(response) if response.starts_with("HTTP/1.1 200") => Ok(()),
+        Ok(response) => Err(response.lines().next().unwrap_or_default().to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -1,5 +1,5 @@
-// Bundles GraphiQL into dist/: index.html, and assets/ with everything that the page loads. `build.rs` puts what is there
-// into the binary. Nothing here reads anything but web/, so that a container can build it alone.
+// Bundles GraphiQL into dist/: index.html, and assets/ with everything that the page loads. `build.rs` puts these files
+// into the binary. This script reads only files in web/, so that a container can run it alone.
 
 import { build } from 'esbuild';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ const ASSETS = 'dist/assets';
 rmSync('dist', { recursive: true, force: true });
 mkdirSync(ASSETS, { recursive: true });
 
-/** What both bundles share. Names carry a hash of the content, so that browsers may keep them for ever. */
+/** The options of both bundles. Names contain a hash of the content, so that browsers may cache the files forever. */
 const common = {
   bundle: true,
   minify: true,
@@ -23,18 +23,18 @@ const common = {
   chunkNames: '[name]-[hash]',
   assetNames: '[name]-[hash]',
   define: { 'process.env.NODE_ENV': '"production"' },
-  // The notices of all packages stand in one file (below).
+  // The notices of all packages are in one file (below).
   legalComments: 'none',
   logLevel: 'warning',
 };
 
-/** GraphiQL's stylesheet has Monaco's already; those that Monaco's modules import would come a second time. */
+/** GraphiQL's stylesheet contains Monaco's. The styles that Monaco's modules import would be duplicates. */
 const monacoStylesOnce = {
   name: 'monaco-styles-once',
   setup: ({ onLoad }) => onLoad({ filter: /monaco-editor[\\/]esm[\\/].*\.css$/ }, () => ({ contents: '', loader: 'empty' })),
 };
 
-/** The name of the file that a bundle has for an entry. */
+/** Returns the name of the file that a bundle has for an entry. */
 function output({ metafile }, entry, extension = '.js') {
   const found = Object.entries(metafile.outputs).find(([, { entryPoint }]) => entryPoint === entry);
   if (!found) throw new Error(`${entry}: not in the bundle`);
@@ -58,15 +58,16 @@ const main = await build({
   jsx: 'automatic',
   loader: { '.graphql': 'text' },
   plugins: [monacoStylesOnce],
-  // GraphiQL takes prettier's parsers by old names, which lead to CommonJS: imported when needed, that has no named exports.
+  // GraphiQL imports prettier's parsers by old names, which are CommonJS modules. A dynamic import of these has no named
+  // exports.
   alias: { 'prettier/parser-babel': 'prettier/plugins/babel', 'prettier/parser-graphql': 'prettier/plugins/graphql' },
   define: { ...common.define, ...Object.fromEntries(workerNames) },
 });
 
-/** The folder of the package that a bundled module is of. */
+/** Returns the folder of the package that a bundled module belongs to. */
 const packageOf = (module) => module.match(/^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/)?.[0];
 
-/** The licences of all that was bundled: they ask to go where the code goes. */
+/** Collects the licences of all bundled packages, which require that they are distributed with the code. */
 function notices(...bundles) {
   const modules = bundles.flatMap(({ metafile }) => Object.keys(metafile.inputs));
   const folders = [...new Set(modules.map(packageOf).filter(Boolean))].sort();
@@ -89,7 +90,7 @@ for (const file of readdirSync(ASSETS)) {
   const packed = gzipSync(bytes, { level: 9 });
   if (packed.length < bytes.length) writeFileSync(`${ASSETS}/${file}.gz`, packed);
 }
-// Last: without the page `build.rs` takes the build for unfinished.
+// This file is written last: without it, `build.rs` considers the build unfinished.
 writeFileSync('dist/index.html', page);
 
 const size = (suffix) => readdirSync(ASSETS).filter(suffix).reduce((sum, file) => sum + readFileSync(`${ASSETS}/${file}`).length, 0);

@@ -160,6 +160,8 @@ struct State {
     idle: Duration,
     /// When a subscription on another instance last said that it has it.
     elsewhere: Option<Timestamp>,
+    /// It was deleted or has expired. Another consumer may have its name by now, so nothing more is saved for this one.
+    removed: bool,
 }
 
 /// An instance that has a consumer says so every minute; one that has not for so long is gone.
@@ -229,6 +231,7 @@ impl Consumer {
             used_at: Timestamp::now(),
             idle: Duration::ZERO,
             elsewhere: None,
+            removed: false,
         };
         Arc::new(Self { key, generation: AtomicU64::new(0), state: Mutex::new(state), saving: SavingState::default() })
     }
@@ -243,6 +246,24 @@ impl Consumer {
     #[must_use]
     pub fn position(&self) -> Position {
         self.state.lock().position()
+    }
+
+    /// Hands what is to be saved of it, and whether a subscription of this instance has it, to an engine. Returns `None`
+    /// without doing so if the consumer was removed. A removal waits until `save` has returned, so that whatever an engine queues
+    /// for the removal comes after what it queues here.
+    pub(crate) fn save<T>(&self, save: impl FnOnce(&Position, bool) -> T) -> Option<T> {
+        let state = self.state.lock();
+        (!state.removed).then(|| save(&state.position(), state.holder.is_some()))
+    }
+
+    /// Whether it was deleted or has expired: the consumer that has its name now, if any, is another one.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.state.lock().removed
+    }
+
+    /// From here on nothing is saved for it.
+    fn mark_removed(&self) {
+        self.state.lock().removed = true;
     }
 
     /// Whether a newer subscription than the `generation`-th has it.

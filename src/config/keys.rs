@@ -1,4 +1,4 @@
-//! The one table of settings: key, meaning, and the field that it sets.
+//! The one table of settings: each key, its meaning, and the field that it sets.
 
 use figment::value::Value;
 
@@ -8,15 +8,15 @@ use super::{Config, Setting};
 pub struct Key {
     /// The key in small letters; the environment variable is the same in capitals.
     pub name: &'static str,
-    /// Units, bounds and effect, for the README's table.
+    /// Units, bounds and effect, for the help and the README's table.
     pub meaning: &'static str,
-    /// Whether it is kept from listings, and may be read from the file that the variable with `_FILE` behind it names.
+    /// Whether listings mask it. A secret may also be read from a file, which the variable with `_FILE` appended names.
     pub secret: bool,
     pub(super) get: fn(&Config) -> String,
     pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
 }
 
-/// Bounds that a type does not know.
+/// Checks a lower bound that the type itself does not have.
 fn check<T: Setting + PartialOrd>(value: T, least: &T, what: &str) -> Result<T, String> {
     if value < *least { Err(format!("must be {what} or more, not {}", value.write())) } else { Ok(value) }
 }
@@ -48,69 +48,69 @@ fn choose(value: String, choices: &[&str]) -> Result<String, String> {
 }
 
 keys! {
-    port => server.port: "TCP port to listen on; 0 takes a free one and logs it.";
-    host => server.host: "IP address to listen on; `::` for all of IPv6 and IPv4.";
-    max_messages_per_topic >= 1 => broker.max_messages_per_topic: "Messages a topic keeps, unless the topic sets its own bound. The oldest goes first.";
-    max_publish_rate => broker.max_publish_rate: "Messages a second and topic that may be published, unless the topic sets its own rate; a burst of one second's worth is let through. 0 = no limit.";
-    ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes asked of a WebSocket at once, and kept for reading by an idle connection.";
-    ws_write_buffer_size => socket.write_buffer_size: "Bytes an idle WebSocket keeps for writing; what is pending is gathered beyond it and leaves in one write.";
-    auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing make the topic.";
+    port => server.port: "The TCP port to listen on. 0 takes a free port and logs it.";
+    host => server.host: "The IP address to listen on. `::` listens on all IPv6 and IPv4 addresses.";
+    max_messages_per_topic >= 1 => broker.max_messages_per_topic: "The number of messages that a topic keeps, unless the topic sets its own bound. The oldest message is evicted first.";
+    max_publish_rate => broker.max_publish_rate: "The number of messages that may be published to a topic per second, unless the topic sets its own rate. A burst of one second's worth is allowed. 0 = no limit.";
+    ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes to read from a WebSocket at once. An idle connection keeps a buffer of this size.";
+    ws_write_buffer_size => socket.write_buffer_size: "Bytes that an idle WebSocket keeps for writing. Pending data may grow beyond it and is sent in one write.";
+    auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing create a topic that does not exist.";
     consumer_ttl => broker.consumer_ttl: "How long the position of a named consumer is kept while nobody uses it.";
-    dedup_window => broker.dedup_window: "How long a publisher's message `id` is remembered after its first publish, even if the message is no longer kept: until then, and for as long as the message is kept, a repeated one is a duplicate.";
-    dedup_bytes => broker.dedup_bytes: "Bytes of memory for ids of messages that are not kept any more. When they do not suffice, the oldest are forgotten before the window is over; the log and `pubsub_dedup_forgotten_early_total` say so.";
-    engine in &["memory", "disk", "nats"] => engine.engine: "Where topics, messages and consumers' positions live: `memory` loses them with the process; `disk` keeps them in `DATA_DIR`; `nats` shares them with other instances through NATS JetStream.";
-    data_dir => engine.data_dir: "The directory of `ENGINE=disk`; made where it is missing. One server at a time.";
-    fsync in &["always", "interval", "never"] => engine.fsync: "With `ENGINE=disk`: when a message counts as stored. `always`: after a sync, survives a power cut. `interval`, `never`: after the write, survives a kill of the process; a power cut takes what was written within `FSYNC_INTERVAL`, or what the kernel had not written yet.";
+    dedup_window => broker.dedup_window: "How long a publisher's message `id` is remembered after its first publish, even if the message is evicted. A repeated id is a duplicate within this time, and for as long as the message is kept.";
+    dedup_bytes => broker.dedup_bytes: "Bytes of memory for ids of messages that are no longer kept. If they do not suffice, the oldest ids are forgotten before the window is over; the log and `pubsub_dedup_forgotten_early_total` report this.";
+    engine in &["memory", "disk", "nats"] => engine.engine: "Where topics, messages and consumers' positions are stored. `memory` loses them with the process; `disk` stores them in `DATA_DIR`; `nats` shares them with other instances through NATS JetStream.";
+    data_dir => engine.data_dir: "The directory of `ENGINE=disk`. The server creates it if it does not exist. Only one server may use it at a time.";
+    fsync in &["always", "interval", "never"] => engine.fsync: "With `ENGINE=disk`: when a message counts as stored. `always`: after a sync; the message survives a power cut. `interval` and `never`: after the write; the message survives a kill of the process. A power cut loses what was written within `FSYNC_INTERVAL` (`interval`), or what the kernel had not written yet (`never`).";
     fsync_interval => engine.fsync_interval: "With `FSYNC=interval`: the time between two syncs.";
-    nats_url => engine.nats.url: "With `ENGINE=nats`: the servers, separated by commas; `tls://` in place of `nats://` insists on TLS. nats-server 2.10.26 or newer, with JetStream.";
-    nats_prefix => engine.nats.prefix: "What the names of streams, buckets and subjects begin with. Instances with the same prefix are one service.";
-    nats_replicas => engine.nats.replicas: "Copies of everything that NATS keeps, when it is made: 1, 3 or 5. 0 = three in a cluster, one on a single server.";
-    nats_user => engine.nats.user: "User name for NATS.";
-    nats_password "secret" => engine.nats.password: "The user's password. `NATS_PASSWORD_FILE` names a file with it instead.";
-    nats_token "secret" => engine.nats.token: "Token for NATS. Or `NATS_TOKEN_FILE`.";
-    nats_nkey "secret" => engine.nats.nkey: "Seed of an nkey for NATS. Or `NATS_NKEY_FILE`.";
-    nats_credentials => engine.nats.credentials: "File of credentials for NATS, as `nsc` makes them.";
-    nats_tls in &["off", "on", "first"] => engine.nats.tls: "`off` leaves TLS to the server and the address; `on` insists on it; `first` begins with it, for servers with `handshake_first`.";
-    nats_tls_ca => engine.nats.tls_ca: "PEM file of certificates to trust for NATS, beside the system's.";
-    nats_tls_cert => engine.nats.tls_cert: "PEM file of this service's own certificate for NATS.";
-    nats_tls_key => engine.nats.tls_key: "PEM file of that certificate's key.";
+    nats_url => engine.nats.url: "With `ENGINE=nats`: the servers, separated by commas. `tls://` instead of `nats://` requires TLS. The servers must be nats-server 2.10.26 or newer, with JetStream.";
+    nats_prefix => engine.nats.prefix: "The prefix of the names of streams, buckets and subjects. Instances with the same prefix form one service.";
+    nats_replicas => engine.nats.replicas: "How many copies NATS stores of streams and buckets that it creates: 1, 3 or 5. 0 = three in a cluster, one on a single server.";
+    nats_user => engine.nats.user: "The user name for NATS.";
+    nats_password "secret" => engine.nats.password: "The user's password. `NATS_PASSWORD_FILE` names a file that contains it.";
+    nats_token "secret" => engine.nats.token: "The token for NATS. `NATS_TOKEN_FILE` names a file that contains it.";
+    nats_nkey "secret" => engine.nats.nkey: "The seed of an nkey for NATS. `NATS_NKEY_FILE` names a file that contains it.";
+    nats_credentials => engine.nats.credentials: "A credentials file for NATS, as `nsc` creates it.";
+    nats_tls in &["off", "on", "first"] => engine.nats.tls: "Whether to use TLS with NATS. `off` leaves the choice to the server and the address; `on` requires TLS; `first` starts with the TLS handshake, for servers with `handshake_first`.";
+    nats_tls_ca => engine.nats.tls_ca: "A PEM file of certificates to trust for NATS, in addition to the system's.";
+    nats_tls_cert => engine.nats.tls_cert: "A PEM file with this service's own certificate for NATS.";
+    nats_tls_key => engine.nats.tls_key: "A PEM file with the key of that certificate.";
     drain_seconds => server.drain: "How long a stopping server waits for its connections before it drops them.";
-    max_topics => broker.max_topics: "Topics that may exist.";
-    max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in one message's data.";
+    max_topics => broker.max_topics: "The number of topics that may exist.";
+    max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in the data of one message.";
     max_messages_limit >= 1 => broker.max_messages_limit: "The largest history, in messages, that a topic may set for itself.";
-    max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes one topic's history may take in memory; the oldest message goes first.";
-    max_history_bytes => broker.max_history_bytes: "Bytes all histories may take in memory. At the bound a topic pays for a new message with its own oldest; one that has none is refused.";
-    max_connections >= 1 => server.max_connections: "Connections that may be open; a further one gets the status 503 and is closed.";
-    max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "Subscriptions on one `/ws` connection.";
-    max_operations_per_connection >= 1 => graphql.max_operations: "Operations, subscriptions among them, that one GraphQL WebSocket, or one event stream for many operations, may have running.";
-    max_frame_bytes >= 1 => socket.max_frame_bytes: "Bytes of one WebSocket message from a client; a larger one closes the connection with 1009.";
+    max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes of memory for the history of one topic. The oldest message is evicted first.";
+    max_history_bytes => broker.max_history_bytes: "Bytes of memory for all histories together. At the bound, a topic evicts its own oldest messages to make room for a new one. If it has none, the new message is refused.";
+    max_connections >= 1 => server.max_connections: "The number of connections that may be open. A further one gets a 503 response and is closed.";
+    max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "The number of subscriptions on one `/ws` connection.";
+    max_operations_per_connection >= 1 => graphql.max_operations: "The number of operations, including subscriptions, that may run on one GraphQL WebSocket or on one event stream for many operations.";
+    max_frame_bytes >= 1 => socket.max_frame_bytes: "Bytes of one WebSocket message from a client. A larger one closes the connection with 1009.";
     max_body_bytes >= 1 => server.max_body_bytes: "Bytes of one HTTP request body.";
-    max_batch >= 1 => broker.max_batch: "Messages in one `POST /publish` array, `publishMany`, or page of history.";
-    max_malformed_frames >= 1 => socket.max_malformed_frames: "Malformed messages in a row after which a WebSocket is closed with 1008.";
-    max_patterns => broker.max_patterns: "Different patterns that may be subscribed.";
-    max_consumers_per_topic => broker.max_consumers_per_topic: "Named consumers of one topic or pattern.";
-    max_consumers => broker.max_consumers: "Named consumers in all.";
-    max_topics_per_consumer => broker.max_topics_per_consumer: "Topics whose positions one named consumer of a pattern may hold.";
+    max_batch >= 1 => broker.max_batch: "The number of messages in one `POST /publish` array, one `publishMany`, or one page of history.";
+    max_malformed_frames >= 1 => socket.max_malformed_frames: "The number of malformed messages in a row after which a WebSocket is closed with 1008.";
+    max_patterns => broker.max_patterns: "The number of different patterns that may have subscriptions.";
+    max_consumers_per_topic => broker.max_consumers_per_topic: "The number of named consumers of one topic or pattern.";
+    max_consumers => broker.max_consumers: "The number of named consumers of all topics and patterns together.";
+    max_topics_per_consumer => broker.max_topics_per_consumer: "The number of topics in which one named consumer of a pattern may have a position.";
     max_filter_bytes => broker.filter.max_bytes: "Bytes of one filter as JSON.";
-    max_filter_conditions => broker.filter.max_conditions: "Conditions in one filter.";
-    max_graphql_batch >= 1 => graphql.max_batch: "Requests in one GraphQL batch (a JSON array of requests).";
+    max_filter_conditions => broker.filter.max_conditions: "The number of conditions in one filter.";
+    max_graphql_batch >= 1 => graphql.max_batch: "The number of requests in one GraphQL batch (a JSON array of requests).";
     max_document_bytes >= 1 => graphql.documents.max_bytes: "Bytes of one GraphQL document.";
-    max_document_tokens >= 1 => graphql.documents.max_tokens: "Tokens in one GraphQL document.";
-    max_document_depth >= 1 => graphql.documents.max_depth: "Fields within one another in a GraphQL operation.";
-    max_document_selections >= 1 => graphql.documents.max_selections: "Selections of a GraphQL document, with fragments counted as often as they are spread.";
-    max_document_aliases => graphql.documents.max_aliases: "Aliases in one GraphQL operation.";
-    max_document_directives => graphql.documents.max_directives: "Directives in one GraphQL operation.";
-    max_complexity => graphql.max_complexity: "Fields that one GraphQL operation may resolve: a page counts with its size, any other list as 20. 0 = no limit.";
-    document_cache_bytes => graphql.document_cache_bytes: "Bytes of checked GraphQL documents that are kept for the next request.";
+    max_document_tokens >= 1 => graphql.documents.max_tokens: "The number of tokens in one GraphQL document.";
+    max_document_depth >= 1 => graphql.documents.max_depth: "The depth to which fields may be nested in a GraphQL operation.";
+    max_document_selections >= 1 => graphql.documents.max_selections: "The number of selections in a GraphQL document. A fragment counts as often as it is spread.";
+    max_document_aliases => graphql.documents.max_aliases: "The number of aliases in one GraphQL operation.";
+    max_document_directives => graphql.documents.max_directives: "The number of directives in one GraphQL operation.";
+    max_complexity => graphql.max_complexity: "The number of fields that one GraphQL operation may resolve. A page counts with its size, and any other list counts as 20. 0 = no limit.";
+    document_cache_bytes => graphql.document_cache_bytes: "Bytes of memory for checked GraphQL documents that are kept for the next request.";
     persisted_documents => graphql.persisted_documents: "A JSON file of GraphQL documents that clients may name by their SHA-256 hash: an object by hash, or an array. Empty = none.";
-    persisted_documents_only => graphql.persisted_documents_only: "Whether only the documents of that file are executed.";
-    persisted_cache_bytes => graphql.persisted_cache_bytes: "Bytes of documents that clients registered by hash (automatic persisted queries).";
+    persisted_documents_only => graphql.persisted_documents_only: "Whether the server executes only the documents of that file.";
+    persisted_cache_bytes => graphql.persisted_cache_bytes: "Bytes of memory for documents that clients registered by hash (automatic persisted queries).";
     federation => graphql.federation: "Whether the schema is served as an Apollo Federation 2 subgraph, with topics as entities by their names. `pub-sub schema --federation=true` prints it.";
-    introspection => graphql.introspection: "Whether clients may ask GraphQL for its schema, and errors suggest names.";
-    ping_interval => socket.ping_interval: "How long the client of a WebSocket may send nothing before it is pinged; when it sends nothing for as long again, it is dropped. Also the time between two comments on an idle event stream.";
-    write_timeout => socket.write_timeout: "How long a client may take nothing of what is written to it before it is dropped.";
-    request_timeout => server.request_timeout: "How long a client may take to send a request; also how long an idle kept-alive connection stays.";
-    connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), and a reserved event stream to be connected.";
-    log => server.log: "What is logged: a level, or `tracing` directives like `info,pub_sub=debug`.";
-    log_format in &["text", "json"] => server.log_format: "`text` or `json`, a line an event, on standard error.";
+    introspection => graphql.introspection: "Whether clients may query the GraphQL schema, and errors suggest names.";
+    ping_interval => socket.ping_interval: "How long a WebSocket may be silent before the server pings it. If it stays silent for as long again, the server drops it. This is also the time between two comments on an idle event stream.";
+    write_timeout => socket.write_timeout: "How long a client may accept no data before the server drops it.";
+    request_timeout => server.request_timeout: "How long a client may take to send a request. This is also how long an idle keep-alive connection stays open.";
+    connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), and how long a reserved event stream may wait to be connected.";
+    log => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
+    log_format in &["text", "json"] => server.log_format: "The format of the log on standard error: `text` or `json`, with one line per event.";
 }

@@ -207,6 +207,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         consumers::a_newer_subscription_takes_over,
         consumers::acknowledgements_only_go_forward,
         consumers::an_acknowledgement_is_for_one_consumer,
+        consumers::a_deleted_consumer_is_not_saved,
         consumers::a_consumer_is_forgotten,
     }
     Ok(())

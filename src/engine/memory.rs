@@ -99,8 +99,9 @@ impl Positions for Memory {
 
     fn moved(&self, _: &Arc<Consumer>) {}
 
-    fn keep<'a>(&'a self, _: &'a Arc<Consumer>) -> Later<'a, ()> {
-        ready(Ok(()))
+    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+        let taken_over = || Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned());
+        ready(if consumer.is_removed() { Err(taken_over()) } else { Ok(()) })
     }
 
     fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
@@ -119,12 +120,12 @@ impl Positions for Memory {
     }
 
     fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
-        ready(self.consumers().and_then(|consumers| {
-            consumers.check_current(consumer)?;
-            consumer.advance(topic, cursor);
-            consumer.touch();
-            Ok(())
-        }))
+        if consumer.is_removed() {
+            return ready(Err(no_consumer(consumer.key())));
+        }
+        consumer.advance(topic, cursor);
+        consumer.touch();
+        ready(Ok(()))
     }
 
     fn remove<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ()> {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stock clients in Node and Python against pub-sub: sets up what they need, runs all, prints a summary.
+# Tests stock clients in Node and Python against pub-sub: sets up what they need, runs all tests, prints a summary.
 #
 #   tests/clients/run.sh              PUB_SUB_BIN=FILE names the binary; without it `cargo build --release` makes one.
 #   SEED=123 tests/clients/run.sh     cuts connections at the same places as the run that printed this seed.
@@ -43,7 +43,7 @@ else
 fi
 export PUB_SUB_BIN
 
-# Installed anew only when what is pinned has changed.
+# Installs again only if the pinned versions have changed.
 pinned=$(cat "$here/node/package-lock.json" "$here/node/package.json" | sha256sum)
 if [ "$(cat "$here/node/node_modules/.pinned" 2>/dev/null)" != "$pinned" ]; then
     (cd "$here/node" && npm ci --no-audit --no-fund --loglevel=error) || fail 'npm ci in tests/clients/node failed: the Node clients cannot be installed'
@@ -60,8 +60,8 @@ if [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$pinned" ]; then
 fi
 ready=$SECONDS
 
-# The time limits are for a client that hangs; a run takes a fraction of them. Python's tests run after Node's, whose files
-# run beside each other, so that the two do not share the cores.
+# The time limits are for a client that hangs; a run takes a fraction of them. Python's tests run after Node's, so that
+# the two do not share the cores. The files of Node's tests run in parallel.
 (cd "$here/node" && timeout --kill-after=10 540 node --test --test-concurrency=2 --test-reporter=spec test/*.test.mjs)
 node_status=$?
 (cd "$here/python" && PYTHONDONTWRITEBYTECODE=1 timeout --kill-after=10 300 "$venv/bin/python" -m pytest -q)

@@ -150,6 +150,20 @@ fn kind(word: &str) -> Option<&'static str> {
     }
 }
 
+/// Kills a session with everything in it: `timeout` gives what it runs a process group of its own.
+fn end_session(leader: u32) {
+    let is_member = |process: &Path| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // Behind the name in parentheses: state, parent, process group, session.
+        let session = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(3)?.parse().ok());
+        session == Some(leader)
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    for process in processes.filter(|process| is_member(process)) {
+        let _ = Command::new("kill").arg("-KILL").arg(process.file_name().unwrap()).status();
+    }
+}
+
 /// Runs a script where `pub-sub` is at hand; answers what it printed, and how it went if it ended by itself.
 fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (String, Option<bool>) {
     let script = script.replace("8080", &port.to_string());
@@ -189,7 +203,7 @@ fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (Strin
         // It has said what it should, and goes on: a moment for what should not come.
         let patient = complete.is_none_or(|at: Instant| at.elapsed() < Duration::from_millis(500));
         if !patient || begun.elapsed() > DEADLINE {
-            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
+            end_session(child.id());
             let _ = child.wait();
             return (String::from_utf8(output).unwrap(), complete.is_some().then_some(true));
         }
@@ -268,6 +282,11 @@ async fn the_protocol_page_keeps_its_word() {
 #[tokio::test]
 async fn the_backup_page_keeps_its_word() {
     keeps_its_word("docs/backup.md").await;
+}
+
+#[tokio::test]
+async fn the_recipes_keep_their_word() {
+    keeps_its_word("docs/recipes.md").await;
 }
 
 #[test]

@@ -82,7 +82,7 @@ async fn page(
     let until = (page.places.len() < limit as usize && round.servers.len() == 1).then_some(page.sent);
     let judge = Judge { model: &model, leg: &leg, begin: &Begin::Asked, until };
     if let Err(why) = judge.walk(&page.events) {
-        model.violation(&[topic], format!("a page of {limit}: {why}\n  {}\n  gap {}", leg.summary(), page.body["gap"]));
+        model.violation(&[topic], format!("a page of {limit}: {why}\n  {}\n  {}", leg.summary(), page.body));
         return None;
     }
     let next = page.body["next"].as_str().or(page.body["pageInfo"]["endCursor"].as_str());

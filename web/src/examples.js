@@ -1,4 +1,4 @@
-// The tabs that GraphiQL opens with. `test/examples.test.mjs` checks them against the schema.
+// GraphiQL opens with these tabs. `test/examples.test.mjs` checks them against the schema.
 
 import history from './examples/history.graphql';
 import publish from './examples/publish.graphql';

@@ -1,4 +1,4 @@
-// GraphiQL for this server: its own endpoint for everything, and tabs that show what the service does.
+// GraphiQL for this server: it uses the page's own endpoint, and its tabs show what the service does.
 
 import 'graphiql/style.css';
 import './main.css';
@@ -9,28 +9,28 @@ import { Kind, parse } from 'graphql';
 import { createRoot } from 'react-dom/client';
 import { examples } from './examples.js';
 
-// The page's own address: it is right behind any proxy, whatever prefix that adds.
+// The page's own URL is correct behind any proxy, whatever prefix the proxy adds.
 const endpoint = new URL(window.location.pathname, window.location.href);
 const socket = new URL(endpoint);
 socket.protocol = endpoint.protocol === 'https:' ? 'wss:' : 'ws:';
 
 const ask = createGraphiQLFetcher({
   url: endpoint.href,
-  // A socket for each subscription, so that the Headers pane reaches it: it goes as `connection_init`'s payload.
+  // Each subscription has its own socket, because the Headers pane is sent as the payload of `connection_init`.
   subscriptionUrl: socket.href,
   enableIncrementalDelivery: false,
 });
 
 /**
- * GraphiQL looks at a document only 100 ms after it changed. What is run sooner would go out under the name, and by the
- * transport, of the document before: so it is looked at once more here.
+ * GraphiQL parses a document only 100 ms after it changed. An operation that is run sooner would be sent with the name
+ * and the transport of the previous document, so it is parsed again here.
  */
 function fetcher(request, options) {
   let documentAST;
   try {
     documentAST = parse(request.query);
   } catch {
-    // The server says what is wrong with it.
+    // The server's error says what is wrong with the document.
     return ask(request, options);
   }
   const operations = documentAST.definitions.filter(({ kind }) => kind === Kind.OPERATION_DEFINITION);

@@ -1,6 +1,6 @@
 /* global EDITOR_WORKER, GRAPHQL_WORKER, JSON_WORKER */
-// The editors' workers as files of this server: the page's content security policy lets no others run. `build.mjs` fills
-// the names in.
+// The workers of the editors are files of this server, because the page's content security policy allows no others.
+// `build.mjs` fills in their names.
 
 const FILES = { json: JSON_WORKER, graphql: GRAPHQL_WORKER };
 

@@ -1,4 +1,4 @@
-// The tabs that GraphiQL opens with, against the schema.
+// Validates the tabs that GraphiQL opens with against the schema.
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';

@@ -117,16 +117,6 @@ impl Consumers {
         consumer.filter(|consumer| !consumer.is_expired(self.limits.ttl)).cloned()
     }
 
-    /// Whether this very consumer is the one under its name: it was not deleted, and none was created in its stead.
-    ///
-    /// # Errors
-    /// [`Error::ConsumerNotFound`].
-    pub fn check_current(&self, consumer: &Arc<Consumer>) -> Result<(), Error> {
-        let current = self.get(consumer.key());
-        let is_current = current.is_some_and(|current| Arc::ptr_eq(&current, consumer));
-        is_current.then_some(()).ok_or_else(|| Error::ConsumerNotFound(consumer.key().name.as_str().to_owned()))
-    }
-
     /// Forgets a consumer; a live subscription of it ends as if taken over.
     pub fn remove(&self, key: &ConsumerKey) -> Option<Arc<Consumer>> {
         let mut all = self.all.lock();
@@ -136,9 +126,17 @@ impl Consumers {
             all.by_source.remove(&key.source);
         }
         all.count -= 1;
+        removed.mark_removed();
         drop(all);
         removed.revoke();
         Some(removed)
+    }
+
+    /// Hands the consumer that has this name now, if any, to `with`. None is created or removed meanwhile.
+    pub(crate) fn with_current<T>(&self, key: &ConsumerKey, with: impl FnOnce(Option<&Consumer>) -> T) -> T {
+        let all = self.all.lock();
+        let current = all.by_source.get(&key.source).and_then(|siblings| siblings.get(&key.name));
+        with(current.map(AsRef::as_ref))
     }
 
     /// Forgets a consumer if the `generation`-th subscription is its newest. Tells whether it did.
@@ -157,6 +155,7 @@ impl Consumers {
             all.by_source.remove(source);
         }
         all.count -= 1;
+        consumer.mark_removed();
         true
     }
 
@@ -166,6 +165,7 @@ impl Consumers {
         let removed: Vec<_> =
             all.by_source.remove(source).map(|siblings| siblings.into_values().collect()).unwrap_or_default();
         all.count -= removed.len();
+        removed.iter().for_each(|consumer| consumer.mark_removed());
         removed
     }
 
@@ -225,6 +225,7 @@ impl Consumers {
             siblings.retain(|_, consumer| {
                 let over = consumer.is_expired(self.limits.ttl);
                 if over {
+                    consumer.mark_removed();
                     expired.push(consumer.clone());
                 }
                 !over
@@ -256,6 +257,10 @@ impl All {
         let ConsumerKey { source, name } = consumer.key.clone();
         let replaced = self.by_source.entry(source).or_default().insert(name, consumer.clone());
         self.count += usize::from(replaced.is_none());
+        // It has expired.
+        if let Some(replaced) = replaced {
+            replaced.mark_removed();
+        }
         consumer
     }
 }

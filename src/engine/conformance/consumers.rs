@@ -147,6 +147,40 @@ pub(super) async fn an_acknowledgement_is_for_one_consumer(a: &Instance, b: &Ins
     Ok(())
 }
 
+/// A deleted consumer is not saved any more, whatever was still to be saved of it: it does not come back, and it does not
+/// move one that was created under its name.
+pub(super) async fn a_deleted_consumer_is_not_saved(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
+    let one = a.append(&here, new_message(1)?).await?.cursor;
+    let two = a.append(&here, new_message(2)?).await?.cursor;
+    b.channel(here.name()).await?;
+    let key = key(&here, "again")?;
+    let old = claim(a, &key, &Inbox::default()).await?;
+    old.consumer.begin(here.name(), two)?;
+    a.engine.positions().keep(&old.consumer).await?;
+    a.engine.positions().remove(&key).await?;
+    ensure_taken_over(&a.engine.positions().keep(&old.consumer).await)?;
+    let new = claim(a, &key, &Inbox::default()).await?;
+    ensure(!new.resumed, || "the deleted consumer was resumed".to_owned())?;
+    new.consumer.begin(here.name(), one)?;
+    a.engine.positions().keep(&new.consumer).await?;
+    a.engine.positions().moved(&old.consumer);
+    ensure_taken_over(&a.engine.positions().keep(&old.consumer).await)?;
+    a.engine.positions().keep(&new.consumer).await?;
+    for instance in [a, b] {
+        ensure(places(instance, &key).await? == [one.offset], || "the new consumer was moved".to_owned())?;
+        let status = instance.engine.positions().look(&key).await?;
+        ensure(status.connected, || "the new consumer is said to have no subscription".to_owned())?;
+    }
+    // A subscription elsewhere takes the new one over, which learns of it.
+    claim(b, &key, &Inbox::default()).await?.consumer.touch();
+    eventually("the subscription is told", || new.consumer.is_taken_over(new.generation).then_some(())).await
+}
+
+fn ensure_taken_over(saved: &Result<(), Error>) -> Result<(), Failure> {
+    ensure(matches!(saved, Err(Error::ConsumerTakenOver(_))), || format!("{saved:?} for a deleted consumer"))
+}
+
 pub(super) async fn a_consumer_is_forgotten(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let here = a.create(&fresh("consumers")?, EXPLICIT).await?;
     b.channel(here.name()).await?;
@@ -183,6 +217,9 @@ pub(super) async fn leave_a_position(instance: &Instance, channel: &Arc<Channel>
     let dropped = claim(instance, &key(channel, "forgotten")?, &Inbox::default()).await?;
     instance.engine.positions().keep(&dropped.consumer).await?;
     instance.engine.positions().remove(&key(channel, "forgotten")?).await?;
+    // What was to be saved of it at that moment brings it back neither now nor after a restart.
+    ensure_taken_over(&instance.engine.positions().keep(&dropped.consumer).await)?;
+    instance.engine.positions().moved(&dropped.consumer);
     Ok(cursor)
 }
 

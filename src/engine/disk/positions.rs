@@ -26,11 +26,16 @@ pub(super) fn save(log: &Log<Token>, consumer: &Arc<Consumer>) {
     }
 }
 
+/// Queues the record of a consumer's position. A consumer that was removed is refused as taken over: its record would stand
+/// behind that of its removal, and a restart would bring it back, or move one that was created under its name.
 fn put(log: &Log<Token>, consumer: &Consumer, token: Token) -> Result<(), Error> {
     let ConsumerKey { source, name } = consumer.key();
-    let blob = position::encode(&consumer.position(), if consumer.is_held() { HELD } else { "" });
-    let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
-    log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
+    let queued = consumer.save(|position, is_held| {
+        let blob = position::encode(position, if is_held { HELD } else { "" });
+        let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
+        log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
+    });
+    queued.unwrap_or_else(|| Err(Error::ConsumerTakenOver(name.as_str().to_owned())))
 }
 
 impl Disk {
@@ -38,12 +43,20 @@ impl Disk {
         self.opened()?.consumers.get(key).ok_or_else(|| no_consumer(key))
     }
 
-    /// Puts into the log that a consumer is gone.
+    /// Puts into the log that a consumer is gone. Where another one was created under its name meanwhile, that one's record
+    /// takes the place of the removed one's: a removal queued behind it would remove the new one from the log.
     fn drop_position(&self, consumer: &Consumer) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+        let opened = self.opened()?;
         let (tell, answer) = oneshot::channel();
+        let token = Token::Kept(Tell(tell));
         let ConsumerKey { source, name } = consumer.key();
-        let record = Record::ConsumerDeleted { source: source.as_str(), name: name.as_str() };
-        self.opened()?.log.append(&record, Token::Kept(Tell(tell))).map_err(|error| unavailable(&error))?;
+        opened.consumers.with_current(consumer.key(), |current| match current {
+            Some(current) => put(&opened.log, current, token),
+            None => {
+                let record = Record::ConsumerDeleted { source: source.as_str(), name: name.as_str() };
+                opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
+            }
+        })?;
         Ok(answer)
     }
 }
@@ -107,10 +120,12 @@ impl Positions for Disk {
 
     fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {
         Box::pin(async move {
-            self.opened()?.consumers.check_current(consumer)?;
             consumer.advance(topic, cursor);
             consumer.touch();
-            self.keep(consumer).await
+            match self.keep(consumer).await {
+                Err(Error::ConsumerTakenOver(_)) => Err(no_consumer(consumer.key())),
+                kept => kept,
+            }
         })
     }
 

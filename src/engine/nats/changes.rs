@@ -110,7 +110,7 @@ impl Inner {
                 .filter(|known| known.channel.as_ref().is_some_and(|current| Arc::ptr_eq(current, channel)));
             let Some(known) = known else {
                 // Deleted by somebody else, or by this call when its answer was lost.
-                return if begun.elapsed() > link::ATTEMPT { Ok(()) } else { Err(gone()) };
+                return if begun.elapsed() > link::ATTEMPT_TIMEOUT { Ok(()) } else { Err(gone()) };
             };
             let end = known.end_now().ok_or_else(gone)?;
             match self.topics.delete(&self.link, token, Some(&end), known.revision).await? {

@@ -32,8 +32,8 @@ const FIRST: Duration = Duration::from_secs(3);
 /// How often a silent server is asked whether it is there; it is given up when two questions were not answered.
 const PING: Duration = Duration::from_secs(2);
 
-/// How long one try of a publish waits for the cluster's answer.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
+/// How long one attempt to publish waits for the cluster's reply before the message is sent again.
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Publishes that may be on their way: the bound of the engine's own queue, several times over, because the client counts
 /// those whose answers nobody waits for any more, too.
@@ -130,7 +130,7 @@ impl Link {
         };
         let jetstream = ContextBuilder::new()
             .timeout(Duration::from_secs(5))
-            .ack_timeout(ATTEMPT)
+            .ack_timeout(ATTEMPT_TIMEOUT)
             .max_ack_inflight(MAX_IN_FLIGHT)
             .backpressure_on_inflight(false)
             .build(client.clone());

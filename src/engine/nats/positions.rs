@@ -154,8 +154,9 @@ impl Shared {
     async fn save(&self, consumer: &Arc<Consumer>, begins: bool) -> Result<(), Error> {
         let token = token(consumer.key());
         self.write(&token, |known| {
-            if !known.is_mine() {
-                // Another instance has taken it over, and knows better.
+            if !known.is_mine() || consumer.is_removed() {
+                // Another instance has taken it over and knows better; or it was deleted, and what has its name and its entry now is
+                // another consumer.
                 return Err(taken_over(consumer.key()));
             }
             let stage = match known.hold.stage {
@@ -231,18 +232,15 @@ impl Shared {
                 let saved = shared.write(&token, |known| {
                     // The write is tried again when another instance was faster, which may have deleted the consumer and
                     // created one of the same name: that one was acknowledged nothing.
-                    let consumer = shared.consumers.get(&key).ok_or_else(|| no_consumer(&key))?;
-                    let meant = batch.iter().filter(|one| Arc::ptr_eq(&one.consumer, &consumer));
-                    if meant.clone().next().is_none() {
-                        return Err(no_consumer(&key));
-                    }
-                    for Acknowledged { topic, cursor, .. } in meant {
+                    let meant = batch.iter().filter(|one| !one.consumer.is_removed());
+                    for Acknowledged { consumer, topic, cursor, .. } in meant.clone() {
                         consumer.advance(topic, *cursor);
                     }
+                    // All that were not removed are one and the same.
+                    let Some(Acknowledged { consumer, .. }) = meant.last() else { return Err(no_consumer(&key)) };
                     consumer.touch();
-                    let entry = position::encode(&consumer.position(), &known.hold.to_string());
-                    current = Some(consumer);
-                    Ok(Some(entry))
+                    current = Some(consumer.clone());
+                    Ok(Some(position::encode(&consumer.position(), &known.hold.to_string())))
                 });
                 let saved = saved.await;
                 for Acknowledged { consumer, tell, .. } in batch {

@@ -4,7 +4,7 @@
 //! first try; what counts is what is said at the end. [`Error::Unavailable`] is said only if every try was refused for
 //! certain or was never sent; if one went unanswered, it is [`Error::Unknown`].
 
-use std::{sync::Arc, time::Duration};
+use std::{future::IntoFuture, sync::Arc, time::Duration};
 
 use async_nats::{
     HeaderMap, header,
@@ -20,7 +20,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{GRACE, Inner, NOT_NOW, follow::Progress, link::Link, messages::AT, store::BUDGET, topics::sync};
+use super::{
+    GRACE, Inner, NOT_NOW,
+    follow::Progress,
+    link::{ATTEMPT_TIMEOUT, Link},
+    messages::AT,
+    store::BUDGET,
+    topics::sync,
+};
 use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Timestamp};
 
 /// Messages that may wait to be sent.
@@ -163,7 +170,8 @@ async fn settle(
     let mut expected = None;
     loop {
         let tried = match sent {
-            Ok(answer) => read(answer.await),
+            // The client's own bound is that of all its requests, which is longer.
+            Ok(reply) => timeout(ATTEMPT_TIMEOUT, reply.into_future()).await.map_or(Try::Silence, read),
             // Not even sent.
             Err(error) => match error.kind() {
                 PublishErrorKind::MaxPayloadExceeded => Try::Never(too_large(link)),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The page at /graphql in headless Chromium, against PUB_SUB_BIN (else the newer of target/release and target/debug).
-# Installs what it needs: Debian's chromium, and playwright-core from npm to steer it.
+# Tests the page at /graphql in headless Chromium, against PUB_SUB_BIN (or the newer of target/release and
+# target/debug). Installs what it needs: Debian's chromium, and playwright-core from npm to control it.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -15,7 +15,7 @@ if [ ! -x "${CHROMIUM:=/usr/bin/chromium}" ]; then
 fi
 export CHROMIUM
 
-# Again only when the lock file is newer than what it led to.
+# Installs again only if the lock file is newer than the installed packages.
 if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
   npm ci --no-audit --no-fund
 fi

@@ -1,4 +1,4 @@
-"""A pub-sub of its own for each test, and a wire to it that can be cut."""
+"""Each test has its own pub-sub server, and a connection to it that can be cut."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ TOP = Path(__file__).resolve().parents[3]
 
 
 def binary() -> str:
-    """PUB_SUB_BIN, else the newer of the two builds."""
+    """Returns PUB_SUB_BIN, or the newer of the two builds."""
     if given := os.environ.get("PUB_SUB_BIN"):
         return os.path.abspath(given)
     built = [path for path in (TOP / "target" / profile / "pub-sub" for profile in ("release", "debug")) if path.exists()]
@@ -27,7 +27,7 @@ def binary() -> str:
 
 
 def until(what, check, deadline=DEADLINE):
-    """Waits for a state, never for a time."""
+    """Waits for a state, never for a fixed time."""
     end = time.monotonic() + deadline
     while not (answer := check()):
         assert time.monotonic() < end, f"not within {deadline} s: {what() if callable(what) else what}"
@@ -93,12 +93,12 @@ class Server:
         until(f"{topic} has {count} subscriber(s)", lambda: (self.topic(topic) or {"subscribers": 0})["subscribers"] == count)
 
     async def subscribers_async(self, topic, count):
-        """The same while the test's own clients go on."""
+        """Does the same while the test's own clients continue."""
         await asyncio.to_thread(self.subscribers, topic, count)
 
 
 class Proxy:
-    """Cuts each of its first connections after a random number of bytes from the server. Lives in the test's event loop."""
+    """Cuts each of its first connections after a random number of bytes from the server. It runs in the test's event loop."""
 
     def __init__(self, target, cuts, seed=None):
         self.target = target
@@ -159,7 +159,7 @@ class Proxy:
 
 
 class Flow:
-    """Holds what comes through cuts against what was sent."""
+    """Compares what arrives despite cuts with what was sent."""
 
     def __init__(self, explicit):
         self.explicit = explicit
@@ -179,7 +179,7 @@ class Flow:
 
 @pytest.fixture
 def start():
-    """Starts servers; they end with the test."""
+    """Starts servers, which end with the test."""
     servers = []
 
     def begin(**env):

@@ -1,4 +1,4 @@
-"""gql: its WebSocket transports (websockets and aiohttp, both subprotocols), and its HTTP transports (aiohttp, requests)."""
+"""Tests gql: its WebSocket transports (websockets and aiohttp, both subprotocols), and its HTTP transports (aiohttp, requests)."""
 
 import asyncio
 
@@ -127,7 +127,7 @@ def test_subscription_and_orderly_stop(server, transport):
                 assert (got["data"], got["offset"], got["gap"]) == ({"i": i}, i, None)
             await results.aclose()
             await server.subscribers_async("news", 0)
-            # The connection is as good as before.
+            # The connection still works.
             assert (await session.execute(gql("{ health { status } }"))) == {"health": {"status": "ok"}}
 
     asyncio.run(run())
@@ -172,14 +172,14 @@ async def forever(transport, at, each, **variables):
         except (TransportError, OSError, EOFError, asyncio.TimeoutError):
             pass
         except Exception as error:
-            # The libraries underneath have errors of their own for a handshake that was cut.
+            # The underlying libraries raise their own errors for a handshake that was cut.
             if type(error).__module__.split(".")[0] not in ("websockets", "aiohttp"):
                 raise
         await asyncio.sleep(0.02)
 
 
 async def beside(task, work):
-    """Does the work unless the task fails first."""
+    """Runs the work, and stops if the task fails first."""
     work = asyncio.create_task(work)
     done, _ = await asyncio.wait({task, work}, return_when=asyncio.FIRST_COMPLETED)
     if task in done:
@@ -227,12 +227,12 @@ def test_cut_at_random_points(server, transport, ack):
 
 @every_socket
 def test_killed_and_started_again(server, transport):
-    """With a cursor the client learns NEW_EPOCH, with a consumer resumed: false."""
+    """With a cursor the client receives NEW_EPOCH; with a consumer it receives resumed: false."""
     cursor = server.publish("news", 1)["cursor"]
     got = []
 
     async def each(message, extensions):
-        # A gap that no message follows stands alone.
+        # A gap that no message follows is a result of its own.
         got.append((message and message["data"], extensions))
 
     async def run():

@@ -1,4 +1,4 @@
-"""httpx-sse and requests on event streams."""
+"""Tests httpx-sse and requests with event streams."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_killed_and_started_again(server, door):
                 next(events)
         with connect_sse(client, "GET", url(server, door), headers={"Last-Event-ID": cursor}) as source:
             events = source.iter_sse()
-            # The topic has no message yet: the gap is told all the same.
+            # The topic has no message yet, but the gap is delivered.
             first = next(events)
             if door == "rest":
                 assert (first.event, first.json()["reason"]) == ("gap", "NEW_EPOCH")

@@ -1,4 +1,4 @@
-"""The websockets library on the raw door, /ws."""
+"""Tests the websockets library with /ws."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ def test_orderly_stop(server):
 
 @pytest.mark.parametrize("mode", ["EXPLICIT", "AUTO", "cursor"])
 def test_cut_at_random_points(server, mode):
-    """A subscription sent again on each connection."""
+    """Sends the subscription again on each connection."""
     flow = Flow(explicit=mode == "EXPLICIT")
 
     async def run():
@@ -109,7 +109,7 @@ def test_cut_at_random_points(server, mode):
 
 
 async def connecting(at):
-    """Connects again at once; the library's own iterator waits for seconds first."""
+    """Reconnects at once; the library's own iterator waits for seconds first."""
     while True:
         try:
             async with websockets.connect(url(at)) as socket:

@@ -1,9 +1,13 @@
-//! One consumer that several subscriptions want, on two instances: exactly one has it.
+//! One consumer or one message id that several clients want on two instances: exactly one of them gets it.
 
-use serde_json::json;
+use std::time::Duration;
 
-use super::instance;
-use crate::{doors::raw_ws::Socket, nats::Nats};
+use serde_json::{Value, json};
+
+use reqwest::Method;
+
+use super::{PATIENCE, instance};
+use crate::{doors::raw_ws::Socket, harness::Client, nats::Nats};
 
 /// What a client of `/ws` is told by a frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,5 +116,42 @@ async fn a_refused_subscription_takes_no_consumer_away() {
         }
         drop(good);
         let _ = b.delete("/topics/news/consumers/tab").await;
+    }
+}
+
+/// Two instances publish one id while the NATS server stands still for longer than they wait for one reply. Both send their
+/// message again, and the server then says of both that it has one with this id: exactly one of them is a duplicate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_is_a_duplicate_although_no_reply_came() {
+    let nats = Nats::single().await;
+    let (a, b) = (instance(&nats), instance(&nats));
+    a.create("news").await;
+    b.get("/topics/news").await.expect(200);
+    for (round, expected) in [Value::Null, 1.into()].into_iter().enumerate() {
+        let mut body = json!({"topic": "news", "id": format!("same-{round}")});
+        if !expected.is_null() {
+            body["expectedOffset"] = expected;
+        }
+        let publish = async |client: &Client, from: u64| {
+            let mut body = body.clone();
+            body["data"] = from.into();
+            client.send(client.request(Method::POST, "/publish").timeout(PATIENCE).json(&body)).await
+        };
+        nats.nodes[0].pause().await;
+        let resume = async {
+            // An instance waits two seconds for a reply before it sends the message again.
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            nats.nodes[0].resume();
+        };
+        let (one, other, ()) = tokio::join!(publish(&a, 1), publish(&b, 2), resume);
+        let (one, other) = (one.expect(200), other.expect(200));
+        assert_eq!(one["offset"], other["offset"], "{one} {other}");
+        let page = a.get("/topics/news/messages?limit=10").await.expect(200);
+        let kept = page["messages"].as_array().unwrap();
+        assert_eq!(kept.len(), round + 1, "{page}");
+        // The reply that is no duplicate is the stored message's.
+        for (answer, from) in [(&one, 1), (&other, 2)] {
+            assert_eq!(answer["duplicate"] == true, kept[round]["data"] != from, "{one} {other} {page}");
+        }
     }
 }

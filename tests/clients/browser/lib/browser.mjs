@@ -1,4 +1,4 @@
-// A page in headless Chromium that reaches one server and nothing else, and that notes everything that goes wrong.
+// A page in headless Chromium that can reach one server and nothing else, and that records every problem.
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { TOP } from './server.mjs';
 export const DEADLINE = Number(process.env.DEADLINE ?? 30_000);
 
 const FLAGS = [
-  // As root, as in CI, Chromium starts only without; the one server that it can reach is ours.
+  // As root, as in CI, Chromium starts only without its sandbox. The only server that it can reach is ours.
   '--no-sandbox',
   '--disable-dev-shm-usage',
   '--disable-gpu',
@@ -20,20 +20,20 @@ const FLAGS = [
   '--disable-sync',
   '--no-first-run',
   '--no-pings',
-  // Whatever is not asked through the page, and so not seen below, finds no other host either.
+  // Requests that do not go through the page, and are therefore not seen below, cannot reach another host either.
   '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
 ];
 
 let browser;
 
-/** Closes the browser that `open` has started. */
+/** Closes the browser that `open` started. */
 export async function close() {
   await browser?.close();
 }
 
 /**
- * A fresh page; `options` are Playwright's, and `prepare` gets its context before anything is loaded. `clean` fails if the
- * page has done what it must not do, with all of that in its order.
+ * Opens a fresh page. `options` are Playwright's, and `prepare` gets the context before anything is loaded. `clean`
+ * fails if the page has done something that it must not do, and lists all of it in order.
  */
 export async function open(t, origin, options = {}, prepare = () => {}) {
   browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
@@ -61,7 +61,7 @@ export async function open(t, origin, options = {}, prepare = () => {}) {
     socket.on('socketerror', (error) => faults.push(`socket: ${error}`));
   });
   page.on('pageerror', (error) => faults.push(`exception: ${error.stack}`));
-  // Violations of the content security policy are errors on the console, of workers as well.
+  // The console reports violations of the content security policy as errors, also those of workers.
   context.on('console', (message) => {
     if (['error', 'warning'].includes(message.type())) faults.push(`console ${message.type()}: ${message.text()}`);
   });
@@ -76,14 +76,14 @@ export async function open(t, origin, options = {}, prepare = () => {}) {
   return { page, requests, clean };
 }
 
-/** A picture for people, in target/. */
+/** Saves a screenshot for people, in target/. */
 export async function picture(page, name) {
   const folder = path.join(TOP, 'target');
   mkdirSync(folder, { recursive: true });
   await page.screenshot({ path: path.join(folder, name) });
 }
 
-/** Until `check` answers something truthy. */
+/** Waits until `check` returns something truthy. */
 export async function until(what, check) {
   const end = Date.now() + DEADLINE;
   for (;;) {

@@ -1,4 +1,4 @@
-// A pub-sub of its own for each test.
+// Each test has its own pub-sub server.
 
 import { spawn } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 export const TOP = fileURLToPath(new URL('../../../../', import.meta.url));
 
-/** The binary under test: PUB_SUB_BIN, else the newer of the two builds. */
+/** The binary under test: PUB_SUB_BIN, or the newer of the two builds. */
 export function binary() {
   if (process.env.PUB_SUB_BIN) return path.resolve(process.env.PUB_SUB_BIN);
   const built = ['release', 'debug'].map((profile) => path.join(TOP, 'target', profile, 'pub-sub')).filter(existsSync);
@@ -16,7 +16,7 @@ export function binary() {
   return built[0];
 }
 
-/** Starts a server, which ends with the test `t`; answers its origin. */
+/** Starts a server, which ends with the test `t`, and returns its origin. */
 export async function start(t) {
   const env = { PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', LOG: 'info' };
   const child = spawn(binary(), [], { env, stdio: ['ignore', 'ignore', 'pipe'] });
@@ -39,7 +39,7 @@ export async function start(t) {
   return `http://127.0.0.1:${port}`;
 }
 
-/** Publishes from outside of the browser. */
+/** Publishes from outside the browser. */
 export async function publish(origin, topic, data) {
   const response = await fetch(`${origin}/graphql`, {
     method: 'POST',
@@ -54,7 +54,7 @@ export async function publish(origin, topic, data) {
   return published.publish.offset;
 }
 
-/** How many live subscriptions there are. */
+/** Returns the number of live subscriptions. */
 export async function subscribers(origin) {
   const response = await fetch(`${origin}/graphql?query={stats{subscribers}}`);
   return (await response.json()).data.stats.subscribers;

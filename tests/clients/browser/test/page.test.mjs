@@ -1,4 +1,4 @@
-// The page at /graphql as a person uses it.
+// Uses the page at /graphql as a person does.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -25,7 +25,7 @@ async function graphiql(t) {
   return undefined;
 }
 
-/** What GraphiQL's response pane shows. */
+/** Returns the text of GraphiQL's response pane. */
 async function response(page) {
   const text = await page.locator('.graphiql-response .view-lines').innerText();
   return text.replaceAll('\u00a0', ' ');
@@ -34,7 +34,7 @@ async function response(page) {
 const shows = (page, text) => until(`${text} in the response`, async () => (await response(page)).includes(text));
 const execute = (page) => page.locator('.graphiql-execute-button').click();
 
-/** Opens a tab and runs it as soon as it shows, which is before GraphiQL has looked at what is in it. */
+/** Opens a tab and runs it as soon as it is visible, which is before GraphiQL has parsed its document. */
 async function run(page, name) {
   await page.evaluate((operation) => {
     const model = globalThis.__MONACO.editor.getModels().find(({ uri }) => uri.path.endsWith('operation.graphql'));
@@ -60,7 +60,7 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   await shows(page, '"duplicate": false');
 
   await run(page, 'Subscribe');
-  // The one published above, from the history.
+  // This message was published above and comes from the history.
   await shows(page, '"number": 1001');
   assert.equal(await subscribers(origin), 1);
   await publish(origin, 'orders.us', { order: 'from outside' });
@@ -91,7 +91,7 @@ test('GraphiQL: its workers, formatter and documentation are there', async (t) =
   const editor = page.locator('.graphiql-query-editor .view-lines');
   await editor.waitFor();
 
-  // What the worker finds wrong is underlined; it needs the schema for that.
+  // The worker underlines errors, and needs the schema for that.
   await write('{ noSuchField }');
   await page.locator('.graphiql-query-editor .squiggly-error').first().waitFor();
   for (const name of ['editor', 'graphql']) {
@@ -111,7 +111,7 @@ test('GraphiQL: its workers, formatter and documentation are there', async (t) =
 });
 
 /**
- * The page of a binary without GraphiQL; where this one has it, the page's files are laid over it.
+ * The page of a binary without GraphiQL. If this binary has GraphiQL, the page's files are served in its place.
  */
 async function openOwn(t, origin, options = {}) {
   if (!(await hasGraphiql(origin))) return open(t, origin, options);
@@ -119,7 +119,7 @@ async function openOwn(t, origin, options = {}) {
   const policy = `default-src 'none'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'self'; img-src data:; connect-src 'self'`;
   const files = { '/graphql': 'page.html', '/graphql/assets/page.css': 'page/page.css', '/graphql/assets/page.js': 'page/page.js' };
   const overlay = async (context) => {
-    // Chromium does not take a page that did not come over the network for one of this machine's.
+    // Chromium does not treat a page that did not come over the network as local to this machine.
     await context.grantPermissions(['local-network-access']);
     for (const [address, file] of Object.entries(files)) {
       const answer = { path: path.join(sources, file), headers: { 'content-security-policy': policy } };
@@ -145,7 +145,7 @@ for (const colorScheme of ['light', 'dark']) {
     await publish(origin, 'orders.us', { order: 'from outside' });
     await results.getByText('from outside').waitFor();
 
-    // Beside the subscription, which sees it.
+    // This runs beside the subscription, which receives the message.
     await run('Publish a message');
     await results.getByText('"cursor"').waitFor();
     await results.getByText('"order": 1001').waitFor();

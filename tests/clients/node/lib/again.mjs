@@ -1,11 +1,11 @@
-// Asking again what may be asked again.
+// Repeats requests that may be repeated.
 
 const LONG = 60_000;
 
-/** What a client may answer with another try: what it asked for may be repeated. */
+/** The error codes after which a client may repeat its request. */
 const AGAIN = ['UNKNOWN', 'UNAVAILABLE'];
 
-/** A query or mutation over HTTP, until it is answered with something else than that it may be tried again. */
+/** Sends a query or mutation over HTTP, and repeats it until the response is not one of these errors. */
 export async function request(at, { text }, variables) {
   for (const end = Date.now() + LONG; ; ) {
     let answer;

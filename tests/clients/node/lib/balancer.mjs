@@ -1,10 +1,10 @@
-// The one address of several instances.
+// One address for several instances.
 
 import net from 'node:net';
 import { Endpoint } from './endpoint.mjs';
 import { after } from './wait.mjs';
 
-/** A TCP proxy that gives each new connection to the next backend that takes it. */
+/** A TCP proxy that gives each new connection to the next backend that accepts it. */
 export class Balancer extends Endpoint {
   #backends;
   #next = 0;

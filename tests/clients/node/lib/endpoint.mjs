@@ -1,4 +1,4 @@
-/** Whatever listens on a `port` of this machine and is, or leads to, a pub-sub. */
+/** Something that listens on a `port` of this machine, and is a pub-sub server or forwards to one. */
 export class Endpoint {
   get origin() {
     return `http://127.0.0.1:${this.port}`;

@@ -1,4 +1,4 @@
-// graphql-ws as its documentation sets it up for a client that is to stay connected.
+// graphql-ws with the options that its documentation recommends for a client that stays connected.
 
 export const options = (WebSocket, url) => ({
   url,

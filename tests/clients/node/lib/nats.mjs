@@ -8,13 +8,13 @@ import path from 'node:path';
 import { TOP } from './server.mjs';
 import { after, until, within } from './wait.mjs';
 
-/** The version that the project's other tests run with, too. */
+/** The project's other tests use this version, too. */
 const VERSION = '2.15.1';
 
-/** How long servers may take to agree: an election takes 4 to 9 s, and a second one may be needed. */
+/** How long servers may take to elect a leader: an election takes 4 to 9 s, and a second one may be needed. */
 export const AGREE = 40_000;
 
-/** A port that nobody listens on. */
+/** Returns a port that nobody listens on. */
 export async function freePort() {
   const server = net.createServer();
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -23,7 +23,7 @@ export async function freePort() {
   return port;
 }
 
-/** Whether something takes connections there. */
+/** Returns whether something accepts connections there. */
 export const listens = (port) =>
   new Promise((resolve) => {
     const socket = net.connect(port, '127.0.0.1');
@@ -31,7 +31,8 @@ export const listens = (port) =>
     socket.on('connect', () => socket.destroy());
   });
 
-// When the other end of its input goes, which it does also with a test that is killed, the program and its directory go.
+// When the other end of its input is closed, which also happens if the test is killed, the program ends and its
+// directory is removed.
 const KEPT = `exec 3<&0
 "$@" </dev/null 3<&- & child=$!
 { read -r _ <&3; kill -KILL $child; } 2>/dev/null & watch=$!
@@ -40,11 +41,11 @@ echo "exit $?" >"$DIRECTORY/ended"
 wait $watch
 rm -rf "$DIRECTORY"`;
 
-/** A program with a directory of its own. Both go with the test `t`, or with the test's process. */
+/** A program with its own directory. Both end with the test `t`, or with the test's process. */
 export class Program {
   #directory;
 
-  /** `command` is made from the directory. */
+  /** `command` builds the command line from the directory. */
   static start(t, name, command) {
     const program = new Program();
     const directory = (program.#directory = mkdtempSync(path.join(os.tmpdir(), `pub-sub-${name}-`)));
@@ -70,7 +71,7 @@ export class Program {
     return this.#read('log');
   }
 
-  /** Fails where the program has ended by itself. */
+  /** Fails if the program has ended by itself. */
   runs() {
     const ended = this.#read('ended');
     if (ended) throw new Error(`it has ended (${ended.trim()}): ${this.log.slice(-3_000)}`);
@@ -83,14 +84,14 @@ function binary() {
   return file;
 }
 
-/** One node, or the nodes of a cluster. */
+/** A single node, or the nodes of a cluster. */
 export class Nats {
-  /** The nodes' addresses for clients. */
+  /** Returns the nodes' addresses for clients. */
   get urls() {
     return this.nodes.map(({ port }) => `nats://127.0.0.1:${port}`);
   }
 
-  /** Starts `count` nodes, one after the other, and waits until they say that they are healthy. */
+  /** Starts `count` nodes one after the other, and waits until they report that they are healthy. */
   static async start(t, count = 1) {
     const routes = [];
     for (let index = 0; index < count; index++) routes.push(await freePort());
@@ -104,14 +105,14 @@ export class Nats {
     return Nats.agreed(nodes);
   }
 
-  /** Starts a node, its arguments made from its directory, and waits until it takes connections: nodes of old versions that
-   * start in the same instant do not always find each other. */
+  /** Starts a node, whose arguments are built from its directory, and waits until it accepts connections: nodes of old
+   * versions that start at the same instant do not always find each other. */
   static async node(t, args) {
     const [port, monitor] = [await freePort(), await freePort()];
     const file = binary();
     const program = Program.start(t, 'nats', (directory) => {
       mkdirSync(path.join(directory, 'store'));
-      // Of an argument that is given twice, the last one counts.
+      // If an argument is given twice, the last one counts.
       return [file, ...args(directory), '--addr', '127.0.0.1', '--port', `${port}`, '--http_port', `${monitor}`];
     });
     const node = { program, port, monitor };
@@ -119,7 +120,7 @@ export class Nats {
     return node;
   }
 
-  /** Waits until the nodes have what they need of each other. */
+  /** Waits until the nodes have caught up with each other. */
   static async agreed(nodes) {
     const nats = new Nats();
     nats.nodes = nodes;

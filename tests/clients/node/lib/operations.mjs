@@ -24,5 +24,5 @@ export const MESSAGES = operation('subscription', 'Messages', `subscription Mess
   }
 }`);
 
-/** Breaks the schema. */
+/** This operation violates the schema. */
 export const INVALID = operation('query', 'Invalid', 'query Invalid { nothingOfThisName }');

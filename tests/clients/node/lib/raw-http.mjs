@@ -1,10 +1,10 @@
-// An HTTP request by hand, so that every byte of the answer can be seen as it comes.
+// HTTP requests without a library, so that every byte of the response can be seen as it arrives.
 
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import { after, Inbox, within } from './wait.mjs';
 
-/** One HTTP request by hand; the body is gathered as it comes, its chunks taken apart. */
+/** One HTTP request. The body is collected as it arrives, and its chunks are decoded. */
 export class RawRequest {
   body = '';
   #raw = Buffer.alloc(0);
@@ -60,7 +60,7 @@ export class RawRequest {
     for (let end; (end = this.body.indexOf('\n\n', this.#seen)) >= 0; this.#seen = end + 2) this.events.push(this.body.slice(this.#seen, end));
   }
 
-  /** The next event that is no comment, its lines as an object. */
+  /** Returns the lines of the next event that is not a comment, as an object. */
   async event() {
     for (;;) {
       const lines = (await this.events.next('an event')).split('\n').filter((line) => !line.startsWith(':'));
@@ -74,20 +74,20 @@ export class RawRequest {
     }
   }
 
-  /** The next event must be a result; returns it. */
+  /** Returns the next event, which must be a result. */
   async result() {
     const { event, data, ...rest } = await this.event();
     assert.equal(event, 'next');
     return { ...JSON.parse(data), ...rest };
   }
 
-  /** The whole body, once it has ended. */
+  /** Returns the whole body when it has ended. */
   async text() {
     await within('the end of the body', this.ended);
     return this.body;
   }
 
-  /** What follows must be the end: the event, then the body's. */
+  /** Checks that the stream ends here: first the `complete` event, then the end of the body. */
   async complete() {
     // A browser drops an event that has no data line.
     assert.deepEqual(await this.event(), { event: 'complete', data: '' });

@@ -1,4 +1,4 @@
-// A WebSocket by hand, so that every frame can be seen and any can be sent.
+// A WebSocket without a library, so that every frame can be seen and any frame can be sent.
 
 import { createHash, randomBytes } from 'node:crypto';
 import net from 'node:net';
@@ -13,11 +13,11 @@ export const PONG = 10;
 export class RawSocket {
   frames = new Inbox();
   #buffer = Buffer.alloc(0);
-  /** Whether pings are answered, as RFC 6455 wants. */
+  /** Whether to respond to pings, as RFC 6455 requires. */
   answersPings = true;
   pings = 0;
 
-  /** Shakes hands at `path`, offering `protocols`. */
+  /** Performs the handshake at `path` and offers `protocols`. */
   static async open(t, port, path, protocols = []) {
     const raw = new RawSocket();
     raw.socket = net.connect(port, '127.0.0.1');
@@ -83,7 +83,7 @@ export class RawSocket {
     }
   }
 
-  /** One frame, masked as a client must. */
+  /** Sends one frame, masked as RFC 6455 requires of a client. */
   frame(opcode, payload = '') {
     const body = Buffer.from(payload);
     const mask = randomBytes(4);
@@ -101,12 +101,12 @@ export class RawSocket {
     this.socket.write(Buffer.concat([head, mask, body.map((byte, index) => byte ^ mask[index % 4])]));
   }
 
-  /** A text message: an object as JSON, or text as it is. */
+  /** Sends a text message: an object as JSON, or a string unchanged. */
   send(message) {
     this.frame(TEXT, typeof message === 'string' ? message : JSON.stringify(message));
   }
 
-  /** What `send` sends leaves in one write, so that the server finds it together. */
+  /** Sends everything that `send` sends in one write, so that the server reads it together. */
   together(send) {
     this.socket.cork();
     send();
@@ -117,7 +117,7 @@ export class RawSocket {
     return this.frames.next(what);
   }
 
-  /** What comes next is a close; returns it. */
+  /** Returns the next frame, which must be a close frame. */
   async closed() {
     for (;;) {
       const frame = await this.next('a close');

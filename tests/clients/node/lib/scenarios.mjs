@@ -1,12 +1,12 @@
-// What every client must be able to do, whatever its transport.
+// The scenarios that every client must pass, whatever its transport.
 //
 // A driver wraps one stock client, with its own code and settings for reconnecting:
 //   make({http, ws}) → { run(operation, variables) → {data, errors}, subscribe(operation, variables, sink) → stop, close() }
 // with sink.next({data, errors, extensions}), sink.end(errors?).
 //
-// Traits say where a client differs by itself: `reconnects`, `auto` (see the drivers), `invalid` (whether it sends documents
-// that break the schema), `sticky` (whether it carries one result's extensions over to the next),
-// `spared` (bytes of each connection that it needs to get to try again after a cut).
+// Traits say how a client differs from the others: `reconnects`, `auto` (see the drivers), `invalid` (whether it sends
+// documents that violate the schema), `sticky` (whether it carries one result's extensions over to the next),
+// `spared` (how many bytes of each connection it needs to receive so that it retries after a cut).
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -20,7 +20,7 @@ const LONG = 4 * DEADLINE;
 
 const codes = (errors) => (errors ?? []).map((error) => error.extensions?.code);
 
-/** One subscription of a client and all it was told. */
+/** One subscription of a client, and everything that it received. */
 class Stream {
   results = new Inbox();
 
@@ -130,7 +130,7 @@ export function scenarios(name, make, traits = {}) {
       const errors = [...(await within('the end', stream.ended))];
       for (const result of stream.results.items) errors.push(...(result.errors ?? []));
       assert.deepEqual(codes(errors), ['INVALID_TOPIC']);
-      // The client is as good as before.
+      // The client still works.
       assert.equal((await within('the answer', client.run(TOPIC, { name: 'x' }))).data.topic, null);
     });
 
@@ -167,7 +167,7 @@ export function scenarios(name, make, traits = {}) {
       await server.publish('news', 1);
       const client = connect(t, server);
       const one = new Stream(client, { topic: 'news', last: 1 });
-      // Not the same operation: some clients would let the two share one.
+      // This is a different operation, because some clients share one subscription between equal operations.
       const other = new Stream(client, { topic: 'news', last: 2 });
       await one.message();
       await other.message();
@@ -184,7 +184,7 @@ export function scenarios(name, make, traits = {}) {
 
     if (!reconnects) return;
 
-    /** Publishes through cuts at random points, and holds what came against what was sent. */
+    /** Publishes while connections are cut at random points, and compares what arrived with what was sent. */
     const cuts = async (t, ack) => {
       const server = await Server.start(t);
       const proxy = await Proxy.start(t, server);
@@ -233,7 +233,7 @@ export function scenarios(name, make, traits = {}) {
       await until('the consumer is known', async () => (await server.topic(topic)) && (await server.consumers(topic)).length === 1);
       while (sent < MESSAGES_CUT) {
         await send();
-        // The client is let keep pace, so that cuts fall while messages flow and not before.
+        // Waits for the client to keep pace, so that cuts happen while messages flow and not before.
         await until(() => `messages keep coming (${newest} of ${sent})`, () => (check('while publishing')(), newest >= sent - 12), LONG);
       }
       await until(() => `all messages come (${newest} of ${sent}; ${proxy.cuts} cuts, SEED=${proxy.seed})`, check('all'), LONG);
@@ -262,7 +262,8 @@ export function scenarios(name, make, traits = {}) {
       assert.equal((await stream.message()).data, 2);
       await server.restart();
       for (const data of [3, 4]) await server.publish('news', data);
-      // Who is back before the first message is told at once; else the gap stands with that message.
+      // A client that is back before the first message receives the gap at once; otherwise the gap comes with that
+      // message.
       let message = await stream.message();
       assert.equal(message.extensions?.gap?.reason, 'NEW_EPOCH', JSON.stringify(message));
       assert.equal(message.extensions.gap.missed, 0);

@@ -1,4 +1,4 @@
-// A pub-sub of its own for each test, and a wire to it that can be cut.
+// Each test has its own pub-sub server, and a connection to it that can be cut.
 
 import { spawn } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { after, DEADLINE, until } from './wait.mjs';
 
 export const TOP = fileURLToPath(new URL('../../../../', import.meta.url));
 
-/** The binary under test: PUB_SUB_BIN, else the newer of the two builds. */
+/** The binary under test: PUB_SUB_BIN, or the newer of the two builds. */
 export function binary() {
   if (process.env.PUB_SUB_BIN) return path.resolve(process.env.PUB_SUB_BIN);
   const built = ['release', 'debug'].map((profile) => path.join(TOP, 'target', profile, 'pub-sub')).filter(existsSync);
@@ -19,14 +19,14 @@ export function binary() {
   return built[0];
 }
 
-/** A running pub-sub. It ends with the test `t`. */
+/** A running pub-sub server. It ends with the test `t`. */
 export class Server extends Endpoint {
   #child;
   #env;
   #deadline;
   log = '';
 
-  /** `deadline`: how long it may take to listen, for engines that wait for others. */
+  /** `deadline` is how long the server may take to listen; some engines wait for other servers. */
   static async start(t, env = {}, deadline = DEADLINE) {
     const server = new Server();
     server.#env = env;
@@ -56,13 +56,13 @@ export class Server extends Endpoint {
     this.port = Number((await until('pub-sub listens', listening, this.#deadline))[1]);
   }
 
-  /** Until it says that it is ready for traffic. */
+  /** Waits until the server reports that it is ready. */
   ready() {
     const isReady = async () => (await fetch(`${this.origin}/health/ready`).catch(() => null))?.status === 200;
     return until('pub-sub is ready', isReady, this.#deadline);
   }
 
-  /** SIGKILL, by pid; done when the process is gone. Answers its exit code, null when the signal ended it. */
+  /** Kills the process by pid and waits until it is gone. Returns its exit code, or null if the signal ended it. */
   async kill(signal = 'SIGKILL') {
     const child = this.#child;
     if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
@@ -71,13 +71,13 @@ export class Server extends Endpoint {
     return gone;
   }
 
-  /** Stopped, without warning unless a softer signal is given, then started again on the same port. */
+  /** Stops the server (with SIGKILL unless another signal is given) and starts it again on the same port. */
   async restart(signal = 'SIGKILL') {
     await this.kill(signal);
     await this.#launch(this.port);
   }
 
-  /** Publishes over REST, beside whatever door the test is about. */
+  /** Publishes over REST, whatever transport the test is about. */
   async publish(topic, data, more = {}) {
     const body = JSON.stringify({ topic, data, ...more });
     const response = await fetch(`${this.origin}/publish`, {
@@ -105,7 +105,7 @@ export class Server extends Endpoint {
     return (await response.json()).consumers;
   }
 
-  /** Until the topic has so many live subscriptions. */
+  /** Waits until the topic has this many live subscriptions. */
   subscribers(topic, count, deadline = DEADLINE) {
     const has = async () => ((await this.topic(topic))?.subscribers ?? 0) === count;
     return until(`${topic} has ${count} subscriber(s)`, has, deadline);
@@ -113,8 +113,8 @@ export class Server extends Endpoint {
 }
 
 /**
- * A TCP proxy in front of a server. While there are cuts left, each connection is cut after a random number of bytes from
- * the server, wherever in a frame that may be; `cut()` cuts all that are open.
+ * A TCP proxy in front of a server. While there are cuts left, it cuts each connection after a random number of bytes
+ * from the server, also within a frame. `cut()` cuts all open connections.
  */
 export class Proxy extends Endpoint {
   #server;
@@ -122,7 +122,7 @@ export class Proxy extends Endpoint {
   #sockets = new Set();
   #random;
   cutsLeft = 0;
-  /** Bytes from the server that every connection gets. */
+  /** The number of bytes from the server that every connection receives before a cut. */
   spared = 100;
   cuts = 0;
   accepted = 0;
@@ -168,7 +168,7 @@ export class Proxy extends Endpoint {
       const rest = bytes.subarray(0, budget);
       budget = 0;
       upstream.destroy();
-      // What was let through arrives; then the connection is gone in the middle of a message.
+      // The bytes that were let through arrive; then the connection breaks in the middle of a message.
       client.write(rest, () => this.#end(pair));
     });
   }
@@ -190,7 +190,7 @@ export class Proxy extends Endpoint {
   }
 }
 
-/** Mulberry32: small, seeded, good enough to choose where to cut. */
+/** Mulberry32 is small, takes a seed, and is good enough to choose where to cut. */
 function random(seed) {
   let state = seed >>> 0;
   return () => {

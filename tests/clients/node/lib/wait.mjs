@@ -1,8 +1,8 @@
-// Waiting for states, never for time.
+// Waits for states, never for a fixed time.
 
 export const DEADLINE = 10_000;
 
-/** Until `check` answers something truthy; fails after the deadline. */
+/** Waits until `check` returns something truthy; fails after the deadline. */
 export async function until(what, check, deadline = DEADLINE) {
   const end = Date.now() + deadline;
   for (;;) {
@@ -13,7 +13,7 @@ export async function until(what, check, deadline = DEADLINE) {
   }
 }
 
-/** The promise, or a failure after the deadline. */
+/** Waits for the promise; fails after the deadline. */
 export function within(what, promise, deadline = DEADLINE) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -22,7 +22,7 @@ export function within(what, promise, deadline = DEADLINE) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** What came, in order, and a way to wait for the next. */
+/** Everything that arrived, in order, and a way to wait for the next item. */
 export class Inbox {
   items = [];
   #read = 0;
@@ -49,7 +49,7 @@ export class Inbox {
 
 const cleanups = new WeakMap();
 
-/** Undone at the end of the test, the last first. */
+/** Registers cleanup for the end of the test; the last registered runs first. */
 export function after(t, undo) {
   if (!cleanups.has(t)) {
     cleanups.set(t, []);

@@ -8,7 +8,7 @@ import WebSocket from 'ws';
 import { options } from '../lib/graphql-ws.mjs';
 import { scenarios } from '../lib/scenarios.mjs';
 
-// Its link asks for the browser's name.
+// Apollo's link reads the name of the browser.
 globalThis.WebSocket = WebSocket;
 
 function driver(link, close) {
@@ -48,7 +48,8 @@ const retry = () => new RetryLink({ attempts: () => true, delay: () => 20 });
 scenarios(
   'Apollo HttpLink, multipart subscriptions',
   ({ http }) => driver(ApolloLink.from([retry(), new HttpLink({ uri: http })])),
-  // Nothing comes back on an HTTP stream, so the server cannot know what a cut swallowed: AUTO is for sockets.
+  // A client sends nothing back on an HTTP stream, so the server cannot know what was lost in a cut. AUTO is for
+  // WebSockets.
   { auto: false },
 );
 

@@ -1,5 +1,5 @@
-// graphql-codegen on schema.graphql by its command line, as a project sets it up (client preset); what it writes is compiled
-// by tsc against code that uses it.
+// Runs graphql-codegen on schema.graphql with the client preset, as a project sets it up. tsc compiles the result
+// together with code that uses it.
 
 import { execFile } from 'node:child_process';
 import assert from 'node:assert/strict';
@@ -16,7 +16,7 @@ const { INVALID, ...OPERATIONS } = all;
 const SCHEMA = fileURLToPath(new URL('../../../../schema.graphql', import.meta.url));
 const MODULES = fileURLToPath(new URL('../node_modules', import.meta.url));
 
-/** Runs a package's command; its output is the failure's message. */
+/** Runs a package's command. If it fails, its output is the error message. */
 async function run(folder, command, ...args) {
   try {
     const env = { PATH: process.env.PATH, HOME: folder, CI: 'true' };
@@ -64,13 +64,13 @@ export function read(
 
 export const count = ({ topic }: ResultOf<typeof Topic>): number => topic?.messageCount ?? 0;
 
-// @ts-expect-error a gap may stand where a message would
+// @ts-expect-error a gap may take the place of a message
 export const always = ({ messages }: ResultOf<typeof Messages>): string => messages.cursor;
-// @ts-expect-error a topic is needed
+// @ts-expect-error the topic is required
 export const without: VariablesOf<typeof Messages> = { last: 3 };
-// @ts-expect-error there is no such mode
+// @ts-expect-error this mode does not exist
 export const unknown: VariablesOf<typeof Messages> = { topic: 'news', ack: 'SOMETIMES' };
-// @ts-expect-error the topic may not be there
+// @ts-expect-error the topic may not exist
 export const never = ({ topic }: ResultOf<typeof Topic>): number => topic.messageCount;
 `);
   await run(folder, 'graphql-codegen', '--config', 'codegen.json');

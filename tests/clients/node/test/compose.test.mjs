@@ -1,4 +1,4 @@
-// compose.yaml without containers: its files run as they are, with nothing but the addresses replaced, as processes.
+// Tests compose.yaml without containers: its files run unchanged as processes, and only the addresses are replaced.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -26,12 +26,12 @@ const options = { timeout: 120_000 };
 const INSTANCES = ['pub-sub-1', 'pub-sub-2'];
 const NODES = ['nats-1', 'nats-2', 'nats-3'];
 
-/** A file of the project. */
+/** Returns the path of a file of the project. */
 const file = (name) => path.join(TOP, name);
 const read = (name) => readFileSync(file(name), 'utf8');
 const compose = parse(read('compose.yaml'), { merge: true });
 
-/** Replaces `name:port` everywhere, and what stands for all addresses of a container. */
+/** Replaces `name:port` everywhere, and the wildcard addresses of a container. */
 function rewritten(text, addresses, replaced = {}) {
   for (const [name, port] of Object.entries(addresses)) {
     assert.ok(text.includes(name), `${name} is not in it:\n${text}`);
@@ -53,7 +53,7 @@ async function haproxy(...args) {
   }
 }
 
-/** The proxy, in front of these instances. */
+/** The proxy in front of these instances. */
 class Front extends Endpoint {
   static async start(t, servers) {
     await haproxy('-v');
@@ -75,27 +75,27 @@ class Front extends Endpoint {
     return this.#program.log;
   }
 
-  /** Until that is the health check's last word on an instance; HAProxy begins with UP, and says nothing. */
+  /** Waits until this is the last result of an instance's health check. HAProxy starts with UP and does not log it. */
   async until(instance, state) {
     const words = () => [...this.log.matchAll(new RegExp(`Server pub-sub/${instance} is (UP|DOWN)[^\n]*`, 'g'))];
     await until(() => `${instance} is ${state}; the log: ${this.log.slice(-2_000)}`, () => (words().at(-1)?.[1] ?? 'UP') === state);
     return words().at(-1)?.[0];
   }
 
-  /** Which instances answered the requests of this path, in their order. */
+  /** Returns which instances responded to the requests of this path, in order. */
   answered(path) {
     const lines = this.log.split('\n').filter((line) => line.includes(` ${path} HTTP/`));
     return lines.map((line) => line.match(/ (?:pub-sub|unready)\/(\S+) /)[1]);
   }
 }
 
-/** The settings of an instance, with these nodes. */
+/** Returns the settings of an instance that uses these nodes. */
 const settings = ({ environment }, ports) => {
   const addresses = Object.fromEntries(NODES.map((name, index) => [`${name}:4222`, ports[index]]));
   return { ...environment, NATS_URL: rewritten(environment.NATS_URL, addresses) };
 };
 
-/** Carries out a container's health check, its port replaced; fails where it does not say that all is well. */
+/** Runs a container's health check with its port replaced; fails if the check does not succeed. */
 async function healthy({ healthcheck }, port) {
   const [how, program, ...args] = healthcheck.test;
   assert.equal(how, 'CMD');
@@ -140,7 +140,7 @@ describe('compose.yaml', { concurrency: false }, () => {
         assert.equal(known[variable.toLowerCase()], JSON.stringify(value), `${name}: ${variable}`);
       }
     }
-    // Killed before it has drained, it would lose what is on its way.
+    // A container that is killed before it has drained would lose what is in flight.
     const seconds = (text) => Number(text.match(/^(\d+)s$/)[1]);
     const { environment, stop_grace_period: grace } = compose.services[INSTANCES[0]];
     assert.ok(seconds(grace) > seconds(environment.DRAIN_SECONDS) + 5);
@@ -186,7 +186,7 @@ describe('compose.yaml', { concurrency: false }, () => {
 
     await t.test('a query by curl', options, async () => {
       await publish(front, 'news', 1);
-      // The instance that is asked may not be the one that was told.
+      // The instance that gets this request may not be the one that got the previous one.
       for (const server of servers) await until('it is everywhere', async () => (await server.topic('news'))?.messages === 1);
       const query = JSON.stringify({ query: '{ topic(name: "news") { messageCount } }' });
       const { stdout } = await run('curl', ['-sS', '--fail', front.http, '-H', 'Content-Type: application/json', '-d', query]);
@@ -203,7 +203,7 @@ describe('compose.yaml', { concurrency: false }, () => {
     await t.test('an event stream comes event by event', options, async (t) => {
       const stream = await RawRequest.send(t, front.port, { method: 'GET', path: '/topics/ticks/messages', headers: { accept: 'text/event-stream' } });
       assert.equal(stream.status, 200);
-      // Each is published when the one before has come: what is held back for more to go with it comes late or never.
+      // Each message is published when the one before has arrived, so a proxy that buffers delays or blocks the test.
       const waits = [];
       for (let i = 1; i <= 11; i++) {
         await publish(front, 'ticks', { i });
@@ -229,7 +229,7 @@ describe('compose.yaml', { concurrency: false }, () => {
       const reservations = front.log.split('\n').filter((line) => line.includes('"PUT /graphql HTTP/'));
       const instances = new Set(reservations.map((line) => line.match(/ pub-sub\/(\S+) /)[1]));
       assert.deepEqual([...instances].sort(), INSTANCES, 'all streams were in one instance, which proves nothing');
-      // The other way to say a token.
+      // This is the other way to send a token.
       for (let i = 1; i <= 4; i++) {
         const token = await (await RawRequest.send(t, front.port, { method: 'PUT' })).text();
         const stream = await RawRequest.send(t, front.port, { method: 'GET', path: `/graphql?token=${token}`, headers: { accept: 'text/event-stream' } });
@@ -265,7 +265,7 @@ describe('compose.yaml', { concurrency: false }, () => {
       await until('both instances have their share', async () => (await count()).every((subscribers) => subscribers === 4));
       const takes = async (data) => {
         for (const results of sockets) {
-          // What one was sent before its connection ended may come once more.
+          // Messages that an instance sent before its connection ended may arrive once more.
           for (;;) {
             const result = await results.next(`message ${data}`);
             assert.ok(result.data, JSON.stringify(result));
@@ -279,16 +279,17 @@ describe('compose.yaml', { concurrency: false }, () => {
       for (const { frames } of raw) assert.equal((await frames.next()).data, 1);
 
       const stopped = servers[0].kill('SIGTERM');
-      // What it has not begun yet is refused and goes to the other the next time.
+      // An instance that is stopping refuses requests that it has not begun, and the repeated request goes to the other
+      // one.
       for (let i = 2; i <= 30; i++) await publish(front, topic, i, `m-${i}`);
       assert.equal(await within('the end', stopped), 0);
       for (let i = 2; i <= 30; i++) await takes(i);
       await front.until(INSTANCES[0], 'DOWN');
-      // No client of the raw door comes back by itself; it is told that it may.
+      // No client of /ws reconnects by itself; the close code says that it may.
       const codes = raw.map(({ code }) => code).filter((code) => code !== undefined);
       assert.deepEqual(codes, [1001, 1001]);
 
-      // Back again, it is the one with the least to do.
+      // The instance that is back has the fewest connections.
       await servers[0].restart();
       await servers[0].ready();
       await front.until(INSTANCES[0], 'UP');
@@ -360,7 +361,7 @@ describe('compose.yaml', { concurrency: false }, () => {
   });
 
   test('who asks is said truly', options, async (t) => {
-    // What arrives at an instance is seen by standing in for one.
+    // A stand-in for an instance shows what arrives there.
     const seen = new Inbox();
     const stand = createServer((request, response) => {
       if (request.url !== '/health/ready') seen.push(request.headers);

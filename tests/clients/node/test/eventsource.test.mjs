@@ -1,4 +1,4 @@
-// A browser's EventSource (npm eventsource): the topic's own stream, and a GraphQL subscription in the address.
+// A browser's EventSource (npm eventsource) with the topic's own stream, and with a GraphQL subscription in the URL.
 
 import { EventSource } from 'eventsource';
 import assert from 'node:assert/strict';
@@ -8,7 +8,7 @@ import { after, Inbox, until, within } from '../lib/wait.mjs';
 
 const options = { timeout: 60_000 };
 
-/** It waits three seconds before it connects again, as browsers do, and has no setting for less. */
+/** It waits three seconds before it reconnects, as browsers do, and has no setting for a shorter time. */
 const CONNECTS_AGAIN = 15_000;
 
 function graphql(at, args, fields = 'id data offset cursor gap { reason missed }') {
@@ -98,7 +98,8 @@ for (const [door, { open, message }] of Object.entries(DOORS)) {
         await server.subscribers('news', 1);
         const TOTAL = 30;
         const messages = () => inbox.items.filter(({ type }) => type === 'message' || type === 'next').map(message);
-        // Before its first event a client has no Last-Event-ID, and with AUTO what a cut swallows then counts as delivered.
+        // Before its first event a client has no Last-Event-ID. With AUTO, what is lost in a cut at that time counts as
+        // delivered.
         await server.publish('news', { i: 1 });
         await until('the first comes', () => messages().length === 1);
         proxy.cutsLeft = 1;
@@ -106,7 +107,7 @@ for (const [door, { open, message }] of Object.entries(DOORS)) {
         for (let i = 2; i <= TOTAL; i++) await server.publish('news', { i, pad: 'x'.repeat(200) });
         const all = () => messages().at(-1)?.data.i >= TOTAL;
         await until(() => `all come (SEED=${proxy.seed}): ${messages().map(({ offset }) => offset)}`, all, CONNECTS_AGAIN);
-        // What EventSource says it has seen is an acknowledgement, so nothing comes twice.
+        // The Last-Event-ID that EventSource sends is an acknowledgement, so nothing is delivered twice.
         assert.deepEqual(messages().map(({ data }) => data.i), Array.from({ length: TOTAL }, (_, i) => i + 1), `SEED=${proxy.seed}`);
         source.close();
       });
@@ -117,7 +118,7 @@ for (const [door, { open, message }] of Object.entries(DOORS)) {
       await server.publish('news', 1);
       const stream = open(t, server, 'last=1');
       await stream.next();
-      // The browser's own error events are not the server's.
+      // The browser's own error events do not come from the server.
       await server.restart();
       await server.publish('news', 2);
       const events = stream.inbox.items;
@@ -142,7 +143,7 @@ describe('EventSource on a pattern', { concurrency: 2 }, () => {
       const { source, inbox } = open(t, address(proxy), ['message', 'next', 'gap', 'deleted', 'error']);
       const got = () => inbox.items.filter(({ type }) => type === 'message' || type === 'next');
       const read = ({ type, data }) => (type === 'next' ? data.data.messages : data);
-      // The topics come with their messages: the first one shows that the pattern is subscribed.
+      // Publishing creates the topics. The first message shows that the subscription to the pattern is live.
       let sent = 0;
       const send = (topic) => server.publish(`orders.${topic}`, { i: (sent += 1), pad: 'x'.repeat(200) });
       await until('the first comes', async () => {
@@ -150,7 +151,7 @@ describe('EventSource on a pattern', { concurrency: 2 }, () => {
         return got().length > 0;
       });
       const first = read(got()[0]).data.i;
-      // What was sent until then was sent before it was subscribed, or comes as well.
+      // Messages that were published until then were published before the subscription, or are delivered as well.
       proxy.cutsLeft = 1;
       proxy.cut();
       for (let count = 0; count < 40; count++) await send(['eu', 'us', `new-${count % 4}`][count % 3]);

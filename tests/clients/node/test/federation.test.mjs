@@ -1,4 +1,5 @@
-// FEDERATION=true: Apollo's composition joins the subgraph with another one, and Apollo's gateway executes what spans both.
+// With FEDERATION=true, Apollo's composition joins the subgraph with another one, and Apollo's gateway executes queries
+// that span both.
 
 import { composeServices } from '@apollo/composition';
 import { ApolloGateway, LocalGraphQLDataSource, RemoteGraphQLDataSource } from '@apollo/gateway';
@@ -13,7 +14,7 @@ import { after, within } from '../lib/wait.mjs';
 const options = { timeout: 60_000 };
 const FEDERATED = { FEDERATION: 'true' };
 
-/** Another team's service: it knows who owns a topic, and has pages of its own. */
+/** Another team's service, which knows who owns a topic and has its own pages. */
 const OWNERS = parse(`
   extend schema @link(url: "https://specs.apollo.dev/federation/v2.5", import: ["@key", "@shareable"])
 
@@ -130,7 +131,7 @@ describe('federation', { concurrency: false }, () => {
         schema,
         source: text,
       }));
-      // Objects without a prototype would equal nothing.
+      // deepEqual never matches objects without a prototype.
       return JSON.parse(JSON.stringify({ data, errors }));
     };
 
@@ -138,7 +139,7 @@ describe('federation', { concurrency: false }, () => {
     for (const [topic, data] of [['news', { big: 1e21 }], ['orders', 2], ['orders', 3]]) {
       assert.equal((await run(publish, { topic, data })).errors, undefined);
     }
-    // From here to there.
+    // The query goes from this service to the other one.
     const topics = await run('{ topics { nodes { name owner messages(last: 1) { nodes { data } } } } ownersPage { hasNextPage } }');
     assert.deepEqual(topics, {
       data: {
@@ -151,10 +152,11 @@ describe('federation', { concurrency: false }, () => {
         ownersPage: { hasNextPage: false },
       },
     });
-    // And from there to here: topics are found by their names. One that the other service knows and this one does not is null.
+    // And from the other service to this one: topics are found by their names. A topic that only the other service
+    // knows is null.
     const owned = await run('{ owned(by: "the shop") { name messageCount } }');
     assert.deepEqual(owned, { data: { owned: [{ name: 'orders', messageCount: 2 }, null] } });
-    // An error of this service comes through with its code.
+    // An error of this service reaches the client with its code.
     const conflict = await run('mutation { publish(topic: "news", data: 1, expectedOffset: 9) { offset } }');
     assert.equal(conflict.errors[0].extensions.code, 'CONFLICT');
   });

@@ -1,4 +1,4 @@
-// npm graphql-http's audits of GraphQL over HTTP: every MUST and SHOULD, and every MAY that it knows.
+// Runs the audits of npm graphql-http for GraphQL over HTTP: every MUST and SHOULD, and every MAY that it knows.
 
 import { serverAudits } from 'graphql-http';
 import assert from 'node:assert/strict';

@@ -1,4 +1,4 @@
-// npm graphql-sse in both of its modes.
+// Tests npm graphql-sse in both of its modes.
 
 import { createClient } from 'graphql-sse';
 import { scenarios } from '../lib/scenarios.mjs';
@@ -26,9 +26,9 @@ const make =
         const begin = () => {
           stop = client.subscribe({ query: text, operationName: name, variables }, {
             next: sink.next,
-            // After most cuts it asks again by itself. One that it notices between two results, or inside the answer that
-            // has the token, it hands on as fetch's own error, and every later try of this client is "aborted". No server
-            // can help that: its users make a new client and subscribe again.
+            // After most cuts the client retries by itself. If it notices a cut between two results, or inside the
+            // response that has the token, it passes on fetch's own error, and every later try of this client is
+            // "aborted". A server cannot prevent that: users create a new client and subscribe again.
             error: (error) => {
               if (!(error instanceof TypeError)) return sink.end([error]);
               client.dispose();
@@ -48,6 +48,7 @@ const make =
     };
   };
 
-// Nothing comes back on an HTTP stream, so the server cannot know what a cut swallowed: AUTO is for sockets.
+// A client sends nothing back on an HTTP stream, so the server cannot know what was lost in a cut. AUTO is for
+// WebSockets.
 scenarios('graphql-sse', make({}), { auto: false });
 scenarios('graphql-sse, single connection', make({ singleConnection: true }), { auto: false });

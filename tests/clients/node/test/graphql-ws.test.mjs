@@ -1,4 +1,4 @@
-// npm graphql-ws: the reference client of graphql-transport-ws.
+// Tests npm graphql-ws, the reference client of graphql-transport-ws.
 
 import { createClient } from 'graphql-ws';
 import assert from 'node:assert/strict';
@@ -24,7 +24,7 @@ test('graphql-ws: a subscription with extensions.ack is acknowledged by a ping w
   client.subscribe({ query, extensions: { ack: 'mine' } }, sink);
   const consumer = { name: 'tab-1', resumed: false, cursor };
   assert.deepEqual(await pings.next('the acknowledgement'), { ack: 'mine', cursor, consumer });
-  // Live from there on; the client has answered the ping, and the connection goes on.
+  // The subscription is live from there on. The client has responded to the ping, and the connection stays open.
   await server.publish('news', 2);
   assert.equal((await results.next('the message')).data.messages.data, 2);
 });

@@ -1,5 +1,5 @@
-// The rules of GraphQL over SSE (PROTOCOL.md of npm graphql-sse), single connection mode, one test each, with raw sockets:
-// a stream is reserved, connected once, and carries the results of operations that are requests of their own.
+// Tests each rule of the single-connection mode of GraphQL over SSE (PROTOCOL.md of npm graphql-sse) with raw sockets:
+// a stream is reserved, connected once, and carries the results of operations that are separate requests.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -14,7 +14,7 @@ const HEALTH = '{ health { status } }';
 const OK = { data: { health: { status: 'ok' } } };
 const messages = (topic, more = '') => `subscription { messages(topic: "${topic}"${more}) { data } }`;
 
-/** A test with a server of its own. */
+/** Defines a test with its own server. */
 const rule = (name, run, env) => test(name, options, async (t) => run(t, await Server.start(t, env)));
 
 /** The two ways to send a token. */
@@ -39,7 +39,7 @@ function connect(t, server, token, { method = 'GET', way = 'header' } = {}) {
   return RawRequest.send(t, server.port, { method, path: address(search), headers: { accept: STREAM, ...headers } });
 }
 
-/** A connected stream with its token. */
+/** Opens a stream and returns it with its token. */
 async function stream(t, server) {
   const token = await reserve(t, server);
   const connected = await connect(t, server, token);
@@ -47,7 +47,7 @@ async function stream(t, server) {
   return Object.assign(connected, { token });
 }
 
-/** An operation by POST. */
+/** Sends an operation by POST. */
 function post(t, server, token, id, request, { way = 'header', ...more } = {}) {
   const { headers, search } = WAYS[way](token);
   const extensions = id === undefined ? request.extensions : { ...request.extensions, operationId: id };
@@ -58,7 +58,7 @@ function post(t, server, token, id, request, { way = 'header', ...more } = {}) {
   });
 }
 
-/** An operation by GET. */
+/** Sends an operation by GET. */
 function get(t, server, token, id, query, { way = 'header', ...more } = {}) {
   const { headers, search } = WAYS[way](token);
   return RawRequest.send(t, server.port, {
@@ -73,13 +73,13 @@ function stop(t, server, token, id, way = 'header') {
   return RawRequest.send(t, server.port, { method: 'DELETE', path: address({ ...search, operationId: id }), headers });
 }
 
-/** An operation that must be accepted. */
+/** Sends an operation, which must be accepted. */
 async function start(t, server, token, id, query, more) {
   const answer = await post(t, server, token, id, { query }, more);
   assert.equal(answer.status, 202, answer.body);
 }
 
-/** The stream's next event, its data read. */
+/** Returns the stream's next event with its data parsed. */
 async function next(connected) {
   const { event, data, ...rest } = await connected.event();
   assert.deepEqual(rest, {});
@@ -90,7 +90,7 @@ async function expect(connected, ...events) {
   for (const event of events) assert.deepEqual(await next(connected), event);
 }
 
-/** Nothing came in between: what a further operation answers is the stream's next event. */
+/** Checks that nothing came in between: the result of a further operation is the stream's next event. */
 async function silent(t, server, connected) {
   const id = `silent-${Math.random()}`;
   await start(t, server, connected.token, id, HEALTH);
@@ -112,7 +112,7 @@ describe('GraphQL over SSE, single connection: reservations', { concurrency: fal
     assert.match(answer.headers['content-type'], /^text\/plain/);
     const token = await answer.text();
     assert.match(token, /^[\x21-\x7e]{20,}$/);
-    // Where a proxy finds it, so that what follows goes to the same instance.
+    // A proxy reads the token there, so that later requests go to the same instance.
     assert.equal(answer.headers[HEADER], token);
   });
 
@@ -384,7 +384,7 @@ describe('GraphQL over SSE, single connection: errors', { concurrency: false }, 
     ['is a subscription that breaks the schema', 'subscription { messages { data } }', 'BAD_REQUEST'],
     ['is a subscription that is refused', messages('$reserved'), 'INVALID_TOPIC'],
   ]) {
-    // As GraphQL over HTTP has it: the form decides on the status.
+    // As in GraphQL over HTTP, the media type decides the status.
     for (const [accept, status] of [['application/graphql-response+json', 400], ['application/json', 200]]) {
       rule(`a request that ${what} is answered ${status} in ${accept}, and the stream hears nothing`, async (t, server) => {
         const connected = await stream(t, server);
@@ -395,7 +395,7 @@ describe('GraphQL over SSE, single connection: errors', { concurrency: false }, 
       });
     }
 
-    // npm graphql-sse names no form, and takes any status but 202 for a fault of the network.
+    // npm graphql-sse names no media type, and treats any status but 202 as a network error.
     for (const accept of [undefined, '*/*']) {
       rule(`a request that ${what}, of a client that accepts ${accept ?? 'whatever'}: 202, next with errors, complete`, async (t, server) => {
         const connected = await stream(t, server);

@@ -1,5 +1,5 @@
-// The rules of GraphQL over SSE (PROTOCOL.md of npm graphql-sse), distinct connections mode, one test each, with raw sockets;
-// and of multipart/mixed subscriptions as Apollo's clients read them. The other mode is in
+// Tests each rule of the distinct-connections mode of GraphQL over SSE (PROTOCOL.md of npm graphql-sse) with raw
+// sockets, and of multipart/mixed subscriptions as Apollo's clients read them. The other mode is in
 // protocol-graphql-sse-single.test.mjs.
 
 import assert from 'node:assert/strict';
@@ -186,7 +186,7 @@ describe('GraphQL over SSE, distinct connections: errors', { concurrency: false 
   });
 
   rule('405 for another method', async (t, server) => {
-    // PUT and DELETE are the single-connection mode's.
+    // PUT and DELETE belong to the single-connection mode.
     for (const method of ['PATCH', 'OPTIONS']) {
       const headers = { accept: STREAM, 'content-type': 'application/json' };
       const answer = await RawRequest.send(t, server.port, { method, headers, body: '{}' });
@@ -259,7 +259,7 @@ describe('GraphQL over SSE: Last-Event-ID', { concurrency: false }, () => {
     for (let i = 1; i <= 5; i++) await first.result();
     first.socket.destroy();
     await server.subscribers('a', 0);
-    // The connection took five; the client, which was cut, had read two.
+    // The connection accepted five messages; the client had read two when the connection was cut.
     const again = await get(t, server, { query }, { 'last-event-id': cursors[1] });
     await server.publish('a', 6);
     for (let i = 3; i <= 6; i++) assert.equal((await again.result()).data.messages.data, i);

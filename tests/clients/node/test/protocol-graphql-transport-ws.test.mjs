@@ -1,5 +1,5 @@
-// The rules of graphql-transport-ws (PROTOCOL.md of npm graphql-ws), one test each, with raw sockets. The older subprotocol is
-// in protocol-graphql-ws-legacy.test.mjs.
+// Tests each rule of graphql-transport-ws (PROTOCOL.md of npm graphql-ws) with raw sockets. The tests of the older
+// subprotocol are in protocol-graphql-ws-legacy.test.mjs.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -14,7 +14,7 @@ const messages = (topic, more = '') => ({ query: `subscription { messages(topic:
 
 const open = (t, server, protocols = [PROTOCOL], path = '/graphql') => RawSocket.open(t, server.port, path, protocols);
 
-/** A connection that has been initialised. */
+/** Opens a connection and initialises it. */
 async function ready(t, server) {
   const raw = await open(t, server);
   raw.send({ type: 'connection_init' });
@@ -22,13 +22,13 @@ async function ready(t, server) {
   return raw;
 }
 
-/** Nothing came in between: the answer to a ping is the next message. */
+/** Checks that nothing came in between: the pong to a ping is the next message. */
 async function silent(raw) {
   raw.send({ type: 'ping', payload: { silent: true } });
   assert.deepEqual(await raw.next(), { type: 'pong', payload: { silent: true } });
 }
 
-/** A test with a server of its own. */
+/** Defines a test with its own server. */
 const rule = (name, run, env) => test(name, options, async (t) => run(t, await Server.start(t, env)));
 
 describe('graphql-transport-ws: communication', { concurrency: false }, () => {

@@ -1,4 +1,4 @@
-// The rules of the legacy subprotocol `graphql-ws` (PROTOCOL.md of npm subscriptions-transport-ws), one test each, with raw
+// Tests each rule of the legacy subprotocol `graphql-ws` (PROTOCOL.md of npm subscriptions-transport-ws) with raw
 // sockets.
 
 import assert from 'node:assert/strict';
@@ -14,7 +14,7 @@ const messages = (topic, more = '') => ({ query: `subscription { messages(topic:
 
 const open = (t, server, path = '/graphql') => RawSocket.open(t, server.port, path, [PROTOCOL]);
 
-/** A connection that has been initialised. */
+/** Opens a connection and initialises it. */
 async function ready(t, server) {
   const raw = await open(t, server);
   raw.send({ type: 'connection_init', payload: {} });
@@ -23,7 +23,7 @@ async function ready(t, server) {
   return raw;
 }
 
-/** The next message that is no keep-alive. */
+/** Returns the next message that is not a keep-alive. */
 async function next(raw) {
   for (;;) {
     const message = await raw.next();
@@ -31,14 +31,14 @@ async function next(raw) {
   }
 }
 
-/** Nothing came in between: what a further operation answers is what comes next. */
+/** Checks that nothing came in between: the result of a further operation is the next message. */
 async function silent(raw) {
   raw.send({ id: 'silent', type: 'start', payload: HEALTH });
   assert.deepEqual(await next(raw), { id: 'silent', type: 'data', payload: { data: { health: { status: 'ok' } } } });
   assert.deepEqual(await next(raw), { id: 'silent', type: 'complete' });
 }
 
-/** A test with a server of its own. */
+/** Defines a test with its own server. */
 const rule = (name, run, env) => test(name, options, async (t) => run(t, await Server.start(t, env)));
 
 describe('graphql-ws (legacy): the connection', { concurrency: false }, () => {
@@ -163,7 +163,7 @@ describe('graphql-ws (legacy): operations', { concurrency: false }, () => {
     ['is a subscription that is refused', messages('$reserved'), 'INVALID_TOPIC'],
     ['has no query', {}, 'BAD_REQUEST'],
     ['has variables that are no object', { ...HEALTH, variables: [] }, 'BAD_REQUEST'],
-    // The protocol would have parsed documents in place of text; no client sends them.
+    // The protocol also allows parsed documents instead of text, but no client sends them.
     ['has a parsed document', { query: { kind: 'Document', definitions: [] } }, 'BAD_REQUEST'],
   ]) {
     rule(`an operation that ${what} is answered by error, one error as an object, and nothing follows`, async (t, server) => {

@@ -1,5 +1,5 @@
-// relay-runtime with what relay-compiler makes of tagged documents and schema.graphql: its environment and store over a network
-// layer of fetch and graphql-ws, as Relay's guide writes it.
+// Tests relay-runtime with the output of relay-compiler for tagged documents and schema.graphql. Its environment and
+// store use a network layer of fetch and graphql-ws, as in Relay's guide.
 
 import { execFile } from 'node:child_process';
 import assert from 'node:assert/strict';
@@ -21,10 +21,10 @@ const { commitMutation, Environment, fetchQuery, Network, Observable, RecordSour
 const { INVALID, ...OPERATIONS } = all;
 const SCHEMA = fileURLToPath(new URL('../../../../schema.graphql', import.meta.url));
 
-/** Relay wants an operation to be called after its module and its kind. */
+/** Relay requires an operation to be named after its module and its kind. */
 const relayName = ({ kind, name }) => `${name}${kind[0].toUpperCase()}${kind.slice(1)}`;
 
-/** Compiles tagged documents, each in a module of its own; answers the artifacts by their operations' names. */
+/** Compiles tagged documents, each in its own module, and returns the artifacts by the names of their operations. */
 async function compile(operations) {
   const folder = mkdtempSync(path.join(tmpdir(), 'pub-sub-relay-'));
   try {
@@ -68,7 +68,7 @@ scenarios(
   'relay-runtime',
   ({ http, ws }) => {
     const socket = createClient(options(WebSocket, ws));
-    // The store gives data only: what stands beside it is noted where the network layer sees it.
+    // The store returns only data, so the network layer records the rest of each result.
     const beside = new Map();
     let answer;
     const fetcher = async ({ text, name }, variables) => {
@@ -121,6 +121,6 @@ scenarios(
       close: () => socket.dispose(),
     };
   },
-  // relay-compiler does not let it pass.
+  // relay-compiler rejects it.
   { invalid: false },
 );

@@ -1,5 +1,5 @@
-// Two instances on a cluster of three NATS nodes are restarted one after the other, as for an update, while messages are
-// published and a stock graphql-ws client subscribes: of all that the clients know only the address of a proxy.
+// Restarts two instances on a cluster of three NATS nodes one after the other, as for an update, while messages are
+// published and a stock graphql-ws client subscribes. The clients know only the address of a proxy.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -17,7 +17,7 @@ const LONG = 60_000;
 const options = { timeout: 180_000 };
 const consumer = 'till-1';
 
-/** Publishes m-1, m-2, … one after the other, each until it is accepted. */
+/** Publishes m-1, m-2, … one after the other, and repeats each one until it is accepted. */
 class Publisher {
   accepted = [];
   repeated = 0;
@@ -34,7 +34,7 @@ class Publisher {
       const { publish } = await request(at, PUBLISH, { topic, id: `m-${i}`, data: { i } });
       if (publish.duplicate) this.repeated += 1;
       this.accepted.push(publish);
-      // Some hundred messages a second are enough for one to be on its way whenever something happens.
+      // With a few hundred messages a second, one is always in flight when something happens.
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
   }
@@ -45,20 +45,20 @@ class Publisher {
   }
 }
 
-/** A stock client with a named consumer, and everything that it must not see. */
+/** A stock client with a named consumer, which checks that it receives nothing unexpected. */
 class Subscriber {
-  /** Offsets of the first occurrences, by the number of the message. */
+  /** The offset of the first delivery, by the number of the message. */
   first = [undefined];
   duplicates = 0;
   connections = 0;
-  /** Numbers of messages: the newest acknowledgement that was sent, and that was answered. */
+  /** Message numbers of the newest acknowledgement that was sent, and of the newest one that was confirmed. */
   #sent = 0;
   acked = 0;
-  /** The newest answered one when the connection was made. */
+  /** The newest confirmed one when the connection was opened. */
   #ackedBefore = 0;
   /** The last message on this connection. */
   #last;
-  /** The last message of all, with its cursor. */
+  /** The last message of all connections, with its cursor. */
   #newest;
 
   constructor(t, at, topic, ack) {
@@ -111,7 +111,7 @@ class Subscriber {
       assert.equal(told?.name, consumer);
       assert.equal(told.resumed, this.newest > 0, `resumed at message ${i}`);
       if (ack === 'EXPLICIT') {
-        // An acknowledgement that is on its way may count already.
+        // An acknowledgement that is in flight may already have taken effect.
         const begins = `it goes on with ${i}; up to ${this.#ackedBefore} was acknowledged, and perhaps ${this.#sent}`;
         assert.ok(this.#ackedBefore < i && i <= this.#sent + 1, begins);
       }
@@ -128,7 +128,7 @@ class Subscriber {
     this.#newest = { i, cursor };
   }
 
-  /** Acknowledges the newest message whenever three or more have come, one acknowledgement after the other. */
+  /** Acknowledges the newest message whenever three or more have arrived, one acknowledgement at a time. */
   async #acknowledge(at, topic) {
     while (!this.stopped) {
       const newest = this.#newest;
@@ -143,7 +143,7 @@ class Subscriber {
   }
 }
 
-/** Restarts both instances twice while messages flow, and holds what came against what was accepted. */
+/** Restarts both instances twice while messages flow, and compares what arrived with what was accepted. */
 async function rolling(t, nats, { ack, signal, topic }) {
   const env = { ENGINE: 'nats', NATS_URL: nats.urls.join(','), NATS_PREFIX: topic, MAX_MESSAGES_PER_TOPIC: '100000' };
   const servers = [await Server.start(t, env, AGREE), await Server.start(t, env, AGREE)];
@@ -188,15 +188,16 @@ async function rolling(t, nats, { ack, signal, topic }) {
   await until(() => `all come (${subscriber.newest} of ${count})`, () => subscriber.fault || subscriber.newest >= count, LONG);
   if (subscriber.fault) throw subscriber.fault;
   assert.deepEqual(subscriber.first.slice(1), publisher.accepted.map(({ offset }) => offset));
-  // The first stop may have hit the instance that the client was not at; from then on each one made it move.
+  // The first stop may have hit the instance that the client did not use. Every later stop made the client move.
   assert.ok(subscriber.connections >= 4, `the client connected ${subscriber.connections} times`);
   if (ack === 'EXPLICIT') assert.ok(subscriber.acked > 0, 'nothing was acknowledged');
   if (ack === 'AUTO' && signal === 'SIGTERM') {
-    // An instance that stops has the place kept before its client is elsewhere: all that comes again is what was on its way.
+    // An instance that stops stores the position before its client reconnects, so only what was in flight is delivered
+    // again.
     assert.ok(subscriber.duplicates <= 40, `${subscriber.duplicates} came again`);
   }
 
-  // Stored once, whatever was repeated; and the same at both instances.
+  // Every message is stored once, although publishes were repeated, and both instances return the same history.
   for (const server of servers) {
     const ids = [];
     for (let after = ''; ; ) {

@@ -1,4 +1,4 @@
-// npm subscriptions-transport-ws: the legacy `graphql-ws` subprotocol, still in old apps.
+// Tests npm subscriptions-transport-ws with the legacy `graphql-ws` subprotocol, which old apps still use.
 
 import { SubscriptionClient } from 'subscriptions-transport-ws';
 import WebSocket from 'ws';
@@ -6,7 +6,7 @@ import { scenarios } from '../lib/scenarios.mjs';
 
 scenarios('subscriptions-transport-ws', ({ ws }) => {
   const client = new SubscriptionClient(ws, { reconnect: true, reconnectionAttempts: 1_000, minTimeout: 2_000 }, WebSocket);
-  // It waits for seconds between tries, and has no setting for less.
+  // The client waits for seconds between tries, and has no setting for a shorter time.
   client.maxConnectTimeGenerator.duration = () => 2_000;
   client.backoff.duration = () => 20;
   client.onError(() => {});
@@ -29,7 +29,7 @@ scenarios('subscriptions-transport-ws', ({ ws }) => {
       return () => running.unsubscribe();
     },
     close: () => {
-      // Closing between two connections leaves its timers running.
+      // Closing the client between two connections leaves its timers running.
       client.reconnect = false;
       client.close(true);
       client.clearTryReconnectTimeout();
@@ -38,6 +38,7 @@ scenarios('subscriptions-transport-ws', ({ ws }) => {
     },
   };
 }, {
-  // Cut while it connects again, between its start and the server's ack, it forgets its operations: no server can help that.
+  // If the connection is cut while the client reconnects, between its start and the server's ack, the client forgets
+  // its operations. A server cannot prevent that.
   spared: 400,
 });

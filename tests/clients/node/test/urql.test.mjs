@@ -1,4 +1,5 @@
-// urql: fetchExchange, with and without subscriptions over fetch, and subscriptionExchange over graphql-ws and graphql-sse.
+// Tests urql: fetchExchange, with and without subscriptions over fetch, and subscriptionExchange over graphql-ws and
+// graphql-sse.
 
 import { Client, fetchExchange, subscriptionExchange } from '@urql/core';
 import { createClient as createSse } from 'graphql-sse';
@@ -17,7 +18,7 @@ function driver(url, exchanges, close, more = {}) {
   return {
     run: async ({ kind, text }, variables) => result(await client[kind](text, variables).toPromise()),
     subscribe: ({ text }, variables, sink) => {
-      // urql carries errors and extensions over to later results, and says of an end only that nothing more comes.
+      // urql carries errors and extensions over to later results, and reports only that a subscription has ended.
       const next = (operation) => {
         if (operation.error) sink.end(operation.error.networkError ? [operation.error.networkError] : operation.error.graphQLErrors);
         else if (operation.hasNext) sink.next(result(operation));
@@ -48,11 +49,12 @@ scenarios(
     const client = createSse({ url: http, retryAttempts: 1_000, retry: () => new Promise((resolve) => setTimeout(resolve, 20)) });
     return driver(http, [fetchExchange, overWs(client)], () => client.dispose());
   },
-  // Nothing comes back on an HTTP stream, so the server cannot know what a cut swallowed: AUTO is for sockets.
+  // A client sends nothing back on an HTTP stream, so the server cannot know what was lost in a cut. AUTO is for
+  // WebSockets.
   { auto: false, sticky: true },
 );
 
 scenarios('urql fetchExchange with fetchSubscriptions', ({ http }) => driver(http, [fetchExchange], undefined, { fetchSubscriptions: true }), {
-  // urql does not ask again by itself.
+  // urql does not retry by itself.
   reconnects: false,
 });

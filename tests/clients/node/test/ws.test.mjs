@@ -1,4 +1,4 @@
-// npm ws on the raw door, /ws: the README's example, and its protocol.
+// Tests npm ws with /ws: an example as in the README, and the protocol.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -8,7 +8,7 @@ import { after, Inbox, until, within } from '../lib/wait.mjs';
 
 const options = { timeout: 60_000 };
 
-/** A raw connection: frames come parsed, requests are sent as objects. */
+/** A raw connection, which parses frames and sends objects. */
 async function connect(t, at) {
   const socket = new WebSocket(`ws://127.0.0.1:${at.port}/ws`);
   const frames = new Inbox();
@@ -37,7 +37,7 @@ describe('ws on /ws', { concurrency: false }, () => {
   test('the documented example runs as printed on a fresh server', options, async (t) => {
     const server = await Server.start(t);
     const got = new Inbox();
-    // What a reader of the documentation pastes, but for the address.
+    // A reader of the documentation pastes this code with another address.
     const ws = new WebSocket(`ws://127.0.0.1:${server.port}/ws`);
     after(t, () => ws.terminate());
     ws.onopen = () => {
@@ -155,7 +155,7 @@ describe('ws on /ws', { concurrency: false }, () => {
     assert.equal((await within('the close', client.closed)).code, 1008);
   });
 
-  /** A client as users write it: connects again, and subscribes as before. */
+  /** A client as users write it: it reconnects and subscribes as before. */
   const resilient = (t, at, subscribe, onFrame) => {
     let stopped = false;
     let socket;
