@@ -539,7 +539,7 @@ impl Watch {
 }
 
 /// Where `make nats-server` puts the binary.
-fn binary(version: &str) -> PathBuf {
+pub fn binary(version: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
     let path = tools.join(version).join("nats-server");
     assert!(path.exists(), "there is no nats-server {version}: run `make nats-server`");
@@ -558,7 +558,7 @@ fn fresh_directory() -> PathBuf {
 
 /// A port that nothing listens on, below those that the kernel gives to clients: while a server is down, none of them
 /// can take its port. Other processes that run tests begin their search elsewhere.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1000 {
         let next = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));

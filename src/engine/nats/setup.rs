@@ -1,12 +1,14 @@
 //! Bringing the engine up: streams and buckets, everything that exists, and what is to be tidied up now and then.
 
 use std::{
+    error::Error as _,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use async_nats::jetstream::{
-    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    ErrorCode,
+    context::{CreateStreamErrorKind, GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind},
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 use tokio::{
@@ -49,6 +51,26 @@ const NO_STREAM: u64 = 10_059;
 /// What the server says where copies were asked for and there is no cluster.
 const NO_CLUSTER: u64 = 10_074;
 
+/// What an operator is told where there is no `JetStream`.
+const NO_JETSTREAM: &str = "NATS_URL: NATS has no JetStream there; start nats-server with --jetstream, and enable JetStream \
+                            for the account";
+
+/// Whether the question failed because no server, or not this account, has `JetStream`. Its interface is then a subject
+/// that nobody serves.
+fn lacks_jetstream(error: &GetStreamError) -> bool {
+    match error.kind() {
+        GetStreamErrorKind::Request => error
+            .source()
+            .and_then(|source| source.downcast_ref::<RequestError>())
+            .is_some_and(|error| error.kind() == RequestErrorKind::NoResponders),
+        GetStreamErrorKind::JetStream(refused) => {
+            [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT]
+                .contains(&refused.error_code())
+        }
+        _ => false,
+    }
+}
+
 /// Whether NATS has a service of these settings' name: for who only wants to read, as opening the engine makes what is
 /// missing.
 ///
@@ -62,6 +84,7 @@ pub async fn exists(settings: &Settings) -> Result<bool, String> {
     let bucket = format!("KV_{}", Names::new(&settings.prefix).topics());
     match timeout(QUESTION, link.jetstream.get_stream(bucket)).await {
         Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) if lacks_jetstream(&error) => Err(NO_JETSTREAM.to_owned()),
         Ok(Err(error)) => match error.kind() {
             GetStreamErrorKind::JetStream(refused) if refused.error_code().0 == NO_STREAM => Ok(false),
             _ => Err(format!("NATS_URL: {error}")),
@@ -88,10 +111,16 @@ pub(super) async fn start(inner: Arc<Inner>, positions: Arc<Shared>, tell: onesh
             }
             sleep(PAUSE).await;
         }
+        let mut logged = String::new();
         loop {
             match set_up(&inner).await {
                 Ok(()) => break,
-                Err(why) => tracing::warn!(why, "streams and buckets are not there yet; trying on"),
+                // A reason that stays is logged once, not at each try.
+                Err(why) if why == logged => {}
+                Err(why) => {
+                    tracing::warn!(why, "streams and buckets are not there yet; trying again until they are");
+                    logged = why;
+                }
             }
             sleep(PAUSE).await;
         }
@@ -192,6 +221,7 @@ impl Inner {
                 }
                 return Ok(());
             }
+            Ok(Err(error)) if lacks_jetstream(&error) => return Err(NO_JETSTREAM.to_owned()),
             Ok(Err(_)) => {}
             Err(_) => return Err(format!("{name}: no answer")),
         }
