@@ -1,6 +1,6 @@
 //! Puts the page for the browser into the binary: GraphiQL if `web/` has been built (`make web`), otherwise our own
-//! small page in `src/graphql/`. It only reads files, so that `cargo build` needs neither Node nor a network.
-//! `src/graphql/page.rs` serves what this writes.
+//! small page in `src/pages/`. It only reads files, so that `cargo build` needs neither Node nor a network.
+//! `src/pages.rs` serves what this writes.
 
 use std::{
     env,

@@ -1,8 +1,8 @@
 //! What each engine costs, beside the one that stores nothing, in the same run: `make bench`.
 //!
-//! Two tables. The engine alone: publishers in tasks that wait for each answer. The whole server: a process of its own, one
-//! `/ws` connection that publishes with a window of answers to come, one that subscribes to all of it. Machines differ and
-//! are shared, so what counts is the CPU time per message and the ratio to `memory`; engines take turns, and the median of
+//! Two tables. The engine alone: publishers in tasks that wait for each acknowledgement. The whole server: a process of its own, one
+//! `/ws` connection that publishes with a window of acknowledgements to come, one that subscribes to all of it. Machines differ and
+//! are shared, so what counts is the CPU time per message and the ratio to `memory`; rounds of the engines alternate, and the median of
 //! the rounds is printed. `cargo bench --bench engines -- disk` leaves out what is neither `memory` nor called like that.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by failing, and prints")]
@@ -41,10 +41,10 @@ mod nats;
 
 use nats::Nats;
 
-/// Publishers that wait for an answer at the same time.
+/// Publishers that wait for an acknowledgement at the same time.
 const PUBLISHERS: u64 = 256;
 
-/// Every engine has its turn so often.
+/// Rounds of each engine.
 const ROUNDS: usize = 5;
 
 /// Messages of which the whole server is asked for each round.

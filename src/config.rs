@@ -99,7 +99,7 @@ impl Config {
     }
 }
 
-/// The table of settings as it stands in the README.
+/// The README's table of settings.
 #[must_use]
 pub fn settings_table() -> String {
     let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();

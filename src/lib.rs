@@ -1,5 +1,5 @@
 //! A GraphQL-fronted publish/subscribe service. **No silent loss**: a subscriber gets every message of its topic, in order,
-//! once; where it could not, it is told at that place in the stream how many it missed and which.
+//! once; where it could not, the stream says at that position how many it missed and which.
 //!
 //! # The map
 //!

@@ -14,16 +14,16 @@ use crate::problem::{Code, Problem};
 
 include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
-/// A file as it stands in the binary.
+/// A file within the binary.
 struct File {
     /// Its content type.
     kind: &'static str,
-    /// Of its content.
+    /// The hash of its content.
     hash: &'static str,
     /// Whether its name changes with its content.
     immutable: bool,
     content: &'static [u8],
-    /// The same as gzip, where that is smaller.
+    /// The content compressed with gzip, where that is smaller.
     gzip: Option<&'static [u8]>,
 }
 
@@ -32,12 +32,13 @@ struct File {
 const POLICY: &str =
     "default-src 'none'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Monaco, GraphiQL's editor, writes its themes as `<style>` and measures of its lines as `style` attributes, and knows no
-/// nonces: without `'unsafe-inline'` for styles it draws nothing. Fonts and some icons stand in its stylesheet as `data:`.
+/// nonces: without `'unsafe-inline'` for styles it draws nothing. Fonts and some icons are `data:` addresses in its stylesheet.
 const GRAPHIQL_POLICY: &str =
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; worker-src 'self'";
-/// The icon stands in the page.
+/// The page contains its icon as a `data:` address.
 const OWN_POLICY: &str = "style-src 'self'; img-src data:";
-/// Scripts as files need nothing of this; as workers they have a policy of their own, and theirs load nothing.
+/// A script that is loaded as a file ignores this; one that runs as a worker has this policy, and the pages' workers load
+/// nothing.
 const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
@@ -56,7 +57,7 @@ pub fn graphql(headers: &HeaderMap) -> Response {
     if let Ok(policy) = HeaderValue::try_from(policy) {
         own.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    // No window that another site opened this page from, or that it opens, can reach into it.
+    // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
     own.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
     response
 }
@@ -85,7 +86,7 @@ impl File {
     /// The response with the file, compressed for those who accept that, or the status that says that the client has it.
     fn response(&self, headers: &HeaderMap) -> Response {
         let packed = self.gzip.filter(|_| accepts_gzip(headers));
-        // Different bytes have different tags, whatever they unpack to.
+        // Plain and compressed bytes differ, so they have different tags.
         let tag = format!("\"{}{}\"", self.hash, if packed.is_some() { "-gzip" } else { "" });
         let mut response = if has(headers, &tag) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -100,15 +101,16 @@ impl File {
         if let Ok(tag) = HeaderValue::try_from(tag) {
             own.insert(header::ETAG, tag);
         }
-        // Other names are asked for again each time, which the tag makes cheap: so a new server's page is seen at once.
+        // Files with other names are requested again each time, so that a new server's page is seen at once; the tag makes
+        // that cheap.
         let kept = if self.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
         for (name, value) in [
             (header::CACHE_CONTROL, kept),
             (header::VARY, "accept-encoding"),
             (header::CONTENT_SECURITY_POLICY, ASSET_POLICY),
-            // An operator's addresses are nobody else's business.
+            // Other sites must not learn an operator's addresses.
             (header::REFERRER_POLICY, "no-referrer"),
-            // A file is what its type says, whatever it looks like.
+            // Browsers must not guess another type from the content.
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         ] {

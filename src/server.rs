@@ -31,8 +31,8 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Serves on `listener` until `stop` is cancelled. For the drain delay it then stays open, not ready and without new
-/// subscriptions. After that it drains: the listener is closed, subscribers are told, what was accepted is flushed. What is
-/// not done after the drain time is dropped.
+/// subscriptions. After that it drains: it closes the listener, delivers what was accepted, and closes the connections. What
+/// is not done after the drain time is dropped.
 ///
 /// # Errors
 /// When the listener cannot be used.

@@ -61,7 +61,7 @@ impl Default for Settings {
             write_buffer_size: 1_024,
             max_frame_bytes: (1 << 20) + (64 << 10),
             ping_interval: Duration::from_secs(30),
-            // A client that pauses has its history to come back to; this only ends those that never do.
+            // A client that pauses reads on from the history later, so this may be long: it only ends those that never do.
             write_timeout: Duration::from_mins(5),
             max_malformed_frames: 100,
         }
@@ -99,7 +99,7 @@ pub struct ConnectionInfo {
 /// Why a request cannot become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpgradeError {
-    /// It does not ask to.
+    /// It does not ask for it.
     NotAWebSocket,
     /// It asks for a version other than 13.
     Version,

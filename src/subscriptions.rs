@@ -164,6 +164,10 @@ mod tests {
     use super::*;
     use crate::broker::{self, Ack, Broker, ConsumerName, NewMessage, Payload, Progress, Source, Subscribe, TopicName};
 
+    fn offset(consumers: &[broker::ConsumerStatus]) -> u64 {
+        consumers[0].position.places.iter().map(|(_, cursor)| cursor.offset).max().unwrap()
+    }
+
     const LIMIT: Limit = Limit { what: "subscriptions on one connection", most: 2 };
 
     struct World {
@@ -202,10 +206,6 @@ mod tests {
 
         fn subscribers(&self) -> usize {
             self.broker.totals().subscriptions
-        }
-
-        fn offset(&self, consumers: &[broker::ConsumerStatus]) -> u64 {
-            consumers[0].position.places.iter().map(|(_, cursor)| cursor.offset).max().unwrap()
         }
     }
 
@@ -264,7 +264,7 @@ mod tests {
         let before = world.broker.consumers(&source).await.unwrap();
         world.table.acknowledge_in_flight();
         let after = world.broker.consumers(&source).await.unwrap();
-        assert_eq!((world.offset(&before), world.offset(&after)), (0, 1));
+        assert_eq!((offset(&before), offset(&after)), (0, 1));
         assert!(!world.table.mark_in_flight(), "all of it has arrived");
         let key = world.table.key_of("named").unwrap();
         world.table.remove(key);

@@ -1,8 +1,8 @@
-//! Backup and moving: everything that an engine keeps as lines of JSON, and from there into any engine.
+//! Export and import: everything that an engine keeps as lines of JSON, and from there into any engine.
 //!
-//! An export says what was (`format.rs`); an import makes new topics of it. What of the old incarnation a new one can go on with –
-//! ids, times, consumers' places – goes on; whoever holds a cursor of the old incarnation is told so, as with any topic that was
-//! made anew.
+//! An export describes the state at its time (`format.rs`). An import makes new topics of it. What a new incarnation
+//! can take over from the old one – ids, times, consumers' positions – is taken over. A client with a cursor of the
+//! old incarnation is told so, as after any topic that was deleted and created again.
 
 mod export;
 mod format;
@@ -23,21 +23,22 @@ use crate::{
 pub use export::export;
 pub use import::Import;
 
-/// An engine with what it has brought into this process.
-struct Store {
+/// An engine that is open, with what it has loaded into this process.
+struct LoadedEngine {
     engine: Arc<dyn Engine>,
     registry: Arc<Registry>,
     consumers: Arc<Consumers>,
 }
 
-/// How long a store may be silent while it is being opened: what is far away and large is read for longer than this.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long an engine may take without loading a message while it is being opened. A large or remote store is read
+/// for longer in total.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Store {
-    /// Opens an engine, and waits until all that it has is here.
+impl LoadedEngine {
+    /// Opens an engine and waits until everything that it has is loaded.
     async fn open(engine: Arc<dyn Engine>, config: &Config, settings: RegistrySettings) -> Result<Self, String> {
         let registry = Registry::new(settings);
-        // Whoever was accepted once is not one too many here.
+        // A consumer that was accepted once is never above a limit here.
         let most = usize::MAX;
         let limits = ConsumerLimits { per_source: most, total: most, topics: most, ttl: config.broker.consumer_ttl };
         let consumers = Arc::new(Consumers::new(limits));
@@ -50,7 +51,7 @@ impl Store {
             let messages = registry.messages();
             if messages != seen {
                 (seen, since) = (messages, Instant::now());
-            } else if since.elapsed() > SILENCE {
+            } else if since.elapsed() > LOAD_TIMEOUT {
                 let setting = if config.engine.engine == "nats" { "NATS_URL" } else { "DATA_DIR" };
                 return Err(format!("{setting}: {why}"));
             }
@@ -59,46 +60,46 @@ impl Store {
     }
 }
 
-/// Says something beside the output.
+/// Prints a line to standard error, beside the output.
 fn note(text: &str) {
-    // Nobody reads it: no reason to stop.
+    // An error is ignored: the work goes on even if nobody reads the line.
     let _ = writeln!(std::io::stderr(), "pub-sub: {text}");
 }
 
-/// `1 topic`, `2 topics`; of several words the first is the one that is counted.
+/// Returns `1 topic` or `2 topics`. If `what` has several words, the first is the noun.
 fn counted(count: u64, what: &str) -> String {
     let (noun, rest) = what.find(' ').map_or((what, ""), |space| what.split_at(space));
     format!("{count} {noun}{}{rest}", if count == 1 { "" } else { "s" })
 }
 
-/// Says now and then how far it has come.
+/// Reports the progress from time to time.
 #[derive(Clone, Copy)]
 struct Progress {
-    begun: Instant,
-    said: Instant,
+    started_at: Instant,
+    reported_at: Instant,
 }
 
-/// The time between two words about it.
-const EVERY: Duration = Duration::from_secs(5);
+/// The time between two reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Progress {
     fn begin() -> Self {
         let now = Instant::now();
-        Self { begun: now, said: now }
+        Self { started_at: now, reported_at: now }
     }
 
     fn at(&mut self, messages: u64, doing: &str) {
-        if self.said.elapsed() >= EVERY {
-            self.said = Instant::now();
+        if self.reported_at.elapsed() >= REPORT_INTERVAL {
+            self.reported_at = Instant::now();
             note(&format!("{doing} {} so far", counted(messages, "message")));
         }
     }
 
-    fn end(&self, counts: format::Counts, done: &str) {
-        let format::Counts { topics, messages, known_ids, consumers } = counts;
+    fn end(&self, counts: format::LineCounts, done: &str) {
+        let format::LineCounts { topics, messages, known_ids, consumers } = counts;
         let (topics, messages) = (counted(topics, "topic"), counted(messages, "message"));
         let (ids, consumers) = (counted(known_ids, "id without a message"), counted(consumers, "consumer"));
-        let seconds = self.begun.elapsed().as_secs_f64();
+        let seconds = self.started_at.elapsed().as_secs_f64();
         note(&format!("{done} {topics}, {messages}, {ids} and {consumers} in {seconds:.1} s"));
     }
 }

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-pub use fields::Fields;
-pub use options::{Options, TextOptions, parse_duration, parse_filter, start_from_text};
+pub use fields::{Fields, new_message};
+pub use options::{Options, parse_duration, parse_filter, start_from_text};
 
 use crate::broker::{
     AnyCursor, ConsumerInfo, Cursor, Error, Gap, Message, PatternCursor, ShapeId, Start, Timestamp, quote,

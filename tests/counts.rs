@@ -79,7 +79,7 @@ fn new_message() -> NewMessage {
     }
 }
 
-/// Publishes as a door does that has the answer at once; anything else would be a future made for it.
+/// Publishes as a door does when the position is there at once; anything else would be a future made for it.
 fn publish(broker: &Broker, topic: &TopicName, new_message: NewMessage) {
     match broker.publish(topic, new_message) {
         Publishing::Done(Some(Ok(_))) => {}

@@ -30,6 +30,7 @@ impl Broker {
     }
 }
 
+#[expect(clippy::missing_errors_doc, reason = "they are those of the broker's operation")]
 impl Client {
     /// A client of a broker of its own that keeps everything in memory, for what needs a broker and no server.
     #[must_use]
@@ -50,41 +51,26 @@ impl Client {
     }
 
     /// See [`Broker::create_topic`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn create_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
         self.broker.create_topic(name, settings).await
     }
 
     /// See [`Broker::update_topic`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn update_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
         self.broker.update_topic(name, settings).await
     }
 
     /// See [`Broker::delete_topic`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn delete_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
         self.broker.delete_topic(name).await
     }
 
     /// See [`Broker::topic`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
         self.broker.topic(name).await
     }
 
     /// See [`Broker::topic_here`].
-    ///
-    /// # Errors
-    /// The same.
     pub fn topic_here(&self, name: &TopicName) -> Result<TopicInfo, Error> {
         self.broker.topic_here(name)
     }
@@ -102,17 +88,11 @@ impl Client {
     }
 
     /// See [`Broker::publish`].
-    ///
-    /// # Errors
-    /// The same.
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
         self.broker.publish(name, new_message)
     }
 
     /// See [`Broker::subscribe`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
         self.broker.subscribe(request, inbox, key).await
     }
@@ -123,49 +103,31 @@ impl Client {
     }
 
     /// See [`Broker::history`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn history(&self, name: &TopicName, start: Start, limit: BatchLimit) -> Result<Page, Error> {
         self.broker.history(name, start, limit).await
     }
 
     /// See [`Broker::history_before`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         self.broker.history_before(name, before, limit).await
     }
 
     /// See [`Broker::subscriptions`].
-    ///
-    /// # Errors
-    /// The same.
     pub fn subscriptions(&self, name: &TopicName) -> Result<Vec<SubscriptionInfo>, Error> {
         self.broker.subscriptions(name)
     }
 
     /// See [`Broker::consumers`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn consumers(&self, source: &Source) -> Result<Vec<ConsumerStatus>, Error> {
         self.broker.consumers(source).await
     }
 
     /// See [`Broker::acknowledge`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
         self.broker.acknowledge(source, consumer, cursor).await
     }
 
     /// See [`Broker::delete_consumer`].
-    ///
-    /// # Errors
-    /// The same.
     pub async fn delete_consumer(&self, source: &Source, consumer: &ConsumerName) -> Result<(), Error> {
         self.broker.delete_consumer(source, consumer).await
     }
@@ -183,9 +145,6 @@ impl Client {
     }
 
     /// See [`Broker::check_ready`].
-    ///
-    /// # Errors
-    /// The same.
     pub fn check_ready(&self) -> Result<(), Error> {
         self.broker.check_ready()
     }

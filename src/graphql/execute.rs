@@ -151,7 +151,7 @@ impl Execution {
                     gap: gap.cloned(),
                     pattern_cursor: pattern_cursor.cloned(),
                     filtered: *filtered,
-                }))
+                }));
             }
             ItemSlot::Events(client, slot) => {
                 let event = |Item { message, .. }: Item<'_>| {

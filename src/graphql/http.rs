@@ -104,7 +104,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         return connect(&door, &headers, token);
     }
     if !is_json(&headers) {
-        // Browsers send other types across sites without asking: refusing them is what keeps forged requests out.
+        // Browsers send other types across sites without a preflight request, so refusing them keeps forged requests out.
         let problem = Problem::new(Code::BadRequest, "content-type: must be application/json in UTF-8");
         return refuse(&headers, &problem.with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE, None));
     }
@@ -142,7 +142,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
 pub async fn put(State(door): State<Door>, request: Request) -> Response {
     match door.streams.reserve(&door.context, &door.settings) {
         Ok(token) => {
-            // Also where requests will have it: a proxy learns from it which instance a stream's requests belong to.
+            // Also in the header in which requests will have it: a proxy learns from it which instance they belong to.
             (StatusCode::CREATED, [(single::TOKEN, token.clone())], token).into_response()
         }
         Err(problem) => refuse(request.headers(), &problem),
@@ -216,7 +216,7 @@ async fn respond_to(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool
     let streaming = accept::best(headers, &STREAMS);
     let prepared = match door.executor.prepare(asked) {
         Ok(prepared) => prepared,
-        // A client that accepts only a stream reads its errors there.
+        // A client that accepts only a stream gets its errors there.
         Err(errors) => {
             return match (single, streaming) {
                 (Some(form), _) => request_error(form, &errors),

@@ -6,9 +6,11 @@ use super::{
     scalars::{Cursor, Json, Long},
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
-use crate::broker::{
-    Client, ConsumerName, Error, Key, MessageId, NewMessage, Payload, Publishing, Source, TopicInfo, TopicName,
-    TopicSettings, publish_all,
+use crate::{
+    broker::{
+        Client, ConsumerName, Error, Payload, Publishing, Source, TopicInfo, TopicName, TopicSettings, publish_all,
+    },
+    wire,
 };
 
 /// Changing: topics, messages, consumers.
@@ -44,13 +46,10 @@ impl Mutation {
             MaybeUndefined::Null => Payload::null(),
             MaybeUndefined::Undefined => return Err(Error::bad_request("data", "is missing")),
         };
-        let new_message = NewMessage {
-            data: data.within(self.broker.settings().max_payload_bytes)?,
-            id: input.id.map(|id| MessageId::parse(&id)).transpose()?,
-            key: input.key.map(|key| Key::parse(&key)).transpose()?,
-            expected_offset: input.expected_offset.map(|offset| offset.0),
-            origin: None,
-        };
+        let data = data.within(self.broker.settings().max_payload_bytes)?;
+        let expected_offset = input.expected_offset.map(|offset| offset.0);
+        let new_message =
+            wire::new_message(data, input.id.as_deref().map(String::as_str), input.key.as_deref(), expected_offset)?;
         Ok(self.broker.publish(&TopicName::parse(&input.topic)?, new_message))
     }
 }

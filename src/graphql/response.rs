@@ -49,6 +49,6 @@ pub fn malformed(headers: &HeaderMap, message: impl Into<std::borrow::Cow<'stati
 
 /// Refuses a request whose client accepts none of the forms that there are.
 pub fn not_acceptable() -> Response {
-    let message = "accept: names no form that this service can answer in";
+    let message = "accept: names no form in which this service can respond";
     refuse(&HeaderMap::new(), &Problem::new(Code::BadRequest, message).with_http(StatusCode::NOT_ACCEPTABLE, None))
 }

@@ -111,7 +111,7 @@ impl Streams {
     pub fn connect(&self, token: &str, context: &Context) -> Result<Response, Problem> {
         let stream = self.find(token)?;
         {
-            // Both locks, as `expire` takes them: of the two, one comes first.
+            // Under both locks, as in `expire`, so that a stream is either connected or expired.
             let streams = self.0.lock();
             if !streams.contains_key(token) {
                 return Err(Problem::new(Code::NotFound, "there is no stream of this token"));
@@ -121,7 +121,7 @@ impl Streams {
             }
         }
         let inbox = stream.inbox.clone();
-        // So that the head of the response goes out at once.
+        // The body then has something to send, and with it the head of the response goes out at once.
         inbox.wake(RESULTS);
         let source =
             ConnectedStream { stream, token: token.to_owned(), streams: Arc::downgrade(&self.0), begun: false };
@@ -272,7 +272,7 @@ struct ConnectedStream {
 
 impl Drop for ConnectedStream {
     fn drop(&mut self) {
-        // With the stream go its operations.
+        // The stream's operations end with it.
         if let Some(streams) = self.streams.upgrade() {
             streams.lock().remove(&self.token);
         }

@@ -72,9 +72,9 @@ impl ObjectType for SubgraphQuery {}
 /// The schema with its roots.
 #[derive(Clone)]
 pub enum ApiSchema {
-    /// For clients.
+    /// The schema for clients.
     Plain(Schema<Query, Mutation, SubscriptionRoot>),
-    /// For a router, and for clients.
+    /// The schema for a router, and for clients.
     Subgraph(Schema<SubgraphQuery, Mutation, SubscriptionRoot>),
 }
 
@@ -102,7 +102,8 @@ impl ApiSchema {
     }
 }
 
-/// Weighs what is asked of entities as often as entities are asked for: to async-graphql's count their list is one field.
+/// Multiplies the weight of the fields of entities with the number of entities that are asked for, because async-graphql counts
+/// their list as one field.
 struct Weigh {
     max_complexity: usize,
 }
@@ -113,7 +114,7 @@ impl ExtensionFactory for Weigh {
     }
 }
 
-/// One request's.
+/// The weight of one request.
 struct Weighing {
     max_complexity: usize,
     entities: Mutex<usize>,

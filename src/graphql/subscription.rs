@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use tokio_stream::Stream;
 
 use super::{
-    json,
     scalars::{Cursor, DateTime, Json},
     types::{AckMode, Message, Overflow, TopicEvent, filter_json, refuse},
 };
@@ -133,71 +132,34 @@ pub struct Filter {
 
 impl Filter {
     /// The same in the broker's language. Nesting is bounded by the document's and the variables'.
-    fn write(&self, out: &mut String) {
-        out.push('{');
-        let mut first = true;
-        let mut name = |out: &mut String, name: &str| {
-            if !std::mem::take(&mut first) {
-                out.push(',');
-            }
-            out.push('"');
-            out.push_str(name);
-            out.push_str("\":");
+    fn to_json(&self) -> String {
+        let quoted = |text: &String| wire::quoted(text);
+        let raw = |value: &Json| value.0.as_str().to_owned();
+        let nullable = |value: &MaybeUndefined<Json>| match value {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some("null".to_owned()),
+            MaybeUndefined::Value(value) => Some(raw(value)),
         };
-        for (key, text) in [("field", &self.field), ("startsWith", &self.starts_with)] {
-            if let Some(text) = text {
-                name(out, key);
-                json::write_text(out, text);
-            }
-        }
-        for (key, value) in [("eq", &self.eq), ("ne", &self.ne)] {
-            match value {
-                MaybeUndefined::Undefined => {}
-                MaybeUndefined::Null => {
-                    name(out, key);
-                    out.push_str("null");
-                }
-                MaybeUndefined::Value(value) => {
-                    name(out, key);
-                    out.push_str(value.0.as_str());
-                }
-            }
-        }
-        let operands =
-            [("gt", &self.gt), ("gte", &self.gte), ("lt", &self.lt), ("lte", &self.lte), ("contains", &self.contains)];
-        for (key, value) in operands {
-            if let Some(value) = value {
-                name(out, key);
-                out.push_str(value.0.as_str());
-            }
-        }
-        if let Some(exists) = self.exists {
-            name(out, "exists");
-            out.push_str(if exists { "true" } else { "false" });
-        }
-        if let Some(values) = &self.one_of {
-            name(out, "in");
-            let values: Vec<_> = values.iter().map(|value| value.0.as_str()).collect();
-            out.push_str(&format!("[{}]", values.join(",")));
-        }
-        for (key, filters) in [("and", &self.and), ("or", &self.or)] {
-            if let Some(filters) = filters {
-                name(out, key);
-                out.push('[');
-                for (index, filter) in filters.iter().enumerate() {
-                    if index > 0 {
-                        out.push(',');
-                    }
-                    filter.write(out);
-                }
-                out.push(']');
-            }
-        }
-        if let Some(filter) = &self.not {
-            name(out, "not");
-            filter.write(out);
-        }
-        out.push('}');
+        let list = |items: Vec<String>| format!("[{}]", items.join(","));
+        let filters = |filters: &Vec<Filter>| list(filters.iter().map(Filter::to_json).collect());
+        let members = [
+            ("field", self.field.as_ref().map(quoted)),
+            ("startsWith", self.starts_with.as_ref().map(quoted)),
+            ("eq", nullable(&self.eq)),
+            ("ne", nullable(&self.ne)),
+            ("gt", self.gt.as_ref().map(raw)),
+            ("gte", self.gte.as_ref().map(raw)),
+            ("lt", self.lt.as_ref().map(raw)),
+            ("lte", self.lte.as_ref().map(raw)),
+            ("contains", self.contains.as_ref().map(raw)),
+            ("exists", self.exists.map(|exists| exists.to_string())),
+            ("in", self.one_of.as_ref().map(|values| list(values.iter().map(raw).collect()))),
+            ("and", self.and.as_ref().map(filters)),
+            ("or", self.or.as_ref().map(filters)),
+            ("not", self.not.as_ref().map(|filter| filter.to_json())),
+        ];
+        let members = members.into_iter().filter_map(|(name, value)| Some(format!("\"{name}\":{}", value?)));
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -247,9 +209,7 @@ impl SubscriptionRoot {
         };
         let mut options = options().map_err(refuse)?;
         if let Some(filter) = filter {
-            let mut json = String::new();
-            filter.write(&mut json);
-            options.filter = Some(filter_json(&json, &self.client)?);
+            options.filter = Some(filter_json(&filter.to_json(), &self.client)?);
         }
         let source = Source::parse(&topic).map_err(refuse)?;
         let mut request = options.subscribe(source).map_err(refuse)?;

@@ -43,7 +43,7 @@ const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "compl
 /// Bytes of an operation's id: it is repeated in every message.
 const MAX_ID_BYTES: usize = 255;
 
-/// Accepts the client's favourite of the subprotocols that both know.
+/// Accepts with the first of the client's subprotocols that is known here.
 pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
     let mut offered = upgrade.offered().iter();
     let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
@@ -292,7 +292,7 @@ impl Session {
         }
     }
 
-    /// The client needs an operation no more. Nothing more is said of it, unless in the legacy protocol, where its end is.
+    /// The client stops an operation. Only the legacy protocol confirms that.
     fn stop(&mut self, id: &str, out: &mut Outbox) {
         let Some(key) = self.operations.key_of(id) else { return };
         self.remove(key);

@@ -1,4 +1,4 @@
-//! What REST requests carry, taken out so that whatever is wrong gets the one error body.
+//! Extractors for REST requests. Unlike axum's own, their errors have the one error body.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::{
     problem::{Code, Problem},
 };
 
-/// The body as text, whatever its content type: `curl -d` calls JSON a form.
+/// The body as text, whatever its content type, because `curl -d` sends JSON as a form.
 pub struct Text(pub String);
 
 impl FromRequest<Context> for Text {

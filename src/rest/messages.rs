@@ -13,10 +13,10 @@ use super::{
     sse,
 };
 use crate::{
-    broker::{BatchLimit, Inbox, Start, TopicName},
+    broker::{BatchLimit, Inbox, Source, Start, TopicName},
     problem::ErrorBody,
     streaming,
-    wire::{self, Spelling, TextOptions},
+    wire::{self, Options, Spelling},
 };
 
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
@@ -37,7 +37,7 @@ pub async fn messages(
     let topic = TopicName::parse(&name)?;
     let limit = query.limit("limit", context.client.settings().max_batch)?;
     let start = wire::start_from_text(query.number("last")?, query.text("after"), query.text("since"))?;
-    // A page of large messages ends early, one of many has the first of them; `next` goes on.
+    // A page of large messages ends before `limit`, and `next` leads on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
     let page = context.client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
@@ -51,19 +51,10 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
-    let text = |name| query.text(name).map(Into::into);
-    let options = TextOptions {
-        // A browser repeats its address when it reconnects: where it was goes before where it began.
-        last: query.number("last")?,
-        after: text("after"),
-        since: text("since"),
-        filter: text("filter"),
-        consumer: text("consumer"),
-        consumer_ttl: text("consumer_ttl"),
-        ack: text("ack"),
-        overflow: text("overflow"),
-    };
-    let mut request = options.subscribe(name, &context.client.settings().filter)?;
+    let text = |name| Ok(query.text(name).map(Into::into));
+    let options = Options::read(query.number("last")?, text, &context.client.settings().filter)?;
+    let mut request = options.subscribe(Source::parse(name)?)?;
+    // A browser that reconnects repeats the address with its first start, so `Last-Event-ID` goes before that.
     if let Some(cursor) = resumed {
         request.resume = Some(wire::parse_position("Last-Event-ID", cursor)?);
     }

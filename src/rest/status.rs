@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{Context, RestResult};
 use crate::{broker::Timestamp, problem::ErrorBody};
 
-/// Topics listed one by one in the statistics; a server with more says so.
+/// The most topics that are listed one by one in the statistics.
 const STATS_TOPICS: usize = 10_000;
 
 /// Numbers about the whole server.

@@ -9,7 +9,7 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// The purpose is fulfilled.
     pub const NORMAL: Self = Self(1000);
-    /// The server goes; clients may come back.
+    /// The server shuts down; clients may reconnect.
     pub const AWAY: Self = Self(1001);
     /// The peer breaks the framing rules.
     pub const PROTOCOL: Self = Self(1002);
@@ -86,7 +86,7 @@ impl Inbound {
         if self.buffer.is_empty() && self.buffer.capacity() > 4 * self.keep {
             self.buffer = BytesMut::with_capacity(self.keep);
         }
-        // Doubling, not what a header claims: an announced length costs nothing until its bytes come.
+        // The buffer doubles and does not trust a header's length, so a length that is only announced takes no memory.
         let room = self.keep.max(self.buffer.len().min(64 << 10));
         self.buffer.reserve(room);
     }
@@ -143,7 +143,7 @@ impl Inbound {
         }
     }
 
-    /// The header of the frame at the buffer's front, when it is complete; all rules that a header can break.
+    /// The header of the frame at the buffer's front, when it is complete. Checks all rules that a header can break.
     fn header(&self) -> Result<Option<Header>, CloseCode> {
         let [first, second, rest @ ..] = &self.buffer[..] else { return Ok(None) };
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
@@ -155,7 +155,7 @@ impl Inbound {
         let allowed = match opcode {
             TEXT | BINARY => !in_message,
             CONTINUATION => in_message,
-            // Control frames are whole and short.
+            // Control frames must not be fragmented and carry at most 125 bytes.
             CLOSE | PING | PONG => fin && second & 0x7f <= 125,
             _ => false,
         };
@@ -196,7 +196,7 @@ fn close(payload: &[u8]) -> Result<Option<CloseCode>, CloseCode> {
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
-    // Eight bytes at a time: the compiler makes vectors of it.
+    // Eight bytes at a time, which the compiler turns into vector instructions.
     let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
     let mut chunks = payload.chunks_exact_mut(8);
     for chunk in &mut chunks {

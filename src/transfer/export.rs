@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Progress, Store,
+    LoadedEngine, Progress,
     format::{
-        self, AckName, Consumer, Counts, FORMAT, Header, Incarnation, Line, Message, Place, Time, Topic, VERSION,
+        self, AckText, ConsumerLine, EpochText, FORMAT, HeaderLine, Line, LineCounts, MessageLine, TimeText, TopicLine,
+        TopicPosition, VERSION,
     },
     note,
 };
@@ -27,11 +28,11 @@ use crate::{
     },
 };
 
-/// Writes everything that the configured engine keeps to `output`, or to standard output. A file is there when it is
-/// whole, in place of what was there before.
+/// Writes everything that the configured engine keeps to `output`, or to standard output. The file appears only when
+/// it is complete, and it replaces an earlier one.
 ///
 /// # Errors
-/// One line.
+/// Returns one line.
 pub async fn export(config: &Config, output: Option<&Path>) -> Result<(), String> {
     let progress = Progress::begin();
     match config.engine.engine.as_str() {
@@ -46,22 +47,22 @@ fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Resu
         Snapshot::read(Path::new(&config.engine.data_dir), config.broker.defaults(), config.broker.dedup_window)?;
     if snapshot.torn_bytes > 0 {
         note(&format!(
-            "the last {} bytes of the log are no whole record, a write under way or a torn one; they are left out",
+            "the last {} bytes of the log are not a whole record but a write in progress or a torn one; they are left out",
             snapshot.torn_bytes
         ));
     }
-    let mut writer = Writer::open(output, progress)?;
+    let mut writer = ExportWriter::open(output, progress)?;
     writer.header(config)?;
     let consumed: HashSet<&str> = snapshot.consumers.iter().map(|(key, _)| key.source.as_str()).collect();
     for topic in &snapshot.topics {
-        // What goes away by itself is not worth keeping.
+        // An implicit topic without messages and consumers disappears by itself, so it is not exported.
         if topic.spec.implicit && topic.last == 0 && !consumed.contains(topic.name.as_str()) {
             continue;
         }
-        writer.topic(Topic {
+        writer.topic(TopicLine {
             name: topic.name.as_str().into(),
-            epoch: Incarnation(topic.epoch),
-            created_at: Time(topic.created_at),
+            epoch: EpochText(topic.epoch),
+            created_at: TimeText(topic.created_at),
             implicit: topic.spec.implicit,
             max_messages: topic.spec.max_messages,
             max_publish_rate: topic.spec.max_publish_rate,
@@ -84,7 +85,7 @@ async fn from_nats(config: &Config, output: Option<&Path>, progress: Progress) -
     if !nats::exists(&config.engine.nats).await? {
         return Err(format!("NATS_PREFIX: there is nothing of {prefix:?} in NATS"));
     }
-    // Whatever the streams have, not what a server of these settings would keep of it.
+    // Everything in the streams is exported, even if a server with these settings would keep less of it.
     let most = usize::MAX;
     let settings = RegistrySettings {
         max_topics: most,
@@ -95,14 +96,19 @@ async fn from_nats(config: &Config, output: Option<&Path>, progress: Progress) -
         dedup_window: config.broker.dedup_window,
         dedup_bytes: most,
     };
-    let store = Store::open(config.engine.engine(config.broker.engine_bounds())?, config, settings).await?;
+    let store = LoadedEngine::open(config.engine.engine(config.broker.engine_bounds())?, config, settings).await?;
     let written = write_channels(&store, config, output, progress);
     store.engine.close().await;
     written
 }
 
-fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progress: Progress) -> Result<(), String> {
-    let mut writer = Writer::open(output, progress)?;
+fn write_channels(
+    store: &LoadedEngine,
+    config: &Config,
+    output: Option<&Path>,
+    progress: Progress,
+) -> Result<(), String> {
+    let mut writer = ExportWriter::open(output, progress)?;
     writer.header(config)?;
     let mut channels = store.registry.all();
     channels.sort_by(|a, b| a.name().cmp(b.name()));
@@ -111,10 +117,10 @@ fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progres
         if spec.implicit && kept.last == 0 && !store.consumers.any(&Source::Topic(channel.name().clone())) {
             continue;
         }
-        writer.topic(Topic {
+        writer.topic(TopicLine {
             name: channel.name().as_str().into(),
-            epoch: Incarnation(channel.epoch()),
-            created_at: Time(channel.created_at),
+            epoch: EpochText(channel.epoch()),
+            created_at: TimeText(channel.created_at),
             implicit: spec.implicit,
             max_messages: spec.max_messages,
             max_publish_rate: spec.max_publish_rate,
@@ -138,7 +144,8 @@ fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progres
             writer.known_id(id.as_str(), *at)?;
         }
     }
-    // Behind the messages: a place that moves on meanwhile is one that was delivered.
+    // Consumers come after the messages: a position that has moved meanwhile is still one up to which messages were
+    // delivered.
     let mut consumers: Vec<_> = store.consumers.all();
     consumers.sort_by(|a, b| {
         let by = |key: &ConsumerKey| (key.source.as_str().to_owned(), key.name.clone());
@@ -151,11 +158,11 @@ fn write_channels(store: &Store, config: &Config, output: Option<&Path>, progres
 }
 
 /// Where the lines go.
-enum Target {
+enum OutputTarget {
     Stdout(io::Stdout),
-    /// Something that is written to as it is: a pipe, a device.
+    /// Anything that is not a regular file, for example a pipe. It is written directly.
     Open(File),
-    /// A file under another name until it is whole.
+    /// A file that has another name until it is complete.
     Partial {
         file: File,
         path: PathBuf,
@@ -164,16 +171,16 @@ enum Target {
     Finished,
 }
 
-impl Drop for Target {
+impl Drop for OutputTarget {
     fn drop(&mut self) {
         if let Self::Partial { partial, .. } = self {
-            // What is not whole is of no use to anybody.
+            // An incomplete file is of no use.
             let _ = fs::remove_file(partial);
         }
     }
 }
 
-impl Target {
+impl OutputTarget {
     fn open(path: Option<&Path>) -> io::Result<Self> {
         let Some(path) = path else { return Ok(Self::Stdout(io::stdout())) };
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -185,7 +192,7 @@ impl Target {
         Ok(Self::Partial { file: File::create(&partial)?, path: path.to_owned(), partial })
     }
 
-    /// Everything was written.
+    /// Called when everything was written: renames the file.
     fn finish(&mut self) -> io::Result<()> {
         let Self::Partial { file, path, partial } = self else { return Ok(()) };
         file.sync_all()?;
@@ -197,7 +204,7 @@ impl Target {
     }
 }
 
-impl Write for Target {
+impl Write for OutputTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Stdout(stdout) => stdout.write(bytes),
@@ -215,21 +222,21 @@ impl Write for Target {
     }
 }
 
-/// Writes lines, and counts them.
-struct Writer {
-    out: BufWriter<Target>,
+/// Writes lines and counts them.
+struct ExportWriter {
+    out: BufWriter<OutputTarget>,
     name: String,
     line: Vec<u8>,
-    counts: Counts,
+    counts: LineCounts,
     progress: Progress,
 }
 
-impl Writer {
+impl ExportWriter {
     fn open(output: Option<&Path>, progress: Progress) -> Result<Self, String> {
         let name = output.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
-        let target = Target::open(output).map_err(|error| format!("{name}: {error}"))?;
+        let target = OutputTarget::open(output).map_err(|error| format!("{name}: {error}"))?;
         let out = BufWriter::with_capacity(256 << 10, target);
-        Ok(Self { out, name, line: Vec::new(), counts: Counts::default(), progress })
+        Ok(Self { out, name, line: Vec::new(), counts: LineCounts::default(), progress })
     }
 
     fn put(&mut self, value: &impl Serialize) -> Result<(), String> {
@@ -238,56 +245,56 @@ impl Writer {
     }
 
     fn header(&mut self, config: &Config) -> Result<(), String> {
-        self.put(&Header {
+        self.put(&HeaderLine {
             format: FORMAT.to_owned(),
             version: VERSION,
-            exported_at: Time(Timestamp::now()),
+            exported_at: TimeText(Timestamp::now()),
             engine: config.engine.engine.clone(),
         })
     }
 
-    fn topic(&mut self, topic: Topic<'_>) -> Result<(), String> {
+    fn topic(&mut self, topic: TopicLine<'_>) -> Result<(), String> {
         self.counts.topics += 1;
         self.put(&Line::Topic(topic))
     }
 
     fn message(&mut self, message: StoredMessage<'_>) -> Result<(), String> {
         let StoredMessage { offset, after_loss, at, id, given_id, key, data } = message;
-        // Parsed once more: an export must never hold what no import takes.
+        // The data is parsed again, because an export must not hold anything that an import refuses.
         let data: &RawValue =
             serde_json::from_str(data).map_err(|error| format!("the data of message {offset}: {error}"))?;
         self.counts.messages += 1;
         self.progress.at(self.counts.messages, "exported");
-        self.put(&Line::Message(Message {
+        self.put(&Line::Message(MessageLine {
             offset,
             after_loss,
             id: id.into(),
             given: given_id,
             key: key.map(Cow::Borrowed),
-            published_at: Time(at),
+            published_at: TimeText(at),
             data,
         }))
     }
 
     fn known_id(&mut self, id: &str, at: Timestamp) -> Result<(), String> {
         self.counts.known_ids += 1;
-        self.put(&Line::KnownId(format::KnownId { id: id.into(), published_at: Time(at) }))
+        self.put(&Line::KnownId(format::KnownIdLine { id: id.into(), published_at: TimeText(at) }))
     }
 
     fn consumer(&mut self, key: &ConsumerKey, position: &Position) -> Result<(), String> {
         self.counts.consumers += 1;
-        let place = |(topic, cursor): &(crate::channel::TopicName, crate::channel::Cursor)| Place {
+        let position_of = |(topic, cursor): &(crate::channel::TopicName, crate::channel::Cursor)| TopicPosition {
             topic: topic.as_str().to_owned().into(),
-            epoch: Incarnation(cursor.epoch),
+            epoch: EpochText(cursor.epoch),
             offset: cursor.offset,
         };
-        self.put(&Line::Consumer(Consumer {
+        self.put(&Line::Consumer(ConsumerLine {
             source: key.source.as_str().into(),
             name: key.name.as_str().into(),
-            ack: AckName(position.ack),
-            used_at: Time(position.used_at),
+            ack: AckText(position.ack),
+            used_at: TimeText(position.used_at),
             ttl_ms: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-            places: position.places.iter().map(place).collect(),
+            positions: position.places.iter().map(position_of).collect(),
         }))
     }
 

@@ -1,6 +1,7 @@
-//! The lines of an export. `docs/backup.md` says it for people.
+//! The lines of an export. `docs/backup.md` describes them for users.
 //!
-//! Each line is a JSON object. `crc` stands last in each that was not edited: the CRC-32 of the line before it.
+//! Each line is a JSON object. Its last field is `crc`, the CRC-32 of the line before it. A line that was edited may
+//! leave it out.
 
 use std::{borrow::Cow, fmt, io::Write};
 
@@ -9,55 +10,55 @@ use serde_json::value::RawValue;
 
 use crate::channel::{Ack, Epoch, Timestamp};
 
-/// What the first line calls the format.
+/// The name of the format in the first line.
 pub(super) const FORMAT: &str = "pub-sub";
 
-/// The version of all lines. A reader knows its own and earlier ones; the first has no ids without messages.
+/// The version of all lines. A reader accepts its own and earlier versions. Version 1 has no ids without messages.
 pub(super) const VERSION: u32 = 2;
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Header {
+pub(super) struct HeaderLine {
     pub format: String,
     pub version: u32,
-    pub exported_at: Time,
+    pub exported_at: TimeText,
     pub engine: String,
 }
 
-/// What of the first line stays in every version.
+/// The fields of the first line that are the same in every version.
 #[derive(Deserialize)]
-pub(super) struct AnyHeader {
+pub(super) struct AnyVersionHeader {
     pub format: String,
     pub version: u32,
 }
 
-/// Every other line: a topic is followed by its messages and these by its known ids, the last topic's ids by the consumers,
-/// and these by the end.
+/// Every other line. Each topic is followed by its messages and then by its known ids. The consumers follow the last
+/// topic, and the end follows the consumers.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Line<'a> {
     #[serde(borrow)]
-    Topic(Topic<'a>),
+    Topic(TopicLine<'a>),
     #[serde(borrow)]
-    Message(Message<'a>),
+    Message(MessageLine<'a>),
     #[serde(borrow)]
-    KnownId(KnownId<'a>),
+    KnownId(KnownIdLine<'a>),
     #[serde(borrow)]
-    Consumer(Consumer<'a>),
-    End(Counts),
+    Consumer(ConsumerLine<'a>),
+    End(LineCounts),
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Topic<'a> {
+pub(super) struct TopicLine<'a> {
     #[serde(borrow)]
     pub name: Cow<'a, str>,
-    /// The incarnation that is exported: what consumers' places are of.
-    pub epoch: Incarnation,
-    pub created_at: Time,
+    /// The epoch of the exported incarnation, which consumers' positions refer to.
+    pub epoch: EpochText,
+    pub created_at: TimeText,
     pub implicit: bool,
-    /// Absent where the topic follows the server's setting.
+    /// Absent if the topic follows the server's setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_messages: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,63 +71,63 @@ pub(super) struct Topic<'a> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Message<'a> {
+pub(super) struct MessageLine<'a> {
     pub offset: u64,
-    /// Whether messages right before it may have been lost.
+    /// Whether messages right before this one may have been lost.
     #[serde(default, skip_serializing_if = "is_false")]
     pub after_loss: bool,
     #[serde(borrow)]
     pub id: Cow<'a, str>,
-    /// Whether the publisher gave the id.
+    /// Whether the publisher chose the id.
     pub given: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Cow<'a, str>>,
-    pub published_at: Time,
+    pub published_at: TimeText,
     #[serde(borrow)]
     pub data: &'a RawValue,
 }
 
-/// A publisher's id that is still known though its message is gone.
+/// A publisher's id that is still known although its message is gone.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct KnownId<'a> {
+pub(super) struct KnownIdLine<'a> {
     #[serde(borrow)]
     pub id: Cow<'a, str>,
-    pub published_at: Time,
+    pub published_at: TimeText,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Consumer<'a> {
+pub(super) struct ConsumerLine<'a> {
     /// The topic or pattern.
     #[serde(borrow)]
     pub source: Cow<'a, str>,
     #[serde(borrow)]
     pub name: Cow<'a, str>,
-    pub ack: AckName,
-    pub used_at: Time,
-    /// How long it is kept while nobody uses it, in milliseconds, if its owner has said so.
+    pub ack: AckText,
+    pub used_at: TimeText,
+    /// How long the consumer is kept while nobody uses it, in milliseconds, if its owner has set a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
-    #[serde(borrow)]
-    pub places: Vec<Place<'a>>,
+    #[serde(borrow, rename = "places")]
+    pub positions: Vec<TopicPosition<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Place<'a> {
+pub(super) struct TopicPosition<'a> {
     #[serde(borrow)]
     pub topic: Cow<'a, str>,
-    /// The topic line's, or an earlier incarnation's.
-    pub epoch: Incarnation,
-    /// Up to here it was delivered.
+    /// The epoch of the topic's line, or of an earlier incarnation.
+    pub epoch: EpochText,
+    /// Messages up to this offset were delivered.
     pub offset: u64,
 }
 
-/// The last line: without it a file is cut off.
+/// The last line. Without it the file is incomplete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Counts {
+pub(super) struct LineCounts {
     pub topics: u64,
     pub messages: u64,
     #[serde(default)]
@@ -139,43 +140,43 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// A time as RFC 3339 with milliseconds, which is all that there is of one.
+/// A time as RFC 3339 with milliseconds, which is the full precision.
 #[derive(Clone, Copy)]
-pub(super) struct Time(pub Timestamp);
+pub(super) struct TimeText(pub Timestamp);
 
-/// An epoch as it stands in cursors.
+/// An epoch, written as in cursors.
 #[derive(Clone, Copy)]
-pub(super) struct Incarnation(pub Epoch);
+pub(super) struct EpochText(pub Epoch);
 
-/// A choice of acknowledgement by its name at every door.
+/// A kind of acknowledgement, by the name that every door uses.
 #[derive(Clone, Copy)]
-pub(super) struct AckName(pub Ack);
+pub(super) struct AckText(pub Ack);
 
-impl Serialize for Time {
+impl Serialize for TimeText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
 }
 
-impl Serialize for Incarnation {
+impl Serialize for EpochText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
 }
 
-impl Serialize for AckName {
+impl Serialize for AckText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.0.code())
     }
 }
 
-/// Reads text by a rule that says what it should have been.
-struct Text<T> {
+/// Parses text, with a description of what is expected.
+struct TextVisitor<T> {
     expected: &'static str,
     read: fn(&str) -> Option<T>,
 }
 
-impl<T> de::Visitor<'_> for Text<T> {
+impl<T> de::Visitor<'_> for TextVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,33 +188,33 @@ impl<T> de::Visitor<'_> for Text<T> {
     }
 }
 
-impl<'de> Deserialize<'de> for Time {
+impl<'de> Deserialize<'de> for TimeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| text.parse().ok().map(Time);
-        deserializer.deserialize_str(Text { expected: "a time like 2026-01-31T12:00:00.000Z", read })
+        let read = |text: &str| text.parse().ok().map(TimeText);
+        deserializer.deserialize_str(TextVisitor { expected: "a time like 2026-01-31T12:00:00.000Z", read })
     }
 }
 
-impl<'de> Deserialize<'de> for Incarnation {
+impl<'de> Deserialize<'de> for EpochText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| Epoch::parse(text).map(Incarnation);
-        deserializer.deserialize_str(Text { expected: "an epoch: 16 hexadecimal digits", read })
+        let read = |text: &str| Epoch::parse(text).map(EpochText);
+        deserializer.deserialize_str(TextVisitor { expected: "an epoch: 16 hexadecimal digits", read })
     }
 }
 
-impl<'de> Deserialize<'de> for AckName {
+impl<'de> Deserialize<'de> for AckText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| [Ack::Auto, Ack::Explicit].into_iter().find(|ack| ack.code() == text).map(AckName);
-        deserializer.deserialize_str(Text { expected: "AUTO or EXPLICIT", read })
+        let read = |text: &str| [Ack::Auto, Ack::Explicit].into_iter().find(|ack| ack.code() == text).map(AckText);
+        deserializer.deserialize_str(TextVisitor { expected: "AUTO or EXPLICIT", read })
     }
 }
 
-/// What stands before a line's checksum, and behind it.
+/// The text around a line's checksum.
 const BEFORE: &[u8] = b",\"crc\":\"";
 const BEHIND: &[u8] = b"\"}";
 const DIGITS: usize = 8;
 
-/// Adds a value, an object with a field at least, as one line with its checksum.
+/// Encodes a value as one line with its checksum. The value is an object with at least one field.
 pub(super) fn put(value: &impl Serialize, line: &mut Vec<u8>) -> Result<(), String> {
     line.clear();
     serde_json::to_writer(&mut *line, value).map_err(|error| error.to_string())?;
@@ -226,7 +227,7 @@ pub(super) fn put(value: &impl Serialize, line: &mut Vec<u8>) -> Result<(), Stri
     Ok(())
 }
 
-/// Checks a line's checksum, and takes it away. A line without one was edited, and is taken for what it says.
+/// Checks a line's checksum and removes it. A line without a checksum was edited and is accepted as it is.
 pub(super) fn check(line: &mut Vec<u8>) -> Result<(), String> {
     let suffix = BEFORE.len() + DIGITS + BEHIND.len();
     let Some((body, end)) = line.len().checked_sub(suffix).map(|at| line.split_at(at)) else { return Ok(()) };

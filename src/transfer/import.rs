@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Progress, Store, counted,
+    LoadedEngine, Progress, counted,
     format::{self, Line},
     input::{Input, Lines},
     note,
-    plan::{Plan, known_id, new_message, parse},
+    plan::{ImportPlan, known_id, new_message, parse},
 };
 use crate::{
     channel::{Channel, ConsumerKey, Epoch, Error, KnownId, Refusal, RegistrySettings, TopicName},
@@ -23,56 +23,57 @@ use crate::{
     engine::Append,
 };
 
-/// Topics and consumers that may be on their way at once: each waits for a sync, or for the cluster.
-const AT_ONCE: usize = 64;
+/// How many topics and consumers are created at once. Each of them waits for a sync, or for the cluster.
+const CONCURRENT_CREATES: usize = 64;
 
-/// Messages that may be on their way at once: half of what the engines' queues hold, so that none refuses.
+/// How many messages may be in flight. It is half of what the engines' queues hold, so none of them refuses a
+/// message.
 const IN_FLIGHT: usize = 4_096;
 
-/// Bytes of data that may be on their way at once, if it is more than one message.
+/// How many bytes of data may be in flight, if it is more than one message.
 const IN_FLIGHT_BYTES: usize = 4 << 20;
 
-/// Known ids that are held until they are stored together.
-const IDS_AT_ONCE: usize = 20_000;
+/// How many known ids are collected before they are stored together.
+const IDS_PER_BATCH: usize = 20_000;
 
-/// An export that was read and found whole.
+/// An export that was read and checked.
 pub struct Import {
     config: Config,
     input: Input,
-    plan: Plan,
+    plan: ImportPlan,
 }
 
 impl Import {
-    /// Reads an export from `file`, or from standard input, for the configured engine, and checks all of it. Nothing is
-    /// written but a temporary file, if the input cannot be read twice.
+    /// Reads an export from `file`, or from standard input, for the configured engine, and checks all of it. If the
+    /// input cannot be read twice, it is copied to a temporary file; nothing else is written.
     ///
     /// # Errors
-    /// One line, which names the line of the input where it is at fault.
+    /// Returns one line, which names the line of the input if that is invalid.
     pub fn read(config: &Config, file: Option<&Path>) -> Result<Self, String> {
         let mut config = config.clone();
         match config.engine.engine.as_str() {
-            // Whatever the server does later: what is imported is stored, not about to be.
+            // Whatever the server's policy is, an import must be durable when it ends.
             "disk" => "always".clone_into(&mut config.engine.fsync),
             "nats" => {}
             other => return Err(format!("ENGINE: {other} keeps nothing beyond its process; nothing would be left")),
         }
         let mut input = Input::open(file)?;
-        let plan = Plan::read(&mut input.lines()?, &config)?;
+        let plan = ImportPlan::read(&mut input.lines()?, &config)?;
         Ok(Self { config, input, plan })
     }
 
-    /// Makes its topics. They are stored for good when this returns; with an error, or when `stop` is cancelled, what was
-    /// written is deleted again.
+    /// Makes the topics of the export. They are durable when this returns. After an error, or when `stop` is
+    /// cancelled, what was written is deleted again.
     ///
     /// # Errors
-    /// One line, which names the line of the input where it is at fault.
+    /// Returns one line, which names the line of the input if that is invalid.
     pub async fn run(self, stop: &CancellationToken) -> Result<(), String> {
         let Self { config, input, plan } = self;
         run(&config, input, plan, stop).await
     }
 }
 
-async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &CancellationToken) -> Result<(), String> {
+async fn run(config: &Config, mut input: Input, mut plan: ImportPlan, stop: &CancellationToken) -> Result<(), String> {
     let settings = RegistrySettings {
         max_topics: usize::MAX,
         max_bytes_per_topic: config.broker.max_bytes_per_topic,
@@ -82,10 +83,10 @@ async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &Cancellat
         dedup_window: config.broker.dedup_window,
         dedup_bytes: config.broker.dedup_bytes,
     };
-    let store = Store::open(config.engine.engine(config.broker.engine_bounds())?, config, settings).await?;
+    let store = LoadedEngine::open(config.engine.engine(config.broker.engine_bounds())?, config, settings).await?;
     let imported = match check(&store, &plan, config) {
         Ok(()) => {
-            let mut importing = Importing {
+            let mut importing = RunningImport {
                 store: &store,
                 config,
                 stop,
@@ -93,7 +94,7 @@ async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &Cancellat
                 consumers: Vec::new(),
                 repeated: 0,
                 ids: Vec::new(),
-                held_ids: 0,
+                collected_ids: 0,
                 known_ids: 0,
                 progress: Progress::begin(),
             };
@@ -102,7 +103,7 @@ async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &Cancellat
                     importing.summary(&plan);
                     Ok(())
                 }
-                Err(why) => Err(importing.take_back(&why).await),
+                Err(why) => Err(importing.roll_back(&why).await),
             }
         }
         Err(why) => Err(why),
@@ -111,8 +112,8 @@ async fn run(config: &Config, mut input: Input, mut plan: Plan, stop: &Cancellat
     imported
 }
 
-/// Whether all names are free, and there is room.
-fn check(store: &Store, plan: &Plan, config: &Config) -> Result<(), String> {
+/// Checks that all names are free and that there is room.
+fn check(store: &LoadedEngine, plan: &ImportPlan, config: &Config) -> Result<(), String> {
     for topic in &plan.topics {
         if store.registry.find(&topic.name).is_some() {
             return Err(format!("topic {:?} exists already; nothing was imported", topic.name));
@@ -131,54 +132,54 @@ fn check(store: &Store, plan: &Plan, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// An import under way.
-struct Importing<'a> {
-    store: &'a Store,
+/// An import that is running.
+struct RunningImport<'a> {
+    store: &'a LoadedEngine,
     config: &'a Config,
     stop: &'a CancellationToken,
     /// The new topics, in the order of the plan.
     channels: Vec<Arc<Channel>>,
     consumers: Vec<ConsumerKey>,
-    /// Messages that were not stored because their id stands before them in their topic.
+    /// Messages that were not stored because an earlier message of their topic has the same id.
     repeated: u64,
-    /// Ids of messages that are gone, by their topic, which are still to be stored.
+    /// Ids without messages that are still to be stored, by the index of their topic.
     ids: Vec<(usize, Vec<KnownId>)>,
-    held_ids: usize,
-    /// How many of them were within their window.
+    collected_ids: usize,
+    /// How many of them were within the deduplication window.
     known_ids: u64,
     progress: Progress,
 }
 
-/// A message on its way.
-struct Sent {
+/// A message that is in flight.
+struct InFlightMessage {
     append: Append,
-    /// Which of the topics it is in.
+    /// The index of its topic.
     topic: usize,
     offset: u64,
     bytes: usize,
     line: u64,
 }
 
-impl Importing<'_> {
-    async fn run(&mut self, plan: &mut Plan, input: &mut Input) -> Result<(), String> {
+impl RunningImport<'_> {
+    async fn run(&mut self, plan: &mut ImportPlan, input: &mut Input) -> Result<(), String> {
         self.create_topics(plan).await?;
         let mut lines = input.lines()?;
         let stored = self.store_messages(plan, &mut lines).await;
         stored.map_err(|(line, why)| if line == 0 { why } else { format!("line {line}: {why}") })?;
-        self.restore_consumers(plan).await
+        self.import_consumers(plan).await
     }
 
     fn check_stop(&self) -> Result<(), String> {
         if self.stop.is_cancelled() { Err("stopped by a signal".to_owned()) } else { Ok(()) }
     }
 
-    async fn create_topics(&mut self, plan: &Plan) -> Result<(), String> {
+    async fn create_topics(&mut self, plan: &ImportPlan) -> Result<(), String> {
         let wanted = plan.topics.iter().map(|topic| {
             let (engine, name, spec) = (self.store.engine.clone(), topic.name.clone(), topic.spec);
             async move { engine.create(&name, spec).await }
         });
-        let mut made = all(wanted, self.stop).await;
-        // Answered in any order; those that were made have to be known even if another was not.
+        let mut made = run_all(wanted, self.stop).await;
+        // The results come in any order. Topics that were created must be known even if another creation failed.
         made.sort_by_key(|(index, _)| *index);
         let complete = made.len() == plan.topics.len();
         let mut refused = None;
@@ -198,14 +199,14 @@ impl Importing<'_> {
     /// Stores all messages, in order. An error comes with the number of its line.
     async fn store_messages(
         &mut self,
-        plan: &mut Plan,
+        plan: &mut ImportPlan,
         lines: &mut Lines<impl std::io::Read>,
     ) -> Result<(), (u64, String)> {
-        let mut sent: VecDeque<Sent> = VecDeque::new();
+        let mut in_flight: VecDeque<InFlightMessage> = VecDeque::new();
         let (mut bytes, mut messages) = (0, 0);
-        // Topics come in the order in which they were read the first time.
+        // Topics come in the same order as in the first pass.
         let mut topics = 0_usize;
-        // The first line was checked, and says nothing more.
+        // The first line was checked in the first pass and is skipped.
         let mut number = 0;
         let changed = |number: u64| (number, "changed while it was imported".to_owned());
         loop {
@@ -226,10 +227,10 @@ impl Importing<'_> {
                 }
                 Line::KnownId(known) => {
                     let known = known_id(&known).map_err(|why| (number, why))?;
-                    self.hold(topics.checked_sub(1).ok_or_else(|| changed(number))?, known);
-                    if self.held_ids >= IDS_AT_ONCE {
+                    self.collect_id(topics.checked_sub(1).ok_or_else(|| changed(number))?, known);
+                    if self.collected_ids >= IDS_PER_BATCH {
                         bytes = 0;
-                        self.store_held(plan, &mut sent).await?;
+                        self.store_collected_ids(plan, &mut in_flight).await?;
                     }
                     continue;
                 }
@@ -241,46 +242,50 @@ impl Importing<'_> {
             let topic = topics.checked_sub(1).ok_or_else(|| changed(number))?;
             let channel = self.channels.get(topic).cloned().ok_or_else(|| changed(number))?;
             let size = new_message.data.len();
-            while !sent.is_empty() && (sent.len() >= IN_FLIGHT || bytes + size > IN_FLIGHT_BYTES) {
-                bytes -= self.settle(plan, &mut sent).await?;
+            while !in_flight.is_empty() && (in_flight.len() >= IN_FLIGHT || bytes + size > IN_FLIGHT_BYTES) {
+                bytes -= self.wait_for_oldest(plan, &mut in_flight).await?;
             }
             let append = self.store.engine.append(&channel, new_message);
-            sent.push_back(Sent { append, topic, offset: message.offset, bytes: size, line: number });
+            in_flight.push_back(InFlightMessage { append, topic, offset: message.offset, bytes: size, line: number });
             bytes += size;
             messages += 1;
             self.progress.at(messages, "imported");
         }
-        self.store_held(plan, &mut sent).await?;
+        self.store_collected_ids(plan, &mut in_flight).await?;
         if messages == plan.counts.messages { Ok(()) } else { Err(changed(number)) }
     }
 
-    /// An id of this topic is to be known, if it is not too old for that.
-    fn hold(&mut self, topic: usize, known: KnownId) {
+    /// Collects an id of this topic, if it is within the deduplication window.
+    fn collect_id(&mut self, topic: usize, known: KnownId) {
         if !known.is_within(self.config.broker.dedup_window) {
             return;
         }
         self.known_ids += 1;
-        self.held_ids += 1;
+        self.collected_ids += 1;
         match self.ids.last_mut().filter(|(last, _)| *last == topic) {
             Some((_, ids)) => ids.push(known),
             None => self.ids.push((topic, vec![known])),
         }
     }
 
-    /// Stores the messages that are on their way, and behind them the ids that are held: where a message has one of them, it
-    /// is the message that counts.
-    async fn store_held(&mut self, plan: &mut Plan, sent: &mut VecDeque<Sent>) -> Result<(), (u64, String)> {
-        while !sent.is_empty() {
-            self.settle(plan, sent).await?;
+    /// Waits for the messages in flight, and then stores the collected ids. If a message has one of these ids, the
+    /// message counts.
+    async fn store_collected_ids(
+        &mut self,
+        plan: &mut ImportPlan,
+        in_flight: &mut VecDeque<InFlightMessage>,
+    ) -> Result<(), (u64, String)> {
+        while !in_flight.is_empty() {
+            self.wait_for_oldest(plan, in_flight).await?;
         }
-        self.held_ids = 0;
-        let held = std::mem::take(&mut self.ids);
-        let count = held.len();
-        let wanted = held.into_iter().filter_map(|(topic, ids)| {
+        self.collected_ids = 0;
+        let collected = std::mem::take(&mut self.ids);
+        let count = collected.len();
+        let wanted = collected.into_iter().filter_map(|(topic, ids)| {
             let (engine, channel) = (self.store.engine.clone(), self.channels.get(topic)?.clone());
             Some(async move { engine.remember(&channel, &ids).await })
         });
-        let stored = all(wanted, self.stop).await;
+        let stored = run_all(wanted, self.stop).await;
         let complete = stored.len() == count;
         match stored.into_iter().find_map(|(_, stored)| stored.err()) {
             Some(error) => Err((0, error.to_string())),
@@ -289,9 +294,13 @@ impl Importing<'_> {
         }
     }
 
-    /// Waits for the oldest message on its way; answers its bytes.
-    async fn settle(&mut self, plan: &mut Plan, sent: &mut VecDeque<Sent>) -> Result<usize, (u64, String)> {
-        let Some(Sent { append, topic, offset, bytes, line }) = sent.pop_front() else { return Ok(0) };
+    /// Waits for the oldest message in flight and returns its size.
+    async fn wait_for_oldest(
+        &mut self,
+        plan: &mut ImportPlan,
+        in_flight: &mut VecDeque<InFlightMessage>,
+    ) -> Result<usize, (u64, String)> {
+        let Some(InFlightMessage { append, topic, offset, bytes, line }) = in_flight.pop_front() else { return Ok(0) };
         let publication = append.await.map_err(|refusal| match refusal {
             Refusal::Closed => (line, "its topic was deleted meanwhile".to_owned()),
             Refusal::Error(error) => (line, error.to_string()),
@@ -301,14 +310,14 @@ impl Importing<'_> {
         if publication.duplicate {
             self.repeated += 1;
         } else if now <= planned.newest() {
-            // One that was tried again, after a leader's death say, while those behind it came through.
-            return Err((line, "was stored behind a later message; try again when the cluster is well".to_owned()));
+            // The message was retried, for example after its leader died, and later messages were stored meanwhile.
+            return Err((line, "was stored after a later message; try again when the cluster is healthy".to_owned()));
         }
         planned.stored(offset, now);
         Ok(bytes)
     }
 
-    async fn restore_consumers(&mut self, plan: &Plan) -> Result<(), String> {
+    async fn import_consumers(&mut self, plan: &ImportPlan) -> Result<(), String> {
         let epochs: HashMap<&TopicName, Epoch> =
             self.channels.iter().map(|channel| (channel.name(), channel.epoch())).collect();
         let wanted = plan.consumers.iter().map(|(key, position)| {
@@ -317,7 +326,7 @@ impl Importing<'_> {
             async move { engine.positions().restore(&key, &position).await }
         });
         let mut refused = None;
-        for (index, restored) in all(wanted, self.stop).await {
+        for (index, restored) in run_all(wanted, self.stop).await {
             let Some((key, _)) = plan.consumers.get(index) else { continue };
             match restored {
                 Ok(true) => self.consumers.push(key.clone()),
@@ -334,18 +343,18 @@ impl Importing<'_> {
         }
     }
 
-    fn summary(&self, plan: &Plan) {
+    fn summary(&self, plan: &ImportPlan) {
         if self.repeated > 0 {
             let repeated = counted(self.repeated, "message");
-            note(&format!("left out {repeated} whose id stands before in the same topic"));
+            note(&format!("left out {repeated} whose id an earlier message of the same topic has"));
         }
         let messages = plan.counts.messages - self.repeated;
-        let counts = format::Counts { messages, known_ids: self.known_ids, ..plan.counts };
+        let counts = format::LineCounts { messages, known_ids: self.known_ids, ..plan.counts };
         self.progress.end(counts, "imported");
     }
 
-    /// Deletes what was written; answers what is to be said.
-    async fn take_back(&mut self, why: &str) -> String {
+    /// Deletes what was written, and returns the error to report.
+    async fn roll_back(&mut self, why: &str) -> String {
         let engine = &self.store.engine;
         let mut left = Vec::new();
         for key in &self.consumers {
@@ -366,28 +375,28 @@ impl Importing<'_> {
     }
 }
 
-/// Runs all, some at once, and answers what they answered with their numbers; begins no more when `stop` is cancelled or
-/// one has failed.
-async fn all<T: Send + 'static>(
+/// Runs all futures, a limited number at once, and returns their results with their indices. It starts no more when
+/// `stop` is cancelled or one has failed.
+async fn run_all<T: Send + 'static>(
     wanted: impl Iterator<Item = impl Future<Output = Result<T, Error>> + Send + 'static>,
     stop: &CancellationToken,
 ) -> Vec<(usize, Result<T, Error>)> {
     let mut tasks = JoinSet::new();
-    let mut answers = Vec::new();
+    let mut results = Vec::new();
     let mut wanted = wanted.enumerate().fuse();
     let mut failed = false;
     loop {
-        while tasks.len() < AT_ONCE && !failed && !stop.is_cancelled() {
+        while tasks.len() < CONCURRENT_CREATES && !failed && !stop.is_cancelled() {
             let Some((index, task)) = wanted.next() else { break };
             tasks.spawn(async move { (index, task.await) });
         }
         match tasks.join_next().await {
-            None => return answers,
-            Some(Ok((index, answer))) => {
-                failed |= answer.is_err();
-                answers.push((index, answer));
+            None => return results,
+            Some(Ok((index, result))) => {
+                failed |= result.is_err();
+                results.push((index, result));
             }
-            // Not one of them panics, and nobody aborts them.
+            // The tasks do not panic, and nobody aborts them.
             Some(Err(_)) => failed = true,
         }
     }

@@ -1,4 +1,4 @@
-//! Where an import reads from: it reads twice, first to check everything, then to write.
+//! The input of an import. It is read twice, first to check everything, and then to write.
 
 use std::{
     fs::File,
@@ -7,22 +7,23 @@ use std::{
     path::Path,
 };
 
-/// The longest line that is read, in bytes: more than a message of the largest payload takes, and than a consumer with
-/// places in as many topics as it may have; what is longer is no export, and is not held.
+/// The longest line that is read, in bytes. It is more than a message of the largest payload takes, and more than a
+/// consumer with positions in as many topics as allowed. A longer line is not from an export and is not held in
+/// memory.
 const MAX_LINE: u64 = 96 << 20;
 
 /// Input that can be read twice.
 pub(super) struct Input {
     file: File,
-    /// Where in the file it begins.
+    /// The position in the file at which the input begins.
     start: u64,
 }
 
 impl Input {
-    /// Opens a file, or standard input. What cannot be read twice is copied to a temporary file first.
+    /// Opens a file, or standard input. Input that cannot be read twice is copied to a temporary file first.
     ///
     /// # Errors
-    /// One line.
+    /// Returns one line.
     pub fn open(path: Option<&Path>) -> Result<Self, String> {
         let name = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
         let open = || -> io::Result<Self> {
@@ -42,10 +43,10 @@ impl Input {
         open().map_err(|error| format!("{name}: {error}"))
     }
 
-    /// Its lines, from the first on.
+    /// Returns the lines, from the first on.
     ///
     /// # Errors
-    /// One line.
+    /// Returns one line.
     pub fn lines(&mut self) -> Result<Lines<&mut File>, String> {
         self.file.seek(SeekFrom::Start(self.start)).map_err(|error| error.to_string())?;
         Ok(Lines::new(&mut self.file))
@@ -56,7 +57,7 @@ impl Input {
 pub(super) struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
-    /// The number of the line that was read last; the first is 1.
+    /// The number of the line that was read last. The first line has number 1.
     pub number: u64,
 }
 
@@ -65,10 +66,10 @@ impl<R: Read> Lines<R> {
         Self { reader: BufReader::with_capacity(256 << 10, reader), line: Vec::new(), number: 0 }
     }
 
-    /// The next line, without its end.
+    /// Reads the next line, without its end.
     ///
     /// # Errors
-    /// What is wrong, without the line's number.
+    /// Returns what is wrong, without the line's number.
     pub fn next(&mut self) -> Result<Option<&mut Vec<u8>>, String> {
         self.line.clear();
         self.number += 1;

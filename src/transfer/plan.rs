@@ -1,4 +1,4 @@
-//! The first reading of an import: everything is checked, and what the second one needs to know is kept.
+//! The first pass of an import: it checks everything and collects what the second pass needs.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    format::{self, AnyHeader, Counts, FORMAT, Header, Line, VERSION},
+    format::{self, AnyVersionHeader, FORMAT, HeaderLine, Line, LineCounts, VERSION},
     input::Lines,
 };
 use crate::{
@@ -18,62 +18,67 @@ use crate::{
     config::Config,
 };
 
-/// What is to be imported, but for the messages.
-pub(super) struct Plan {
+/// What is to be imported, except the messages.
+pub(super) struct ImportPlan {
     pub topics: Vec<PlannedTopic>,
     pub consumers: Vec<(ConsumerKey, Position)>,
-    pub counts: Counts,
+    pub counts: LineCounts,
     by_name: HashMap<TopicName, usize>,
 }
 
-/// A topic, and where consumers stand in it.
+/// A topic, and the offsets at which consumers stand in it.
 pub(super) struct PlannedTopic {
     pub name: TopicName,
     pub spec: Spec,
-    /// The incarnation that was exported.
+    /// The epoch of the exported incarnation.
     epoch: Epoch,
-    /// Consumers that stand before this offset have missed something: they are to be told.
-    whole_from: u64,
-    /// Offsets at which consumers stand, ascending.
-    wanted: Vec<u64>,
-    /// What has become of them, as far as they were passed.
-    moved: Vec<u64>,
-    /// The new offset of the newest message that was passed; 0 before the first.
+    /// The messages from this offset on are complete. A consumer that stands before it has missed messages and must
+    /// be told.
+    complete_from: u64,
+    /// The offsets at which consumers stand, ascending.
+    consumer_offsets: Vec<u64>,
+    /// The new offsets for these, as far as the import has passed them.
+    new_offsets: Vec<u64>,
+    /// The new offset of the newest message that was passed, or 0 before the first.
     newest: u64,
 }
 
 impl PlannedTopic {
-    /// The message of this offset was stored, anew as `now`.
+    /// Notes that the message of this offset was stored with the offset `now`.
     pub fn stored(&mut self, offset: u64, now: u64) {
-        while self.wanted.get(self.moved.len()).is_some_and(|wanted| *wanted < offset) {
-            self.moved.push(self.newest);
+        while self
+            .consumer_offsets
+            .get(self.new_offsets.len())
+            .is_some_and(|consumer_offsets| *consumer_offsets < offset)
+        {
+            self.new_offsets.push(self.newest);
         }
         self.newest = self.newest.max(now);
     }
 
-    /// The newest message that was stored.
+    /// Returns the new offset of the newest message that was stored.
     pub fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// Where a consumer stands in the new incarnation that stood here in the old one; nothing if it has to be told that it has
-    /// missed something.
-    fn place(&self, offset: u64) -> Option<u64> {
-        if offset < self.whole_from {
+    /// Returns the offset in the new incarnation for a consumer that stood at `offset` in the old one, or `None` if
+    /// the consumer has missed messages and must be told.
+    fn new_offset(&self, offset: u64) -> Option<u64> {
+        if offset < self.complete_from {
             return None;
         }
-        let passed = self.wanted.binary_search(&offset).ok().and_then(|index| self.moved.get(index));
+        let passed = self.consumer_offsets.binary_search(&offset).ok().and_then(|index| self.new_offsets.get(index));
         Some(passed.copied().unwrap_or(self.newest))
     }
 }
 
-impl Plan {
-    /// Reads everything, and checks it.
+impl ImportPlan {
+    /// Reads and checks the whole input.
     ///
     /// # Errors
-    /// The first line that is wrong, and how.
+    /// Returns the number of the first invalid line, and what is wrong with it.
     pub fn read(lines: &mut Lines<impl Read>, config: &Config) -> Result<Self, String> {
-        let mut reader = Reader::new(config);
+        let mut reader = PlanReader::new(config);
         let result = loop {
             match lines.next() {
                 Ok(Some(line)) => match format::check(line).and_then(|()| reader.take(line)) {
@@ -87,14 +92,14 @@ impl Plan {
         result.map_err(|why| format!("line {}: {why}", lines.number))
     }
 
-    /// A consumer's position in the new lives of its topics. Where it has missed something, its place stays in the old
-    /// incarnation: so it begins with the oldest message, and is told.
+    /// Returns a consumer's position in the new incarnations of its topics. If the consumer has missed messages of a
+    /// topic, its position there stays in the old incarnation. It then begins with the oldest message, and is told.
     pub fn position(&self, position: &Position, epoch_of: impl Fn(&TopicName) -> Option<Epoch>) -> Position {
         let place = |(topic, old): &(TopicName, Cursor)| {
             let planned = self.by_name.get(topic).and_then(|index| self.topics.get(*index));
             let moved = planned
                 .filter(|planned| planned.epoch == old.epoch)
-                .and_then(|planned| Some(Cursor { epoch: epoch_of(topic)?, offset: planned.place(old.offset)? }));
+                .and_then(|planned| Some(Cursor { epoch: epoch_of(topic)?, offset: planned.new_offset(old.offset)? }));
             (topic.clone(), moved.unwrap_or(*old))
         };
         Position {
@@ -107,45 +112,49 @@ impl Plan {
     }
 }
 
-/// Which lines may come.
+/// Which lines may come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ReadStage {
     Header,
     Topics,
     Consumers,
     Ended,
 }
 
-struct Reader<'a> {
+struct PlanReader<'a> {
     config: &'a Config,
-    stage: Stage,
-    plan: Plan,
+    stage: ReadStage,
+    plan: ImportPlan,
     names: HashSet<ConsumerKey>,
-    /// The newest place that was passed in the last topic.
+    /// The newest offset that was passed in the current topic.
     last: u64,
-    /// Up to where that topic went.
+    /// The newest offset of that topic.
     end: u64,
-    /// Whether its known ids have begun.
+    /// Whether the topic's known ids have begun.
     in_ids: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PlanReader<'a> {
     fn new(config: &'a Config) -> Self {
-        let plan =
-            Plan { topics: Vec::new(), consumers: Vec::new(), counts: Counts::default(), by_name: HashMap::new() };
-        Self { config, stage: Stage::Header, plan, names: HashSet::new(), last: 0, end: 0, in_ids: false }
+        let plan = ImportPlan {
+            topics: Vec::new(),
+            consumers: Vec::new(),
+            counts: LineCounts::default(),
+            by_name: HashMap::new(),
+        };
+        Self { config, stage: ReadStage::Header, plan, names: HashSet::new(), last: 0, end: 0, in_ids: false }
     }
 
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
         let line = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
-        if self.stage == Stage::Header {
+        if self.stage == ReadStage::Header {
             return self.header(line);
         }
         match (parse(line)?, self.stage) {
-            (_, Stage::Ended) => Err("comes behind the end".to_owned()),
-            (Line::Topic(topic), Stage::Topics) => self.topic(&topic),
-            (Line::Message(message), Stage::Topics) => self.message(&message),
-            (Line::KnownId(known), Stage::Topics) => self.known_id(&known),
+            (_, ReadStage::Ended) => Err("comes after the end".to_owned()),
+            (Line::Topic(topic), ReadStage::Topics) => self.topic(&topic),
+            (Line::Message(message), ReadStage::Topics) => self.message(&message),
+            (Line::KnownId(known), ReadStage::Topics) => self.known_id(&known),
             (Line::Consumer(consumer), _) => self.consumer(&consumer),
             (Line::End(counts), _) => self.end(counts),
             (Line::Topic(_) | Line::Message(_) | Line::KnownId(_), _) => {
@@ -155,19 +164,20 @@ impl<'a> Reader<'a> {
     }
 
     fn header(&mut self, line: &str) -> Result<(), String> {
-        let any: AnyHeader = serde_json::from_str(line).map_err(|_| "is not the first line of an export".to_owned())?;
+        let any: AnyVersionHeader =
+            serde_json::from_str(line).map_err(|_| "is not the first line of an export".to_owned())?;
         if any.format != FORMAT {
             return Err(format!("is of format {:?}, not {FORMAT:?}", any.format));
         }
         if !(1..=VERSION).contains(&any.version) {
             return Err(format!("is of version {}; this build reads versions 1 to {VERSION}", any.version));
         }
-        serde_json::from_str::<Header>(line).map_err(|error| wrong(&error))?;
-        self.stage = Stage::Topics;
+        serde_json::from_str::<HeaderLine>(line).map_err(|error| wrong(&error))?;
+        self.stage = ReadStage::Topics;
         Ok(())
     }
 
-    fn topic(&mut self, topic: &format::Topic<'_>) -> Result<(), String> {
+    fn topic(&mut self, topic: &format::TopicLine<'_>) -> Result<(), String> {
         self.pass_end();
         let limit = self.config.broker.max_messages_limit;
         if topic.max_messages.is_some_and(|count| count == 0 || count > limit) {
@@ -190,9 +200,9 @@ impl<'a> Reader<'a> {
             name,
             spec,
             epoch: topic.epoch.0,
-            whole_from: topic.floor,
-            wanted: Vec::new(),
-            moved: Vec::new(),
+            complete_from: topic.floor,
+            consumer_offsets: Vec::new(),
+            new_offsets: Vec::new(),
             newest: 0,
         });
         (self.last, self.end, self.in_ids) = (topic.floor, topic.last, false);
@@ -200,16 +210,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The last topic's messages are over: what was published behind them is lost.
+    /// Ends the current topic. What was published after its last message is lost.
     fn pass_end(&mut self) {
         if let Some(topic) = self.plan.topics.last_mut()
             && self.last < self.end
         {
-            topic.whole_from = self.end;
+            topic.complete_from = self.end;
         }
     }
 
-    fn message(&mut self, message: &format::Message<'_>) -> Result<(), String> {
+    fn message(&mut self, message: &format::MessageLine<'_>) -> Result<(), String> {
         let topic = self.plan.topics.last_mut().ok_or("comes before any topic")?;
         if self.in_ids {
             return Err("a topic's messages come before its known ids".to_owned());
@@ -220,14 +230,14 @@ impl<'a> Reader<'a> {
         }
         new_message(message, self.config.broker.max_payload_bytes)?;
         if message.after_loss {
-            topic.whole_from = offset - 1;
+            topic.complete_from = offset - 1;
         }
         self.last = offset;
         self.plan.counts.messages += 1;
         Ok(())
     }
 
-    fn known_id(&mut self, known: &format::KnownId<'_>) -> Result<(), String> {
+    fn known_id(&mut self, known: &format::KnownIdLine<'_>) -> Result<(), String> {
         if self.plan.topics.is_empty() {
             return Err("comes before any topic".to_owned());
         }
@@ -237,10 +247,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn consumer(&mut self, consumer: &format::Consumer<'_>) -> Result<(), String> {
-        if self.stage == Stage::Topics {
+    fn consumer(&mut self, consumer: &format::ConsumerLine<'_>) -> Result<(), String> {
+        if self.stage == ReadStage::Topics {
             self.pass_end();
-            self.stage = Stage::Consumers;
+            self.stage = ReadStage::Consumers;
         }
         let source = Source::parse(&consumer.source).map_err(|error| error.to_string())?;
         let name = ConsumerName::parse(&consumer.name).map_err(|error| error.to_string())?;
@@ -248,13 +258,13 @@ impl<'a> Reader<'a> {
         if !self.names.insert(key.clone()) {
             return Err(format!("consumer {:?} of {:?} comes a second time", key.name.as_str(), key.source.as_str()));
         }
-        let mut places = Vec::with_capacity(consumer.places.len());
-        for place in &consumer.places {
-            let topic = TopicName::parse(&place.topic).map_err(|error| error.to_string())?;
-            let cursor = Cursor { epoch: place.epoch.0, offset: place.offset };
+        let mut places = Vec::with_capacity(consumer.positions.len());
+        for position in &consumer.positions {
+            let topic = TopicName::parse(&position.topic).map_err(|error| error.to_string())?;
+            let cursor = Cursor { epoch: position.epoch.0, offset: position.offset };
             let planned = self.plan.by_name.get(&topic).and_then(|index| self.plan.topics.get_mut(*index));
             if let Some(planned) = planned.filter(|planned| planned.epoch == cursor.epoch) {
-                planned.wanted.push(cursor.offset);
+                planned.consumer_offsets.push(cursor.offset);
             }
             places.push((topic, cursor));
         }
@@ -270,62 +280,62 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn end(&mut self, counts: Counts) -> Result<(), String> {
+    fn end(&mut self, counts: LineCounts) -> Result<(), String> {
         if counts != self.plan.counts {
-            let told = |counts: Counts| {
-                let Counts { topics, messages, known_ids, consumers } = counts;
+            let describe = |counts: LineCounts| {
+                let LineCounts { topics, messages, known_ids, consumers } = counts;
                 format!("{topics} topics, {messages} messages, {known_ids} known ids, {consumers} consumers")
             };
-            return Err(format!("says that there are {}; there are {}", told(counts), told(self.plan.counts)));
+            return Err(format!("says that there are {}; there are {}", describe(counts), describe(self.plan.counts)));
         }
-        if self.stage == Stage::Topics {
+        if self.stage == ReadStage::Topics {
             self.pass_end();
         }
-        self.stage = Stage::Ended;
+        self.stage = ReadStage::Ended;
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Plan, String> {
-        if self.stage != Stage::Ended {
-            return Err("is missing: the file is cut off, or not whole yet".to_owned());
+    fn finish(mut self) -> Result<ImportPlan, String> {
+        if self.stage != ReadStage::Ended {
+            return Err("is missing: the file is cut off, or not complete yet".to_owned());
         }
         for topic in &mut self.plan.topics {
-            topic.wanted.sort_unstable();
-            topic.wanted.dedup();
+            topic.consumer_offsets.sort_unstable();
+            topic.consumer_offsets.dedup();
         }
         Ok(self.plan)
     }
 }
 
-/// Reads a line behind the first.
+/// Parses a line after the first.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with it.
 pub(super) fn parse(line: &str) -> Result<Line<'_>, String> {
     serde_json::from_str(line).map_err(|error| wrong(&error))
 }
 
-/// The parser's words without its own line number, which is always 1.
+/// Returns the parser's message without its own line number, which is always 1.
 fn wrong(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.replace(" at line 1 column ", " at byte ")
 }
 
-/// The id to be known.
+/// Returns the id to be known.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(super) fn known_id(known: &format::KnownId<'_>) -> Result<KnownId, String> {
+/// Returns what is wrong with it.
+pub(super) fn known_id(known: &format::KnownIdLine<'_>) -> Result<KnownId, String> {
     let id = MessageId::parse(&known.id).map_err(|error| error.to_string())?;
-    // One from the future would be known for longer than any.
+    // An id from the future would be known for longer than the window.
     Ok(KnownId { id, at: known.published_at.0.min(Timestamp::now()) })
 }
 
-/// The message to be published again.
+/// Returns the message to be published again.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(super) fn new_message(message: &format::Message<'_>, max_payload_bytes: usize) -> Result<NewMessage, String> {
+/// Returns what is wrong with it.
+pub(super) fn new_message(message: &format::MessageLine<'_>, max_payload_bytes: usize) -> Result<NewMessage, String> {
     let read = || {
         let id = MessageId::parse(&message.id)?;
         let (id, made_up_id) = if message.given { (Some(id), None) } else { (None, Some(id)) };
@@ -365,7 +375,7 @@ mod tests {
         )
     }
 
-    /// A consumer for each place, in the incarnation of this number.
+    /// Returns a consumer line for each position, in the incarnation of this epoch.
     fn consumers(epoch: u64, places: &[u64]) -> String {
         let line = |offset: &u64| {
             format!(
@@ -377,14 +387,14 @@ mod tests {
         places.iter().map(line).collect()
     }
 
-    /// Where each of these places is after an import that numbers the messages 101, 102, and so on; 0 for one that stays
-    /// where it was, to be told that something is missing.
+    /// Returns each position after an import that numbers the messages 101, 102, and so on. It is 0 for a position
+    /// that stays where it was because messages are missing.
     fn moved(floor: u64, last: u64, messages: &[(u64, bool)], epoch: u64, places: &[u64]) -> Vec<u64> {
         let lines: String = messages.iter().map(|(offset, after_loss)| message(*offset, *after_loss)).collect();
         let end =
             format!("{{\"end\":{{\"topics\":1,\"messages\":{},\"consumers\":{}}}}}", messages.len(), places.len());
         let text = header() + &topic(floor, last) + &lines + &consumers(epoch, places) + &end;
-        let mut plan = Plan::read(&mut Lines::new(text.as_bytes()), &Config::default()).unwrap();
+        let mut plan = ImportPlan::read(&mut Lines::new(text.as_bytes()), &Config::default()).unwrap();
         for (index, (offset, _)) in messages.iter().enumerate() {
             plan.topics[0].stored(*offset, 101 + index as u64);
         }
@@ -406,23 +416,24 @@ mod tests {
     }
 
     #[test]
-    fn places_move_with_the_messages() {
+    fn consumers_positions_move_with_the_messages() {
         let messages = [(11, false), (15, false), (16, false), (30, false)];
         let places = [8, 9, 10, 11, 12, 15, 16, 29, 30, 31, u64::MAX];
-        // Before the floor something was missed; at the floor nothing: it begins with the first message (here 1 for 0).
-        let wanted = [0, 0, 1, 101, 101, 102, 103, 103, 104, 104, 104];
-        assert_eq!(moved(10, 30, &messages, 1, &places), wanted);
-        // Another incarnation's place says nothing about this one.
+        // A consumer before the floor has missed messages. One at the floor has not, and begins with the first
+        // message (shown as 1 instead of 0).
+        let expected = [0, 0, 1, 101, 101, 102, 103, 103, 104, 104, 104];
+        assert_eq!(moved(10, 30, &messages, 1, &places), expected);
+        // A position of another incarnation is not moved.
         assert_eq!(moved(10, 30, &messages, 3, &places), [0; 11]);
     }
 
     #[test]
-    fn what_was_lost_is_told_to_who_stood_before_it() {
+    fn consumers_before_lost_messages_are_told() {
         let messages = [(1, false), (2, false), (7, true), (8, false)];
         assert_eq!(moved(0, 8, &messages, 1, &[0, 1, 2, 5, 6, 7, 8]), [0, 0, 0, 0, 102, 103, 104]);
-        // Behind the newest message, too.
+        // Messages after the newest one can be lost, too.
         assert_eq!(moved(0, 20, &messages, 1, &[2, 8, 19, 20]), [0, 0, 0, 104]);
-        // A topic of which nothing is left.
+        // The topic has no messages left.
         assert_eq!(moved(20, 20, &[], 1, &[0, 19, 20, 21]), [0, 0, 1, 1]);
         assert_eq!(moved(0, 0, &[], 1, &[0]), [1]);
     }

@@ -147,7 +147,7 @@ impl<'a> Fields<'a> {
 ///
 /// # Errors
 /// [`Error::BadRequest`] that names the field.
-fn new_message(
+pub fn new_message(
     data: Payload,
     id: Option<&str>,
     key: Option<&str>,

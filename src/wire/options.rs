@@ -27,6 +27,50 @@ pub struct Options {
 }
 
 impl Options {
+    /// The options that are given as text; `text` returns the one of a name.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] that names the field.
+    pub fn read<'a>(
+        last: Option<u32>,
+        text: impl Fn(&'static str) -> Result<Option<Cow<'a, str>>, Error>,
+        limits: &FilterLimits,
+    ) -> Result<Self, Error> {
+        let overflows = [
+            ("HISTORY", Overflow::History),
+            ("LATEST", Overflow::Latest),
+            ("LATEST_PER_KEY", Overflow::LatestPerKey),
+            ("DISCONNECT", Overflow::Disconnect),
+        ];
+        Ok(Self {
+            last,
+            after: text("after")?.map(|cursor| parse_position("after", &cursor)).transpose()?,
+            since: text("since")?.map(|time| time.parse()).transpose()?,
+            filter: text("filter")?.map(|filter| parse_filter(&filter, limits)).transpose()?,
+            consumer: text("consumer")?.map(|name| ConsumerName::parse(&name)).transpose()?,
+            consumer_ttl: text("consumer_ttl")?.map(|text| parse_duration("consumer_ttl", &text)).transpose()?,
+            ack: choice("ack", text("ack")?.as_deref(), &[("AUTO", Ack::Auto), ("EXPLICIT", Ack::Explicit)])?,
+            overflow: choice("overflow", text("overflow")?.as_deref(), &overflows)?,
+        })
+    }
+
+    /// The options among the fields of an object.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] that names the field.
+    pub fn of(fields: &Fields<'_>, limits: &FilterLimits) -> Result<Self, Error> {
+        let last = match fields.number("last_n", u32::MAX)? {
+            Some(last) => Some(last),
+            None => fields.number("last", u32::MAX)?,
+        };
+        let text = |name| match name {
+            // An object, of which the text is read.
+            "filter" => Ok(fields.present(name).map(|filter| Cow::Borrowed(filter.get()))),
+            _ => fields.text(name),
+        };
+        Self::read(last, text, limits)
+    }
+
     /// The request for a topic or pattern.
     ///
     /// # Errors
@@ -68,73 +112,6 @@ pub fn start(last: Option<u32>, after: Option<Start>, since: Option<Timestamp>) 
 pub fn start_from_text(last: Option<u32>, after: Option<&str>, since: Option<&str>) -> Result<Option<Start>, Error> {
     let after = after.map(|cursor| parse_position("after", cursor)).transpose()?;
     start(last, after, since.map(str::parse).transpose()?)
-}
-
-/// How a client subscribes, still as text.
-#[derive(Default)]
-pub struct TextOptions<'a> {
-    /// The last so many messages.
-    pub last: Option<u32>,
-    /// After a cursor.
-    pub after: Option<Cow<'a, str>>,
-    /// From a time on.
-    pub since: Option<Cow<'a, str>>,
-    /// A filter as JSON.
-    pub filter: Option<Cow<'a, str>>,
-    /// A consumer's name.
-    pub consumer: Option<Cow<'a, str>>,
-    /// A duration.
-    pub consumer_ttl: Option<Cow<'a, str>>,
-    /// `AUTO` or `EXPLICIT`.
-    pub ack: Option<Cow<'a, str>>,
-    /// `HISTORY`, `LATEST`, `LATEST_PER_KEY` or `DISCONNECT`.
-    pub overflow: Option<Cow<'a, str>>,
-}
-
-impl<'a> TextOptions<'a> {
-    /// The options among the fields of an object.
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`] for one that is of the wrong type.
-    pub fn read(fields: &Fields<'a>) -> Result<Self, Error> {
-        Ok(Self {
-            last: match fields.number("last_n", u32::MAX)? {
-                Some(last) => Some(last),
-                None => fields.number("last", u32::MAX)?,
-            },
-            after: fields.text("after")?,
-            since: fields.text("since")?,
-            filter: fields.present("filter").map(|filter| Cow::Borrowed(filter.get())),
-            consumer: fields.text("consumer")?,
-            consumer_ttl: fields.text("consumer_ttl")?,
-            ack: fields.text("ack")?,
-            overflow: fields.text("overflow")?,
-        })
-    }
-
-    /// The request for a topic or pattern.
-    ///
-    /// # Errors
-    /// [`Error::BadRequest`] that names the field, [`Error::InvalidTopic`].
-    pub fn subscribe(self, topic: &str, limits: &FilterLimits) -> Result<Subscribe, Error> {
-        let overflows = [
-            ("HISTORY", Overflow::History),
-            ("LATEST", Overflow::Latest),
-            ("LATEST_PER_KEY", Overflow::LatestPerKey),
-            ("DISCONNECT", Overflow::Disconnect),
-        ];
-        let options = Options {
-            ack: choice("ack", self.ack.as_deref(), &[("AUTO", Ack::Auto), ("EXPLICIT", Ack::Explicit)])?,
-            overflow: choice("overflow", self.overflow.as_deref(), &overflows)?,
-            consumer: self.consumer.map(|name| ConsumerName::parse(&name)).transpose()?,
-            last: self.last,
-            after: self.after.map(|cursor| parse_position("after", &cursor)).transpose()?,
-            since: self.since.map(|time| time.parse()).transpose()?,
-            filter: self.filter.map(|filter| parse_filter(&filter, limits)).transpose()?,
-            consumer_ttl: self.consumer_ttl.map(|text| parse_duration("consumer_ttl", &text)).transpose()?,
-        };
-        options.subscribe(Source::parse(topic)?)
-    }
 }
 
 /// A duration: a whole number with its unit, `ms`, `s`, `m`, `h` or `d`.
@@ -208,8 +185,8 @@ mod tests {
         assert_eq!(ack.subscribe(source()).unwrap_err(), Error::bad_request("ack", "needs a consumer"));
         let two = Options { last: Some(1), since: Some(Timestamp::now()), ..Options::default() };
         assert!(matches!(two.subscribe(source()), Err(Error::BadRequest { field: "after", .. })));
-        let text = TextOptions { overflow: Some("latest".into()), ..TextOptions::default() };
-        let wrong = text.subscribe("news", &FilterLimits::default()).unwrap_err();
+        let text = |name| Ok((name == "overflow").then_some("latest".into()));
+        let wrong = Options::read(None, text, &FilterLimits::default()).err().unwrap();
         assert_eq!(wrong.to_string(), "overflow: must be one of HISTORY, LATEST, LATEST_PER_KEY, DISCONNECT");
     }
 }

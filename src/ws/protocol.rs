@@ -18,7 +18,7 @@ use crate::{
     problem::Problem,
     socket::{Flow, Outbox, Protocol},
     subscriptions::{BATCH_LIMIT, Limit, Readable, Subscriptions},
-    wire::{self, Fields, TextOptions},
+    wire::{self, Fields, Options},
 };
 
 /// Publishes and acknowledgements on one connection that may wait for the engine. An engine takes so many at once where
@@ -168,7 +168,7 @@ impl Session {
             }),
             Outcome::Subscribed(key, Ok(subscription)) => {
                 let info = subscription.consumer().map(wire::consumer_object);
-                // The subscription is read only after this returns, so the ack stands before any replay.
+                // The subscription is read only after this returns, so the ack goes out before any replay.
                 ack(out, &info.map(|info| format!(r#","consumer":{info}"#)).unwrap_or_default(), echo);
                 self.subscriptions.open(key, *subscription);
                 Ok(())
@@ -186,8 +186,8 @@ impl Session {
     }
 
     fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
-        let request =
-            TextOptions::read(fields)?.subscribe(&fields.required("topic")?, &self.client.settings().filter)?;
+        let options = Options::of(fields, &self.client.settings().filter)?;
+        let request = options.subscribe(Source::parse(&fields.required("topic")?)?)?;
         let echo = Echo::of(Some(fields));
         if self.subscriptions.key_of(&request.source).is_some() {
             // Subscribing twice to a topic is one delivery.

@@ -108,8 +108,8 @@ async fn an_id_outlives_its_message() {
         }
     }
     let c = instance(&settings).await.unwrap();
-    let [anew] = found(here.name(), [&c]).await;
-    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &anew)] {
+    let [fresh] = found(here.name(), [&c]).await;
+    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &fresh)] {
         let again = append(instance, channel, Some("once")).await;
         assert_same(&again, &first);
         let later = again.published_at.0 - first.published_at.0;
@@ -180,8 +180,8 @@ async fn a_kept_message_keeps_its_id() {
     assert!(!probe().await);
     eventually("a forgotten id", || async { (!probe().await).then_some(()) }).await;
     let c = instance(&settings).await.unwrap();
-    let [anew] = found(here.name(), [&c]).await;
-    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &anew)] {
+    let [fresh] = found(here.name(), [&c]).await;
+    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &fresh)] {
         let again = append(instance, channel, Some("once")).await;
         assert_same(&again, &first);
         assert_eq!(again.published_at, first.published_at);

@@ -33,8 +33,8 @@ async fn the_documented_variables_have_their_effect() {
         (&5.into(), &5.into(), &12.into())
     );
     let batch: Vec<_> = (0..40).map(|n| json!({"topic": "news", "data": n})).collect();
-    let answer = client.post("/publish", &batch.into()).await;
-    assert!(answer.text.contains("RATE_LIMITED"), "{answer:?}");
+    let response = client.post("/publish", &batch.into()).await;
+    assert!(response.text.contains("RATE_LIMITED"), "{response:?}");
     // Buffers of any size carry any message.
     let mut ws = RawWs::to(client, "big", Start::Live).await;
     for size in [10, 100, 70_000, 500_000] {
@@ -54,11 +54,11 @@ async fn zero_means_no_rate() {
 async fn the_default_rate_is_a_hundred() {
     let server = Process::start(&[]);
     let batch: Vec<_> = (0..1_000).map(|n| json!({"topic": "news", "data": n})).collect();
-    let answer = server.client.post("/publish", &batch.into()).await.expect(200);
+    let response = server.client.post("/publish", &batch.into()).await.expect(200);
     let accepted =
-        answer["results"].as_array().unwrap().iter().filter(|result| result["status"] == "published").count();
+        response["results"].as_array().unwrap().iter().filter(|result| result["status"] == "published").count();
     assert!((100..200).contains(&accepted), "{accepted}");
-    let refused = &answer["results"][999]["error"];
+    let refused = &response["results"][999]["error"];
     assert_eq!(refused["code"], "RATE_LIMITED");
     for name in ["MAX_PUBLISH_RATE", "max_publish_rate"] {
         assert!(refused["message"].as_str().unwrap().contains(name), "how to lift it: {refused}");
@@ -322,7 +322,7 @@ async fn idle_connections_have_a_time_of_their_own() {
     for _ in 0..2 {
         idle.write(format!("{head}\r\n")).await;
         let answered = Instant::now();
-        assert_eq!(idle.answer().await.unwrap().0.status, 200);
+        assert_eq!(idle.response().await.unwrap().0.status, 200);
         tokio::time::timeout(Duration::from_millis(500), idle.closed()).await.unwrap_err();
         assert!(answered.elapsed() >= Duration::from_millis(500));
     }
@@ -334,7 +334,7 @@ async fn idle_connections_have_a_time_of_their_own() {
     let server = TestServer::with(|config| config.server.request_timeout = Duration::from_millis(100));
     let mut slow = Raw::connect(server.addr).await;
     slow.write(format!("{head}\r\n")).await;
-    assert_eq!(slow.answer().await.unwrap().0.status, 200);
+    assert_eq!(slow.response().await.unwrap().0.status, 200);
     slow.write(head).await;
     slow.closed().await;
     assert!(Config::default().server.keep_alive_timeout > Duration::from_secs(60), "what load balancers wait");
@@ -434,6 +434,7 @@ fn the_printed_settings_can_be_read_back() {
 
 #[tokio::test]
 async fn ready_soon_after_start() {
+    let _alone = crate::harness::alone().await;
     let begun = std::time::Instant::now();
     let server = Process::start(&[]);
     server.client.get("/health/ready").await.expect(200);
@@ -444,7 +445,7 @@ async fn ready_soon_after_start() {
     assert_eq!(socket.json().await["type"], "pong");
 }
 
-/// Killed in the middle and started anew: the address is free, the memory engine begins empty.
+/// Killed in the middle and started again: the address is free, the memory engine begins empty.
 #[tokio::test]
 async fn killed_and_started_again() {
     let mut server = Process::start(&[]);

@@ -154,11 +154,13 @@ impl<'a> Judge<'a> {
         }
         for index in 0..segments.len() {
             if segments[index].epoch.is_none() {
-                // Nothing of an incarnation follows its deletion.
-                let later =
-                    |epoch: &str| segments[index + 1..].iter().any(|later| later.epoch.as_deref() == Some(epoch));
+                // Nothing of an incarnation follows its deletion, nor is that told twice.
+                let is_of = |segment: &Segment<'_>, epoch: &str| segment.epoch.as_deref() == Some(epoch);
+                let over = |epoch: &str| segments[..index].iter().any(|one| one.is_deleted() && is_of(one, epoch));
+                let later = |epoch: &str| segments[index + 1..].iter().any(|later| is_of(later, epoch));
+                let ends = segments[index].is_deleted();
                 let known = self.only_incarnation(topic, &segments[index]);
-                segments[index].epoch = known.filter(|epoch| !(segments[index].is_deleted() && later(epoch)));
+                segments[index].epoch = known.filter(|epoch| !over(epoch) && !(ends && later(epoch)));
             }
         }
         segments
@@ -281,7 +283,10 @@ impl<'a> Judge<'a> {
                 }
             }
         }
-        if !(deleted_before && segment.is_first && self.begin.is_resumed()) {
+        // Deleted before the subscription stood: what was unread went with it, and the notice says so.
+        let deleted_while_away =
+            incarnation.deleted.is_some_and(|(sent, _)| self.leg.stood.is_none_or(|stood| sent < stood));
+        if !(deleted_while_away && segment.is_first && self.begin.is_resumed()) {
             let ends_here = segment.is_over.then(|| incarnation.deleted.map(|(sent, _)| sent)).flatten();
             match ends_here {
                 Some(sent) => self.check_until(incarnation, epoch, span, sent)?,

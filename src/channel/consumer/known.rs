@@ -162,10 +162,12 @@ impl Consumers {
     /// Forgets all consumers of a topic that is gone. Live subscriptions of theirs end with the topic.
     pub fn remove_all(&self, source: &Source) -> Vec<Arc<Consumer>> {
         let mut all = self.all.lock();
-        let removed: Vec<_> =
+        let removed: Vec<Arc<Consumer>> =
             all.by_source.remove(source).map(|siblings| siblings.into_values().collect()).unwrap_or_default();
         all.count -= removed.len();
-        removed.iter().for_each(|consumer| consumer.mark_removed());
+        for consumer in &removed {
+            consumer.mark_removed();
+        }
         removed
     }
 

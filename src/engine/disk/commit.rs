@@ -1,4 +1,4 @@
-//! What happens when the log says what has become of records.
+//! What happens when the outcome of a record is known.
 
 use std::{
     sync::{
@@ -19,51 +19,55 @@ use super::{
 };
 use crate::channel::{Channel, Consumer, Error, Registry, Spec};
 
-/// Who waits for an outcome. One that does not wait any more is no reason for anything.
-pub(super) struct Tell(pub oneshot::Sender<Result<(), Error>>);
+/// The sender of an outcome to the task that waits for it. If the task does not wait any more, the outcome is
+/// dropped.
+pub(super) struct CommitReply(pub oneshot::Sender<Result<(), Error>>);
 
-impl Tell {
-    fn tell(self, outcome: Result<(), Error>) {
+impl CommitReply {
+    fn send(self, outcome: Result<(), Error>) {
         let _ = self.0.send(outcome);
     }
 }
 
-/// What is to happen when the log says whether a record is stored.
+// `disk.rs` and `positions.rs` still use this name.
+pub(super) use CommitReply as Tell;
+
+/// What to do when the outcome of a record is known.
 pub(super) enum Token {
-    /// The oldest staged message of the channel.
+    /// Commit the oldest staged message of the channel.
     Message(Arc<Channel>),
-    Created(Arc<Channel>, Tell),
-    Updated(Arc<Channel>, Spec, Tell),
-    Deleted(Arc<Channel>, Tell),
-    /// A position that was to be kept soon.
+    Created(Arc<Channel>, CommitReply),
+    Updated(Arc<Channel>, Spec, CommitReply),
+    Deleted(Arc<Channel>, CommitReply),
+    /// A consumer's position that was marked dirty was saved.
     Position(Arc<Consumer>),
-    /// Something that somebody waits for.
-    Kept(Tell),
+    /// Send the outcome to a task that waits for it, and do nothing else.
+    Kept(CommitReply),
     Nothing,
 }
 
-/// Whether the disk takes records, as the log's thread has last seen it.
+/// Whether the disk accepts records, as the log's thread has last seen it.
 #[derive(Default)]
 pub(super) struct DiskHealth {
     failed: AtomicBool,
     refused: AtomicU64,
-    /// Why the last records were refused, if they were: said once, not for each.
+    /// Why the last records were refused, if they were. It is logged once and not for each record.
     refusing: Mutex<Option<&'static str>>,
 }
 
-/// What a disk that has failed means to everybody.
+/// The reason that clients get after the disk has failed.
 pub(super) const FAILED: &str = "the disk has failed; nothing is stored until a restart";
 
 impl DiskHealth {
-    /// Why nothing can be stored now, if nothing can.
+    /// Returns why nothing can be stored now, if that is so.
     pub fn read_only(&self) -> Option<&'static str> {
         if self.failed.load(Ordering::Acquire) { Some(FAILED) } else { *self.refusing.lock() }
     }
 
-    /// The disk takes records.
-    fn takes(&self) {
+    /// Notes that the disk accepts records.
+    fn mark_writable(&self) {
         if self.refusing.lock().take().is_some() {
-            tracing::info!("the disk takes records again");
+            tracing::info!("the disk accepts records again");
         }
     }
 
@@ -71,9 +75,9 @@ impl DiskHealth {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn note(&self, outcome: &Result<(), LogError>, records: usize) {
+    fn record_outcome(&self, outcome: &Result<(), LogError>, records: usize) {
         match outcome {
-            // A small one may be taken while the larger ones that were refused would not.
+            // A small record may be accepted although larger ones would still be refused.
             Ok(()) => {}
             Err(error) => {
                 self.refused.fetch_add(records as u64, Ordering::Relaxed);
@@ -89,18 +93,18 @@ impl DiskHealth {
                     _ => "the disk refuses writes; nothing is stored until it takes them again",
                 };
                 if self.refusing.lock().replace(why).is_none() {
-                    tracing::warn!(%error, "the disk refuses records; publishers are told so");
+                    tracing::warn!(%error, "the disk refuses records; publishers get an error");
                 }
             }
         }
     }
 }
 
-/// Brings outcomes to channels, publishers and consumers. Called by the log's thread, in the log's order.
+/// Passes outcomes to channels, publishers and consumers. The log's thread calls it in log order.
 pub(super) struct Committer {
     registry: Arc<Registry>,
     health: Arc<DiskHealth>,
-    /// The log itself, once it runs.
+    /// The log, once it runs.
     log: Arc<OnceLock<Weak<Log<Token>>>>,
 }
 
@@ -113,8 +117,8 @@ impl Committer {
         self.log.get().and_then(Weak::upgrade)
     }
 
-    /// Neighbouring messages of one channel share a lock and a wake-up.
-    fn messages(&self, channel: &Arc<Channel>, count: usize, outcome: &Result<(), LogError>) {
+    /// Consecutive messages of one channel share a lock and a wake-up.
+    fn finish_messages(&self, channel: &Arc<Channel>, count: usize, outcome: &Result<(), LogError>) {
         match outcome {
             Ok(()) => {
                 if let (Some(floor), Some(log)) = (channel.commit(count), self.log()) {
@@ -125,31 +129,32 @@ impl Committer {
         }
     }
 
-    fn other(&self, token: Token, outcome: &Result<(), LogError>) {
+    fn finish_other(&self, token: Token, outcome: &Result<(), LogError>) {
         let result = outcome.clone().map_err(|error| unavailable(&error));
         match token {
-            Token::Message(channel) => self.messages(&channel, 1, outcome),
-            Token::Created(channel, tell) => {
+            Token::Message(channel) => self.finish_messages(&channel, 1, outcome),
+            Token::Created(channel, reply) => {
                 if result.is_err() {
                     self.registry.remove(&channel);
                 }
-                tell.tell(result);
+                reply.send(result);
             }
-            Token::Updated(channel, spec, tell) => {
+            Token::Updated(channel, spec, reply) => {
                 if result.is_ok() {
                     self.registry.apply(&channel, spec);
                     if let Some(log) = self.log() {
                         log.trim(channel.key, channel.floor() + 1);
                     }
                 }
-                tell.tell(result);
+                reply.send(result);
             }
-            Token::Deleted(channel, tell) => {
+            Token::Deleted(channel, reply) => {
                 let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
                 let result = result.and_then(|()| self.registry.remove(&channel).then_some(()).ok_or_else(gone));
-                // What it kept is given back before anybody hears of it, and relies on the room.
+                // The channel is dropped before the outcome is sent, so that its memory is free when the caller
+                // relies on it.
                 drop(channel);
-                tell.tell(result);
+                reply.send(result);
             }
             Token::Position(consumer) => match self.log() {
                 Some(log) if result.is_ok() => {
@@ -159,7 +164,7 @@ impl Committer {
                 }
                 _ => consumer.saving.refused(),
             },
-            Token::Kept(tell) => tell.tell(result),
+            Token::Kept(reply) => reply.send(result),
             Token::Nothing => {}
         }
     }
@@ -167,28 +172,28 @@ impl Committer {
 
 impl Sink<Token> for Committer {
     fn writable(&self) {
-        self.health.takes();
+        self.health.mark_writable();
     }
 
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, Token>) {
-        self.health.note(&outcome, tokens.len());
+        self.health.record_outcome(&outcome, tokens.len());
         let mut run: Option<(Arc<Channel>, usize)> = None;
         for token in tokens {
             match (token, &mut run) {
                 (Token::Message(channel), Some((same, count))) if Arc::ptr_eq(&channel, same) => *count += 1,
                 (token, run) => {
                     if let Some((channel, count)) = run.take() {
-                        self.messages(&channel, count, &outcome);
+                        self.finish_messages(&channel, count, &outcome);
                     }
                     match token {
                         Token::Message(channel) => *run = Some((channel, 1)),
-                        token => self.other(token, &outcome),
+                        token => self.finish_other(token, &outcome),
                     }
                 }
             }
         }
         if let Some((channel, count)) = run {
-            self.messages(&channel, count, &outcome);
+            self.finish_messages(&channel, count, &outcome);
         }
     }
 }
@@ -198,26 +203,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_disk_refuses_is_said_until_it_takes_records_again() {
+    fn the_disk_is_read_only_until_it_accepts_records_again() {
         let health = DiskHealth::default();
         assert_eq!(health.read_only(), None);
         for _ in 0..2 {
-            health.note(&Err(LogError::Full), 3);
+            health.record_outcome(&Err(LogError::Full), 3);
             assert_eq!(health.read_only(), Some("the disk is full; nothing is stored until there is room"));
-            health.note(&Err(LogError::Write("no".into())), 1);
+            health.record_outcome(&Err(LogError::Write("no".into())), 1);
             assert!(health.read_only().unwrap().starts_with("the disk refuses writes"));
-            health.note(&Ok(()), 1);
+            health.record_outcome(&Ok(()), 1);
             assert!(health.read_only().is_some(), "it may have been a small one");
-            health.takes();
+            health.mark_writable();
             assert_eq!(health.read_only(), None);
         }
         assert_eq!(health.refused(), 8);
-        // A failed sync, with or without records that wait for it, is for ever.
+        // A failed sync is permanent, with or without records that wait for it.
         for failed in [LogError::Failed("sync".into()), LogError::Stopped("sync".into())] {
             let health = DiskHealth::default();
-            health.note(&Err(failed), 0);
-            health.takes();
-            health.note(&Ok(()), 1);
+            health.record_outcome(&Err(failed), 0);
+            health.mark_writable();
+            health.record_outcome(&Ok(()), 1);
             assert_eq!(health.read_only(), Some(FAILED));
         }
     }

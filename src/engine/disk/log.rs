@@ -1,22 +1,39 @@
-//! The durable log: one sequence of records for all topics, in segment files of one directory.
+//! The durable log: one sequence of records for all topics, stored in segment files of one directory.
 //!
-//! Callers push encoded records into a queue; one thread swaps it out, writes it with one write, syncs by policy, and
-//! hands the callers' tokens to a [`Sink`] in log order. So a busy log commits many records with one sync (measured:
-//! some 170 at 256 in flight), and an idle one commits a record at once.
+//! Callers push encoded records into a queue. One thread swaps the queue out, writes it with one write, syncs by
+//! policy, and hands the callers' tokens to a [`Sink`] in log order. A busy log therefore commits many records with
+//! one sync (measured: some 170 at 256 in flight), and an idle log commits a record at once.
 //!
-//! What holds after any crash, power cut included:
-//! - a record whose token was committed under [`Fsync::Always`] is there; under the other policies a power cut takes at
-//!   most a suffix of the log, a mere kill nothing;
-//! - an offset that was committed is always below [`RecoveredTopic::next_offset`]: a synced reservation runs ahead of the
-//!   offsets, and after an end that may have lost some they go on behind it;
-//! - nothing is skipped silently: a torn end is cut off and counted, any other damage refuses to open.
+//! ```text
+//! segment 7                            segment 8                            segment 9, the tail
+//! +--------+-------+-------+- - -+     +--------+-------+-------+- - -+     +--------+-------+-------+- -
+//! | header | frame | frame |           | header | frame | frame |           | header | frame | frame | <- append
+//! +--------+-------+-------+- - -+     +--------+-------+-------+- - -+     +--------+-------+-------+- -
+//! sealed: synced, never written again                                       may end with a torn write
+//! header, 32 bytes    "psublog\n" | version u32 | segment u64 | last sequence before u64 | CRC-32 of these u32
+//! frame               A | length, 31 bits | CRC-32 of the first 4 bytes and the payload u32 | payload
+//! payload             kind u8 | fields of that kind
+//! ```
 //!
-//! Space: segments without a live record are removed. When the segments take more than 1.5 times the live bytes and two
-//! segments on top, the oldest one's survivors are copied to the end and it is removed, a piece at a time between
-//! batches. While that goes on the log can grow by a quarter more.
+//! All numbers are little-endian. The flag A of a frame says that everything before it was synced before it was
+//! written. Frames stand in the order in which their records were appended. Compaction copies live records to the
+//! tail, so an older record can follow a newer one. Each record has a sequence number, which tells them apart.
 //!
-//! A publisher's id outlives its message: before a segment goes, the ids in it that are still to be known are copied to the
-//! end as records of their own. An import adds such records for ids whose messages the log never had. They count as live until the time of the newest one in their segment is over.
+//! These rules hold after any crash, including a power cut:
+//! - A record whose token was committed under [`Fsync::Always`] is there. Under the other policies a power cut loses
+//!   at most a suffix of the log. A kill without a power cut loses nothing.
+//! - A committed offset is always below [`RecoveredTopic::next_offset`]. A synced reservation runs ahead of the
+//!   offsets, and when the end of the log may have lost some of them, the next offset is above the reservation.
+//! - Nothing is skipped silently. A torn write at the end is cut off and counted. With any other damage the log
+//!   refuses to open.
+//!
+//! Segments without a live record are removed. When the segments take more than 1.5 times the live bytes plus two
+//! segments, the log is compacted: the live records of the oldest segment are copied to the tail, in steps between
+//! batches, and the segment is removed. Meanwhile the log can grow by another quarter.
+//!
+//! A publisher's id outlives its message. Before a segment is removed, the ids in it that are still within the
+//! deduplication window are copied to the tail as records of their own. An import adds such records for ids whose
+//! messages the log never had. The id records of a segment count as live until the newest of them has expired.
 
 #![expect(
     clippy::disallowed_types,
@@ -24,23 +41,26 @@
     reason = "a thread of its own beside the runtime, for a disk that keeps real time"
 )]
 
-mod aside;
+mod contents;
+mod cut_files;
 mod error;
 mod files;
 mod footprint;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzz;
-mod gather;
 mod identity;
 mod ids;
 mod ledger;
+mod newest;
 mod queue;
 mod record;
 mod recover;
+mod recovered;
 mod repair;
+mod segment_reader;
+mod segment_store;
 mod snapshot;
-mod store;
 #[cfg(test)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -48,6 +68,7 @@ mod store;
     reason = "faults are many, and test offsets small"
 )]
 mod tests;
+mod valid_frames;
 mod writer;
 
 use std::{
@@ -64,54 +85,59 @@ use std::{
 use parking_lot::Mutex;
 
 pub use error::{LogError, OpenError};
-pub use record::{Message, Record};
-pub use recover::{Recovered, RecoveredId, RecoveredMessage, RecoveredTopic};
+pub use record::{MessageRecord, Record};
+pub use recovered::{Recovered, RecoveredId, RecoveredMessage, RecoveredTopic};
 pub use repair::{Damage, repair};
-pub use snapshot::{Place, Snapshot, SnapshotTopic};
+pub use snapshot::{LogSnapshot, LogSnapshotTopic, MessageLocation};
 
-use files::{Disk, Storage};
+// `disk.rs` and `restore.rs` still use these two names.
+pub use self::{LogConfig as Settings, MessageRecord as Message};
+
+use files::{DiskStorage, Storage};
 use frame::MAX_PAYLOAD;
 use ledger::Ledger;
 use queue::Queue;
 use record::FIELDS;
-use recover::Resume;
-use store::Store;
-use writer::Writer;
+use recover::ResumeState;
+use segment_store::SegmentStore;
+use writer::LogWriter;
 
-/// When an append counts as done.
+/// When an append counts as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
-    /// After the sync: survives a power cut.
+    /// After the sync. The record survives a power cut.
     Always,
-    /// After the write: survives a kill. A power cut takes at most what was written within this time and the time that a
-    /// sync takes.
+    /// After the write. The record survives a kill. A power cut loses at most what was written within this time and
+    /// the duration of a sync.
     Interval(Duration),
-    /// After the write: survives a kill. When the disk gets it is the kernel's affair, except that a full segment is
-    /// synced always.
+    /// After the write. The record survives a kill. The kernel decides when it goes to the disk, but a full segment
+    /// is always synced.
     Never,
 }
 
-/// How a log behaves.
+/// The configuration of a log.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LogConfig {
     pub fsync: Fsync,
-    /// Where a segment ends, in bytes; a larger record has a segment to itself. 128 or more.
+    /// The size at which a segment ends, in bytes, at least 128. A larger record gets a segment to itself.
     pub segment_bytes: u64,
-    /// The texts and byte strings of one record together, in bytes; at most 63 MiB.
+    /// The limit for the texts and byte strings of one record together, in bytes, at most 63 MiB.
     pub max_record_bytes: usize,
-    /// What may wait for the writer, in bytes; as much again may be on its way to the disk. At least
-    /// `max_record_bytes`.
+    /// The limit for what waits for the writer, in bytes, at least `max_record_bytes`. As much again can be on its
+    /// way to the disk.
     pub queue_bytes: usize,
-    /// How far a reservation runs ahead, in offsets of one topic: the jump after an end that may have lost some, and how
-    /// many offsets cost one sync under the lax policies. 1 or more.
+    /// How far a reservation runs ahead, in offsets of one topic, at least 1. This is the jump after an end that may
+    /// have lost offsets, and the number of offsets that share one sync under the policies other than `Always`.
     pub reserve_offsets: u64,
-    /// How long a publisher's id is to be known after its message was published, however long that is kept.
+    /// How long a publisher's id stays known after its message was published, even if the message itself is evicted
+    /// earlier.
     pub dedup_window: Duration,
-    /// How many bytes ids without a message may take, in the log and of what is recovered each. The oldest go first.
+    /// The limit in bytes for ids without a message, in the log and in what is recovered. The oldest ids are dropped
+    /// first.
     pub dedup_bytes: u64,
 }
 
-impl Default for Settings {
+impl Default for LogConfig {
     fn default() -> Self {
         Self {
             fsync: Fsync::Always,
@@ -125,59 +151,60 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl LogConfig {
     fn dedup_window_ms(&self) -> i64 {
         i64::try_from(self.dedup_window.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn check(&self) -> Result<(), OpenError> {
         if self.segment_bytes < 128 {
-            return Err(OpenError::Settings("segment_bytes is below 128"));
+            return Err(OpenError::Invalid("segment_bytes is below 128"));
         }
         if self.max_record_bytes > MAX_PAYLOAD - FIELDS {
-            return Err(OpenError::Settings("max_record_bytes is more than the format holds, 63 MiB"));
+            return Err(OpenError::Invalid("max_record_bytes is more than the format holds, 63 MiB"));
         }
         if self.queue_bytes < self.max_record_bytes {
-            return Err(OpenError::Settings("queue_bytes is below max_record_bytes"));
+            return Err(OpenError::Invalid("queue_bytes is below max_record_bytes"));
         }
         if self.reserve_offsets == 0 {
-            return Err(OpenError::Settings("reserve_offsets is 0"));
+            return Err(OpenError::Invalid("reserve_offsets is 0"));
         }
         Ok(())
     }
 }
 
-/// Where tokens go when it is known whether their records are stored. Called by the log's thread, which holds no lock meanwhile; while
-/// it runs nothing is written, so it should be short. It must not append and wait.
+/// Receives the tokens when the outcome of their records is known. The log's thread calls it and holds no lock.
+/// Nothing is written while it runs, so it should be short. It must not append and wait for the outcome.
 pub trait Sink<T>: Send {
-    /// The tokens of neighbouring records, in log order, all with one outcome. Every accepted token comes exactly once
-    /// (unless the sink panics, which ends the log).
+    /// Receives the tokens of consecutive records, in log order, which all have the same outcome. Every accepted
+    /// token comes exactly once, unless the sink panics, which ends the log.
     ///
-    /// With an error that lets the log go on ([`LogError::Full`], [`LogError::Write`]), *all* appends accepted so far
-    /// come before any later one is accepted, and until this call returns new ones are refused with the same error. So
-    /// a caller that takes its next offset and `prev` back here, under the lock under which it appends, leaves no hole.
+    /// After an error that lets the log continue ([`LogError::Full`], [`LogError::Write`]), *all* appends accepted so
+    /// far come before any later one is accepted, and until this call returns new ones are refused with the same
+    /// error. So a caller leaves no gap if it rolls back its next offset and `prev` here, under the lock under which
+    /// it appends.
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, T>);
 
-    /// Records were refused ([`LogError::Full`], [`LogError::Write`]), but now they would be taken: as much was committed, or
-    /// was written to try it out and taken back.
+    /// Says that the log would accept records again after it refused some ([`LogError::Full`], [`LogError::Write`]):
+    /// either as many bytes were committed, or a probe wrote as many and rolled them back.
     fn writable(&self) {}
 }
 
-/// What a log does and holds.
+/// The counters and sizes of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// The segments' sizes together.
+    /// The sizes of all segments together.
     pub bytes: u64,
-    /// Of these, what is still needed; within a segment estimated, see [`Log::trim`].
+    /// How many of these bytes are still needed. Within a segment this is an estimate, see [`Log::trim`].
     pub live_bytes: u64,
     pub segments: usize,
-    /// Since it was opened.
+    /// Syncs since the log was opened.
     pub syncs: u64,
-    /// Records committed since it was opened.
+    /// Records committed since the log was opened.
     pub records: u64,
-    /// Writes with which they were committed.
+    /// Writes that committed these records.
     pub batches: u64,
-    /// What waits for the writer.
+    /// Bytes that wait for the writer.
     pub queued_bytes: usize,
 }
 
@@ -193,7 +220,7 @@ struct Counter(AtomicU64);
 
 impl Counter {
     fn add(&self, count: usize) {
-        // Each is read by itself: no order between them is promised.
+        // Each counter is read by itself, so no order between them is promised.
         self.0.fetch_add(count as u64, Ordering::Relaxed);
     }
 
@@ -202,17 +229,17 @@ impl Counter {
     }
 }
 
-/// A log that was read and not yet started: the sink mostly needs what was recovered.
+/// A log that was read and is not started yet, because most sinks need what was recovered.
 pub struct Ready {
-    settings: Settings,
-    store: Store,
+    settings: LogConfig,
+    store: SegmentStore,
     ledger: Arc<Mutex<Ledger>>,
     counters: Arc<Counters>,
     sequence: u64,
 }
 
 impl Ready {
-    /// As [`Log::trim`], of what was recovered and is not needed.
+    /// Same as [`Log::trim`], for recovered messages that are not needed.
     pub fn trim(&self, topic_id: u64, floor: u64) {
         self.ledger.lock().trim(topic_id, floor);
     }
@@ -220,19 +247,19 @@ impl Ready {
     /// Starts the log's thread.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// Returns an error if the system cannot start a thread.
     pub fn start<T: Send + 'static>(self, sink: Box<dyn Sink<T>>) -> Result<Log<T>, OpenError> {
         let Self { settings, store, ledger, counters, sequence } = self;
         let queue = Arc::new(Queue::new(settings.queue_bytes, sequence));
         let max_record_bytes = settings.max_record_bytes;
-        let writer = Writer::new(&settings, queue.clone(), ledger.clone(), counters.clone(), sink, store);
+        let writer = LogWriter::new(&settings, queue.clone(), ledger.clone(), counters.clone(), sink, store);
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run());
         let thread = Mutex::new(Some(thread.map_err(OpenError::io("starting the log's thread"))?));
         Ok(Log { queue, ledger, counters, max_record_bytes, thread })
     }
 }
 
-/// The log, open for appending. `T` is what the caller wants back when it is known whether a record is stored.
+/// The log, open for appending. The caller gets a `T` back when the outcome of a record is known.
 pub struct Log<T: Send + 'static> {
     queue: Arc<Queue<T>>,
     ledger: Arc<Mutex<Ledger>>,
@@ -242,43 +269,45 @@ pub struct Log<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Log<T> {
-    /// Opens the log in `directory`, creating it if there is none, and reads it. `keep` tells from a topic's settings
-    /// how many of its newest messages are wanted back.
+    /// Opens the log in `directory`, which is created if it is missing, and reads it. `keep` returns for a topic's
+    /// settings how many of its newest messages to recover.
     ///
     /// # Errors
-    /// See [`OpenError`]. A torn end is none: it is cut off.
+    /// See [`OpenError`]. A torn write at the end is not an error, it is cut off.
     pub fn open(
         directory: &Path,
-        settings: Settings,
+        settings: LogConfig,
         keep: &dyn Fn(&[u8]) -> usize,
     ) -> Result<(Recovered, Ready), OpenError> {
         settings.check()?;
-        open(Box::new(Disk::open(directory)?), settings, keep)
+        open(Box::new(DiskStorage::open(directory)?), settings, keep)
     }
 
-    /// Puts a record into the queue and returns its sequence number, which is higher than that of every record before; the
-    /// sink gets the token when it is known whether the record is stored. Records are stored in the order of these calls: whoever numbers
-    /// messages does so under one lock with this call. It copies the record and never waits for the disk.
+    /// Puts a record into the queue and returns its sequence number, which is higher than that of every record
+    /// before. The sink gets the token when the outcome is known. Records are stored in the order of these calls, so
+    /// a caller that numbers messages does so under the same lock as this call. The call copies the record and never
+    /// waits for the disk.
     ///
-    /// A topic's creation comes before its messages; a message after its deletion is committed and dropped.
+    /// A topic's creation comes before its messages. A message after its topic's deletion is committed and ignored.
     ///
     /// # Errors
-    /// Nothing was stored and the token is dropped: `Busy`, `TooLarge`, `Invalid`, `Stopped`, `Closed`, or, while
-    /// refused appends are being told so, `Full` and `Write`.
+    /// Nothing was stored and the token is dropped. The error is `Busy`, `TooLarge`, `Invalid`, `Stopped` or
+    /// `Closed`, or `Full` or `Write` while the sink is being told about refused appends.
     pub fn append(&self, record: &Record<'_>, token: T) -> Result<u64, LogError> {
         let bytes = record.content_bytes();
         if bytes > self.max_record_bytes {
             return Err(LogError::TooLarge { bytes, limit: self.max_record_bytes });
         }
-        if let Some(fault) = record.fault() {
+        if let Some(fault) = record.invalid_reason() {
             return Err(LogError::Invalid(fault));
         }
         self.queue.push(record, bytes + FIELDS, token)
     }
 
-    /// Says that the topic's messages below `floor` are not needed any more; a floor never sinks. It is not stored: what
-    /// makes them stay away is the floor of the topic's next record. Cheap enough to be called with every append. The bytes
-    /// that get free are counted in proportion where messages of one segment are freed in part.
+    /// Says that the topic's messages below `floor` are not needed any more. A floor never sinks. The floor is not
+    /// stored by this call but with the topic's next record, and that keeps the messages evicted after a restart. The
+    /// call is cheap enough for every append. Where only some messages of a segment are freed, their bytes are
+    /// estimated in proportion.
     pub fn trim(&self, topic_id: u64, floor: u64) {
         let has_work = {
             let mut ledger = self.ledger.lock();
@@ -286,7 +315,7 @@ impl<T: Send + 'static> Log<T> {
             ledger.has_work(ledger::now_ms())
         };
         if has_work {
-            self.queue.nudge();
+            self.queue.notify();
         }
     }
 
@@ -298,14 +327,15 @@ impl<T: Send + 'static> Log<T> {
         Metrics { bytes, live_bytes, segments, syncs, records, batches, queued_bytes: self.queue.bytes() }
     }
 
-    /// Writes what is queued, syncs, notes that the end is clean, and ends the thread; waits for all that. Also when the
-    /// log is dropped, but then an error goes unheard. A second call does nothing.
+    /// Writes what is queued, syncs, notes that the log was closed cleanly, ends the thread, and waits for all of
+    /// this. Dropping the log does the same but ignores an error. A second call does nothing.
     ///
     /// # Errors
-    /// If the log had failed or fails now: the next start will find an unclean end.
+    /// Returns an error if the log has failed before or fails now. The next start will then find that the log was not
+    /// closed cleanly.
     pub fn close(&self) -> Result<(), LogError> {
         self.queue.close();
-        // The lock is held while waiting, so that a second caller returns when the log is closed and not before.
+        // The lock is held while waiting, so a second caller does not return before the log is closed.
         match self.thread.lock().take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(result)) => result,
@@ -322,14 +352,15 @@ impl<T: Send + 'static> Drop for Log<T> {
 
 fn open(
     storage: Box<dyn Storage>,
-    settings: Settings,
+    settings: LogConfig,
     keep: &dyn Fn(&[u8]) -> usize,
 ) -> Result<(Recovered, Ready), OpenError> {
     let (recovered, resume) = recover::recover(&*storage, &settings, keep)?;
-    let Resume { ledger, tail, skips, sequence } = resume;
+    let ResumeState { ledger, tail, skips, sequence } = resume;
     let ledger = Arc::new(Mutex::new(ledger));
     let counters = Arc::new(Counters::default());
     let always = settings.fsync == Fsync::Always;
-    let store = Store::new(storage, settings.segment_bytes, always, tail, skips, ledger.clone(), counters.clone());
+    let store =
+        SegmentStore::new(storage, settings.segment_bytes, always, tail, skips, ledger.clone(), counters.clone());
     Ok((recovered, Ready { settings, store, ledger, counters, sequence }))
 }

@@ -1,24 +1,24 @@
-//! What a log holds, for whoever takes it elsewhere: read beside a server that may be writing it.
+//! What a log holds, for an export: it is read beside a server that may be writing it.
 
 use std::{path::Path, time::Duration};
 
 use super::{
     decode_spec,
-    log::{self, SnapshotTopic},
+    log::{self, LogSnapshotTopic},
 };
 use crate::{
     channel::{ConsumerKey, ConsumerName, Defaults, Epoch, Position, Source, Spec, Timestamp, TopicName},
     engine::position,
 };
 
-/// What the log in a directory holds: what a server that is started on it would have.
+/// The content of the log in a directory: what a server that is started on it would have.
 pub struct Snapshot {
-    log: log::Snapshot,
+    log: log::LogSnapshot,
     /// The topics, by name.
     pub topics: Vec<Topic>,
-    /// The consumers, by what they read and name.
+    /// The consumers, by source and name.
     pub consumers: Vec<(ConsumerKey, Position)>,
-    /// Bytes at the end that no whole record begins.
+    /// Bytes at the end at which no whole record begins.
     pub torn_bytes: u64,
 }
 
@@ -26,19 +26,19 @@ pub struct Snapshot {
 pub struct Topic {
     /// Its name.
     pub name: TopicName,
-    /// Its incarnation.
+    /// The epoch of its incarnation.
     pub epoch: Epoch,
-    /// When that began.
+    /// When the incarnation was created.
     pub created_at: Timestamp,
-    /// What it is set to.
+    /// Its settings.
     pub spec: Spec,
-    /// The newest place that is no longer kept.
+    /// The newest offset that is no longer kept.
     pub floor: u64,
-    /// The newest place.
+    /// The newest offset.
     pub last: u64,
-    /// Publishers' ids that are to be known still though their messages are gone, the oldest first.
+    /// Publishers' ids that are still known although their messages are gone, the oldest first.
     pub ids: Vec<StoredId>,
-    messages: Vec<log::Place>,
+    messages: Vec<log::MessageLocation>,
 }
 
 /// A publisher's id, and the message that had it.
@@ -48,7 +48,7 @@ pub struct StoredId {
     pub id: String,
     /// The offset of its message.
     pub offset: u64,
-    /// When that was accepted.
+    /// When the message was accepted.
     pub at: Timestamp,
 }
 
@@ -63,7 +63,7 @@ pub struct StoredMessage<'a> {
     pub at: Timestamp,
     /// Its id.
     pub id: &'a str,
-    /// Whether the publisher gave the id.
+    /// Whether the publisher chose the id.
     pub given_id: bool,
     /// Its key.
     pub key: Option<&'a str>,
@@ -72,24 +72,25 @@ pub struct StoredMessage<'a> {
 }
 
 impl Snapshot {
-    /// Reads what the log in `directory` holds; nothing there is written.
+    /// Reads what the log in `directory` holds. Nothing is written there.
     ///
     /// # Errors
-    /// One line that names the setting, if there is no log or it is damaged.
+    /// Returns one line that names the setting, if there is no log or it is damaged.
     pub fn read(directory: &Path, defaults: Defaults, dedup_window: Duration) -> Result<Self, String> {
         let shown = directory.display();
         if !directory.is_dir() {
-            return Err(format!("DATA_DIR: {shown} is not there, or no directory"));
+            return Err(format!("DATA_DIR: {shown} does not exist, or is not a directory"));
         }
         let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
-        let read = log::Snapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
+        let read =
+            log::LogSnapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();
-        for kept in std::mem::take(&mut log.consumers) {
-            let key = Source::parse(&kept.source)
-                .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
-            let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) else {
-                return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", kept.name));
+        for recovered in std::mem::take(&mut log.consumers) {
+            let key = Source::parse(&recovered.source)
+                .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&recovered.name)? }));
+            let (Ok(key), Some((mut position, holder))) = (key, position::decode(&recovered.blob)) else {
+                return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", recovered.name));
             };
             if !holder.is_empty() {
                 position.used_at = Timestamp::now();
@@ -104,10 +105,10 @@ impl Snapshot {
         Ok(Self { log, topics, consumers, torn_bytes })
     }
 
-    /// Hands out a topic's messages, oldest first.
+    /// Passes a topic's messages to `take`, the oldest first.
     ///
     /// # Errors
-    /// If one cannot be read, or that of `take`.
+    /// Returns an error if a message cannot be read, and the error of `take`.
     pub fn messages(
         &self,
         topic: &Topic,
@@ -125,7 +126,8 @@ impl Snapshot {
                 };
                 Some(StoredMessage {
                     offset: stored.offset,
-                    // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
+                    // Within an epoch, offsets have no gap, except where an end of the log may have lost messages and
+                    // offsets were skipped.
                     after_loss: stored.offset - 1 != before,
                     at: Timestamp(stored.at_ms),
                     id: text(stored.id)?,
@@ -143,8 +145,8 @@ impl Snapshot {
     }
 }
 
-fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
-    let SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
+fn topic_of(topic: LogSnapshotTopic) -> Result<Topic, String> {
+    let LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
     let spec = decode_spec(&settings, implicit).ok_or_else(|| unknown("settings"))?;
     Ok(Topic {
@@ -159,7 +161,7 @@ fn topic_of(topic: SnapshotTopic) -> Result<Topic, String> {
     })
 }
 
-/// Nothing, if it is no text: then no publisher can have given it.
+/// Returns `None` if the id is not text, because then no publisher can have chosen it.
 fn id_of(stored: log::RecoveredId) -> Option<StoredId> {
     let id = String::from_utf8(stored.id.into()).ok()?;
     Some(StoredId { id, offset: stored.offset, at: Timestamp(stored.at_ms) })

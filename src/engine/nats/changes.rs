@@ -1,4 +1,4 @@
-//! Making, changing and deleting topics: each is one conditional write to the registry.
+//! Creating, changing and deleting topics. Each of these is one conditional write to the registry.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,12 +10,12 @@ use super::{
     messages::end_headers,
     names::{CLASSES, END, KNOWN, class_of, encode},
     store::{BUDGET, Put},
-    topics::{Ended, Entry, Known, sync},
+    topics::{EndingIncarnation, KnownTopic, TopicEntry, sync},
 };
 use crate::channel::{Change, Channel, Epoch, Error, Spec, Timestamp, TopicName};
 
-/// What is waited between two tries to mark an end.
-const PAUSE: Duration = Duration::from_millis(250);
+/// The pause between two attempts to mark an end.
+const MARK_PAUSE: Duration = Duration::from_millis(250);
 
 impl Inner {
     pub async fn create(self: &Arc<Self>, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
@@ -25,7 +25,7 @@ impl Inner {
         self.progress(class);
         let token = encode(name.as_str());
         let epoch = Epoch::random();
-        let entry = Entry {
+        let entry = TopicEntry {
             name: name.as_str().to_owned(),
             epoch: epoch.to_string(),
             created_at: Timestamp::now().0,
@@ -40,21 +40,21 @@ impl Inner {
         loop {
             let known = self.topics.get(&token);
             match &known {
-                // Written in an earlier round, without an answer.
-                Some(Known { channel: Some(channel), .. }) if channel.epoch() == epoch => {
+                // An earlier attempt has written it and got no response.
+                Some(KnownTopic { channel: Some(channel), .. }) if channel.epoch() == epoch => {
                     return Ok(channel.clone());
                 }
-                Some(Known { entry: Some(_), channel, .. }) => {
+                Some(KnownTopic { entry: Some(_), channel, .. }) => {
                     if channel.as_ref().is_some_and(|channel| !channel.ring.lock().closed) {
                         return Err(Error::TopicExists(name.clone()));
                     }
-                    // It is being forgotten at this moment, or is about to get another incarnation.
+                    // The topic is being released at this moment, or is about to get another incarnation.
                     self.topics.sync(&self.link).await?;
                     sleep(Duration::from_millis(20)).await;
                 }
-                Some(Known { entry: None, .. }) | None => {
+                Some(KnownTopic { entry: None, .. }) | None => {
                     let (expected, before) = known.map_or((0, None), |known| (known.revision, known.end));
-                    let entry = Entry { before, ..entry.clone() };
+                    let entry = TopicEntry { before, ..entry.clone() };
                     self.topics.write(&self.link, &token, &entry, expected).await?;
                 }
             }
@@ -85,11 +85,12 @@ impl Inner {
                     format!("this topic's history can be enlarged to {} at most; create it anew for more", entry.class),
                 ));
             }
-            let entry = Entry { owner: String::new(), ..entry.with_spec(spec) };
+            let entry = TopicEntry { owner: String::new(), ..entry.with_spec(spec) };
             match self.topics.write(&self.link, token, &entry, known.revision).await? {
                 Put::Stored(_) => return Ok(()),
                 Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
-                // Somebody else has changed it, or this change was written before without an answer.
+                // Another instance has changed the topic, or an earlier attempt has written this change and got no
+                // response.
                 Put::Conflict => {}
             }
         }
@@ -100,7 +101,7 @@ impl Inner {
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
         let token = channel.label.get().ok_or_else(gone)?;
         let class = usize::try_from(channel.key).unwrap_or(0);
-        // What is known here of the topic's messages is what is removed. What is not stays behind, and belongs to no topic.
+        // Only messages that this instance knows are removed. Others stay in the stream and belong to no topic.
         let _ = sync(&self.link, &self.names.stream(class), &self.progress(class)).await;
         let begun = Instant::now();
         let last = loop {
@@ -109,7 +110,7 @@ impl Inner {
                 .get(token)
                 .filter(|known| known.channel.as_ref().is_some_and(|current| Arc::ptr_eq(current, channel)));
             let Some(known) = known else {
-                // Deleted by somebody else, or by this call when its answer was lost.
+                // Another instance has deleted it, or an earlier attempt of this call, whose response was lost.
                 return if begun.elapsed() > link::ATTEMPT_TIMEOUT { Ok(()) } else { Err(gone()) };
             };
             let end = known.end_now().ok_or_else(gone)?;
@@ -119,8 +120,8 @@ impl Inner {
                 Put::Conflict => {}
             }
         };
-        // It is deleted. If its end cannot be told now, that goes on in the background.
-        let ended = Ended { channel: channel.clone(), last };
+        // The topic is deleted. If its end cannot be marked now, the background task goes on.
+        let ended = EndingIncarnation { channel: channel.clone(), last };
         let _ = timeout(BUDGET, self.end(ended)).await;
         let subject = format!("{}{token}", self.names.stored(class));
         let (link, stream) = (self.link.clone(), self.names.stream(class));
@@ -132,57 +133,60 @@ impl Inner {
                 let purged = stream.purge().filter(subject).sequence(last + 1).await;
                 ids.and(purged).map_err(|error| error.to_string())
             };
-            // What stays behind belongs to no topic: whoever reads it deletes it.
+            // Messages that stay belong to no topic, and whichever instance reads them deletes them.
             if let Err(error) = purge.await {
-                tracing::debug!(error, "a deleted topic's messages are left for later");
+                tracing::debug!(error, "a deleted topic's messages could not be removed; they are removed later");
             }
         });
         Ok(())
     }
 
-    /// Ends an incarnation that is over in the registry, as soon as that can be.
-    pub fn end_soon(self: &Arc<Self>, ended: Ended) {
+    /// Ends in the background an incarnation that is over in the registry.
+    pub fn end_soon(self: &Arc<Self>, ended: EndingIncarnation) {
         let inner = self.clone();
         self.tasks.spawn(async move { inner.stop.run_until_cancelled(inner.end(ended)).await });
     }
 
-    /// Ends an incarnation that is over in the registry: between the registry and the stream there is no order, so the stream gets
-    /// a marker. What stands before it is of this incarnation, on every instance, and what stands behind it is of none. Every
-    /// instance that hears of the deletion marks the end; the first marker counts, the others are the same message again.
-    async fn end(self: &Arc<Self>, Ended { channel, last }: Ended) {
+    /// Ends an incarnation that is over in the registry. Registry and stream have no common order, so the stream gets
+    /// a marker. On every instance, messages before the marker belong to this incarnation and messages after it to
+    /// none. Every instance that learns of the deletion writes the marker. The first one counts, and the cluster
+    /// drops the others as duplicates.
+    async fn end(self: &Arc<Self>, EndingIncarnation { channel, last }: EndingIncarnation) {
         let Some(token) = channel.label.get() else { return };
         let class = usize::try_from(channel.key).unwrap_or(0);
         let subject = format!("{}{token}{END}", self.names.stored(class));
         let marked = loop {
-            // It may have come from another instance meanwhile.
+            // Another instance may have written the marker meanwhile.
             if channel.ring.lock().closed {
                 return;
             }
             if self.link.is_up() {
                 let (subject, headers) = (subject.clone(), end_headers(&channel, last));
                 let sent = self.link.jetstream.publish_with_headers(subject, headers, Bytes::new()).await;
-                let answer = match sent {
-                    Ok(answer) => answer.await,
+                let response = match sent {
+                    Ok(response) => response.await,
                     Err(error) => Err(error),
                 };
-                match answer {
+                match response {
                     Ok(marked) if marked.sequence > 0 => break marked.sequence,
-                    // Another instance is at it.
+                    // Another instance is writing the marker.
                     Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, topic = %channel.name(), "a topic's end is marked later"),
+                    Err(error) => {
+                        tracing::debug!(%error, topic = %channel.name(), "a topic's end could not be marked; it is tried again");
+                    }
                 }
             }
-            sleep(PAUSE).await;
+            sleep(MARK_PAUSE).await;
         };
         self.progress(class).wait(marked).await;
-        // It may have come by before this instance knew of that incarnation.
+        // The marker may have passed before this instance knew of the incarnation.
         self.topics.end(&channel);
     }
 
     pub fn forget(self: &Arc<Self>, channel: &Arc<Channel>) {
         let Some(token) = channel.label.get() else { return };
         let Some(known) = self.topics.get(token) else { return };
-        // Another instance may need it: then it goes when none has said so for long.
+        // Another instance may need it. It is deleted when no instance has refreshed it for long.
         let own = known.entry.as_ref().is_some_and(|entry| entry.implicit && entry.owner == self.instance);
         if !own || !self.topics.registry.remove_unused(channel, || {}) {
             return;
@@ -191,13 +195,14 @@ impl Inner {
         self.in_flight.spawn(async move {
             let deleted = inner.topics.delete(&inner.link, &token, known.end_now().as_ref(), known.revision).await;
             if !matches!(deleted, Ok(Put::Stored(_))) {
-                // It is there still, so it has to be here.
+                // It is still in the registry, so it must be here, too.
                 inner.topics.put_back(&token);
             }
         });
     }
 
-    /// Says that this instance needs an implicit topic that another has made, so that that one does not forget it.
+    /// Pins an implicit topic of another instance: notes in the registry that this instance needs it, so that the
+    /// other one does not release it.
     pub async fn join(&self, channel: &Arc<Channel>) -> Result<(), Error> {
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
         let token = channel.label.get().ok_or_else(gone)?;
@@ -208,7 +213,7 @@ impl Inner {
             if !entry.implicit || entry.owner.is_empty() || entry.owner == self.instance {
                 return Ok(());
             }
-            let shared = Entry { owner: String::new(), ..entry };
+            let shared = TopicEntry { owner: String::new(), ..entry };
             if let Put::Stored(_) = self.topics.write(&self.link, token, &shared, known.revision).await? {
                 return Ok(());
             }

@@ -1,10 +1,11 @@
-//! Following a stream: everything that is stored in it, in its order, each once.
+//! Following a stream: every message that is stored in it, in order, each once.
 //!
-//! The live feed is a plain subscription to what the stream publishes again once it is stored: fast, without any state on
-//! the servers, and now and then with a hole (a leader that dies, a connection that breaks, a queue that overflows). Since all
-//! subjects of the stream are followed, its sequence numbers have no holes of their own, and so one rule finds every loss: a
-//! message is taken only if it is the next one. What is missing is read again from the stream; what is not there any more was
-//! removed. The end needs a look of its own, because after the last message nothing comes that would show the hole.
+//! The live feed is a plain subscription to what the stream republishes after storing it. It is fast and needs no
+//! state on the servers, but it can lose messages (when a leader dies, a connection breaks, or a queue overflows).
+//! All subjects of the stream are followed, so its sequence numbers come without a gap, and one rule finds every
+//! loss: a message is accepted only if it has the next number. Missed messages are read again from the stream, and
+//! those that are not there any more were removed. The end of the stream is checked regularly, because no message
+//! follows the last one that would reveal the gap.
 
 use std::{
     collections::BTreeMap,
@@ -35,37 +36,39 @@ use tokio_util::sync::CancellationToken;
 use super::link::Link;
 use crate::channel::Timestamp;
 
-/// How often the stream is asked for its end. A message that the feed missed stands unread for at most about twice as long.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the end of the stream is checked. A message that the feed lost stays unread for at most about twice as
+/// long.
+const END_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long one question to the cluster may take.
-const QUESTION: Duration = Duration::from_secs(3);
+/// How long one request to the cluster may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long reading the store may stand still before it is begun again.
-const STALL: Duration = Duration::from_secs(3);
+/// How long reading the store may make no progress before it is started again.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What is waited between two tries.
-const PAUSE: Duration = Duration::from_millis(250);
+/// The pause between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// The store is read until no more than so many messages have come meanwhile: a hundredth of what the smallest streams keep
-/// of a topic.
-const LATE: u64 = 10;
+/// The store is read again until no more than so many messages were stored meanwhile. This is a hundredth of what the
+/// smallest streams keep of a topic.
+const MAX_LATE: u64 = 10;
 
-/// How often it is read on for that. Who is slower than all publishers together does not catch up by trying.
-const ROUNDS: usize = 10;
+/// How often it is read again for that. An instance that is slower than all publishers together does not catch up by
+/// retrying.
+const MAX_ROUNDS: usize = 10;
 
 /// One stored message.
 pub(super) struct Item {
     pub sequence: u64,
-    /// What its subject has behind the prefix.
+    /// The subject without the prefix.
     pub key: String,
     pub headers: Option<HeaderMap>,
     pub payload: Bytes,
     pub at: Timestamp,
 }
 
-/// A follower confirms to its leader once a second that it is there. One that has not for so long is not counted.
-const ABSENT: Duration = Duration::from_secs(4);
+/// A follower reports to its leader once a second. One that has not reported for this long counts as offline.
+const PEER_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl Item {
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -73,36 +76,36 @@ impl Item {
     }
 }
 
-/// What is done with what a stream has.
+/// Receives the messages of a stream.
 pub(super) trait Handler: Send {
-    /// The stream as it is from here on was made at this time, in nanoseconds since 1970: the same on every instance.
+    /// Tells the time at which the stream was created, in nanoseconds since 1970. It is the same on every instance.
     fn identify(&mut self, _created: i128) {}
 
-    /// Messages are about to be read from the store; the first time, it is all that there is.
+    /// Called before messages are read from the store. The first time, these are all messages that there are.
     fn begin(&mut self, _first: bool) {}
 
-    /// The next message.
+    /// Receives the next message.
     fn take(&mut self, item: Item) -> impl Future<Output = ()> + Send;
 
-    /// What was to be read from the store was read. While that went on, `late` messages were stored behind it, in whose
-    /// favour the stream may have let go of some before they were read.
+    /// Called when everything was read from the store. Meanwhile `late` further messages were stored, and the stream
+    /// may have evicted some messages for them before they were read.
     fn end(&mut self, _late: u64) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
-    /// The stream has begun anew: what was known of it counts no more.
+    /// Called when the stream was created again: what was known of it does not count any more.
     fn reset(&mut self);
 }
 
-/// How far a stream was followed, for those who wait for something in it.
+/// How far a stream was followed, for tasks that wait for a message in it.
 pub(super) struct Progress {
     seen: AtomicU64,
     opened: AtomicBool,
     waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
-    /// When the stream last said where its end is, in milliseconds after `began`.
-    looked_at: AtomicU64,
+    /// When the stream's end was checked last, in milliseconds after `began`.
+    end_checked_at: AtomicU64,
     began: Instant,
-    /// Messages that were read again because the feed had missed them.
+    /// How many messages were read again because the feed had lost them.
     repaired: AtomicU64,
 }
 
@@ -112,7 +115,7 @@ impl Progress {
             seen: AtomicU64::new(0),
             opened: AtomicBool::new(false),
             waiting: Mutex::default(),
-            looked_at: AtomicU64::new(0),
+            end_checked_at: AtomicU64::new(0),
             began: Instant::now(),
             repaired: AtomicU64::new(0),
         })
@@ -122,7 +125,7 @@ impl Progress {
         self.seen.load(Ordering::Acquire)
     }
 
-    /// Whether everything that was there at the beginning was read.
+    /// Returns whether everything that was there at the beginning was read.
     pub fn is_open(&self) -> bool {
         self.opened.load(Ordering::Acquire)
     }
@@ -131,14 +134,14 @@ impl Progress {
         self.repaired.load(Ordering::Relaxed)
     }
 
-    /// How long nothing was heard of the stream's end.
+    /// Returns the time since the stream's end was checked last.
     pub fn silent_for(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.looked_at.load(Ordering::Acquire)))
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.end_checked_at.load(Ordering::Acquire)))
     }
 
-    fn look(&self) {
+    fn record_end_check(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.looked_at.store(now, Ordering::Release);
+        self.end_checked_at.store(now, Ordering::Release);
     }
 
     fn advance(&self, sequence: u64) {
@@ -153,44 +156,44 @@ impl Progress {
         }
     }
 
-    /// Waits until the message of this number was taken, or passed.
+    /// Waits until the message with this sequence was handled or skipped.
     pub async fn wait(&self, sequence: u64) {
         let passed = {
             let mut waiting = self.waiting.lock();
             if self.seen() >= sequence {
                 return;
             }
-            let (tell, passed) = oneshot::channel();
-            waiting.entry(sequence).or_default().push(tell);
+            let (done, passed) = oneshot::channel();
+            waiting.entry(sequence).or_default().push(done);
             passed
         };
         let _ = passed.await;
     }
 }
 
-/// What cannot be read now. It is tried again.
+/// A read that failed. It is retried.
 #[derive(Debug)]
-pub(super) struct Fault(String);
+pub(super) struct ReadError(String);
 
-impl Fault {
+impl ReadError {
     fn of(doing: &'static str) -> impl FnOnce(String) -> Self {
         move |error| Self(format!("{doing}: {error}"))
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// What is followed.
+/// The stream that is followed.
 pub(super) struct Source {
     /// The stream's name.
     pub stream: String,
-    /// What the subjects of its messages begin with.
+    /// The prefix of the subjects of its messages.
     pub stored: String,
-    /// What the subjects begin with under which it publishes them again.
+    /// The prefix of the subjects under which it republishes them.
     pub live: String,
 }
 
@@ -202,58 +205,58 @@ pub(super) async fn follow<H: Handler>(
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) {
-    let following = async {
+    let reading = async {
         loop {
-            let mut following = match Following::begin(&link, &source, &progress).await {
-                Ok(following) => following,
-                Err(fault) => {
-                    tracing::debug!(%fault, stream = source.stream, "cannot follow yet");
-                    sleep(PAUSE).await;
+            let mut reading = match StreamReader::begin(&link, &source, &progress).await {
+                Ok(reading) => reading,
+                Err(error) => {
+                    tracing::debug!(%error, stream = source.stream, "cannot follow yet");
+                    sleep(RETRY_PAUSE).await;
                     continue;
                 }
             };
-            // Ends only when the subscription does.
-            following.run(&mut handler).await;
+            // This returns only when the subscription has ended.
+            reading.run(&mut handler).await;
         }
     };
     tokio::select! {
         () = stop.cancelled() => {}
-        () = following => {}
+        () = reading => {}
     }
 }
 
-struct Following<'a> {
+struct StreamReader<'a> {
     link: &'a Link,
     source: &'a Source,
     progress: &'a Progress,
     stream: Stream<()>,
     live: async_nats::Subscriber,
-    /// When the stream was made, once that is known.
+    /// When the stream was created, once that is known.
     created: Option<i128>,
-    /// How far the store was read, while that is not over: the handler has what lies between what was seen and here.
+    /// How far the store was read, while a catch-up is under way. The handler has the messages up to here.
     reached: Option<u64>,
 }
 
-impl<'a> Following<'a> {
-    /// Listens first, and reads what is there afterwards: so nothing falls between the two.
-    async fn begin(link: &'a Link, source: &'a Source, progress: &'a Progress) -> Result<Self, Fault> {
+impl<'a> StreamReader<'a> {
+    /// Subscribes before the store is read, so that no message falls between the two.
+    async fn begin(link: &'a Link, source: &'a Source, progress: &'a Progress) -> Result<Self, ReadError> {
         let stream = link.jetstream.get_stream_no_info(&source.stream).await;
-        let stream = stream.map_err(|error| Fault(error.to_string()))?;
+        let stream = stream.map_err(|error| ReadError(error.to_string()))?;
         let listening = link.client.subscribe(format!("{}>", source.live)).await;
-        let live = listening.map_err(|error| Fault(error.to_string()))?;
-        let flushed = timeout(QUESTION, link.client.flush()).await;
+        let live = listening.map_err(|error| ReadError(error.to_string()))?;
+        let flushed = timeout(REQUEST_TIMEOUT, link.client.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            return Err(Fault("the subscription was not confirmed".to_owned()));
+            return Err(ReadError("the subscription was not confirmed".to_owned()));
         }
         Ok(Self { link, source, progress, stream, live, created: None, reached: None })
     }
 
     async fn run<H: Handler>(&mut self, handler: &mut H) {
-        let mut ticks = interval(LOOK);
+        let mut ticks = interval(END_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut disturbances = self.link.disturbances();
-        // Where the end was at the last look: if that was not reached by now, the feed has missed something.
-        let mut due = 0;
+        // Where the end was at the last check. If it is not reached by the next check, the feed has lost something.
+        let mut expected = 0;
         loop {
             tokio::select! {
                 message = self.live.next() => {
@@ -265,76 +268,78 @@ impl<'a> Following<'a> {
                         handler.take(item).await;
                         self.progress.advance(sequence);
                     } else if item.sequence > seen {
-                        self.catch_up_at_last(handler).await;
+                        self.catch_up_until_done(handler).await;
                     }
                 }
-                _ = ticks.tick() => due = self.look(handler, due).await,
-                _ = disturbances.changed() => due = self.look(handler, 1).await,
+                _ = ticks.tick() => expected = self.check_end(handler, expected).await,
+                _ = disturbances.changed() => expected = self.check_end(handler, 1).await,
             }
         }
     }
 
-    /// Asks for the stream's end. Answers where it is.
-    async fn look<H: Handler>(&mut self, handler: &mut H, due: u64) -> u64 {
+    /// Checks the stream's end and returns where it is.
+    async fn check_end<H: Handler>(&mut self, handler: &mut H, expected: u64) -> u64 {
         match self.info().await {
             Ok(info) => {
                 let last = info.state.last_sequence;
-                let first_look = !self.progress.is_open();
-                let anew = self.created.is_some_and(|created| created != info.created.unix_timestamp_nanos());
-                if (anew || last < self.progress.seen()) && !first_look {
-                    self.begin_anew(handler);
+                let first_check = !self.progress.is_open();
+                let recreated = self.created.is_some_and(|created| created != info.created.unix_timestamp_nanos());
+                if (recreated || last < self.progress.seen()) && !first_check {
+                    self.restart(handler);
                 }
                 self.created = Some(info.created.unix_timestamp_nanos());
-                if first_look || anew || (due > self.progress.seen() && last > self.progress.seen()) {
-                    self.catch_up_at_last(handler).await;
+                if first_check || recreated || (expected > self.progress.seen() && last > self.progress.seen()) {
+                    self.catch_up_until_done(handler).await;
                 }
                 last
             }
-            Err(fault) => {
-                tracing::debug!(%fault, stream = self.source.stream, "the stream does not answer");
-                due
+            Err(error) => {
+                tracing::debug!(%error, stream = self.source.stream, "the stream does not respond");
+                expected
             }
         }
     }
 
-    fn begin_anew<H: Handler>(&mut self, handler: &mut H) {
-        tracing::error!(stream = self.source.stream, "the stream was made again; what was in it is gone");
+    fn restart<H: Handler>(&mut self, handler: &mut H) {
+        tracing::error!(stream = self.source.stream, "the stream was created again; its messages are gone");
         handler.reset();
         self.reached = None;
         self.progress.seen.store(0, Ordering::Release);
         self.progress.opened.store(false, Ordering::Release);
     }
 
-    async fn info(&self) -> Result<Info, Fault> {
-        let info = timeout(QUESTION, self.stream.get_info()).await;
-        let info = info.map_err(|_| Fault("no answer".to_owned()))?.map_err(|error| Fault(error.to_string()))?;
-        if !speaks_for_all(&info) {
-            return Err(Fault("the cluster has lost its majority".to_owned()));
+    async fn info(&self) -> Result<Info, ReadError> {
+        let info = timeout(REQUEST_TIMEOUT, self.stream.get_info()).await;
+        let info =
+            info.map_err(|_| ReadError("no response".to_owned()))?.map_err(|error| ReadError(error.to_string()))?;
+        if !has_majority(&info) {
+            return Err(ReadError("the cluster has lost its majority".to_owned()));
         }
-        self.progress.look();
+        self.progress.record_end_check();
         Ok(info)
     }
 
-    /// Reads from the store until the end that it has now is reached, however often it takes.
-    async fn catch_up_at_last<H: Handler>(&mut self, handler: &mut H) {
+    /// Reads from the store up to its current end, and retries until that succeeds.
+    async fn catch_up_until_done<H: Handler>(&mut self, handler: &mut H) {
         loop {
             match self.catch_up(handler).await {
                 Ok(()) => return,
-                Err(fault) => {
-                    tracing::debug!(%fault, stream = self.source.stream, "reading the store is tried again");
-                    sleep(PAUSE).await;
+                Err(error) => {
+                    tracing::debug!(%error, stream = self.source.stream, "reading the store is tried again");
+                    sleep(RETRY_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Reads from the store what was not seen. What was read before a fault stays with the handler, and the next try goes on
-    /// behind it: a topic's losses show only to whoever has counted all that is left of it.
-    async fn catch_up<H: Handler>(&mut self, handler: &mut H) -> Result<(), Fault> {
+    /// Reads from the store what the feed has lost. What was read before an error stays with the handler, and the
+    /// next attempt continues after it: only a reader that has counted everything that is left of a topic can tell
+    /// what the topic has lost.
+    async fn catch_up<H: Handler>(&mut self, handler: &mut H) -> Result<(), ReadError> {
         let info = self.info().await?;
         let created = info.created.unix_timestamp_nanos();
         if self.created.is_some_and(|known| known != created) && self.progress.is_open() {
-            self.begin_anew(handler);
+            self.restart(handler);
         }
         self.created = Some(created);
         let first = !self.progress.is_open();
@@ -347,14 +352,14 @@ impl<'a> Following<'a> {
                 handler.begin(first);
             }
             let mut late = 0;
-            for round in 1..=ROUNDS {
+            for round in 1..=MAX_ROUNDS {
                 let mut reached = self.reached.unwrap_or_else(|| self.progress.seen());
-                let read = self.read_on(handler, &mut reached, target, first).await;
+                let read = self.read_store(handler, &mut reached, target, first).await;
                 self.reached = Some(reached);
                 read?;
                 let last = self.info().await?.state.last_sequence;
                 late = last.saturating_sub(target);
-                if late > LATE && round < ROUNDS {
+                if late > MAX_LATE && round < MAX_ROUNDS {
                     target = last;
                 } else {
                     break;
@@ -368,38 +373,39 @@ impl<'a> Following<'a> {
         Ok(())
     }
 
-    async fn read_on<H: Handler>(
+    async fn read_store<H: Handler>(
         &self,
         handler: &mut H,
         reached: &mut u64,
         target: u64,
         first: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ReadError> {
         let config = OrderedConfig {
             deliver_subject: self.link.client.new_inbox(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: *reached + 1 },
             ..OrderedConfig::default()
         };
-        let made = timeout(QUESTION, self.stream.create_consumer(config)).await;
+        let made = timeout(REQUEST_TIMEOUT, self.stream.create_consumer(config)).await;
         let consumer = made
-            .map_err(|_| Fault("no consumer in time".to_owned()))?
+            .map_err(|_| ReadError("no consumer in time".to_owned()))?
             .map_err(|error| error.to_string())
-            .map_err(Fault::of("making a consumer"))?;
-        let mut silent = consumer.cached_info().num_pending == 0;
+            .map_err(ReadError::of("creating a consumer"))?;
+        let mut drained = consumer.cached_info().num_pending == 0;
         let mut messages =
-            consumer.messages().await.map_err(|error| error.to_string()).map_err(Fault::of("reading"))?;
+            consumer.messages().await.map_err(|error| error.to_string()).map_err(ReadError::of("reading"))?;
         while *reached < target {
-            if silent {
-                // Nothing more comes, though the end is not reached: it was removed, or this replica lags behind.
-                *reached = self.confirm(*reached, target).await?;
+            if drained {
+                // No more messages come, although the end is not reached. Either they were removed, or this replica
+                // lags behind.
+                *reached = self.confirm_removed(*reached, target).await?;
                 continue;
             }
-            let message = timeout(STALL, messages.next()).await;
-            let message = message.map_err(|_| Fault("the store is silent".to_owned()))?;
-            let message = message.ok_or_else(|| Fault("the store went away".to_owned()))?;
-            let message = message.map_err(|error| error.to_string()).map_err(Fault::of("reading"))?;
+            let message = timeout(READ_TIMEOUT, messages.next()).await;
+            let message = message.map_err(|_| ReadError("the store sent nothing in time".to_owned()))?;
+            let message = message.ok_or_else(|| ReadError("the consumer ended".to_owned()))?;
+            let message = message.map_err(|error| error.to_string()).map_err(ReadError::of("reading"))?;
             let (sequence, pending) = {
-                let info = message.info().map_err(|error| Fault(error.to_string()))?;
+                let info = message.info().map_err(|error| ReadError(error.to_string()))?;
                 (info.stream_sequence, info.pending)
             };
             if sequence > *reached {
@@ -411,21 +417,21 @@ impl<'a> Following<'a> {
                 }
                 *reached = sequence;
             }
-            silent = pending == 0;
+            drained = pending == 0;
         }
         Ok(())
     }
 
-    /// Asks the leader for the first message behind `reached`: what it does not have there is gone.
-    async fn confirm(&self, reached: u64, target: u64) -> Result<u64, Fault> {
+    /// Asks the leader for the first message after `reached`. What the leader does not have is gone.
+    async fn confirm_removed(&self, reached: u64, target: u64) -> Result<u64, ReadError> {
         let subjects = format!("{}>", self.source.stored);
         let asked = self.stream.get_first_raw_message_by_subject(subjects, reached + 1);
-        match timeout(QUESTION, asked).await {
-            Err(_) => Err(Fault("no answer".to_owned())),
-            Ok(Ok(next)) if next.sequence <= target => Err(Fault("a replica lags behind".to_owned())),
+        match timeout(REQUEST_TIMEOUT, asked).await {
+            Err(_) => Err(ReadError("no response".to_owned())),
+            Ok(Ok(next)) if next.sequence <= target => Err(ReadError("a replica lags behind".to_owned())),
             Ok(Ok(_)) => Ok(target),
             Ok(Err(error)) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(target),
-            Ok(Err(error)) => Err(Fault(error.to_string())),
+            Ok(Err(error)) => Err(ReadError(error.to_string())),
         }
     }
 
@@ -446,11 +452,11 @@ impl<'a> Following<'a> {
     }
 }
 
-/// Whether what a stream says of itself is what the cluster knows. A replica answers without a leader, too, and a leader for
-/// a while without its followers.
-pub(super) fn speaks_for_all(info: &Info) -> bool {
+/// Returns whether the information about a stream comes from a leader with a majority. A replica responds without a
+/// leader, too, and a leader responds for a while without its followers.
+pub(super) fn has_majority(info: &Info) -> bool {
     let Some(cluster) = &info.cluster else { return true };
-    let here = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < ABSENT).count();
+    let here = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < PEER_TIMEOUT).count();
     cluster.replicas.is_empty()
         || (cluster.leader.as_ref().is_some_and(|leader| !leader.is_empty())
             && (here + 1) * 2 > cluster.replicas.len() + 1)

@@ -1,4 +1,4 @@
-//! The connection to the cluster, and what is known of it.
+//! The connection to the cluster, and its state.
 
 use std::{
     borrow::Cow,
@@ -24,25 +24,25 @@ use tokio::{
 
 use super::Settings;
 
-/// The oldest server that does what the engine relies on: earlier ones refuse a retried id as a duplicate though it was
+/// The oldest server that the engine can rely on. Earlier ones refuse a retried id as a duplicate although it was
 /// never stored, or lose streams in a crash.
-const OLDEST: [u64; 3] = [2, 10, 26];
+const MIN_SERVER_VERSION: [u64; 3] = [2, 10, 26];
 
-/// How long the first connection is waited for at the start, so that what is wrong for good stops the start.
-const FIRST: Duration = Duration::from_secs(3);
+/// How long the start waits for the first connection, so that a permanent error stops the start.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often a silent server is asked whether it is there; it is given up when two questions were not answered.
-const PING: Duration = Duration::from_secs(2);
+/// How often an idle connection is pinged. It is given up when two pings were not answered.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long one attempt to publish waits for the cluster's reply before the message is sent again.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Publishes that may be on their way: the bound of the engine's own queue, several times over, because the client counts
-/// those whose answers nobody waits for any more, too.
+/// The limit for publishes in flight. It is several times the limit of the engine's own queue, because the client
+/// also counts those whose response nobody waits for any more.
 const MAX_IN_FLIGHT: usize = 64 << 10;
 
-/// Messages that may wait for one of the engine's feeds. What does not fit is dropped by the client, and read again from the
-/// store.
+/// How many messages may wait for one of the engine's live feeds. The client drops what does not fit, and it is read
+/// again from the store.
 const FEED_CAPACITY: usize = 64 << 10;
 
 /// The connection.
@@ -54,13 +54,13 @@ pub(super) struct Link {
 }
 
 struct LinkState {
-    /// Grows with every event after which something may have been missed.
+    /// Increases with every event after which messages may have been missed.
     disturbances: watch::Sender<u64>,
-    /// Since when there is no connection, in milliseconds after `began`; 0 while there is one.
+    /// Since when there is no connection, in milliseconds after `began`, or 0 while there is one.
     down_since: AtomicU64,
     reconnects: AtomicU64,
-    /// Whether a server was ever met.
-    met: AtomicBool,
+    /// Whether there was ever a connection to a server.
+    was_connected: AtomicBool,
     began: Instant,
 }
 
@@ -69,11 +69,11 @@ impl LinkState {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    fn on(&self, event: &Event) {
+    fn handle_event(&self, event: &Event) {
         match event {
             Event::Connected => {
                 self.down_since.store(0, Ordering::Release);
-                if self.met.swap(true, Ordering::AcqRel) {
+                if self.was_connected.swap(true, Ordering::AcqRel) {
                     self.reconnects.fetch_add(1, Ordering::Relaxed);
                     tracing::info!("connected to NATS again");
                 } else {
@@ -84,8 +84,10 @@ impl LinkState {
                 self.down_since.store(self.millis(), Ordering::Release);
                 tracing::warn!("the connection to NATS is lost");
             }
-            Event::SlowConsumer(_) => tracing::warn!("a feed from NATS overflowed; what was missed is read again"),
-            Event::LameDuckMode => tracing::info!("the NATS server is going; another one is looked for"),
+            Event::SlowConsumer(_) => tracing::warn!("a feed from NATS overflowed; the missed messages are read again"),
+            Event::LameDuckMode => {
+                tracing::info!("the NATS server is shutting down; the client connects to another one");
+            }
             Event::Draining | Event::Closed => return,
             Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
             Event::ClientError(error) => tracing::debug!(%error, "the connection to NATS fails"),
@@ -95,37 +97,38 @@ impl LinkState {
 }
 
 impl Link {
-    /// Connects. Servers that cannot be reached yet are tried again for as long as it takes.
+    /// Connects. If no server can be reached yet, the client keeps trying.
     ///
     /// # Errors
-    /// What no waiting mends, in one line that names the setting.
+    /// Returns one line that names the setting, for errors that waiting does not solve.
     pub async fn open(settings: &Settings) -> Result<Self, String> {
         let state = Arc::new(LinkState {
             disturbances: watch::Sender::new(0),
             down_since: AtomicU64::new(1),
             reconnects: AtomicU64::new(0),
-            met: AtomicBool::new(false),
+            was_connected: AtomicBool::new(false),
             began: Instant::now(),
         });
         let options = || -> Result<ConnectOptions, String> {
-            let heard = state.clone();
+            let listener = state.clone();
             let options = options(settings)?.event_callback(move |event| {
-                heard.on(&event);
+                listener.handle_event(&event);
                 std::future::ready(())
             });
             Ok(options)
         };
         let urls = settings.servers()?;
-        // Once in the foreground: wrong credentials and certificates are said at the start, not repeated for ever.
-        let client = match timeout(FIRST, options()?.connect(&urls[..])).await {
+        // The first attempt is made in the foreground, so that wrong credentials and certificates are reported at the
+        // start and not retried for ever.
+        let client = match timeout(CONNECT_TIMEOUT, options()?.connect(&urls[..])).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) if is_final(&error) => return Err(format!("NATS_URL: {error}")),
             unreachable => {
                 let reason = match unreachable {
                     Ok(Err(error)) => error.to_string(),
-                    _ => format!("no answer within {FIRST:?}"),
+                    _ => format!("no response within {CONNECT_TIMEOUT:?}"),
                 };
-                tracing::warn!(reason, "NATS cannot be reached yet; trying on");
+                tracing::warn!(reason, "NATS cannot be reached yet; the client keeps trying");
                 let connecting = options()?.retry_on_initial_connect().connect(&urls[..]).await;
                 connecting.map_err(|error| format!("NATS_URL: {error}"))?
             }
@@ -140,10 +143,10 @@ impl Link {
         link.check_version().map(|_| link)
     }
 
-    /// Whether the server that answers now is new enough; `false` while none does.
+    /// Returns whether the connected server is new enough, or `false` without a connection.
     ///
     /// # Errors
-    /// One line about the server that is not.
+    /// Returns one line about a server that is too old.
     pub fn check_version(&self) -> Result<bool, String> {
         if !self.is_up() {
             return Ok(false);
@@ -152,8 +155,8 @@ impl Link {
         let number = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok();
         let mut parts = version.split('.').map(|part| number(part).unwrap_or(0));
         let found = [(); 3].map(|()| parts.next().unwrap_or(0));
-        if found < OLDEST {
-            let [major, minor, patch] = OLDEST;
+        if found < MIN_SERVER_VERSION {
+            let [major, minor, patch] = MIN_SERVER_VERSION;
             return Err(format!(
                 "NATS_URL: nats-server {version} is too old: {major}.{minor}.{patch} or newer is needed"
             ));
@@ -165,7 +168,7 @@ impl Link {
         self.client.connection_state() == State::Connected
     }
 
-    /// How long there has been no connection.
+    /// Returns how long there has been no connection.
     pub fn down_for(&self) -> Duration {
         match self.state.down_since.load(Ordering::Acquire) {
             0 => Duration::ZERO,
@@ -177,26 +180,27 @@ impl Link {
         self.state.reconnects.load(Ordering::Relaxed)
     }
 
-    /// Changes with every event after which something may have been missed.
+    /// Returns a receiver that changes with every event after which messages may have been missed.
     pub fn disturbances(&self) -> watch::Receiver<u64> {
         self.state.disturbances.subscribe()
     }
 
-    /// The largest message, headers included, that the server takes; `None` before the first connection.
+    /// Returns the size of the largest message, headers included, that the server accepts, or `None` before the first
+    /// connection.
     pub fn max_payload(&self) -> Option<usize> {
         let most = self.client.server_info().max_payload;
         (most > 0).then_some(most)
     }
 }
 
-/// Failures that trying again does not mend.
+/// Returns whether the error is one that a retry does not solve.
 fn is_final(error: &ConnectError) -> bool {
     match error.kind() {
         ConnectErrorKind::ServerParse
         | ConnectErrorKind::Authentication
         | ConnectErrorKind::AuthorizationViolation
         | ConnectErrorKind::Tls => true,
-        // What the two sides think of each other's certificates comes as this.
+        // The TLS library reports problems with either side's certificate like this.
         ConnectErrorKind::Io => {
             let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
             source.is_some_and(|source| source.kind() == io::ErrorKind::InvalidData)
@@ -234,18 +238,18 @@ pub(super) fn url_login(servers: &[ServerAddr]) -> Result<Option<UrlLogin>, Stri
 fn options(settings: &Settings) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
         .name("pub-sub")
-        .ping_interval(PING)
+        .ping_interval(PING_INTERVAL)
         .connection_timeout(Duration::from_secs(3))
         .request_timeout(Some(Duration::from_secs(5)))
         .subscription_capacity(FEED_CAPACITY)
-        // Soon, and not all instances at once.
+        // The client reconnects soon, and a random part keeps the instances from reconnecting all at once.
         .reconnect_delay_callback(|attempts| {
             let step = Duration::from_millis(50 << attempts.min(5));
             step + Duration::from_millis(uuid::Uuid::new_v4().as_u64_pair().0 % 100)
         });
     options = with_login(options, settings)?;
     let file = |name: &str, path: &str| -> Result<std::path::PathBuf, String> {
-        // Read here, so that what is wrong with it names the setting.
+        // The file is read here, so that an error names the setting.
         std::fs::read(path).map_err(|error| format!("{name}: {path}: {error}"))?;
         Ok(path.into())
     };

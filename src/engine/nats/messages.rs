@@ -1,6 +1,6 @@
 //! Messages between the cluster and the channels.
 
-mod gather;
+mod missed;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,40 +25,40 @@ use super::{
 use crate::channel::{
     Channel, Committed, Epoch, Feed, Key, KnownId, MessageId, NewMessage, Numbering, Payload, Timestamp,
 };
-use gather::{Due, Gathered};
+use missed::{MissedMessages, Step};
 
 /// The header of a message's key.
-const KEY: &str = "Pubsub-Key";
+const KEY_HEADER: &str = "Pubsub-Key";
 
-/// The header of the time at which a message was first published, in milliseconds since 1970, where that is not when the
-/// stream got it.
-pub(super) const AT: &str = "Pubsub-At";
+/// The header of the time at which a message was first published, in milliseconds since 1970, if that differs from
+/// when the stream got it.
+pub(super) const AT_HEADER: &str = "Pubsub-At";
 
-/// What is waited between two questions to the registry.
-const PAUSE: Duration = Duration::from_millis(250);
+/// The pause between two requests to the registry.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Names that are remembered as belonging to no topic, so that each costs the registry one question.
+/// How many names without a topic are remembered, so that each costs only one request to the registry.
 const MAX_ORPHANS: usize = 10_000;
 
-/// The header of a message whose id is made up: its value does not matter.
-const MADE_UP: &str = "Pubsub-Made-Up";
+/// The header of a message whose id was generated. Its value does not matter.
+const GENERATED_ID_HEADER: &str = "Pubsub-Made-Up";
 
 /// The header of an incarnation's end: the newest message that was removed with the topic.
-const LAST: &str = "Pubsub-Last";
+const LAST_HEADER: &str = "Pubsub-Last";
 
-/// The headers of a message. One says most of what most messages have to say: the topic's incarnation and the id, which together are
-/// what the cluster stores once. Whoever has made the id up: a publisher that did not get its answer repeats it.
+/// The headers of a message. For most messages one header is enough: the topic's epoch and the id, which together are
+/// what the cluster deduplicates. This includes generated ids, because an attempt without a response is repeated.
 pub(super) fn headers(channel: &Channel, id: &MessageId, new_message: &NewMessage) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::NATS_MESSAGE_ID, format!("{}.{}", channel.epoch(), encode(id.as_str())));
     if new_message.id.is_none() {
-        headers.insert(MADE_UP, "1");
+        headers.insert(GENERATED_ID_HEADER, "1");
     }
     if let Some(key) = &new_message.key {
-        headers.insert(KEY, encode(key.as_str()));
+        headers.insert(KEY_HEADER, encode(key.as_str()));
     }
     if let Some(origin) = &new_message.origin {
-        headers.insert(AT, origin.at.0.to_string());
+        headers.insert(AT_HEADER, origin.at.0.to_string());
     }
     if let Some(expected) = new_message.expected_offset {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
@@ -66,56 +66,57 @@ pub(super) fn headers(channel: &Channel, id: &MessageId, new_message: &NewMessag
     headers
 }
 
-/// The headers of an incarnation's end: the same from every instance, but for what an instance does not know. No message has such an
-/// id.
+/// The headers of an incarnation's end. They are the same from every instance, except for messages that an instance
+/// does not know. No message has such an id.
 pub(super) fn end_headers(channel: &Channel, last: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::NATS_MESSAGE_ID, format!("{}..end", channel.epoch()));
-    headers.insert(LAST, last.to_string());
+    headers.insert(LAST_HEADER, last.to_string());
     headers
 }
 
-/// What this service says of a message: the incarnation that it belongs to, whether its id is the publisher's, and the id.
-struct Own {
+/// What the headers say of a message: the epoch of its incarnation, whether the publisher chose the id, and the id.
+struct MessageIdentity {
     epoch: Epoch,
     given_id: bool,
     id: Option<MessageId>,
 }
 
-fn own(item: &Item) -> Option<Own> {
+fn identity_of(item: &Item) -> Option<MessageIdentity> {
     let (epoch, id) = item.header("Nats-Msg-Id")?.split_once('.')?;
     let epoch = Epoch::parse(epoch)?;
     let (given_id, id) = match id.split_once('.') {
-        None => (item.header(MADE_UP).is_none(), Some(id)),
-        // Earlier versions said between the two whose the id is.
+        None => (item.header(GENERATED_ID_HEADER).is_none(), Some(id)),
+        // Earlier versions wrote between the two who chose the id.
         Some((kind, id)) => (kind == "p", Some(id).filter(|_| ["p", "g"].contains(&kind))),
     };
     let id = id.and_then(decode).and_then(|id| MessageId::parse(&id).ok());
-    Some(Own { epoch, given_id, id })
+    Some(MessageIdentity { epoch, given_id, id })
 }
 
-/// When the message was first published.
+/// Returns when the message was first published.
 fn published_at(item: &Item) -> Timestamp {
-    // Times beyond the calendar would stay with the topic for ever.
-    let first = item.header(AT).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
+    // A time beyond the calendar would stay with the topic for ever.
+    let first = item.header(AT_HEADER).and_then(|at| jiff::Timestamp::from_millisecond(at.parse().ok()?).ok());
     first.map_or(item.at, |at| Timestamp(at.as_millisecond()))
 }
 
-/// The message. Others than this service may publish into the stream: what they leave out is made up, and what is not JSON
-/// becomes a JSON string.
+/// Decodes a message. Others than this service may publish into the stream. What they leave out is generated, and a
+/// payload that is not JSON becomes a JSON string.
 fn read(item: &Item, prev: u64) -> Committed {
-    let (given_id, id) = own(item).map_or((false, None), |own| (own.given_id && own.id.is_some(), own.id));
-    let made_up = || MessageId::parse(&format!("nats-{}", item.sequence)).unwrap_or_else(|_| MessageId::generate());
+    let (given_id, id) =
+        identity_of(item).map_or((false, None), |identity| (identity.given_id && identity.id.is_some(), identity.id));
+    let generated = || MessageId::parse(&format!("nats-{}", item.sequence)).unwrap_or_else(|_| MessageId::generate());
     let text = String::from_utf8_lossy(&item.payload);
     let data = Payload::parse(&text, usize::MAX)
         .or_else(|_| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX))
         .unwrap_or_else(|_| Payload::null());
-    let key = item.header(KEY).and_then(decode).and_then(|key| Key::parse(&key).ok());
+    let key = item.header(KEY_HEADER).and_then(decode).and_then(|key| Key::parse(&key).ok());
     let at = published_at(item);
-    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(made_up), given_id, key, data }
+    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(generated), given_id, key, data }
 }
 
-/// A message that belongs to no topic, to be deleted.
+/// A message that belongs to no topic and will be deleted.
 pub(super) struct Orphan {
     pub class: usize,
     pub sequence: u64,
@@ -123,27 +124,27 @@ pub(super) struct Orphan {
     pub at: Timestamp,
 }
 
-/// Brings the messages of one stream to their channels.
+/// Passes the messages of one stream to their channels.
 pub(super) struct MessagesHandler {
     class: usize,
     link: Link,
     topics: Arc<Topics>,
     orphaned: mpsc::Sender<Orphan>,
     known_ids: Arc<known_ids::Stored>,
-    /// What was asked about and belongs to no topic.
+    /// Names and epochs that the registry did not have when it was asked.
     orphans: HashSet<(String, Option<Epoch>)>,
-    mode: Mode,
+    mode: ReadMode,
 }
 
 /// What is known about losses while messages are read.
-enum Mode {
-    /// Nothing is lost: what is taken follows what was taken before.
+enum ReadMode {
+    /// Nothing was lost: each message follows the last one.
     Live,
-    /// The first time: how many of each topic there are.
+    /// The first read, with the number of messages of each topic.
     First(HashMap<String, u64>),
-    /// Something was missed. Of some topics the oldest may be gone by now, which shows when all that is left was read: so it
-    /// is gathered before it is fed.
-    Gathering(Gathered),
+    /// Something was missed. The stream may have evicted the oldest messages of some topics, which is known only when
+    /// everything that is left was read. So messages are collected before they are fed to the channels.
+    CatchingUp(MissedMessages),
 }
 
 impl MessagesHandler {
@@ -154,13 +155,14 @@ impl MessagesHandler {
         orphaned: mpsc::Sender<Orphan>,
         known_ids: Arc<known_ids::Stored>,
     ) -> Self {
-        Self { class, link, topics, orphaned, known_ids, orphans: HashSet::new(), mode: Mode::Live }
+        Self { class, link, topics, orphaned, known_ids, orphans: HashSet::new(), mode: ReadMode::Live }
     }
 
-    /// The incarnation that a message, an end or an id belongs to. The registry may be behind: then it is asked first.
+    /// Returns the incarnation that a message, an end or an id belongs to. The registry may be behind, so it is
+    /// synced before the message counts as an orphan.
     async fn channel(&mut self, item: &Item) -> Option<Arc<Channel>> {
         let token = item.key.strip_suffix(END).or_else(|| known_ids::token(&item.key)).unwrap_or(&item.key);
-        let epoch = own(item).map(|own| own.epoch);
+        let epoch = identity_of(item).map(|identity| identity.epoch);
         let key = self.class as u64;
         let fits = |channel: &Arc<Channel>| channel.key == key && epoch.is_none_or(|epoch| epoch == channel.epoch());
         let open = |channel: &Arc<Channel>| !channel.ring.lock().closed;
@@ -168,24 +170,25 @@ impl MessagesHandler {
             return Some(channel);
         }
         let orphan = (token.to_owned(), epoch);
-        // A topic that is made later is found before this is looked at.
+        // A topic that was created later was found above.
         if self.orphans.contains(&orphan) {
             return None;
         }
         let begun = Instant::now();
         let channel = loop {
-            // Nothing may be dropped because the registry cannot be asked right now.
+            // No message may be dropped because the registry cannot be read right now.
             while let Err(error) = self.topics.sync(&self.link).await {
-                tracing::debug!(%error, "the registry is asked again");
-                sleep(PAUSE).await;
+                tracing::debug!(%error, "the registry could not be read; it is tried again");
+                sleep(RETRY_PAUSE).await;
             }
             let found = self.topics.channel(token, fits);
-            // One that this instance tries to forget goes, or comes back because another one needs it.
+            // A topic that this instance tries to release is either deleted or comes back because another instance
+            // needs it.
             let undecided = |channel: &Arc<Channel>| !open(channel) && self.topics.is_alive(token, channel.epoch());
             if !found.as_ref().is_some_and(undecided) || begun.elapsed() > BUDGET {
                 break found.filter(open);
             }
-            sleep(PAUSE / 10).await;
+            sleep(RETRY_PAUSE / 10).await;
         };
         if channel.is_none() {
             if self.orphans.len() >= MAX_ORPHANS {
@@ -196,57 +199,58 @@ impl MessagesHandler {
         channel
     }
 
-    /// Published while its topic was being deleted. If it cannot be noted now, the next start finds it. What others have
-    /// published without a topic is not ours to delete.
-    fn leave(&self, item: &Item) {
-        if own(item).is_some() {
+    /// Reports a message that was published while its topic was being deleted. If it cannot be queued now, the next
+    /// start finds it again. Messages that others have published without a topic are not deleted.
+    fn report_orphan(&self, item: &Item) {
+        if identity_of(item).is_some() {
             let _ = self.orphaned.try_send(Orphan { class: self.class, sequence: item.sequence, at: item.at });
         }
     }
 
-    /// An id without a message.
+    /// Handles an id without a message.
     async fn remember(&mut self, item: &Item) {
-        let Some(channel) = self.channel(item).await else { return self.leave(item) };
+        let Some(channel) = self.channel(item).await else { return self.report_orphan(item) };
         self.known_ids.note(self.class, item);
-        if let Some(id) = own(item).and_then(|own| own.id) {
-            // If its topic is gone by now, so is the id.
+        if let Some(id) = identity_of(item).and_then(|identity| identity.id) {
+            // If its topic was deleted meanwhile, the id is not needed.
             let _ = channel.remember(&[KnownId { id, at: published_at(item) }]);
         }
     }
 
     async fn feed(&mut self, channel: &Arc<Channel>, item: &Item) {
         if let Some(last) = end_of(item) {
-            // What was removed before it was read here.
+            // Messages that were removed before they were read here.
             channel.skip_to(last);
             return self.topics.end(channel);
         }
-        // The stream has no holes as it is read, so the message follows the channel's newest.
+        // The stream is read without a gap, so the message follows the channel's newest one.
         let fed = channel.feed(read(item, channel.last()));
         if fed == Feed::Closed {
-            // It may be here again under the same epoch.
+            // The topic may exist again under the same epoch.
             match self.channel(item).await {
                 Some(channel) => _ = channel.feed(read(item, channel.last())),
-                None => self.leave(item),
+                None => self.report_orphan(item),
             }
         }
     }
 }
 
-/// Whether this is an incarnation's end: then, the newest message that was removed with the topic.
+/// Returns the newest message that was removed with the topic, if this is an incarnation's end.
 fn end_of(item: &Item) -> Option<u64> {
-    item.key.ends_with(END).then(|| item.header(LAST).and_then(|last| last.parse().ok()).unwrap_or(0))
+    item.key.ends_with(END).then(|| item.header(LAST_HEADER).and_then(|last| last.parse().ok()).unwrap_or(0))
 }
 
 impl Handler for MessagesHandler {
     fn identify(&mut self, created: i128) {
-        // A stream that is made again is another log, whose numbers begin again.
+        // A stream that was created again is another log, whose sequence numbers begin again.
         if let Some(index) = CLASSES.iter().position(|class| *class == self.class) {
             self.topics.registry.sequencer(index).begin(Epoch::from_bits(created.unsigned_abs() as u64), 0);
         }
     }
 
     fn begin(&mut self, first: bool) {
-        self.mode = if first { Mode::First(HashMap::new()) } else { Mode::Gathering(Gathered::default()) };
+        self.mode =
+            if first { ReadMode::First(HashMap::new()) } else { ReadMode::CatchingUp(MissedMessages::default()) };
     }
 
     async fn take(&mut self, item: Item) {
@@ -254,21 +258,22 @@ impl Handler for MessagesHandler {
             return self.remember(&item).await;
         }
         let channel = self.channel(&item).await;
-        if let Mode::First(counts) = &mut self.mode {
+        if let ReadMode::First(counts) = &mut self.mode {
             *counts.entry(item.key.clone()).or_default() += 1;
         }
-        let Some(channel) = channel else { return self.leave(&item) };
+        let Some(channel) = channel else { return self.report_orphan(&item) };
         match &mut self.mode {
-            Mode::Gathering(gathered) => gathered.add(channel, item, end_of),
-            Mode::Live | Mode::First(_) => self.feed(&channel, &item).await,
+            ReadMode::CatchingUp(missed_messages) => missed_messages.add(channel, item, end_of),
+            ReadMode::Live | ReadMode::First(_) => self.feed(&channel, &item).await,
         }
     }
 
     async fn end(&mut self, late: u64) {
-        match std::mem::replace(&mut self.mode, Mode::Live) {
-            Mode::Live => {}
-            Mode::First(counts) => {
-                // A topic of which less is found than the stream keeps has lost nothing since it was made.
+        match std::mem::replace(&mut self.mode, ReadMode::Live) {
+            ReadMode::Live => {}
+            ReadMode::First(counts) => {
+                // If fewer messages of a topic are found than the stream keeps, the topic has lost nothing since it
+                // was created.
                 for channel in self.topics.registry.all() {
                     let token = channel.label.get().map(|label| &**label).unwrap_or_default();
                     if channel.key == self.class as u64 {
@@ -277,11 +282,11 @@ impl Handler for MessagesHandler {
                     }
                 }
             }
-            Mode::Gathering(gathered) => {
-                for (sequence, channel, due) in gathered.in_order(self.class, late) {
-                    match due {
-                        Due::Skip => channel.skip_to(sequence),
-                        Due::Feed(item) => self.feed(&channel, &item).await,
+            ReadMode::CatchingUp(missed_messages) => {
+                for (sequence, channel, step) in missed_messages.in_order(self.class, late) {
+                    match step {
+                        Step::Skip => channel.skip_to(sequence),
+                        Step::Feed(item) => self.feed(&channel, &item).await,
                     }
                 }
             }
@@ -289,8 +294,8 @@ impl Handler for MessagesHandler {
     }
 
     fn reset(&mut self) {
-        // Positions in the old stream mean nothing in the new one: every topic of it begins another incarnation.
-        self.mode = Mode::Live;
+        // Offsets of the old stream mean nothing in the new one, so each of its topics begins another incarnation.
+        self.mode = ReadMode::Live;
         self.known_ids.reset(self.class);
         self.topics.end_class(self.class as u64);
     }
@@ -300,28 +305,28 @@ impl Handler for MessagesHandler {
 mod tests {
     use super::*;
 
-    fn item(id: &str, made_up: bool) -> Item {
+    fn item(id: &str, generated: bool) -> Item {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, id);
-        if made_up {
-            headers.insert(MADE_UP, "1");
+        if generated {
+            headers.insert(GENERATED_ID_HEADER, "1");
         }
         let payload = bytes::Bytes::from_static(b"1");
         Item { sequence: 7, key: "a".to_owned(), headers: Some(headers), payload, at: Timestamp(0) }
     }
 
     #[test]
-    fn an_id_is_read_whoever_has_given_it() {
-        let read = |id: &str, made_up| {
-            let message = read(&item(id, made_up), 0);
+    fn an_id_is_read_whoever_chose_it() {
+        let read = |id: &str, generated| {
+            let message = read(&item(id, generated), 0);
             (message.id.as_str().to_owned(), message.given_id)
         };
         assert_eq!(read("0123456789abcdef.a=20b", false), ("a b".to_owned(), true));
         assert_eq!(read("0123456789abcdef.a=20b", true), ("a b".to_owned(), false));
-        // As earlier versions have written it.
+        // The form of earlier versions.
         assert_eq!(read("0123456789abcdef.p.a", false), ("a".to_owned(), true));
         assert_eq!(read("0123456789abcdef.g.a", false), ("a".to_owned(), false));
-        // Of others than this service.
+        // Messages of other services.
         for id in ["", "a", "0123456789abcdef.", "0123456789abcdef..end", "0123456789abcdef.=2"] {
             assert_eq!(read(id, false), ("nats-7".to_owned(), false), "{id}");
         }
@@ -333,7 +338,7 @@ mod tests {
         assert_eq!(end_of(&end), None);
         end.key = format!("a{END}");
         assert_eq!(
-            (end_of(&end), own(&end).map(|own| own.epoch.to_string())),
+            (end_of(&end), identity_of(&end).map(|identity| identity.epoch.to_string())),
             (Some(0), Some("0123456789abcdef".into()))
         );
     }

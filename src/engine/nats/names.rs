@@ -1,12 +1,12 @@
-//! What topics and consumers are called on the NATS side.
+//! The names of topics and consumers in NATS.
 //!
-//! A subject's tokens may not hold dots, spaces or wildcards, and a key of a bucket little more than letters and digits. So
-//! every byte that is neither letter, digit, `_` nor `-` is written as `=XX`: 255 bytes become at most 765, within the 4,096
-//! that a line of the protocol may have.
+//! The tokens of a subject must not contain dots, spaces or wildcards, and the keys of a bucket allow little more
+//! than letters and digits. So every byte that is not a letter, a digit, `_` or `-` is written as `=XX`. A name of
+//! 255 bytes takes at most 765 bytes, within the limit of 4,096 for a line of the protocol.
 
 use crate::channel::MAX_NAME_BYTES;
 
-/// Text as one token.
+/// Encodes text as one token.
 pub(super) fn encode(text: &str) -> String {
     let mut token = String::with_capacity(text.len() + 8);
     for byte in text.bytes() {
@@ -19,7 +19,7 @@ pub(super) fn encode(text: &str) -> String {
     token
 }
 
-/// The text of a token; `None` if it is none of ours.
+/// Decodes a token, or returns `None` if this service did not encode it.
 pub(super) fn decode(token: &str) -> Option<String> {
     if token.is_empty() || token.len() > 3 * MAX_NAME_BYTES {
         return None;
@@ -29,7 +29,7 @@ pub(super) fn decode(token: &str) -> Option<String> {
     while let Some((first, others)) = rest.split_first() {
         if *first == b'=' {
             let (digits, others) = others.split_at_checked(2)?;
-            // Only one spelling for each text, or two keys would be one topic.
+            // Each text has only one encoding, or two keys would name one topic.
             let digits = std::str::from_utf8(digits)
                 .ok()
                 .filter(|digits| !digits.contains(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_lowercase()))?;
@@ -49,22 +49,22 @@ pub(super) fn decode(token: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// What the subject of a topic's end has behind the topic's token. Tokens have no dots.
+/// The suffix of the subject that marks the end of a topic's incarnation. Tokens have no dots.
 pub(super) const END: &str = ".end";
 
-/// What stands between a topic's token and an id's in the subject that makes the id known without a message.
+/// The separator between a topic's token and an id's token in the subject that makes the id known without a message.
 pub(super) const KNOWN: &str = ".id.";
 
-/// The streams of topics: each holds topics of up to so many messages. `JetStream` has one bound for all subjects of a
-/// stream, so a topic goes into the smallest stream that is large enough.
+/// The streams of topics. Each holds topics with histories of up to so many messages. A `JetStream` stream has one
+/// limit for all of its subjects, so a topic goes into the smallest stream that is large enough.
 pub(super) const CLASSES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
-/// The class of a topic that keeps so many messages; `None` if there is no stream that large.
+/// Returns the class of a topic that keeps so many messages, or `None` if no stream is that large.
 pub(super) fn class_of(max_messages: usize) -> Option<usize> {
     CLASSES.into_iter().find(|class| *class >= max_messages)
 }
 
-/// Everything that begins with the service's prefix.
+/// All names, which begin with the service's prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: String,
@@ -75,37 +75,37 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
-    /// The stream of a class.
+    /// Returns the name of the stream of a class.
     pub fn stream(&self, class: usize) -> String {
         format!("{}_{class}", self.prefix)
     }
 
-    /// What the subjects of stored messages begin with, up to the topic's token.
+    /// Returns the prefix of the subjects of stored messages, which the topic's token follows.
     pub fn stored(&self, class: usize) -> String {
         format!("{}.t.{class}.", self.prefix)
     }
 
-    /// The subjects of all ids that are known without a message.
+    /// Returns the pattern for the subjects of all ids that are known without a message.
     pub fn known_ids(&self, class: usize) -> String {
         format!("{}*{KNOWN}*", self.stored(class))
     }
 
-    /// What the subjects begin with under which they are published again, once they are stored.
+    /// Returns the prefix of the subjects under which stored messages are republished.
     pub fn live(&self, class: usize) -> String {
         format!("{}.l.{class}.", self.prefix)
     }
 
-    /// The bucket of topics.
+    /// Returns the name of the bucket of topics.
     pub fn topics(&self) -> String {
         format!("{}_topics", self.prefix)
     }
 
-    /// The bucket of consumers.
+    /// Returns the name of the bucket of consumers.
     pub fn consumers(&self) -> String {
         format!("{}_consumers", self.prefix)
     }
 
-    /// What the subjects begin with under which changes of a bucket are published again.
+    /// Returns the prefix of the subjects under which changes of a bucket are republished.
     pub fn changes(&self, bucket: &str) -> String {
         format!("{}.c.{bucket}.", self.prefix)
     }

@@ -1,4 +1,5 @@
-//! Consumers' positions in a bucket that every instance follows: so each knows them all, and who has which.
+//! Consumers' positions in a bucket that every instance follows. So each instance knows all positions, and which
+//! subscription holds which consumer.
 
 mod claim;
 mod hold;
@@ -33,25 +34,25 @@ use crate::{
 };
 use hold::{Hold, Stage};
 
-/// The least time between two saves of a position that moves by itself: each is a message for the whole cluster.
+/// The least time between two saves of a position that moves by itself. Each save is a message to the whole cluster.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Positions that are on their way at once when an instance stops.
+/// How many positions are saved at once when an instance stops.
 const FLUSHED_AT_ONCE: usize = 256;
 
 /// What is known of a consumer's entry.
 #[derive(Clone, Default)]
 struct Known {
     revision: u64,
-    /// Whether it is there, not deleted.
+    /// Whether the entry exists and is not deleted.
     live: bool,
     hold: Hold,
-    /// The subscription of this instance that has it, by its name in the entry.
+    /// The subscription of this instance that holds the consumer, by its name in the entry.
     mine: Option<String>,
 }
 
 impl Known {
-    /// Whether the newest subscription of the consumer, wherever, is this instance's.
+    /// Returns whether the newest subscription of the consumer belongs to this instance.
     fn is_mine(&self) -> bool {
         self.live && self.mine.as_ref().is_some_and(|mine| *mine == self.hold.claim)
     }
@@ -67,15 +68,16 @@ pub(super) struct Shared {
     pub progress: Arc<Progress>,
     bucket: String,
     known: Mutex<HashMap<String, Known>>,
-    /// Acknowledgements that wait to be kept, by the consumer's key. While one is here, a task is at work on it.
+    /// Acknowledgements that wait to be saved, by the consumer's key. While a key is here, a task saves its
+    /// acknowledgements.
     acks: Mutex<HashMap<String, Vec<Acknowledged>>>,
     link: Link,
     tracker: TaskTracker,
 }
 
-/// A position that a client has acknowledged, and who waits for it to be saved.
+/// A position that a client has acknowledged, and the sender for the outcome of its save.
 struct Acknowledged {
-    /// The consumer that was meant: by now another one may have its name.
+    /// The consumer that was acknowledged. By now another consumer may have its name.
     consumer: Arc<Consumer>,
     topic: TopicName,
     cursor: Cursor,
@@ -112,7 +114,7 @@ impl Shared {
         sync(&self.link, &format!("KV_{}", self.bucket), &self.progress).await
     }
 
-    /// Learns what other instances have moved until now, if that can be learned now.
+    /// Waits for what other instances have saved until now, if the cluster can be reached.
     async fn catch_up(&self) -> Result<(), Error> {
         if !self.link.is_up() {
             return Err(Error::Unavailable(NOT_NOW));
@@ -120,7 +122,8 @@ impl Shared {
         timeout(CATCH_UP, self.sync()).await.unwrap_or(Err(Error::Unavailable(NOT_NOW)))
     }
 
-    /// Writes an entry whose content may depend on what is known, until it is written or `content` declines.
+    /// Writes an entry whose content may depend on what is known, and retries until it is written or `content`
+    /// returns an error.
     async fn write(
         &self,
         token: &str,
@@ -146,17 +149,18 @@ impl Shared {
         }
     }
 
-    /// Writes where a consumer stands that this instance has, or had until now. With `begins` its subscription is about to
-    /// be told that it has it; what was let go of before that leaves no consumer behind.
+    /// Saves the position of a consumer that this instance holds, or has just released. `begins` says that its
+    /// subscription is about to be told that it holds the consumer. A consumer that was released before that is
+    /// deleted.
     ///
     /// # Errors
-    /// [`Error::ConsumerTakenOver`], also if it was deleted; [`Error::Unavailable`].
+    /// [`Error::ConsumerTakenOver`], also if the consumer was deleted; [`Error::Unavailable`].
     async fn save(&self, consumer: &Arc<Consumer>, begins: bool) -> Result<(), Error> {
         let token = token(consumer.key());
         self.write(&token, |known| {
             if !known.is_mine() || consumer.is_removed() {
-                // Another instance has taken it over and knows better; or it was deleted, and what has its name and its entry now is
-                // another consumer.
+                // Another instance has taken the consumer over and has its newest position. Or the consumer was deleted, and
+                // its name and its entry belong to another one now.
                 return Err(taken_over(consumer.key()));
             }
             let stage = match known.hold.stage {
@@ -171,20 +175,20 @@ impl Shared {
         .await
     }
 
-    /// Deletes the entry of a consumer that nobody uses any more, unless somebody has used it meanwhile.
+    /// Deletes the entry of a consumer that nobody uses any more, unless it was used meanwhile.
     async fn forget(&self, key: &ConsumerKey) -> Result<(), Error> {
         let gone = || no_consumer(key);
-        // What came from another instance meanwhile has put it back.
+        // An entry from another instance has brought the consumer back meanwhile.
         let used = || self.consumers.get(key).is_some();
         self.write(&token(key), |known| if known.live && !used() { Ok(None) } else { Err(gone()) }).await
     }
 
-    /// Saves now and then for as long as the position moves.
+    /// Saves the position at intervals for as long as it moves.
     fn save_soon(self: &Arc<Self>, consumer: &Arc<Consumer>) {
         let (shared, consumer) = (self.clone(), consumer.clone());
         if !consumer.is_held() {
-            // Let go, and a client that an instance has sent away is with another in a moment: what it had got should be
-            // known there by then.
+            // A released position is saved at once: a client that an instance has disconnected reaches another one in
+            // a moment, and the position should be known there by then.
             self.tracker.spawn(async move { _ = shared.save(&consumer, false).await });
             return;
         }
@@ -195,7 +199,7 @@ impl Shared {
             loop {
                 sleep(EVERY).await;
                 if let Err(error) = shared.save(&consumer, false).await {
-                    // If it is still here, the next move, or the next sweep, saves it.
+                    // If the consumer is still here, the next move, or the next sweep, saves it.
                     tracing::debug!(%error, "a position is not kept");
                     consumer.saving.refused();
                     return;
@@ -207,7 +211,7 @@ impl Shared {
         });
     }
 
-    /// Keeps what clients acknowledge: what comes while one write is on its way goes with the next.
+    /// Saves what clients acknowledge. Acknowledgements that come during a write are saved with the next one.
     fn acknowledge(self: &Arc<Self>, acknowledged: Acknowledged) {
         let key = acknowledged.consumer.key().clone();
         let token = token(&key);
@@ -230,14 +234,14 @@ impl Shared {
                 };
                 let mut current = None;
                 let saved = shared.write(&token, |known| {
-                    // The write is tried again when another instance was faster, which may have deleted the consumer and
-                    // created one of the same name: that one was acknowledged nothing.
-                    let meant = batch.iter().filter(|one| !one.consumer.is_removed());
+                    // The write is retried when another instance was faster. That instance may have deleted the
+                    // consumer and created one of the same name, to which the acknowledgement does not apply.
+                    let mut meant = batch.iter().filter(|one| !one.consumer.is_removed());
                     for Acknowledged { consumer, topic, cursor, .. } in meant.clone() {
                         consumer.advance(topic, *cursor);
                     }
                     // All that were not removed are one and the same.
-                    let Some(Acknowledged { consumer, .. }) = meant.last() else { return Err(no_consumer(&key)) };
+                    let Some(Acknowledged { consumer, .. }) = meant.next_back() else { return Err(no_consumer(&key)) };
                     consumer.touch();
                     current = Some(consumer.clone());
                     Ok(Some(position::encode(&consumer.position(), &known.hold.to_string())))
@@ -252,13 +256,14 @@ impl Shared {
         });
     }
 
-    /// Keeps where every consumer stands that this instance has: many at a time, as a stop does not wait for long.
+    /// Saves the positions of all consumers that this instance holds, many at once, because a stop does not wait for
+    /// long.
     pub async fn flush(self: &Arc<Self>) {
         let saving = TaskTracker::new();
         let room = Arc::new(Semaphore::new(FLUSHED_AT_ONCE));
         for consumer in self.consumers.all() {
             let known = self.known(&token(consumer.key()));
-            // One that was let go of is kept already, or that is on its way.
+            // A released consumer is already saved, or is being saved.
             if known.is_mine() && known.hold.stage != Stage::Left {
                 let Ok(permit) = room.clone().acquire_owned().await else { return };
                 let shared = self.clone();
@@ -272,7 +277,7 @@ impl Shared {
         saving.wait().await;
     }
 
-    /// Takes note of an entry. All under one lock: whoever knows its revision knows its content.
+    /// Applies an entry, under one lock, so that a task which sees its revision also sees its content.
     fn note(&self, item: &Item) {
         let deleted = item.header("KV-Operation").is_some();
         let Some(key) = key_of(&item.key) else { return };
@@ -289,7 +294,7 @@ impl Shared {
         };
         known.hold = Hold::parse(&holder);
         if known.is_mine() && known.hold.stage != Stage::Left {
-            // An echo of what was written here, or an acknowledgement that went through another instance.
+            // This is an entry that this instance has written, or an acknowledgement through another instance.
             if let Some(consumer) = self.consumers.get(&key) {
                 for (topic, cursor) in &position.places {
                     consumer.advance_known(topic, *cursor);
@@ -301,7 +306,8 @@ impl Shared {
         known.mine = None;
         let consumer = self.consumers.restore(&key, &position);
         if lost {
-            // By another instance, or by another subscription of this one, which has told the older already.
+            // Another instance has taken it over, or another subscription of this one, which has already told the
+            // older one.
             consumer.revoke();
         }
         let held = matches!(known.hold.stage, Stage::New | Stage::Held) && !known.hold.claim.is_empty();
@@ -309,7 +315,7 @@ impl Shared {
     }
 }
 
-/// Brings the bucket's changes to the consumers.
+/// Passes the bucket's changes to the consumers.
 pub(super) struct PositionsHandler(pub Arc<Shared>);
 
 impl Handler for PositionsHandler {
@@ -339,7 +345,7 @@ impl Positions for Nats {
     fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
         Box::pin(async move {
             let shared = self.shared()?;
-            // What the cluster is told of this subscription. Later ones have greater names.
+            // The name of this subscription in the entry. Later subscriptions have greater names.
             let mine = uuid::Uuid::now_v7().to_string();
             let resumed = shared.write_claim(key, ack, &mine).await?;
             let claim = shared.take(key, ack, holder, mine)?;
@@ -386,7 +392,7 @@ impl Positions for Nats {
 
     fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         Box::pin(async move {
-            // What is known here is still better than nothing.
+            // If the cluster cannot be reached, what is known here is returned.
             let synced = self.shared()?.catch_up().await;
             match (self.consumer(key), synced) {
                 (Err(_), Err(error)) => Err(error),
@@ -416,7 +422,7 @@ impl Positions for Nats {
     fn remove_all<'a>(&'a self, source: &'a Source) -> Later<'a, ()> {
         Box::pin(async move {
             self.shared()?.sync().await?;
-            // The topic may stand in its next incarnation by now, with consumers of that one.
+            // The topic may already be in its next incarnation, with consumers of that one.
             let next = match source {
                 Source::Topic(name) => self.inner()?.topics.registry.find(name).map(|channel| channel.epoch()),
                 Source::Pattern(_) => None,
@@ -446,8 +452,8 @@ impl Positions for Nats {
 
     fn sweep(&self) -> Vec<Source> {
         let Ok(shared) = self.shared() else { return Vec::new() };
-        // What is in use says so: else other instances would take it for forgotten. And what was let go of while the cluster
-        // was away is told now.
+        // Consumers in use are refreshed, or other instances would take them for unused. Consumers that were released
+        // while the cluster could not be reached are saved now.
         for consumer in shared.consumers.all() {
             let known = shared.known(&token(consumer.key()));
             if consumer.is_held() || (known.is_mine() && known.hold.stage != Stage::Left) {
@@ -459,7 +465,7 @@ impl Positions for Nats {
         let task = shared.clone();
         shared.tracker.spawn(async move {
             for consumer in expired {
-                // Whoever comes first deletes it.
+                // The first instance deletes it.
                 let _ = task.forget(consumer.key()).await;
             }
         });

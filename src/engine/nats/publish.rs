@@ -1,8 +1,22 @@
-//! Publishing into the cluster: in order, tried again under the same id for as long as the budget lasts.
+//! Publishing into the cluster: in order, with retries under the same id until the time budget is used up.
 //!
-//! Every message has an id that the cluster stores once within its window, so trying again is safe whatever has become of the
-//! first try; what counts is what is said at the end. [`Error::Unavailable`] is said only if every try was refused for
-//! certain or was never sent; if one went unanswered, it is [`Error::Unknown`].
+//! ```text
+//! publisher             this instance                                   the cluster
+//!    |                       |                                               |
+//!    |  publish              |                                               |
+//!    |---------------------->|  queue, in order (QUEUE) -> send_all          |
+//!    |                       |---------------------------------------------->|  the stream stores it once per
+//!    |                       |                                               |  id and assigns its sequence
+//!    |                       |<- acknowledgement with the sequence ----------|
+//!    |                       |<- the stored message, republished ------------|  to every instance
+//!    |                       |                                               |
+//!    |                       |  follow.rs -> messages.rs -> the channel      |
+//!    |<- offset = sequence --|  as soon as the channel has the message       |
+//! ```
+//!
+//! Every message has an id, which the cluster stores only once within its window. So a retry is safe whatever
+//! happened to the first attempt, and only the final outcome counts. The outcome is [`Error::Unavailable`] only if
+//! every attempt was certainly refused or never sent. If one attempt got no response, it is [`Error::Unknown`].
 
 use std::{future::IntoFuture, sync::Arc, time::Duration};
 
@@ -24,59 +38,60 @@ use super::{
     GRACE, Inner, NOT_NOW,
     follow::Progress,
     link::{ATTEMPT_TIMEOUT, Link},
-    messages::AT,
+    messages::AT_HEADER,
     store::BUDGET,
     topics::sync,
 };
 use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Timestamp};
 
-/// Messages that may wait to be sent.
+/// How many messages may wait to be sent.
 pub(super) const QUEUE: usize = 8_192;
 
-/// How many of a topic's newest messages are looked through for one that was sent a moment ago.
-const YOUNG: usize = 4_096;
+/// How many of a topic's newest messages are searched for one that was sent a moment ago.
+const NEWEST_SEARCHED: usize = 4_096;
 
-/// Answers that say: another message with this id is on its way. Not all are in the client's list.
+/// Error codes for: another message with this id is in flight. The client does not list all of them.
 const ID_IN_PROCESS: [u64; 2] = [10_158, 10_164];
 
-/// The header that tells a publisher's message from another one with the same id: where an answer was lost, the cluster says
-/// of both that it has one.
-const ATTEMPT: &str = "Pubsub-Attempt";
+/// The header that distinguishes a publisher's message from another one with the same id. If a response was lost, the
+/// cluster reports either of them as a duplicate.
+const ATTEMPT_HEADER: &str = "Pubsub-Attempt";
 
-/// Adds [`ATTEMPT`] to the headers of a message whose publisher chose its id. No two messages share an id that we made.
+/// Adds [`ATTEMPT_HEADER`] to the headers of a message whose publisher chose its id. Generated ids are unique.
 pub(super) fn marked(mut headers: HeaderMap, new_message: &NewMessage) -> HeaderMap {
     if new_message.id.is_some() {
-        headers.insert(ATTEMPT, uuid::Uuid::new_v4().simple().to_string());
+        headers.insert(ATTEMPT_HEADER, uuid::Uuid::new_v4().simple().to_string());
     }
     headers
 }
 
-/// A message on its way.
+/// A message in flight.
 pub(super) struct Outgoing {
     pub channel: Arc<Channel>,
     pub subject: String,
     pub headers: HeaderMap,
     pub payload: Bytes,
     pub id: MessageId,
-    /// The offset that has to be the topic's newest.
+    /// The offset that must be the topic's newest.
     pub expected: Option<u64>,
     pub begun: Instant,
-    /// The newest offset of the topic when it was begun: what stands there or before is not this message.
+    /// The newest offset of the topic when publishing began. A message at or before it is not this one.
     pub known_before: u64,
-    /// How far the message's stream was followed here.
+    /// How far this instance has followed the message's stream.
     pub progress: Arc<Progress>,
     pub stream: String,
-    /// Has to be told first that the topic is needed here, or else another instance might forget it beneath the message.
+    /// Set if the topic must be pinned first, because otherwise another instance might release it before the message
+    /// is stored.
     pub join: Option<Arc<Inner>>,
-    /// Set where the publisher gave the id: others may come with the same one.
+    /// Set if the publisher chose the id, because other messages may have the same id.
     pub given: Option<Arc<Inner>>,
     pub answer: oneshot::Sender<Result<Publication, Refusal>>,
-    /// Counts it among what is on its way, from the queue to the answer.
+    /// Counts the message as in flight, from the queue to the response.
     pub on_its_way: TaskTrackerToken,
 }
 
 impl Outgoing {
-    /// It has its answer: so have those with the same id.
+    /// Passes the result to the messages with the same id.
     pub fn left(&self, result: &Result<Publication, Refusal>) {
         if let Some(inner) = &self.given {
             inner.same_id.leave(&self.channel, &self.id, result);
@@ -84,27 +99,27 @@ impl Outgoing {
     }
 }
 
-/// What one try came to.
-enum Try {
+/// The outcome of one attempt.
+enum Attempt {
     Stored {
         sequence: u64,
         duplicate: bool,
     },
     /// The condition does not hold.
-    Condition,
-    /// Certainly not stored; perhaps next time, after a pause.
-    NotNow(Duration),
-    /// No answer came.
-    Silence,
-    /// Certainly not stored, and never will be.
-    Never(Error),
+    ConditionFailed,
+    /// Certainly not stored. The next attempt may succeed, after this pause.
+    RetryAfter(Duration),
+    /// No response came.
+    NoResponse,
+    /// Certainly not stored, and no retry will help.
+    Rejected(Error),
 }
 
-/// Sends what comes, in order, and leaves each message to a task of its own that waits for the answer.
+/// Sends the queued messages in order, and gives each one to a task of its own that waits for the response.
 pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, stop: CancellationToken) {
     while let Some(Some(outgoing)) = stop.run_until_cancelled(queue.recv()).await {
-        // What is handed to the client while there is no connection is sent whenever there is one again, long after its
-        // publisher was told that it is not stored: so it is not handed over.
+        // The client sends what it is given without a connection as soon as there is one, long after the publisher
+        // was told that the message is not stored. So nothing is given to it before.
         let connected = async {
             while !link.is_up() {
                 sleep(Duration::from_millis(20)).await;
@@ -112,7 +127,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
         };
         let left = GRACE.saturating_sub(outgoing.begun.elapsed());
         let sent = match timeout(left, connected).await {
-            Ok(()) => match join(&outgoing).await {
+            Ok(()) => match pin_topic(&outgoing).await {
                 Ok(()) => Ok(send(&link, &outgoing, None).await),
                 Err(refusal) => Err(refusal),
             },
@@ -122,15 +137,15 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
         let tracker = outgoing.on_its_way.task_tracker().clone();
         tracker.spawn(async move {
             let result = match sent {
-                Ok(sent) => settle(&link, &outgoing, sent).await,
+                Ok(sent) => await_response(&link, &outgoing, sent).await,
                 Err(refusal) => Err(refusal),
             };
-            // What was stored has been charged when it came back.
+            // A stored message was charged to the rate limit when it came back.
             if result.as_ref().is_ok_and(|publication| publication.duplicate) || result.is_err() {
                 outgoing.channel.ring.lock().bucket.give_back();
             }
             outgoing.left(&result);
-            // A publisher that is gone does not need its answer.
+            // A publisher that is gone does not need the response.
             let Outgoing { answer, on_its_way, .. } = outgoing;
             let _ = answer.send(result);
             drop(on_its_way);
@@ -138,8 +153,8 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
     }
 }
 
-/// The first message of a topic that another instance has made and may forget.
-async fn join(outgoing: &Outgoing) -> Result<(), Refusal> {
+/// Pins the topic before its first message, because another instance has created it and may release it.
+async fn pin_topic(outgoing: &Outgoing) -> Result<(), Refusal> {
     let Some(inner) = &outgoing.join else { return Ok(()) };
     match timeout(GRACE, inner.join(&outgoing.channel)).await {
         Ok(Ok(())) => Ok(()),
@@ -149,7 +164,7 @@ async fn join(outgoing: &Outgoing) -> Result<(), Refusal> {
     }
 }
 
-/// Sends it; where the condition is to be said otherwise, with `expected` in place of the client's.
+/// Sends the message. `expected`, if there is one, replaces the condition of the client.
 async fn send(link: &Link, outgoing: &Outgoing, expected: Option<u64>) -> Result<PublishAckFuture, PublishError> {
     let Outgoing { subject, headers, payload, .. } = outgoing;
     let mut headers = headers.clone();
@@ -159,51 +174,51 @@ async fn send(link: &Link, outgoing: &Outgoing, expected: Option<u64>) -> Result
     link.jetstream.publish_with_headers(subject.clone(), headers, payload.clone()).await
 }
 
-async fn settle(
+async fn await_response(
     link: &Link,
     outgoing: &Outgoing,
     sent: Result<PublishAckFuture, PublishError>,
 ) -> Result<Publication, Refusal> {
     let mut sent = sent;
-    // Whether a try may have been stored whose answer did not come.
-    let mut perhaps = false;
+    // Whether an attempt without a response may have been stored.
+    let mut may_be_stored = false;
     let mut expected = None;
     loop {
         let tried = match sent {
-            // The client's own bound is that of all its requests, which is longer.
-            Ok(reply) => timeout(ATTEMPT_TIMEOUT, reply.into_future()).await.map_or(Try::Silence, read),
-            // Not even sent.
+            // The client's own timeout is that of all its requests, which is longer.
+            Ok(response) => timeout(ATTEMPT_TIMEOUT, response.into_future()).await.map_or(Attempt::NoResponse, read),
+            // The message was not even sent.
             Err(error) => match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => Try::Never(too_large(link)),
-                _ => Try::NotNow(Duration::from_millis(100)),
+                PublishErrorKind::MaxPayloadExceeded => Attempt::Rejected(too_large(link)),
+                _ => Attempt::RetryAfter(Duration::from_millis(100)),
             },
         };
         let pause = match tried {
-            Try::Stored { sequence, duplicate } => {
-                let may_be_own = duplicate && perhaps && sequence > outgoing.known_before;
+            Attempt::Stored { sequence, duplicate } => {
+                let may_be_own = duplicate && may_be_stored && sequence > outgoing.known_before;
                 let own = may_be_own && is_own(link, outgoing, sequence).await;
                 return stored(link, outgoing, sequence, duplicate && !own).await;
             }
-            Try::Condition => match condition(link, outgoing, perhaps).await {
-                Condition::Decided(answer) => return answer,
-                Condition::Holds { behind } => {
+            Attempt::ConditionFailed => match check_condition(link, outgoing, may_be_stored).await {
+                ConditionOutcome::Decided(result) => return result,
+                ConditionOutcome::Holds { behind } => {
                     expected = Some(behind);
                     Duration::ZERO
                 }
             },
-            Try::Never(error) => {
-                return Err(if perhaps { Error::Unknown(outgoing.id.clone()) } else { error }.into());
+            Attempt::Rejected(error) => {
+                return Err(if may_be_stored { Error::Unknown(outgoing.id.clone()) } else { error }.into());
             }
-            Try::NotNow(pause) => pause,
-            Try::Silence => {
-                perhaps = true;
+            Attempt::RetryAfter(pause) => pause,
+            Attempt::NoResponse => {
+                may_be_stored = true;
                 Duration::ZERO
             }
         };
         sleep(pause).await;
         let cut_off = !link.is_up() && link.down_for() > GRACE;
         if outgoing.begun.elapsed() > BUDGET || cut_off {
-            let error = if perhaps { Error::Unknown(outgoing.id.clone()) } else { Error::Unavailable(NOT_NOW) };
+            let error = if may_be_stored { Error::Unknown(outgoing.id.clone()) } else { Error::Unavailable(NOT_NOW) };
             return Err(error.into());
         }
         sent = if link.is_up() {
@@ -215,53 +230,54 @@ async fn settle(
 }
 
 fn too_large(link: &Link) -> Error {
-    // Headers count, too.
+    // The server's limit includes the headers.
     const HEADERS: usize = 4 << 10;
     Error::PayloadTooLarge { limit: link.max_payload().unwrap_or_default().saturating_sub(HEADERS) }
 }
 
-fn read(answer: Result<jetstream::publish::PublishAck, PublishError>) -> Try {
+fn read(response: Result<jetstream::publish::PublishAck, PublishError>) -> Attempt {
     let soon = Duration::from_millis(50);
-    match answer {
+    match response {
         // Another message with this id is being stored at this moment.
-        Ok(ack) if ack.sequence == 0 => Try::NotNow(soon),
-        Ok(ack) => Try::Stored { sequence: ack.sequence, duplicate: ack.duplicate },
+        Ok(ack) if ack.sequence == 0 => Attempt::RetryAfter(soon),
+        Ok(ack) => Attempt::Stored { sequence: ack.sequence, duplicate: ack.duplicate },
         Err(error) => match error.kind() {
-            PublishErrorKind::WrongLastSequence => Try::Condition,
-            // Nobody is responsible for the stream: an election, or no quorum.
-            PublishErrorKind::StreamNotFound => Try::NotNow(Duration::from_millis(200)),
-            PublishErrorKind::MaxAckPending => Try::NotNow(soon),
-            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Try::Silence,
-            PublishErrorKind::MaxPayloadExceeded => Try::Never(Error::PayloadTooLarge { limit: 0 }),
+            PublishErrorKind::WrongLastSequence => Attempt::ConditionFailed,
+            // The stream has no leader, because of an election or a lost quorum.
+            PublishErrorKind::StreamNotFound => Attempt::RetryAfter(Duration::from_millis(200)),
+            PublishErrorKind::MaxAckPending => Attempt::RetryAfter(soon),
+            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Attempt::NoResponse,
+            PublishErrorKind::MaxPayloadExceeded => Attempt::Rejected(Error::PayloadTooLarge { limit: 0 }),
             PublishErrorKind::WrongLastMessageId | PublishErrorKind::Other => {
                 let code = std::error::Error::source(&error)
                     .and_then(|source| source.downcast_ref::<jetstream::Error>())
                     .map(|error| error.error_code().0);
                 match code {
-                    Some(code) if ID_IN_PROCESS.contains(&code) => Try::NotNow(soon),
+                    Some(code) if ID_IN_PROCESS.contains(&code) => Attempt::RetryAfter(soon),
                     Some(_) => {
                         tracing::warn!(%error, "NATS refuses a message");
-                        Try::NotNow(Duration::from_millis(500))
+                        Attempt::RetryAfter(Duration::from_millis(500))
                     }
-                    // No answer that can be read.
-                    None => Try::Silence,
+                    // The response cannot be read.
+                    None => Attempt::NoResponse,
                 }
             }
         },
     }
 }
 
-/// Whether the message that the cluster has is this one, not another with the same id. Where that cannot be learned it is.
+/// Returns whether the stored message is this one and not another one with the same id. If that cannot be found out,
+/// it counts as this one.
 async fn is_own(link: &Link, outgoing: &Outgoing, sequence: u64) -> bool {
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(&outgoing.stream).await.ok()?;
         let found = stream.get_raw_message(sequence).await.ok()?;
-        Some(found.headers.get(ATTEMPT) == outgoing.headers.get(ATTEMPT))
+        Some(found.headers.get(ATTEMPT_HEADER) == outgoing.headers.get(ATTEMPT_HEADER))
     };
     timeout(GRACE, ask).await.ok().flatten().unwrap_or(true)
 }
 
-/// The cluster has it: the answer waits until this instance has it, too.
+/// The cluster has stored the message. The response waits until this instance's channel has it, too.
 async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool) -> Result<Publication, Refusal> {
     let Outgoing { channel, id, progress, .. } = outgoing;
     if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
@@ -273,11 +289,12 @@ async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool
         (kept.or_else(|| ring.known(id)), ring.closed)
     };
     match known {
-        // It came after the topic's deletion: nobody reads it.
+        // It was stored after the topic's deletion, so nobody reads it.
         None if closed => Err(Refusal::Closed),
-        // Found under another place, it was stored before, and the cluster had forgotten; or it was never stored here.
+        // If it has another offset here, it was stored before and the cluster had forgotten it, or it was never
+        // stored here.
         Some(first) => Ok(Publication { duplicate: duplicate || first.cursor.offset != sequence, ..first }),
-        // So many came behind it that it has left the history already.
+        // So many messages followed it that it has already left the history.
         None => {
             let (offset, published_at) = first_of(link, outgoing, sequence).await;
             let (topic, cursor) = (channel.name().clone(), Cursor { epoch: channel.epoch(), offset });
@@ -286,8 +303,8 @@ async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool
     }
 }
 
-/// Offset and time of a message that is not in the history here any more. Where the stream has let go of it, too, the next
-/// one tells about when it was published. What only makes the id known has no offset in the topic.
+/// Returns the offset and time of a message that has left the history here. If the stream has evicted it, too, the
+/// next message gives an approximate time. A message that only makes an id known has no offset in the topic.
 async fn first_of(link: &Link, outgoing: &Outgoing, sequence: u64) -> (u64, Timestamp) {
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(&outgoing.stream).await.ok()?;
@@ -295,7 +312,8 @@ async fn first_of(link: &Link, outgoing: &Outgoing, sequence: u64) -> (u64, Time
             Ok(message) => message,
             Err(_) => stream.get_first_raw_message_by_subject(">", sequence).await.ok()?,
         };
-        let said = found.headers.get(AT).filter(|_| found.sequence == sequence).and_then(|at| at.as_str().parse().ok());
+        let said =
+            found.headers.get(AT_HEADER).filter(|_| found.sequence == sequence).and_then(|at| at.as_str().parse().ok());
         let stored = || i64::try_from(found.time.unix_timestamp_nanos() / 1_000_000).ok();
         let is_message = found.sequence != sequence || found.subject.as_str() == outgoing.subject;
         Some((if is_message { sequence } else { 0 }, Timestamp(said.or_else(stored)?)))
@@ -303,20 +321,22 @@ async fn first_of(link: &Link, outgoing: &Outgoing, sequence: u64) -> (u64, Time
     timeout(GRACE, ask).await.ok().flatten().unwrap_or_else(|| (sequence, Timestamp::now()))
 }
 
-/// What has become of a condition that the cluster says does not hold.
-enum Condition {
+/// The outcome of a condition that does not hold according to the cluster.
+enum ConditionOutcome {
     Decided(Result<Publication, Refusal>),
-    /// It does: what the cluster has under the topic's name behind the condition's place is of no incarnation, or of an earlier one.
+    /// The condition does hold: the message that the cluster has after the condition's offset belongs to no
+    /// incarnation, or to an earlier one.
     Holds {
         behind: u64,
     },
 }
 
-/// The condition does not hold, unless it is this very message that has made it so, or one that is none of the topic's.
-async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition {
+/// Decides about a condition that does not hold. It may be this very message that has changed the topic, or a message
+/// that does not belong to the topic.
+async fn check_condition(link: &Link, outgoing: &Outgoing, may_be_stored: bool) -> ConditionOutcome {
     let Outgoing { progress, stream, .. } = outgoing;
-    if let Some(decided) = decide(outgoing, perhaps, sync(link, stream, progress).await) {
-        return Condition::Decided(whose(link, outgoing, decided).await);
+    if let Some(decided) = decide(outgoing, may_be_stored, sync(link, stream, progress).await) {
+        return ConditionOutcome::Decided(mark_duplicate(link, outgoing, decided).await);
     }
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
@@ -325,15 +345,16 @@ async fn condition(link: &Link, outgoing: &Outgoing, perhaps: bool) -> Condition
         Some(other.sequence)
     };
     let behind = timeout(GRACE, ask).await.ok().flatten().unwrap_or(0);
-    // If it was followed by now and the topic's newest is what it was, it is none of this incarnation's.
-    match decide(outgoing, perhaps, Ok(())) {
-        Some(decided) => Condition::Decided(whose(link, outgoing, decided).await),
-        None => Condition::Holds { behind },
+    // If the other message was followed by now and the topic's newest one is unchanged, it does not belong to this
+    // incarnation.
+    match decide(outgoing, may_be_stored, Ok(())) {
+        Some(decided) => ConditionOutcome::Decided(mark_duplicate(link, outgoing, decided).await),
+        None => ConditionOutcome::Holds { behind },
     }
 }
 
-/// Makes a duplicate of what [`decide`] took for this very message, where it is another one with the same id.
-async fn whose(
+/// Marks the publication as a duplicate if [`decide`] took another message with the same id for this one.
+async fn mark_duplicate(
     link: &Link,
     outgoing: &Outgoing,
     decided: Result<Publication, Refusal>,
@@ -345,20 +366,22 @@ async fn whose(
     Ok(publication)
 }
 
-/// The answer to a message whose condition the cluster refuses; none where it holds by what is known here.
-fn decide(outgoing: &Outgoing, perhaps: bool, synced: Result<(), Error>) -> Option<Result<Publication, Refusal>> {
+/// Returns the response for a message whose condition the cluster refuses, or `None` if the condition holds according
+/// to this instance.
+fn decide(outgoing: &Outgoing, may_be_stored: bool, synced: Result<(), Error>) -> Option<Result<Publication, Refusal>> {
     let Outgoing { channel, id, .. } = outgoing;
     let ring = channel.ring.lock();
-    let found = ring.find_id(id).cloned().or_else(|| perhaps.then(|| ring.find_young(id, YOUNG)).flatten());
+    let found =
+        ring.find_id(id).cloned().or_else(|| may_be_stored.then(|| ring.find_young(id, NEWEST_SEARCHED)).flatten());
     match (found, synced) {
         (Some(message), _) => {
-            let own = perhaps && message.cursor.offset > outgoing.known_before;
+            let own = may_be_stored && message.cursor.offset > outgoing.known_before;
             Some(Ok(Publication::of(&message, !own)))
         }
         (None, _) if ring.closed => Some(Err(Refusal::Closed)),
         (None, Ok(())) if outgoing.expected == Some(ring.newest()) => None,
         (None, Ok(())) => Some(Err(Error::Conflict { current: ring.newest() }.into())),
-        (None, Err(_)) if perhaps => Some(Err(Error::Unknown(id.clone()).into())),
+        (None, Err(_)) if may_be_stored => Some(Err(Error::Unknown(id.clone()).into())),
         (None, Err(error)) => Some(Err(error.into())),
     }
 }

@@ -1,4 +1,4 @@
-//! Messages with one id that are on their way at the same time: the first is sent, and the others share its answer.
+//! Messages with one id that are in flight at the same time: the first is sent, and the others share its result.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -7,14 +7,15 @@ use tokio::sync::oneshot;
 
 use crate::channel::{Channel, MessageId, Publication, Refusal};
 
-type Answer = oneshot::Sender<Result<Publication, Refusal>>;
+type ResultSender = oneshot::Sender<Result<Publication, Refusal>>;
 
-/// The publishers' ids that are on their way, by the topic's serial number on this instance, and who else waits for each.
+/// The publishers' ids in flight, by the topic's serial number on this instance, and who else waits for each.
 #[derive(Default)]
-pub(super) struct SameId(Mutex<HashMap<(u64, MessageId), Vec<Answer>>>);
+pub(super) struct SameId(Mutex<HashMap<(u64, MessageId), Vec<ResultSender>>>);
 
 impl SameId {
-    /// Whether a message with this id is the first on its way; else its answer comes over the receiver.
+    /// Returns `None` if this is the first message with this id in flight. Otherwise the result comes over the
+    /// receiver.
     pub fn enter(&self, channel: &Channel, id: &MessageId) -> Option<oneshot::Receiver<Result<Publication, Refusal>>> {
         match self.0.lock().entry((channel.serial, id.clone())) {
             Entry::Vacant(first) => {
@@ -22,19 +23,19 @@ impl SameId {
                 None
             }
             Entry::Occupied(mut others) => {
-                let (answer, answered) = oneshot::channel();
-                others.get_mut().push(answer);
-                Some(answered)
+                let (sender, receiver) = oneshot::channel();
+                others.get_mut().push(sender);
+                Some(receiver)
             }
         }
     }
 
-    /// The first one has its answer, which is that of the others: they were not stored.
+    /// Passes the result of the first message to the others, which were not stored.
     pub fn leave(&self, channel: &Channel, id: &MessageId, result: &Result<Publication, Refusal>) {
         let others = self.0.lock().remove(&(channel.serial, id.clone())).unwrap_or_default();
         for other in others {
             let result = result.clone().map(|publication| Publication { duplicate: true, ..publication });
-            // A publisher that is gone does not need its answer.
+            // A publisher that is gone does not need the result.
             let _ = other.send(result);
         }
     }
@@ -46,7 +47,7 @@ mod tests {
     use crate::channel::{Error, Incarnation, Registry, RegistrySettings, Spec, TopicName};
 
     #[test]
-    fn others_share_the_answer_of_the_first() {
+    fn others_share_the_result_of_the_first() {
         let registry = Registry::new(RegistrySettings::for_tests(10));
         let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
         let [one, other] = ["a", "b"]

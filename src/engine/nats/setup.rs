@@ -1,4 +1,4 @@
-//! Bringing the engine up: streams and buckets, everything that exists, and what is to be tidied up now and then.
+//! Starting the engine: creating streams and buckets, reading everything that exists, and regular maintenance.
 
 use std::{
     error::Error as _,
@@ -24,38 +24,38 @@ use super::{
     messages::Orphan,
     names::{END, Names},
     positions::{PositionsHandler, Shared},
-    topics::{Entry, Stale, TopicsHandler},
+    topics::{StaleTopics, TopicEntry, TopicsHandler},
 };
 use crate::channel::{Epoch, Error, Timestamp};
 
-/// What is waited between two tries.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The pause between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether something is to be tidied up.
-const TIDY: Duration = Duration::from_secs(5);
+/// The time between two maintenance rounds.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long one question may take.
-const QUESTION: Duration = Duration::from_secs(5);
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ids are known for so long at least, however short the setting is: publishes that were not answered are tried again within
-/// it, and must not be stored twice.
-const LEAST_WINDOW: Duration = Duration::from_mins(1);
+/// The least time for which ids are known, however short the setting is. Publishes without a response are retried
+/// within it and must not be stored twice.
+const MIN_DEDUP_WINDOW: Duration = Duration::from_mins(1);
 
-/// Messages of no topic are kept for so long: an instance that was cut off may not have heard of the end of theirs, and has
-/// to read what stands before it.
+/// How long messages of no topic are kept. An instance that was cut off may not have seen the end of their topic, and
+/// must read what stands before it.
 const ORPHAN_AGE: Duration = Duration::from_mins(15);
 
-/// What the server says of a stream that is not there.
+/// The error code for a stream that does not exist.
 const NO_STREAM: u64 = 10_059;
 
-/// What the server says where copies were asked for and there is no cluster.
+/// The error code for replicas without a cluster.
 const NO_CLUSTER: u64 = 10_074;
 
 /// What an operator is told where there is no `JetStream`.
 const NO_JETSTREAM: &str = "NATS_URL: NATS has no JetStream there; start nats-server with --jetstream, and enable JetStream \
                             for the account";
 
-/// Whether the question failed because no server, or not this account, has `JetStream`. Its interface is then a subject
+/// Returns whether the request failed because no server, or not this account, has `JetStream`. Its interface is then a subject
 /// that nobody serves.
 fn lacks_jetstream(error: &GetStreamError) -> bool {
     match error.kind() {
@@ -71,58 +71,58 @@ fn lacks_jetstream(error: &GetStreamError) -> bool {
     }
 }
 
-/// Whether NATS has a service of these settings' name: for who only wants to read, as opening the engine makes what is
-/// missing.
+/// Returns whether NATS has a service with the name in these settings. Opening the engine would create what is
+/// missing, so a reader asks first.
 ///
 /// # Errors
-/// One line that names the setting, if it cannot be asked.
+/// Returns one line that names the setting, if NATS cannot be asked.
 pub async fn exists(settings: &Settings) -> Result<bool, String> {
     let link = Link::open(settings).await?;
     if !link.is_up() {
         return Err("NATS_URL: no server can be reached".to_owned());
     }
     let bucket = format!("KV_{}", Names::new(&settings.prefix).topics());
-    match timeout(QUESTION, link.jetstream.get_stream(bucket)).await {
+    match timeout(REQUEST_TIMEOUT, link.jetstream.get_stream(bucket)).await {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(error)) if lacks_jetstream(&error) => Err(NO_JETSTREAM.to_owned()),
         Ok(Err(error)) => match error.kind() {
             GetStreamErrorKind::JetStream(refused) if refused.error_code().0 == NO_STREAM => Ok(false),
             _ => Err(format!("NATS_URL: {error}")),
         },
-        Err(_) => Err(format!("NATS_URL: no answer within {QUESTION:?}")),
+        Err(_) => Err(format!("NATS_URL: no response within {REQUEST_TIMEOUT:?}")),
     }
 }
 
-/// Brings everything up, however long it takes, then tidies up until the engine is closed. `tell` hears when the engine is
-/// ready, or why it will not be.
-pub(super) async fn start(inner: Arc<Inner>, positions: Arc<Shared>, tell: oneshot::Sender<Result<(), String>>) {
+/// Starts the engine, however long that takes, then runs the maintenance until the engine is closed. Sends over
+/// `ready` that the engine is ready, or why it cannot start.
+pub(super) async fn start(inner: Arc<Inner>, positions: Arc<Shared>, ready: oneshot::Sender<Result<(), String>>) {
     let stop = inner.stop.clone();
     let work = async {
-        let mut tell = Some(tell);
+        let mut ready = Some(ready);
         loop {
             match inner.link.check_version() {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(why) => match tell.take() {
-                    Some(tell) => return drop(tell.send(Err(why))),
-                    // Somebody has replaced the server by an older one; perhaps somebody replaces it again.
+                Err(why) => match ready.take() {
+                    Some(ready) => return drop(ready.send(Err(why))),
+                    // The server was replaced by an older one. It may be replaced again.
                     None => tracing::error!(why, "the NATS server cannot be used"),
                 },
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
         let mut logged = String::new();
         loop {
             match set_up(&inner).await {
                 Ok(()) => break,
-                // A reason that stays is logged once, not at each try.
+                // A reason that stays is logged once, not at each attempt.
                 Err(why) if why == logged => {}
                 Err(why) => {
-                    tracing::warn!(why, "streams and buckets are not there yet; trying again until they are");
+                    tracing::warn!(why, "streams and buckets could not be created yet; it is tried again");
                     logged = why;
                 }
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
         let bucket = |bucket: &str| Source {
             stream: format!("KV_{bucket}"),
@@ -137,18 +137,18 @@ pub(super) async fn start(inner: Arc<Inner>, positions: Arc<Shared>, tell: onesh
         let source = bucket(&inner.names.consumers());
         inner.tasks.spawn(follow(link, source, handler, positions.progress.clone(), stop.clone()));
         wait_for(|| topics.progress.is_open() && positions.progress.is_open()).await;
-        // The first is made with the service, and most topics will be in it.
+        // The first stream is created with the service, and most topics will be in it.
         inner.progress(super::CLASSES[0]);
         inner.follow_all();
         wait_for(|| inner.classes.lock().values().all(|progress| progress.is_open())).await;
         topics.loaded();
         let (known, messages) = (topics.registry.count(""), topics.registry.messages());
-        tracing::info!(topics = known, messages, "what NATS has was read");
+        tracing::info!(topics = known, messages, "everything in NATS was read");
         inner.ready.store(true, Ordering::Release);
-        if let Some(tell) = tell.take() {
-            let _ = tell.send(Ok(()));
+        if let Some(ready) = ready.take() {
+            let _ = ready.send(Ok(()));
         }
-        tidy_up(&inner, &positions).await;
+        run_maintenance(&inner, &positions).await;
     };
     tokio::select! {
         () = inner.stop.cancelled() => {}
@@ -162,17 +162,17 @@ async fn wait_for(holds: impl Fn() -> bool) {
     }
 }
 
-/// Makes the buckets and the first stream, where they are not there.
+/// Creates the buckets and the first stream, if they are missing.
 async fn set_up(inner: &Inner) -> Result<(), String> {
     for bucket in [inner.names.topics(), inner.names.consumers()] {
         ensure_bucket(inner, &bucket).await?;
     }
-    // Topics of other sizes bring their streams with them.
+    // The streams for larger topics are created with their first topic.
     inner.ensure_class(super::CLASSES[0]).await.map_err(|error| error.to_string())
 }
 
 async fn ensure_bucket(inner: &Inner, bucket: &str) -> Result<(), String> {
-    // A key-value bucket like any other, so that the usual tools can look at it.
+    // It is an ordinary key-value bucket, so that the usual tools can read it.
     let config = Config {
         name: format!("KV_{bucket}"),
         description: Some("pub-sub".to_owned()),
@@ -203,18 +203,18 @@ fn common() -> Config {
 }
 
 impl Inner {
-    /// Makes a stream, where it is not there.
+    /// Creates a stream if it is missing.
     async fn ensure_stream(&self, config: Config) -> Result<(), String> {
         let jetstream = &self.link.jetstream;
         let name = config.name.clone();
-        match timeout(QUESTION, jetstream.get_stream(&name)).await {
+        match timeout(REQUEST_TIMEOUT, jetstream.get_stream(&name)).await {
             Ok(Ok(found)) => {
                 let found = &found.cached_info().config;
                 let same = found.subjects == config.subjects
                     && found.republish == config.republish
                     && found.max_messages_per_subject == config.max_messages_per_subject;
                 if !same {
-                    return Err(format!("{name}: is there, but set up differently"));
+                    return Err(format!("{name}: exists with another configuration"));
                 }
                 if found.duplicate_window != config.duplicate_window && !config.duplicate_window.is_zero() {
                     self.set_window(Config { duplicate_window: config.duplicate_window, ..found.clone() }).await;
@@ -223,7 +223,7 @@ impl Inner {
             }
             Ok(Err(error)) if lacks_jetstream(&error) => return Err(NO_JETSTREAM.to_owned()),
             Ok(Err(_)) => {}
-            Err(_) => return Err(format!("{name}: no answer")),
+            Err(_) => return Err(format!("{name}: no response")),
         }
         let wanted = match self.replicas {
             0 => vec![3, 1],
@@ -231,7 +231,7 @@ impl Inner {
         };
         let mut why = String::new();
         for num_replicas in wanted {
-            match timeout(QUESTION, jetstream.create_stream(Config { num_replicas, ..config.clone() })).await {
+            match timeout(REQUEST_TIMEOUT, jetstream.create_stream(Config { num_replicas, ..config.clone() })).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(error)) => {
                     why = error.to_string();
@@ -243,25 +243,25 @@ impl Inner {
                         break;
                     }
                 }
-                Err(_) => return Err(format!("{name}: no answer")),
+                Err(_) => return Err(format!("{name}: no response")),
             }
         }
         Err(format!("{name}: {why}"))
     }
 
-    /// Changes for how long a stream knows ids. The newest start decides; where the server does not let it, what is there
-    /// stays in force.
+    /// Changes how long a stream knows ids. The instance that started last decides. If the server refuses the change,
+    /// the old setting stays in force.
     async fn set_window(&self, config: Config) {
         let (stream, window) = (&config.name, config.duplicate_window);
-        let why = match timeout(QUESTION, self.link.jetstream.update_stream(&config)).await {
-            Ok(Ok(_)) => return tracing::info!(stream, ?window, "the stream knows ids for another time now"),
+        let why = match timeout(REQUEST_TIMEOUT, self.link.jetstream.update_stream(&config)).await {
+            Ok(Ok(_)) => return tracing::info!(stream, ?window, "the stream's deduplication window was changed"),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
+            Err(_) => "no response".to_owned(),
         };
-        tracing::warn!(why, stream, ?window, "for how long the stream knows ids could not be changed");
+        tracing::warn!(why, stream, ?window, "the stream's deduplication window could not be changed");
     }
 
-    /// Makes the stream of a class, where it is not there.
+    /// Creates the stream of a class if it is missing.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -273,10 +273,11 @@ impl Inner {
             name: self.names.stream(class),
             description: Some(format!("pub-sub: topics of up to {class} messages")),
             subjects: vec![format!("{}>", self.names.stored(class))],
-            // One more than any topic of the class keeps: its place tells what is missing before the oldest.
+            // This is one more than any topic of the class keeps. The offset of that message tells what is missing
+            // before the oldest kept one.
             max_messages_per_subject: i64::try_from(class + 1).unwrap_or(i64::MAX),
             discard: DiscardPolicy::Old,
-            duplicate_window: self.dedup_window.max(LEAST_WINDOW),
+            duplicate_window: self.dedup_window.max(MIN_DEDUP_WINDOW),
             republish: Some(Republish {
                 source: format!("{}>", self.names.stored(class)),
                 destination: format!("{}>", self.names.live(class)),
@@ -285,23 +286,23 @@ impl Inner {
             ..common()
         };
         self.ensure_stream(config).await.map_err(|why| {
-            tracing::warn!(why, "a stream cannot be made");
+            tracing::warn!(why, "a stream cannot be created");
             Error::Unavailable(NOT_NOW)
         })
     }
 }
 
-/// Deletes messages that belong to no topic: published while it was being deleted.
+/// Deletes messages that belong to no topic because they were published while their topic was being deleted.
 pub(super) async fn delete_orphans(inner: Arc<Inner>, mut orphans: mpsc::Receiver<Orphan>) {
     let work = async {
         while let Some(Orphan { class, sequence, at }) = orphans.recv().await {
             let age = Timestamp::now().0.saturating_sub(at.0);
-            // They come about in the order of their ages, and clocks may differ.
+            // They come roughly in the order of their ages, and clocks may differ.
             sleep(ORPHAN_AGE.saturating_sub(Duration::from_millis(u64::try_from(age).unwrap_or(0)))).await;
             let stream = inner.link.jetstream.get_stream_no_info(inner.names.stream(class)).await;
             if let Ok(stream) = stream {
-                // Another instance may have been faster; what stays is found again at the next start.
-                let _ = timeout(QUESTION, stream.delete_message(sequence)).await;
+                // Another instance may have deleted it already. If it stays, the next start finds it again.
+                let _ = timeout(REQUEST_TIMEOUT, stream.delete_message(sequence)).await;
             }
         }
     };
@@ -311,40 +312,40 @@ pub(super) async fn delete_orphans(inner: Arc<Inner>, mut orphans: mpsc::Receive
     }
 }
 
-/// What no call does by itself.
-async fn tidy_up(inner: &Arc<Inner>, positions: &Arc<Shared>) {
-    let mut ticks = interval(TIDY);
+/// Runs the maintenance that no call does.
+async fn run_maintenance(inner: &Arc<Inner>, positions: &Arc<Shared>) {
+    let mut ticks = interval(MAINTENANCE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         if !inner.link.is_up() {
             continue;
         }
-        inner.remove_known_ids(inner.dedup_window.max(LEAST_WINDOW)).await;
-        // Streams whose first topic came while the others were being read.
+        inner.remove_known_ids(inner.dedup_window.max(MIN_DEDUP_WINDOW)).await;
+        // Follow streams whose first topic was created while the others were being read.
         inner.follow_all();
         for (token, known) in inner.topics.broken() {
             if let Some(entry) = &known.entry {
                 let entry =
-                    Entry { epoch: Epoch::random().to_string(), created_at: Timestamp::now().0, ..entry.clone() };
-                // Whichever instance comes first.
+                    TopicEntry { epoch: Epoch::random().to_string(), created_at: Timestamp::now().0, ..entry.clone() };
+                // The first instance to write wins.
                 let _ = inner.topics.write(&inner.link, &token, &entry, known.revision).await;
             }
         }
-        let Stale { refresh, forget } = inner.topics.stale(|channel| is_used(channel, &positions.consumers));
+        let StaleTopics { refresh, delete } = inner.topics.stale(|channel| is_used(channel, &positions.consumers));
         for (token, known) in refresh {
             if let Some(entry) = &known.entry {
                 let _ = inner.topics.write(&inner.link, &token, entry, known.revision).await;
             }
         }
-        for (token, known) in forget {
+        for (token, known) in delete {
             let _ = inner.topics.delete(&inner.link, &token, known.end_now().as_ref(), known.revision).await;
         }
         drop_markers(inner).await;
     }
 }
 
-/// What says that a topic was deleted goes when every instance has heard of it, here and in the topic's stream.
+/// Removes the markers of deleted topics, here and in the topics' streams, after every instance has seen them.
 async fn drop_markers(inner: &Inner) {
     let markers = inner.topics.markers();
     if markers.is_empty() {
@@ -357,10 +358,10 @@ async fn drop_markers(inner: &Inner) {
             && let Ok(stream) = jetstream.get_stream_no_info(inner.names.stream(end.class)).await
         {
             let subject = format!("{}{token}{END}", inner.names.stored(end.class));
-            let _ = timeout(QUESTION, stream.purge().filter(subject)).await;
+            let _ = timeout(REQUEST_TIMEOUT, stream.purge().filter(subject)).await;
         }
         let subject = format!("$KV.{}.{token}", inner.topics.bucket);
-        let purged = timeout(QUESTION, bucket.purge().filter(subject).sequence(revision + 1)).await;
+        let purged = timeout(REQUEST_TIMEOUT, bucket.purge().filter(subject).sequence(revision + 1)).await;
         if purged.is_ok_and(|purged| purged.is_ok()) {
             inner.topics.drop_marker(&token, revision);
         }

@@ -1,4 +1,4 @@
-//! Changing what a bucket has under a key, if it is still what this instance knows.
+//! Conditional writes to a bucket: a key is changed only if its revision is the one that this instance knows.
 
 use std::time::Duration;
 
@@ -9,33 +9,34 @@ use tokio::time::{Instant, sleep};
 use super::{NOT_NOW, link::Link};
 use crate::channel::Error;
 
-/// How long a change may wait for the cluster: an election takes 4 to 9 s.
+/// How long a change may wait for the cluster. An election takes 4 to 9 s.
 pub(super) const BUDGET: Duration = Duration::from_secs(10);
 
-/// What is waited between two tries.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The pause between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// What has become of a change.
+/// The outcome of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
-    /// It is stored as this revision.
+    /// The change is stored as this revision.
     Stored(u64),
-    /// The key has another revision than was expected, or perhaps this very change, sent before without an answer.
+    /// The key has another revision than expected. That may be this very change, if an earlier attempt got no
+    /// response.
     Conflict,
 }
 
-/// What a key is to have.
+/// The new content of a key.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Set(Vec<u8>),
-    /// Nothing any more; the marker of that may say something, too.
+    /// The key is deleted. The marker of the deletion can carry a payload, too.
     Deleted(Vec<u8>),
 }
 
-/// Sets a key's value, or deletes it, if `expected` is its revision; 0 for a key that never was.
+/// Sets or deletes a key's value, if `expected` is its revision, or 0 for a key that never existed.
 ///
 /// # Errors
-/// [`Error::Unavailable`] if the cluster did not take it in time.
+/// [`Error::Unavailable`] if the cluster did not accept the change in time.
 pub(super) async fn put(link: &Link, bucket: &str, key: &str, value: Value, expected: u64) -> Result<Put, Error> {
     let begun = Instant::now();
     let (payload, deletes) = match value {
@@ -51,24 +52,24 @@ pub(super) async fn put(link: &Link, bucket: &str, key: &str, value: Value, expe
             }
             let subject = format!("$KV.{bucket}.{key}");
             let sent = link.jetstream.publish_with_headers(subject, headers, payload.clone()).await;
-            let answer = match sent {
+            let response = match sent {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),
             };
-            match answer {
+            match response {
                 Ok(ack) => return Ok(Put::Stored(ack.sequence)),
                 Err(error) => match error.kind() {
                     PublishErrorKind::WrongLastSequence => return Ok(Put::Conflict),
                     PublishErrorKind::MaxPayloadExceeded => {
-                        return Err(Error::Unavailable("what was to be stored is larger than NATS takes"));
+                        return Err(Error::Unavailable("the change is larger than NATS accepts"));
                     }
-                    _ => tracing::debug!(%error, bucket, "a change is tried again"),
+                    _ => tracing::debug!(%error, bucket, "a change could not be written; it is tried again"),
                 },
             }
         }
         if begun.elapsed() > BUDGET || (!link.is_up() && link.down_for() > super::GRACE) {
             return Err(Error::Unavailable(NOT_NOW));
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_PAUSE).await;
     }
 }

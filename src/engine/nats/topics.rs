@@ -1,4 +1,4 @@
-//! The registry of topics: a bucket with an entry for each, followed by every instance.
+//! The registry of topics: a bucket with one entry per topic, which every instance follows.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,76 +12,77 @@ use tokio::time::timeout;
 
 use super::{
     Inner, NOT_NOW,
-    follow::{Handler, Item, Progress, speaks_for_all},
+    follow::{Handler, Item, Progress, has_majority},
     link::Link,
     names::{CLASSES, decode},
     store::{BUDGET, Put, Value, put},
 };
 use crate::channel::{Channel, Epoch, Error, Incarnation, Numbering, Registry, Spec, Timestamp, TopicName};
 
-/// A topic as the bucket has it: JSON, to which later versions may add.
+/// A topic in the bucket: JSON, to which later versions may add fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct TopicEntry {
     pub name: String,
-    /// As in cursors.
+    /// Written as in cursors.
     pub epoch: String,
-    /// Milliseconds since 1970.
+    /// In milliseconds since 1970.
     pub created_at: i64,
     pub implicit: bool,
-    /// Absent where the topic follows the servers' setting.
+    /// Absent if the topic follows the servers' setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_messages: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_publish_rate: Option<u32>,
-    /// The stream it is in.
+    /// The class of its stream.
     pub class: usize,
-    /// The instance that made it, as long as no other has used it while it was without messages: that one may forget it.
+    /// The instance that created it, as long as no other instance has used it while it was without messages. That
+    /// instance may release it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner: String,
     /// How the incarnation before this one ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<End>,
+    pub before: Option<IncarnationEnd>,
 }
 
-/// How an incarnation of a topic ended, as the marker of its deletion has it.
+/// How an incarnation of a topic ended, as the marker of its deletion stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct End {
-    /// As in cursors.
+pub(super) struct IncarnationEnd {
+    /// Written as in cursors.
     pub epoch: String,
     /// The newest message that was removed with the topic.
     pub last: u64,
-    /// The stream it was in.
+    /// The class of its stream.
     pub class: usize,
     /// The newest message of the incarnations before it.
     #[serde(default)]
     pub earlier: u64,
 }
 
-impl End {
-    /// The newest message that was ever under the name in a stream, as far as this end knows.
+impl IncarnationEnd {
+    /// Returns the newest message that was ever stored under the name in a stream, as far as this end knows.
     fn newest_in(&self, class: usize) -> u64 {
         if self.class == class { self.last.max(self.earlier) } else { 0 }
     }
 }
 
-impl Known {
-    /// How the incarnation ends that stands here now.
-    pub fn end_now(&self) -> Option<End> {
+impl KnownTopic {
+    /// Returns how the current incarnation would end now.
+    pub fn end_now(&self) -> Option<IncarnationEnd> {
         let (entry, channel) = (self.entry.as_ref()?, self.channel.as_ref()?);
         let earlier = entry.before.as_ref().map_or(0, |before| before.newest_in(entry.class));
-        Some(End { epoch: entry.epoch.clone(), last: channel.last(), class: entry.class, earlier })
+        Some(IncarnationEnd { epoch: entry.epoch.clone(), last: channel.last(), class: entry.class, earlier })
     }
 }
 
-/// An incarnation that is over in the registry, and not yet in its stream.
+/// An incarnation that has ended in the registry, but not yet in its stream.
 #[derive(Clone)]
-pub(super) struct Ended {
+pub(super) struct EndingIncarnation {
     pub channel: Arc<Channel>,
     /// The newest message that was removed with the topic.
     pub last: u64,
 }
 
-impl Entry {
+impl TopicEntry {
     pub fn spec(&self) -> Spec {
         Spec { implicit: self.implicit, max_messages: self.max_messages, max_publish_rate: self.max_publish_rate }
     }
@@ -112,24 +113,24 @@ impl Entry {
 
 /// What is known of a key.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct KnownTopic {
     pub revision: u64,
-    /// `None`: deleted.
-    pub entry: Option<Entry>,
+    /// `None` if the topic was deleted.
+    pub entry: Option<TopicEntry>,
     pub channel: Option<Arc<Channel>>,
     /// How the incarnation before ended.
-    pub end: Option<End>,
+    pub end: Option<IncarnationEnd>,
     /// When the entry was written.
     at: Timestamp,
 }
 
-/// Implicit topics of which nothing was heard for long, by token.
+/// Implicit topics without an update for long, by token.
 #[derive(Default)]
-pub(super) struct Stale {
-    /// They are used here, which has to be said.
-    pub refresh: Vec<(String, Known)>,
-    /// They are not used here, and nobody says that they are elsewhere.
-    pub forget: Vec<(String, Known)>,
+pub(super) struct StaleTopics {
+    /// They are used here, so their entries must be refreshed.
+    pub refresh: Vec<(String, KnownTopic)>,
+    /// They are not used here, and no other instance has refreshed them.
+    pub delete: Vec<(String, KnownTopic)>,
 }
 
 /// The topics on this instance, by token.
@@ -138,20 +139,21 @@ pub(super) struct Topics {
     pub progress: Arc<Progress>,
     /// The bucket's name.
     pub bucket: String,
-    known: RwLock<HashMap<String, Known>>,
-    /// Lives that are over in the registry, but not in their streams: what was stored before their end is still to come.
-    ending: Mutex<Vec<Ended>>,
-    /// Classes that some topic is in.
+    known: RwLock<HashMap<String, KnownTopic>>,
+    /// Incarnations that have ended in the registry, but not in their streams: messages before their end are still to
+    /// come.
+    ending: Mutex<Vec<EndingIncarnation>>,
+    /// The classes with at least one topic.
     classes: Mutex<HashSet<usize>>,
-    /// Whether histories are being read for the first time: until then no channel is known to be whole.
+    /// Whether histories are being read for the first time. Until then no channel is known to be complete.
     loading: RwLock<bool>,
 }
 
-/// An implicit topic that several instances have used and none uses any more goes when nothing was heard of it for so long.
-const UNUSED: Duration = Duration::from_mins(15);
+/// How long an implicit topic that several instances have used stays without a refresh before it is deleted.
+const UNUSED_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// How often an instance that does use one says so.
-const REFRESH: Duration = Duration::from_mins(5);
+/// How often an instance refreshes an implicit topic that it uses.
+const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
 
 impl Topics {
     pub fn new(registry: Arc<Registry>, bucket: String) -> Arc<Self> {
@@ -166,11 +168,11 @@ impl Topics {
         })
     }
 
-    pub fn get(&self, token: &str) -> Option<Known> {
+    pub fn get(&self, token: &str) -> Option<KnownTopic> {
         self.known.read().get(token).cloned()
     }
 
-    /// The incarnation of a topic that a message is of: one that is about to end, too.
+    /// Returns the incarnation of a topic that a message belongs to, which may be one that is about to end.
     pub fn channel(&self, token: &str, fits: impl Fn(&Arc<Channel>) -> bool) -> Option<Arc<Channel>> {
         let known = self.known.read().get(token).and_then(|known| known.channel.clone());
         known.filter(|channel| fits(channel)).or_else(|| {
@@ -180,21 +182,21 @@ impl Topics {
         })
     }
 
-    /// Whether the registry has this incarnation of a topic.
+    /// Returns whether the registry has this incarnation of a topic.
     pub fn is_alive(&self, token: &str, epoch: Epoch) -> bool {
         let known = self.known.read();
         let entry = known.get(token).and_then(|known| known.entry.as_ref());
         entry.is_some_and(|entry| entry.epoch == epoch.to_string())
     }
 
-    /// Whether another instance may forget the topic, because nobody has told it that this one needs it.
+    /// Returns whether another instance may release the topic because this instance has not pinned it.
     pub fn is_others(&self, token: &str, instance: &str) -> bool {
         let known = self.known.read();
         let entry = known.get(token).and_then(|known| known.entry.as_ref());
         entry.is_some_and(|entry| entry.implicit && !entry.owner.is_empty() && entry.owner != instance)
     }
 
-    /// An incarnation is over in its stream as well: whoever has read it to here learns it.
+    /// Ends an incarnation in its stream. Whoever has read the stream up to here calls this.
     pub fn end(&self, channel: &Arc<Channel>) {
         let ended = {
             let mut ending = self.ending.lock();
@@ -204,13 +206,13 @@ impl Topics {
         if let Some(ended) = &ended {
             channel.skip_to(ended.last);
         }
-        // Once, by whoever comes first: every close is told.
+        // The channel is closed once, by the first caller, because every close is published as an event.
         if !self.registry.remove(channel) && ended.is_some() {
             channel.close();
         }
     }
 
-    /// The classes that topics are in.
+    /// Returns the classes with at least one topic.
     pub fn classes(&self) -> HashSet<usize> {
         self.classes.lock().clone()
     }
@@ -219,7 +221,7 @@ impl Topics {
         *self.loading.read()
     }
 
-    /// All histories are read: topics that come from here on are whole.
+    /// Called when all histories are read. Topics that are created from here on are complete.
     pub fn loaded(&self) {
         *self.loading.write() = false;
     }
@@ -232,23 +234,30 @@ impl Topics {
         sync(link, &format!("KV_{}", self.bucket), &self.progress).await
     }
 
-    /// Takes note of what the bucket has under a key. Tells which lives are over by that: they are closed when everything
-    /// was read that their streams have of them.
-    fn note(&self, token: &str, revision: u64, at: Timestamp, entry: Option<Entry>, end: Option<End>) -> Vec<Ended> {
+    /// Applies an entry of the bucket. Returns the incarnations that it ends. They are closed when everything of them
+    /// was read from their streams.
+    fn apply_entry(
+        &self,
+        token: &str,
+        revision: u64,
+        at: Timestamp,
+        entry: Option<TopicEntry>,
+        end: Option<IncarnationEnd>,
+    ) -> Vec<EndingIncarnation> {
         let (old, known_end) = self.get(token).map_or((None, None), |known| (known.channel, known.end));
         let incarnation = entry.as_ref().and_then(|entry| entry.incarnation(token));
         if entry.is_some() && incarnation.is_none() {
             tracing::warn!(token, "the registry has an entry that cannot be read; it is left alone");
         }
         let end = entry.as_ref().map_or(end, |entry| entry.before.clone());
-        let news = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
+        let new_end = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
         let mut ended = Vec::new();
         let channel = match (incarnation, old) {
             (Some(incarnation), Some(old)) if old.epoch == incarnation.epoch => {
                 if old.spec() != incarnation.spec {
                     self.registry.apply(&old, incarnation.spec);
                 }
-                // One that was forgotten here in vain is back.
+                // This instance has tried to release the topic, without success.
                 let gone = old.ring.lock().closed;
                 if gone { self.insert(incarnation, token) } else { Some(old) }
             }
@@ -257,24 +266,24 @@ impl Topics {
                     let read = old.as_ref().filter(|old| old.key == class as u64).map_or(0, |old| old.last());
                     read.max(known_end.as_ref().map_or(0, |end| end.newest_in(class)))
                 };
-                let unseen = news
+                let missed_end = new_end
                     .filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch))
                     .filter(|end| end.newest_in(end.class) > seen(end.class));
                 ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
-                ended.extend(unseen.and_then(|end| self.pass_by(token, at, end)));
+                ended.extend(missed_end.and_then(|end| self.add_missed_incarnation(token, at, end)));
                 incarnation.and_then(|incarnation| self.insert(incarnation, token))
             }
         };
         if let Some(channel) = &channel {
             channel.revision.store(revision, Ordering::Release);
         }
-        self.known.write().insert(token.to_owned(), Known { revision, entry, channel, end, at });
+        self.known.write().insert(token.to_owned(), KnownTopic { revision, entry, channel, end, at });
         ended
     }
 
-    /// An incarnation, or several, began and ended while this instance was cut off. Who reads it by a pattern gets what there is of
-    /// the last one, and is told of the rest.
-    fn pass_by(&self, token: &str, at: Timestamp, end: &End) -> Option<Ended> {
+    /// Handles incarnations that began and ended while this instance was cut off. A subscriber of a pattern gets what
+    /// is left of the last one, and is told about the rest.
+    fn add_missed_incarnation(&self, token: &str, at: Timestamp, end: &IncarnationEnd) -> Option<EndingIncarnation> {
         if self.is_loading() {
             return None;
         }
@@ -287,18 +296,18 @@ impl Topics {
             log: CLASSES.iter().position(|class| *class == end.class)?,
         };
         let channel = CLASSES.contains(&end.class).then(|| self.insert(incarnation, token)).flatten()?;
-        self.take_out(channel, Some(&End { last: end.newest_in(end.class), ..end.clone() }))
+        self.take_out(channel, Some(&IncarnationEnd { last: end.newest_in(end.class), ..end.clone() }))
     }
 
-    /// The name is free from here on.
-    fn take_out(&self, old: Arc<Channel>, end: Option<&End>) -> Option<Ended> {
-        // Before there is a subscriber nothing has to be read to its end.
+    /// Frees the name of an incarnation.
+    fn take_out(&self, old: Arc<Channel>, end: Option<&IncarnationEnd>) -> Option<EndingIncarnation> {
+        // Before there is a subscriber, nothing needs to be read to its end.
         if self.is_loading() || old.ring.lock().closed {
             self.registry.remove(&old);
             return None;
         }
         let last = end.filter(|end| end.epoch == old.epoch().to_string()).map_or(0, |end| end.last);
-        let ended = Ended { channel: old, last };
+        let ended = EndingIncarnation { channel: old, last };
         self.ending.lock().push(ended.clone());
         self.registry.take_out(&ended.channel, last);
         Some(ended)
@@ -313,23 +322,29 @@ impl Topics {
             let _ = channel.label.set(token.into());
             Ok(())
         });
-        inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be taken in")).ok()
+        inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be added")).ok()
     }
 
-    /// Writes an entry, if this is what the registry has. On success it is known here.
+    /// Writes an entry if `expected` is its revision. After a success this instance knows the entry.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn write(&self, link: &Link, token: &str, entry: &Entry, expected: u64) -> Result<Put, Error> {
+    pub async fn write(&self, link: &Link, token: &str, entry: &TopicEntry, expected: u64) -> Result<Put, Error> {
         let value = serde_json::to_vec(entry).unwrap_or_default();
         self.put(link, token, Value::Set(value), expected).await
     }
 
-    /// Deletes an entry, if this is what the registry has. On success it is gone here.
+    /// Deletes an entry if `expected` is its revision. After a success it is deleted here, too.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn delete(&self, link: &Link, token: &str, end: Option<&End>, expected: u64) -> Result<Put, Error> {
+    pub async fn delete(
+        &self,
+        link: &Link,
+        token: &str,
+        end: Option<&IncarnationEnd>,
+        expected: u64,
+    ) -> Result<Put, Error> {
         let said = end.and_then(|end| serde_json::to_vec(end).ok()).unwrap_or_default();
         self.put(link, token, Value::Deleted(said), expected).await
     }
@@ -346,11 +361,11 @@ impl Topics {
         if known { Ok(written) } else { Err(Error::Unavailable(NOT_NOW)) }
     }
 
-    /// Implicit topics without a message that several instances know: those that are used here and should be refreshed, and
-    /// those that nobody has used for long.
-    pub fn stale(&self, used: impl Fn(&Channel) -> bool) -> Stale {
+    /// Returns the implicit topics without a message that several instances know: those that are used here and should
+    /// be refreshed, and those that nobody has used for long.
+    pub fn stale(&self, used: impl Fn(&Channel) -> bool) -> StaleTopics {
         let now = Timestamp::now().0;
-        let older = |known: &Known, than: Duration| {
+        let older = |known: &KnownTopic, than: Duration| {
             now.saturating_sub(known.at.0) > i64::try_from(than.as_millis()).unwrap_or(i64::MAX)
         };
         let known = self.known.read();
@@ -358,32 +373,32 @@ impl Topics {
             known.entry.as_ref().is_some_and(|entry| entry.implicit)
                 && known.channel.as_ref().is_some_and(|channel| channel.ring.lock().is_unused())
         });
-        let mut stale = Stale::default();
+        let mut stale = StaleTopics::default();
         for (token, known) in empty {
             let used = known.channel.as_ref().is_some_and(|channel| used(channel));
-            if used && older(known, REFRESH) {
+            if used && older(known, REFRESH_INTERVAL) {
                 stale.refresh.push((token.clone(), known.clone()));
-            } else if !used && older(known, UNUSED) {
-                stale.forget.push((token.clone(), known.clone()));
+            } else if !used && older(known, UNUSED_TIMEOUT) {
+                stale.delete.push((token.clone(), known.clone()));
             }
         }
         stale
     }
 
-    /// A topic that was to be forgotten and is still in the registry is here again.
+    /// Restores a topic that should have been released and is still in the registry.
     pub fn put_back(&self, token: &str) {
         if let Some(known) = self.get(token)
             && known.entry.is_some()
         {
-            self.note(token, known.revision, known.at, known.entry, None);
+            self.apply_entry(token, known.revision, known.at, known.entry, None);
         }
     }
 
-    /// The stream of a class was made again: the incarnations of its topics are over here, and [`Topics::broken`] has them from
-    /// now on.
+    /// Ends the incarnations of a class's topics because its stream was created again. [`Topics::broken`] lists the
+    /// topics from now on.
     pub fn end_class(&self, class: u64) {
         let ending = self.ending.lock().clone();
-        for Ended { channel, .. } in ending.iter().filter(|ended| ended.channel.key == class) {
+        for EndingIncarnation { channel, .. } in ending.iter().filter(|ended| ended.channel.key == class) {
             self.end(channel);
         }
         for channel in self.registry.all().into_iter().filter(|channel| channel.key == class) {
@@ -400,8 +415,8 @@ impl Topics {
         }
     }
 
-    /// Topics whose incarnation is over though they were not deleted: they need another one.
-    pub fn broken(&self) -> Vec<(String, Known)> {
+    /// Returns the topics whose incarnation has ended although they were not deleted. They need another incarnation.
+    pub fn broken(&self) -> Vec<(String, KnownTopic)> {
         let known = self.known.read();
         let broken = known.iter().filter(|(token, known)| {
             known.channel.is_none() && known.entry.as_ref().is_some_and(|entry| entry.incarnation(token).is_some())
@@ -409,16 +424,16 @@ impl Topics {
         broken.map(|(token, known)| (token.clone(), known.clone())).collect()
     }
 
-    /// Keys that were deleted long ago: their markers can go.
+    /// Returns keys that were deleted long ago, whose markers can be removed.
     pub fn markers(&self) -> Vec<(String, u64)> {
         let now = Timestamp::now().0;
-        let old = i64::try_from(UNUSED.as_millis()).unwrap_or(i64::MAX);
+        let old = i64::try_from(UNUSED_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
         let known = self.known.read();
         let deleted = known.iter().filter(|(_, known)| known.entry.is_none() && now.saturating_sub(known.at.0) > old);
         deleted.map(|(token, known)| (token.clone(), known.revision)).take(100).collect()
     }
 
-    /// A marker is gone.
+    /// Removes the marker of a deleted topic.
     pub fn drop_marker(&self, token: &str, revision: u64) {
         let mut known = self.known.write();
         if known.get(token).is_some_and(|known| known.entry.is_none() && known.revision == revision) {
@@ -431,14 +446,14 @@ fn is_called(channel: &Channel, token: &str) -> bool {
     channel.label.get().is_some_and(|label| **label == *token)
 }
 
-/// Waits until everything that a stream has now was followed.
+/// Waits until this instance has followed everything that a stream has now.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
 pub(super) async fn sync(link: &Link, stream: &str, progress: &Progress) -> Result<(), Error> {
     let ask = async {
         let stream = link.jetstream.get_stream_no_info(stream).await.ok()?;
-        let info = stream.get_info().await.ok().filter(speaks_for_all)?;
+        let info = stream.get_info().await.ok().filter(has_majority)?;
         progress.wait(info.state.last_sequence).await;
         Some(())
     };
@@ -448,7 +463,7 @@ pub(super) async fn sync(link: &Link, stream: &str, progress: &Progress) -> Resu
     }
 }
 
-/// Brings the bucket's changes to the registry.
+/// Passes the bucket's changes to the registry.
 pub(super) struct TopicsHandler(pub Arc<Inner>);
 
 impl Handler for TopicsHandler {
@@ -460,11 +475,11 @@ impl Handler for TopicsHandler {
         if !deleted && entry.is_none() {
             tracing::warn!(token = item.key, "the registry has an entry that cannot be read; it is left alone");
         }
-        for ended in topics.note(&item.key, item.sequence, item.at, entry, end) {
+        for ended in topics.apply_entry(&item.key, item.sequence, item.at, entry, end) {
             self.0.end_soon(ended);
         }
-        // The first topic of a size, made by another instance: its messages are wanted here, too, and nobody asks first. At
-        // the start the registry has to be known before any stream is read.
+        // If another instance has created the first topic of a class, this instance must follow its stream, too,
+        // without being asked. At the start the registry must be complete before any stream is read.
         if !topics.is_loading() {
             self.0.follow_all();
         }

@@ -55,7 +55,7 @@ fn lines(text: &str) -> Vec<(usize, usize, usize)> {
     text.split_inclusive('\n').enumerate().map(line).collect()
 }
 
-/// Every bit of every line turned, every line cut at every place, every line left out: it is found, and said where.
+/// Every bit of every line turned, every line cut behind every byte, every line left out: it is found, and said where.
 #[test]
 fn whatever_is_damaged_is_found() {
     let export = small();
@@ -142,14 +142,14 @@ fn what_makes_no_sense_is_refused() {
         let all: Vec<_> = SMALL.lines().collect();
         check(lines.iter().map(|line| all[line - 1]).collect::<Vec<_>>().join("\n").as_bytes()).unwrap_err()
     };
-    assert_eq!(order(&[]), "line 1: is missing: the file is cut off, or not whole yet");
+    assert_eq!(order(&[]), "line 1: is missing: the file is cut off, or not complete yet");
     assert_eq!(order(&[1, 3]), "line 2: comes before any topic");
     assert_eq!(order(&[1, 5]), "line 2: comes before any topic");
     assert_eq!(order(&[1, 2, 3, 5, 4]), "line 5: a topic's messages come before its known ids");
     assert_eq!(order(&[1, 2, 7, 3]), "line 4: topics, messages and known ids come before consumers");
     assert_eq!(order(&[1, 2, 7, 5]), "line 4: topics, messages and known ids come before consumers");
     assert_eq!(order(&[1, 2, 7, 7]), "line 4: consumer \"tab-42\" of \"news\" comes a second time");
-    assert_eq!(order(&[1, 2, 3, 4, 5, 6, 7, 8, 8]), "line 9: comes behind the end");
+    assert_eq!(order(&[1, 2, 3, 4, 5, 6, 7, 8, 8]), "line 9: comes after the end");
     let long = format!("{}\n\"{}\n", SMALL.lines().next().unwrap(), "x".repeat(97 << 20));
     assert_eq!(check(long.as_bytes()).unwrap_err(), "line 2: is longer than 100663296 bytes");
 }
@@ -179,7 +179,7 @@ fn refusals_write_nothing() {
     }
     assert!(store.refuses(&["import", "/nowhere/at/all"], "").starts_with("/nowhere/at/all: "));
     let shown = path.display();
-    assert_eq!(store.refuses(&["export"], ""), format!("DATA_DIR: {shown} is not there, or no directory"));
+    assert_eq!(store.refuses(&["export"], ""), format!("DATA_DIR: {shown} does not exist, or is not a directory"));
     assert!(!path.exists());
     let output = directory.path().join("backup");
     fs::write(&output, "the one from yesterday").unwrap();

@@ -1,7 +1,7 @@
-//! The files beneath the log: a directory of segments, one lock, and the reader of frames.
+//! The files below the log: a directory of segments, a lock file, and the reader of frames.
 //!
-//! Behind two small traits, because what matters here (a power cut, a full disk, a failing fsync, a short write) does
-//! not happen on request on a real disk.
+//! They are behind two small traits because the cases that matter here (a power cut, a full disk, a failing fsync, a
+//! short write) cannot be produced on request on a real disk.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,73 +11,76 @@ use std::{
 
 use super::{
     error::OpenError,
-    frame::{FRAME_HEADER, MAX_PAYLOAD, frame_header, is_sound},
+    frame::{FRAME_HEADER_BYTES, MAX_PAYLOAD, frame_header, is_valid},
 };
 
-/// The version of everything in a segment. A build reads only its own.
+/// The version of everything in a segment. A build reads only its own version.
 pub(super) const FORMAT: u32 = 2;
 
-/// Bytes of a segment's header: magic, version, number, the highest sequence number in the segments before, checksum of
-/// these. The number is there so that it outlives every record that had it.
-pub(super) const SEGMENT_HEADER: usize = 32;
+/// The size of a segment's header: magic, version, segment number, the highest sequence number in the segments
+/// before, and the checksum of these. The sequence number is in the header so that it outlives every record that had
+/// it.
+pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
 
-/// The file that says how far the log was written.
+/// The name of the file that says how far the log was written.
 pub(super) const FOOTPRINT: &str = "footprint";
 
-/// The file that says which log this is.
+/// The name of the file that says which log this is.
 const IDENTITY: &str = "identity";
 
-/// How the names of files begin that keep what was cut off the log.
+/// The prefix of the names of files that hold what was cut off the log.
 pub(super) const CUT: &str = "cut-";
 
 const MAGIC: [u8; 8] = *b"psublog\n";
 
-/// What a read asks for, in bytes: large enough that the count of calls does not matter, small beside the history.
+/// The size of one read, in bytes. It is large enough that the number of calls does not matter, and small compared
+/// with the history.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// A directory of numbered segments.
 pub(super) trait Storage: Send {
-    /// The numbers of all segments, in any order.
+    /// Returns the numbers of all segments, in any order.
     fn list(&self) -> io::Result<Vec<u64>>;
-    /// A new, empty segment; one that exists is emptied.
+    /// Creates an empty segment. If the segment exists, it is truncated.
     fn create(&self, number: u64) -> io::Result<Box<dyn SegmentFile>>;
-    /// A segment that exists, read from its start.
+    /// Opens an existing segment for reading from its start.
     fn open(&self, number: u64) -> io::Result<Box<dyn SegmentFile>>;
     fn remove(&self, number: u64) -> io::Result<()>;
     /// Makes creations and removals durable.
     fn sync_directory(&self) -> io::Result<()>;
-    /// What was last written as the footprint.
+    /// Returns the footprint that was written last.
     fn footprint(&self) -> io::Result<Vec<u8>>;
-    /// Writes the footprint in place of the one before, of which it has the length.
+    /// Overwrites the footprint with a new one of the same length.
     fn write_footprint(&self, bytes: &[u8], synced: bool) -> io::Result<()>;
-    /// What was last written as the identity; nothing if there is none.
+    /// Returns the identity that was written last, or nothing if there is none.
     fn identity(&self) -> io::Result<Vec<u8>>;
-    /// Writes the identity, whole or not at all, and makes it durable.
+    /// Writes the identity atomically and makes it durable.
     fn write_identity(&self, bytes: &[u8]) -> io::Result<()>;
-    /// Keeps what is cut off the log in a file of this name beside it, durably.
-    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
-    /// Takes a segment out of the log and keeps it under this name; durable with the directory.
-    fn set_aside(&self, number: u64, name: &str) -> io::Result<()>;
-    /// What is kept beside the log: names and sizes.
-    fn kept(&self) -> io::Result<Vec<(String, u64)>>;
-    /// Removes what was kept.
-    fn forget(&self, name: &str) -> io::Result<()>;
-    /// Names the time since the kernel started: what a process has written, the next one of the same time reads.
+    /// Stores what is cut off the log in a file of this name beside it, durably.
+    fn write_cut_file(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Moves a segment out of the log into a file of this name. The move is durable after [`Self::sync_directory`].
+    fn move_to_cut_file(&self, number: u64, name: &str) -> io::Result<()>;
+    /// Returns the names and sizes of the files with what was cut off the log.
+    fn cut_files(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Removes such a file.
+    fn remove_cut_file(&self, name: &str) -> io::Result<()>;
+    /// Identifies the current boot of the machine. As long as it is the same, everything that an earlier process has
+    /// written can be read, synced or not.
     fn boot(&self) -> String;
 }
 
-/// One segment's file. Reading goes on from the last read; writing is always at the end.
+/// The file of one segment. A read continues where the last read ended. A write always appends.
 pub(super) trait SegmentFile: Send {
     fn size(&self) -> io::Result<u64>;
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Writes a part of `bytes`, from its beginning, and says how much.
+    /// Writes a prefix of `bytes` and returns its length.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Makes the content and the size durable.
     fn sync(&mut self) -> io::Result<()>;
     fn truncate(&mut self, size: u64) -> io::Result<()>;
 }
 
-/// A segment's file name.
+/// Returns the file name of a segment.
 pub(super) fn file_name(number: u64) -> String {
     format!("{number:020}.seg")
 }
@@ -87,9 +90,9 @@ pub(super) fn number_of(file_name: &str) -> Option<u64> {
     if digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-/// The header of segment `number`, before which sequence numbers up to `sequence` were used.
-pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER] {
-    let mut header = [0; SEGMENT_HEADER];
+/// Returns the header of segment `number`, before which sequence numbers up to `sequence` were used.
+pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     header[12..20].copy_from_slice(&number.to_le_bytes());
@@ -99,56 +102,58 @@ pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER]
     header
 }
 
-/// What a segment's first bytes say.
+/// The outcome of reading a segment's header.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Header {
-    /// Sequence numbers up to this one were used in the segments before.
+pub(super) enum SegmentHeader {
+    /// The header is valid. Sequence numbers up to this one were used in the segments before.
     Valid {
         sequence: u64,
     },
-    /// `sound` if the checksum holds where this version has it.
+    /// The header has another version. `checksum_holds` says whether the checksum is right where this version has it.
     OtherVersion {
         version: u32,
-        sound: bool,
+        checksum_holds: bool,
     },
     Bad(&'static str),
 }
 
 /// Reads the header of the file that is named after segment `number`.
-pub(super) fn read_header(bytes: &[u8], number: u64) -> Header {
-    let Some(header) = bytes.first_chunk::<SEGMENT_HEADER>() else { return Header::Bad("the header is cut off") };
+pub(super) fn read_header(bytes: &[u8], number: u64) -> SegmentHeader {
+    let Some(header) = bytes.first_chunk::<SEGMENT_HEADER_BYTES>() else {
+        return SegmentHeader::Bad("the header is cut off");
+    };
     if header[..8] != MAGIC {
-        return Header::Bad("not a segment of this log");
+        return SegmentHeader::Bad("not a segment of this log");
     }
-    // Before the checksum: a later version may well lay out the rest differently.
+    // The version is checked before the checksum because a later version may arrange the rest differently.
     let version = header[8..12].first_chunk::<4>().map_or(0, |v| u32::from_le_bytes(*v));
     if version != FORMAT {
-        let sound = header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
-        return Header::OtherVersion { version, sound };
+        let checksum_holds = header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
+        return SegmentHeader::OtherVersion { version, checksum_holds };
     }
     let sequence = header[20..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     if *header == segment_header(number, sequence) {
-        Header::Valid { sequence }
+        SegmentHeader::Valid { sequence }
     } else {
-        Header::Bad("the header's checksum or number differs")
+        SegmentHeader::Bad("the header's checksum or number differs")
     }
 }
 
-/// The directory on the real disk, locked against other processes while it lives.
-pub(super) struct Disk {
+/// The directory on a real disk. It is locked against other processes while this value exists.
+pub(super) struct DiskStorage {
     directory: PathBuf,
     footprint: File,
     boot: String,
     _lock: File,
 }
 
-impl Disk {
-    /// Opens the directory, creating it if it is missing.
+impl DiskStorage {
+    /// Opens the directory and creates it if it is missing.
     pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
         let doing = |what: &str| format!("{what} {}", directory.display());
         if !directory.is_dir() {
             fs::create_dir_all(directory).map_err(OpenError::io(doing("creating")))?;
-            // Else a power cut could take the directory itself, with everything in it.
+            // Without this sync a power cut could remove the directory itself, with everything in it.
             if let Some(parent) = directory.parent().filter(|p| !p.as_os_str().is_empty()) {
                 sync_directory(parent).map_err(OpenError::io(doing("syncing the parent of")))?;
             }
@@ -175,7 +180,8 @@ impl Disk {
     }
 }
 
-/// Names the time since the kernel started. Elsewhere than on Linux nothing is known, and nothing is trusted.
+/// Identifies the current boot. On other systems than Linux it returns an empty text, and then no earlier boot counts
+/// as the same.
 pub(super) fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -185,13 +191,13 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Elsewhere a directory cannot be opened as a file, and its entries are the file system's own concern.
+/// On other systems a directory cannot be opened as a file, and the file system takes care of its entries.
 #[cfg(not(unix))]
 fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-impl Storage for Disk {
+impl Storage for DiskStorage {
     fn list(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -245,22 +251,22 @@ impl Storage for Disk {
         self.sync_directory()
     }
 
-    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write_cut_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.directory.join(name);
         let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         if written.is_err() {
-            // A part of it would only take the room that is missing.
+            // A partial file would only take space that is already short.
             let _ = fs::remove_file(path);
         }
         written?;
         self.sync_directory()
     }
 
-    fn set_aside(&self, number: u64, name: &str) -> io::Result<()> {
+    fn move_to_cut_file(&self, number: u64, name: &str) -> io::Result<()> {
         fs::rename(self.path(number), self.directory.join(name))
     }
 
-    fn kept(&self) -> io::Result<Vec<(String, u64)>> {
+    fn cut_files(&self) -> io::Result<Vec<(String, u64)>> {
         let mut kept = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
@@ -271,7 +277,7 @@ impl Storage for Disk {
         Ok(kept)
     }
 
-    fn forget(&self, name: &str) -> io::Result<()> {
+    fn remove_cut_file(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.directory.join(name))
     }
 
@@ -303,31 +309,31 @@ impl SegmentFile for File {
 }
 
 /// Reads a segment from its start, frame by frame, with large reads.
-pub(super) struct Scanner {
+pub(super) struct SegmentScanner {
     file: Box<dyn SegmentFile>,
-    /// The file's size when the scan began: what a length in it is checked against.
+    /// The file's size when the scan began. Every length in the file is checked against it.
     size: u64,
-    /// Holds at most [`READ_BYTES`] or the one frame that is longer, which is never longer than the file.
+    /// Holds at most [`READ_BYTES`], or one frame if it is longer. A frame is never longer than the file.
     buffer: Vec<u8>,
-    /// The part of `buffer` that was read and not yet handed out.
+    /// The part of `buffer` that was read and is not consumed yet.
     begin: usize,
     end: usize,
-    /// Where in the file `begin` is.
+    /// The position of `begin` in the file.
     position: u64,
     reads: u64,
 }
 
 /// What comes next in a segment.
-pub(super) enum Next<'a> {
-    /// A frame whose checksum holds, header included.
+pub(super) enum Scanned<'a> {
+    /// A frame, with its header, whose checksum is right.
     Frame(&'a [u8]),
-    /// The file ends behind a whole frame.
+    /// The file ends after a whole frame.
     End,
-    /// No frame begins at this byte.
-    Bad { at: u64, why: &'static str },
+    /// No frame begins at this position.
+    Invalid { at: u64, why: &'static str },
 }
 
-impl Scanner {
+impl SegmentScanner {
     pub(super) fn new(file: Box<dyn SegmentFile>) -> io::Result<Self> {
         let size = file.size()?;
         Ok(Self { file, size, buffer: Vec::new(), begin: 0, end: 0, position: 0, reads: 0 })
@@ -337,7 +343,7 @@ impl Scanner {
         self.size
     }
 
-    /// How often the file was read so far.
+    /// Returns how often the file was read so far.
     pub(super) fn reads(&self) -> u64 {
         self.reads
     }
@@ -346,46 +352,46 @@ impl Scanner {
         self.file
     }
 
-    /// The segment's header; to be called first, and once.
-    pub(super) fn header(&mut self, number: u64) -> io::Result<Header> {
-        self.fill(SEGMENT_HEADER)?;
+    /// Reads the segment's header. This must be the first call, and is made once.
+    pub(super) fn header(&mut self, number: u64) -> io::Result<SegmentHeader> {
+        self.fill(SEGMENT_HEADER_BYTES)?;
         let header = read_header(&self.buffer[self.begin..self.end], number);
-        self.skip(SEGMENT_HEADER.min(self.end - self.begin));
+        self.skip(SEGMENT_HEADER_BYTES.min(self.end - self.begin));
         Ok(header)
     }
 
-    pub(super) fn next(&mut self) -> io::Result<Next<'_>> {
+    pub(super) fn next(&mut self) -> io::Result<Scanned<'_>> {
         let at = self.position;
         let left = self.size.saturating_sub(at);
         if left == 0 {
-            return Ok(Next::End);
+            return Ok(Scanned::End);
         }
-        if !self.fill(FRAME_HEADER)? {
-            return Ok(Next::Bad { at, why: "a record's length is cut off" });
+        if !self.fill(FRAME_HEADER_BYTES)? {
+            return Ok(Scanned::Invalid { at, why: "a record's length is cut off" });
         }
         let Some((length, _)) = frame_header(&self.buffer[self.begin..self.end]) else {
-            return Ok(Next::Bad { at, why: "a record's length is cut off" });
+            return Ok(Scanned::Invalid { at, why: "a record's length is cut off" });
         };
-        // Every bound is checked before the length moves anything: it may be any four bytes.
+        // The length can be any four bytes, so every limit is checked before the length is used.
         if length == 0 {
-            return Ok(Next::Bad { at, why: "a record of no bytes" });
+            return Ok(Scanned::Invalid { at, why: "a record of no bytes" });
         }
         if length > MAX_PAYLOAD {
-            return Ok(Next::Bad { at, why: "a record longer than the format allows" });
+            return Ok(Scanned::Invalid { at, why: "a record longer than the format allows" });
         }
-        let whole = FRAME_HEADER + length;
+        let whole = FRAME_HEADER_BYTES + length;
         if whole as u64 > left || !self.fill(whole)? {
-            return Ok(Next::Bad { at, why: "a record is cut off" });
+            return Ok(Scanned::Invalid { at, why: "a record is cut off" });
         }
         let from = self.begin;
-        if !is_sound(&self.buffer[from..from + whole]) {
-            return Ok(Next::Bad { at, why: "a record's checksum differs" });
+        if !is_valid(&self.buffer[from..from + whole]) {
+            return Ok(Scanned::Invalid { at, why: "a record's checksum differs" });
         }
         self.skip(whole);
-        Ok(Next::Frame(&self.buffer[from..from + whole]))
+        Ok(Scanned::Frame(&self.buffer[from..from + whole]))
     }
 
-    /// Everything from where the next frame should begin to the end of the file.
+    /// Reads everything from the position of the next frame to the end of the file.
     pub(super) fn rest(&mut self) -> io::Result<Vec<u8>> {
         let left = usize::try_from(self.size.saturating_sub(self.position)).unwrap_or(usize::MAX);
         let mut rest = self.buffer[self.begin..self.end].to_vec();
@@ -404,7 +410,7 @@ impl Scanner {
         Ok(rest)
     }
 
-    /// Where in the file the next frame begins.
+    /// Returns the position of the next frame in the file.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
@@ -414,7 +420,7 @@ impl Scanner {
         self.position += bytes as u64;
     }
 
-    /// Has `wanted` bytes ready, unless the file ends before.
+    /// Makes sure that `wanted` bytes are in the buffer. Returns false if the file ends before.
     fn fill(&mut self, wanted: usize) -> io::Result<bool> {
         if self.end - self.begin >= wanted {
             return Ok(true);

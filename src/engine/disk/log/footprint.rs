@@ -1,28 +1,28 @@
-//! How far the log had come when something was last shown to anybody.
+//! The footprint: how far the log had been written when something was last acknowledged.
 //!
-//! The footprint is written, not synced, before each acknowledgement. So after a kill it says which bytes must be there,
-//! and after a power cut only the policy under which they were written counts. A log that is whole by it goes on with the
-//! next offset; any other skips what may have been used. And what cannot be read where the log was whole is no torn write,
-//! but damage.
+//! The footprint is written before each acknowledgement, but not synced. After a kill it says which bytes must be in
+//! the log. After a power cut only the policy under which the bytes were written counts. If the footprint shows that
+//! the log is complete, the log continues with the next offset. Otherwise it skips the offsets that may have been
+//! used. Bytes that cannot be read although the footprint says that they were written are damage, not a torn write.
 
-/// The footprint's fields.
+/// The fields of the footprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Footprint {
     /// Whether nothing is acknowledged before it is synced.
     pub always: bool,
-    /// Whether all up to here was synced when this was written.
+    /// Whether everything up to here was synced when this was written.
     pub synced: bool,
-    /// The tail segment's number.
+    /// The number of the tail segment.
     pub segment: u64,
-    /// Its length in bytes.
+    /// The length of the tail segment in bytes.
     pub length: u64,
 }
 
-/// The longest name of a boot that is written: a UUID.
+/// The length of the longest boot id that is written: a UUID.
 const BOOT: usize = 36;
 
 impl Footprint {
-    /// As text of a length that never changes, so that one write replaces all of it.
+    /// Encodes the footprint as text whose length never changes, so that one write replaces all of it.
     pub(super) fn write(self, boot: &str) -> String {
         let Self { always, synced, segment, length } = self;
         let boot = boot.get(..BOOT).unwrap_or(boot);
@@ -31,7 +31,7 @@ impl Footprint {
         format!("{text} {sum:08x}\n")
     }
 
-    /// The footprint and the name of its boot; `None` if it is not whole.
+    /// Decodes the footprint and its boot id. Returns `None` if the text is incomplete or damaged.
     pub(super) fn read(bytes: &[u8]) -> Option<(Self, String)> {
         let line = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
         let (text, sum) = line.rsplit_once(' ')?;
@@ -47,45 +47,45 @@ impl Footprint {
     }
 }
 
-/// How far the log is known to have been whole, whatever its segments say now.
+/// How far the log is known to have been written, whatever its segments hold now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    /// There is no footprint, though every log has one.
-    Nothing,
-    /// To this length of this segment.
-    Upto { segment: u64, length: u64 },
-    /// The power was cut, and the disk has forgotten what was not synced: nobody knows how much.
-    Unsure,
+pub(super) enum KnownExtent {
+    /// There is no footprint, although every log has one.
+    NoFootprint,
+    /// The log was written at least up to this length of this segment.
+    AtLeast { segment: u64, length: u64 },
+    /// There was a power cut and the disk has lost some of what was not synced. Nobody knows how much.
+    Unknown,
 }
 
-impl Known {
+impl KnownExtent {
     pub(super) fn of(footprint: &[u8], boot: &str) -> Self {
         match Footprint::read(footprint) {
             Some((Footprint { always, synced, segment, length }, of)) => {
                 let same = !boot.is_empty() && of == boot;
-                if always || synced || same { Self::Upto { segment, length } } else { Self::Unsure }
+                if always || synced || same { Self::AtLeast { segment, length } } else { Self::Unknown }
             }
-            None => Self::Nothing,
+            None => Self::NoFootprint,
         }
     }
 
-    /// The segment that must be there, if the newest one there is an older one.
+    /// Returns the segment that is missing, if the newest existing segment is older than the footprint's.
     pub(super) fn missing(&self, newest: Option<u64>) -> Option<u64> {
         match *self {
-            Self::Upto { segment, .. } => Some(segment).filter(|segment| newest.unwrap_or(0) < *segment),
-            Self::Nothing | Self::Unsure => None,
+            Self::AtLeast { segment, .. } => Some(segment).filter(|segment| newest.unwrap_or(0) < *segment),
+            Self::NoFootprint | Self::Unknown => None,
         }
     }
 
-    /// Whether the byte at this place of the segment was there.
+    /// Returns whether the byte at this position of the segment is known to have been written.
     pub(super) fn covers(&self, number: u64, at: u64) -> bool {
-        matches!(*self, Self::Upto { segment, length } if (number, at) < (segment, length))
+        matches!(*self, Self::AtLeast { segment, length } if (number, at) < (segment, length))
     }
 }
 
-/// Whether everything that was acknowledged is there, in a log that ends at `tail` (segment and length), and was closed in
-/// order or not.
-pub(super) fn is_whole(footprint: &[u8], boot: &str, tail: (u64, u64), clean: bool) -> bool {
+/// Returns whether everything that was acknowledged is in a log that ends at `tail` (segment and length). `clean`
+/// says whether the log was closed cleanly.
+pub(super) fn is_complete(footprint: &[u8], boot: &str, tail: (u64, u64), clean: bool) -> bool {
     match Footprint::read(footprint) {
         Some((footprint, _)) if tail < (footprint.segment, footprint.length) => false,
         Some((footprint, of)) => clean || footprint.always || (!boot.is_empty() && of == boot),

@@ -1,69 +1,71 @@
-//! Reading a log that nobody has written, for the fuzz targets alone.
+//! Reading logs of arbitrary bytes, for the fuzz targets alone.
 
 #[allow(dead_code, reason = "the tests want more of it")]
-#[path = "tests/fake.rs"]
-mod fake;
+#[path = "tests/simulated_disk.rs"]
+mod simulated_disk;
 
 use super::{
-    Fsync, OpenError, Record, Recovered, RecoveredTopic, Settings,
+    Fsync, LogConfig, OpenError, Record, Recovered, RecoveredTopic,
     files::segment_header,
-    frame::{FRAME_HEADER, checksum},
+    frame::{FRAME_HEADER_BYTES, checksum},
     open,
-    record::{Stored, encode_clean_shutdown, encode_id, encode_reservation, encode_sequences},
+    record::{StoredRecord, encode_clean_shutdown, encode_id, encode_reservation, encode_sequences},
 };
-use fake::Fake;
+use simulated_disk::SimulatedDisk;
 
-/// Reads a record's payload. What it says is written and read again, and has to say the same. Answers whether it says
-/// anything.
+/// Decodes a record's payload, encodes it again and compares the two. Returns whether the payload is valid.
 ///
 /// # Panics
-/// If it does not.
+/// If the two differ.
 #[must_use]
 pub fn record(payload: &[u8]) -> bool {
-    let Ok(stored) = Stored::decode(payload) else { return false };
+    let Ok(stored) = StoredRecord::decode(payload) else { return false };
     let mut frame = Vec::new();
     let sequence = stored.sequence();
     match stored {
-        Stored::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings, .. } => {
+        StoredRecord::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings, .. } => {
             Record::TopicCreated { topic_id, epoch, name, created_at_ms, implicit, settings }
                 .encode(sequence, &mut frame);
         }
-        Stored::TopicUpdated { topic_id, implicit, floor, settings, .. } => {
+        StoredRecord::TopicUpdated { topic_id, implicit, floor, settings, .. } => {
             Record::TopicUpdated { topic_id, implicit, floor, settings }.encode(sequence, &mut frame);
         }
-        Stored::TopicDeleted { topic_id, epoch, name, newest_sequence, .. } => {
+        StoredRecord::TopicDeleted { topic_id, epoch, name, newest_sequence, .. } => {
             Record::TopicDeleted { topic_id, epoch, name, newest_sequence }.encode(sequence, &mut frame);
         }
-        Stored::Message { message, .. } => {
-            assert_eq!(Record::Message(message).fault(), None);
+        StoredRecord::Message { message, .. } => {
+            assert_eq!(Record::Message(message).invalid_reason(), None);
             Record::Message(message).encode(sequence, &mut frame);
         }
-        Stored::ConsumerPut { consumer, blob, .. } => {
+        StoredRecord::ConsumerPut { consumer, blob, .. } => {
             let (source, name) = (consumer.source, consumer.name);
             Record::ConsumerPut { source, name, blob }.encode(sequence, &mut frame);
         }
-        Stored::ConsumerDeleted { consumer, .. } => {
+        StoredRecord::ConsumerDeleted { consumer, .. } => {
             let (source, name) = (consumer.source, consumer.name);
             Record::ConsumerDeleted { source, name }.encode(sequence, &mut frame);
         }
-        Stored::Reservation { topic_id, offsets } => encode_reservation(topic_id, offsets, &mut frame),
-        Stored::Id(id) => encode_id(id, &mut frame),
-        Stored::Sequences { upto } => encode_sequences(upto, &mut frame),
-        Stored::CleanShutdown => encode_clean_shutdown(&mut frame),
+        StoredRecord::Reservation { topic_id, offsets } => encode_reservation(topic_id, offsets, &mut frame),
+        StoredRecord::Id(id) => encode_id(id, &mut frame),
+        StoredRecord::Sequences { upto } => encode_sequences(upto, &mut frame),
+        StoredRecord::CleanShutdown => encode_clean_shutdown(&mut frame),
     }
-    // The same number can be written longer than it is here, but not shorter.
-    let again = &frame[FRAME_HEADER..];
+    // A number can be encoded in more bytes than here, but not in fewer.
+    let again = &frame[FRAME_HEADER_BYTES..];
     assert!(again.len() <= payload.len());
-    let read = Stored::decode(again);
+    let read = StoredRecord::decode(again);
     match (read, stored) {
-        // Of a consumer the encoding is a part, too.
+        // A consumer's encoded key is compared by its fields, because it can differ in length.
         (
-            Ok(Stored::ConsumerPut { consumer, sequence, blob }),
-            Stored::ConsumerPut { consumer: c, sequence: s, blob: b },
+            Ok(StoredRecord::ConsumerPut { consumer, sequence, blob }),
+            StoredRecord::ConsumerPut { consumer: c, sequence: s, blob: b },
         ) => {
             assert_eq!((consumer.source, consumer.name, sequence, blob), (c.source, c.name, s, b));
         }
-        (Ok(Stored::ConsumerDeleted { consumer, sequence }), Stored::ConsumerDeleted { consumer: c, sequence: s }) => {
+        (
+            Ok(StoredRecord::ConsumerDeleted { consumer, sequence }),
+            StoredRecord::ConsumerDeleted { consumer: c, sequence: s },
+        ) => {
             assert_eq!((consumer.source, consumer.name, sequence), (c.source, c.name, s));
         }
         (read, stored) => assert_eq!(read, Ok(stored)),
@@ -71,11 +73,11 @@ pub fn record(payload: &[u8]) -> bool {
     true
 }
 
-/// Opens a log of one segment with these records and, behind them, a torn end. Answers whether it opens.
+/// Opens a log of one segment with these records, followed by a torn write. Returns whether the log opens.
 ///
 /// # Panics
-/// If what is read back is no log: topics with holes, offsets that could be given out twice, another content at the next
-/// start.
+/// If what is read is not a log: a topic has gaps, an offset could be used twice, or the next start reads something
+/// else.
 #[must_use]
 pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
     let mut bytes = segment_header(1, 0).to_vec();
@@ -87,8 +89,8 @@ pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
     }
     let written = bytes.len();
     bytes.extend_from_slice(torn);
-    let disk = Fake::with([(1, bytes.clone())]);
-    let settings = Settings { fsync: Fsync::Always, segment_bytes: 4 << 10, ..Settings::default() };
+    let disk = SimulatedDisk::with([(1, bytes.clone())]);
+    let settings = LogConfig { fsync: Fsync::Always, segment_bytes: 4 << 10, ..LogConfig::default() };
     let read = || {
         let keep = |settings: &[u8]| settings.first().map_or(3, |keep| usize::from(*keep));
         open(Box::new(disk.clone()), settings.clone(), &keep).map(|(recovered, _)| recovered)
@@ -96,25 +98,25 @@ pub fn log(payloads: &[&[u8]], torn: &[u8]) -> bool {
     let recovered = match read() {
         Ok(recovered) => recovered,
         Err(OpenError::Damaged { at, .. }) => {
-            // A sound frame that says nothing known is damage; what follows the last sound frame is only torn.
+            // A valid frame with an unknown content is damage. What follows the last valid frame is a torn write.
             assert!((at as usize) < bytes.len());
             return false;
         }
         Err(error) => panic!("{error}"),
     };
-    assert!(payloads.iter().all(|payload| Stored::decode(payload).is_ok()));
+    assert!(payloads.iter().all(|payload| StoredRecord::decode(payload).is_ok()));
     assert!(written as u64 + recovered.truncated_bytes <= bytes.len() as u64);
     check(&recovered);
     let again = read().expect("it has opened before");
     check(&again);
-    let told = |topics: &[RecoveredTopic]| {
-        let told =
+    let content = |topics: &[RecoveredTopic]| {
+        let content =
             topics.iter().map(|topic| (topic.id, topic.name.clone(), topic.settings.clone(), topic.messages.clone()));
-        told.collect::<Vec<_>>()
+        content.collect::<Vec<_>>()
     };
-    assert_eq!(told(&again.topics), told(&recovered.topics));
-    // Right behind a clean end nothing that is torn was shown to anybody: it is synced first. So what the first start skips
-    // to be sure, the next need not.
+    assert_eq!(content(&again.topics), content(&recovered.topics));
+    // Nothing of a torn write after a clean shutdown was ever shown, because the log is synced first. So the next
+    // start need not skip the offsets that the first start skips to be safe.
     if torn.is_empty() {
         assert_eq!(format!("{:?}", again.topics), format!("{:?}", recovered.topics));
     }
@@ -129,7 +131,7 @@ fn check(recovered: &Recovered) {
         }
         let newest = topic.messages.last().map_or(0, |message| message.offset);
         assert!(newest <= topic.last_offset, "{topic:?}");
-        // There is no number behind the last one.
+        // There is no offset above the highest one.
         assert!(topic.last_offset < topic.next_offset || topic.last_offset == u64::MAX, "{topic:?}");
     }
 }

@@ -1,7 +1,7 @@
-//! Which log this is: a random number, made with the log, that no other log has.
+//! The log's identity: a random number that is created with the log and that no other log has.
 //!
-//! A position over all topics is a place in one log. Were the directory emptied or swapped, the numbers of the new log would
-//! mean something else: by its identity that is noticed.
+//! A position over all topics is only valid in one log. If the directory is emptied or replaced, the sequence numbers
+//! of the new log mean something else, and the identity reveals it.
 
 use std::io;
 
@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 use super::files::Storage;
 
-/// The log's identity, and whether it had none and was given this one.
+/// Returns the log's identity, and whether it had none and this one was created.
 ///
 /// # Errors
-/// If it cannot be read, or written.
-pub(super) fn of(storage: &dyn Storage) -> io::Result<(u64, bool)> {
+/// Returns an error if the identity cannot be read or written.
+pub(super) fn load_or_create(storage: &dyn Storage) -> io::Result<(u64, bool)> {
     if let Some(identity) = read(&storage.identity()?) {
         return Ok((identity, false));
     }
-    // Six bits of a random UUID are fixed; none is in both halves.
+    // Six bits of a random UUID are fixed, and they are not at the same positions in the two halves.
     let (high, low) = Uuid::new_v4().as_u64_pair();
     let identity = high ^ low;
     storage.write_identity(format!("{identity:016x}\n").as_bytes())?;

@@ -1,16 +1,17 @@
-//! Publishers' ids that outlive their messages, at recovery: which of those that were read are told.
+//! Which of the ids that outlive their messages recovery returns.
 
 use std::collections::HashSet;
 
-use super::recover::RecoveredId;
+use super::recovered::RecoveredId;
 
-/// What an id takes in memory beside its text, in bytes: what the bound counts.
+/// The memory that an id takes beside its text, in bytes, for the limit.
 const ID_BYTES: u64 = 64;
 
-/// The ids of a topic whose messages are before the `first` that is kept, each once, the oldest first.
+/// Returns the ids of a topic's messages before `first`, the first message that is kept. Each id comes once, the
+/// oldest first.
 pub(super) fn before(first: u64, mut ids: Vec<RecoveredId>) -> Vec<RecoveredId> {
     let mut known = HashSet::new();
-    // Of two messages with one id, the younger was accepted when the other's time was over.
+    // If two messages have one id, the newer one was accepted after the id of the older one had expired.
     ids.sort_unstable_by_key(|id| std::cmp::Reverse(id.sequence));
     ids.retain(|id| known.insert(id.id.clone()) && id.offset < first);
     ids.reverse();

@@ -1,8 +1,8 @@
-//! Which bytes of which segment are still needed.
+//! The ledger: which bytes of which segment are still needed.
 //!
-//! No record is listed by itself: a topic's messages come in offset order, so a *run* (neighbouring offsets in one
-//! segment) stands for many. The count of live records is exact always; the bytes of a run that is trimmed half are
-//! taken in proportion, and are exact again when the run ends.
+//! The ledger does not list each record. A topic's messages come in offset order, so one *run* (consecutive offsets
+//! in one segment) stands for many. The number of live records is always exact. When a run is trimmed in part, its
+//! bytes are reduced in proportion; they are exact again when the run is gone.
 
 mod ids;
 
@@ -11,42 +11,43 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 pub(super) use ids::now_ms;
 
 use super::{
-    Settings,
-    record::{Offsets, Stored},
+    LogConfig,
+    record::{OffsetState, StoredRecord},
 };
 
-/// Where a state's latest record is. Older ones, told by `sequence`, are dead.
+/// The location of the latest record of a topic's or consumer's state. Records with a lower `sequence` are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct RecordLocation {
     segment: u64,
     bytes: u64,
     sequence: u64,
 }
 
-/// Messages `first` to `last`, without a hole, in one segment.
+/// The messages from `first` to `last`, without a gap, in one segment.
 #[derive(Clone, Debug)]
-struct Run {
+struct OffsetRun {
     first: u64,
     last: u64,
     segment: u64,
     bytes: u64,
 }
 
-impl Topic {
-    /// The run that has this offset.
-    fn run(&self, offset: u64) -> Option<&Run> {
+impl TopicUsage {
+    /// Returns the run that contains this offset.
+    fn run(&self, offset: u64) -> Option<&OffsetRun> {
         let at = self.runs.partition_point(|run| run.last < offset);
         self.runs.get(at).filter(|run| run.first <= offset)
     }
 }
 
-impl Run {
+impl OffsetRun {
     fn records(&self) -> u64 {
         self.last - self.first + 1
     }
 
-    /// Takes away the messages below `offset`, which is in the run but not its first; tells the bytes they took.
-    fn cut_front(&mut self, offset: u64) -> u64 {
+    /// Removes the messages below `offset`, which is in the run but not its first offset. Returns the bytes they
+    /// took.
+    fn trim_front(&mut self, offset: u64) -> u64 {
         let share = u128::from(self.bytes) * u128::from(offset - self.first) / u128::from(self.records());
         let bytes = u64::try_from(share).unwrap_or(self.bytes);
         self.first = offset;
@@ -56,50 +57,60 @@ impl Run {
 }
 
 #[derive(Debug, Default)]
-struct Topic {
-    /// Only while the log is being read can a topic be without one: a copied creation comes late.
-    created: Option<Place>,
-    updated: Option<Place>,
-    reserved: Option<Place>,
-    /// The reservation: offsets to here may have been seen by somebody.
-    upto: u64,
-    /// What the reservation says about `last`.
-    marked: u64,
-    /// Offsets above were used one by one.
-    since: u64,
-    /// Messages below are not needed.
+struct TopicUsage {
+    /// The creation. It is missing only while the log is being read, because a copied creation can follow other
+    /// records of its topic.
+    created: Option<RecordLocation>,
+    updated: Option<RecordLocation>,
+    reservation: Option<RecordLocation>,
+    /// The reservation: offsets up to here may have been shown to somebody.
+    reserved: u64,
+    /// The value of `last` in the stored reservation.
+    stored_last: u64,
+    /// Offsets above this one were used without a gap.
+    dense_from: u64,
+    /// Messages below this offset are not needed.
     floor: u64,
-    /// The highest offset ever, and the segment its message is (or was) in.
+    /// The highest offset so far, and the segment that holds or held its message.
     last: u64,
     last_segment: u64,
-    /// By offset. Segments may come in any order: survivors of compaction are old messages in young segments.
-    runs: VecDeque<Run>,
+    /// The runs by offset. Their segments can be in any order, because compaction copies old messages to new
+    /// segments.
+    runs: VecDeque<OffsetRun>,
 }
 
 #[derive(Debug)]
-struct Segment {
+struct SegmentUsage {
     bytes: u64,
-    /// Of these, the ids are a part.
+    /// The live bytes, which include those of ids.
     live_bytes: u64,
-    /// Without ids.
+    /// The live records, which do not include ids.
     live_records: u64,
-    /// What records of ids take, as long as they count.
+    /// The bytes of id records that are still live.
     id_bytes: u64,
-    /// The newest time of an id that has a record of its own here, and of one that came with a message.
-    ids_at: i64,
-    given_at: i64,
-    /// Deletions in it. They must outlive every older segment, or what they deleted would come back.
+    /// The newest time of an id that has a record of its own in this segment, and of one that came with a message.
+    newest_kept_id_at: i64,
+    newest_given_id_at: i64,
+    /// The deletions in this segment. They must outlive every older segment, or what they deleted would come back.
     deletions: u64,
 }
 
-impl Segment {
+impl SegmentUsage {
     fn new(bytes: u64) -> Self {
-        Self { bytes, live_bytes: 0, live_records: 0, id_bytes: 0, ids_at: i64::MIN, given_at: i64::MIN, deletions: 0 }
+        Self {
+            bytes,
+            live_bytes: 0,
+            live_records: 0,
+            id_bytes: 0,
+            newest_kept_id_at: i64::MIN,
+            newest_given_id_at: i64::MIN,
+            deletions: 0,
+        }
     }
 
-    /// Until when an id in it is to be known.
-    fn until(&self, window: i64) -> i64 {
-        match self.ids_at.max(self.given_at) {
+    /// Returns when the last id in this segment expires.
+    fn ids_expire_at(&self, window: i64) -> i64 {
+        match self.newest_kept_id_at.max(self.newest_given_id_at) {
             i64::MIN => i64::MIN,
             at => at.saturating_add(window),
         }
@@ -108,27 +119,27 @@ impl Segment {
 
 #[derive(Debug)]
 pub(super) struct Ledger {
-    segments: BTreeMap<u64, Segment>,
-    topics: HashMap<u64, Topic>,
-    consumers: HashMap<Box<[u8]>, Place>,
+    segments: BTreeMap<u64, SegmentUsage>,
+    topics: HashMap<u64, TopicUsage>,
+    consumers: HashMap<Box<[u8]>, RecordLocation>,
     bytes: u64,
     live_bytes: u64,
-    /// Sealed segments without a live record and without a deletion, by when the last id in them is over.
+    /// Sealed segments without a live record and without a deletion, by the time at which their last id expires.
     drained: BTreeSet<(i64, u64)>,
     segment_bytes: u64,
-    /// How long an id is to be known, in milliseconds, and the most bytes that ids may take.
+    /// How long an id is known, in milliseconds, and the most bytes that ids may take.
     window: i64,
     dedup_bytes: u64,
-    /// What ids take.
+    /// The bytes of all live id records.
     id_bytes: u64,
-    /// Not before then is the time of a segment's ids over.
-    ids_until: i64,
-    /// While the log is being read, messages may come before the creation of their topic.
+    /// The ids of no segment expire before this time.
+    next_id_expiry: i64,
+    /// Whether the log is being read. Then messages can come before the creation of their topic.
     reading: bool,
 }
 
 impl Ledger {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &LogConfig) -> Self {
         Self {
             segments: BTreeMap::new(),
             topics: HashMap::new(),
@@ -140,96 +151,96 @@ impl Ledger {
             window: settings.dedup_window_ms(),
             dedup_bytes: settings.dedup_bytes,
             id_bytes: 0,
-            ids_until: i64::MAX,
+            next_id_expiry: i64::MAX,
             reading: true,
         }
     }
 
-    /// Begins a segment; the one before it is sealed.
-    pub(super) fn begin(&mut self, number: u64, bytes: u64) {
-        let sealed = self.active();
-        self.segments.insert(number, Segment::new(bytes));
+    /// Begins a segment. The one before it is sealed.
+    pub(super) fn begin_segment(&mut self, number: u64, bytes: u64) {
+        let sealed = self.active_segment();
+        self.segments.insert(number, SegmentUsage::new(bytes));
         self.bytes += bytes;
         if let Some(sealed) = sealed {
             self.check_drained(sealed);
         }
     }
 
-    pub(super) fn active(&self) -> Option<u64> {
+    pub(super) fn active_segment(&self) -> Option<u64> {
         self.segments.last_key_value().map(|(number, _)| *number)
     }
 
-    /// The segment has `bytes` more.
-    pub(super) fn grow(&mut self, number: u64, bytes: u64) {
+    /// Adds `bytes` to the size of the segment.
+    pub(super) fn add_bytes(&mut self, number: u64, bytes: u64) {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.bytes += bytes;
             self.bytes += bytes;
         }
     }
 
-    /// Takes note of a record of `bytes` in the active segment `number`: a new one, or the copy of one.
-    pub(super) fn note(&mut self, number: u64, stored: &Stored<'_>, bytes: u64) {
-        let place = Place { segment: number, bytes, sequence: stored.sequence() };
+    /// Adds a record of `bytes` in the active segment `number`, which is new or a copy.
+    pub(super) fn add_record(&mut self, number: u64, stored: &StoredRecord<'_>, bytes: u64) {
+        let location = RecordLocation { segment: number, bytes, sequence: stored.sequence() };
         match stored {
-            Stored::Message { message, .. } => {
+            StoredRecord::Message { message, .. } => {
                 if message.id_is_given
                     && let Some(segment) = self.segments.get_mut(&number)
                 {
-                    segment.given_at = segment.given_at.max(message.at_ms);
+                    segment.newest_given_id_at = segment.newest_given_id_at.max(message.at_ms);
                 }
-                self.note_message(number, message.topic_id, message.offset, bytes);
+                self.add_message(number, message.topic_id, message.offset, bytes);
             }
-            Stored::Id(id) => self.note_id(number, id.at_ms, bytes),
-            Stored::TopicCreated { topic_id, .. } => {
+            StoredRecord::Id(id) => self.add_id(number, id.at_ms, bytes),
+            StoredRecord::TopicCreated { topic_id, .. } => {
                 let topic = self.topics.entry(*topic_id).or_default();
-                let old = topic.created.replace(place);
-                self.replaced(old, place);
+                let old = topic.created.replace(location);
+                self.replace_location(old, location);
             }
-            Stored::TopicUpdated { topic_id, .. } => {
+            StoredRecord::TopicUpdated { topic_id, .. } => {
                 if let Some(topic) = topic(&mut self.topics, *topic_id, self.reading)
-                    && topic.updated.is_none_or(|old| old.sequence <= place.sequence)
+                    && topic.updated.is_none_or(|old| old.sequence <= location.sequence)
                 {
-                    let old = topic.updated.replace(place);
-                    self.replaced(old, place);
+                    let old = topic.updated.replace(location);
+                    self.replace_location(old, location);
                 }
             }
-            Stored::Reservation { topic_id, offsets: Offsets { last, upto, since } } => {
+            StoredRecord::Reservation { topic_id, offsets: OffsetState { last, reserved, dense_from } } => {
                 if let Some(topic) = topic(&mut self.topics, *topic_id, self.reading)
-                    && (*upto, *last) >= (topic.upto, topic.marked)
+                    && (*reserved, *last) >= (topic.reserved, topic.stored_last)
                 {
-                    (topic.upto, topic.marked, topic.since) = (*upto, *last, *since);
-                    let old = topic.reserved.replace(place);
-                    self.replaced(old, place);
+                    (topic.reserved, topic.stored_last, topic.dense_from) = (*reserved, *last, *dense_from);
+                    let old = topic.reservation.replace(location);
+                    self.replace_location(old, location);
                 }
             }
-            Stored::TopicDeleted { topic_id, .. } => {
-                self.pin(number);
-                self.forget_topic(*topic_id);
+            StoredRecord::TopicDeleted { topic_id, .. } => {
+                self.add_deletion(number);
+                self.remove_topic(*topic_id);
             }
-            Stored::ConsumerPut { consumer, .. } => match self.consumers.get_mut(consumer.key) {
-                Some(old) if old.sequence > place.sequence => {}
+            StoredRecord::ConsumerPut { consumer, .. } => match self.consumers.get_mut(consumer.key) {
+                Some(old) if old.sequence > location.sequence => {}
                 Some(old) => {
-                    let old = std::mem::replace(old, place);
-                    self.replaced(Some(old), place);
+                    let old = std::mem::replace(old, location);
+                    self.replace_location(Some(old), location);
                 }
                 None => {
-                    self.consumers.insert(consumer.key.into(), place);
-                    self.replaced(None, place);
+                    self.consumers.insert(consumer.key.into(), location);
+                    self.replace_location(None, location);
                 }
             },
-            Stored::ConsumerDeleted { consumer, sequence } => {
-                self.pin(number);
+            StoredRecord::ConsumerDeleted { consumer, sequence } => {
+                self.add_deletion(number);
                 if self.consumers.get(consumer.key).is_some_and(|old| old.sequence < *sequence)
                     && let Some(old) = self.consumers.remove(consumer.key)
                 {
-                    self.lose(old.segment, 1, old.bytes);
+                    self.remove_live(old.segment, 1, old.bytes);
                 }
             }
-            Stored::Sequences { .. } | Stored::CleanShutdown => {}
+            StoredRecord::Sequences { .. } | StoredRecord::CleanShutdown => {}
         }
     }
 
-    fn note_message(&mut self, number: u64, topic_id: u64, offset: u64, bytes: u64) {
+    fn add_message(&mut self, number: u64, topic_id: u64, offset: u64, bytes: u64) {
         let Some(topic) = topic(&mut self.topics, topic_id, self.reading) else { return };
         if offset >= topic.last {
             (topic.last, topic.last_segment) = (offset, number);
@@ -237,9 +248,9 @@ impl Ledger {
         if offset < topic.floor {
             return;
         }
-        // The runs below `at` end before the offset.
+        // The runs before index `at` end below the offset.
         let mut at = match topic.runs.back() {
-            // Mostly it is the newest.
+            // Usually the offset is above the newest run.
             Some(run) if run.last < offset => topic.runs.len(),
             _ => topic.runs.partition_point(|run| run.last < offset),
         };
@@ -247,22 +258,22 @@ impl Ledger {
         if let Some(run) = topic.runs.get_mut(at)
             && run.first <= offset
         {
-            // A copy: the older place of this message is dead from now on. Copies come in order, so mostly it is the
-            // first message of its run.
+            // This record is a copy, so the older record of this message is dead from now on. Copies come in order,
+            // so the message is usually the first of its run.
             let segment = run.segment;
             let mut taken = 0;
             let mut front = None;
             if run.first < offset {
                 let mut before = run.clone();
                 before.last = offset - 1;
-                before.bytes = run.cut_front(offset);
+                before.bytes = run.trim_front(offset);
                 front = Some(before);
             }
             if run.last == offset {
                 taken += run.bytes;
                 topic.runs.remove(at);
             } else {
-                taken += run.cut_front(offset + 1);
+                taken += run.trim_front(offset + 1);
             }
             if let Some(before) = front {
                 topic.runs.insert(at, before);
@@ -275,40 +286,40 @@ impl Ledger {
                 run.last = offset;
                 run.bytes += bytes;
             }
-            _ => topic.runs.insert(at, Run { first: offset, last: offset, segment: number, bytes }),
+            _ => topic.runs.insert(at, OffsetRun { first: offset, last: offset, segment: number, bytes }),
         }
-        self.gain(number, bytes);
+        self.add_live(number, bytes);
         if let Some((segment, taken)) = gone {
-            self.lose(segment, 1, taken);
+            self.remove_live(segment, 1, taken);
         }
     }
 
-    /// Whether the record, read from segment `number`, is the one that counts and is needed.
-    pub(super) fn is_live(&self, number: u64, stored: &Stored<'_>) -> bool {
-        let here = |place: Option<Place>| {
-            place.is_some_and(|place| place.segment == number && place.sequence == stored.sequence())
+    /// Returns whether the record, which was read from segment `number`, is the latest of its kind and still needed.
+    pub(super) fn is_live(&self, number: u64, stored: &StoredRecord<'_>) -> bool {
+        let here = |location: Option<RecordLocation>| {
+            location.is_some_and(|location| location.segment == number && location.sequence == stored.sequence())
         };
         match stored {
-            Stored::Message { message, .. } => {
+            StoredRecord::Message { message, .. } => {
                 let run = self.topics.get(&message.topic_id).and_then(|topic| topic.run(message.offset));
                 run.is_some_and(|run| run.segment == number)
             }
-            Stored::TopicCreated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.created)),
-            Stored::TopicUpdated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.updated)),
-            Stored::Reservation { topic_id, offsets } => self.topics.get(topic_id).is_some_and(|topic| {
-                here(topic.reserved) && (topic.upto, topic.marked) == (offsets.upto, offsets.last)
+            StoredRecord::TopicCreated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.created)),
+            StoredRecord::TopicUpdated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.updated)),
+            StoredRecord::Reservation { topic_id, offsets } => self.topics.get(topic_id).is_some_and(|topic| {
+                here(topic.reservation) && (topic.reserved, topic.stored_last) == (offsets.reserved, offsets.last)
             }),
-            Stored::ConsumerPut { consumer, .. } => here(self.consumers.get(consumer.key).copied()),
-            // Of sequence numbers each segment's header has the newest, and of ids it depends on the time.
-            Stored::Id(_)
-            | Stored::TopicDeleted { .. }
-            | Stored::ConsumerDeleted { .. }
-            | Stored::Sequences { .. }
-            | Stored::CleanShutdown => false,
+            StoredRecord::ConsumerPut { consumer, .. } => here(self.consumers.get(consumer.key).copied()),
+            // Each segment's header has the newest sequence number, and whether an id is live depends on the time.
+            StoredRecord::Id(_)
+            | StoredRecord::TopicDeleted { .. }
+            | StoredRecord::ConsumerDeleted { .. }
+            | StoredRecord::Sequences { .. }
+            | StoredRecord::CleanShutdown => false,
         }
     }
 
-    /// Messages of the topic below `floor` are not needed any more; a floor never sinks.
+    /// Says that the topic's messages below `floor` are not needed any more. A floor never sinks.
     pub(super) fn trim(&mut self, topic_id: u64, floor: u64) {
         let Self { topics, segments, drained, live_bytes, window, .. } = self;
         let active = segments.last_key_value().map(|(number, _)| *number);
@@ -322,46 +333,51 @@ impl Ledger {
                 topic.runs.pop_front();
                 lost
             } else {
-                (run.segment, topic.floor - run.first, run.cut_front(topic.floor))
+                (run.segment, topic.floor - run.first, run.trim_front(topic.floor))
             };
-            if let Some(until) = lose(segments, live_bytes, active, *window, (number, records, bytes)) {
+            if let Some(until) = remove_live(segments, live_bytes, active, *window, (number, records, bytes)) {
                 drained.insert((until, number));
             }
         }
     }
 
-    /// The reading is over: what belongs to no topic is dead.
-    pub(super) fn settle(&mut self) {
+    /// Ends the reading of the log. Records that belong to no topic are dead.
+    pub(super) fn finish_reading(&mut self) {
         self.reading = false;
         let orphans: Vec<u64> = self.topics.iter().filter(|(_, t)| t.created.is_none()).map(|(id, _)| *id).collect();
         for topic_id in orphans {
-            self.forget_topic(topic_id);
+            self.remove_topic(topic_id);
         }
-        // A message that was trimmed before the log was closed may have left nothing but its mark.
+        // If a topic's newest message was trimmed before the log was closed, only the reservation may tell its
+        // offset.
         for topic in self.topics.values_mut() {
-            topic.last = topic.last.max(topic.marked);
+            topic.last = topic.last.max(topic.stored_last);
         }
     }
 
-    /// The topic's offsets; zeros for an unknown one.
-    pub(super) fn offsets(&self, topic_id: u64) -> Offsets {
-        let offsets = |topic: &Topic| Offsets { last: topic.last, upto: topic.upto, since: topic.since };
+    /// Returns the topic's offsets, or zeros for an unknown topic.
+    pub(super) fn offsets(&self, topic_id: u64) -> OffsetState {
+        let offsets = |topic: &TopicUsage| OffsetState {
+            last: topic.last,
+            reserved: topic.reserved,
+            dense_from: topic.dense_from,
+        };
         self.topics.get(&topic_id).map(offsets).unwrap_or_default()
     }
 
-    /// A sealed segment that may be removed as it is.
+    /// Returns a sealed segment that can be removed without copying anything.
     pub(super) fn removable(&self, now: i64) -> Option<u64> {
         self.drained.first().filter(|(until, _)| *until < now).map(|(_, number)| *number).or_else(|| {
             let (number, oldest) = self.segments.first_key_value()?;
-            let over = oldest.live_records == 0 && oldest.until(self.window) < now;
+            let over = oldest.live_records == 0 && oldest.ids_expire_at(self.window) < now;
             (over && self.segments.len() > 1).then_some(*number)
         })
     }
 
-    /// The compaction rule: more than 1.5 times the live bytes, and two segments on top, so that a small log is let
-    /// alone. Tells the segment whose survivors are to be copied: one where nothing but ids survives and these are few, or
-    /// the oldest.
-    pub(super) fn crowded(&self) -> Option<u64> {
+    /// Returns the segment to compact, if the log takes more than 1.5 times the live bytes plus two segments. The two
+    /// segments keep small logs from being compacted. A segment in which only ids are live, and few of them, comes
+    /// first; otherwise it is the oldest segment.
+    pub(super) fn segment_to_compact(&self) -> Option<u64> {
         let crowded = self.bytes > self.live_bytes + self.live_bytes / 2 + 2 * self.segment_bytes;
         if !crowded || self.segments.len() < 2 {
             return None;
@@ -373,7 +389,7 @@ impl Ledger {
     }
 
     pub(super) fn has_work(&self, now: i64) -> bool {
-        self.removable(now).is_some() || self.crowded().is_some()
+        self.removable(now).is_some() || self.segment_to_compact().is_some()
     }
 
     pub(super) fn contains(&self, number: u64) -> bool {
@@ -384,53 +400,54 @@ impl Ledger {
         self.segments.get(&number).map_or(0, |segment| segment.live_records)
     }
 
-    /// The topics whose highest offset would be forgotten with segment `number`: the reservations that must be written
-    /// before it may go.
-    pub(super) fn marks(&self, number: u64) -> Vec<(u64, Offsets)> {
-        let ends_here = |topic: &Topic| topic.last_segment == number && topic.marked < topic.last;
+    /// Returns the topics whose highest offset is recorded only in segment `number`, with the reservations that must
+    /// be written before the segment is removed.
+    pub(super) fn offsets_ending_in(&self, number: u64) -> Vec<(u64, OffsetState)> {
+        let ends_here = |topic: &TopicUsage| topic.last_segment == number && topic.stored_last < topic.last;
         let topics = self.topics.iter().filter(|(_, topic)| ends_here(topic));
-        let mark = |t: &Topic| Offsets { last: t.last, upto: t.upto.max(t.last), since: t.since };
+        let mark =
+            |t: &TopicUsage| OffsetState { last: t.last, reserved: t.reserved.max(t.last), dense_from: t.dense_from };
         topics.map(|(id, topic)| (*id, mark(topic))).collect()
     }
 
-    pub(super) fn removed(&mut self, number: u64) {
+    pub(super) fn remove_segment(&mut self, number: u64) {
         if let Some(segment) = self.segments.remove(&number) {
-            self.drained.remove(&(segment.until(self.window), number));
+            self.drained.remove(&(segment.ids_expire_at(self.window), number));
             self.bytes -= segment.bytes;
             self.live_bytes -= segment.live_bytes;
             self.id_bytes -= segment.id_bytes;
         }
     }
 
-    /// All bytes, live bytes, segments.
+    /// Returns all bytes, the live bytes, and the number of segments.
     pub(super) fn totals(&self) -> (u64, u64, usize) {
         (self.bytes, self.live_bytes, self.segments.len())
     }
 
-    fn forget_topic(&mut self, topic_id: u64) {
+    fn remove_topic(&mut self, topic_id: u64) {
         let Some(topic) = self.topics.remove(&topic_id) else { return };
-        for place in [topic.created, topic.updated, topic.reserved].into_iter().flatten() {
-            self.lose(place.segment, 1, place.bytes);
+        for location in [topic.created, topic.updated, topic.reservation].into_iter().flatten() {
+            self.remove_live(location.segment, 1, location.bytes);
         }
         for run in &topic.runs {
-            self.lose(run.segment, run.records(), run.bytes);
+            self.remove_live(run.segment, run.records(), run.bytes);
         }
     }
 
-    fn pin(&mut self, number: u64) {
+    fn add_deletion(&mut self, number: u64) {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.deletions += 1;
         }
     }
 
-    fn replaced(&mut self, old: Option<Place>, new: Place) {
-        self.gain(new.segment, new.bytes);
+    fn replace_location(&mut self, old: Option<RecordLocation>, new: RecordLocation) {
+        self.add_live(new.segment, new.bytes);
         if let Some(old) = old {
-            self.lose(old.segment, 1, old.bytes);
+            self.remove_live(old.segment, 1, old.bytes);
         }
     }
 
-    fn gain(&mut self, number: u64, bytes: u64) {
+    fn add_live(&mut self, number: u64, bytes: u64) {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.live_records += 1;
             segment.live_bytes += bytes;
@@ -438,10 +455,10 @@ impl Ledger {
         }
     }
 
-    fn lose(&mut self, number: u64, records: u64, bytes: u64) {
-        let active = self.active();
+    fn remove_live(&mut self, number: u64, records: u64, bytes: u64) {
+        let active = self.active_segment();
         let lost = (number, records, bytes);
-        if let Some(until) = lose(&mut self.segments, &mut self.live_bytes, active, self.window, lost) {
+        if let Some(until) = remove_live(&mut self.segments, &mut self.live_bytes, active, self.window, lost) {
             self.drained.insert((until, number));
         }
     }
@@ -451,20 +468,20 @@ impl Ledger {
             && segment.live_records == 0
             && segment.deletions == 0
         {
-            self.drained.insert((segment.until(self.window), number));
+            self.drained.insert((segment.ids_expire_at(self.window), number));
         }
     }
 }
 
-/// The topic; while the log is being read, also one whose creation did not come yet.
-fn topic(topics: &mut HashMap<u64, Topic>, topic_id: u64, reading: bool) -> Option<&mut Topic> {
+/// Returns the topic. While the log is being read, it creates the topic if its creation has not come yet.
+fn topic(topics: &mut HashMap<u64, TopicUsage>, topic_id: u64, reading: bool) -> Option<&mut TopicUsage> {
     if reading { Some(topics.entry(topic_id).or_default()) } else { topics.get_mut(&topic_id) }
 }
 
-/// Takes records and bytes out of a segment; tells until when its ids are to be known if it is drained now. Apart from the
-/// ledger, so that a topic's runs can be borrowed meanwhile.
-fn lose(
-    segments: &mut BTreeMap<u64, Segment>,
+/// Removes live records and bytes from a segment. If the segment is drained now, returns when its ids expire. This is
+/// a function of its own so that the caller can borrow a topic's runs meanwhile.
+fn remove_live(
+    segments: &mut BTreeMap<u64, SegmentUsage>,
     live_bytes: &mut u64,
     active: Option<u64>,
     window: i64,
@@ -476,5 +493,5 @@ fn lose(
     segment.live_bytes -= bytes;
     *live_bytes -= bytes;
     let drained = segment.live_records == 0 && segment.deletions == 0 && active != Some(number);
-    drained.then(|| segment.until(window))
+    drained.then(|| segment.ids_expire_at(window))
 }

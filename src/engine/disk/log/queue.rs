@@ -1,4 +1,5 @@
-//! Between the callers and the log's thread: frames in one buffer, tokens in another, swapped out together.
+//! The queue between the callers and the log's thread: frames in one buffer and tokens in another, swapped out
+//! together.
 
 use std::{
     mem,
@@ -13,10 +14,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{error::LogError, record::Record};
 
-/// Buffers that grew beyond this are not kept, in bytes: a burst should not occupy memory for ever.
+/// Larger buffers are shrunk to this size, in bytes, so that a burst does not occupy memory for ever.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// Records that were taken out of the queue, or wait in it. As many tokens as frames, in the same order.
+/// Records that wait in the queue or were taken out of it. There are as many tokens as frames, in the same order.
 pub(super) struct Batch<T> {
     pub frames: Vec<u8>,
     pub tokens: Vec<T>,
@@ -27,7 +28,7 @@ impl<T> Batch<T> {
         Self { frames: Vec::new(), tokens: Vec::new() }
     }
 
-    /// Makes it ready to be filled again.
+    /// Empties the batch for its next use.
     pub(super) fn clear(&mut self) {
         self.frames.clear();
         self.tokens.clear();
@@ -37,41 +38,42 @@ impl<T> Batch<T> {
 }
 
 pub(super) struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     wake: Condvar,
-    /// Whether there is a nudge that the writer did not see yet: spares the callers of `trim` the lock.
-    nudged: AtomicBool,
+    /// Whether there is a notification that the writer has not seen yet. With it the callers of `trim` rarely need
+    /// the lock.
+    notified: AtomicBool,
     bound: usize,
 }
 
-struct State<T> {
+struct QueueState<T> {
     batch: Batch<T>,
     sequence: u64,
     /// Whether the writer sleeps.
     asleep: bool,
     closing: bool,
-    /// Why appends are refused at the moment, or for ever.
+    /// Why appends are refused, temporarily or for ever.
     refusal: Option<LogError>,
 }
 
 /// Why the writer woke up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(super) enum WakeReason {
     Batch,
-    /// It is time, or a segment may be ripe for removal.
+    /// The deadline has passed, or a segment may be ready for removal.
     Idle,
-    /// The queue is empty and will stay so.
+    /// The queue is empty and will stay empty.
     Closing,
 }
 
 impl<T> Queue<T> {
-    /// A queue of at most `bound` bytes; the first record gets number `sequence`.
+    /// Creates a queue of at most `bound` bytes. The first record gets the sequence number `sequence`.
     pub(super) fn new(bound: usize, sequence: u64) -> Self {
-        let state = State { batch: Batch::new(), sequence, asleep: false, closing: false, refusal: None };
-        Self { state: Mutex::new(state), wake: Condvar::new(), nudged: AtomicBool::new(false), bound }
+        let state = QueueState { batch: Batch::new(), sequence, asleep: false, closing: false, refusal: None };
+        Self { state: Mutex::new(state), wake: Condvar::new(), notified: AtomicBool::new(false), bound }
     }
 
-    /// Adds a record whose frame takes `bytes` at most, and tells its sequence number.
+    /// Adds a record whose frame takes at most `bytes`, and returns its sequence number.
     pub(super) fn push(&self, record: &Record<'_>, bytes: usize, token: T) -> Result<u64, LogError> {
         let mut state = self.state.lock();
         if let Some(refusal) = &state.refusal {
@@ -81,7 +83,8 @@ impl<T> Queue<T> {
             return Err(LogError::Closed);
         }
         let queued = state.batch.frames.len();
-        // Alone, the largest record may pass with its header; the setting's bound counts the content.
+        // The setting limits the content, so a single record is accepted even if its header makes it larger than the
+        // queue.
         if queued > 0 && queued + bytes > self.bound {
             return Err(LogError::Busy);
         }
@@ -97,12 +100,18 @@ impl<T> Queue<T> {
         Ok(sequence)
     }
 
-    /// Waits for work and takes what is queued in exchange for the empty `batch`. With `until` it waits no longer than
-    /// that; with `busy` it does not wait. In a `crowd` the others have a turn first: where cores are scarce, a batch of
-    /// many then costs what one of few would.
-    pub(super) fn take(&self, batch: &mut Batch<T>, until: Option<Instant>, busy: bool, crowd: bool) -> Woken {
+    /// Waits for work, and swaps what is queued with the empty `batch`. It waits no longer than `until`, and not at
+    /// all if `busy`. With `yield_first` it lets other threads run before it takes a batch: where cores are scarce,
+    /// the batch then holds the records of many publishers at the cost of a batch of few.
+    pub(super) fn take(
+        &self,
+        batch: &mut Batch<T>,
+        until: Option<Instant>,
+        busy: bool,
+        yield_first: bool,
+    ) -> WakeReason {
         let mut state = self.state.lock();
-        let mut polite = crowd;
+        let mut polite = yield_first;
         loop {
             if !state.batch.tokens.is_empty() {
                 if mem::take(&mut polite) {
@@ -110,13 +119,13 @@ impl<T> Queue<T> {
                     continue;
                 }
                 mem::swap(&mut state.batch, batch);
-                return Woken::Batch;
+                return WakeReason::Batch;
             }
             if state.closing {
-                return Woken::Closing;
+                return WakeReason::Closing;
             }
-            if self.nudged.swap(false, Ordering::Relaxed) || busy || until.is_some_and(|at| Instant::now() >= at) {
-                return Woken::Idle;
+            if self.notified.swap(false, Ordering::Relaxed) || busy || until.is_some_and(|at| Instant::now() >= at) {
+                return WakeReason::Idle;
             }
             state.asleep = true;
             match until {
@@ -128,9 +137,9 @@ impl<T> Queue<T> {
     }
 
     /// Wakes the writer for work that is not in the queue.
-    pub(super) fn nudge(&self) {
-        if !self.nudged.swap(true, Ordering::Relaxed) {
-            // Under the lock the writer either has not looked at the flag yet or sleeps already.
+    pub(super) fn notify(&self) {
+        if !self.notified.swap(true, Ordering::Relaxed) {
+            // With the lock held, the writer either has not read the flag yet or already sleeps.
             let mut state = self.state.lock();
             let asleep = mem::replace(&mut state.asleep, false);
             drop(state);
@@ -140,7 +149,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Refuses appends with `refusal` from here on and takes what is queued in exchange for the empty `batch`.
+    /// Refuses appends with `refusal` from here on, and swaps what is queued with the empty `batch`.
     pub(super) fn refuse(&self, refusal: LogError, batch: &mut Batch<T>) {
         let mut state = self.state.lock();
         state.refusal = Some(refusal);
@@ -152,13 +161,14 @@ impl<T> Queue<T> {
         self.state.lock().refusal = None;
     }
 
-    /// Accepts no more; what is queued will be written.
+    /// Accepts no more appends. What is queued will be written.
     pub(super) fn close(&self) {
         self.state.lock().closing = true;
         self.wake.notify_one();
     }
 
-    /// The writer is gone: refuses appends for ever and drops what is queued, unless it was told why already.
+    /// Called when the writer has ended: refuses appends for ever, with the reason that is already set if there is
+    /// one, and drops what is queued.
     pub(super) fn abandon(&self, reason: &str) {
         let mut state = self.state.lock();
         if state.refusal.is_none() {

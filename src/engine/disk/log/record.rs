@@ -1,13 +1,14 @@
-//! What the log stores, and its bytes.
+//! What the log stores, and how it is encoded.
 //!
-//! A record is the payload of a [frame](super::frame). A payload begins with its kind. Whole numbers are LEB128 varints (signed ones zigzag), texts
-//! and byte strings are preceded by their length, except the last field of a record, which takes the rest.
+//! A record is the payload of a [frame](super::frame). A payload begins with its kind. Integers are LEB128 varints,
+//! signed ones in zigzag encoding. Texts and byte strings are preceded by their length, except the last field of a
+//! record, which takes the rest of the payload.
 //!
-//! Versioned as a whole: a change here that an older build would misread raises [`super::files::FORMAT`].
+//! The format has one version: a change here that an older build would misread increments [`super::files::FORMAT`].
 
 use super::frame::{close_frame, open_frame};
 
-/// What the fields around a record's texts and bytes can take at most, in bytes.
+/// The most bytes that the fields around a record's texts and byte strings can take.
 pub(super) const FIELDS: usize = 96;
 
 /// The longest id that is kept without its message, in bytes.
@@ -28,40 +29,41 @@ const IMPLICIT: u8 = 1;
 const ID_IS_GIVEN: u8 = 1;
 const HAS_KEY: u8 = 2;
 
-/// What a caller appends. It borrows: the bytes are copied once, into the queue.
+/// A record that a caller appends. It borrows, and its bytes are copied once, into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A topic begins. `topic_id` never names another topic, not even after a deletion.
+    /// A topic is created. `topic_id` never names another topic, not even after a deletion.
     TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
-    /// The topic's settings from here on, whole, and the offset up to which its messages are evicted.
+    /// The topic's complete settings from here on, and the offset up to which its messages are evicted.
     TopicUpdated { topic_id: u64, implicit: bool, floor: u64, settings: &'a [u8] },
-    /// The topic and all that was its own are gone. Recovery lists its name, its epoch and the sequence number of its newest
-    /// message (0 if it had none) as long as the record is there.
+    /// The topic and everything that belongs to it is deleted. Recovery lists its name, its epoch and the sequence
+    /// number of its newest message (0 if it had none) as long as this record is in the log.
     TopicDeleted { topic_id: u64, epoch: u64, name: &'a str, newest_sequence: u64 },
-    /// A message of a topic that was created before in the log.
-    Message(Message<'a>),
-    /// A consumer's state, whole; replaces what was put before under the same source and name.
+    /// A message of a topic that was created earlier in the log.
+    Message(MessageRecord<'a>),
+    /// A consumer's complete state. It replaces the earlier state under the same source and name.
     ConsumerPut { source: &'a str, name: &'a str, blob: &'a [u8] },
-    /// The consumer is gone.
+    /// The consumer is deleted.
     ConsumerDeleted { source: &'a str, name: &'a str },
-    /// A publisher's id that is to be known though the topic, created before in the log, never had its message.
+    /// A publisher's id that stays known although the topic, which was created earlier in the log, never had its
+    /// message.
     Id { topic_id: u64, at_ms: i64, id: &'a [u8] },
 }
 
-/// A message as it is stored. Within a topic `offset` grows strictly from record to record.
+/// A message as it is stored. Within a topic, `offset` grows strictly from record to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
+pub struct MessageRecord<'a> {
     pub topic_id: u64,
     pub offset: u64,
-    /// The offset of the message that is stored before it in its topic, less than `offset`; 0 before the first. Recovery
-    /// takes a message that is nobody's `prev` for the end of what was evicted.
+    /// The offset of the message that is stored before it in its topic, less than `offset`, or 0 for the first. Recovery
+    /// treats a message that no later one names as its `prev` as the end of the evicted messages.
     pub prev: u64,
-    /// The sequence number of that message's record; 0 before the first.
+    /// The sequence number of that message's record, or 0 for the first.
     pub prev_sequence: u64,
-    /// The offset up to which the topic's messages are evicted once this one is stored, less than `offset`: 0 if none is.
-    /// What is at or below it does not come back, whatever bound the topic has later.
+    /// The offset up to which the topic's messages are evicted once this one is stored, less than `offset`, or 0 if
+    /// none is evicted. Messages up to this offset are never recovered, even if the topic's bound is raised later.
     pub floor: u64,
-    /// When it was published, in milliseconds since 1970.
+    /// When the message was published, in milliseconds since 1970.
     pub at_ms: i64,
     pub id: &'a [u8],
     /// Whether the publisher chose `id`.
@@ -71,7 +73,8 @@ pub struct Message<'a> {
 }
 
 impl Record<'_> {
-    /// The bytes of the record's texts and byte strings together; its frame takes at most [`FIELDS`] more.
+    /// Returns the size of the record's texts and byte strings together. Its frame takes at most [`FIELDS`] more
+    /// bytes.
     pub(super) fn content_bytes(&self) -> usize {
         match self {
             Self::TopicCreated { name, settings, .. } => name.len() + settings.len(),
@@ -84,8 +87,8 @@ impl Record<'_> {
         }
     }
 
-    /// Why the record makes no sense, if it makes none.
-    pub(super) fn fault(&self) -> Option<&'static str> {
+    /// Returns why the record contradicts itself, if it does.
+    pub(super) fn invalid_reason(&self) -> Option<&'static str> {
         match self {
             Self::Message(m) if m.prev >= m.offset => Some("a message's prev is not below its offset"),
             Self::Message(m) if m.floor >= m.offset => Some("a message's floor is not below its offset"),
@@ -93,8 +96,9 @@ impl Record<'_> {
         }
     }
 
-    /// Adds the record's frame, its checksum left open for [`super::frame::seal`]. `sequence` grows with every record put: it orders the
-    /// messages of all topics, and tells an old state that compaction copied behind a newer one from that newer one.
+    /// Appends the record's frame, in which [`super::frame::write_checksums`] still has to write the checksum.
+    /// `sequence` grows with every record. It orders the messages of all topics, and it distinguishes an old state,
+    /// which compaction may copy behind a newer one, from that newer one.
     pub(super) fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let start = open_frame(out);
         match *self {
@@ -102,7 +106,7 @@ impl Record<'_> {
                 out.push(TOPIC_CREATED);
                 put_u64(out, topic_id);
                 put_u64(out, sequence);
-                // An epoch is random in all its bits as often as not: a varint would be longer.
+                // An epoch is random in all its bits, so a varint would usually be longer.
                 out.extend_from_slice(&epoch.to_le_bytes());
                 put_i64(out, created_at_ms);
                 out.push(if implicit { IMPLICIT } else { 0 });
@@ -139,13 +143,13 @@ impl Record<'_> {
                 put_bytes(out, name.as_bytes());
                 put_u64(out, sequence);
             }
-            Self::Id { topic_id, at_ms, id } => put_id(KeptId { topic_id, offset: 0, at_ms, sequence, id }, out),
+            Self::Id { topic_id, at_ms, id } => put_id(IdRecord { topic_id, offset: 0, at_ms, sequence, id }, out),
         }
         close_frame(out, start);
     }
 }
 
-impl Message<'_> {
+impl MessageRecord<'_> {
     fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let m = self;
         out.push(MESSAGE);
@@ -165,47 +169,49 @@ impl Message<'_> {
     }
 }
 
-/// What is known of a topic's offsets beside its messages.
+/// What the log knows about a topic's offsets apart from its messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Offsets {
-    /// The highest one that was used.
+pub(super) struct OffsetState {
+    /// The highest offset that was used.
     pub last: u64,
-    /// Those up to here may have been used, and shown to somebody.
-    pub upto: u64,
-    /// Those above here were used one by one: below, some were skipped after an end that may have lost messages.
-    pub since: u64,
+    /// The reservation: offsets up to here may have been used and shown to somebody.
+    pub reserved: u64,
+    /// Offsets above this one were used without a gap. Below it some were skipped, because an end of the log may have
+    /// lost messages.
+    pub dense_from: u64,
 }
 
-/// Adds the frame of a reservation.
-pub(super) fn encode_reservation(topic_id: u64, offsets: Offsets, out: &mut Vec<u8>) {
+/// Appends the frame of a reservation.
+pub(super) fn encode_reservation(topic_id: u64, offsets: OffsetState, out: &mut Vec<u8>) {
     let start = open_frame(out);
     out.push(RESERVATION);
     put_u64(out, topic_id);
-    put_u64(out, offsets.upto);
+    put_u64(out, offsets.reserved);
     put_u64(out, offsets.last);
-    put_u64(out, offsets.since);
+    put_u64(out, offsets.dense_from);
     close_frame(out, start);
 }
 
-/// A publisher's id whose message is gone, while the id is still to be known.
+/// A publisher's id whose message is gone while the id is still known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KeptId<'a> {
+pub(super) struct IdRecord<'a> {
     pub topic_id: u64,
-    /// Offset, time and sequence number of the message; offset 0 and a number of its own where the topic never had it.
+    /// Offset, time and sequence number of the message. If the topic never had the message, the offset is 0 and the
+    /// sequence number is that of this record.
     pub offset: u64,
     pub at_ms: i64,
     pub sequence: u64,
     pub id: &'a [u8],
 }
 
-/// Adds the frame of an id.
-pub(super) fn encode_id(id: KeptId<'_>, out: &mut Vec<u8>) {
+/// Appends the frame of an id.
+pub(super) fn encode_id(id: IdRecord<'_>, out: &mut Vec<u8>) {
     let start = open_frame(out);
     put_id(id, out);
     close_frame(out, start);
 }
 
-fn put_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mut Vec<u8>) {
+fn put_id(IdRecord { topic_id, offset, at_ms, sequence, id }: IdRecord<'_>, out: &mut Vec<u8>) {
     out.push(ID);
     put_u64(out, topic_id);
     put_u64(out, offset);
@@ -214,7 +220,7 @@ fn put_id(KeptId { topic_id, offset, at_ms, sequence, id }: KeptId<'_>, out: &mu
     out.extend_from_slice(id);
 }
 
-/// Adds the frame that says: sequence numbers up to here may have been used, and shown to somebody.
+/// Appends the frame which says that sequence numbers up to `upto` may have been used and shown to somebody.
 pub(super) fn encode_sequences(upto: u64, out: &mut Vec<u8>) {
     let start = open_frame(out);
     out.push(SEQUENCES);
@@ -222,7 +228,7 @@ pub(super) fn encode_sequences(upto: u64, out: &mut Vec<u8>) {
     close_frame(out, start);
 }
 
-/// Adds the frame that says: everything before me was synced and nothing was going on.
+/// Appends the frame which says that the log was closed: everything before it is complete.
 pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
     let start = open_frame(out);
     out.push(CLEAN_SHUTDOWN);
@@ -231,7 +237,7 @@ pub(super) fn encode_clean_shutdown(out: &mut Vec<u8>) {
 
 /// A record as it was read. It borrows from the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored<'a> {
+pub(super) enum StoredRecord<'a> {
     TopicCreated {
         topic_id: u64,
         sequence: u64,
@@ -256,50 +262,50 @@ pub(super) enum Stored<'a> {
         newest_sequence: u64,
     },
     Message {
-        message: Message<'a>,
+        message: MessageRecord<'a>,
         sequence: u64,
     },
     ConsumerPut {
-        consumer: Consumer<'a>,
+        consumer: ConsumerId<'a>,
         sequence: u64,
         blob: &'a [u8],
     },
     ConsumerDeleted {
-        consumer: Consumer<'a>,
+        consumer: ConsumerId<'a>,
         sequence: u64,
     },
     Reservation {
         topic_id: u64,
-        offsets: Offsets,
+        offsets: OffsetState,
     },
     Sequences {
         upto: u64,
     },
-    Id(KeptId<'a>),
+    Id(IdRecord<'a>),
     CleanShutdown,
 }
 
-/// Who a consumer record is about.
+/// The consumer that a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Consumer<'a> {
+pub(super) struct ConsumerId<'a> {
     pub source: &'a str,
     pub name: &'a str,
-    /// Both as they are encoded: one map key without an allocation to look it up.
+    /// Source and name as they are encoded. This is a map key that can be looked up without an allocation.
     pub key: &'a [u8],
 }
 
-/// A payload whose checksum holds but which says nothing this version knows.
+/// A payload whose checksum is right but whose content this version does not understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Malformed(pub &'static str);
 
-impl<'a> Stored<'a> {
-    /// Reads one payload, without allocating.
+impl<'a> StoredRecord<'a> {
+    /// Decodes one payload, without allocating.
     ///
     /// # Errors
-    /// If it is of no known kind, too short, too long, or not UTF-8 where it must be.
+    /// Returns an error if the payload is of an unknown kind, too short, too long, or not UTF-8 where it must be.
     pub(super) fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
-        let mut fields = Fields(payload);
+        let mut fields = FieldReader(payload);
         let stored = match fields.byte()? {
             TOPIC_CREATED => Self::TopicCreated {
                 topic_id: fields.u64()?,
@@ -322,7 +328,7 @@ impl<'a> Stored<'a> {
                 sequence: fields.u64()?,
                 epoch: u64::from_le_bytes(fields.array()?),
                 newest_sequence: fields.u64()?,
-                name: std::str::from_utf8(fields.rest()).map_err(|_| NOT_TEXT)?,
+                name: std::str::from_utf8(fields.rest()).map_err(|_| NOT_UTF8)?,
             },
             MESSAGE => Self::message(&mut fields)?,
             CONSUMER_PUT => {
@@ -331,15 +337,16 @@ impl<'a> Stored<'a> {
             CONSUMER_DELETED => Self::ConsumerDeleted { consumer: fields.consumer()?, sequence: fields.u64()? },
             RESERVATION => {
                 let topic_id = fields.u64()?;
-                let (upto, last, since) = (fields.u64()?, fields.u64()?, fields.u64()?);
-                Self::Reservation { topic_id, offsets: Offsets { last, upto, since } }
+                let (reserved, last, dense_from) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                Self::Reservation { topic_id, offsets: OffsetState { last, reserved, dense_from } }
             }
-            ID => Self::Id(KeptId {
+            ID => Self::Id(IdRecord {
                 topic_id: fields.u64()?,
                 offset: fields.u64()?,
                 at_ms: fields.i64()?,
                 sequence: fields.u64()?,
-                // Without a bound any bytes would say something, and looking for records among damaged bytes would take long.
+                // Without this limit almost any bytes would decode as an id, and the search for records in damaged
+                // bytes would take long.
                 id: Some(fields.rest()).filter(|id| id.len() <= MAX_ID).ok_or(Malformed("an id is too long"))?,
             }),
             SEQUENCES => Self::Sequences { upto: fields.u64()? },
@@ -349,7 +356,7 @@ impl<'a> Stored<'a> {
         if fields.0.is_empty() { Ok(stored) } else { Err(Malformed("a record is followed by bytes of no field")) }
     }
 
-    fn message(fields: &mut Fields<'a>) -> Result<Self, Malformed> {
+    fn message(fields: &mut FieldReader<'a>) -> Result<Self, Malformed> {
         let (topic_id, offset) = (fields.u64()?, fields.u64()?);
         let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
         let sequence = fields.u64()?;
@@ -360,26 +367,26 @@ impl<'a> Stored<'a> {
         let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
         let id_is_given = flags & ID_IS_GIVEN != 0;
         let data = fields.rest();
-        let message = Message { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
+        let message = MessageRecord { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
         Ok(Self::Message { message, sequence })
     }
 
-    /// The topic of the kinds that are about one.
+    /// Returns the topic of the record, for the kinds that belong to one.
     pub(super) fn topic_id(&self) -> Option<u64> {
         match self {
             Self::TopicCreated { topic_id, .. }
             | Self::TopicUpdated { topic_id, .. }
             | Self::TopicDeleted { topic_id, .. }
             | Self::Reservation { topic_id, .. }
-            | Self::Id(KeptId { topic_id, .. })
-            | Self::Message { message: Message { topic_id, .. }, .. } => Some(*topic_id),
+            | Self::Id(IdRecord { topic_id, .. })
+            | Self::Message { message: MessageRecord { topic_id, .. }, .. } => Some(*topic_id),
             Self::ConsumerPut { .. } | Self::ConsumerDeleted { .. } | Self::Sequences { .. } | Self::CleanShutdown => {
                 None
             }
         }
     }
 
-    /// The sequence number of the kinds that carry one.
+    /// Returns the record's sequence number, or 0 for the kinds that have none.
     pub(super) fn sequence(&self) -> u64 {
         match self {
             Self::TopicCreated { sequence, .. }
@@ -387,7 +394,7 @@ impl<'a> Stored<'a> {
             | Self::TopicDeleted { sequence, .. }
             | Self::Message { sequence, .. }
             | Self::Sequences { upto: sequence }
-            | Self::Id(KeptId { sequence, .. })
+            | Self::Id(IdRecord { sequence, .. })
             | Self::ConsumerPut { sequence, .. }
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
             Self::Reservation { .. } | Self::CleanShutdown => 0,
@@ -412,21 +419,21 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What is left of a payload.
-struct Fields<'a>(&'a [u8]);
+/// Reads fields from what is left of a payload.
+struct FieldReader<'a>(&'a [u8]);
 
-const SHORT: Malformed = Malformed("a record ends within a field");
-const NOT_TEXT: Malformed = Malformed("a text is not UTF-8");
+const TRUNCATED: Malformed = Malformed("a record ends within a field");
+const NOT_UTF8: Malformed = Malformed("a text is not UTF-8");
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     fn byte(&mut self) -> Result<u8, Malformed> {
-        let (&byte, rest) = self.0.split_first().ok_or(SHORT)?;
+        let (&byte, rest) = self.0.split_first().ok_or(TRUNCATED)?;
         self.0 = rest;
         Ok(byte)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(SHORT)?;
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(TRUNCATED)?;
         self.0 = rest;
         Ok(*array)
     }
@@ -452,7 +459,7 @@ impl<'a> Fields<'a> {
         Err(Malformed("a number has more than 64 bits"))
     }
 
-    /// An offset that is stored as how far it is below another one.
+    /// Reads an offset that is stored as its distance below another one.
     fn below(&mut self, offset: u64) -> Result<u64, Malformed> {
         match self.u64()? {
             0 => Err(Malformed("a message's prev or floor is not below its offset")),
@@ -466,20 +473,20 @@ impl<'a> Fields<'a> {
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
-        let length = usize::try_from(self.u64()?).map_err(|_| SHORT)?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(SHORT)?;
+        let length = usize::try_from(self.u64()?).map_err(|_| TRUNCATED)?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(TRUNCATED)?;
         self.0 = rest;
         Ok(bytes)
     }
 
     fn text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| NOT_TEXT)
+        std::str::from_utf8(self.bytes()?).map_err(|_| NOT_UTF8)
     }
 
-    fn consumer(&mut self) -> Result<Consumer<'a>, Malformed> {
+    fn consumer(&mut self) -> Result<ConsumerId<'a>, Malformed> {
         let before = self.0;
         let (source, name) = (self.text()?, self.text()?);
-        Ok(Consumer { source, name, key: &before[..before.len() - self.0.len()] })
+        Ok(ConsumerId { source, name, key: &before[..before.len() - self.0.len()] })
     }
 
     fn rest(&mut self) -> &'a [u8] {

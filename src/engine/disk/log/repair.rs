@@ -1,79 +1,83 @@
-//! Cutting a damaged log at the damage, because somebody asks for it.
+//! Repair: cutting a damaged log at the damage because the operator asks for it.
 //!
-//! What is before the damage stays as it is; what is behind it, and all younger segments, are kept beside the log. Offsets
-//! and sequence numbers jump so far that none that was ever shown is given again, not even one that nobody can read any
-//! more. While the cut is under way the footprint says that the log is longer than it can be: should it be interrupted, the
-//! next start refuses, and the next repair goes on.
+//! What stands before the damage does not change. What follows it, and all newer segments, are kept in files beside
+//! the log. Offsets and sequence numbers jump so far that none that was ever shown is used again, not even one that
+//! can no longer be read. While the repair is under way, the footprint says that the log is longer than it can be. If
+//! the repair is interrupted, the next start refuses to open the log, and the next repair continues.
 
 use std::{collections::HashMap, fs, io, path::Path, time::Duration};
 
 use super::{
-    Settings, aside,
+    LogConfig, cut_files,
     error::OpenError,
     files::{
-        Disk, FOOTPRINT, Header, SEGMENT_HEADER, Scanner, SegmentFile, Storage, file_name, number_of, read_header,
+        DiskStorage, FOOTPRINT, SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader, SegmentScanner, Storage, file_name,
+        number_of, read_header,
     },
-    footprint::{Footprint, Known},
-    frame::{Survivors, seal},
-    record::{Offsets, Stored, encode_clean_shutdown, encode_reservation, encode_sequences},
-    recover::{Reader, SEQUENCE_JUMP},
-    store::{begin_segment, write_all},
+    footprint::{Footprint, KnownExtent},
+    frame::write_checksums,
+    record::{OffsetState, StoredRecord, encode_clean_shutdown, encode_reservation, encode_sequences},
+    recover::{LogReader, SEQUENCE_JUMP},
+    segment_store::{begin_segment, write_all},
+    valid_frames::ValidFrames,
 };
 
-/// How far the offsets of each topic jump behind the highest one that can still be read: more than damaged bytes can hold.
+/// How far the offsets of each topic jump above the highest one that can still be read. It is more than the damaged
+/// bytes can hold.
 const OFFSET_JUMP: u64 = 1 << 32;
 
-/// What a repair found, and what it did about it.
+/// What a repair found, and what it did.
 #[derive(Debug, Default)]
-pub struct Repair {
-    /// Segments that were read, and the bytes of those that are whole.
+pub struct RepairReport {
+    /// How many segments were read without damage.
     pub segments: usize,
-    /// Bytes at the end that a crash tore: the next start cuts them off.
+    /// The bytes of a torn write at the end, which the next start cuts off.
     pub torn_bytes: u64,
     pub damage: Option<Damage>,
 }
 
-/// Where a log is damaged, and what is behind that.
+/// Where a log is damaged, and what follows the damage.
 #[derive(Debug)]
 pub struct Damage {
     pub file: String,
     pub at: u64,
     pub why: &'static str,
-    /// Bytes from there on, in all segments.
+    /// The number of bytes from there on, in all segments.
     pub bytes: u64,
-    /// Messages in them that can still be read.
+    /// The number of messages in them that can still be read.
     pub messages: u64,
-    /// The files in which they are kept; none if nothing was cut.
+    /// The files in which these bytes are kept, or none if nothing was cut.
     pub kept: Vec<String>,
-    /// The topics that are left.
+    /// The number of topics that are left.
     pub topics: usize,
 }
 
-/// Looks for damage in the log in `directory`, and with `cut` cuts the log there.
+/// Looks for damage in the log in `directory`. If `cut` is set, cuts the log at the damage.
 ///
 /// # Errors
-/// If there is no log, if another process has it, if it is of another version, or if it cannot be read or written.
-pub fn repair(directory: &Path, cut: bool) -> Result<Repair, OpenError> {
+/// Returns an error if there is no log, if another process uses it, if it has another version, or if it cannot be
+/// read or written.
+pub fn repair(directory: &Path, cut: bool) -> Result<RepairReport, OpenError> {
     let listing = OpenError::io(format!("reading {}", directory.display()));
-    // Before anything is made there: it may be a directory of something else.
+    // This is checked before anything is created there, because the directory may belong to something else.
     let mut names = fs::read_dir(directory).map_err(listing)?.flatten().map(|entry| entry.file_name());
     if !names.any(|name| name.to_str().is_some_and(|name| name == FOOTPRINT || number_of(name).is_some())) {
-        return Err(OpenError::Settings("there is no log in this directory"));
+        return Err(OpenError::Invalid("there is no log in this directory"));
     }
-    repair_on(&Disk::open(directory)?, cut)
+    repair_on(&DiskStorage::open(directory)?, cut)
 }
 
-pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<Repair, OpenError> {
+pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<RepairReport, OpenError> {
     let mut numbers = storage.list().map_err(OpenError::io("listing the segments"))?;
     numbers.sort_unstable();
     let footprint = storage.footprint().map_err(OpenError::io("reading the footprint"))?;
-    let known = Known::of(&footprint, &storage.boot());
-    let mut repair = Repair::default();
-    let mut reader = Reader::new(&Settings { dedup_window: Duration::ZERO, ..Settings::default() });
+    let extent = KnownExtent::of(&footprint, &storage.boot());
+    let mut repair = RepairReport::default();
+    let mut reader = LogReader::new(&LogConfig { dedup_window: Duration::ZERO, ..LogConfig::default() });
     let mut found = None;
     for number in &numbers {
-        let known = (numbers.last() == Some(number)).then_some(&known);
-        match reader.segment(storage, *number, known) {
+        let extent = (numbers.last() == Some(number)).then_some(&extent);
+        match reader.segment(storage, *number, extent) {
             Ok((_, end)) => repair.torn_bytes = end.torn_bytes(),
             Err(OpenError::Damaged { at, why, .. }) => {
                 found = Some((*number, at, why));
@@ -83,9 +87,9 @@ pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<Repair, Open
         }
         repair.segments += 1;
     }
-    let missing = known.missing(numbers.last().copied()).map(|number| (number, 0, "the file is missing"));
+    let missing = extent.missing(numbers.last().copied()).map(|number| (number, 0, "the file is missing"));
     let Some((number, at, why)) = found.or(missing) else { return Ok(repair) };
-    let lost = Lost::read(storage, &numbers, number, at).map_err(OpenError::io("reading what is damaged"))?;
+    let lost = LostRange::read(storage, &numbers, number, at).map_err(OpenError::io("reading what is damaged"))?;
     let mut damage = Damage {
         file: file_name(number),
         at,
@@ -93,43 +97,43 @@ pub(super) fn repair_on(storage: &dyn Storage, cut: bool) -> Result<Repair, Open
         bytes: lost.bytes,
         messages: lost.messages,
         kept: Vec::new(),
-        topics: reader.gathered.topics.values().filter(|topic| topic.created.is_some()).count(),
+        topics: reader.contents.topics.values().filter(|topic| topic.created.is_some()).count(),
     };
     if cut {
         let newest = number.max(numbers.last().copied().unwrap_or(0));
-        let cutting = Cutting { storage, number, at, newest };
+        let cutting = RepairCut { storage, number, at, newest };
         damage.kept = cutting.cut(reader, &numbers, &lost).map_err(OpenError::io("cutting the log"))?;
     }
     repair.damage = Some(damage);
     Ok(repair)
 }
 
-/// What is behind the damage.
+/// What follows the damage.
 #[derive(Default)]
-struct Lost {
-    /// Of the damaged segment.
+struct LostRange {
+    /// The bytes of the damaged segment from the damage on.
     tail: Vec<u8>,
     bytes: u64,
     messages: u64,
-    /// By topic, the highest offset.
+    /// The highest offset of each topic.
     offsets: HashMap<u64, u64>,
     sequence: u64,
 }
 
-impl Lost {
+impl LostRange {
     fn read(storage: &dyn Storage, numbers: &[u64], number: u64, at: u64) -> io::Result<Self> {
         let mut lost = Self::default();
         for later in numbers.iter().filter(|later| **later >= number) {
-            let mut bytes = Scanner::new(storage.open(*later)?)?.rest()?;
+            let mut bytes = SegmentScanner::new(storage.open(*later)?)?.rest()?;
             let from = if *later == number { usize::try_from(at).unwrap_or(usize::MAX) } else { 0 };
             if from == 0
-                && let Header::Valid { sequence } = read_header(&bytes, *later)
+                && let SegmentHeader::Valid { sequence } = read_header(&bytes, *later)
             {
                 lost.sequence = lost.sequence.max(sequence);
             }
             bytes.drain(..from.min(bytes.len()));
             lost.bytes += bytes.len() as u64;
-            for (_, stored) in Survivors::of(&bytes) {
+            for (_, stored) in ValidFrames::of(&bytes) {
                 lost.take(&stored);
             }
             if *later == number {
@@ -139,14 +143,14 @@ impl Lost {
         Ok(lost)
     }
 
-    fn take(&mut self, stored: &Stored<'_>) {
+    fn take(&mut self, stored: &StoredRecord<'_>) {
         self.sequence = self.sequence.max(stored.sequence());
         let (topic, offset) = match stored {
-            Stored::Message { message, .. } => {
+            StoredRecord::Message { message, .. } => {
                 self.messages += 1;
                 (message.topic_id, message.offset)
             }
-            Stored::Reservation { topic_id, offsets } => (*topic_id, offsets.upto),
+            StoredRecord::Reservation { topic_id, offsets } => (*topic_id, offsets.reserved),
             _ => return,
         };
         let highest = self.offsets.entry(topic).or_default();
@@ -154,38 +158,38 @@ impl Lost {
     }
 }
 
-struct Cutting<'a> {
+struct RepairCut<'a> {
     storage: &'a dyn Storage,
     number: u64,
     at: u64,
-    /// The newest segment.
+    /// The number of the newest segment.
     newest: u64,
 }
 
-impl Cutting<'_> {
-    /// Cuts, and tells the names of what was kept.
-    fn cut(&self, reader: Reader, numbers: &[u64], lost: &Lost) -> io::Result<Vec<String>> {
+impl RepairCut<'_> {
+    /// Cuts the log and returns the names of the files that keep what was cut.
+    fn cut(&self, reader: LogReader, numbers: &[u64], lost: &LostRange) -> io::Result<Vec<String>> {
         let Self { storage, number, newest, .. } = *self;
-        self.leave_footprint(newest, u64::MAX)?;
+        self.write_footprint(newest, u64::MAX)?;
         let mut kept = Vec::new();
-        let sequence = reader.gathered.sequence.max(lost.sequence).saturating_add(SEQUENCE_JUMP);
+        let sequence = reader.contents.sequence.max(lost.sequence).saturating_add(SEQUENCE_JUMP);
         let (mut file, mut length) = self.tail(&mut kept, numbers, &lost.tail, sequence)?;
-        let mut frames = skips(reader, lost, sequence);
-        seal(&mut frames);
+        let mut frames = skip_frames(reader, lost, sequence);
+        write_checksums(&mut frames);
         write_all(&mut *file, &frames)?;
         file.sync()?;
         length += frames.len() as u64;
         for later in numbers.iter().filter(|later| **later > number) {
-            let name = aside::name(*later, 0, true);
-            storage.set_aside(*later, &name)?;
+            let name = cut_files::file_name(*later, 0, true);
+            storage.move_to_cut_file(*later, &name)?;
             kept.push(name);
         }
         storage.sync_directory()?;
-        self.leave_footprint(number, length)?;
+        self.write_footprint(number, length)?;
         Ok(kept)
     }
 
-    /// The segment where the log ends from now on, cut there.
+    /// Cuts the damaged segment, which is the tail from now on, and returns its file and length.
     fn tail(
         &self,
         kept: &mut Vec<String>,
@@ -194,10 +198,10 @@ impl Cutting<'_> {
         sequence: u64,
     ) -> io::Result<(Box<dyn SegmentFile>, u64)> {
         let Self { storage, number, at, .. } = *self;
-        let name = aside::name(number, at, true);
-        if at >= SEGMENT_HEADER as u64 {
+        let name = cut_files::file_name(number, at, true);
+        if at >= SEGMENT_HEADER_BYTES as u64 {
             if !torn.is_empty() {
-                storage.keep(&name, torn)?;
+                storage.write_cut_file(&name, torn)?;
                 kept.push(name);
             }
             let mut file = storage.open(number)?;
@@ -205,29 +209,29 @@ impl Cutting<'_> {
             return Ok((file, at));
         }
         if numbers.contains(&number) {
-            storage.set_aside(number, &name)?;
+            storage.move_to_cut_file(number, &name)?;
             kept.push(name);
         }
         let file = begin_segment(storage, number, sequence).map_err(io::Error::from)?;
-        Ok((file, SEGMENT_HEADER as u64))
+        Ok((file, SEGMENT_HEADER_BYTES as u64))
     }
 
-    fn leave_footprint(&self, segment: u64, length: u64) -> io::Result<()> {
+    fn write_footprint(&self, segment: u64, length: u64) -> io::Result<()> {
         let footprint = Footprint { always: true, synced: true, segment, length };
         self.storage.write_footprint(footprint.write(&self.storage.boot()).as_bytes(), true)
     }
 }
 
-/// What says which offsets and sequence numbers are skipped, and that the log ends there in good order.
-fn skips(mut reader: Reader, lost: &Lost, sequence: u64) -> Vec<u8> {
-    reader.ledger.settle();
+/// Returns the frames which say which offsets and sequence numbers are skipped, and that the log was closed cleanly.
+fn skip_frames(mut reader: LogReader, lost: &LostRange, sequence: u64) -> Vec<u8> {
+    reader.ledger.finish_reading();
     let mut frames = Vec::new();
     encode_sequences(sequence, &mut frames);
-    for (id, _) in reader.gathered.topics.iter().filter(|(_, topic)| topic.created.is_some()) {
-        let Offsets { last, upto, since } = reader.ledger.offsets(*id);
-        let shown = last.max(upto).max(since).max(lost.offsets.get(id).copied().unwrap_or(0));
+    for (id, _) in reader.contents.topics.iter().filter(|(_, topic)| topic.created.is_some()) {
+        let OffsetState { last, reserved, dense_from } = reader.ledger.offsets(*id);
+        let shown = last.max(reserved).max(dense_from).max(lost.offsets.get(id).copied().unwrap_or(0));
         let used = shown.saturating_add(OFFSET_JUMP);
-        encode_reservation(*id, Offsets { last, upto: used, since: used }, &mut frames);
+        encode_reservation(*id, OffsetState { last, reserved: used, dense_from: used }, &mut frames);
     }
     encode_clean_shutdown(&mut frames);
     frames

@@ -1,8 +1,9 @@
-//! The log as it stands at one moment, beside a process that may be writing it: nothing is written, no lock is taken.
+//! Reading the log at one moment, beside a process that may be writing it. Nothing is written and no lock is taken.
 //!
-//! A log only grows at its end, and a segment goes only after what is still needed of it was copied to the end. So all
-//! segments of one moment, opened before any of them is read, hold everything up to that moment, whatever becomes of
-//! their names. Of messages only the places are held; their bytes are read when they are wanted.
+//! A log only grows at its end, and a segment is removed only after its live records were copied to the end. So if
+//! all segments of one moment are opened before any of them is read, they hold everything up to that moment, even if
+//! files are removed meanwhile. Of messages only the locations are kept in memory. Their bytes are read when they are
+//! needed.
 
 use std::{
     fs::{self, File},
@@ -13,156 +14,165 @@ use std::{
 };
 
 use super::{
+    contents::{Created, LogContents, TopicContents},
     error::OpenError,
-    files::{FOOTPRINT, Scanner, boot, file_name, number_of},
-    footprint::Known,
-    frame::{FRAME_HEADER, is_sound},
-    gather::{Created, Gathered, GatheredTopic, Held, newest, read_segment},
+    files::{FOOTPRINT, SegmentScanner, boot, file_name, number_of},
+    footprint::KnownExtent,
+    frame::{FRAME_HEADER_BYTES, is_valid},
     ids,
     ledger::now_ms,
-    record::{Message, Stored},
-    recover::{RecoveredConsumer, RecoveredId},
+    newest::{ChainLink, select_newest},
+    record::{MessageRecord, StoredRecord},
+    recovered::{RecoveredConsumer, RecoveredId},
+    segment_reader::read_segment,
 };
 
-/// How often the segments are looked for anew because one went away meanwhile. Each time a whole segment must have been
-/// written, which takes far longer than looking.
+/// How often the segments are listed again because one was removed meanwhile. Each time a whole segment must have
+/// been written, which takes far longer than a listing.
 const ATTEMPTS: usize = 100;
 
-/// What the log holds, by the rules of its recovery.
-pub struct Snapshot {
-    /// By number.
+/// What the log holds, by the same rules as recovery.
+pub struct LogSnapshot {
+    /// The segments by number.
     segments: Vec<(u64, File)>,
     /// The topics that were not deleted, in no order.
-    pub topics: Vec<SnapshotTopic>,
+    pub topics: Vec<LogSnapshotTopic>,
     /// The consumers that were not deleted, in no order.
     pub consumers: Vec<RecoveredConsumer>,
-    /// Bytes at the end that no whole record begins: a write under way, or a torn one.
+    /// Bytes at the end at which no whole record begins: a write in progress, or a torn one.
     pub torn_bytes: u64,
 }
 
-/// A topic; the fields are those of [`super::RecoveredTopic`].
-pub struct SnapshotTopic {
+/// A topic. The fields are those of [`super::RecoveredTopic`].
+pub struct LogSnapshotTopic {
     pub epoch: u64,
     pub name: String,
     pub created_at_ms: i64,
     pub implicit: bool,
     pub settings: Box<[u8]>,
-    pub messages: Vec<Place>,
+    pub messages: Vec<MessageLocation>,
     pub ids: Vec<RecoveredId>,
-    /// The newest place: offsets up to here were used, or skipped after an end that may have lost some.
+    /// The newest offset. Offsets up to here were used, or skipped after an end that may have lost some.
     pub last: u64,
 }
 
-/// Where a message is.
-pub struct Place {
+/// The location of a message in the log.
+pub struct MessageLocation {
     pub offset: u64,
     prev: u64,
     at: u64,
-    /// Of the whole frame.
+    /// The size of the whole frame.
     bytes: u32,
     segment: u32,
 }
 
-impl Held for Place {
-    fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    fn prev(&self) -> u64 {
-        self.prev
+impl MessageLocation {
+    fn link(&self) -> ChainLink {
+        ChainLink { offset: self.offset, prev: self.prev }
     }
 }
 
-impl Snapshot {
-    /// Reads what the log in `directory` holds; nothing if there is no log. `keep` tells from a topic's settings how many
-    /// of its newest messages are wanted, and `dedup_window` how old the ids may be that are told without their messages.
+impl LogSnapshot {
+    /// Reads what the log in `directory` holds, or returns `None` if there is no log. `keep` returns for a topic's
+    /// settings how many of its newest messages to read. Ids without a message are read if they are not older than
+    /// `dedup_window`.
     ///
     /// # Errors
-    /// As for opening it.
+    /// The same as for opening the log.
     pub fn read(
         directory: &Path,
         keep: &dyn Fn(&[u8]) -> usize,
         dedup_window: Duration,
     ) -> Result<Option<Self>, OpenError> {
         let listing = OpenError::io(format!("reading {}", directory.display()));
-        // Before the segments: what it says of them was there then, and they only grow.
+        // The footprint is read before the segments. What it says was in them then, and they only grow.
         let footprint = fs::read(directory.join(FOOTPRINT)).unwrap_or_default();
-        let known = Known::of(&footprint, &boot());
+        let extent = KnownExtent::of(&footprint, &boot());
         let segments = open_all(directory).map_err(listing)?;
         let Some((last, _)) = segments.last() else { return Ok(None) };
         let last = *last;
         let ids_since = now_ms().saturating_sub(i64::try_from(dedup_window.as_millis()).unwrap_or(i64::MAX));
-        let mut gathered = Gathered { ids_since, ..Gathered::default() };
+        let mut contents = LogContents { ids_since, ..LogContents::default() };
         let mut torn_bytes = 0;
         for (index, (number, file)) in segments.iter().enumerate() {
             let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
-            let mut scanner = file.try_clone().and_then(|file| Scanner::new(Box::new(file))).map_err(reading)?;
-            let known = (*number == last).then_some(&known);
-            let end = read_segment(&mut scanner, *number, known, |stored, frame, at| {
+            let mut scanner = file.try_clone().and_then(|file| SegmentScanner::new(Box::new(file))).map_err(reading)?;
+            let extent = (*number == last).then_some(&extent);
+            let end = read_segment(&mut scanner, *number, extent, |stored, frame, at| {
                 let (bytes, segment) = (frame.len() as u32, index as u32);
-                let place =
-                    |message: &Message<'_>| Place { offset: message.offset, prev: message.prev, at, bytes, segment };
-                gathered.take(stored, |message, _| place(message));
+                let location = |message: &MessageRecord<'_>| MessageLocation {
+                    offset: message.offset,
+                    prev: message.prev,
+                    at,
+                    bytes,
+                    segment,
+                };
+                contents.apply(stored, |message, _| location(message));
             })?;
             torn_bytes = end.torn_bytes();
         }
-        let topics = gathered.topics.into_values().filter_map(|topic| topic_of(topic, keep)).collect();
-        let consumers = gathered.consumers.into_values().filter_map(|(_, state)| state).collect();
+        let topics = contents.topics.into_values().filter_map(|topic| topic_of(topic, keep)).collect();
+        let consumers = contents.consumers.into_values().filter_map(|(_, state)| state).collect();
         Ok(Some(Self { segments, topics, consumers, torn_bytes }))
     }
 
     /// Reads a message.
     ///
     /// # Errors
-    /// If it cannot be read, or is not any more what it was.
-    pub fn message<'a>(&self, place: &Place, buffer: &'a mut Vec<u8>) -> Result<Message<'a>, OpenError> {
-        let missing = || OpenError::Settings("a place of another snapshot");
-        let (number, file) = self.segments.get(place.segment as usize).ok_or_else(missing)?;
-        let damaged = |why| OpenError::Damaged { file: file_name(*number), at: place.at, why };
-        buffer.resize(place.bytes as usize, 0);
+    /// Returns an error if the message cannot be read or has changed.
+    pub fn message<'a>(
+        &self,
+        location: &MessageLocation,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<MessageRecord<'a>, OpenError> {
+        let missing = || OpenError::Invalid("a location of another snapshot");
+        let (number, file) = self.segments.get(location.segment as usize).ok_or_else(missing)?;
+        let damaged = |why| OpenError::Damaged { file: file_name(*number), at: location.at, why };
+        buffer.resize(location.bytes as usize, 0);
         let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
-        file.read_exact_at(buffer, place.at).map_err(reading)?;
-        if !is_sound(buffer) {
+        file.read_exact_at(buffer, location.at).map_err(reading)?;
+        if !is_valid(buffer) {
             return Err(damaged("a record's checksum differs"));
         }
-        match Stored::decode(&buffer[FRAME_HEADER..]) {
-            Ok(Stored::Message { message, .. }) => Ok(message),
+        match StoredRecord::decode(&buffer[FRAME_HEADER_BYTES..]) {
+            Ok(StoredRecord::Message { message, .. }) => Ok(message),
             _ => Err(damaged("a record changed")),
         }
     }
 }
 
-fn topic_of(topic: GatheredTopic<Place>, keep: &dyn Fn(&[u8]) -> usize) -> Option<SnapshotTopic> {
-    let GatheredTopic { created, offsets, messages, ids, floor, .. } = topic.settled();
+fn topic_of(topic: TopicContents<MessageLocation>, keep: &dyn Fn(&[u8]) -> usize) -> Option<LogSnapshotTopic> {
+    let TopicContents { created, offsets, messages, ids, floor, .. } = topic.with_latest_settings();
     let Created { epoch, name, created_at_ms, implicit, settings } = created?;
-    let used = messages.iter().map(Held::offset).max().unwrap_or(0);
-    let last = used.max(offsets.last).max(offsets.since);
-    let messages = newest(messages, floor, keep(&settings)).kept;
+    let used = messages.iter().map(|message| message.offset).max().unwrap_or(0);
+    let last = used.max(offsets.last).max(offsets.dense_from);
+    let messages = select_newest(messages, floor, keep(&settings), MessageLocation::link).kept;
     let settings = settings.as_ref().into();
     let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
-    Some(SnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last })
+    Some(LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last })
 }
 
 /// Opens all segments of one moment.
 fn open_all(directory: &Path) -> io::Result<Vec<(u64, File)>> {
     let mut before = list(directory)?;
     for _ in 0..ATTEMPTS {
-        // From the oldest on: when the last one is opened, those before it are whole.
+        // The segments are opened from the oldest to the newest: when the last one is opened, those before it are
+        // sealed.
         let opened: io::Result<Vec<_>> =
             before.iter().map(|number| Ok((*number, File::open(directory.join(file_name(*number)))?))).collect();
         let opened = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             opened => Some(opened?),
         };
-        // A directory is not listed in one moment: what was copied to a new segment and what it was copied from may both
-        // have been missed. Then they are not missed twice.
+        // A directory is not listed atomically. The listing may miss both a new segment and the older one whose
+        // records were copied to it, but then a second listing differs.
         let after = list(directory)?;
         match opened {
             Some(opened) if after == before => return Ok(opened),
             _ => before = after,
         }
     }
-    Err(io::Error::other("its segments come and go too fast"))
+    Err(io::Error::other("its segments are created and removed too fast"))
 }
 
 fn list(directory: &Path) -> io::Result<Vec<u64>> {

@@ -1,13 +1,13 @@
-//! The log on a disk that fails on request, and on the real one.
+//! Tests of the log on a simulated disk that fails on request, and on the real one.
 
 mod damage;
-mod fake;
 mod faults;
 mod ids;
 mod order;
 mod power;
 mod repair;
 mod sequences;
+mod simulated_disk;
 mod space;
 mod speed;
 
@@ -20,80 +20,87 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{recover::RecoveredConsumer, *};
-use fake::Fake;
+use super::{recovered::RecoveredConsumer, *};
+use simulated_disk::SimulatedDisk;
 
-/// No wait is longer; on a loaded machine most are far shorter.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait. On a loaded machine most waits are far shorter.
+const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A sink that remembers.
-struct Acks<T> {
-    heard: Mutex<Vec<(T, Option<LogError>)>>,
+/// A sink that records the outcomes.
+struct RecordingSink<T> {
+    outcomes: Mutex<Vec<(T, Option<LogError>)>>,
     more: Condvar,
 }
 
-impl<T> Acks<T> {
+impl<T> RecordingSink<T> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { heard: Mutex::new(Vec::new()), more: Condvar::new() })
+        Arc::new(Self { outcomes: Mutex::new(Vec::new()), more: Condvar::new() })
     }
 
-    /// Waits until so many outcomes are known.
+    /// Waits until `count` outcomes are known.
     fn wait(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        let mut heard = self.heard.lock();
-        while heard.len() < count {
-            assert!(!self.more.wait_until(&mut heard, deadline).timed_out(), "{} of {count} outcomes", heard.len());
+        let deadline = Instant::now() + DEADLINE;
+        let mut outcomes = self.outcomes.lock();
+        while outcomes.len() < count {
+            assert!(
+                !self.more.wait_until(&mut outcomes, deadline).timed_out(),
+                "{} of {count} outcomes",
+                outcomes.len()
+            );
         }
     }
 
     fn count(&self) -> usize {
-        self.heard.lock().len()
+        self.outcomes.lock().len()
     }
 }
 
-impl<T: Send> Sink<T> for Arc<Acks<T>> {
+impl<T: Send> Sink<T> for Arc<RecordingSink<T>> {
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, T>) {
-        let mut heard = self.heard.lock();
-        heard.extend(tokens.map(|token| (token, outcome.clone().err())));
+        let mut outcomes = self.outcomes.lock();
+        outcomes.extend(tokens.map(|token| (token, outcome.clone().err())));
         self.more.notify_all();
     }
 }
 
-/// A sink that goes no further while the gate is locked.
-struct Waits(Arc<Mutex<()>>, Arc<Acks<u64>>);
+/// A sink that waits while the gate is locked.
+struct GatedSink(Arc<Mutex<()>>, Arc<RecordingSink<u64>>);
 
-impl Sink<u64> for Waits {
+impl Sink<u64> for GatedSink {
     fn committed(&self, outcome: Result<(), LogError>, tokens: Drain<'_, u64>) {
         drop(self.0.lock());
         self.1.committed(outcome, tokens);
     }
 }
 
-/// Waits until `holds`; there is no condition variable for what is only counted.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until `holds` returns true. No condition variable exists for values that are only counted.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         std::thread::yield_now();
     }
 }
 
-fn settings(fsync: Fsync, segment_bytes: u64) -> Settings {
-    Settings { fsync, segment_bytes, reserve_offsets: 10, ..Settings::default() }
+fn settings(fsync: Fsync, segment_bytes: u64) -> LogConfig {
+    LogConfig { fsync, segment_bytes, reserve_offsets: 10, ..LogConfig::default() }
 }
 
-/// The settings of a test's topic are its bound, as one byte.
+/// A test's topic has its bound as its settings, in one byte.
 fn keep(settings: &[u8]) -> usize {
     settings.first().map_or(usize::MAX, |bound| usize::from(*bound))
 }
 
-fn reopen(fake: &Fake, settings: &Settings) -> Result<(Recovered, Ready), OpenError> {
-    open(Box::new(fake.clone()), settings.clone(), &keep)
+fn reopen(simulated: &SimulatedDisk, settings: &LogConfig) -> Result<(Recovered, Ready), OpenError> {
+    open(Box::new(simulated.clone()), settings.clone(), &keep)
 }
 
-fn start<T: Send + 'static>(fake: &Fake, settings: &Settings) -> (Log<T>, Arc<Acks<T>>, Recovered) {
-    let (recovered, ready) = reopen(fake, settings).expect("opens");
-    let acks = Acks::new();
+fn start<T: Send + 'static>(
+    simulated: &SimulatedDisk,
+    settings: &LogConfig,
+) -> (Log<T>, Arc<RecordingSink<T>>, Recovered) {
+    let (recovered, ready) = reopen(simulated, settings).expect("opens");
+    let acks = RecordingSink::new();
     (ready.start(Box::new(acks.clone())).expect("starts"), acks, recovered)
 }
 
@@ -120,7 +127,7 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
     let key = offset.is_multiple_of(2).then_some(&b"k"[..]);
     let id_is_given = offset.is_multiple_of(3);
     let at_ms = offset as i64;
-    Record::Message(Message {
+    Record::Message(MessageRecord {
         topic_id,
         offset,
         prev,
@@ -134,16 +141,16 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
     })
 }
 
-/// The offsets of each topic's messages.
+/// Returns the offsets of each topic's messages.
 fn offsets(recovered: &Recovered) -> Vec<(u64, Vec<u64>)> {
     recovered.topics.iter().map(|t| (t.id, t.messages.iter().map(|m| m.offset).collect())).collect()
 }
 
 #[test]
-fn everything_comes_back_as_it_was() {
-    let fake = Fake::default();
+fn recovery_returns_everything_that_was_stored() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1 << 20);
-    let (log, acks, recovered) = start(&fake, &settings);
+    let (log, acks, recovered) = start(&simulated, &settings);
     assert!(recovered.clean && recovered.topics.is_empty());
     let records = [
         created(7, &[2]),
@@ -166,12 +173,12 @@ fn everything_comes_back_as_it_was() {
         log.append(record, token).expect("appended");
     }
     acks.wait(records.len());
-    assert!(acks.heard.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
+    assert!(acks.outcomes.lock().iter().enumerate().all(|(at, (token, error))| at == *token && error.is_none()));
     log.close().expect("closes");
     assert!(matches!(log.append(&records[0], 0), Err(LogError::Closed)));
     log.close().expect("closes twice");
 
-    let (recovered, _ready) = reopen(&fake, &settings).expect("opens");
+    let (recovered, _ready) = reopen(&simulated, &settings).expect("opens");
     assert!(recovered.clean);
     assert_eq!(recovered.truncated_bytes, 0);
     assert_eq!(recovered.orphaned_messages, 1);
@@ -189,10 +196,10 @@ fn everything_comes_back_as_it_was() {
 }
 
 #[test]
-fn what_is_out_of_bounds_is_refused_and_not_stored() {
-    let fake = Fake::default();
-    let settings = Settings { max_record_bytes: 100, queue_bytes: 300, ..settings(Fsync::Always, 1000) };
-    let (log, acks, _) = start(&fake, &settings);
+fn records_and_settings_out_of_bounds_are_refused() {
+    let simulated = SimulatedDisk::default();
+    let settings = LogConfig { max_record_bytes: 100, queue_bytes: 300, ..settings(Fsync::Always, 1000) };
+    let (log, acks, _) = start(&simulated, &settings);
     let refused = |record: &Record<'_>| log.append(record, ()).expect_err("refused");
     assert!(matches!(refused(&message(1, 1, &[0; 99])), LogError::TooLarge { bytes: 101, limit: 100 }));
     assert!(matches!(refused(&message_after(1, 1, 1, b"")), LogError::Invalid(_)));
@@ -200,15 +207,15 @@ fn what_is_out_of_bounds_is_refused_and_not_stored() {
     log.append(&message(1, 1, &[0; 98]), ()).expect("just fits");
     acks.wait(2);
     drop(log);
-    assert_eq!(offsets(&start::<()>(&fake, &settings).2), [(1, vec![1])]);
+    assert_eq!(offsets(&start::<()>(&simulated, &settings).2), [(1, vec![1])]);
 
     for wrong in [
-        Settings { segment_bytes: 127, ..Settings::default() },
-        Settings { max_record_bytes: 64 << 20, queue_bytes: 64 << 20, ..Settings::default() },
-        Settings { queue_bytes: 1, ..Settings::default() },
-        Settings { reserve_offsets: 0, ..Settings::default() },
+        LogConfig { segment_bytes: 127, ..LogConfig::default() },
+        LogConfig { max_record_bytes: 64 << 20, queue_bytes: 64 << 20, ..LogConfig::default() },
+        LogConfig { queue_bytes: 1, ..LogConfig::default() },
+        LogConfig { reserve_offsets: 0, ..LogConfig::default() },
     ] {
         let refused = Log::<()>::open(Path::new("/nowhere"), wrong, &keep).err();
-        assert!(matches!(refused, Some(OpenError::Settings(_))), "{refused:?}");
+        assert!(matches!(refused, Some(OpenError::Invalid(_))), "{refused:?}");
     }
 }

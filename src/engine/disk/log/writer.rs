@@ -1,4 +1,4 @@
-//! The log's thread: commits batches, syncs by policy, and tidies segments up in between.
+//! The log's thread: it commits batches, syncs by policy, and compacts segments in between.
 
 use std::{
     collections::BTreeMap,
@@ -9,59 +9,59 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Counters, Fsync, Settings, Sink,
+    Counters, Fsync, LogConfig, Sink,
     error::LogError,
-    files::{Header, Next, Scanner, file_name},
-    frame::{self, FRAME_HEADER, frames, seal},
+    files::{Scanned, SegmentHeader, SegmentScanner, file_name},
+    frame::{self, FRAME_HEADER_BYTES, frames, write_checksums},
     ledger::{Ledger, now_ms},
-    queue::{Batch, Queue, Woken},
-    record::{FIELDS, Offsets, Stored, encode_id, encode_reservation},
-    store::Store,
+    queue::{Batch, Queue, WakeReason},
+    record::{FIELDS, OffsetState, StoredRecord, encode_id, encode_reservation},
+    segment_store::SegmentStore,
 };
 
-/// The least that one step of a compaction reads, in bytes: a batch waits for at most about a millisecond.
-const STEP_BYTES: usize = 256 << 10;
+/// The least that one step of a compaction reads, in bytes. A batch waits for it for at most about a millisecond.
+const COMPACTION_STEP_BYTES: usize = 256 << 10;
 
-/// What a step of a compaction reads for each byte just committed: compaction must be faster than the callers, or the
-/// log would grow while it goes on.
-const STEP_RATIO: usize = 4;
+/// How many bytes a step of a compaction reads for each byte just committed. Compaction must be faster than the
+/// callers, or the log would grow while it goes on.
+const COMPACTION_STEP_RATIO: usize = 4;
 
-/// How long after a refusal, or a vain try, it is tried whether the disk takes records again.
-const PROBE: Duration = Duration::from_millis(500);
+/// The time between a refusal, or a failed probe, and the next probe.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The most bytes, and the least, with which that is tried.
+/// The least and the most bytes that a probe writes.
 const PROBE_BYTES: (usize, usize) = (4 << 10, 1 << 20);
 
-/// When a compaction that found no room is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// The time after which a compaction that found no room is tried again.
+const COMPACTION_RETRY: Duration = Duration::from_secs(1);
 
-pub(super) struct Writer<T> {
+pub(super) struct LogWriter<T> {
     fsync: Fsync,
     reserve_offsets: u64,
     queue: Arc<Queue<T>>,
     ledger: Arc<Mutex<Ledger>>,
     counters: Arc<Counters>,
     sink: Box<dyn Sink<T>>,
-    store: Store,
+    store: SegmentStore,
     batch: Batch<T>,
-    /// The compaction under way: the segment and how far it was read.
-    sweep: Option<(u64, Scanner)>,
-    /// Survivors on their way to the tail.
+    /// The compaction in progress: the segment, and the scanner that reads it.
+    compaction: Option<(u64, SegmentScanner)>,
+    /// Live records that are about to be copied to the tail.
     copies: Vec<u8>,
-    /// What was refused last, while nothing as large was taken since.
-    refused: Option<Refused>,
-    /// Not before then may the segments be tidied up: the disk was full.
-    rest_until: Option<Instant>,
+    /// The batch that was refused last, until one as large is accepted.
+    refused: Option<RefusedBatch>,
+    /// Compaction pauses until this time because the disk was full.
+    compaction_paused_until: Option<Instant>,
 }
 
-impl<T> Writer<T> {
+impl<T> LogWriter<T> {
     pub(super) fn new(
-        settings: &Settings,
+        settings: &LogConfig,
         queue: Arc<Queue<T>>,
         ledger: Arc<Mutex<Ledger>>,
         counters: Arc<Counters>,
         sink: Box<dyn Sink<T>>,
-        store: Store,
+        store: SegmentStore,
     ) -> Self {
         Self {
             fsync: settings.fsync,
@@ -72,65 +72,67 @@ impl<T> Writer<T> {
             sink,
             store,
             batch: Batch::new(),
-            sweep: None,
+            compaction: None,
             copies: Vec::new(),
             refused: None,
-            rest_until: None,
+            compaction_paused_until: None,
         }
     }
 
-    /// Works until the log is closed or fails.
+    /// Runs until the log is closed or fails.
     ///
     /// # Errors
-    /// If it failed.
+    /// Returns the error if the log failed.
     pub(super) fn run(mut self) -> Result<(), LogError> {
-        // Also when the sink panics: nobody may wait for ever.
-        let _abandon = Abandon(self.queue.clone());
-        let result = self.work().and_then(|()| self.store.close());
+        // This runs after a panic of the sink, too, so that nobody waits for ever.
+        let _abandon = AbandonOnDrop(self.queue.clone());
+        let result = self.run_until_closed().and_then(|()| self.store.close());
         if let Err(error) = &result {
             self.stop(error);
         }
         result
     }
 
-    fn work(&mut self) -> Result<(), LogError> {
-        // Whether the last batch was of several publishers.
-        let mut crowd = false;
+    fn run_until_closed(&mut self) -> Result<(), LogError> {
+        // Whether the last batch came from several publishers.
+        let mut yield_first = false;
         loop {
-            let busy = self.rest_until.is_none() && (self.sweep.is_some() || self.ledger.lock().has_work(now_ms()));
+            let busy = self.compaction_paused_until.is_none()
+                && (self.compaction.is_some() || self.ledger.lock().has_work(now_ms()));
             let mut batch = std::mem::replace(&mut self.batch, Batch::new());
-            let woken = self.queue.take(&mut batch, self.deadline(), busy, crowd);
-            crowd = batch.tokens.len() > 1;
+            let wake_reason = self.queue.take(&mut batch, self.deadline(), busy, yield_first);
+            yield_first = batch.tokens.len() > 1;
             let committed = batch.frames.len();
-            let result = if woken == Woken::Batch { self.commit(&mut batch) } else { Ok(()) };
+            let result = if wake_reason == WakeReason::Batch { self.commit(&mut batch) } else { Ok(()) };
             batch.clear();
             self.batch = batch;
             result?;
-            if woken == Woken::Closing {
+            if wake_reason == WakeReason::Closing {
                 return Ok(());
             }
-            self.sync_by_the_clock()?;
+            self.sync_if_interval_passed()?;
             self.probe()?;
-            self.tidy_up(STEP_BYTES.max(committed.saturating_mul(STEP_RATIO)))?;
+            self.compact(COMPACTION_STEP_BYTES.max(committed.saturating_mul(COMPACTION_STEP_RATIO)))?;
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let sync = match self.fsync {
-            Fsync::Interval(interval) => self.store.dirty().and_then(|since| since.checked_add(interval)),
+            Fsync::Interval(interval) => self.store.unsynced_since().and_then(|since| since.checked_add(interval)),
             Fsync::Always | Fsync::Never => None,
         };
         let probe = self.refused.as_ref().map(|refused| refused.probe_at);
-        let wakes_at = if self.rest_until.is_none() { self.ledger.lock().wakes_at() } else { None };
+        let wakes_at = if self.compaction_paused_until.is_none() { self.ledger.lock().next_expiry() } else { None };
         let ids = wakes_at.and_then(|at| {
-            // One more, so that it is over then.
+            // One millisecond more, so that the ids have expired by then.
             let left = at.saturating_sub(now_ms()).saturating_add(1);
             Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
         });
-        [sync, self.rest_until, probe, ids].into_iter().flatten().min()
+        [sync, self.compaction_paused_until, probe, ids].into_iter().flatten().min()
     }
 
-    /// While records are refused nobody may send any, so the log finds out by itself whether there is room again.
+    /// Tests whether the disk accepts records again. While records are refused perhaps nobody sends any, so the log
+    /// must find out by itself.
     fn probe(&mut self) -> Result<(), LogError> {
         let Some(refused) = self.refused.as_mut().filter(|refused| Instant::now() >= refused.probe_at) else {
             return Ok(());
@@ -142,15 +144,15 @@ impl<T> Writer<T> {
                 Ok(())
             }
             Err(LogError::Full | LogError::Write(_)) => {
-                refused.probe_at = Instant::now() + PROBE;
+                refused.probe_at = Instant::now() + PROBE_INTERVAL;
                 Ok(())
             }
             Err(error) => Err(error),
         }
     }
 
-    fn sync_by_the_clock(&mut self) -> Result<(), LogError> {
-        if let (Fsync::Interval(interval), Some(since)) = (self.fsync, self.store.dirty())
+    fn sync_if_interval_passed(&mut self) -> Result<(), LogError> {
+        if let (Fsync::Interval(interval), Some(since)) = (self.fsync, self.store.unsynced_since())
             && since.elapsed() >= interval
         {
             self.store.sync()?;
@@ -158,12 +160,13 @@ impl<T> Writer<T> {
         Ok(())
     }
 
-    /// Writes a batch, in as many pieces as segments it touches, and tells the sink of each.
+    /// Writes a batch in one piece per segment, and tells the sink about each piece.
     ///
     /// # Errors
-    /// `Failed`; all the batch's tokens were told. Other errors end with the batch and what was queued behind it.
+    /// `Failed`, after the sink was told about all tokens of the batch. After other errors, which refuse the rest of
+    /// the batch and what was queued meanwhile, the log continues.
     fn commit(&mut self, batch: &mut Batch<T>) -> Result<(), LogError> {
-        seal(&mut batch.frames);
+        write_checksums(&mut batch.frames);
         let mut rest = &mut *batch.frames;
         while !rest.is_empty() {
             let outcome = self.commit_piece(rest);
@@ -181,9 +184,9 @@ impl<T> Writer<T> {
                     self.sink.committed(Ok(()), batch.tokens.drain(..records));
                     rest = behind;
                 }
-                Err(Unwritten { bytes, error: error @ LogError::Failed(_) }) => {
+                Err(CommitFailure { bytes, error: error @ LogError::Failed(_) }) => {
                     let unknown = frames(&rest[..bytes]).count().min(batch.tokens.len());
-                    // Refuse first, so that nobody builds on what is about to be told.
+                    // New appends are refused before the sink is told, so that nobody builds on records that failed.
                     let mut behind = Batch::new();
                     self.queue.refuse(stopped(&error), &mut behind);
                     self.sink.committed(Err(error.clone()), batch.tokens.drain(..unknown));
@@ -191,8 +194,8 @@ impl<T> Writer<T> {
                     self.sink.committed(Err(stopped(&error)), behind.tokens.drain(..));
                     return Err(error);
                 }
-                Err(Unwritten { error, .. }) => {
-                    self.refused = Some(Refused::now(rest));
+                Err(CommitFailure { error, .. }) => {
+                    self.refused = Some(RefusedBatch::now(rest));
                     let mut behind = Batch::new();
                     self.queue.refuse(error.clone(), &mut behind);
                     self.sink.committed(Err(error.clone()), batch.tokens.drain(..));
@@ -205,45 +208,47 @@ impl<T> Writer<T> {
         Ok(())
     }
 
-    /// Writes as much of `rest` as goes into one segment, and syncs it if it must be; tells how much that was.
-    fn commit_piece(&mut self, rest: &mut [u8]) -> Result<usize, Unwritten> {
-        let unwritten = |bytes| move |error| Unwritten { bytes, error };
-        // What fails before the piece is written cannot have stored any of it.
-        self.store.put_skips().map_err(unwritten(0))?;
-        let bytes = self.store.make_room(rest).map_err(unwritten(0))?;
+    /// Writes as much of `rest` as fits into one segment, syncs it if required, and returns how many bytes were
+    /// committed.
+    fn commit_piece(&mut self, rest: &mut [u8]) -> Result<usize, CommitFailure> {
+        let failure = |bytes| move |error| CommitFailure { bytes, error };
+        // If this fails, no byte of the piece was written.
+        self.store.append_skips().map_err(failure(0))?;
+        let bytes = self.store.make_room(rest).map_err(failure(0))?;
         let piece = &mut rest[..bytes];
         match self.with_reservations(piece) {
-            None => self.store.put(piece).map_err(unwritten(bytes))?,
-            // In one write, so that it succeeds or is taken back as one.
+            None => self.store.append(piece).map_err(failure(bytes))?,
+            // Reservations and records go into one write, so that both succeed or both are rolled back.
             Some(mut reserved) => {
-                self.store.put(&mut reserved).map_err(unwritten(bytes))?;
-                self.store.owe_sync();
+                self.store.append(&mut reserved).map_err(failure(bytes))?;
+                self.store.require_sync();
             }
         }
-        if self.fsync == Fsync::Always || self.store.owes_sync() {
-            self.store.sync().map_err(unwritten(bytes))?;
+        if self.fsync == Fsync::Always || self.store.is_sync_pending() {
+            self.store.sync().map_err(failure(bytes))?;
         }
-        self.store.leave_footprint().map_err(unwritten(bytes))?;
+        self.store.write_footprint().map_err(failure(bytes))?;
         Ok(bytes)
     }
 
-    /// The piece with the reservations without which its offsets must not be shown to anybody, each before the first
-    /// message that needs it: so no cut leaves the one without the other. `None` if it needs none. Under `Always` they only
-    /// matter to a disk that loses what it has synced.
+    /// Returns the piece with the reservations that must be stored before its offsets may be shown to anybody, or
+    /// `None` if it needs none. Each reservation stands before the first message that needs it, so no torn write
+    /// keeps the message without the reservation. Under `Always` reservations only matter to a disk that loses what
+    /// it has synced.
     fn with_reservations(&self, piece: &[u8]) -> Option<Vec<u8>> {
-        let message = |frame: &[u8]| match Stored::decode(frame.get(FRAME_HEADER..)?) {
-            Ok(Stored::Message { message, .. }) => Some((message.topic_id, message.offset)),
+        let message = |frame: &[u8]| match StoredRecord::decode(frame.get(FRAME_HEADER_BYTES..)?) {
+            Ok(StoredRecord::Message { message, .. }) => Some((message.topic_id, message.offset)),
             _ => None,
         };
-        // Of each topic that passes its reservation, its new one.
-        let mut passing: BTreeMap<u64, Offsets> = BTreeMap::new();
+        // The new reservation of each topic whose offsets pass the current one.
+        let mut passing: BTreeMap<u64, OffsetState> = BTreeMap::new();
         {
             let ledger = self.ledger.lock();
             for (topic_id, offset) in frames(piece).filter_map(message) {
                 let offsets = ledger.offsets(topic_id);
-                if offset > offsets.upto {
-                    let upto = offset.saturating_add(self.reserve_offsets);
-                    passing.insert(topic_id, Offsets { upto, ..offsets });
+                if offset > offsets.reserved {
+                    let reserved = offset.saturating_add(self.reserve_offsets);
+                    passing.insert(topic_id, OffsetState { reserved, ..offsets });
                 }
             }
         }
@@ -257,25 +262,25 @@ impl<T> Writer<T> {
             {
                 let from = reserved.len();
                 encode_reservation(topic_id, offsets, &mut reserved);
-                seal(&mut reserved[from..]);
+                write_checksums(&mut reserved[from..]);
             }
             reserved.extend_from_slice(frame);
         }
         Some(reserved)
     }
 
-    /// Removes dead segments, and copies at most `budget` bytes of the oldest one if the log is crowded.
-    fn tidy_up(&mut self, budget: usize) -> Result<(), LogError> {
-        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+    /// Removes dead segments, and copies live records of at most `budget` bytes if a segment is to be compacted.
+    fn compact(&mut self, budget: usize) -> Result<(), LogError> {
+        if self.compaction_paused_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
-        self.rest_until = None;
-        self.ledger.lock().expire(now_ms());
-        match self.remove_dead().and_then(|()| self.copy_survivors(budget)) {
+        self.compaction_paused_until = None;
+        self.ledger.lock().expire_ids(now_ms());
+        match self.remove_dead().and_then(|()| self.copy_live_records(budget)) {
             Err(LogError::Full | LogError::Write(_)) => {
-                // What was copied is alive in its new place; the next sweep finds it dead in the old one.
-                self.sweep = None;
-                self.rest_until = Instant::now().checked_add(RETRY);
+                // Records that were copied are live at the tail now. The next compaction finds the originals dead.
+                self.compaction = None;
+                self.compaction_paused_until = Instant::now().checked_add(COMPACTION_RETRY);
                 Ok(())
             }
             result => result,
@@ -285,18 +290,18 @@ impl<T> Writer<T> {
     fn remove_dead(&mut self) -> Result<(), LogError> {
         loop {
             let Some(number) = self.ledger.lock().removable(now_ms()) else { return Ok(()) };
-            self.store.retire(number)?;
+            self.store.remove_segment(number)?;
         }
     }
 
-    fn copy_survivors(&mut self, budget: usize) -> Result<(), LogError> {
-        let (crowded, swept) = {
+    fn copy_live_records(&mut self, budget: usize) -> Result<(), LogError> {
+        let (crowded, under_way) = {
             let ledger = self.ledger.lock();
-            (ledger.crowded(), self.sweep.take().filter(|(number, _)| ledger.contains(*number)))
+            (ledger.segment_to_compact(), self.compaction.take().filter(|(number, _)| ledger.contains(*number)))
         };
-        let (number, mut scanner) = match (swept, crowded) {
-            (Some(sweep), _) => sweep,
-            (None, Some(number)) => (number, self.open_sweep(number)?),
+        let (number, mut scanner) = match (under_way, crowded) {
+            (Some(compaction), _) => compaction,
+            (None, Some(number)) => (number, self.open_compaction(number)?),
             (None, None) => return Ok(()),
         };
         let until = scanner.position().saturating_add(budget as u64);
@@ -308,48 +313,48 @@ impl<T> Writer<T> {
             }
             let frame =
                 match scanner.next().map_err(|e| LogError::failed(&format!("reading {}", file_name(number)), &e))? {
-                    Next::End => break true,
-                    Next::Bad { at, why } => return Err(damaged(number, at, why)),
-                    Next::Frame(frame) => frame,
+                    Scanned::End => break true,
+                    Scanned::Invalid { at, why } => return Err(damaged(number, at, why)),
+                    Scanned::Frame(frame) => frame,
                 };
             let ledger = self.ledger.lock();
-            match Stored::decode(&frame[FRAME_HEADER..]) {
-                Ok(stored) if ledger.is_live(number, &stored) => frame::copy(frame, &mut self.copies),
+            match StoredRecord::decode(&frame[FRAME_HEADER_BYTES..]) {
+                Ok(stored) if ledger.is_live(number, &stored) => frame::copy_frame(frame, &mut self.copies),
                 Ok(stored) => {
-                    if let Some(id) = ledger.wants_id(number, &stored, now) {
+                    if let Some(id) = ledger.live_id(number, &stored, now) {
                         let from = self.copies.len();
                         encode_id(id, &mut self.copies);
-                        seal(&mut self.copies[from..]);
+                        write_checksums(&mut self.copies[from..]);
                     }
                 }
                 Err(fault) => return Err(damaged(number, scanner.position(), fault.0)),
             }
         };
-        self.store.put_all(&mut self.copies)?;
+        self.store.append_all(&mut self.copies)?;
         if !done {
-            self.sweep = Some((number, scanner));
+            self.compaction = Some((number, scanner));
             return Ok(());
         }
-        // Should the books be wrong, the segment stays: rather stop than lose what somebody counts on.
+        // If the ledger is wrong, the segment stays. It is better to stop than to lose records that are still needed.
         match self.ledger.lock().live_records(number) {
             0 => {}
             left => {
                 return Err(damaged(number, scanner.size(), &format!("{left} records that should be in it are not")));
             }
         }
-        self.store.retire(number)
+        self.store.remove_segment(number)
     }
 
-    fn open_sweep(&self, number: u64) -> Result<Scanner, LogError> {
+    fn open_compaction(&self, number: u64) -> Result<SegmentScanner, LogError> {
         let opened = self.store.scan(number).and_then(|mut scanner| Ok((scanner.header(number)?, scanner)));
         match opened {
-            Ok((Header::Valid { .. }, scanner)) => Ok(scanner),
+            Ok((SegmentHeader::Valid { .. }, scanner)) => Ok(scanner),
             Ok(_) => Err(damaged(number, 0, "the header changed")),
             Err(error) => Err(LogError::failed(&format!("reading {}", file_name(number)), &error)),
         }
     }
 
-    /// After a failure outside of a batch: what is queued was not written.
+    /// Stops after a failure outside of a batch: what is queued was not written.
     fn stop(&mut self, error: &LogError) {
         let mut behind = Batch::new();
         self.queue.refuse(stopped(error), &mut behind);
@@ -358,31 +363,31 @@ impl<T> Writer<T> {
 }
 
 /// A batch that was refused.
-struct Refused {
-    /// Bytes of its first frame.
+struct RefusedBatch {
+    /// The size of its first frame.
     first: usize,
-    /// Bytes of all of it.
+    /// The size of the whole batch.
     batch: usize,
-    /// With how many of them it is tried whether it would be taken now.
+    /// How many bytes a probe writes.
     bytes: usize,
     probe_at: Instant,
 }
 
-impl Refused {
+impl RefusedBatch {
     fn now(batch: &[u8]) -> Self {
         let first = frames(batch).next().map_or(0, <[u8]>::len);
         let bytes = batch.len().clamp(PROBE_BYTES.0, PROBE_BYTES.1);
-        Self { first, batch: batch.len(), bytes, probe_at: Instant::now() + PROBE }
+        Self { first, batch: batch.len(), bytes, probe_at: Instant::now() + PROBE_INTERVAL }
     }
 }
 
-/// A piece that was not committed, and how many of its bytes may be on the disk nevertheless if the log failed.
-struct Unwritten {
+/// A piece that was not committed, and how many of its bytes may be on the disk if the log has failed.
+struct CommitFailure {
     bytes: usize,
     error: LogError,
 }
 
-/// What the failure of a record means to those behind it.
+/// Returns the error for the records that follow a failed one.
 fn stopped(error: &LogError) -> LogError {
     match error {
         LogError::Failed(reason) => LogError::Stopped(reason.clone()),
@@ -390,15 +395,15 @@ fn stopped(error: &LogError) -> LogError {
     }
 }
 
-/// What was sound when it was read is not any more. The log stops: the next start would refuse this segment anyway, and
-/// the sooner somebody looks at the disk the more of it is left.
+/// A segment that was valid at the start is damaged now. The log stops, because the next start would refuse this
+/// segment anyway, and because the disk should be examined before it loses more.
 fn damaged(number: u64, at: u64, why: &str) -> LogError {
     LogError::Failed(format!("{} is damaged at byte {at}: {why}", file_name(number)).into())
 }
 
-struct Abandon<T>(Arc<Queue<T>>);
+struct AbandonOnDrop<T>(Arc<Queue<T>>);
 
-impl<T> Drop for Abandon<T> {
+impl<T> Drop for AbandonOnDrop<T> {
     fn drop(&mut self) {
         self.0.abandon("the log's thread ended");
     }

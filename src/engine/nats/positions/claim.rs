@@ -1,4 +1,4 @@
-//! Which subscription has a consumer: one conditional write decides.
+//! Which subscription holds a consumer: one conditional write decides.
 
 use std::sync::Arc;
 
@@ -9,23 +9,24 @@ use crate::{
 };
 
 impl Shared {
-    /// Writes that the subscription `mine` has the consumer, whoever had it before. Tells whether it was known.
+    /// Writes that the subscription `mine` holds the consumer, whoever held it before. Returns whether it resumes a
+    /// known position.
     pub(super) async fn write_claim(&self, key: &ConsumerKey, ack: Ack, mine: &str) -> Result<bool, Error> {
         let mut resumed = false;
         let mut before = None;
         let token = token(key);
         let write = self.write(&token, |known| {
-            // While this waited for the cluster, a subscription took the consumer that began later. It may be the same
-            // client, which got tired of waiting here.
+            // While this write waited for the cluster, a later subscription took the consumer. It may belong to the
+            // same client, which gave up waiting here.
             let first = before.get_or_insert_with(|| known.hold.claim.clone());
             if *first != known.hold.claim && known.hold.stage != Stage::Left && known.hold.claim.as_str() > mine {
                 return Err(taken_over(key));
             }
             let there = self.consumers.get(key).filter(|_| known.live);
             if known.hold.claim == mine {
-                // Written before, without an answer.
+                // An earlier attempt has written it and got no response.
             } else {
-                // Where no subscription has begun yet, there is no position to go on from.
+                // If no subscription has begun yet, there is no position to resume from.
                 resumed = there.is_some() && known.hold.stage != Stage::New;
             }
             if there.is_none() {
@@ -41,7 +42,7 @@ impl Shared {
         Ok(resumed)
     }
 
-    /// The claim in the entry becomes that of a subscription here, unless another one was faster still.
+    /// Turns the claim in the entry into that of a subscription here, unless another subscription was faster.
     pub(super) fn take(&self, key: &ConsumerKey, ack: Ack, holder: &Arc<Waiter>, mine: String) -> Result<Claim, Error> {
         let mut all = self.known.lock();
         let known = all.entry(token(key)).or_default();

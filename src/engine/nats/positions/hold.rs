@@ -1,23 +1,23 @@
-//! Who has a consumer, as its entry says it.
+//! Which subscription holds a consumer, according to its entry.
 
 use std::fmt;
 
-/// The subscription that has a consumer, or had it last, as the entry says it.
+/// The subscription that holds a consumer, or held it last, according to the entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hold {
-    /// Its name, empty where there never was one. Later ones have greater names.
+    /// Its name, empty if there never was one. Later subscriptions have greater names.
     pub claim: String,
     pub stage: Stage,
 }
 
-/// How far a subscription has come with its consumer.
+/// The state of a subscription with its consumer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It has made the consumer, and was not told yet that it has it: there is no position.
+    /// The subscription has created the consumer and was not yet told that it holds it. There is no position.
     New,
-    /// It has it.
+    /// The subscription holds the consumer.
     Held,
-    /// It has let go of it.
+    /// The subscription has released the consumer.
     #[default]
     Left,
 }
@@ -56,9 +56,9 @@ mod tests {
             let hold = Hold { claim: "a-1".to_owned(), stage };
             assert_eq!((hold.to_string().as_str(), Hold::parse(text)), (text, hold));
         }
-        // Of one that came from elsewhere.
+        // An entry that an import has written.
         assert_eq!((Hold::parse(""), Hold::default().to_string().as_str()), (Hold::default(), ""));
-        // What a later version may say is not a hold.
+        // A word that only a later version knows does not count as a hold.
         assert_eq!(Hold::parse("a-1 gone").stage, Stage::Left);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::ledger::now_ms,
-    fake::{Dice, Image},
+    simulated_disk::{DiskImage, Rng},
     *,
 };
 
@@ -13,7 +13,7 @@ const WINDOW: Duration = Duration::from_secs(300);
 fn given(topic_id: u64, offset: u64, at_ms: i64, id: &[u8]) -> Record<'_> {
     let floor = offset.saturating_sub(3);
     let data = &[7; 40];
-    let message = Message {
+    let message = MessageRecord {
         topic_id,
         offset,
         prev: offset - 1,
@@ -32,12 +32,18 @@ fn name(offset: u64) -> String {
     format!("id-{offset}")
 }
 
-fn with_ids(fsync: Fsync, segment_bytes: u64) -> Settings {
-    Settings { dedup_window: WINDOW, ..settings(fsync, segment_bytes) }
+fn with_ids(fsync: Fsync, segment_bytes: u64) -> LogConfig {
+    LogConfig { dedup_window: WINDOW, ..settings(fsync, segment_bytes) }
 }
 
-/// Publishes so many messages with ids to a topic that keeps three.
-fn publish(log: &Log<u64>, acks: &Acks<u64>, topic: u64, offsets: std::ops::RangeInclusive<u64>, at: i64) -> Vec<u64> {
+/// Publishes messages with ids to a topic that keeps three.
+fn publish(
+    log: &Log<u64>,
+    acks: &RecordingSink<u64>,
+    topic: u64,
+    offsets: std::ops::RangeInclusive<u64>,
+    at: i64,
+) -> Vec<u64> {
     let before = acks.count();
     let mut sequences = Vec::new();
     for (index, offset) in offsets.enumerate() {
@@ -49,7 +55,7 @@ fn publish(log: &Log<u64>, acks: &Acks<u64>, topic: u64, offsets: std::ops::Rang
     sequences
 }
 
-/// The ids that are known of each topic, with kept messages or without, and the offsets they had.
+/// Returns the known ids of each topic, with kept messages or without, and the offsets they had.
 fn known(recovered: &Recovered) -> BTreeMap<u64, BTreeMap<String, u64>> {
     let text = |id: &Bytes| String::from_utf8(id.to_vec()).expect("text");
     let topics = recovered.topics.iter().map(|topic| {
@@ -57,7 +63,7 @@ fn known(recovered: &Recovered) -> BTreeMap<u64, BTreeMap<String, u64>> {
         assert_eq!(ids.len(), topic.ids.len(), "each once");
         assert!(topic.ids.is_sorted_by_key(|id| id.sequence));
         for message in topic.messages.iter().filter(|message| message.id_is_given) {
-            assert!(ids.insert(text(&message.id), message.offset).is_none(), "told twice");
+            assert!(ids.insert(text(&message.id), message.offset).is_none(), "listed twice");
         }
         (topic.id, ids)
     });
@@ -75,57 +81,57 @@ fn bound(metrics: &Metrics, segment_bytes: u64) -> u64 {
 #[test]
 fn ids_outlive_their_messages_and_their_segments() {
     for fsync in [Fsync::Always, Fsync::Never] {
-        let fake = Fake::default();
+        let simulated = SimulatedDisk::default();
         let settings = with_ids(fsync, 2_000);
-        let (log, acks, _) = start(&fake, &settings);
+        let (log, acks, _) = start(&simulated, &settings);
         log.append(&created(1, &[3]), 0).expect("appended");
         log.append(&created(2, &[200]), 0).expect("appended");
         log.append(&message(2, 1, b"stays"), 0).expect("appended");
         acks.wait(3);
         let at = now_ms();
         let sequences = publish(&log, &acks, 1, 1..=600, at);
-        until("within the bound", || {
+        wait_until("within the bound", || {
             let metrics = log.metrics();
             metrics.bytes <= bound(&metrics, 2_000)
         });
-        let segments = fake.segments();
+        let segments = simulated.segments();
         assert!(*segments.keys().next().expect("some") > 3, "the first segments are gone: {:?}", segments.keys());
         let on_disk: usize = segments.values().map(Vec::len).sum();
         let metrics = log.metrics();
         assert_eq!(metrics.bytes, on_disk as u64);
         assert!(metrics.live_bytes < 600 * 45, "{metrics:?}");
         for _ in 0..2 {
-            // Whoever reads it knows the same.
-            let (recovered, ready) = reopen(&fake.image().killed(), &settings).expect("opens");
+            // Each recovery returns the same ids.
+            let (recovered, ready) = reopen(&simulated.image().killed(), &settings).expect("opens");
             assert_eq!(known(&recovered)[&1], expected(1..=600));
             let topic = &recovered.topics[0];
             assert_eq!(topic.messages.len(), 3);
-            let told = topic.ids.iter().chain([]).map(|id| (id.sequence, id.at_ms));
-            assert!(told.eq(sequences[..597].iter().map(|sequence| (*sequence, at))));
+            let found = topic.ids.iter().chain([]).map(|id| (id.sequence, id.at_ms));
+            assert!(found.eq(sequences[..597].iter().map(|sequence| (*sequence, at))));
             assert_eq!(offsets(&recovered)[1], (2, vec![1]));
             drop(ready);
         }
         drop(log);
-        // Over a start and a further generation of segments.
-        let (log, acks, _) = start(&fake, &settings);
+        // The ids survive a restart and another generation of segments.
+        let (log, acks, _) = start(&simulated, &settings);
         log.trim(1, 598);
         publish(&log, &acks, 1, 601..=900, at);
         log.close().expect("closes");
-        assert_eq!(known(&reopen(&fake, &settings).expect("opens").0)[&1], expected(1..=900));
+        assert_eq!(known(&reopen(&simulated, &settings).expect("opens").0)[&1], expected(1..=900));
     }
 }
 
 #[test]
 fn copying_ids_costs_a_fraction_of_what_is_published() {
-    let fake = Fake::default();
+    let simulated = SimulatedDisk::default();
     let settings = with_ids(Fsync::Never, 4_000);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
     publish(&log, &acks, 1, 1..=5_000, now_ms());
-    let each = fake.written() / 5_000;
+    let each = simulated.written() / 5_000;
     log.close().expect("closes");
-    // A record of such a small message has some 80 bytes, that of its id alone 25.
+    // The record of such a small message takes some 80 bytes, the record of its id alone 25.
     println!("{each} bytes written for each message");
     assert!(each < 240, "{each} bytes written for each message");
 }
@@ -133,25 +139,25 @@ fn copying_ids_costs_a_fraction_of_what_is_published() {
 #[test]
 fn no_crash_loses_an_id() {
     let settings = with_ids(Fsync::Always, 700);
-    let fake = Fake::default();
-    let (log, acks, _) = start(&fake, &settings);
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
-    let moments: Arc<Mutex<Vec<(Image, usize)>>> = Arc::default();
+    let crash_points: Arc<Mutex<Vec<(DiskImage, usize)>>> = Arc::default();
     {
-        let (moments, acks) = (moments.clone(), acks.clone());
-        fake.watch(move |image| {
+        let (crash_points, acks) = (crash_points.clone(), acks.clone());
+        simulated.watch(move |image| {
             let count = acks.count();
-            moments.lock().push((image.clone(), count));
+            crash_points.lock().push((image.clone(), count));
         });
     }
     publish(&log, &acks, 1, 1..=120, now_ms());
-    fake.watch(|_| {});
-    let moments = std::mem::take(&mut *moments.lock());
-    assert!(moments.len() > 300);
-    let (mut most, mut dice) = (0, Dice::new(7));
-    for (image, acknowledged) in &moments {
-        for disk in [image.cut(), image.torn(&mut dice), image.killed()] {
+    simulated.watch(|_| {});
+    let crash_points = std::mem::take(&mut *crash_points.lock());
+    assert!(crash_points.len() > 300);
+    let (mut most, mut rng) = (0, Rng::new(7));
+    for (image, acknowledged) in &crash_points {
+        for disk in [image.cut(), image.torn(&mut rng), image.killed()] {
             let (recovered, _) = reopen(&disk, &settings).expect("opens");
             let known = &known(&recovered)[&1];
             let shown = expected(1..*acknowledged as u64);
@@ -164,35 +170,35 @@ fn no_crash_loses_an_id() {
 
 #[test]
 fn an_id_is_known_for_its_time_and_takes_no_room_after_it() {
-    let settings = Settings { dedup_window: Duration::from_millis(1500), ..settings(Fsync::Never, 1_000) };
-    let fake = Fake::default();
-    let (log, acks, _) = start(&fake, &settings);
+    let settings = LogConfig { dedup_window: Duration::from_millis(1500), ..settings(Fsync::Never, 1_000) };
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
     publish(&log, &acks, 1, 1..=50, now_ms() - 60_000);
-    let (recovered, _) = reopen(&fake.image().killed(), &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated.image().killed(), &settings).expect("opens");
     assert_eq!(known(&recovered)[&1], expected(48..=50), "only with their messages");
     let at = now_ms();
     publish(&log, &acks, 1, 51..=250, at);
-    let (recovered, _) = reopen(&fake.image().killed(), &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated.image().killed(), &settings).expect("opens");
     if now_ms() < at + 1_000 {
         assert_eq!(known(&recovered)[&1], expected(51..=250));
     }
-    // Nobody does anything, and the room is given back.
-    until("room", || {
+    // The space is freed although nothing is appended.
+    wait_until("room", || {
         let metrics = log.metrics();
         metrics.segments <= 3 && metrics.live_bytes < 600
     });
     assert!(now_ms() >= at + 1_500);
-    let (recovered, _) = reopen(&fake.image().killed(), &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated.image().killed(), &settings).expect("opens");
     assert_eq!(known(&recovered)[&1], expected(248..=250));
 }
 
 #[test]
 fn ids_are_bounded_and_the_oldest_go_first() {
-    let settings = Settings { dedup_bytes: 4_000, ..with_ids(Fsync::Never, 1_000) };
-    let fake = Fake::default();
-    let (log, acks, _) = start(&fake, &settings);
+    let settings = LogConfig { dedup_bytes: 4_000, ..with_ids(Fsync::Never, 1_000) };
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings);
     for topic in [1, 2] {
         log.append(&created(topic, &[3]), 0).expect("appended");
     }
@@ -200,13 +206,13 @@ fn ids_are_bounded_and_the_oldest_go_first() {
     let at = now_ms();
     publish(&log, &acks, 1, 1..=1_000, at);
     publish(&log, &acks, 2, 1..=1_000, at);
-    until("within the bound", || {
+    wait_until("within the bound", || {
         let metrics = log.metrics();
         metrics.bytes <= bound(&metrics, 1_000)
     });
     let metrics = log.metrics();
     assert!(metrics.live_bytes < 4_000 + 3_000, "{metrics:?}");
-    let (recovered, _) = reopen(&fake.image().killed(), &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated.image().killed(), &settings).expect("opens");
     let known = known(&recovered);
     assert_eq!(known[&1], expected(998..=1_000), "the other topic's are younger");
     let count = known[&2].len() as u64;
@@ -218,8 +224,8 @@ fn ids_are_bounded_and_the_oldest_go_first() {
 #[test]
 fn ids_belong_to_one_incarnation_of_a_topic() {
     let settings = with_ids(Fsync::Never, 1_000);
-    let fake = Fake::default();
-    let (log, acks, _) = start(&fake, &settings);
+    let simulated = SimulatedDisk::default();
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
     publish(&log, &acks, 1, 1..=100, now_ms());
@@ -228,17 +234,17 @@ fn ids_belong_to_one_incarnation_of_a_topic() {
     acks.wait(103);
     publish(&log, &acks, 2, 1..=100, now_ms());
     log.close().expect("closes");
-    let (recovered, _) = reopen(&fake, &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated, &settings).expect("opens");
     assert_eq!(known(&recovered).into_iter().collect::<Vec<_>>(), [(2, expected(1..=100))]);
 }
 
-/// An id that came without its message is known like one that had it: over starts and further segments, until its own time
-/// is over or the topic goes.
+/// An id that came without its message is known like an id that had one: over restarts and further segments, until it
+/// expires or the topic is deleted.
 #[test]
 fn an_id_without_a_message_is_kept_like_others() {
-    let fake = Fake::default();
+    let simulated = SimulatedDisk::default();
     let settings = with_ids(Fsync::Never, 2_000);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     let now = now_ms();
     for topic_id in [1, 2] {
         log.append(&created(topic_id, &[3]), 0).expect("appended");
@@ -249,41 +255,41 @@ fn an_id_without_a_message_is_kept_like_others() {
     acks.wait(6);
     let all = expected(1..=600).into_iter().chain([("young".to_owned(), 0)]).collect::<BTreeMap<_, _>>();
     publish(&log, &acks, 1, 1..=600, now);
-    until("the first segments are gone", || *fake.segments().keys().next().expect("some") > 3);
+    wait_until("the first segments are gone", || *simulated.segments().keys().next().expect("some") > 3);
     log.append(&deleted(2), 0).expect("appended");
     acks.wait(607);
-    let (recovered, ready) = reopen(&fake.image().killed(), &settings).expect("opens");
+    let (recovered, ready) = reopen(&simulated.image().killed(), &settings).expect("opens");
     assert_eq!(known(&recovered).into_iter().collect::<Vec<_>>(), [(1, all.clone())]);
     drop(ready);
     log.close().expect("closes");
     for _ in 0..2 {
-        let (log, _, recovered) = start::<u64>(&fake, &settings);
+        let (log, _, recovered) = start::<u64>(&simulated, &settings);
         assert_eq!(known(&recovered).into_iter().collect::<Vec<_>>(), [(1, all.clone())]);
         log.close().expect("closes");
     }
-    // A topic that never had a message of its own.
-    let (log, acks, _) = start(&fake, &settings);
+    // This topic never had a message of its own.
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(3, &[3]), 0).expect("appended");
     log.append(&Record::Id { topic_id: 3, at_ms: now, id: b"alone" }, 0).expect("appended");
     acks.wait(2);
     log.close().expect("closes");
     let alone = BTreeMap::from([("alone".to_owned(), 0)]);
-    assert_eq!(known(&reopen(&fake, &settings).expect("opens").0)[&3], alone);
+    assert_eq!(known(&reopen(&simulated, &settings).expect("opens").0)[&3], alone);
 }
 
-/// Whoever reads the log beside the server that writes it is told the same ids.
+/// A snapshot that is read beside the server has the same ids.
 #[test]
 fn a_snapshot_has_the_ids_too() {
     let directory = tempfile::tempdir().expect("a directory");
     let settings = with_ids(Fsync::Never, 1_000);
     let (_, ready) = Log::<u64>::open(directory.path(), settings.clone(), &keep).expect("opens");
-    let acks = Acks::new();
+    let acks = RecordingSink::new();
     let log = ready.start(Box::new(acks.clone())).expect("starts");
     log.append(&created(1, &[3]), 0).expect("appended");
     acks.wait(1);
     publish(&log, &acks, 1, 1..=100, now_ms());
     let ids = |window| {
-        let read = Snapshot::read(directory.path(), &keep, window).expect("reads").expect("there is a log");
+        let read = LogSnapshot::read(directory.path(), &keep, window).expect("reads").expect("there is a log");
         read.topics.into_iter().next().expect("a topic").ids
     };
     assert_eq!(ids(Duration::ZERO), []);

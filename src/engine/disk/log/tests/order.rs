@@ -1,4 +1,4 @@
-//! Many callers at once.
+//! Many concurrent callers.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn concurrent_publishers_keep_the_order_of_their_locks() {
     let directory = tempfile::tempdir().expect("a directory");
     let settings = settings(Fsync::Interval(Duration::from_millis(2)), 64 << 10);
     let (_, ready) = Log::<(u64, u64)>::open(directory.path(), settings.clone(), &keep).expect("opens");
-    let acks = Acks::new();
+    let acks = RecordingSink::new();
     let log = ready.start(Box::new(acks.clone())).expect("starts");
     let (topics, threads, each) = (3, 8, 2000);
     for topic in 0..topics {
@@ -30,9 +30,9 @@ fn concurrent_publishers_keep_the_order_of_their_locks() {
     let count = (topics + threads * each) as usize;
     acks.wait(count);
     for topic in 0..topics {
-        let heard = acks.heard.lock();
-        let told = heard.iter().filter(|((t, _), _)| *t == topic).map(|((_, offset), _)| *offset);
-        assert!(told.eq(0..*next[topic as usize].lock()), "in order, each once");
+        let outcomes = acks.outcomes.lock();
+        let offsets = outcomes.iter().filter(|((t, _), _)| *t == topic).map(|((_, offset), _)| *offset);
+        assert!(offsets.eq(0..*next[topic as usize].lock()), "in order, each once");
     }
     let metrics = log.metrics();
     assert_eq!((metrics.records, metrics.queued_bytes), (count as u64, 0));
@@ -45,15 +45,15 @@ fn concurrent_publishers_keep_the_order_of_their_locks() {
 }
 
 #[test]
-fn a_slow_disk_is_answered_with_busy_and_the_rest_is_kept() {
-    let fake = Fake::default();
-    let settings = Settings { queue_bytes: 2000, max_record_bytes: 500, ..settings(Fsync::Always, 1 << 20) };
-    let (_, ready) = reopen(&fake, &settings).expect("opens");
-    let (gate, acks) = (Arc::new(Mutex::new(())), Acks::new());
-    let log = ready.start(Box::new(Waits(gate.clone(), acks.clone()))).expect("starts");
+fn a_full_queue_refuses_with_busy_and_the_rest_is_stored() {
+    let simulated = SimulatedDisk::default();
+    let settings = LogConfig { queue_bytes: 2000, max_record_bytes: 500, ..settings(Fsync::Always, 1 << 20) };
+    let (_, ready) = reopen(&simulated, &settings).expect("opens");
+    let (gate, acks) = (Arc::new(Mutex::new(())), RecordingSink::new());
+    let log = ready.start(Box::new(GatedSink(gate.clone(), acks.clone()))).expect("starts");
     let closed = gate.lock();
     log.append(&created(1, &[]), 0).expect("appended");
-    until("the sink waits", || log.metrics().records == 1);
+    wait_until("the sink waits", || log.metrics().records == 1);
     let mut accepted = 0;
     let refused = loop {
         match log.append(&message(1, accepted + 1, &[0; 100]), accepted + 1) {
@@ -68,5 +68,5 @@ fn a_slow_disk_is_answered_with_busy_and_the_rest_is_kept() {
     log.append(&message(1, accepted + 1, b"room again"), accepted + 1).expect("appended");
     drop(log);
     assert_eq!(acks.count() as u64, accepted + 2);
-    assert_eq!(offsets(&reopen(&fake, &settings).expect("opens").0), [(1, (1..=accepted + 1).collect())]);
+    assert_eq!(offsets(&reopen(&simulated, &settings).expect("opens").0), [(1, (1..=accepted + 1).collect())]);
 }

@@ -1,8 +1,8 @@
-//! Damage where the log was whole once, and the repair that somebody asks for.
+//! Damage to bytes that are known to have been written, and the repair.
 
 use super::{
     super::{
-        files::SEGMENT_HEADER,
+        files::SEGMENT_HEADER_BYTES,
         frame::frames,
         repair::{Damage, repair_on},
     },
@@ -11,9 +11,9 @@ use super::{
 
 const EACH: [Fsync; 3] = [Fsync::Always, Fsync::Interval(Duration::from_secs(60)), Fsync::Never];
 
-/// Writes messages of one topic, all in one batch or one by one; tells the highest sequence number.
-fn write(fake: &Fake, settings: &Settings, from: u64, to: u64, one_by_one: bool, close: bool) -> u64 {
-    let (log, acks, _) = start(fake, settings);
+/// Appends messages of one topic, all in one batch or one by one, and returns the highest sequence number.
+fn write(simulated: &SimulatedDisk, settings: &LogConfig, from: u64, to: u64, one_by_one: bool, close: bool) -> u64 {
+    let (log, acks, _) = start(simulated, settings);
     let mut count = 0;
     let mut sequence = 0;
     if from == 1 {
@@ -31,17 +31,17 @@ fn write(fake: &Fake, settings: &Settings, from: u64, to: u64, one_by_one: bool,
     if close {
         log.close().expect("closes");
     } else {
-        // As a kill leaves it.
-        let image = fake.image();
+        // The disk as a kill leaves it.
+        let image = simulated.image();
         drop(log);
-        fake.become_as(&image.killed());
+        simulated.become_as(&image.killed());
     }
     sequence
 }
 
-/// Where the frames of a segment begin.
+/// Returns where the frames of a segment begin.
 fn begins(bytes: &[u8]) -> Vec<usize> {
-    let ends = frames(&bytes[SEGMENT_HEADER..]).scan(SEGMENT_HEADER, |end, frame| {
+    let ends = frames(&bytes[SEGMENT_HEADER_BYTES..]).scan(SEGMENT_HEADER_BYTES, |end, frame| {
         let begin = *end;
         *end += frame.len();
         Some(begin)
@@ -49,28 +49,29 @@ fn begins(bytes: &[u8]) -> Vec<usize> {
     ends.collect()
 }
 
-fn refused(fake: &Fake, settings: &Settings) -> (String, u64) {
-    match reopen(fake, settings).err().expect("refused") {
+fn refused(simulated: &SimulatedDisk, settings: &LogConfig) -> (String, u64) {
+    match reopen(simulated, settings).err().expect("refused") {
         OpenError::Damaged { file, at, .. } => (file, at),
         error => panic!("{error}"),
     }
 }
 
-fn damage(fake: &Fake, cut: bool) -> Option<Damage> {
-    repair_on(fake, cut).expect("repairs").damage
+fn damage(simulated: &SimulatedDisk, cut: bool) -> Option<Damage> {
+    repair_on(simulated, cut).expect("repairs").damage
 }
 
-/// Three bytes in the midst of a young log cut nothing off by themselves, however it was ended; a repair cuts there.
+/// Three damaged bytes in a short log do not cut anything off by themselves, however the log was closed. A repair
+/// cuts the log there.
 #[test]
-fn damage_where_the_log_was_whole_refuses_and_can_be_repaired() {
+fn damage_to_written_bytes_is_refused_and_can_be_repaired() {
     for (fsync, close) in EACH.into_iter().flat_map(|fsync| [(fsync, true), (fsync, false)]) {
         for one_by_one in [true, false] {
             let settings = settings(fsync, 1 << 20);
-            let fake = Fake::default();
-            let sequence = write(&fake, &settings, 1, 12, one_by_one, close);
-            let bytes = fake.segments().remove(&1).expect("one segment");
+            let simulated = SimulatedDisk::default();
+            let sequence = write(&simulated, &settings, 1, 12, one_by_one, close);
+            let bytes = simulated.segments().remove(&1).expect("one segment");
             for begin in begins(&bytes) {
-                let hurt = fake.image().killed();
+                let hurt = simulated.image().killed();
                 for byte in 0..3 {
                     hurt.flip(1, begin + 5 + byte, 3);
                 }
@@ -79,10 +80,10 @@ fn damage_where_the_log_was_whole_refuses_and_can_be_repaired() {
                 let before = hurt.segments();
                 let found = damage(&hurt, false).expect("found");
                 assert_eq!((found.file, found.at, found.bytes), (name, begin as u64, (bytes.len() - begin) as u64));
-                assert_eq!((hurt.segments(), hurt.aside().len()), (before.clone(), 0), "only looked at");
+                assert_eq!((hurt.segments(), hurt.cut_files().len()), (before.clone(), 0), "only looked at");
                 assert_eq!(refused(&hurt, &settings).1, begin as u64);
                 let cut = damage(&hurt, true).expect("cut");
-                let kept: Vec<_> = hurt.aside().into_iter().collect();
+                let kept: Vec<_> = hurt.cut_files().into_iter().collect();
                 assert_eq!(kept, [(cut.kept[0].clone(), before[&1][begin..].to_vec())]);
                 assert!(damage(&hurt, true).is_none(), "sound");
                 for disk in [hurt.image().killed(), hurt.image().cut()] {
@@ -101,18 +102,18 @@ fn damage_where_the_log_was_whole_refuses_and_can_be_repaired() {
     }
 }
 
-/// A file that ends before the place that is known to have been written.
+/// The file ends before the position that is known to have been written.
 #[test]
 fn a_log_that_was_longer_refuses() {
     for (fsync, close) in EACH.into_iter().flat_map(|fsync| [(fsync, true), (fsync, false)]) {
         let settings = settings(fsync, 1 << 20);
-        let fake = Fake::default();
-        write(&fake, &settings, 1, 5, true, close);
-        let bytes = fake.segments().remove(&1).expect("one segment");
+        let simulated = SimulatedDisk::default();
+        write(&simulated, &settings, 1, 5, true, close);
+        let bytes = simulated.segments().remove(&1).expect("one segment");
         let begins = begins(&bytes);
         let last = *begins.last().expect("there are records");
-        for left in [last, last + 3, SEGMENT_HEADER] {
-            let hurt = fake.image().killed();
+        for left in [last, last + 3, SEGMENT_HEADER_BYTES] {
+            let hurt = simulated.image().killed();
             hurt.cut_off(1, bytes.len() - left);
             let at = if left > last { last } else { left } as u64;
             assert_eq!(refused(&hurt, &settings).1, at, "{fsync:?}");
@@ -120,12 +121,12 @@ fn a_log_that_was_longer_refuses() {
             assert!(reopen(&hurt, &settings).is_ok());
         }
         if fsync == Fsync::Always || close {
-            // Not even a power cut takes what was synced, from a disk that says the truth.
-            let hurt = fake.image().rebooted();
+            // If the disk is honest, not even a power cut loses what was synced.
+            let hurt = simulated.image().rebooted();
             hurt.cut_off(1, 3);
             assert_eq!(refused(&hurt, &settings).1, last as u64);
         }
-        let hurt = fake.image().killed();
+        let hurt = simulated.image().killed();
         hurt.lose(1);
         assert_eq!(refused(&hurt, &settings), ("00000000000000000001.seg".to_owned(), 0));
         assert!(damage(&hurt, true).expect("cut").kept.is_empty());
@@ -133,20 +134,21 @@ fn a_log_that_was_longer_refuses() {
     }
 }
 
-/// After a power cut under a lax policy nobody knows what the disk had got; but a record that was written after a sync
-/// shows that all before it was there.
+/// After a power cut under a policy other than `Always`, nobody knows what had reached the disk. But a record that
+/// was written after a sync shows that everything before it was there.
 #[test]
-fn only_what_no_sync_covered_is_taken_for_torn() {
+fn only_unsynced_bytes_count_as_a_torn_write() {
     let settings = settings(Fsync::Never, 1 << 20);
-    let fake = Fake::default();
-    write(&fake, &settings, 1, 5, true, true);
-    write(&fake, &settings, 6, 9, true, false);
-    let bytes = fake.segments().remove(&1).expect("one segment");
+    let simulated = SimulatedDisk::default();
+    write(&simulated, &settings, 1, 5, true, true);
+    write(&simulated, &settings, 6, 9, true, false);
+    let bytes = simulated.segments().remove(&1).expect("one segment");
     let begins = begins(&bytes);
-    // A creation, a reservation, five messages, the clean end, four messages: the first record of an incarnation is synced.
+    // The records are a creation, a reservation, five messages, the clean shutdown, and four messages. The first
+    // record after a start is synced.
     assert_eq!(begins.len(), 12);
     for (index, begin) in begins.iter().enumerate() {
-        let hurt = fake.image().rebooted();
+        let hurt = simulated.image().rebooted();
         hurt.flip(1, begin + 8, 6);
         if index < 9 {
             assert_eq!(refused(&hurt, &settings).1, *begin as u64, "record {index}");
@@ -154,39 +156,39 @@ fn only_what_no_sync_covered_is_taken_for_torn() {
         }
         let (recovered, _) = reopen(&hurt, &settings).expect("opens");
         assert_eq!(recovered.truncated_bytes, (bytes.len() - begin) as u64);
-        let (kept, torn) = hurt.aside().pop_first().expect("kept");
+        let (kept, torn) = hurt.cut_files().pop_first().expect("kept");
         assert_eq!((recovered.kept, torn.len()), (Some(Ok(kept)), bytes.len() - begin));
         assert!(!recovered.whole && recovered.topics[0].next_offset > 9);
         assert_eq!(recovered.topics[0].last_offset, index as u64 - 3);
     }
 }
 
-/// Damage in an old segment: that one is cut, the younger ones are set aside, and an interruption at any moment leaves a
-/// log that refuses to open until the repair is done.
+/// Damage in an old segment: that segment is cut and the newer ones are moved away. An interruption at any moment
+/// leaves a log that refuses to open until the repair is complete.
 #[test]
 fn a_repair_can_be_interrupted_at_any_moment() {
     let settings = settings(Fsync::Always, 300);
-    let fake = Fake::default();
-    let sequence = write(&fake, &settings, 1, 80, true, true);
-    let segments = fake.segments();
+    let simulated = SimulatedDisk::default();
+    let sequence = write(&simulated, &settings, 1, 80, true, true);
+    let segments = simulated.segments();
     assert!(segments.len() > 6);
     let begins = begins(&segments[&3]);
     for hurt_at in [begins[1] + 4, 5] {
-        let hurt = fake.image().killed();
+        let hurt = simulated.image().killed();
         hurt.flip(3, hurt_at, 1);
-        let moments = Arc::new(Mutex::new(Vec::new()));
+        let crash_points = Arc::new(Mutex::new(Vec::new()));
         {
-            let moments = moments.clone();
-            hurt.watch(move |image| moments.lock().push(image.clone()));
+            let crash_points = crash_points.clone();
+            hurt.watch(move |image| crash_points.lock().push(image.clone()));
         }
         let cut = damage(&hurt, true).expect("cut");
         hurt.watch(|_| {});
         assert_eq!(cut.kept.len(), segments.len() - 2);
-        let lost: usize = hurt.aside().values().map(Vec::len).sum();
+        let lost: usize = hurt.cut_files().values().map(Vec::len).sum();
         assert_eq!(lost as u64, cut.bytes);
-        let moments = std::mem::take(&mut *moments.lock());
-        assert!(moments.len() > 6);
-        for (at, image) in moments.iter().enumerate() {
+        let crash_points = std::mem::take(&mut *crash_points.lock());
+        assert!(crash_points.len() > 6);
+        for (at, image) in crash_points.iter().enumerate() {
             for disk in [image.killed(), image.cut()] {
                 assert!(reopen(&disk, &settings).is_err(), "moment {at}");
                 damage(&disk, true).expect("goes on");
@@ -205,18 +207,18 @@ fn a_repair_can_be_interrupted_at_any_moment() {
     }
 }
 
-/// A second repair whose damage takes the jump of the first one with it does not jump to the same place.
+/// The second damage removes the jump of the first repair. The second repair must not jump to the same offsets.
 #[test]
-fn what_a_repair_skipped_is_skipped_by_the_next_one_too() {
+fn offsets_that_a_repair_skipped_are_skipped_by_the_next_repair_too() {
     let settings = settings(Fsync::Always, 1 << 20);
-    let fake = Fake::default();
-    write(&fake, &settings, 1, 5, true, true);
+    let simulated = SimulatedDisk::default();
+    write(&simulated, &settings, 1, 5, true, true);
     let mut shown = 5;
     let mut sequence = 0;
     for _ in 0..3 {
-        fake.flip(1, SEGMENT_HEADER + 60, 0);
-        damage(&fake, true).expect("cut");
-        let (log, acks, recovered) = start(&fake, &settings);
+        simulated.flip(1, SEGMENT_HEADER_BYTES + 60, 0);
+        damage(&simulated, true).expect("cut");
+        let (log, acks, recovered) = start(&simulated, &settings);
         let (last, next) = (recovered.topics[0].last_offset, recovered.topics[0].next_offset);
         assert!(next > shown);
         let given = log.append(&message_after(1, last, next, b"on"), ()).expect("appended");
@@ -228,17 +230,17 @@ fn what_a_repair_skipped_is_skipped_by_the_next_one_too() {
 }
 
 #[test]
-fn torn_ends_are_kept_within_bounds() {
+fn torn_writes_are_kept_within_bounds() {
     let settings = settings(Fsync::Always, 1 << 20);
-    let mut fake = Fake::default();
-    write(&fake, &settings, 1, 3, true, true);
+    let mut simulated = SimulatedDisk::default();
+    write(&simulated, &settings, 1, 3, true, true);
     for round in 1..30 {
-        fake.tear(1, &vec![0; round]);
-        let (recovered, _) = reopen(&fake, &settings).expect("opens");
+        simulated.tear(1, &vec![0; round]);
+        let (recovered, _) = reopen(&simulated, &settings).expect("opens");
         assert_eq!(recovered.truncated_bytes, round as u64);
         let kept = recovered.kept.expect("torn").expect("kept");
-        assert_eq!(fake.aside()[&kept].len(), round);
-        assert!(fake.aside().len() <= 10);
-        fake = fake.image().killed();
+        assert_eq!(simulated.cut_files()[&kept].len(), round);
+        assert!(simulated.cut_files().len() <= 10);
+        simulated = simulated.image().killed();
     }
 }

@@ -1,20 +1,20 @@
-//! What outlives the messages: sequence numbers, floors, deletions, and which log it is.
+//! What outlives the messages: sequence numbers, floors, deletions, and the log's identity.
 
 use super::{
-    super::recover::{MAX_DELETIONS, RecoveredDeletion},
+    super::recovered::{MAX_DELETIONS, RecoveredDeletion},
     *,
 };
 
 fn with_floor(topic_id: u64, offset: u64, floor: u64) -> Record<'static> {
     let Record::Message(message) = message(topic_id, offset, b"text") else { unreachable!() };
-    Record::Message(Message { floor, ..message })
+    Record::Message(MessageRecord { floor, ..message })
 }
 
 #[test]
-fn what_was_evicted_stays_away_whatever_the_bound_is_later() {
-    let fake = Fake::default();
+fn evicted_messages_do_not_come_back_when_the_bound_is_raised() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1 << 20);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     assert!(matches!(log.append(&with_floor(1, 3, 3), 0), Err(LogError::Invalid(_))));
     log.append(&created(1, &[100]), 0).expect("appended");
     log.append(&created(2, &[100]), 0).expect("appended");
@@ -22,14 +22,14 @@ fn what_was_evicted_stays_away_whatever_the_bound_is_later() {
         log.append(&message(1, offset, b"text"), offset).expect("appended");
         log.append(&message(2, offset, b"text"), offset).expect("appended");
     }
-    // Of the first topic the bound is made smaller and larger again; of the second one, messages say what is gone.
+    // The bound of the first topic is lowered and raised again. In the second topic the messages carry the floor.
     let update = |floor| Record::TopicUpdated { topic_id: 1, implicit: false, floor, settings: &[100] };
     log.append(&update(18), 0).expect("appended");
     log.append(&update(0), 0).expect("appended");
     log.append(&with_floor(2, 21, 15), 21).expect("appended");
     log.append(&with_floor(2, 22, 12), 22).expect("appended");
     acks.wait(46);
-    for disk in [fake.image().killed(), fake.image().cut()] {
+    for disk in [simulated.image().killed(), simulated.image().cut()] {
         let (recovered, _) = reopen(&disk, &settings).expect("opens");
         assert_eq!(offsets(&recovered), [(1, vec![19, 20]), (2, (16..=22).collect())]);
         assert_eq!((recovered.topics[0].floor, recovered.topics[1].floor), (18, 15));
@@ -38,13 +38,13 @@ fn what_was_evicted_stays_away_whatever_the_bound_is_later() {
 }
 
 #[test]
-fn sequence_numbers_go_on_and_stand_with_the_messages() {
-    let fake = Fake::default();
+fn sequence_numbers_continue_and_are_stored_with_the_messages() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 300);
     let mut newest = 0;
     let mut given = Vec::new();
     for incarnation in 0..3_u64 {
-        let (log, acks, recovered) = start(&fake, &settings);
+        let (log, acks, recovered) = start(&simulated, &settings);
         assert_eq!(recovered.next_sequence, newest + 1);
         let first = log.append(&created(incarnation + 1, &[]), 0).expect("appended");
         assert!(first > newest);
@@ -57,18 +57,18 @@ fn sequence_numbers_go_on_and_stand_with_the_messages() {
         }
         acks.wait(6);
     }
-    let (recovered, _) = reopen(&fake, &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated, &settings).expect("opens");
     let found = recovered.topics.iter().flat_map(|t| t.messages.iter().map(|m| (t.id, m.offset, m.sequence)));
     assert!(found.eq(given));
 }
 
 #[test]
-fn a_sequence_number_that_was_shown_is_not_given_again() {
+fn a_sequence_number_that_was_shown_is_not_used_again() {
     let settings = settings(Fsync::Never, 300);
-    let mut fake = Fake::default();
+    let mut simulated = SimulatedDisk::default();
     let mut shown = 0;
     for incarnation in 1..=4 {
-        let (log, acks, _) = start(&fake, &settings);
+        let (log, acks, _) = start(&simulated, &settings);
         let mut records = 0;
         log.append(&created(incarnation, &[]), 0).expect("appended");
         for offset in 1..=10 {
@@ -78,40 +78,40 @@ fn a_sequence_number_that_was_shown_is_not_given_again() {
             acks.wait(records + 1);
             shown = sequence;
         }
-        // Nothing was synced since the first record, and the power goes.
-        fake = fake.image().cut();
+        // Nothing was synced since the first record, and there is a power cut.
+        simulated = simulated.image().cut();
     }
     assert!(shown > 3 << 32, "each start jumped");
 }
 
 #[test]
 fn sequence_numbers_outlive_all_that_had_them() {
-    let fake = Fake::default();
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 300);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[]), 0).expect("appended");
     for offset in 1..=30 {
         log.append(&message(1, offset, &[0; 50]), offset).expect("appended");
     }
     let deletion = log.append(&deleted(1), 0).expect("appended");
     acks.wait(32);
-    until("removed", || log.metrics().segments <= 2);
+    wait_until("removed", || log.metrics().segments <= 2);
     log.close().expect("closes");
-    let segments = fake.segments();
+    let segments = simulated.segments();
     assert!(segments.len() <= 2, "{:?}", segments.keys());
-    // Only the segment that has the deletion, and then not even that one.
-    assert_eq!(reopen(&fake, &settings).expect("opens").0.next_sequence, deletion + 1);
+    // At first only the segment with the deletion is left, and then not even that one.
+    assert_eq!(reopen(&simulated, &settings).expect("opens").0.next_sequence, deletion + 1);
     let (number, _) = segments.last_key_value().expect("one is left");
     let empty = super::super::files::segment_header(number + 1, deletion).to_vec();
-    let (recovered, _) = reopen(&Fake::with([(number + 1, empty)]), &settings).expect("opens");
+    let (recovered, _) = reopen(&SimulatedDisk::with([(number + 1, empty)]), &settings).expect("opens");
     assert_eq!((recovered.next_sequence, recovered.deletions.len()), (deletion + 1, 0));
 }
 
 #[test]
-fn deletions_are_told_as_long_as_the_log_has_them() {
-    let fake = Fake::default();
+fn recovery_lists_deletions_as_long_as_the_log_has_them() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 64 << 20);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     let count = MAX_DELETIONS as u64 + 5;
     let mut newest = 0;
     for topic in 1..=count {
@@ -119,7 +119,7 @@ fn deletions_are_told_as_long_as_the_log_has_them() {
         newest = log.append(&deleted(topic), 0).expect("appended");
     }
     acks.wait(2 * count as usize);
-    let (recovered, _) = reopen(&fake.image().killed(), &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated.image().killed(), &settings).expect("opens");
     assert_eq!(recovered.deletions.len(), MAX_DELETIONS);
     let last = RecoveredDeletion { name: "töpic".into(), epoch: !count, newest_sequence: count + 1, sequence: newest };
     assert_eq!(recovered.deletions.last(), Some(&last));
@@ -127,9 +127,9 @@ fn deletions_are_told_as_long_as_the_log_has_them() {
 }
 
 #[test]
-fn a_log_keeps_its_identity_and_another_has_another() {
+fn a_log_keeps_its_identity_and_another_log_has_another_one() {
     let directory = tempfile::tempdir().expect("a directory");
-    let open = || Log::<()>::open(directory.path(), Settings::default(), &keep).expect("opens").0;
+    let open = || Log::<()>::open(directory.path(), LogConfig::default(), &keep).expect("opens").0;
     let first = open();
     let again = open();
     assert_eq!((first.identity, first.identity_lost), (again.identity, false));

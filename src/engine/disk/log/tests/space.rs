@@ -1,16 +1,16 @@
-//! What the log takes on the disk, and what it lets go.
+//! How much space the log takes on the disk, and what it removes.
 
 use std::collections::BTreeMap;
 
-use super::{fake::Faults, *};
+use super::{simulated_disk::Faults, *};
 
-/// What the rule promises once the log had time, in bytes.
+/// Returns the size that the log must reach after some time, in bytes.
 fn bound(metrics: &Metrics, segment_bytes: u64) -> u64 {
     metrics.live_bytes + metrics.live_bytes / 2 + 2 * segment_bytes
 }
 
 fn settled(log: &Log<u64>, segment_bytes: u64) {
-    until("within the bound", || {
+    wait_until("within the bound", || {
         let metrics = log.metrics();
         metrics.bytes <= bound(&metrics, segment_bytes)
     });
@@ -20,9 +20,9 @@ fn settled(log: &Log<u64>, segment_bytes: u64) {
 fn churn_beside_a_cold_topic_stays_within_the_bound() {
     let segment_bytes = 16 << 10;
     for fsync in [Fsync::Always, Fsync::Never] {
-        let fake = Fake::default();
+        let simulated = SimulatedDisk::default();
         let settings = settings(fsync, segment_bytes);
-        let (log, acks, _) = start(&fake, &settings);
+        let (log, acks, _) = start(&simulated, &settings);
         let (cold, hot, kept) = (1, 2, 100);
         log.append(&created(cold, &[]), 0).expect("appended");
         log.append(&created(hot, &[kept as u8]), 0).expect("appended");
@@ -30,7 +30,7 @@ fn churn_beside_a_cold_topic_stays_within_the_bound() {
         let mut appended = 3;
         let (mut cold_offset, mut largest, mut most) = (0, 0, 0);
         for offset in 1..=30_000 {
-            // A cold message here and there pins every early segment, if nothing is done about it.
+            // Without compaction a cold message here and there would keep every early segment.
             if offset % 50 == 0 && offset < 3_000 {
                 cold_offset += 1;
                 log.append(&message(cold, cold_offset, b"keep me"), cold_offset).expect("appended");
@@ -50,11 +50,11 @@ fn churn_beside_a_cold_topic_stays_within_the_bound() {
         let metrics = log.metrics();
         println!("{fsync:?}: at most {largest} bytes on the disk, {metrics:?}");
         assert!(largest < most + most / 4 + 2 * segment_bytes, "{largest} of {most}");
-        let on_disk: usize = fake.segments().values().map(Vec::len).sum();
-        assert_eq!((metrics.bytes, metrics.segments), (on_disk as u64, fake.segments().len()));
+        let on_disk: usize = simulated.segments().values().map(Vec::len).sum();
+        assert_eq!((metrics.bytes, metrics.segments), (on_disk as u64, simulated.segments().len()));
         drop(log);
 
-        let (recovered, _) = reopen(&fake, &settings).expect("opens");
+        let (recovered, _) = reopen(&simulated, &settings).expect("opens");
         let expected = [(cold, (1..=cold_offset).collect()), (hot, (30_001 - kept..=30_000).collect())];
         assert_eq!(offsets(&recovered), expected);
         assert_eq!(recovered.consumers.len(), 1);
@@ -64,9 +64,9 @@ fn churn_beside_a_cold_topic_stays_within_the_bound() {
 
 #[test]
 fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
-    let fake = Fake::default();
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 512);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     let mut appended = 0;
     let append = |record: &Record<'_>, appended: &mut usize| {
         log.append(record, 0).expect("appended");
@@ -95,7 +95,7 @@ fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
         log.trim(1, (round + 2).saturating_sub(5));
         if round % 29 == 0 {
             settled(&log, 512);
-            let (recovered, _) = reopen(&fake.image().killed(), &settings).expect("opens");
+            let (recovered, _) = reopen(&simulated.image().killed(), &settings).expect("opens");
             let topics: BTreeMap<u64, &RecoveredTopic> = recovered.topics.iter().map(|t| (t.id, t)).collect();
             let latest = (round - round % 7).to_le_bytes();
             assert_eq!(topics[&2].settings[1..], latest[..2]);
@@ -111,18 +111,18 @@ fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
 }
 
 #[test]
-fn a_topic_whose_messages_all_went_does_not_use_their_offsets_again() {
+fn a_topic_whose_messages_were_all_removed_does_not_use_their_offsets_again() {
     for fsync in [Fsync::Always, Fsync::Never] {
-        let fake = Fake::default();
+        let simulated = SimulatedDisk::default();
         let settings = settings(fsync, 256);
-        let (log, acks, _) = start(&fake, &settings);
+        let (log, acks, _) = start(&simulated, &settings);
         log.append(&created(1, &[200]), 0).expect("appended");
         for offset in 1..=30 {
             log.append(&message(1, offset, b"short"), offset).expect("appended");
         }
         acks.wait(31);
         log.trim(1, 31);
-        // Enough of another topic that the first one's segments go.
+        // Another topic gets enough messages that the first one's segments are removed.
         log.append(&created(2, &[5]), 0).expect("appended");
         for offset in 1..=100 {
             log.append(&message(2, offset, b"other"), offset).expect("appended");
@@ -130,9 +130,9 @@ fn a_topic_whose_messages_all_went_does_not_use_their_offsets_again() {
             log.trim(2, offset);
         }
         settled(&log, 256);
-        assert!(fake.segments().keys().next() > Some(&4));
+        assert!(simulated.segments().keys().next() > Some(&4));
         log.close().expect("closes");
-        let (recovered, _) = reopen(&fake, &settings).expect("opens");
+        let (recovered, _) = reopen(&simulated, &settings).expect("opens");
         assert_eq!(recovered.topics[0].messages.len(), 0);
         assert_eq!((recovered.topics[0].last_offset, recovered.topics[0].next_offset), (30, 31));
     }
@@ -140,9 +140,9 @@ fn a_topic_whose_messages_all_went_does_not_use_their_offsets_again() {
 
 #[test]
 fn deleting_a_topic_frees_its_segments() {
-    let fake = Fake::default();
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Never, 4096);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[]), 0).expect("appended");
     for offset in 1..=1000 {
         log.append(&message(1, offset, &[0; 100]), offset).expect("appended");
@@ -150,17 +150,17 @@ fn deleting_a_topic_frees_its_segments() {
     acks.wait(1001);
     assert!(log.metrics().segments > 20);
     log.append(&deleted(1), 0).expect("appended");
-    until("freed", || log.metrics().segments <= 2);
+    wait_until("freed", || log.metrics().segments <= 2);
     assert_eq!(log.metrics().live_bytes, 0);
     drop(log);
-    assert!(reopen(&fake, &settings).expect("opens").0.topics.is_empty());
+    assert!(reopen(&simulated, &settings).expect("opens").0.topics.is_empty());
 }
 
 #[test]
 fn a_restart_counts_the_same_live_bytes() {
-    let fake = Fake::default();
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1024);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[50]), 0).expect("appended");
     for offset in 1..=300 {
         log.append(&message(1, offset, &[0; 30]), offset).expect("appended");
@@ -169,7 +169,7 @@ fn a_restart_counts_the_same_live_bytes() {
     }
     log.close().expect("closes");
     let before = log.metrics();
-    let (_, ready) = reopen(&fake, &settings).expect("opens");
+    let (_, ready) = reopen(&simulated, &settings).expect("opens");
     let (bytes, live_bytes, segments) = ready.ledger.lock().totals();
     assert_eq!((bytes, segments), (before.bytes, before.segments));
     assert!(live_bytes.abs_diff(before.live_bytes) < 100, "{live_bytes}, {before:?}");
@@ -177,9 +177,9 @@ fn a_restart_counts_the_same_live_bytes() {
 
 #[test]
 fn compaction_waits_while_the_disk_is_full() {
-    let fake = Fake::default();
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 1024);
-    let (log, acks, _) = start(&fake, &settings);
+    let (log, acks, _) = start(&simulated, &settings);
     log.append(&created(1, &[]), 0).expect("appended");
     log.append(&created(2, &[]), 0).expect("appended");
     for offset in 1..=100 {
@@ -187,25 +187,25 @@ fn compaction_waits_while_the_disk_is_full() {
         log.append(&message(2, offset, &[2; 40]), offset).expect("appended");
     }
     acks.wait(202);
-    fake.set(Faults { room: Some(0), ..Faults::default() });
-    let before = fake.segments();
+    simulated.set(Faults { room: Some(0), ..Faults::default() });
+    let before = simulated.segments();
     log.trim(1, 101);
-    // It was tried and taken back: two syncs, and nothing changed.
+    // The compaction was tried and rolled back: there were two syncs, and nothing changed.
     let syncs = log.metrics().syncs;
-    until("tried", || log.metrics().syncs > syncs);
-    assert_eq!(fake.segments(), before);
-    fake.set(Faults::default());
+    wait_until("tried", || log.metrics().syncs > syncs);
+    assert_eq!(simulated.segments(), before);
+    simulated.set(Faults::default());
     settled(&log, 1024);
     drop(log);
-    assert_eq!(offsets(&reopen(&fake, &settings).expect("opens").0)[1], (2, (1..=100).collect()));
+    assert_eq!(offsets(&reopen(&simulated, &settings).expect("opens").0)[1], (2, (1..=100).collect()));
 }
 
 #[test]
-fn evicted_messages_that_are_left_over_do_not_come_back_with_a_hole() {
-    let fake = Fake::default();
+fn evicted_messages_that_are_still_in_the_log_do_not_come_back_with_a_gap() {
+    let simulated = SimulatedDisk::default();
     let settings = settings(Fsync::Always, 512);
-    let (log, acks, _) = start(&fake, &settings);
-    // Messages 1 to 3 share their segment with a topic that stays, 4 to 40 are evicted with their segments.
+    let (log, acks, _) = start(&simulated, &settings);
+    // Messages 1 to 3 share their segment with a topic that stays. Messages 4 to 40 are evicted with their segments.
     log.append(&created(1, &[200]), 0).expect("appended");
     log.append(&created(2, &[200]), 0).expect("appended");
     log.append(&message(2, 1, &[0; 300]), 0).expect("appended");
@@ -214,9 +214,9 @@ fn evicted_messages_that_are_left_over_do_not_come_back_with_a_hole() {
     }
     acks.wait(53);
     log.trim(1, 41);
-    until("removed", || !fake.segments().contains_key(&2));
+    wait_until("removed", || !simulated.segments().contains_key(&2));
     drop(log);
-    let (recovered, _) = reopen(&fake, &settings).expect("opens");
+    let (recovered, _) = reopen(&simulated, &settings).expect("opens");
     assert!(recovered.detached_messages > 0);
     let history = &offsets(&recovered)[0].1;
     assert!(history[0] > 3 && *history == (history[0]..=50).collect::<Vec<_>>(), "{history:?}");
