@@ -30,7 +30,7 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use pub_sub::{
-    channel::{NewMessage, Payload, Spec, TopicName},
+    channel::{NewMessage, Payload, TopicConfig, TopicName},
     engine::{Disk, Engine, Memory, Nats as NatsEngine, conformance::Instance, disk, nats::Settings},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -140,8 +140,7 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
     let mut channels = Vec::new();
     for number in 0..topics {
         let name = TopicName::parse(&format!("bench.{salt}.{run}.{number}")).unwrap();
-        let spec = Spec { implicit: false, max_messages: Some(1_000), max_publish_rate: Some(0) };
-        channels.push(instance.engine.create(&name, spec).await.unwrap());
+        channels.push(instance.engine.create(&name, TopicConfig::keeping(1_000), false).await.unwrap());
     }
     let channels: Arc<[_]> = channels.into();
     let data = Payload::parse(&format!("\"{}\"", "x".repeat(bytes - 2)), 1 << 20).unwrap();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pub_sub::{
-    channel::{Channel, MessageId, NewMessage, Payload, Publication, Spec, TopicName},
+    channel::{Channel, MessageId, NewMessage, Payload, Publication, TopicConfig, TopicName},
     engine::{
         Nats,
         conformance::{Instance, restarts, suite},
@@ -52,8 +52,7 @@ async fn conformance_on_a_cluster() {
 /// A topic that keeps two messages, as each of the instances has it.
 async fn short_topic<const N: usize>(instances: [&Instance; N]) -> [Arc<Channel>; N] {
     let name = TopicName::parse("short").unwrap();
-    let spec = Spec { implicit: false, max_messages: Some(2), max_publish_rate: Some(0) };
-    instances[0].engine.create(&name, spec).await.unwrap();
+    instances[0].engine.create(&name, TopicConfig::keeping(2), false).await.unwrap();
     found(&name, instances).await
 }
 

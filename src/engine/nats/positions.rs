@@ -296,7 +296,7 @@ impl Shared {
         if known.is_mine() && known.hold.stage != Stage::Left {
             // This is an entry that this instance has written, or an acknowledgement through another instance.
             if let Some(consumer) = self.consumers.get(&key) {
-                for (topic, cursor) in &position.places {
+                for (topic, cursor) in &position.cursors {
                     consumer.advance_known(topic, *cursor);
                 }
             }
@@ -362,17 +362,17 @@ impl Positions for Nats {
         })
     }
 
-    fn moved(&self, consumer: &Arc<Consumer>) {
+    fn mark_dirty(&self, consumer: &Arc<Consumer>) {
         if let Ok(shared) = self.shared() {
             shared.save_soon(consumer);
         }
     }
 
-    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+    fn save<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
         Box::pin(async move { self.shared()?.save(consumer, true).await })
     }
 
-    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+    fn import<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
         Box::pin(async move {
             let shared = self.shared()?;
             shared.sync().await?;
@@ -390,7 +390,7 @@ impl Positions for Nats {
         })
     }
 
-    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+    fn get<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         Box::pin(async move {
             // If the cluster cannot be reached, what is known here is returned.
             let synced = self.shared()?.catch_up().await;
@@ -428,7 +428,7 @@ impl Positions for Nats {
                 Source::Pattern(_) => None,
             };
             for status in self.shared()?.consumers.list(source) {
-                let places = &status.position.places;
+                let places = &status.position.cursors;
                 if next.is_some_and(|next| places.iter().any(|(_, at)| at.epoch == next)) {
                     continue;
                 }

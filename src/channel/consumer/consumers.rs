@@ -30,7 +30,7 @@ pub struct ConsumerLimits {
     pub per_source: usize,
     /// Consumers in all.
     pub total: usize,
-    /// Topics whose places one consumer of a pattern may hold.
+    /// Topics whose positions one consumer of a pattern may hold.
     pub topics: usize,
     /// How long an unused one is kept.
     pub ttl: Duration,
@@ -60,7 +60,7 @@ impl Consumers {
         self.limits
     }
 
-    /// Makes the subscription behind `holder` the one that has the consumer; an older one is told.
+    /// Makes the subscription behind `holder` the one that has the consumer; an older one ends.
     ///
     /// # Errors
     /// [`Error::LimitReached`] when it would be one consumer too many.
@@ -98,7 +98,7 @@ impl Consumers {
         self.all.lock().check_room(&self.limits, key)
     }
 
-    /// Puts what was kept of a consumer back, whatever the limits say: it was accepted once.
+    /// Brings back a consumer that an engine has stored, whatever the limits say: it was accepted once.
     pub fn restore(&self, key: &ConsumerKey, position: &Position) -> Arc<Consumer> {
         let mut all = self.all.lock();
         let known = all.by_source.get(&key.source).and_then(|siblings| siblings.get(&key.name)).cloned();
@@ -117,7 +117,7 @@ impl Consumers {
         consumer.filter(|consumer| !consumer.is_expired(self.limits.ttl)).cloned()
     }
 
-    /// Forgets a consumer; a live subscription of it ends as if taken over.
+    /// Removes a consumer; a live subscription of it ends as if taken over.
     pub fn remove(&self, key: &ConsumerKey) -> Option<Arc<Consumer>> {
         let mut all = self.all.lock();
         let siblings = all.by_source.get_mut(&key.source)?;
@@ -139,7 +139,7 @@ impl Consumers {
         with(current.map(AsRef::as_ref))
     }
 
-    /// Forgets a consumer if the `generation`-th subscription is its newest. Tells whether it did.
+    /// Removes a consumer if the `generation`-th subscription is its newest. Returns whether it did.
     #[must_use]
     pub fn withdraw(&self, consumer: &Arc<Consumer>, generation: u64) -> bool {
         let ConsumerKey { source, name } = consumer.key();
@@ -159,7 +159,7 @@ impl Consumers {
         true
     }
 
-    /// Forgets all consumers of a topic that is gone. Live subscriptions of theirs end with the topic.
+    /// Removes all consumers of a topic that is gone. Their live subscriptions end with the topic.
     pub fn remove_all(&self, source: &Source) -> Vec<Arc<Consumer>> {
         let mut all = self.all.lock();
         let removed: Vec<Arc<Consumer>> =
@@ -171,8 +171,8 @@ impl Consumers {
         removed
     }
 
-    /// Who goes first where there is no room for one more: of those that may go, the one that has not been used for the longest
-    /// time, among its siblings if those are too many.
+    /// Who goes first where there is no room for one more: of those that may go, the one that has not been used for the
+    /// longest time, among its siblings if those are too many.
     #[must_use]
     pub fn first_to_go(&self, source: &Source) -> Option<ConsumerKey> {
         let all = self.all.lock();
@@ -219,7 +219,7 @@ impl Consumers {
         self.all.lock().by_source.values().flat_map(HashMap::values).cloned().collect()
     }
 
-    /// Forgets consumers whose time is over, and answers them.
+    /// Removes consumers whose time is over, and returns them.
     pub fn expire(&self) -> Vec<Arc<Consumer>> {
         let mut all = self.all.lock();
         let mut expired = Vec::new();
