@@ -92,6 +92,9 @@ impl Site {
                     node.kill();
                     sleep(Duration::from_millis(random.below(1500))).await;
                     node.start().await;
+                    // NATS writes what it has acknowledged to its files a moment later, so a second node that is killed before
+                    // this one has caught up can take acknowledged messages with it.
+                    nats.healthy().await;
                     round.note("server", format!("{} is back", node.name));
                     round.model.lock().unwrap().counts.server_kills += 1;
                 }
