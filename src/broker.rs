@@ -33,7 +33,7 @@ pub use crate::channel::{
 pub use crate::engine::MetricSample;
 pub use client::{Client, Principal};
 use publish::InFlight;
-pub use publish::{Publishing, publish_all};
+pub use publish::Publishing;
 pub use settings::Settings;
 pub use subscribe::{AnyCursor, Subscribe};
 pub use subscription::{Newest, Progress, Subscription};
@@ -351,7 +351,7 @@ impl Broker {
     fn check_topic_settings(&self, settings: TopicSettings) -> Result<(), Error> {
         let limit = self.0.settings.max_messages_limit;
         if settings.max_messages.is_some_and(|count| count == 0 || count > limit) {
-            return Err(Error::bad_request("maxMessages", format!("must be from 1 to {limit}")));
+            return Err(Error::bad_request("max_messages", format!("must be from 1 to {limit}")));
         }
         Ok(())
     }

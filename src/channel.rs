@@ -64,6 +64,7 @@ pub use waiter::Waiter;
 
 pub(crate) use consumer::Saving;
 pub(crate) use patterns::{Member, Membership, Patterns};
+pub(crate) use rate::spread_waits;
 pub(crate) use reader::{ALONE, Reader, Wanted};
 pub(crate) use recent_ids::Remembered;
 pub(crate) use registry::{Deletion, Matching};

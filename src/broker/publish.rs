@@ -1,6 +1,7 @@
 //! Publishing: the answer comes at once, or later.
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::{
@@ -8,13 +9,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
 use super::{Broker, TopicSettings};
 use crate::{
-    channel::{Channel, Error, NewMessage, Publication, Refusal, TopicName},
+    channel::{Channel, Error, NewMessage, Publication, Refusal, TopicName, spread_waits},
     engine::Append,
 };
 
@@ -46,23 +48,6 @@ impl From<Result<Publication, Error>> for Publishing {
     fn from(result: Result<Publication, Error>) -> Self {
         Publishing::Done(Some(result))
     }
-}
-
-/// Publishes in the order of `begin`'s items, and answers in it: each message is begun before the answer to the one before it
-/// has come, unless that one holds it back.
-pub async fn publish_all(begin: impl Iterator<Item = Publishing>) -> Vec<Result<Publication, Error>> {
-    let mut begun: Vec<Publishing> = Vec::new();
-    for publishing in begin {
-        begun.push(match publishing {
-            waiting @ Publishing::Waiting(_) => waiting.await.into(),
-            publishing => publishing,
-        });
-    }
-    let mut results = Vec::with_capacity(begun.len());
-    for publishing in begun {
-        results.push(publishing.await);
-    }
-    results
 }
 
 /// The publishes that are not answered yet.
@@ -104,7 +89,55 @@ impl Drop for Entered {
     }
 }
 
+/// One message of a batch: the topic that it is meant for, where that could be read, and its result.
+type BatchResult = (Option<TopicName>, Result<Publication, Error>);
+
+/// Each message that was refused by its topic's rate is told a wait after which it is let through, if those of the batch
+/// before it wait as they were told.
+fn spread_waits_of_batch(results: &mut [BatchResult]) {
+    let mut topics: HashMap<TopicName, (u32, Vec<&mut Duration>)> = HashMap::new();
+    for (topic, result) in results {
+        if let (Some(topic), Err(Error::RateLimited { per_second, wait })) = (topic, result) {
+            let (rate, waits) = topics.entry(topic.clone()).or_default();
+            *rate = *per_second;
+            waits.push(wait);
+        }
+    }
+    for (per_second, waits) in topics.into_values() {
+        spread_waits(per_second, waits.into_iter());
+    }
+}
+
 impl Broker {
+    /// Publishes messages in their order, and returns their results in it. Each message is begun before the response to the
+    /// one before it has come, unless that one holds it back. One that is refused does not stop those after it.
+    pub async fn publish_many(
+        &self,
+        items: impl Iterator<Item = Result<(TopicName, NewMessage), Error>>,
+    ) -> Vec<Result<Publication, Error>> {
+        let mut begun: Vec<(Option<TopicName>, Publishing)> = Vec::new();
+        for item in items {
+            let (topic, publishing) = match item {
+                Ok((topic, new_message)) => {
+                    let publishing = self.publish(&topic, new_message);
+                    (Some(topic), publishing)
+                }
+                Err(error) => (None, Err(error).into()),
+            };
+            let publishing = match publishing {
+                waiting @ Publishing::Waiting(_) => waiting.await.into(),
+                publishing => publishing,
+            };
+            begun.push((topic, publishing));
+        }
+        let mut results: Vec<BatchResult> = Vec::with_capacity(begun.len());
+        for (topic, publishing) in begun {
+            results.push((topic, publishing.await));
+        }
+        spread_waits_of_batch(&mut results);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
     /// Publishes a message; the answer says where it stands. Messages published one after the other stand in that order,
     /// whether their answers are waited for or not, but for those that follow one that is [`Publishing::Waiting`].
     ///

@@ -7,9 +7,7 @@ use super::{
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
-    broker::{
-        Client, ConsumerName, Error, Payload, Publishing, Source, TopicInfo, TopicName, TopicSettings, publish_all,
-    },
+    broker::{Client, ConsumerName, Error, NewMessage, Payload, Source, TopicInfo, TopicName, TopicSettings},
     wire,
 };
 
@@ -40,7 +38,7 @@ impl Mutation {
         Topic { broker: self.broker.clone(), info }
     }
 
-    fn accept(&self, input: PublishInput) -> Result<Publishing, Error> {
+    fn new_message(&self, input: PublishInput) -> Result<(TopicName, NewMessage), Error> {
         let data = match input.data {
             MaybeUndefined::Value(Json(data)) => data,
             MaybeUndefined::Null => Payload::null(),
@@ -50,15 +48,15 @@ impl Mutation {
         let expected_offset = input.expected_offset.map(|offset| offset.0);
         let new_message =
             wire::new_message(data, input.id.as_deref().map(String::as_str), input.key.as_deref(), expected_offset)?;
-        Ok(self.broker.publish(&TopicName::parse(&input.topic)?, new_message))
+        Ok((TopicName::parse(&input.topic)?, new_message))
     }
 }
 
 fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicSettings, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
     Ok(TopicSettings {
-        max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("maxMessages"))?,
-        max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("maxPublishRate"))?,
+        max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("max_messages"))?,
+        max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
     })
 }
 
@@ -118,7 +116,8 @@ impl Mutation {
         expected_offset: Option<Long>,
     ) -> Result<Publication> {
         let input = PublishInput { topic, data, id, key, expected_offset };
-        self.accept(input).map_err(refuse)?.await.map(Publication).map_err(refuse)
+        let (topic, new_message) = self.new_message(input).map_err(refuse)?;
+        self.broker.publish(&topic, new_message).await.map(Publication).map_err(refuse)
     }
 
     /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
@@ -133,8 +132,8 @@ impl Mutation {
         if messages.len() > limit {
             return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
         }
-        let begin = |input| self.accept(input).unwrap_or_else(|error| Err(error).into());
-        Ok(publish_all(messages.into_iter().map(begin)).await.into_iter().map(Into::into).collect())
+        let items = messages.into_iter().map(|input| self.new_message(input));
+        Ok(self.broker.publish_many(items).await.into_iter().map(Into::into).collect())
     }
 
     /// Moves a consumer's position behind a cursor; everything up to it counts as processed. A cursor behind the position

@@ -19,7 +19,12 @@ use crate::{
 
 /// The broker's error as GraphQL says it.
 pub fn refuse(error: broker::Error) -> Error {
-    problem(&Problem::from(error))
+    problem(&refusal(error))
+}
+
+/// The broker's error with the wrong input in GraphQL's spelling.
+pub fn refusal(error: broker::Error) -> Problem {
+    Problem::from(error).spelled(camel_case)
 }
 
 /// A problem as GraphQL says it: whatever its object has beside the message is in the error's extensions, under names in

@@ -46,6 +46,7 @@ mod layers;
 mod limits;
 mod live;
 mod matching;
+mod naming;
 mod overflow;
 mod pages;
 mod positions;

@@ -46,10 +46,11 @@ async fn zero_means_no_rate() {
 async fn the_default_rate_is_a_hundred() {
     let server = Process::start(&[]);
     let batch: Vec<_> = (0..1_000).map(|n| json!({"topic": "news", "data": n})).collect();
-    let answer = server.client.post("/publish", &batch.into()).await.expect(200);
+    let answer = server.client.post("/publish", &batch.into()).await.expect(207);
     let accepted =
         answer["results"].as_array().unwrap().iter().filter(|result| result["status"] == "published").count();
     assert!((100..200).contains(&accepted), "{accepted}");
+    assert_eq!((&answer["published"], &answer["refused"]), (&accepted.into(), &(1_000 - accepted).into()));
 }
 
 /// Two servers, one port: the second says so and goes.
