@@ -47,6 +47,7 @@ use tokio_stream::Stream;
 use super::{
     document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
     json,
+    mutation::BatchCounts,
     persisted::Persisted,
     request::Asked,
     subgraph::ApiSchema,
@@ -241,7 +242,9 @@ impl Executor {
 
     /// Executes a query or mutation. Also returns whether execution began.
     pub async fn single(&self, prepared: &Prepared) -> (Response, bool) {
-        let response = self.0.schema.execute(Self::request(prepared)).await;
+        let counts = Arc::new(BatchCounts::default());
+        let mut response = self.0.schema.execute(Self::request(prepared).data(counts.clone())).await;
+        response.extensions.extend(counts.extension());
         // Validation leaves no path and no data; a resolver that fails leaves its path.
         let refused = response.data == async_graphql::Value::Null
             && !response.errors.is_empty()

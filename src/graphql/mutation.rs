@@ -1,6 +1,11 @@
 //! Mutations.
 
-use async_graphql::{Description, ID, InputObject, MaybeUndefined, Object, Result};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_graphql::{Context, Description, ID, InputObject, MaybeUndefined, Name, Object, Result, Value};
 
 use super::{
     scalars::{Cursor, Json, Long},
@@ -31,6 +36,29 @@ pub struct PublishInput {
     key: Option<String>,
     /// Publish only if this is the topic's newest offset; 0 means that it has had no message.
     expected_offset: Option<Long>,
+}
+
+/// How many messages the batches of one operation have published and refused.
+#[derive(Default)]
+pub struct BatchCounts {
+    published: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl BatchCounts {
+    fn add<T, E>(&self, results: &[Result<T, E>]) {
+        let refused = results.iter().filter(|result| result.is_err()).count();
+        self.refused.fetch_add(refused, Ordering::Relaxed);
+        self.published.fetch_add(results.len() - refused, Ordering::Relaxed);
+    }
+
+    /// The extension of the operation's result, if anything was refused.
+    pub fn extension(&self) -> Option<(String, Value)> {
+        let count = |count: &AtomicUsize| Value::from(count.load(Ordering::Relaxed));
+        let refused = self.refused.load(Ordering::Relaxed) > 0;
+        let counts = [(Name::new("published"), count(&self.published)), (Name::new("refused"), count(&self.refused))];
+        refused.then(|| ("publishMany".to_owned(), Value::Object(counts.into())))
+    }
 }
 
 impl Mutation {
@@ -121,11 +149,12 @@ impl Mutation {
     }
 
     /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
-    /// after it.
+    /// after it. If any was refused, the result's `extensions.publishMany` says how many were `published` and `refused`.
     // To weigh what was really sent would mean to read it twice.
     #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn publish_many(
         &self,
+        ctx: &Context<'_>,
         #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,
     ) -> Result<Vec<PublishResult>> {
         let limit = self.broker.settings().max_batch;
@@ -133,7 +162,11 @@ impl Mutation {
             return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
         }
         let items = messages.into_iter().map(|input| self.new_message(input));
-        Ok(self.broker.publish_many(items).await.into_iter().map(Into::into).collect())
+        let results = self.broker.publish_many(items).await;
+        if let Some(counts) = ctx.data_opt::<Arc<BatchCounts>>() {
+            counts.add(&results);
+        }
+        Ok(results.into_iter().map(Into::into).collect())
     }
 
     /// Moves a consumer's position behind a cursor; everything up to it counts as processed. A cursor behind the position

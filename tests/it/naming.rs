@@ -302,11 +302,14 @@ async fn batches_count_and_their_waits_are_true() {
     assert_eq!(results.iter().filter(|item| item["error"]["code"] == "RATE_LIMITED").count(), refused.len());
 
     let query = "mutation($messages: [PublishInput!]!) { publishMany(messages: $messages) { publication { offset } error { code retryAfterMs } } }";
-    let mut told = server.graphql(query, json!({"messages": batch(60)})).await;
-    let results = told["publishMany"].take();
+    let told = server.graphql_raw(query, json!({"messages": batch(60)})).await.expect(200);
+    let results = &told["data"]["publishMany"];
     let waits: Vec<_> =
         results.as_array().unwrap().iter().filter_map(|r| r["error"]["retryAfterMs"].as_u64()).collect();
     assert!(waits.len() >= 20 && waits.is_sorted() && waits.windows(2).all(|two| two[1] == two[0] + 50), "{waits:?}");
+    assert_eq!(told["extensions"]["publishMany"], json!({"published": 60 - waits.len(), "refused": waits.len()}));
+    let whole = server.graphql_raw(query, json!({"messages": [{"topic": "other", "data": 1}]})).await.expect(200);
+    assert!(whole.get("extensions").is_none(), "{whole}");
     // Who waits as it was told is let through.
     tokio::time::sleep(std::time::Duration::from_millis(waits[0])).await;
     server.publish("news", 2.into()).await;
