@@ -53,8 +53,10 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   const { page, requests, clean } = await open(t, origin);
   for (const editor of ['query-editor', 'response']) await page.locator(`.graphiql-${editor} .view-lines`).waitFor();
 
-  await run(page, 'Topics');
+  // The first tab shows something at once, also on a fresh server.
+  await execute(page);
   await shows(page, '"totalCount": 0');
+  await shows(page, '"status": "ok"');
 
   await run(page, 'Publish');
   await shows(page, '"duplicate": false');
@@ -67,6 +69,9 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   await shows(page, '"order": "from outside"');
   await publish(origin, 'orders.us', { order: 'and another' });
   await shows(page, '"order": "and another"');
+  // The list of all that came, the newest first.
+  const list = await response(page);
+  assert.ok(list.includes('"received": 3') && list.includes('"order": "from outside"'), list);
   await picture(page, 'graphiql.png');
   await execute(page);
   await until('the subscription has stopped', async () => (await subscribers(origin)) === 0);
@@ -76,6 +81,36 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   await shows(page, '"hasNextPage": false');
 
   assert.ok(requests.some((url) => url.startsWith('ws:')));
+  clean();
+});
+
+test('GraphiQL: a phone has room for the document and the response', async (t) => {
+  const origin = await graphiql(t);
+  if (!origin) return;
+  const { page, clean } = await open(t, origin, { viewport: { width: 390, height: 844 } });
+  const [editor, result] = ['query-editor', 'response'].map((name) => page.locator(`.graphiql-${name}`));
+  await editor.locator('.view-lines').waitFor();
+  await execute(page);
+  await shows(page, '"totalCount": 0');
+  await run(page, 'Subscribe');
+  await shows(page, '"received": 0');
+  await publish(origin, 'orders.us', { order: 'from outside' });
+  await shows(page, '"order": "from outside"');
+  await picture(page, 'graphiql-narrow.png');
+
+  const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
+  assert.equal(scrollWidth, clientWidth);
+  const [upper, lower] = [await editor.boundingBox(), await result.boundingBox()];
+  for (const { x, width, height } of [upper, lower]) {
+    assert.ok(width >= 340 && height >= 200 && x >= 0 && x + width <= 390, JSON.stringify([upper, lower]));
+  }
+  assert.ok(upper.y + upper.height <= lower.y && lower.y + lower.height <= 844, JSON.stringify([upper, lower]));
+
+  // The panel of the sidebar covers neither: the page scrolls.
+  await page.getByRole('button', { name: 'Show Documentation Explorer' }).click();
+  await page.getByRole('link', { name: 'Subscription', exact: true }).click();
+  await execute(page);
+  await until('the subscription has stopped', async () => (await subscribers(origin)) === 0);
   clean();
 });
 
