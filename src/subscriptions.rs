@@ -81,6 +81,11 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
         self.keys.get(name).copied()
     }
 
+    /// All names that are taken.
+    pub fn names(&self) -> impl Iterator<Item = &N> {
+        self.keys.keys()
+    }
+
     /// Takes a free name and returns the key to subscribe with. No key is given out twice.
     ///
     /// # Errors
@@ -165,7 +170,7 @@ mod tests {
     use crate::broker::{self, Ack, Broker, ConsumerName, NewMessage, Payload, Progress, Source, Subscribe, TopicName};
 
     fn offset(consumers: &[broker::ConsumerStatus]) -> u64 {
-        consumers[0].position.places.iter().map(|(_, cursor)| cursor.offset).max().unwrap()
+        consumers[0].position.cursors.iter().map(|(_, cursor)| cursor.offset).max().unwrap()
     }
 
     const LIMIT: Limit = Limit { what: "subscriptions on one connection", most: 2 };

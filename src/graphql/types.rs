@@ -24,7 +24,7 @@ pub fn refuse(error: broker::Error) -> Error {
 
 /// The broker's error with the wrong input in GraphQL's spelling.
 pub fn refusal(error: broker::Error) -> Problem {
-    Problem::from(error).spelled(camel_case)
+    Problem::from(error).spelled(own_name)
 }
 
 /// A problem as GraphQL says it: whatever its object has beside the message is in the error's extensions, under names in
@@ -37,9 +37,15 @@ pub fn problem(problem: &Problem) -> Error {
     Error::new(problem.message.clone()).extend_with(|_, extensions| {
         for (name, value) in fields.into_iter().filter(|(name, _)| name != "message") {
             // A JSON value is always one of async-graphql's.
-            extensions.set(camel_case(&name), Value::from_json(value).unwrap_or_default());
+            extensions.set(own_name(&name), Value::from_json(value).unwrap_or_default());
         }
     })
+}
+
+/// GraphQL's name for what REST calls `name`. The publisher's id of a message is `messageId`, because `id` is the cache key of
+/// GraphQL's clients.
+fn own_name(name: &str) -> String {
+    if name == "id" { "messageId".to_owned() } else { camel_case(name) }
 }
 
 fn camel_case(name: &str) -> String {
@@ -124,6 +130,6 @@ pub struct Health {
 }
 
 /// The filter as the broker's language says it.
-pub fn filter_json(payload: &str, broker: &Client) -> Result<broker::Filter> {
-    wire::parse_filter(payload, &broker.settings().filter).map_err(refuse)
+pub fn filter_json(payload: &str, client: &Client) -> Result<broker::Filter> {
+    wire::parse_filter(payload, &client.settings().filter).map_err(refuse)
 }

@@ -5,18 +5,25 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use tokio::sync::oneshot;
+
 use super::{
-    Committer, DiskHealth, Log, Token, decode_spec, deletion,
+    CommitReply, Committer, DiskHealth, Log, Token, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
-    positions::save,
+    save::save,
 };
 use crate::{
     channel::{
-        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Epoch, Incarnation, Key, Message,
-        MessageId, NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicName,
+        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Deletion, Epoch, Incarnation, Key, MessageId,
+        NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicConfig, TopicName,
     },
     engine::position,
 };
+
+/// After a failure of the disk, publishers get the error `UNKNOWN` with the id under which to publish the message again.
+/// So after an end that was not orderly, the ids of the newest records are known even if the server made them. This many,
+/// so that they take little memory however long the histories are.
+const RETRIED: u64 = 16_384;
 
 /// Opens the log and brings what it holds into the registry and the consumers. Answers the running log, and the highest
 /// key of a topic that was ever used as far as the log knows.
@@ -25,13 +32,13 @@ use crate::{
 /// [`OpenError`].
 pub(super) fn open(
     directory: &Path,
-    settings: log::Settings,
+    settings: log::LogConfig,
     registry: &Arc<Registry>,
     consumers: &Arc<Consumers>,
     health: Arc<DiskHealth>,
 ) -> Result<(Arc<Log<Token>>, u64), OpenError> {
     let defaults = registry.defaults();
-    let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
+    let keep = |settings: &[u8]| TopicConfig::decode(settings).map_or(1, |config| config.bounds(defaults).max_messages);
     let (recovered, ready) = Log::<Token>::open(directory, settings, &keep)?;
     report(&recovered);
     registry.sequencer(0).begin(Epoch::from_bits(recovered.identity), recovered.next_sequence.saturating_sub(1));
@@ -39,9 +46,10 @@ pub(super) fn open(
     let held = restore_consumers(&recovered, consumers);
     let highest = recovered.highest_id;
     let (mut unused, mut evicted) = (Vec::new(), Vec::new());
+    let retried_from = if recovered.clean { u64::MAX } else { newest_sequence(&recovered).saturating_sub(RETRIED) };
     for topic in recovered.topics {
         let (id, implicit, settings, known) = (topic.id, topic.implicit, topic.settings.clone(), topic.floor);
-        let Some(channel) = restore(topic, registry) else { continue };
+        let Some(channel) = restore(topic, registry, retried_from) else { continue };
         if is_unused(&channel, consumers) && registry.remove_unused(&channel, || {}) {
             unused.push(channel);
             continue;
@@ -57,18 +65,28 @@ pub(super) fn open(
     let log = Arc::new(ready.start(Box::new(committer))?);
     let _ = slot.set(Arc::downgrade(&log));
     for consumer in held {
-        // Not held any more: its time runs from now on, over the next starts too.
+        // No subscription has it any more, so its time runs from now on. That is saved, so that a further start does
+        // not begin the time again.
         if consumer.saving.moved() {
             save(&log, &consumer);
         }
     }
     for channel in unused {
-        // Not stored, it is found unused again.
+        // If the removal is not stored, the next start finds the topic unused again.
         let _ = log.append(&deletion(&channel, 0), Token::Nothing);
     }
+    let mut stored = None;
     for (topic_id, implicit, settings, floor) in evicted {
-        // A bound is lower than it was: what that takes away stays away when it is higher again.
-        let _ = log.append(&Record::TopicUpdated { topic_id, implicit, floor, settings: &settings }, Token::Nothing);
+        // A bound is lower than it was. What was evicted for that must not come back when the bound is raised again.
+        let (reply, outcome) = oneshot::channel();
+        let token = Token::Saved(CommitReply(reply));
+        let record = Record::TopicUpdated { topic_id, implicit, floor, settings: &settings };
+        stored = log.append(&record, token).is_ok().then_some(outcome);
+    }
+    // Nobody is shown the shorter history before that is stored, or else a kill would bring the rest back afterwards. The
+    // records are stored in order, so the last one speaks for all. A disk that is full says so in its health.
+    if let Some(outcome) = stored {
+        let _ = outcome.blocking_recv();
     }
     Ok((log, highest))
 }
@@ -98,7 +116,7 @@ fn restore_consumers(recovered: &log::Recovered, consumers: &Consumers) -> Vec<A
             if holder.is_empty() {
                 consumers.restore(&key, &position);
             } else {
-                // Nobody knows when the server ended.
+                // Nobody knows when the server ended, so the consumer counts as used until now.
                 position.used_at = Timestamp::now();
                 held.push(consumers.restore(&key, &position));
             }
@@ -140,62 +158,72 @@ fn report(recovered: &log::Recovered) {
 }
 
 fn is_unused(channel: &Channel, consumers: &Consumers) -> bool {
-    channel.spec().implicit && !consumers.any(&Source::Topic(channel.name().clone()))
+    channel.is_implicit() && !consumers.any(&Source::Topic(channel.name().clone()))
 }
 
-/// Brings one topic back, if this version understands it.
-fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
+/// The number of the newest message in the log.
+fn newest_sequence(recovered: &log::Recovered) -> u64 {
+    let newest = recovered.topics.iter().filter_map(|topic| Some(topic.messages.last()?.sequence));
+    newest.max().unwrap_or(0)
+}
+
+/// Brings one topic back, if this version understands it. The ids of messages behind `retried_from` in the log count as
+/// their publishers' ids.
+fn restore(topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Option<Arc<Channel>> {
     let RecoveredTopic { id, epoch, name, created_at_ms, implicit, settings, messages, .. } = topic;
     let Ok(name) = TopicName::parse(&name) else {
         tracing::error!(name, "the log has a topic of a name that this version does not allow; it is left alone");
         return None;
     };
-    let spec = decode_spec(&settings, implicit);
-    let Some(spec) = spec else {
+    let Some(config) = TopicConfig::decode(&settings) else {
         tracing::error!(topic = %name, "the log has a topic whose settings cannot be read; it is left alone");
         return None;
     };
     let epoch = Epoch::from_bits(epoch);
-    let incarnation = Incarnation { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id, log: 0 };
+    let created_at = Timestamp(created_at_ms);
+    let incarnation = Incarnation { name, epoch, created_at, implicit, config, serial: Some(id), log: 0 };
     let Ok(channel) = registry.insert(incarnation, |_| Ok(())) else { return None };
-    let mut ring = channel.ring.lock();
+    let mut history = channel.restore();
     let first = messages.first();
     let (newest, last) =
         first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
     let before = (topic.dense_from == 0).then_some(last);
-    // Without a message nobody can have read one behind the topic's last.
+    // Where no message is left, no reader can stand behind one.
     let sequence = first.map_or(0, |first| first.prev_sequence);
     match topic.evicted.first() {
         // The history begins before what was evicted, so that gaps can count it.
         Some(oldest) => {
             let evicted = topic.evicted.iter().map(|stored| (stored.offset, Timestamp(stored.at_ms), stored.sequence));
-            ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
-            ring.remember_evicted((oldest.prev, oldest.prev_sequence), evicted);
+            history.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
+            history.remember_evicted((oldest.prev, oldest.prev_sequence), evicted);
         }
-        None => ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence),
+        None => history.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence),
     }
     for stored in &topic.ids {
         if let Some(id) = std::str::from_utf8(&stored.id).ok().and_then(|id| MessageId::parse(id).ok()) {
-            ring.remember(&id, Remembered { offset: stored.offset, at: Timestamp(stored.at_ms) });
+            history.remember_id(&id, Remembered { offset: stored.offset, at: Timestamp(stored.at_ms) });
         }
     }
     for message in messages {
-        // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
-        ring.skip_to(message.offset.saturating_sub(1));
-        let given_id = message.id_is_given;
-        match message_of(&channel, &message, ring.last()) {
-            Some(message) => ring.feed(message, given_id),
-            None => tracing::error!(topic = %channel.name, "the log has a message that cannot be read; it is lost"),
+        // Within an epoch offsets grow by one, except where a start skipped some because the log's end may have lost
+        // messages.
+        history.skip_to(message.offset.saturating_sub(1));
+        let given_id = message.id_is_given || message.sequence > retried_from;
+        match message_of(&message) {
+            Some(stored) => {
+                history.feed(message.offset, message.sequence, Timestamp(message.at_ms), given_id, stored);
+            }
+            None => tracing::error!(topic = %channel.name(), "the log has a message that cannot be read; it is lost"),
         }
     }
-    ring.skip_to(topic.next_offset.saturating_sub(1));
-    drop(ring);
+    history.skip_to(topic.next_offset.saturating_sub(1));
+    drop(history);
     Some(channel)
 }
 
-fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option<Arc<Message>> {
+fn message_of(stored: &RecoveredMessage) -> Option<NewMessage> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
-    let new_message = NewMessage {
+    Some(NewMessage {
         data: Payload::stored(text(&stored.data)?),
         id: Some(MessageId::parse(text(&stored.id)?).ok()?),
         key: match &stored.key {
@@ -204,7 +232,5 @@ fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option
         },
         expected_offset: None,
         origin: None,
-    };
-    let cursor = Cursor { epoch: channel.epoch, offset: stored.offset };
-    Some(Message::new(channel.name.clone(), cursor, prev, stored.sequence, new_message, Timestamp(stored.at_ms)))
+    })
 }
