@@ -4,10 +4,11 @@
 //! # The map
 //!
 //! ```text
-//! main.rs            the command line: settings, log, bind, serve, exit code
-//! config.rs          gathers every part's settings; config/keys.rs is the one table of them
+//! main.rs            the command line: settings, log, bind, serve, exit code; command_line.rs: commands, flags, help
+//! config.rs          gathers every part's settings; config/keys.rs is the one table of them, config/layers.rs reads file,
+//!                    environment and flags
 //! server.rs          joins the doors, stops in good order
-//! listener.rs        accepts connections, serves HTTP over them
+//! listener.rs        serves HTTP over connections; listener/host.rs: where to listen; deadline.rs: how long they may be idle
 //!
 //! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
 //!   http.rs ws.rs stream.rs single.rs     over HTTP, WebSocket, event streams; one event stream for many operations

@@ -23,7 +23,14 @@ fuzz_target!(|input: &[u8]| {
         ..broker::Settings::default()
     });
     let inbox = Inbox::default();
-    let mut talk = Talk { session: Session::new(broker.client(broker::Principal::Anyone), &Settings { max_subscriptions: 4 }, inbox.clone()), inbox };
+    let mut talk = Talk {
+        session: Session::new(
+            broker.client(broker::Principal::Anyone),
+            &Settings { max_subscriptions: 4 },
+            inbox.clone(),
+        ),
+        inbox,
+    };
     for line in input.split(|byte| *byte == b'\n').take(MAX_FRAMES) {
         // The reader of frames lets nothing else through.
         talk.frame(&String::from_utf8_lossy(line));

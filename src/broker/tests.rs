@@ -59,7 +59,7 @@ fn drain(subscription: &mut Subscription) -> (Vec<Event>, Progress) {
     }
 }
 
-/// What a stream says, with offsets only: messages, and holes.
+/// What a stream says, with offsets only: messages, and gaps.
 fn offsets(events: &[Event]) -> Vec<(u64, u64)> {
     events
         .iter()
@@ -74,7 +74,7 @@ fn offsets(events: &[Event]) -> Vec<(u64, u64)> {
         .collect()
 }
 
-/// Messages and announced holes cover the offsets from the first on without overlap.
+/// Messages and announced gaps cover the offsets from the first on without overlap.
 fn assert_tiles(events: &[Event], first: u64, last: u64) {
     let mut next = first;
     for (from, to) in offsets(events) {

@@ -1,8 +1,8 @@
 //! What has to be known about a GraphQL request document before async-graphql sees it.
 //!
 //! async-graphql 7.2.1 defends itself against hostile documents too late or not at all: its parser
-//! descends with every bracket, its depth check and its visitors follow every fragment spread
-//! anew, and some of its rules report every pair of offending nodes. [`Document::prepare`] bounds
+//! descends with every bracket, its depth check and its visitors follow each fragment again at every
+//! spread, and some of its rules report every pair of offending nodes. [`Document::prepare`] bounds
 //! all of that beforehand, settles the rules that async-graphql misses, and hands on a document
 //! rewritten where async-graphql would execute the original wrongly (`rewrite` says where).
 //!

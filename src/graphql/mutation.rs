@@ -30,7 +30,7 @@ pub struct PublishInput {
     /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. Null is a value.
     data: Data,
     /// Makes publishing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first
-    /// one's. 1 to 255 bytes. The other doors call it `id`.
+    /// one's. 1 to 255 bytes. The other interfaces call it `id`.
     message_id: Option<ID>,
     /// For filters and for keeping the latest of each key. 1 to 255 bytes.
     key: Option<String>,
@@ -132,7 +132,7 @@ impl Mutation {
         )]
         data: Data,
         #[graphql(
-            desc = "Makes publishing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first one's. 1 to 255 bytes. The other doors call it `id`."
+            desc = "Makes publishing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first one's. 1 to 255 bytes. The other interfaces call it `id`."
         )]
         message_id: Option<ID>,
         #[graphql(desc = "For filters and for keeping the latest of each key. 1 to 255 bytes.")] key: Option<String>,

@@ -108,7 +108,7 @@ impl ScalarType for DateTime {
 }
 
 /// Where a list or a stream goes on, as opaque text: a position in a topic, over all topics for a pattern, or among the
-/// topics. The text of a message's position works at every door: `after` here, on `/ws` and in REST, and `Last-Event-ID` of
+/// topics. The text of a message's position works at every interface: `after` here, on `/ws` and in REST, and `Last-Event-ID` of
 /// an event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub String);
@@ -143,7 +143,7 @@ impl From<TopicCursor> for Cursor {
 }
 
 /// Where a list or a stream goes on, as opaque text: a position in a topic, over all topics for a pattern, or among the
-/// topics. The text of a message's position works at every door: `after` here, on `/ws` and in REST, and `Last-Event-ID` of
+/// topics. The text of a message's position works at every interface: `after` here, on `/ws` and in REST, and `Last-Event-ID` of
 /// an event stream.
 #[Scalar(name = "Cursor", specified_by_url = "https://relay.dev/graphql/connections.htm#sec-Cursor")]
 impl ScalarType for Cursor {

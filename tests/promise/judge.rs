@@ -134,8 +134,10 @@ impl<'a> Judge<'a> {
                 Seen::Deleted(_) => false,
             };
             if another {
+                let later = self.take_gaps_behind(&mut current);
                 current.is_over = true;
                 segments.push(std::mem::replace(&mut current, fresh(false)));
+                current.items = later;
             }
             current.items.push((*at, seen));
             match seen {
@@ -164,6 +166,17 @@ impl<'a> Judge<'a> {
             }
         }
         segments
+    }
+
+    /// Takes the gaps from a segment's end that begin behind everything of its incarnation. Where offsets go on over
+    /// incarnations and the interface does not tell of deletions, those are of the next one.
+    fn take_gaps_behind<'b>(&self, segment: &mut Segment<'b>) -> Vec<(Micros, &'b Seen)> {
+        let incarnation = segment.epoch.as_ref().and_then(|epoch| self.model.incarnations.get(epoch));
+        let newest = incarnation.and_then(|incarnation| incarnation.log.keys().next_back().copied());
+        let Some(newest) = newest.filter(|_| !self.model.dense) else { return Vec::new() };
+        let is_behind = |seen: &Seen| matches!(seen, Seen::Gap(gap) if gap.from > newest);
+        let kept = segment.items.iter().rposition(|(_, seen)| !is_behind(seen)).map_or(0, |last| last + 1);
+        segment.items.split_off(kept)
     }
 
     /// Whether the gaps of a segment can be of the incarnation in which a message follows.

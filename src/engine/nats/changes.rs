@@ -86,7 +86,10 @@ impl Inner {
             if config.max_messages.is_some_and(|count| count > entry.class) {
                 return Err(Error::bad_request(
                     "max_messages",
-                    format!("this topic's history can be enlarged to {} at most; create it anew for more", entry.class),
+                    format!(
+                        "this topic's history can be enlarged to {} at most; delete and create it again for more",
+                        entry.class
+                    ),
                 ));
             }
             let entry =

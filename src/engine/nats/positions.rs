@@ -428,8 +428,8 @@ impl Positions for Nats {
                 Source::Pattern(_) => None,
             };
             for status in self.shared()?.consumers.list(source) {
-                let places = &status.position.cursors;
-                if next.is_some_and(|next| places.iter().any(|(_, at)| at.epoch == next)) {
+                let cursors = &status.position.cursors;
+                if next.is_some_and(|next| cursors.iter().any(|(_, at)| at.epoch == next)) {
                     continue;
                 }
                 let key = ConsumerKey { source: source.clone(), name: status.name };

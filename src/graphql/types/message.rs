@@ -22,7 +22,7 @@ pub enum GapReason {
     NewEpoch,
 }
 
-/// What a subscriber missed at one place of its stream.
+/// What a subscriber missed at one position of its stream.
 #[derive(SimpleObject, Clone)]
 pub struct Gap {
     /// How many messages; null only where a clustered engine cannot know.
@@ -65,7 +65,7 @@ impl Message {
         self.message.cursor.to_string().into()
     }
 
-    /// The publisher's id, else a generated UUID (version 7); unique within its topic. 1 to 255 bytes. The other doors call
+    /// The publisher's id, else a generated UUID (version 7); unique within its topic. 1 to 255 bytes. The other interfaces call
     /// it `id`.
     async fn message_id(&self) -> ID {
         self.message.id.as_str().into()
@@ -91,7 +91,7 @@ impl Message {
         Long(self.message.cursor.offset)
     }
 
-    /// The message's place, for `after`.
+    /// The message's position, for `after`.
     async fn cursor(&self) -> Cursor {
         self.message.cursor.into()
     }
@@ -129,17 +129,17 @@ pub struct PageInfo {
     pub has_next_page: bool,
     /// Whether there is more before the page that is still kept.
     pub has_previous_page: bool,
-    /// The place of the page's first item; null on an empty page.
+    /// The position of the page's first item; null on an empty page.
     pub start_cursor: Option<Cursor>,
-    /// The place of the page's last item, to go on from. A topic's history has one on an empty page, too: the place where
+    /// The position of the page's last item, to go on from. A topic's history has one on an empty page, too: the position where
     /// the next message will come.
     pub end_cursor: Option<Cursor>,
 }
 
-/// A message with its place.
+/// A message with its position.
 #[derive(SimpleObject)]
 pub struct MessageEdge {
-    /// The message's place, for `after` and `before`.
+    /// The message's position, for `after` and `before`.
     cursor: Cursor,
     /// The message.
     node: Message,
@@ -185,7 +185,7 @@ impl MessageConnection {
 
 #[Object(use_type_description)]
 impl MessageConnection {
-    /// The messages with their places.
+    /// The messages with their positions.
     async fn edges(&self) -> Vec<MessageEdge> {
         self.messages().map(|node| MessageEdge { cursor: node.message.cursor.into(), node }).collect()
     }

@@ -34,7 +34,7 @@ impl Publication {
         Long(self.0.cursor.offset)
     }
 
-    /// The message's place, for `after`.
+    /// The message's position, for `after`.
     async fn cursor(&self) -> Cursor {
         self.0.cursor.into()
     }

@@ -1,4 +1,4 @@
-//! Topics, their subscriptions and consumers, and what becomes of topics.
+//! Topics, their subscriptions and consumers, and the events of topics.
 
 use std::sync::Arc;
 
@@ -80,9 +80,9 @@ pub struct Consumer {
 pub struct Position {
     /// The topic's name.
     topic: String,
-    /// The place after which it goes on.
+    /// The position after which it continues.
     cursor: Cursor,
-    /// The offset of that place.
+    /// The offset of that position.
     offset: Long,
 }
 
@@ -167,15 +167,15 @@ impl Topic {
         self.info.last_published_at.map(DateTime)
     }
 
-    /// A page of its history, oldest first: the `first` messages after a place, or the `last` ones before one. Without
+    /// A page of its history, oldest first: the `first` messages after a position, or the `last` ones before one. Without
     /// either, the first 100 kept.
     #[graphql(complexity = "page_weight(first.or(last), child_complexity)")]
     async fn messages(
         &self,
         #[graphql(desc = "At most so many messages, 1 to 1,000 unless the server sets otherwise.")] first: Option<i32>,
-        #[graphql(desc = "Messages after this place.")] after: Option<Cursor>,
+        #[graphql(desc = "Messages after this position.")] after: Option<Cursor>,
         #[graphql(desc = "The last so many messages.")] last: Option<i32>,
-        #[graphql(desc = "Messages before this place; goes with `last`.")] before: Option<Cursor>,
+        #[graphql(desc = "Messages before this position; goes with `last`.")] before: Option<Cursor>,
         #[graphql(desc = "Messages published at or after this time.")] since: Option<DateTime>,
     ) -> Result<MessageConnection> {
         let bad = |field, message: &str| refuse(broker::Error::bad_request(field, message));
@@ -231,7 +231,7 @@ pub fn limit(field: &'static str, given: Option<i32>, most: usize) -> Result<usi
     }
 }
 
-/// A topic with its place in the order of names.
+/// A topic with its position in the order of names.
 #[derive(SimpleObject)]
 pub struct TopicEdge {
     /// The topic's name, for `after`.
@@ -264,7 +264,7 @@ impl TopicConnection {
 
 #[Object(use_type_description)]
 impl TopicConnection {
-    /// The topics with their places.
+    /// The topics with their positions.
     async fn edges(&self) -> Vec<TopicEdge> {
         self.list().map(|node| TopicEdge { cursor: Cursor(node.info.name.to_string()), node }).collect()
     }
