@@ -36,7 +36,7 @@ pub use crate::engine::MetricSample;
 pub use any_cursor::AnyCursor;
 pub use client::{Client, Principal};
 use publish::InFlight;
-pub use publish::{Publishing, publish_all};
+pub use publish::Publishing;
 pub use settings::Settings;
 pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};

@@ -88,6 +88,7 @@ pub use waiter::Waiter;
 
 pub(crate) use consumer::Saving;
 pub(crate) use patterns::{Member, Membership, Patterns};
+pub(crate) use rate::spread_waits;
 pub(crate) use reader::{ALONE, Reader, Wanted};
 use reading::ReadPosition;
 pub(crate) use recent_ids::Remembered;

@@ -130,6 +130,8 @@ pub struct Problem {
     pub current_offset: Option<u64>,
     /// With [`Code::Unknown`]: the id with which to publish again.
     pub id: Option<Box<str>>,
+    /// The wrong input in REST's spelling, with which the message then begins.
+    pub field: Option<&'static str>,
     /// Overrides the code's status.
     status: Option<StatusCode>,
     header: Option<Box<(HeaderName, HeaderValue)>>,
@@ -144,6 +146,7 @@ impl Problem {
             retry_after: None,
             current_offset: None,
             id: None,
+            field: None,
             status: None,
             header: None,
         }
@@ -154,6 +157,15 @@ impl Problem {
     pub fn with_http(mut self, status: StatusCode, header: Option<(HeaderName, HeaderValue)>) -> Self {
         self.status = Some(status);
         self.header = header.map(Box::new);
+        self
+    }
+
+    /// The same with the name of the wrong input as `spell` writes it.
+    #[must_use]
+    pub fn spelled(mut self, spell: impl Fn(&str) -> String) -> Self {
+        if let Some(rest) = self.field.and_then(|field| self.message.strip_prefix(field)) {
+            self.message = (self.field.map(spell).unwrap_or_default() + rest).into();
+        }
         self
     }
 
@@ -234,12 +246,15 @@ impl From<Error> for Problem {
         let message = error.to_string();
         let problem = |code| Problem::new(code, message.clone());
         match error {
-            Error::BadRequest { .. } => problem(Code::BadRequest),
+            Error::BadRequest { field, .. } => Problem { field: Some(field), ..problem(Code::BadRequest) },
             Error::InvalidTopic(_) => problem(Code::InvalidTopic),
             Error::TopicNotFound(_) => problem(Code::TopicNotFound),
             Error::TopicExists(_) => problem(Code::TopicExists),
             Error::ConsumerNotFound(_) => problem(Code::NotFound),
-            Error::Conflict { current } => Problem { current_offset: Some(current), ..problem(Code::Conflict) },
+            Error::Conflict { current } => {
+                let field = Some("expected_offset");
+                Problem { current_offset: Some(current), field, ..problem(Code::Conflict) }
+            }
             Error::PayloadTooLarge { .. } => problem(Code::PayloadTooLarge),
             Error::RateLimited { wait, .. } => Problem { retry_after: Some(wait), ..problem(Code::RateLimited) },
             Error::LimitReached { own: true, .. } => {
@@ -287,6 +302,18 @@ mod tests {
         assert!(conflict.starts_with(r#"{"code":"CONFLICT","#) && conflict.ends_with(r#","current_offset":7}"#));
         let unavailable = Problem::from(Error::Unavailable("not now")).to_json();
         assert!(unavailable.ends_with(r#","retry_after_ms":1000}"#), "{unavailable}");
+    }
+
+    #[test]
+    fn doors_spell_the_wrong_field() {
+        let loud = |field: &str| field.to_uppercase();
+        let spelled = |error: Error| Problem::from(error).spelled(loud).message;
+        assert_eq!(
+            spelled(Error::bad_request("max_messages", "is not max_messages")),
+            "MAX_MESSAGES: is not max_messages"
+        );
+        assert!(spelled(Error::Conflict { current: 3 }).starts_with("EXPECTED_OFFSET: "));
+        assert_eq!(spelled(Error::Unavailable("not now")), "not now");
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //! them, gaps and notices.
 
 mod fields;
+mod names;
 mod options;
 
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-pub use fields::{Fields, new_message};
-pub use options::{Options, parse_duration, parse_filter, start_from_text};
+pub use fields::{Fields, UnknownFields, new_message};
+pub use names::refuse_unknown;
+pub use options::{Options, parse_duration, parse_filter, same_last, start_from_text};
 
 use crate::broker::{
     AnyCursor, ConsumerInfo, Cursor, Error, Gap, Message, PatternCursor, ShapeId, Start, Timestamp, quote,
@@ -53,7 +55,7 @@ pub fn quoted(text: &str) -> String {
 /// The message as the event frame of `/ws`.
 fn event_frame(message: &Message) -> Bytes {
     message.rendering(EVENT_FRAME, |message| {
-        let mut frame = String::with_capacity(message.data.len() + 224);
+        let mut frame = String::with_capacity(message.data.len() + 272);
         frame.push_str(r#"{"type":"event","#);
         write_message(&mut frame, message);
         frame.push('}');
@@ -74,7 +76,7 @@ pub fn event_parts(message: &Message, position: Option<&PatternCursor>) -> (Byte
 /// The message as an object, as REST lists it.
 #[must_use]
 pub fn message_object(message: &Message) -> String {
-    let mut object = String::with_capacity(message.data.len() + 208);
+    let mut object = String::with_capacity(message.data.len() + 256);
     object.push('{');
     write_message(&mut object, message);
     object.push('}');
@@ -90,7 +92,8 @@ fn write_message(out: &mut String, message: &Message) {
     if let Some(key) = &message.key {
         let _ = write!(out, r#","key":{}"#, quoted(key.as_str()));
     }
-    let _ = write!(out, r#","offset":{offset},"cursor":"{cursor}","ts":"{at}""#);
+    // `ts` is the time's older name, and stays for those who read it.
+    let _ = write!(out, r#","offset":{offset},"cursor":"{cursor}","published_at":"{at}","ts":"{at}""#);
 }
 
 /// How the keys of an object are spelled.

@@ -3,8 +3,9 @@
 //! added here, and says on whose behalf it is used.
 
 use super::{
-    BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Publishing,
-    Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals,
+    BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Publication,
+    Publishing, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig, TopicInfo, TopicName,
+    Totals,
 };
 
 /// On whose behalf something is done.
@@ -90,6 +91,14 @@ impl Client {
     /// See [`Broker::publish`].
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
         self.broker.publish(name, new_message)
+    }
+
+    /// See [`Broker::publish_many`].
+    pub async fn publish_many(
+        &self,
+        items: impl Iterator<Item = Result<(TopicName, NewMessage), Error>>,
+    ) -> Vec<Result<Publication, Error>> {
+        self.broker.publish_many(items).await
     }
 
     /// See [`Broker::subscribe`].

@@ -1,37 +1,25 @@
 //! Publishing: the outcome is there at once, or comes later.
 
 use std::{
+    collections::HashMap,
     future::Future,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
 use super::Broker;
 use crate::{
-    channel::{Channel, Error, NewMessage, Publication, Refusal, TopicName},
+    channel::{Channel, Error, NewMessage, Publication, Refusal, TopicName, spread_waits},
     engine::{Append, Reply},
 };
 
 /// The outcome of a publish, now or later. It is not ordered where the topic has to be made first.
 pub type Publishing = Reply<Result<Publication, Error>>;
-
-/// Publishes in the order of `begin`'s items, and returns the outcomes in it: each message is begun before the outcome
-/// of the one before it has come, unless that one is not ordered.
-pub async fn publish_all(begin: impl Iterator<Item = Publishing>) -> Vec<Result<Publication, Error>> {
-    let mut begun: Vec<Publishing> = Vec::new();
-    for publishing in begin {
-        begun.push(if publishing.is_ordered() { publishing } else { publishing.await.into() });
-    }
-    let mut results = Vec::with_capacity(begun.len());
-    for publishing in begun {
-        results.push(publishing.await);
-    }
-    results
-}
 
 /// The publishes whose outcome has not come yet.
 #[derive(Default)]
@@ -72,7 +60,51 @@ impl Drop for Entered {
     }
 }
 
+/// One message of a batch: the topic that it is meant for, where that could be read, and its result.
+type BatchResult = (Option<TopicName>, Result<Publication, Error>);
+
+/// Each message that was refused by its topic's rate is told a wait after which it is let through, if those of the batch
+/// before it wait as they were told.
+fn spread_waits_of_batch(results: &mut [BatchResult]) {
+    let mut topics: HashMap<TopicName, (u32, Vec<&mut Duration>)> = HashMap::new();
+    for (topic, result) in results {
+        if let (Some(topic), Err(Error::RateLimited { per_second, wait })) = (topic, result) {
+            let (rate, waits) = topics.entry(topic.clone()).or_default();
+            *rate = *per_second;
+            waits.push(wait);
+        }
+    }
+    for (per_second, waits) in topics.into_values() {
+        spread_waits(per_second, waits.into_iter());
+    }
+}
+
 impl Broker {
+    /// Publishes messages in their order, and returns their results in it. Each message is begun before the outcome of the
+    /// one before it has come, unless that one is not ordered. One that is refused does not stop those after it.
+    pub async fn publish_many(
+        &self,
+        items: impl Iterator<Item = Result<(TopicName, NewMessage), Error>>,
+    ) -> Vec<Result<Publication, Error>> {
+        let mut begun: Vec<(Option<TopicName>, Publishing)> = Vec::new();
+        for item in items {
+            let (topic, publishing) = match item {
+                Ok((topic, new_message)) => {
+                    let publishing = self.publish(&topic, new_message);
+                    (Some(topic), publishing)
+                }
+                Err(error) => (None, Err(error).into()),
+            };
+            begun.push((topic, if publishing.is_ordered() { publishing } else { publishing.await.into() }));
+        }
+        let mut results: Vec<BatchResult> = Vec::with_capacity(begun.len());
+        for (topic, publishing) in begun {
+            results.push((topic, publishing.await));
+        }
+        spread_waits_of_batch(&mut results);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
     /// Publishes a message; the outcome says where it stands. Messages published one after the other stand in that
     /// order, whether their outcomes are waited for or not, but for those that follow one that is not ordered
     /// ([`Reply::is_ordered`]).

@@ -74,7 +74,7 @@ impl TopicConfig {
     /// [`Error::BadRequest`] that names the setting.
     pub fn check(self, max_messages_limit: usize) -> Result<(), Error> {
         if self.max_messages.is_some_and(|count| count == 0 || count > max_messages_limit) {
-            return Err(Error::bad_request("maxMessages", format!("must be from 1 to {max_messages_limit}")));
+            return Err(Error::bad_request("max_messages", format!("must be from 1 to {max_messages_limit}")));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ pub enum Error {
     /// Malformed, missing or contradictory input.
     #[error("{field}: {message}")]
     BadRequest {
-        /// The input's name as clients write it.
+        /// The input's name in REST's spelling. Doors with another spelling change it.
         field: &'static str,
         /// What is wrong and what would be right.
         message: String,
@@ -28,8 +28,8 @@ pub enum Error {
     /// There is no consumer of this name.
     #[error("consumer {0:?} does not exist")]
     ConsumerNotFound(String),
-    /// `expectedOffset` does not hold.
-    #[error("expectedOffset: the topic's newest offset is {current}")]
+    /// `expected_offset` does not hold.
+    #[error("expected_offset: the topic's newest offset is {current}")]
     Conflict {
         /// The topic's newest offset, 0 when it has none.
         current: u64,
@@ -49,7 +49,7 @@ pub enum Error {
     RateLimited {
         /// The rate, in messages a second.
         per_second: u32,
-        /// When the next publish can succeed.
+        /// When the next publish can succeed, in whole milliseconds.
         wait: Duration,
     },
     /// A bound is reached.

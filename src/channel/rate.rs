@@ -74,7 +74,7 @@ impl Bucket {
         let missing = (self.full_at.map_or(now, |at| at.max(now)) + token).duration_since(now);
         // Dividing rounds the token's length down, so a full bucket is that many tokens, which is less than a second.
         if missing > token * self.per_second {
-            let wait = missing.saturating_sub(token * self.per_second);
+            let wait = whole_milliseconds(missing.saturating_sub(token * self.per_second));
             return Err(Error::RateLimited { per_second: self.per_second, wait });
         }
         Ok(())
@@ -103,6 +103,24 @@ impl Bucket {
     }
 }
 
+/// Rounded up, because clients are told milliseconds, and one that waits less is refused again.
+fn whole_milliseconds(wait: Duration) -> Duration {
+    let wait = wait.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(wait).unwrap_or(u64::MAX))
+}
+
+/// The waits of several messages to one topic that were refused together: the first one waits for the next token, and each
+/// of the others for one more. No wait is less than a token's time, because the tokens that came between the first refusal
+/// and the last one may be taken.
+pub fn spread_waits<'a>(per_second: u32, waits: impl Iterator<Item = &'a mut Duration>) {
+    let token = |count: u32| Duration::from_secs(u64::from(count)) / per_second.max(1);
+    let waits: Vec<&mut Duration> = waits.collect();
+    let longest = waits.iter().map(|wait| **wait).max().unwrap_or_default().max(token(1));
+    for (before, wait) in (0_u32..).zip(waits) {
+        *wait = whole_milliseconds(longest.saturating_add(token(before)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +136,29 @@ mod tests {
         assert!(bucket.take().is_err());
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!((0..150).filter(|_| bucket.take().is_ok()).count(), 100);
+    }
+
+    /// Who waits as long as it was told is let through, whatever the rate and whoever else of the batch is.
+    #[tokio::test(start_paused = true)]
+    async fn waiting_as_told_is_enough() {
+        for per_second in [1, 3, 7, 100, 999, 1_500] {
+            let mut bucket = Bucket::new(per_second);
+            let mut refused = Vec::new();
+            for _ in 0..per_second + 100 {
+                if let Err(Error::RateLimited { wait, .. }) = bucket.take() {
+                    refused.push(wait);
+                }
+                tokio::time::advance(Duration::from_micros(10)).await;
+            }
+            assert!(!refused.is_empty() && refused.iter().all(|wait| wait.subsec_nanos() % 1_000_000 == 0));
+            spread_waits(per_second, refused.iter_mut());
+            assert!(refused.is_sorted(), "{refused:?}");
+            let told_at = Instant::now();
+            for wait in refused {
+                tokio::time::sleep_until(told_at + wait).await;
+                assert_eq!(bucket.take(), Ok(()), "{per_second} a second, after {wait:?}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

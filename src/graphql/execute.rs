@@ -47,6 +47,7 @@ use tokio_stream::Stream;
 use super::{
     document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
     json,
+    mutation::BatchCounts,
     persisted::Persisted,
     request::Asked,
     subgraph::ApiSchema,
@@ -264,7 +265,9 @@ impl Executor {
         if let Err(errors) = self.validate(prepared).await {
             return (Response::from_errors(errors), false);
         }
-        let response = self.0.schema.execute(Self::request(prepared)).await;
+        let counts = Arc::new(BatchCounts::default());
+        let mut response = self.0.schema.execute(Self::request(prepared).data(counts.clone())).await;
+        response.extensions.extend(counts.extension());
         // Validation leaves no path and no data; a resolver that fails leaves its path.
         let refused = response.data == async_graphql::Value::Null
             && !response.errors.is_empty()

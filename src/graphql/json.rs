@@ -126,7 +126,13 @@ pub fn write_response(response: &Response, executed: bool) -> String {
         out.push_str(if executed { r#","errors":"# } else { r#""errors":"# });
         write_errors(&mut out, &response.errors);
     }
-    out.push('}');
+    for (index, (name, value)) in response.extensions.iter().enumerate() {
+        out.push_str(if index == 0 { r#","extensions":{"# } else { "," });
+        write_text(&mut out, name);
+        out.push(':');
+        write_value(&mut out, value);
+    }
+    out.push_str(if response.extensions.is_empty() { "}" } else { "}}" });
     out
 }
 

@@ -1,13 +1,18 @@
 //! Mutations.
 
-use async_graphql::{Description, ID, InputObject, Object, Result};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_graphql::{Context, Description, ID, InputObject, Name, Object, Result, Value};
 
 use super::{
     scalars::{Cursor, Data, Long},
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
-    broker::{Client, ConsumerName, Error, Publishing, Source, TopicConfig, TopicInfo, TopicName, publish_all},
+    broker::{Client, ConsumerName, Error, NewMessage, Source, TopicConfig, TopicInfo, TopicName},
     wire,
 };
 
@@ -33,26 +38,49 @@ pub struct PublishInput {
     expected_offset: Option<Long>,
 }
 
+/// How many messages the batches of one operation have published and refused.
+#[derive(Default)]
+pub struct BatchCounts {
+    published: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl BatchCounts {
+    fn add<T, E>(&self, results: &[Result<T, E>]) {
+        let refused = results.iter().filter(|result| result.is_err()).count();
+        self.refused.fetch_add(refused, Ordering::Relaxed);
+        self.published.fetch_add(results.len() - refused, Ordering::Relaxed);
+    }
+
+    /// The extension of the operation's result, if anything was refused.
+    pub fn extension(&self) -> Option<(String, Value)> {
+        let count = |count: &AtomicUsize| Value::from(count.load(Ordering::Relaxed));
+        let refused = self.refused.load(Ordering::Relaxed) > 0;
+        let counts = [(Name::new("published"), count(&self.published)), (Name::new("refused"), count(&self.refused))];
+        refused.then(|| ("publishMany".to_owned(), Value::Object(counts.into())))
+    }
+}
+
 impl Mutation {
     fn topic(&self, info: TopicInfo) -> Topic {
         Topic { client: self.client.clone(), info }
     }
 
-    fn accept(&self, input: PublishInput) -> Result<Publishing, Error> {
+    fn new_message(&self, input: PublishInput) -> Result<(TopicName, NewMessage), Error> {
         let data = input.data.0.ok_or_else(|| Error::bad_request("data", "is missing"))?;
         let data = data.within(self.client.settings().max_payload_bytes)?;
         let id = input.message_id.as_deref().map(String::as_str);
         let expected_offset = input.expected_offset.map(|offset| offset.0);
         let new_message = wire::new_message(data, id, input.key.as_deref(), expected_offset)?;
-        Ok(self.client.publish(&TopicName::parse(&input.topic)?, new_message))
+        Ok((TopicName::parse(&input.topic)?, new_message))
     }
 }
 
 fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
     Ok(TopicConfig {
-        max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("maxMessages"))?,
-        max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("maxPublishRate"))?,
+        max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("max_messages"))?,
+        max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
     })
 }
 
@@ -112,23 +140,29 @@ impl Mutation {
         expected_offset: Option<Long>,
     ) -> Result<Publication> {
         let input = PublishInput { topic, data, message_id, key, expected_offset };
-        self.accept(input).map_err(refuse)?.await.map(Publication).map_err(refuse)
+        let (topic, new_message) = self.new_message(input).map_err(refuse)?;
+        self.client.publish(&topic, new_message).await.map(Publication).map_err(refuse)
     }
 
     /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
-    /// after it.
+    /// after it. If any was refused, the result's `extensions.publishMany` says how many were `published` and `refused`.
     // To weigh what was really sent would mean to read it twice.
     #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn publish_many(
         &self,
+        ctx: &Context<'_>,
         #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,
     ) -> Result<Vec<PublishResult>> {
         let limit = self.client.settings().max_batch;
         if messages.len() > limit {
             return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
         }
-        let begin = |input| self.accept(input).unwrap_or_else(|error| Err(error).into());
-        Ok(publish_all(messages.into_iter().map(begin)).await.into_iter().map(Into::into).collect())
+        let items = messages.into_iter().map(|input| self.new_message(input));
+        let results = self.client.publish_many(items).await;
+        if let Some(counts) = ctx.data_opt::<Arc<BatchCounts>>() {
+            counts.add(&results);
+        }
+        Ok(results.into_iter().map(Into::into).collect())
     }
 
     /// Moves a consumer's position behind a cursor; everything up to it counts as processed. A cursor behind the position

@@ -203,7 +203,7 @@ impl SubscriptionRoot {
                 since: since.map(|time| time.0),
                 filter: None,
                 consumer: consumer.as_deref().map(ConsumerName::parse).transpose()?,
-                consumer_ttl: consumer_ttl.map(|text| wire::parse_duration("consumerTtl", &text)).transpose()?,
+                consumer_ttl: consumer_ttl.map(|text| wire::parse_duration("consumer_ttl", &text)).transpose()?,
                 ack: ack.map(Into::into),
                 overflow: overflow.map(Into::into),
             })

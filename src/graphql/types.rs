@@ -19,7 +19,12 @@ use crate::{
 
 /// The broker's error as GraphQL says it.
 pub fn refuse(error: broker::Error) -> Error {
-    problem(&Problem::from(error))
+    problem(&refusal(error))
+}
+
+/// The broker's error with the wrong input in GraphQL's spelling.
+pub fn refusal(error: broker::Error) -> Problem {
+    Problem::from(error).spelled(own_name)
 }
 
 /// A problem as GraphQL says it: whatever its object has beside the message is in the error's extensions, under names in
@@ -31,12 +36,16 @@ pub fn problem(problem: &Problem) -> Error {
     };
     Error::new(problem.message.clone()).extend_with(|_, extensions| {
         for (name, value) in fields.into_iter().filter(|(name, _)| name != "message") {
-            // The publisher's id of a message is `messageId` in all of GraphQL, because `id` is the cache key there.
-            let name = if name == "id" { "messageId".to_owned() } else { camel_case(&name) };
             // A JSON value is always one of async-graphql's.
-            extensions.set(name, Value::from_json(value).unwrap_or_default());
+            extensions.set(own_name(&name), Value::from_json(value).unwrap_or_default());
         }
     })
+}
+
+/// GraphQL's name for what REST calls `name`. The publisher's id of a message is `messageId`, because `id` is the cache key of
+/// GraphQL's clients.
+fn own_name(name: &str) -> String {
+    if name == "id" { "messageId".to_owned() } else { camel_case(name) }
 }
 
 fn camel_case(name: &str) -> String {

@@ -13,6 +13,7 @@ use super::Context;
 use crate::{
     broker::Error,
     problem::{Code, Problem},
+    wire::{self, Fields, UnknownFields},
 };
 
 /// The body as text, whatever its content type, because `curl -d` sends JSON as a form.
@@ -33,6 +34,25 @@ impl FromRequest<Context> for Text {
         };
         let text = String::from_utf8(body.into());
         text.map(Self).map_err(|_| Problem::new(Code::BadRequest, "body: must be UTF-8"))
+    }
+}
+
+/// The fields of a body that is one JSON object. Those that are not `known` are refused.
+pub fn fields<'a>(body: &'a str, known: &[&'static str]) -> Result<Fields<'a>, Error> {
+    let fields = Fields::parse("body", body)?;
+    fields.allow("body", known, UnknownFields::Refused)?;
+    Ok(fields)
+}
+
+/// That the query string has no parameter, for routes that read none.
+pub struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Query::from_request_parts(parts, state).await?.allow(&[])?;
+        Ok(Self)
     }
 }
 
@@ -64,7 +84,7 @@ fn undecodable() -> Problem {
     Problem::new(Code::InvalidTopic, "topic: the path must be percent-encoded UTF-8")
 }
 
-/// The query string's parameters. Of a repeated one the last counts; unknown ones are ignored.
+/// The query string's parameters. Of a repeated one the last counts.
 pub struct Query(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
@@ -79,6 +99,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
+    /// Refuses parameters that the route does not have.
+    pub fn allow(&self, known: &[&'static str]) -> Result<(), Error> {
+        self.0.iter().try_for_each(|(name, _)| wire::refuse_unknown("query", "parameter", name, known))
+    }
+
+    /// The number of messages to begin with.
+    pub fn last(&self) -> Result<Option<u32>, Error> {
+        wire::same_last(self.number("last")?, self.number("last_n")?)
+    }
+
     /// A parameter; an empty one counts as absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().rev().find(|(known, _)| known == name);

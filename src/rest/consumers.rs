@@ -6,12 +6,12 @@ use utoipa::ToSchema;
 
 use super::{
     Context, RestResult,
-    body::{ConsumerPath, Text, TopicPath},
+    body::{ConsumerPath, NoQuery, Text, TopicPath, fields},
 };
 use crate::{
     broker::{ConsumerName, Cursor, Source, TopicName},
     problem::ErrorBody,
-    wire::{self, Fields},
+    wire,
 };
 
 /// A named consumer.
@@ -40,6 +40,7 @@ pub struct PositionBody {
 pub async fn list_consumers(
     State(context): State<Context>,
     TopicPath(name): TopicPath,
+    _: NoQuery,
 ) -> RestResult<Json<ConsumerList>> {
     let source = Source::parse(&name)?;
     if let Source::Topic(name) = &source {
@@ -64,6 +65,7 @@ fn position(topic: &TopicName, cursor: Cursor) -> PositionBody {
 pub async fn delete_consumer(
     State(context): State<Context>,
     ConsumerPath(topic, consumer): ConsumerPath,
+    _: NoQuery,
 ) -> RestResult<Json<ConsumerDone>> {
     context.client.delete_consumer(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?).await?;
     Ok(Json(ConsumerDone { status: "deleted", topic, consumer, cursor: None }))
@@ -74,9 +76,10 @@ pub async fn delete_consumer(
 pub async fn acknowledge(
     State(context): State<Context>,
     ConsumerPath(topic, consumer): ConsumerPath,
+    _: NoQuery,
     Text(body): Text,
 ) -> RestResult<Json<ConsumerDone>> {
-    let fields = Fields::parse("body", &body)?;
+    let fields = fields(&body, &["cursor"])?;
     let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
     context.client.acknowledge(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?, cursor).await?;
     Ok(Json(ConsumerDone { status: "acknowledged", topic, consumer, cursor: Some(cursor.to_string()) }))

@@ -13,14 +13,21 @@ use super::{
     sse,
 };
 use crate::{
-    broker::{BatchLimit, Inbox, Source, Start, TopicName},
+    broker::{BatchLimit, Error, Inbox, Source, Start, TopicName},
     problem::ErrorBody,
     streaming,
     wire::{self, Options, Spelling},
 };
 
+/// The parameters of a page.
+const PAGE_PARAMETERS: [&str; 5] = ["last", "last_n", "after", "since", "limit"];
+/// What an event stream has in addition.
+const STREAM_PARAMETERS: [&str; 5] = ["filter", "consumer", "ack", "consumer_ttl", "overflow"];
+/// Stock event stream clients (event-source-polyfill and its kin) add it and expect nothing.
+const IGNORED: [&str; 1] = ["evs_preamble"];
+
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
-#[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("consumer_ttl" = Option<String>, Query, description = "Of a stream: how long the consumer is kept while nobody uses it, like 15m; CONSUMER_TTL at most and unless given"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
+#[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("last_n" = Option<u32>, Query, description = "Another name of `last`"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("consumer_ttl" = Option<String>, Query, description = "Of a stream: how long the consumer is kept while nobody uses it, like 15m; CONSUMER_TTL at most and unless given"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn messages(
     State(context): State<Context>,
     TopicPath(name): TopicPath,
@@ -34,9 +41,13 @@ pub async fn messages(
     if accepts("text/event-stream") {
         return event_stream(&context, &name, &headers, &query).await;
     }
+    if let Some(name) = STREAM_PARAMETERS.into_iter().find(|name| query.text(name).is_some()) {
+        return Err(Error::bad_request(name, "needs an event stream (Accept: text/event-stream)").into());
+    }
+    query.allow(&PAGE_PARAMETERS)?;
     let topic = TopicName::parse(&name)?;
     let limit = query.limit("limit", context.client.settings().max_batch)?;
-    let start = wire::start_from_text(query.number("last")?, query.text("after"), query.text("since"))?;
+    let start = wire::start_from_text(query.last()?, query.text("after"), query.text("since"))?;
     // A page of large messages ends before `limit`, and `next` leads on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
     let page = context.client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
@@ -48,11 +59,15 @@ pub async fn messages(
 }
 
 async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> RestResult<Response> {
+    if query.text("limit").is_some() {
+        return Err(Error::bad_request("limit", "is a page's; an event stream has no end").into());
+    }
+    query.allow(&[&STREAM_PARAMETERS[..], &PAGE_PARAMETERS, &wire::LAST_EVENT_ID_PARAMETERS, &IGNORED].concat())?;
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
     let text = |name| Ok(query.text(name).map(Into::into));
-    let options = Options::read(query.number("last")?, text, &context.client.settings().filter)?;
+    let options = Options::read(query.last()?, text, &context.client.settings().filter)?;
     let mut request = options.subscribe(Source::parse(name)?)?;
     // A browser that reconnects repeats the address with its first start, so `Last-Event-ID` goes before that.
     if let Some(cursor) = resumed {
@@ -89,6 +104,8 @@ pub struct MessageBody {
     offset: u64,
     cursor: String,
     /// When it was accepted (RFC 3339).
+    published_at: String,
+    /// Another name of `published_at`.
     ts: String,
 }
 

@@ -1,20 +1,22 @@
 //! Publishing, one by one and in batches.
 
-use std::collections::BTreeMap;
-
 use axum::{
     Json,
     extract::State,
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Context, RestResult, body::Text};
+use super::{
+    Context, RestResult,
+    body::{NoQuery, Text, fields},
+};
 use crate::{
-    broker::{Client, Error, NewMessage, Publication, TopicName, publish_all},
+    broker::{Client, Error, NewMessage, Publication, TopicName},
     problem::{ErrorBody, ErrorObject, Problem},
-    wire::Fields,
+    wire::UnknownFields,
 };
 
 /// The position of a published message.
@@ -55,16 +57,65 @@ pub enum BatchItem {
     Refused { error: ErrorObject },
 }
 
-fn new_message(client: &Client, fields: &Fields<'_>) -> Result<(TopicName, NewMessage), Error> {
-    Ok((TopicName::parse(&fields.required("topic")?)?, fields.new_message(client.settings().max_payload_bytes)?))
+/// Several results, in the order of the messages.
+#[derive(Serialize, ToSchema)]
+pub struct BatchBody {
+    /// How many were published, those that were duplicates included.
+    published: usize,
+    /// How many were refused.
+    refused: usize,
+    results: Vec<BatchItem>,
 }
 
-/// Publishes a message, or several as an array; each item of an array has its own result.
-#[utoipa::path(post, path = "/publish", tag = "publish", request_body(content = PublishBody), responses((status = 200, body = PublishResponse), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 413, body = ErrorBody, description = "`PAYLOAD_TOO_LARGE`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn publish(State(context): State<Context>, Text(body): Text) -> RestResult<Response> {
+/// A batch of which every message was refused: the first one's error, and each one's own.
+#[derive(Serialize, ToSchema)]
+pub struct RefusedBatch {
+    #[serde(flatten)]
+    error: ErrorBody,
+    #[serde(flatten)]
+    batch: BatchBody,
+}
+
+impl BatchBody {
+    fn new(results: Vec<Result<Publication, Problem>>) -> Self {
+        let count = results.len();
+        let refused = results.iter().filter(|result| result.is_err()).count();
+        let results = results.into_iter().map(|result| match result {
+            Ok(done) => BatchItem::Published(done.into()),
+            Err(problem) => BatchItem::Refused { error: problem.object() },
+        });
+        Self { published: count - refused, refused, results: results.collect() }
+    }
+}
+
+/// 200 where all were published, 207 where some were, and the first one's own error where none was, so that a client that
+/// looks at the status alone misses nothing.
+fn batch_response(results: Vec<Result<Publication, Problem>>) -> Response {
+    let first = results.first().and_then(|result| result.as_ref().err()).cloned();
+    let batch = BatchBody::new(results);
+    match first {
+        _ if batch.refused == 0 => Json(batch).into_response(),
+        Some(first) if batch.published == 0 => {
+            let mut response = (first.status(), Json(RefusedBatch { error: first.body(), batch })).into_response();
+            first.add_headers(response.headers_mut());
+            response
+        }
+        _ => (StatusCode::MULTI_STATUS, Json(batch)).into_response(),
+    }
+}
+
+fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), Error> {
+    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset"])?;
+    let topic = TopicName::parse(&fields.required("topic")?)?;
+    Ok((topic, fields.new_message(UnknownFields::Refused, client.settings().max_payload_bytes)?))
+}
+
+/// Publishes a message, or several as an array; each item of an array has its own result. Unknown fields are refused.
+#[utoipa::path(post, path = "/publish", tag = "publish", request_body(content = PublishBody), responses((status = 200, body = PublishResponse), (status = 207, body = BatchBody, description = "Some messages of a batch were refused. Where all were, the response has the status and headers of the first one's error, and `RefusedBatch` as its body"), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 413, body = ErrorBody, description = "`PAYLOAD_TOO_LARGE`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
+pub async fn publish(State(context): State<Context>, _: NoQuery, Text(body): Text) -> RestResult<Response> {
     let client = &context.client;
     if !body.trim_start().starts_with('[') {
-        let (topic, new_message) = new_message(client, &Fields::parse("body", &body)?)?;
+        let (topic, new_message) = new_message(client, &body)?;
         return Ok(Json(Published::from(client.publish(&topic, new_message).await?)).into_response());
     }
     let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(&body)
@@ -73,15 +124,8 @@ pub async fn publish(State(context): State<Context>, Text(body): Text) -> RestRe
     if items.len() > limit {
         return Err(Error::bad_request("body", format!("must hold at most {limit} messages")).into());
     }
-    let begin = |item: &serde_json::value::RawValue| {
-        let begun = Fields::parse("body", item.get()).and_then(|fields| new_message(client, &fields));
-        begun.map_or_else(|error| Err(error).into(), |(topic, new_message)| client.publish(&topic, new_message))
-    };
-    let results = publish_all(items.into_iter().map(begin)).await.into_iter().map(|result| match result {
-        Ok(done) => BatchItem::Published(done.into()),
-        Err(error) => BatchItem::Refused { error: Problem::from(error).object() },
-    });
-    Ok(Json(BTreeMap::from([("results", results.collect::<Vec<_>>())])).into_response())
+    let results = client.publish_many(items.into_iter().map(|item| new_message(client, item.get()))).await;
+    Ok(batch_response(results.into_iter().map(|result| result.map_err(Problem::from)).collect()))
 }
 
 /// One message, or an array of them.
@@ -124,5 +168,5 @@ pub struct PublishMessage {
 #[expect(dead_code, reason = "one of two bodies; this says in the document which")]
 pub enum PublishResponse {
     One(Published),
-    Many { results: Vec<BatchItem> },
+    Many(BatchBody),
 }

@@ -35,9 +35,18 @@ pub struct Stats {
 #[derive(Serialize, ToSchema)]
 pub struct TopicStats {
     name: String,
+    /// Messages kept.
+    message_count: usize,
+    /// Live subscriptions.
+    subscriber_count: usize,
+    /// Another name of `message_count`.
     messages: usize,
+    /// Another name of `subscriber_count`.
     subscribers: usize,
     created_at: String,
+    /// When its newest message was published; null without any.
+    last_published_at: Option<String>,
+    /// Another name of `last_published_at`.
     last_message_at: Option<String>,
 }
 
@@ -49,12 +58,16 @@ pub async fn stats(State(context): State<Context>) -> Json<Stats> {
     let topics: BTreeMap<_, _> = topics
         .into_iter()
         .map(|info| {
+            let last_published_at = info.last_published_at.map(|at| at.to_string());
             let stats = TopicStats {
                 name: info.name.to_string(),
+                message_count: info.messages,
+                subscriber_count: info.subscribers,
                 messages: info.messages,
                 subscribers: info.subscribers,
                 created_at: info.created_at.to_string(),
-                last_message_at: info.last_published_at.map(|at| at.to_string()),
+                last_published_at: last_published_at.clone(),
+                last_message_at: last_published_at,
             };
             (stats.name.clone(), stats)
         })
@@ -78,6 +91,8 @@ pub struct Health {
     /// `ok`; `draining` while the server stops; `starting` while it has not read yet what exists; `read_only` while it
     /// cannot store.
     status: &'static str,
+    uptime_seconds: u64,
+    /// Another name of `uptime_seconds`.
     uptime_sec: u64,
     topics: usize,
     /// Live subscriptions.
@@ -89,9 +104,11 @@ pub struct Health {
 #[utoipa::path(get, path = "/health", tag = "status", responses((status = 200, body = Health)))]
 pub async fn health(State(context): State<Context>) -> Json<Health> {
     let totals = context.client.totals();
+    let uptime = context.started.elapsed().as_secs();
     Json(Health {
         status: context.client.status(),
-        uptime_sec: context.started.elapsed().as_secs(),
+        uptime_seconds: uptime,
+        uptime_sec: uptime,
         topics: totals.topics,
         subscribers: totals.subscriptions,
         version: env!("CARGO_PKG_VERSION"),

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     Context, RestResult,
-    body::{Query, Text, TopicPath},
+    body::{NoQuery, Query, Text, TopicPath, fields},
 };
 use crate::{
     broker::{Error, TopicConfig, TopicInfo, TopicName},
@@ -19,13 +19,19 @@ use crate::{
 pub struct TopicBody {
     /// Its name.
     name: String,
-    /// Live subscriptions.
-    subscribers: usize,
     /// Messages kept.
+    message_count: usize,
+    /// Live subscriptions.
+    subscriber_count: usize,
+    /// Another name of `message_count`.
     messages: usize,
+    /// Another name of `subscriber_count`.
+    subscribers: usize,
     /// When it was made (RFC 3339).
     created_at: String,
     /// When its newest message was published; null without any.
+    last_published_at: Option<String>,
+    /// Another name of `last_published_at`.
     last_message_at: Option<String>,
     /// Its incarnation: another after deleting and creating again.
     epoch: String,
@@ -41,12 +47,16 @@ pub struct TopicBody {
 
 impl From<TopicInfo> for TopicBody {
     fn from(info: TopicInfo) -> Self {
+        let last_published_at = info.last_published_at.map(|at| at.to_string());
         Self {
             name: info.name.to_string(),
-            subscribers: info.subscribers,
+            message_count: info.messages,
+            subscriber_count: info.subscribers,
             messages: info.messages,
+            subscribers: info.subscribers,
             created_at: info.created_at.to_string(),
-            last_message_at: info.last_published_at.map(|at| at.to_string()),
+            last_published_at: last_published_at.clone(),
+            last_message_at: last_published_at,
             epoch: info.epoch.to_string(),
             last_offset: info.last_offset,
             max_messages: info.bounds.max_messages,
@@ -92,8 +102,12 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn create_topic(State(context): State<Context>, Text(body): Text) -> RestResult<impl IntoResponse> {
-    let fields = Fields::parse("body", &body)?;
+pub async fn create_topic(
+    State(context): State<Context>,
+    _: NoQuery,
+    Text(body): Text,
+) -> RestResult<impl IntoResponse> {
+    let fields = fields(&body, &["name", "max_messages", "max_publish_rate"])?;
     let name = TopicName::parse(&fields.required("name")?)?;
     let info = context.client.create_topic(&name, topic_settings(&fields)?).await?;
     Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
@@ -104,9 +118,10 @@ pub async fn create_topic(State(context): State<Context>, Text(body): Text) -> R
 pub async fn update_topic(
     State(context): State<Context>,
     TopicPath(name): TopicPath,
+    _: NoQuery,
     Text(body): Text,
 ) -> RestResult<Json<TopicDone>> {
-    let settings = topic_settings(&Fields::parse("body", &body)?)?;
+    let settings = topic_settings(&fields(&body, &["max_messages", "max_publish_rate"])?)?;
     Ok(TopicDone::new("updated", &context.client.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
 
@@ -122,6 +137,7 @@ pub struct TopicList {
 /// Topics in the order of their names.
 #[utoipa::path(get, path = "/topics", tag = "topics", params(("prefix" = Option<String>, Query, description = "Only names that begin so"), ("limit" = Option<u32>, Query, description = "1 to MAX_BATCH; 100 unless given"), ("after" = Option<String>, Query, description = "Only names after this one")), responses((status = 200, body = TopicList), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`")))]
 pub async fn list_topics(State(context): State<Context>, query: Query) -> RestResult<Json<TopicList>> {
+    query.allow(&["prefix", "limit", "after"])?;
     let limit = query.limit("limit", context.client.settings().max_batch)?;
     let (topics, more) = context.client.topics(query.text("prefix").unwrap_or_default(), query.text("after"), limit);
     let next = topics.last().filter(|_| more).map(|last| last.name.to_string());
@@ -130,13 +146,21 @@ pub async fn list_topics(State(context): State<Context>, query: Query) -> RestRe
 
 /// One topic.
 #[utoipa::path(get, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicBody), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
-pub async fn get_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> RestResult<Json<TopicBody>> {
+pub async fn get_topic(
+    State(context): State<Context>,
+    TopicPath(name): TopicPath,
+    _: NoQuery,
+) -> RestResult<Json<TopicBody>> {
     Ok(Json(context.client.topic(&TopicName::parse(&name)?).await?.into()))
 }
 
 /// Deletes a topic with its history and consumers; its subscriptions end.
 #[utoipa::path(delete, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
-pub async fn delete_topic(State(context): State<Context>, TopicPath(name): TopicPath) -> RestResult<Json<TopicDone>> {
+pub async fn delete_topic(
+    State(context): State<Context>,
+    TopicPath(name): TopicPath,
+    _: NoQuery,
+) -> RestResult<Json<TopicDone>> {
     Ok(TopicDone::new("deleted", &context.client.delete_topic(&TopicName::parse(&name)?).await?))
 }
 

@@ -181,7 +181,8 @@ impl<'a> PlanReader<'a> {
     fn topic(&mut self, topic: &format::TopicLine<'_>) -> Result<(), String> {
         self.pass_end();
         topic.config.check(self.config.broker.max_messages_limit).map_err(|error| match error {
-            Error::BadRequest { field, message } => format!("{field} {message} (MAX_MESSAGES_LIMIT)"),
+            // The one setting that has a bound, in the spelling of the file.
+            Error::BadRequest { message, .. } => format!("maxMessages {message} (MAX_MESSAGES_LIMIT)"),
             error => error.to_string(),
         })?;
         if topic.last < topic.floor {

@@ -8,10 +8,24 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::names::{refuse_misspelt, refuse_unknown};
 use crate::broker::{Error, Key, MessageId, NewMessage, Payload};
 
 /// The fields of one JSON object, each still as text. Of a repeated key the last counts.
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// What happens to fields that an object does not have.
+#[derive(Clone, Copy, Debug)]
+pub enum UnknownFields {
+    /// They are refused, as in REST.
+    Refused,
+    /// They are ignored, as on `/ws`, unless they are a known field in another spelling. Those named here are ignored whatever
+    /// they look like.
+    Ignored(&'static [&'static str]),
+}
+
+/// What stands beside `message`, not within it.
+const BESIDE_MESSAGE: [&str; 3] = ["data", "key", "expected_offset"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -69,6 +83,17 @@ impl<'a> Fields<'a> {
         serde_json::from_str(text).map_err(|error| Error::bad_request(what, format!("must be a JSON object ({error})")))
     }
 
+    /// Refuses fields that the object does not have. `what` names it in the error; `known` are the fields that it has.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] that suggests the field that was probably meant.
+    pub fn allow(&self, what: &'static str, known: &[&'static str], unknown: UnknownFields) -> Result<(), Error> {
+        self.0.iter().try_for_each(|(name, _)| match unknown {
+            UnknownFields::Refused => refuse_unknown(what, "field", name, known),
+            UnknownFields::Ignored(ignored) => refuse_misspelt(what, name, known, ignored),
+        })
+    }
+
     /// The field as JSON text; `null` is a value.
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
@@ -124,7 +149,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
-    pub fn new_message(&self, max_payload_bytes: usize) -> Result<NewMessage, Error> {
+    pub fn new_message(&self, unknown: UnknownFields, max_payload_bytes: usize) -> Result<NewMessage, Error> {
         let nested = match (self.raw("data"), self.present("message")) {
             (Some(_), Some(_)) => return Err(Error::bad_request("message", "must not stand beside data")),
             (Some(_), None) => None,
@@ -133,7 +158,14 @@ impl<'a> Fields<'a> {
         };
         let (data, inner_id) = match &nested {
             None => (self.raw("data"), None),
-            Some(message) => (message.raw("payload"), message.text("id")?),
+            Some(message) => {
+                message.allow("message", &["id", "payload", "data", "key", "expected_offset"], unknown)?;
+                if let Some(outer) = BESIDE_MESSAGE.into_iter().find(|name| message.raw(name).is_some()) {
+                    let error = format!("has no `{outer}`: that stands beside `message`");
+                    return Err(Error::bad_request("message", error));
+                }
+                (message.raw("payload"), message.text("id")?)
+            }
         };
         let data = data.ok_or_else(|| Error::bad_request("message", "must have a payload"))?;
         let id = self.text("id")?.or(inner_id);
@@ -188,12 +220,13 @@ mod tests {
             assert!(matches!(fields(bad), Err(Error::BadRequest { field: "frame", .. })), "{bad}");
         }
         let deep = format!("{{\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(fields(&deep).and_then(|fields| fields.new_message(usize::MAX)).is_err());
+        assert!(fields(&deep).and_then(|fields| fields.new_message(UnknownFields::Refused, usize::MAX)).is_err());
     }
 
     #[test]
     fn new_messages_come_in_two_forms() {
-        let new_message = |text: &str| fields(text).and_then(|fields| fields.new_message(100));
+        let new_message =
+            |text: &str| fields(text).and_then(|fields| fields.new_message(UnknownFields::Ignored(&[]), 100));
         assert_eq!(new_message(r#"{"data":null}"#).unwrap().data.as_str(), "null");
         let nested = new_message(r#"{"message":{"id":"7","payload":[1, 2]}}"#).unwrap();
         assert_eq!((nested.data.as_str(), nested.id.unwrap().as_str()), ("[1,2]", "7"));
@@ -203,6 +236,9 @@ mod tests {
             r#"{"message":{}}"#,
             r#"{"message":3}"#,
             r#"{"data":1,"id":2}"#,
+            // What stands beside `message` must not get lost within it.
+            r#"{"message":{"payload":1,"key":"a"}}"#,
+            r#"{"message":{"payload":1,"expectedOffset":1}}"#,
         ] {
             assert!(new_message(bad).is_err(), "{bad}");
         }

@@ -59,10 +59,7 @@ impl Options {
     /// # Errors
     /// [`Error::BadRequest`] that names the field.
     pub fn of(fields: &Fields<'_>, limits: &FilterLimits) -> Result<Self, Error> {
-        let last = match fields.number("last_n", u32::MAX)? {
-            Some(last) => Some(last),
-            None => fields.number("last", u32::MAX)?,
-        };
+        let last = same_last(fields.number("last", u32::MAX)?, fields.number("last_n", u32::MAX)?)?;
         let text = |name| match name {
             // An object, of which the text is read.
             "filter" => Ok(fields.present(name).map(|filter| Cow::Borrowed(filter.get()))),
@@ -88,6 +85,19 @@ impl Options {
             consumer: self.consumer.map(|name| (name, self.ack.unwrap_or_default())),
             consumer_ttl: self.consumer_ttl,
         })
+    }
+}
+
+/// How many messages to begin with: `last`, or `last_n`, its older name.
+///
+/// # Errors
+/// [`Error::BadRequest`] where both are given and differ.
+pub fn same_last(last: Option<u32>, last_n: Option<u32>) -> Result<Option<u32>, Error> {
+    match (last, last_n) {
+        (Some(last), Some(last_n)) if last != last_n => {
+            Err(Error::bad_request("last_n", "is another name of last, and must not differ from it"))
+        }
+        (last, last_n) => Ok(last.or(last_n)),
     }
 }
 
@@ -175,6 +185,9 @@ mod tests {
         assert!(start_from_text(None, Some("x"), None).is_err());
         assert!(start_from_text(None, None, Some("yesterday")).is_err());
         assert_eq!(start_from_text(None, None, None), Ok(None));
+        assert_eq!(same_last(Some(2), Some(2)), Ok(Some(2)));
+        assert_eq!(same_last(None, Some(2)), Ok(Some(2)));
+        assert!(same_last(Some(2), Some(3)).is_err());
     }
 
     /// What contradicts is refused whatever door it came through.

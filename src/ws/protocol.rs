@@ -18,12 +18,37 @@ use crate::{
     problem::Problem,
     socket::{Flow, Outbox, Protocol},
     subscriptions::{BATCH_LIMIT, Limit, Readable, Subscriptions},
-    wire::{self, Fields, Options},
+    wire::{self, Fields, Options, UnknownFields},
 };
 
 /// Publishes and acknowledgements on one connection that may wait for the engine. An engine takes so many at once where
 /// taking several at once makes it faster.
 const MAX_WAITING: usize = 1_024;
+
+/// What a client may send in any frame: the frames of the original service have all of these, whatever their type. Those that
+/// a frame does not read are ignored in it.
+const ORIGINAL_FIELDS: [&str; 6] = ["type", "topic", "message", "client_id", "last_n", "request_id"];
+/// What a frame to publish reads.
+const PUBLISH_FIELDS: [&str; 7] = ["topic", "data", "message", "id", "key", "expected_offset", "request_id"];
+/// What a frame to subscribe reads.
+const SUBSCRIBE_FIELDS: [&str; 11] = [
+    "topic",
+    "last",
+    "last_n",
+    "after",
+    "since",
+    "filter",
+    "consumer",
+    "ack",
+    "consumer_ttl",
+    "overflow",
+    "request_id",
+];
+/// What an acknowledgement reads.
+const ACK_FIELDS: [&str; 4] = ["topic", "consumer", "cursor", "request_id"];
+
+/// Other fields are ignored, too.
+const UNKNOWN_FIELDS: UnknownFields = UnknownFields::Ignored(&ORIGINAL_FIELDS);
 
 /// The types of frames that a client may send.
 const TYPES: &str = "subscribe, unsubscribe, publish, ack or ping";
@@ -190,6 +215,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
+        fields.allow("frame", &SUBSCRIBE_FIELDS, UNKNOWN_FIELDS)?;
         let options = Options::of(fields, &self.client.settings().filter)?;
         let request = options.subscribe(Source::parse(&fields.required("topic")?)?)?;
         let echo = Echo::of(Some(fields));
@@ -231,14 +257,16 @@ impl Session {
     }
 
     fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
+        fields.allow("frame", &PUBLISH_FIELDS, UNKNOWN_FIELDS)?;
         let topic = TopicName::parse(&fields.required("topic")?)?;
-        let new_message = fields.new_message(self.client.settings().max_payload_bytes)?;
+        let new_message = fields.new_message(UNKNOWN_FIELDS, self.client.settings().max_payload_bytes)?;
         let publishing = self.client.publish(&topic, new_message);
         Ok(self.begin(Echo::of(Some(fields)), Work::Publish(publishing), out))
     }
 
     fn acknowledge(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
+        fields.allow("frame", &ACK_FIELDS, UNKNOWN_FIELDS)?;
         let consumer = ConsumerName::parse(&fields.required("consumer")?)?;
         let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
         let client = self.client.clone();

@@ -13,6 +13,7 @@ mod letters;
 mod limits;
 mod live;
 mod matching;
+mod naming;
 mod overflow;
 mod pages;
 mod positions;

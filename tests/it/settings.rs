@@ -54,10 +54,11 @@ async fn zero_means_no_rate() {
 async fn the_default_rate_is_a_hundred() {
     let server = Process::start(&[]);
     let batch: Vec<_> = (0..1_000).map(|n| json!({"topic": "news", "data": n})).collect();
-    let response = server.client.post("/publish", &batch.into()).await.expect(200);
+    let response = server.client.post("/publish", &batch.into()).await.expect(207);
     let accepted =
         response["results"].as_array().unwrap().iter().filter(|result| result["status"] == "published").count();
     assert!((100..200).contains(&accepted), "{accepted}");
+    assert_eq!((&response["published"], &response["refused"]), (&accepted.into(), &(1_000 - accepted).into()));
     let refused = &response["results"][999]["error"];
     assert_eq!(refused["code"], "RATE_LIMITED");
     for name in ["MAX_PUBLISH_RATE", "max_publish_rate"] {

@@ -7,8 +7,9 @@ import subscribe from './examples/subscribe.graphql';
 import topics from './examples/topics.graphql';
 
 export const examples = [
-  { query: subscribe },
-  { query: publish, variables: JSON.stringify(publishVariables, null, 2) },
+  // It has a result on every server, also on a fresh one.
   { query: topics },
+  { query: publish, variables: JSON.stringify(publishVariables, null, 2) },
+  { query: subscribe },
   { query: history },
 ];

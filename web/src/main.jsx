@@ -5,7 +5,7 @@ import './main.css';
 import './workers.js';
 import { createGraphiQLFetcher } from '@graphiql/toolkit';
 import { GraphiQL } from 'graphiql';
-import { Kind, parse } from 'graphql';
+import { Kind, OperationTypeNode, parse } from 'graphql';
 import { createRoot } from 'react-dom/client';
 import { examples } from './examples.js';
 
@@ -21,11 +21,42 @@ const ask = createGraphiQLFetcher({
   enableIncrementalDelivery: false,
 });
 
+/** So many results of a subscription stay on the page. */
+const KEPT = 100;
+
+/**
+ * GraphiQL shows the newest result in place of the one before it. What came before would be gone from the screen, so each
+ * result that GraphiQL gets is the list of what has come. It is no generator: one that waits for its next result cannot be
+ * stopped.
+ */
+function listed(results) {
+  const iterator = results[Symbol.asyncIterator]();
+  const newestFirst = [];
+  // Shows at once that the subscription waits.
+  let received = -1;
+  return {
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    async next() {
+      received += 1;
+      if (received > 0) {
+        const { done, value } = await iterator.next();
+        if (done) return { done, value };
+        newestFirst.unshift(value);
+        newestFirst.length = Math.min(newestFirst.length, KEPT);
+      }
+      return { done: false, value: { received, newestFirst } };
+    },
+    return: (value) => iterator.return(value),
+  };
+}
+
 /**
  * GraphiQL parses a document only 100 ms after it changed. An operation that is run sooner would be sent with the name
  * and the transport of the previous document, so it is parsed again here.
  */
-function fetcher(request, options) {
+async function fetcher(request, options) {
   let documentAST;
   try {
     documentAST = parse(request.query);
@@ -35,7 +66,10 @@ function fetcher(request, options) {
   }
   const operations = documentAST.definitions.filter(({ kind }) => kind === Kind.OPERATION_DEFINITION);
   const operationName = operations.length === 1 ? operations[0].name?.value : request.operationName;
-  return ask({ ...request, operationName }, { ...options, documentAST });
+  const result = await ask({ ...request, operationName }, { ...options, documentAST });
+  const operation = operations.find(({ name }) => name?.value === operationName) ?? operations[0];
+  const subscribes = operation?.operation === OperationTypeNode.SUBSCRIPTION;
+  return subscribes && Symbol.asyncIterator in result ? listed(result) : result;
 }
 
 createRoot(document.getElementById('graphiql')).render(

@@ -85,7 +85,7 @@ impl Inner {
             let config = change.or(entry.config);
             if config.max_messages.is_some_and(|count| count > entry.class) {
                 return Err(Error::bad_request(
-                    "maxMessages",
+                    "max_messages",
                     format!(
                         "this topic's history can be enlarged to {} at most; delete and create it again for more",
                         entry.class
@@ -232,5 +232,5 @@ impl Inner {
 
 fn too_long() -> Error {
     let most = CLASSES.last().copied().unwrap_or(0);
-    Error::bad_request("maxMessages", format!("must be at most {most} with ENGINE=nats"))
+    Error::bad_request("max_messages", format!("must be at most {most} with ENGINE=nats"))
 }

@@ -2,10 +2,10 @@
 
 use async_graphql::{Description, ID, Object, SimpleObject};
 
+use super::refusal;
 use crate::{
     broker,
     graphql::scalars::{Cursor, DateTime, Long},
-    problem::Problem,
 };
 
 /// Where a published message stands.
@@ -80,7 +80,7 @@ impl From<Result<broker::Publication, broker::Error>> for PublishResult {
         match result {
             Ok(done) => Self { publication: Some(Publication(done)), error: None },
             Err(error) => {
-                let problem = Problem::from(error);
+                let problem = refusal(error);
                 let error = PublishError {
                     code: problem.code.as_str().to_owned(),
                     message: problem.message.into_owned(),

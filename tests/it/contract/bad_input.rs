@@ -247,7 +247,7 @@ async fn bad_bodies() {
         let response = server.post_text(path, b"{\"name\":\"\xff\",\"topic\":\"\xff\",\"data\":1}".to_vec()).await;
         response.expect_error(400, "BAD_REQUEST");
         for name in bad_topics() {
-            let body = json!({"name": name, "topic": name, "data": 1});
+            let body = if path == "/topics" { json!({"name": name}) } else { json!({"topic": name, "data": 1}) };
             server.post(path, &body).await.expect_error(400, "INVALID_TOPIC");
         }
     }
@@ -321,7 +321,8 @@ async fn a_flood_of_topics() {
     let mut refused = 0;
     for batch in 0..20 {
         let items: Vec<_> = (0..1_000).map(|n| json!({"topic": format!("flood.{batch}.{n}"), "data": 1})).collect();
-        let response = server.post("/publish", &Value::from(items)).await.expect(200);
+        // The first 500 topics are created; of the later batches nothing is stored.
+        let response = server.post("/publish", &Value::from(items)).await.expect(if batch == 0 { 207 } else { 503 });
         let results = response["results"].as_array().unwrap();
         refused += results.iter().filter(|result| result["error"]["code"] == "LIMIT_REACHED").count();
     }

@@ -194,7 +194,8 @@ async fn batches_have_a_result_for_each() {
         {"topic": "a", "data": 4, "expected_offset": 9},
         {"topic": "b", "data": {"deep": [null]}, "key": "k"},
     ]);
-    let response = server.post("/publish", &batch).await.expect(200);
+    let response = server.post("/publish", &batch).await.expect(207);
+    assert_eq!((&response["published"], &response["refused"]), (&3.into(), &4.into()));
     let results = response["results"].as_array().unwrap();
     let seen: Vec<_> = results.iter().map(|r| r["error"]["code"].as_str().or(r["status"].as_str()).unwrap()).collect();
     assert_eq!(

@@ -25,7 +25,7 @@ async fn the_documented_example() {
     assert_eq!((&ack["type"], &ack["topic"], &ack["status"]), (&"ack".into(), &"news".into(), &"ok".into()));
     let (one, two) = (socket.json().await, socket.json().await);
     let (event, ack) = if one["type"] == "event" { (one, two) } else { (two, one) };
-    assert_eq!(names(&event), ["cursor", "data", "id", "offset", "topic", "ts", "type"]);
+    assert_eq!(names(&event), ["cursor", "data", "id", "offset", "published_at", "topic", "ts", "type"]);
     assert_eq!((&event["data"], &event["topic"]), (&"Hello World!".into(), &"news".into()));
     assert_eq!(names(&ack), ["cursor", "id", "offset", "status", "topic", "ts", "type"]);
     for name in ["id", "offset", "cursor"] {

@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -37,6 +38,47 @@ export async function start(t) {
     child.on('exit', (code, signal) => reject(new Error(`pub-sub did not start (${code ?? signal}): ${said}`)));
   });
   return `http://127.0.0.1:${port}`;
+}
+
+/**
+ * Puts a proxy in front of a server. `cut` breaks all its connections and refuses new ones until `mend`.
+ */
+export async function proxy(t, origin) {
+  const { hostname, port } = new URL(origin);
+  const sockets = new Set();
+  let down = false;
+  const server = net.createServer((client) => {
+    if (down) return client.destroy();
+    const upstream = net.connect(Number(port), hostname);
+    for (const [one, other] of [[client, upstream], [upstream, client]]) {
+      sockets.add(one);
+      one.on('error', () => other.destroy());
+      one.on('close', () => {
+        sockets.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+  });
+  await new Promise((resolve) => server.listen(0, hostname, resolve));
+  const breakAll = () => sockets.forEach((socket) => socket.destroy());
+  t.after(() => {
+    server.close();
+    breakAll();
+  });
+  const cut = () => {
+    down = true;
+    breakAll();
+  };
+  return { origin: `http://${hostname}:${server.address().port}`, cut, mend: () => (down = false) };
+}
+
+/** Creates a topic with its own bound. */
+export async function createTopic(origin, name, maxMessages) {
+  const query = `mutation { createTopic(name: "${name}", maxMessages: ${maxMessages}) { name } }`;
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(`${origin}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query }) });
+  if (!response.ok) throw new Error(await response.text());
 }
 
 /** Publishes from outside the browser. */

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { close, open, picture, until } from '../lib/browser.mjs';
-import { publish, start, subscribers, TOP } from '../lib/server.mjs';
+import { createTopic, proxy, publish, start, subscribers, TOP } from '../lib/server.mjs';
 
 after(close);
 
@@ -53,8 +53,10 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   const { page, requests, clean } = await open(t, origin);
   for (const editor of ['query-editor', 'response']) await page.locator(`.graphiql-${editor} .view-lines`).waitFor();
 
-  await run(page, 'Topics');
+  // The first tab shows something at once, also on a fresh server.
+  await execute(page);
   await shows(page, '"totalCount": 0');
+  await shows(page, '"status": "ok"');
 
   await run(page, 'Publish');
   await shows(page, '"duplicate": false');
@@ -67,6 +69,9 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   await shows(page, '"order": "from outside"');
   await publish(origin, 'orders.us', { order: 'and another' });
   await shows(page, '"order": "and another"');
+  // The list of all that came, the newest first.
+  const list = await response(page);
+  assert.ok(list.includes('"received": 3') && list.includes('"order": "from outside"'), list);
   await picture(page, 'graphiql.png');
   await execute(page);
   await until('the subscription has stopped', async () => (await subscribers(origin)) === 0);
@@ -76,6 +81,36 @@ test('GraphiQL: queries, mutations and subscriptions work, from this server alon
   await shows(page, '"hasNextPage": false');
 
   assert.ok(requests.some((url) => url.startsWith('ws:')));
+  clean();
+});
+
+test('GraphiQL: a phone has room for the document and the response', async (t) => {
+  const origin = await graphiql(t);
+  if (!origin) return;
+  const { page, clean } = await open(t, origin, { viewport: { width: 390, height: 844 } });
+  const [editor, result] = ['query-editor', 'response'].map((name) => page.locator(`.graphiql-${name}`));
+  await editor.locator('.view-lines').waitFor();
+  await execute(page);
+  await shows(page, '"totalCount": 0');
+  await run(page, 'Subscribe');
+  await shows(page, '"received": 0');
+  await publish(origin, 'orders.us', { order: 'from outside' });
+  await shows(page, '"order": "from outside"');
+  await picture(page, 'graphiql-narrow.png');
+
+  const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
+  assert.equal(scrollWidth, clientWidth);
+  const [upper, lower] = [await editor.boundingBox(), await result.boundingBox()];
+  for (const { x, width, height } of [upper, lower]) {
+    assert.ok(width >= 340 && height >= 200 && x >= 0 && x + width <= 390, JSON.stringify([upper, lower]));
+  }
+  assert.ok(upper.y + upper.height <= lower.y && lower.y + lower.height <= 844, JSON.stringify([upper, lower]));
+
+  // The panel of the sidebar covers neither: the page scrolls.
+  await page.getByRole('button', { name: 'Show Documentation Explorer' }).click();
+  await page.getByRole('link', { name: 'Subscription', exact: true }).click();
+  await execute(page);
+  await until('the subscription has stopped', async () => (await subscribers(origin)) === 0);
   clean();
 });
 
@@ -115,15 +150,17 @@ test('GraphiQL: its workers, formatter and documentation are there', async (t) =
  */
 async function openOwn(t, origin, options = {}) {
   if (!(await hasGraphiql(origin))) return open(t, origin, options);
-  const sources = path.join(TOP, 'src/graphql');
+  const sources = path.join(TOP, 'src/pages');
   const policy = `default-src 'none'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'self'; img-src data:; connect-src 'self'`;
-  const files = { '/graphql': 'page.html', '/graphql/assets/page.css': 'page/page.css', '/graphql/assets/page.js': 'page/page.js' };
+  const files = { '/graphql': 'graphql.html', '/graphql/assets/page.css': 'graphql/page.css', '/graphql/assets/page.js': 'graphql/page.js' };
   const overlay = async (context) => {
     // Chromium does not treat a page that did not come over the network as local to this machine.
     await context.grantPermissions(['local-network-access']);
     for (const [address, file] of Object.entries(files)) {
       const answer = { path: path.join(sources, file), headers: { 'content-security-policy': policy } };
-      await context.route(`${origin}${address}`, (route) => route.fulfill(answer));
+      // The page's own requests go to the address of the document, too.
+      const serve = (route) => (route.request().method() === 'GET' ? route.fulfill(answer) : route.continue());
+      await context.route(`${origin}${address}`, serve);
     }
   };
   return open(t, origin, options, overlay);
@@ -133,12 +170,16 @@ for (const colorScheme of ['light', 'dark']) {
   test(`the small page, ${colorScheme}: queries, mutations and subscriptions work, from this server alone`, async (t) => {
     const origin = await start(t);
     const { page, clean } = await openOwn(t, origin, { colorScheme });
-    await page.getByText('run make web, then build again').waitFor();
+    await page.getByText('Publish, subscribe and query').waitFor();
     const results = page.getByRole('log');
     const run = async (example) => {
       await page.getByLabel('Example').selectOption(example);
       await page.getByRole('button', { name: 'Run' }).click();
     };
+
+    // The first example is there when the page opens, and shows something at once.
+    await page.getByRole('button', { name: 'Run' }).click();
+    await results.getByText('"totalCount": 0').waitFor();
 
     await run('Subscribe to a topic');
     await until('a subscription', async () => (await subscribers(origin)) === 1);
@@ -149,7 +190,7 @@ for (const colorScheme of ['light', 'dark']) {
     await run('Publish a message');
     await results.getByText('"cursor"').waitFor();
     await results.getByText('"order": 1001').waitFor();
-    await run('List the topics');
+    await run('See what is there');
     await results.getByText('"totalCount": 2').waitFor();
     await page.getByLabel('Document').fill('{ noSuchField }');
     await page.getByLabel('Document').press('Control+Enter');
@@ -159,7 +200,7 @@ for (const colorScheme of ['light', 'dark']) {
     await results.getByText('Not JSON').waitFor();
     await picture(page, `page-${colorScheme}.png`);
 
-    const stop = page.getByRole('button', { name: 'Stop subscription Subscribe #1' });
+    const stop = page.getByRole('button', { name: 'Stop subscription Subscribe #2' });
     await stop.click();
     await until('no subscription', async () => (await subscribers(origin)) === 0);
     await stop.waitFor({ state: 'detached' });
@@ -169,6 +210,49 @@ for (const colorScheme of ['light', 'dark']) {
     clean();
   });
 }
+
+test('the small page resumes a subscription after its last message when the connection breaks, and shows gaps', async (t) => {
+  const origin = await start(t);
+  const { origin: between, cut, mend } = await proxy(t, origin);
+  await createTopic(origin, 'orders.short', 2);
+  const { page } = await openOwn(t, between);
+  const results = page.getByRole('log');
+  const numbers = async () => {
+    const texts = await results.locator('pre').allInnerTexts();
+    return texts.flatMap((text) => text.match(/"n": (\d+)/)?.[1] ?? []).map(Number).reverse();
+  };
+  await page.getByLabel('Example').selectOption('Subscribe to a topic');
+  await page.getByRole('button', { name: 'Run' }).click();
+  await page.getByText('1 live').waitFor();
+  await publish(origin, 'orders.eu', { n: 1 });
+  await results.getByText('"n": 1').waitFor();
+
+  cut();
+  await page.getByText('Reconnecting').waitFor();
+  await results.getByText('The connection broke').waitFor();
+  for (let n = 2; n <= 4; n++) await publish(origin, 'orders.eu', { n });
+  for (let n = 5; n <= 9; n++) await publish(origin, 'orders.short', { n });
+  mend();
+  await page.getByText('1 live').waitFor();
+  await results.getByText('"n": 9').waitFor();
+  await publish(origin, 'orders.eu', { n: 10 });
+  await results.getByText('"n": 10').waitFor();
+  // Two of the five are kept. Everything else came, in order, once; the history was not replayed again.
+  assert.deepEqual(await numbers(), [1, 2, 3, 4, 8, 9, 10]);
+  await results.locator('.gap').getByText('Gap in orders.short: 3 messages were missed (offsets 1 to 3)').waitFor();
+  await picture(page, 'page-resumed.png');
+
+  // A mutation is not sent again, because it may have been executed.
+  cut();
+  await page.getByText('Reconnecting').waitFor();
+  await page.getByLabel('Example').selectOption('Publish a message');
+  await page.getByRole('button', { name: 'Run' }).click();
+  await results.locator('.bad').getByText('No result came').waitFor();
+  mend();
+  await page.getByText('1 live').waitFor();
+  await page.getByRole('button', { name: /^Stop subscription/ }).click();
+  await until('no subscription', async () => (await subscribers(origin)) === 0);
+});
 
 test('the page on a narrow screen needs no scrolling to the side, and nothing covers anything', async (t) => {
   const origin = await start(t);
