@@ -152,7 +152,7 @@ impl Broker {
         self.check_writable()?;
         loop {
             let Some(channel) = self.0.registry.find(name) else {
-                self.0.registry.check_room()?;
+                self.check_makeable(name)?;
                 return Ok(self.0.engine.create(name, Self::spec(false, settings)).await?.info());
             };
             match self.0.engine.update(&channel, settings.change(true)).await {
@@ -404,13 +404,21 @@ impl Broker {
                 found => return found,
             }
             self.check_writable()?;
-            self.0.registry.check_room()?;
+            self.check_makeable(name)?;
             match self.0.engine.create(name, Self::spec(true, TopicSettings::default())).await {
                 // Somebody else was faster.
                 Err(Error::TopicExists(_)) => {}
                 made => return made,
             }
         }
+    }
+
+    /// Whether a topic of this name, which is not there, may be made.
+    fn check_makeable(&self, name: &TopicName) -> Result<(), Error> {
+        if subscribe::is_dots(name.as_str()) {
+            return Err(Error::InvalidTopic(subscribe::DOTS));
+        }
+        self.0.registry.check_room()
     }
 
     /// An implicit topic with no message, no subscriber and no consumer goes away.

@@ -1,7 +1,7 @@
 //! The GraphQL door at `/graphql`: queries and mutations by HTTP, subscriptions by WebSocket and by event stream.
 //!
-//! async-graphql is schema and executor; of async-graphql-axum only its subprotocol check is used. The transports are
-//! ours, because those fall short of the protocols (release 7.2.1): its HTTP runs mutations over GET and documents of any
+//! async-graphql is schema and executor. The transports are ours, because those of async-graphql-axum
+//! fall short of the protocols (release 7.2.1): its HTTP runs mutations over GET and documents of any
 //! content type, ignores `operationName` over GET and `Accept`, and has `data: null` in responses to request errors; its
 //! WebSocket has neither the close codes nor the time limits of the protocol, sends no pings, polls all operations for
 //! each event, and executes and serialises every message again for every subscriber. Here a message is rendered once for all

@@ -1,27 +1,30 @@
 //! Listening: accepts connections and serves HTTP over each, with what is known of the connection in every request.
 
+mod refusal;
+mod respond;
+mod stream;
+
 use std::{
     convert::Infallible,
     future::Future,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use axum::{Router, response::Response};
+use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
-use crate::{
-    broker::MetricSample,
-    problem::{Code, Problem},
-    socket::ConnectionInfo,
-};
+pub use refusal::Refusals;
+use respond::{WatchedBody, respond};
+use stream::HttpStream;
+
+use crate::{broker::MetricSample, socket::ConnectionInfo};
 
 /// Listening, stopping, logging.
 #[derive(Clone, Debug)]
@@ -106,16 +109,15 @@ pub fn serve(
     tune(&stream, write_timeout);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.request_timeout).max_buf_size(64 << 10);
+    let unread = Arc::new(AtomicBool::new(false));
+    let stream = HttpStream::new(stream, unread.clone());
     let info = ConnectionInfo { peer, guard: Arc::new(connections.enter()) };
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let app = app.clone();
-        let mut request = request.map(axum::body::Body::new);
+        let mut request = request.map(|body| axum::body::Body::new(WatchedBody::new(body, unread.clone())));
         // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
         request.extensions_mut().insert(info.clone());
-        async move {
-            let response: Response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
-            Ok::<_, Infallible>(response)
-        }
+        let response = respond(app.clone(), request);
+        async move { Ok::<_, Infallible>(response.await) }
     });
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     async move {
@@ -142,15 +144,4 @@ fn tune(stream: &TcpStream, write_timeout: Duration) {
     let _ = socket.set_tcp_user_timeout(Some(write_timeout));
     #[cfg(not(target_os = "linux"))]
     let _ = write_timeout;
-}
-
-/// Tells a client that there is no room for its connection, without waiting for it.
-pub fn refuse(stream: &TcpStream) {
-    let problem = Problem::new(Code::LimitReached, "too many connections (MAX_CONNECTIONS)");
-    let (status, body) = (problem.status(), serde_json::to_string(&problem.body()).unwrap_or_default());
-    let response = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.try_write(response.as_bytes());
 }

@@ -65,6 +65,11 @@ pub fn response(content_type: &'static str, body: Body) -> Response {
     (headers, body).into_response()
 }
 
+/// The response to HEAD for a stream: its headers alone, among which is no length.
+pub fn head(content_type: &'static str) -> Response {
+    response(content_type, Body::from_stream(tokio_stream::empty::<Result<Bytes, std::convert::Infallible>>()))
+}
+
 /// The body. A heartbeat is written when nothing else was for the time `heartbeat`; `guard` lives as long as the body.
 pub fn body<S: StreamContent, G: Send + Unpin + 'static>(
     content: S,

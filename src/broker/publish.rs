@@ -146,7 +146,7 @@ impl Broker {
         }
         if self.0.settings.auto_create_topics {
             self.check_writable()?;
-            self.0.registry.check_room()?;
+            self.check_makeable(name)?;
             // An engine that makes topics at once has made it when this returns; what it answers is told by the append.
             drop(self.0.engine.create(name, Self::spec(true, TopicSettings::default())));
         }
