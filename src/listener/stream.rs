@@ -31,6 +31,8 @@ const LINGER_BYTES: usize = 64 << 20;
 /// A socket over which HTTP is served.
 pub struct HttpStream<S> {
     io: S,
+    /// Whether another protocol goes over it by now.
+    is_upgraded: bool,
     /// An error response in place of hyper's, and how much of it the socket has taken.
     error: (Vec<u8>, usize),
     /// Whether the client may still be writing what nobody will read.
@@ -47,7 +49,7 @@ struct Linger {
 impl<S: AsyncRead + AsyncWrite + Unpin> HttpStream<S> {
     /// Over this socket; `is_unread` is set while a request's body was not read to its end.
     pub fn new(io: S, is_unread: Arc<AtomicBool>) -> Self {
-        Self { io, error: (Vec::new(), 0), is_unread, linger: None }
+        Self { io, is_upgraded: false, error: (Vec::new(), 0), is_unread, linger: None }
     }
 
     fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -63,7 +65,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpStream<S> {
 
     /// Takes hyper's own error response out of what is written, if it is one.
     fn replaces(&mut self, written: &[u8]) -> bool {
-        let Some(error) = error_response(written) else { return false };
+        self.is_upgraded |= written.starts_with(b"HTTP/1.1 101 ");
+        let Some(error) = error_response(written).filter(|_| !self.is_upgraded) else { return false };
         self.error = (error, 0);
         self.is_unread.store(true, Ordering::Relaxed);
         true

@@ -40,6 +40,7 @@ mod engines;
 mod gaps;
 mod generated;
 mod graphql;
+mod http;
 mod ids;
 mod instances;
 mod layers;
