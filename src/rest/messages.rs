@@ -46,7 +46,7 @@ pub async fn messages(
     let gap = page.gap.as_ref().map(|gap| wire::gap_object(gap, Spelling::SnakeCase));
     let gap = gap.as_deref().unwrap_or("null");
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json"), (header::VARY, "accept")], body).into_response())
 }
 
 /// Whether the client would rather have a stream than a page. Who names both, and prefers neither, gets the stream: a page needs

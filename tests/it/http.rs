@@ -179,6 +179,7 @@ async fn accept_is_weighed() {
         let (_, head) = head_of(&server, "GET /topics/news/messages", accept).await;
         let is_event_stream = head.headers["content-type"].starts_with("text/event-stream");
         assert_eq!((head.status, is_event_stream), (200, is_stream), "{accept}");
+        assert_eq!(head.headers["vary"], "accept");
         // A subscription has no page, so there a stream is what it takes, or nothing.
         let named = is_stream && !accept.contains("text/*");
         if named || accept.contains("q=0\r") || accept.contains("0.000") {
