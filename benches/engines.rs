@@ -1,8 +1,8 @@
 //! What each engine costs, beside the one that stores nothing, in the same run: `make bench`.
 //!
-//! Two tables. The engine alone: publishers in tasks that wait for each answer. The whole server: a process of its own, one
-//! `/ws` connection that publishes with a window of answers to come, one that subscribes to all of it. Machines differ and
-//! are shared, so what counts is the CPU time per message and the ratio to `memory`; engines take turns, and the median of
+//! Two tables. The engine alone: publishers in tasks that wait for each acknowledgement. The whole server: a process of its own, one
+//! `/ws` connection that publishes with a window of acknowledgements to come, one that subscribes to all of it. Machines differ and
+//! are shared, so what counts is the CPU time per message and the ratio to `memory`; rounds of the engines alternate, and the median of
 //! the rounds is printed. `cargo bench --bench engines -- disk` leaves out what is neither `memory` nor called like that.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by failing, and prints")]
@@ -30,7 +30,7 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use pub_sub::{
-    channel::{NewMessage, Payload, Spec, TopicName},
+    channel::{NewMessage, Payload, TopicConfig, TopicName},
     engine::{Disk, Engine, Memory, Nats as NatsEngine, conformance::Instance, disk, nats::Settings},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -41,10 +41,10 @@ mod nats;
 
 use nats::Nats;
 
-/// Publishers that wait for an answer at the same time.
+/// Publishers that wait for an acknowledgement at the same time.
 const PUBLISHERS: u64 = 256;
 
-/// Every engine has its turn so often.
+/// Rounds of each engine.
 const ROUNDS: usize = 5;
 
 /// Messages of which the whole server is asked for each round.
@@ -140,8 +140,7 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
     let mut channels = Vec::new();
     for number in 0..topics {
         let name = TopicName::parse(&format!("bench.{salt}.{run}.{number}")).unwrap();
-        let spec = Spec { implicit: false, max_messages: Some(1_000), max_publish_rate: Some(0) };
-        channels.push(instance.engine.create(&name, spec).await.unwrap());
+        channels.push(instance.engine.create(&name, TopicConfig::keeping(1_000), false).await.unwrap());
     }
     let channels: Arc<[_]> = channels.into();
     let data = Payload::parse(&format!("\"{}\"", "x".repeat(bytes - 2)), 1 << 20).unwrap();

@@ -1,10 +1,10 @@
-//! The broker: publishing, subscribing, history, limits; over the channels of this instance and the engine behind them. It
-//! knows no HTTP, no GraphQL and no socket.
+//! The broker: publishing, subscribing, history, limits; over the channels of this instance and the engine behind them.
+//! It knows no HTTP, no GraphQL and no socket.
 //!
-//! Handle -> shared state -> guarded data: [`Broker`] is a clonable handle, and nobody outside sees a lock. No lock is
-//! ever held over an await. Locks are taken in this order: registry, consumers, a topic's ring, the set of patterns, a
-//! pattern's members, an inbox.
+//! [`Broker`] is a clonable handle to the shared state, and nobody outside sees a lock. No lock is held over an await.
+//! The order in which locks are taken stands at [`Channel`](crate::channel::Channel).
 
+mod any_cursor;
 mod client;
 mod consumer;
 mod consumers;
@@ -13,33 +13,36 @@ mod publish;
 mod settings;
 mod subscribe;
 mod subscribe_pattern;
+mod subscribe_topic;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-// What doors need to know of the layers beneath, they know from here.
+// Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
     Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
     FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,
     Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionInfo,
-    Timestamp, TopicEventKind, TopicInfo, TopicName,
+    Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::MetricSample;
+pub use any_cursor::AnyCursor;
 pub use client::{Client, Principal};
 use publish::InFlight;
 pub use publish::{Publishing, publish_all};
 pub use settings::Settings;
-pub use subscribe::{AnyCursor, Subscribe};
+pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};
 
 use crate::{
-    channel::{Change, Channel, ConsumerLimits, Consumers, Registry, RegistrySettings, Spec},
+    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings},
     engine::{Engine, Health, Memory},
 };
 
@@ -56,21 +59,6 @@ struct Shared {
     subscriptions: AtomicUsize,
     draining: AtomicBool,
     publishes: InFlight,
-}
-
-/// What a topic sets for itself; `None` leaves it as it is, or at the server's setting.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TopicSettings {
-    /// The bound of its history in messages.
-    pub max_messages: Option<usize>,
-    /// Messages a second that may be published; 0 means no limit.
-    pub max_publish_rate: Option<u32>,
-}
-
-impl TopicSettings {
-    fn change(self, adopt: bool) -> Change {
-        Change { adopt, max_messages: self.max_messages, max_publish_rate: self.max_publish_rate }
-    }
 }
 
 /// Numbers about the whole broker at one moment.
@@ -147,17 +135,17 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicExists`], [`Error::LimitReached`], [`Error::BadRequest`] for a setting out of bounds,
     /// [`Error::Unavailable`] while draining or cut off from the engine.
-    pub async fn create_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
-        self.check_topic_settings(settings)?;
+    pub async fn create_topic(&self, name: &TopicName, config: TopicConfig) -> Result<TopicInfo, Error> {
+        config.check(self.0.settings.max_messages_limit)?;
         self.check_writable()?;
         loop {
             let Some(channel) = self.0.registry.find(name) else {
-                self.check_makeable(name)?;
-                return Ok(self.0.engine.create(name, Self::spec(false, settings)).await?.info());
+                self.check_creatable(name)?;
+                return Ok(self.0.engine.create(name, config, false).await?.info());
             };
-            match self.0.engine.update(&channel, settings.change(true)).await {
+            match self.0.engine.update(&channel, config, true).await {
                 Ok(()) => return Ok(channel.info()),
-                // Gone in between: the next look finds what there is now.
+                // Deleted meanwhile: the next round finds what there is now.
                 Err(Error::TopicNotFound(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -168,11 +156,11 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::TopicNotFound`], [`Error::BadRequest`] for a setting out of bounds, [`Error::Unavailable`].
-    pub async fn update_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
-        self.check_topic_settings(settings)?;
+    pub async fn update_topic(&self, name: &TopicName, config: TopicConfig) -> Result<TopicInfo, Error> {
+        config.check(self.0.settings.max_messages_limit)?;
         self.check_writable()?;
-        let channel = self.find_here_or_elsewhere(name).await?;
-        self.0.engine.update(&channel, settings.change(false)).await?;
+        let channel = self.look_up(name, None).await?;
+        self.0.engine.update(&channel, config, false).await?;
         Ok(channel.info())
     }
 
@@ -182,9 +170,9 @@ impl Broker {
     /// [`Error::TopicNotFound`], [`Error::Unavailable`].
     pub async fn delete_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
         self.check_not_draining()?;
-        // Also where the engine is short of room, which this may make.
+        // Allowed while the engine refuses writes for want of room, too, because a deletion may make room.
         self.check_opened()?;
-        let channel = self.find_here_or_elsewhere(name).await?;
+        let channel = self.look_up(name, None).await?;
         let info = channel.info();
         self.0.engine.delete(&channel).await?;
         self.0.engine.positions().remove_all(&Source::Topic(name.clone())).await?;
@@ -196,7 +184,7 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicNotFound`], [`Error::Unavailable`] while the engine is starting.
     pub async fn topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        Ok(self.find_here_or_elsewhere(name).await?.info())
+        Ok(self.look_up(name, None).await?.info())
     }
 
     /// What this instance knows of a topic, without asking anybody.
@@ -223,34 +211,34 @@ impl Broker {
     /// Kept messages from a start on, oldest first, one batch.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place that was not given out.
+    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a cursor that was not given out.
     pub async fn history(&self, name: &TopicName, start: Start, limit: BatchLimit) -> Result<Page, Error> {
         let channel = match start {
-            Start::After(place) => self.at(name, place).await?,
+            Start::After(cursor) => self.look_up(name, Some(cursor)).await?,
             Start::AfterPattern(_) => {
                 return Err(Error::bad_request(
                     "after",
                     "is the cursor of a pattern; a page takes a message's own cursor",
                 ));
             }
-            _ => self.find_here_or_elsewhere(name).await?,
+            _ => self.look_up(name, None).await?,
         };
-        if let Start::After(place) = start
-            && subscribe::is_ahead(&channel, place)
+        if let Start::After(cursor) = start
+            && topics::is_ahead(&channel, cursor)
         {
-            return Err(subscribe::ahead("after"));
+            return Err(topics::ahead("after"));
         }
         Ok(channel.page(&start, limit))
     }
 
-    /// The last `limit` kept messages before a place (or before the end), oldest first.
+    /// The last `limit` kept messages before a cursor (or before the end), oldest first.
     ///
     /// # Errors
-    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a place in another incarnation of the topic.
+    /// [`Error::TopicNotFound`]; [`Error::BadRequest`] for a cursor in another incarnation of the topic.
     pub async fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let channel = match before {
-            Some(place) => self.at(name, place).await?,
-            None => self.find_here_or_elsewhere(name).await?,
+            Some(cursor) => self.look_up(name, Some(cursor)).await?,
+            None => self.look_up(name, None).await?,
         };
         if before.is_some_and(|cursor| cursor.epoch != channel.epoch()) {
             return Err(Error::bad_request("before", "is of another incarnation of the topic"));
@@ -275,21 +263,21 @@ impl Broker {
             published: self.0.published.load(Ordering::Relaxed),
             messages: self.0.registry.messages(),
             history_bytes: self.0.registry.history_bytes(),
-            patterns: self.0.registry.patterns.len(),
+            patterns: self.0.registry.pattern_count(),
             dedup_bytes: self.0.registry.recent_ids().bytes(),
             dedup_forgotten_early: self.0.registry.recent_ids().forgotten_early(),
         }
     }
 
-    // ---- incarnation
+    // ---- starting and stopping
 
     /// Refuses publishing, subscribing and creating from here on: the server is going.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until every publish that was begun is answered: after [`Broker::drain`] no other begins, so subscribers that
-    /// have read everything then have all that was accepted.
+    /// Waits until every publish that was begun has its outcome: after [`Broker::drain`] no other begins, so
+    /// subscribers that have read everything then have all that was accepted.
     pub async fn settled(&self) {
         self.0.publishes.none_left().await;
     }
@@ -305,8 +293,8 @@ impl Broker {
         self.0.engine.close().await;
     }
 
-    /// How the server is, in one word: `ok`; `draining` while it stops; `starting` while the engine has not read yet what
-    /// exists; `read_only` while it cannot store.
+    /// How the server is, in one word: `ok`; `draining` while it stops; `starting` while the engine has not read yet
+    /// what exists; `read_only` while it cannot store.
     #[must_use]
     pub fn status(&self) -> &'static str {
         match self.0.engine.health() {
@@ -348,101 +336,9 @@ impl Broker {
         }
     }
 
-    fn check_topic_settings(&self, settings: TopicSettings) -> Result<(), Error> {
-        let limit = self.0.settings.max_messages_limit;
-        if settings.max_messages.is_some_and(|count| count == 0 || count > limit) {
-            return Err(Error::bad_request("maxMessages", format!("must be from 1 to {limit}")));
-        }
-        Ok(())
-    }
-
-    fn spec(implicit: bool, settings: TopicSettings) -> Spec {
-        Spec { implicit, max_messages: settings.max_messages, max_publish_rate: settings.max_publish_rate }
-    }
-
     fn newest_sequences(&self) -> Vec<(usize, u64)> {
         self.0.registry.newest_sequences()
     }
-
-    fn find(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
-        match self.0.registry.find(name) {
-            Some(channel) => Ok(channel),
-            None => Err(self.check_opened().err().unwrap_or_else(|| not_found(name))),
-        }
-    }
-
-    /// The topic, also when another instance has made it a moment ago.
-    async fn find_here_or_elsewhere(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
-        if let Ok(channel) = self.find(name) {
-            return Ok(channel);
-        }
-        self.check_opened()?;
-        let learned = self.0.engine.catch_up(name, None).await;
-        self.find(name).map_err(|missing| learned.err().unwrap_or(missing))
-    }
-
-    /// The topic, once this instance knows as much of it as the one that gave out the cursor.
-    async fn at(&self, name: &TopicName, place: Cursor) -> Result<Arc<Channel>, Error> {
-        let covers = |channel: &Channel| channel.epoch() == place.epoch && !subscribe::is_ahead(channel, place);
-        if let Some(channel) = self.0.registry.find(name).filter(|channel| covers(channel)) {
-            return Ok(channel);
-        }
-        self.check_opened()?;
-        let learned = self.0.engine.catch_up(name, Some(place)).await;
-        let channel = self.find(name);
-        match learned {
-            Err(why) if !channel.as_ref().is_ok_and(|channel| covers(channel)) => Err(why),
-            _ => channel,
-        }
-    }
-
-    async fn find_or_make(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
-        loop {
-            match self.find(name) {
-                Err(Error::TopicNotFound(_)) if self.0.settings.auto_create_topics => {}
-                Err(Error::TopicNotFound(_)) => return self.find_here_or_elsewhere(name).await,
-                found => return found,
-            }
-            self.check_writable()?;
-            self.check_makeable(name)?;
-            match self.0.engine.create(name, Self::spec(true, TopicSettings::default())).await {
-                // Somebody else was faster.
-                Err(Error::TopicExists(_)) => {}
-                made => return made,
-            }
-        }
-    }
-
-    /// Whether a topic of this name, which is not there, may be made.
-    fn check_makeable(&self, name: &TopicName) -> Result<(), Error> {
-        if subscribe::is_dots(name.as_str()) {
-            return Err(Error::InvalidTopic(subscribe::DOTS));
-        }
-        self.0.registry.check_room()
-    }
-
-    /// An implicit topic with no message, no subscriber and no consumer goes away.
-    fn forget_if_unused(&self, channel: &Arc<Channel>) {
-        if channel.implicit.load(Ordering::Relaxed)
-            && channel.waiters.lock().is_empty()
-            && channel.ring.lock().is_unused()
-            && !self.0.consumers.any(&Source::Topic(channel.name().clone()))
-        {
-            self.0.engine.forget(channel);
-        }
-    }
-
-    fn forget_source_if_unused(&self, source: &Source) {
-        if let Source::Topic(name) = source
-            && let Some(channel) = self.0.registry.find(name)
-        {
-            self.forget_if_unused(&channel);
-        }
-    }
-}
-
-fn not_found(name: &TopicName) -> Error {
-    Error::TopicNotFound(name.as_str().to_owned())
 }
 
 fn registry_settings(settings: &Settings) -> RegistrySettings {

@@ -1,27 +1,41 @@
 //! A topic on this instance: its bounded history, who reads it, who waits for it; and the registry of all of them. It
 //! knows no engine and no transport.
 //!
-//! What readers read is the channel, whatever the engine: an engine numbers and stores, and feeds the channel by one rule
-//! of continuity ([`Channel::feed`]).
+//! What readers read is the channel, whatever the engine: an engine numbers and stores, and feeds the channel by one
+//! rule of continuity ([`Channel::feed`]).
 
+mod append;
+mod attach;
+mod config;
 mod consumer;
+mod cursor;
 mod error;
 mod events;
 mod filter;
+mod gap;
 mod inbox;
+mod info;
 mod message;
 mod name;
+mod new_message;
+mod overflow;
 mod page;
+mod pattern;
 mod patterns;
 mod payload;
+mod publication;
 mod rate;
 mod reader;
+mod reading;
 mod recent_ids;
 mod registry;
+mod restoring;
 mod ring;
 mod sequencer;
+mod source;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 mod waiter;
 
 /// What `inbox.rs` is made of.
@@ -35,64 +49,89 @@ mod sync {
 }
 
 use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
 use ring::Admission;
 use slab::Slab;
 
+pub use append::Feed;
+pub(crate) use append::Sent;
+pub use config::{TopicBounds, TopicConfig};
 pub use consumer::{
     Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLimits, ConsumerStatus, Consumers, Position,
 };
+pub use cursor::{Cursor, Epoch};
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits, quote};
+pub use gap::{Gap, GapReason};
 pub use inbox::{Inbox, Notifier};
-pub use message::{
-    Committed, Cursor, Epoch, Gap, GapReason, KnownId, Message, NewMessage, Origin, Publication, ShapeId, Timestamp,
-};
-pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, Pattern, Source, TopicName};
+pub use info::{SubscriptionInfo, TopicInfo};
+pub use message::{Message, ShapeId};
+pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, TopicName};
+pub use new_message::{Committed, NewMessage, Origin};
+pub use overflow::Overflow;
 pub use page::Page;
+pub use pattern::Pattern;
 pub use payload::{MAX_NESTING, Payload};
-pub use reader::{BEHIND_MESSAGES, Event, Overflow};
+pub use publication::{KnownId, Publication};
+pub use reader::{BEHIND_MESSAGES, Event};
+pub use reading::{BatchLimit, ReadStatus, Start};
 pub use registry::{Incarnation, Registry, RegistrySettings};
-pub use ring::{BatchLimit, ReadStatus, Start};
 pub use sequencer::{LogPosition, PatternCursor};
+pub use source::Source;
+pub use timestamp::Timestamp;
 pub use waiter::Waiter;
 
 pub(crate) use consumer::Saving;
 pub(crate) use patterns::{Member, Membership, Patterns};
 pub(crate) use reader::{ALONE, Reader, Wanted};
+use reading::ReadPosition;
 pub(crate) use recent_ids::Remembered;
 pub(crate) use registry::{Deletion, Matching};
-pub(crate) use ring::{Budget, Numbering, Place, Ring, Stage, Staging};
-pub(crate) use sequencer::Sequencer;
+use ring::{Budget, Ring};
+pub(crate) use ring::{Numbering, Stage, Staging};
+use sequencer::Sequencer;
 
 /// One incarnation of a topic on this instance.
+///
+/// # Lock order
+///
+/// Whoever takes several locks takes them in this order, which avoids deadlocks:
+///
+/// 1. the registry's names
+/// 2. the consumers' table
+/// 3. a channel's `waiters`
+/// 4. a channel's `ring`
+/// 5. the sequencer of the log
+/// 6. the set of patterns
+/// 7. the members of a pattern
+/// 8. what a member has unread
+/// 9. an inbox
+///
+/// The locks of the recent ids, and of what was rendered for a message, are taken last, and none is taken under them.
+/// The locks of two topics are not held at once. The channel of the broker's own events is a case apart: an event is
+/// appended to it under the registry's lock, and in [`Registry::remove_unused`] under those of the topic that goes; no lock
+/// of a topic is taken under one of that channel. Both locks of a channel are private to this module: others use its verbs.
 pub struct Channel {
-    /// Never given twice while the process lives.
-    pub(crate) serial: u64,
-    pub(crate) name: TopicName,
-    pub(crate) epoch: Epoch,
-    pub(crate) created_at: Timestamp,
-    /// The engine's own number for this incarnation.
-    pub(crate) key: u64,
+    /// Never given twice while the process lives. An engine that numbers its topics gives its own number.
+    serial: u64,
+    name: TopicName,
+    epoch: Epoch,
+    created_at: Timestamp,
     /// Made by a publish or a subscribe, not by a creation; goes away when nothing uses it.
-    pub(crate) implicit: AtomicBool,
-    pub(crate) ring: Mutex<Ring>,
+    implicit: AtomicBool,
+    ring: Mutex<Ring>,
     /// Those who read this very topic; who reads it by a pattern stands with the pattern.
-    pub(crate) waiters: Mutex<Slab<Arc<Waiter>>>,
-    pub(crate) patterns: Arc<Patterns>,
+    waiters: Mutex<Slab<Arc<Waiter>>>,
+    patterns: Arc<Patterns>,
     /// The order that its messages share with those of other topics.
-    pub(crate) sequencer: Arc<Sequencer>,
-    /// What the engine calls the topic, if not by its name.
-    pub(crate) label: OnceLock<Box<str>>,
-    /// A number that the engine keeps with the topic: the version of its entry, say.
-    pub(crate) revision: AtomicU64,
+    sequencer: Arc<Sequencer>,
     /// Counts this incarnation, deleted or not, until nobody reads it any more.
-    pub(crate) _alive: Alive,
+    _alive: Alive,
 }
 
 /// Counts topics in memory: those that are deleted but still being read to their end, too.
@@ -111,115 +150,6 @@ impl Drop for Alive {
     }
 }
 
-/// What a topic is made with, whole. What is `None` follows the server's settings, also when those change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spec {
-    /// Made by a publish or a subscribe, not by a creation.
-    pub implicit: bool,
-    /// The bound of its history in messages, 1 or more.
-    pub max_messages: Option<usize>,
-    /// Messages a second that may be published; 0 means no limit.
-    pub max_publish_rate: Option<u32>,
-}
-
-/// What holds for topics that set nothing for themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Defaults {
-    /// The bound of a history in messages, 1 or more.
-    pub max_messages: usize,
-    /// Messages a second that may be published; 0 means no limit.
-    pub max_publish_rate: u32,
-}
-
-impl Spec {
-    /// What holds for a topic of this spec.
-    #[must_use]
-    pub fn bounds(self, defaults: Defaults) -> Defaults {
-        Defaults {
-            max_messages: self.max_messages.unwrap_or(defaults.max_messages).max(1),
-            max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
-        }
-    }
-}
-
-/// What of a topic changes; `None` leaves it as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// An implicit topic becomes an explicit one; for one that is explicit already, this is the error `TopicExists`.
-    pub adopt: bool,
-    /// The bound of its history in messages.
-    pub max_messages: Option<usize>,
-    /// Messages a second that may be published; 0 means no limit.
-    pub max_publish_rate: Option<u32>,
-}
-
-impl Change {
-    /// The spec with the change in it.
-    #[must_use]
-    pub fn applied_to(self, spec: Spec) -> Spec {
-        Spec {
-            implicit: spec.implicit && !self.adopt,
-            max_messages: self.max_messages.or(spec.max_messages),
-            max_publish_rate: self.max_publish_rate.or(spec.max_publish_rate),
-        }
-    }
-}
-
-/// What the channel says to a message that an engine feeds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
-    /// It continues the channel, and is readable now.
-    Taken,
-    /// The channel has it, or is past it.
-    Stale,
-    /// Something is missing between the place `after` and the message: the engine reads it again from its store, or says
-    /// that it is lost ([`Channel::skip_to`]).
-    Missing {
-        /// The channel's newest place.
-        after: u64,
-    },
-    /// The channel is closed.
-    Closed,
-}
-
-/// What is known of a topic at one moment.
-#[derive(Clone, Debug)]
-pub struct TopicInfo {
-    /// Its name.
-    pub name: TopicName,
-    /// Its incarnation.
-    pub epoch: Epoch,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Messages kept in its history.
-    pub messages: usize,
-    /// The newest offset given out; 0 without any.
-    pub last_offset: u64,
-    /// The position behind everything that was published until now.
-    pub end: Cursor,
-    /// Live subscriptions on this instance, those through patterns included.
-    pub subscribers: usize,
-    /// The bound of its history, in messages.
-    pub max_messages: usize,
-    /// Messages a second that may be published; 0 means no limit.
-    pub max_publish_rate: u32,
-    /// Made by a publish or subscribe; goes away with its last subscriber while it has no message.
-    pub implicit: bool,
-    /// When its newest message was published.
-    pub last_published_at: Option<Timestamp>,
-}
-
-/// One live subscription as seen from its topic.
-#[derive(Clone, Debug)]
-pub struct SubscriptionInfo {
-    /// Messages published that the subscription has not read yet.
-    pub lag: u64,
-    /// What happens when it falls behind.
-    pub overflow: Overflow,
-    /// The name of its consumer.
-    pub consumer: Option<String>,
-}
-
 impl Channel {
     /// The topic's name.
     #[must_use]
@@ -233,19 +163,66 @@ impl Channel {
         self.epoch
     }
 
-    /// What it is set to now.
+    /// When the incarnation began.
     #[must_use]
-    pub fn spec(&self) -> Spec {
-        Spec { implicit: self.implicit.load(Ordering::Relaxed), ..self.ring.lock().spec }
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
     }
 
-    /// The newest place: everything up to here was readable, is gone, or never was.
+    /// The number of the incarnation on this instance, or the engine's own, if it numbers its topics.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Which of the engine's logs its messages are in.
+    pub(crate) fn log(&self) -> usize {
+        self.sequencer.index
+    }
+
+    /// The epoch of that log.
+    pub(crate) fn log_epoch(&self) -> Epoch {
+        self.sequencer.epoch()
+    }
+
+    /// What the topic sets for itself now.
+    #[must_use]
+    pub fn config(&self) -> TopicConfig {
+        self.ring.lock().config
+    }
+
+    /// Whether it was made by a publish or a subscribe, not by a creation.
+    #[must_use]
+    pub fn is_implicit(&self) -> bool {
+        self.implicit.load(Ordering::Acquire)
+    }
+
+    /// Makes an implicit topic an explicit one. Returns whether it was implicit until now.
+    pub(crate) fn adopt(&self) -> bool {
+        self.implicit.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether nothing was ever published in it, and nothing is on its way.
+    pub(crate) fn never_published(&self) -> bool {
+        self.ring.lock().is_unused()
+    }
+
+    /// Whether it is implicit and has neither a message nor a subscription of its own: then nobody misses it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.is_implicit() && !self.has_waiters() && self.never_published()
+    }
+
+    /// Whether its incarnation has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ring.lock().closed
+    }
+
+    /// The newest offset: everything up to here was readable, is gone, or never was.
     #[must_use]
     pub fn last(&self) -> u64 {
         self.ring.lock().last()
     }
 
-    /// The newest place that is no longer kept.
+    /// The newest offset that is no longer kept.
     #[must_use]
     pub fn floor(&self) -> u64 {
         self.ring.lock().floor()
@@ -254,7 +231,7 @@ impl Channel {
     /// The bound of its history in messages, its own or the server's.
     #[must_use]
     pub fn max_messages(&self) -> usize {
-        self.ring.lock().max_messages
+        self.ring.lock().bounds.max_messages
     }
 
     /// The number of its newest message in the log that it shares with other topics; 0 without any.
@@ -262,232 +239,4 @@ impl Channel {
     pub fn newest_sequence(&self) -> u64 {
         self.ring.lock().newest_sequence()
     }
-
-    // ---- for engines
-
-    /// Numbers a message and makes it readable: all that an engine without a store has to do.
-    ///
-    /// # Errors
-    /// [`Refusal`]; nothing has changed then.
-    pub fn push(self: &Arc<Self>, new_message: NewMessage) -> Result<Publication, Refusal> {
-        let mut ring = self.ring.lock();
-        let new_message = match ring.admit(new_message)? {
-            Admission::Fresh(new_message) => new_message,
-            Admission::Duplicate(first) => return Ok(first),
-            // Only an engine that takes its time stages, and it does not push.
-            Admission::Staged(_) => return Err(Error::Unavailable("the message is on its way").into()),
-        };
-        let before = ring.end();
-        let mut last = self.sequencer.lock();
-        let sequence = *last + 1;
-        let publication = ring.push(new_message, sequence)?;
-        *last = sequence;
-        self.announce(&mut ring, before, sequence);
-        drop(last);
-        self.wake(ring);
-        Ok(publication)
-    }
-
-    /// Takes a message that the engine has numbered and stored, if it continues the channel: if nothing was published
-    /// between the channel's newest place and `message.prev`. Its offset is its number in the log that topics share, so
-    /// an engine feeds the channels of one log in its order.
-    pub fn feed(self: &Arc<Self>, message: Committed) -> Feed {
-        let mut ring = self.ring.lock();
-        let before = ring.end();
-        if ring.closed {
-            return Feed::Closed;
-        }
-        if message.offset <= before.after {
-            return Feed::Stale;
-        }
-        if message.prev > before.after {
-            return Feed::Missing { after: before.after };
-        }
-        let given_id = message.given_id;
-        // Only kept messages count: what is remembered beyond them differs between instances, and these may not.
-        if given_id && ring.find_id(&message.id).is_some() {
-            // Stored twice, because the engine had forgotten the id when it came again: the first one stands.
-            return Feed::Stale;
-        }
-        let at = ring.last_published_at.map_or(message.at, |last| last.max(message.at));
-        let cursor = Cursor { epoch: self.epoch, offset: message.offset };
-        let new_message = NewMessage {
-            data: message.data,
-            id: Some(message.id),
-            key: message.key,
-            expected_offset: None,
-            origin: None,
-        };
-        ring.bucket.charge();
-        let sequence = message.offset;
-        let mut last = self.sequencer.lock();
-        ring.feed(Message::new(self.name.clone(), cursor, before.after, sequence, new_message, at), given_id);
-        *last = sequence.max(*last);
-        self.announce(&mut ring, before, sequence);
-        drop(last);
-        self.wake(ring);
-        Feed::Taken
-    }
-
-    /// Numbers a message for an engine that takes its time; `store` gets it under the lock that decides the order, and
-    /// returns its number in the log that all topics share. Nobody reads it before [`Channel::commit`].
-    ///
-    /// # Errors
-    /// [`Refusal`], that of `store` among them; nothing has changed then.
-    pub(crate) fn stage(
-        &self,
-        new_message: NewMessage,
-        store: impl FnOnce(&Message, Stage) -> Result<u64, Error>,
-    ) -> Result<Staging, Refusal> {
-        self.ring.lock().stage(new_message, store)
-    }
-
-    /// The oldest `count` staged messages are stored: they are read from here on, and their publishers are answered. Tells
-    /// the newest place that is no longer kept, if it moved. Messages of one log are committed in its order.
-    pub(crate) fn commit(self: &Arc<Self>, count: usize) -> Option<u64> {
-        let mut ring = self.ring.lock();
-        let (before, floor) = (ring.end(), ring.floor());
-        let mut last = self.sequencer.lock();
-        let mut answers = Vec::with_capacity(count);
-        let first = ring.commit(count, &mut answers);
-        let moved = Some(ring.floor()).filter(|now| *now != floor);
-        if let Some((first, newest)) = first {
-            *last = newest.max(*last);
-            self.announce(&mut ring, before, first);
-            drop(last);
-            self.wake(ring);
-        }
-        // Readers are woken first: a server that stops once every publish is answered still delivers what it has accepted.
-        answers.into_iter().for_each(ring::Answer::send);
-        moved
-    }
-
-    /// The oldest `count` staged messages are not stored, or perhaps not.
-    pub(crate) fn withdraw(&self, count: usize, why: impl Fn(&Message) -> Refusal) {
-        self.ring.lock().withdraw(count, why);
-    }
-
-    /// What lies up to `offset` and was not fed is lost. Readers are told at that place.
-    pub fn skip_to(self: &Arc<Self>, offset: u64) {
-        let mut ring = self.ring.lock();
-        let before = ring.end();
-        if offset > before.after {
-            ring.skip_to(offset);
-            let last = self.sequencer.lock();
-            // What was lost is met here, behind everything that the log has brought until now.
-            let first = before.after.max(*last).saturating_add(1);
-            self.announce(&mut ring, before, first);
-            drop(last);
-            self.wake(ring);
-        }
-    }
-
-    /// From here on these ids are known that publishers gave before this incarnation of the topic began. They have no place in it;
-    /// an id that is known already keeps its own.
-    ///
-    /// # Errors
-    /// [`Error::TopicNotFound`] if the channel is closed.
-    pub(crate) fn remember(&self, ids: &[KnownId]) -> Result<(), Error> {
-        let ring = self.ring.lock();
-        if ring.closed {
-            return Err(Error::TopicNotFound(self.name.as_str().to_owned()));
-        }
-        for KnownId { id, at } in ids {
-            if ring.known(id).is_none() {
-                ring.remember(id, Remembered { offset: 0, at: *at });
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the subscribers of patterns what was appended after `before`, of which `first` is the first number in the
-    /// shared log. Called under the lock of the sequencer.
-    fn announce(self: &Arc<Self>, ring: &mut Ring, before: Place, first: u64) {
-        let mut matched = std::mem::take(&mut ring.patterns);
-        self.patterns.touch(self, &mut matched, before, first);
-        ring.patterns = matched;
-    }
-
-    /// Wakes everybody that waits for this very topic, outside the ring's lock: readers that already run need it.
-    fn wake(&self, ring: parking_lot::MutexGuard<'_, Ring>) {
-        drop(ring);
-        for (_, waiter) in self.waiters.lock().iter() {
-            waiter.wake();
-        }
-    }
-
-    /// Ends the topic's incarnation: appending fails from here on, readers read what there is and then learn it.
-    pub(crate) fn close(self: &Arc<Self>) {
-        let mut ring = self.ring.lock();
-        ring.closed = true;
-        ring.withdraw(usize::MAX, |_| Refusal::Closed);
-        let end = ring.end();
-        let last = self.sequencer.lock();
-        self.announce(&mut ring, end, *last);
-        drop(last);
-        self.wake(ring);
-    }
-
-    // ---- looking at it
-
-    pub(crate) fn info(&self) -> TopicInfo {
-        let direct = self.waiters.lock().len();
-        let mut ring = self.ring.lock();
-        let mut matched = std::mem::take(&mut ring.patterns);
-        let subscribers = direct + self.patterns.subscribers(self.name.as_str(), &mut matched);
-        ring.patterns = matched;
-        TopicInfo {
-            name: self.name.clone(),
-            epoch: self.epoch,
-            created_at: self.created_at,
-            messages: ring.len(),
-            last_offset: ring.newest(),
-            end: Cursor { epoch: self.epoch, offset: ring.last() },
-            subscribers,
-            max_messages: ring.max_messages,
-            max_publish_rate: ring.bucket.per_second(),
-            implicit: self.implicit.load(Ordering::Relaxed),
-            last_published_at: ring.last_published_at,
-        }
-    }
-
-    /// Whether somebody reads it through a pattern.
-    pub(crate) fn has_patterns(&self) -> bool {
-        let mut ring = self.ring.lock();
-        let mut matched = std::mem::take(&mut ring.patterns);
-        let any = self.patterns.subscribers(self.name.as_str(), &mut matched) > 0;
-        ring.patterns = matched;
-        any
-    }
-
-    pub(crate) fn subscriptions(&self) -> Vec<SubscriptionInfo> {
-        let total = self.ring.lock().end().seen;
-        self.waiters
-            .lock()
-            .iter()
-            .map(|(_, waiter)| SubscriptionInfo {
-                lag: total.saturating_sub(waiter.seen.load(Ordering::Relaxed)),
-                overflow: waiter.overflow,
-                consumer: waiter.consumer.as_ref().map(|name| name.as_str().to_owned()),
-            })
-            .collect()
-    }
-
-    /// All that is kept of it at one moment.
-    pub(crate) fn kept(&self) -> Kept {
-        let ring = self.ring.lock();
-        Kept { floor: ring.floor(), last: ring.last(), messages: ring.kept(), ids: ring.ids_without_message() }
-    }
-}
-
-/// All that is kept of a topic.
-pub(crate) struct Kept {
-    /// The newest place that is no longer kept.
-    pub floor: u64,
-    /// The newest place.
-    pub last: u64,
-    /// The messages, oldest first, and of each whether its id is the publisher's.
-    pub messages: Vec<(Arc<Message>, bool)>,
-    /// Publishers' ids that are known without their messages, oldest first.
-    pub ids: Vec<KnownId>,
 }

@@ -1,5 +1,5 @@
-//! A GraphQL-fronted publish/subscribe service. **No silent loss**: a subscriber gets every message of its topic, in order,
-//! once; where it could not, the stream says at that position how many it missed and which.
+//! A GraphQL-fronted publish/subscribe service. **No silent loss**: a subscriber gets every message of its topic, in
+//! order, once; where it could not, a gap at that position in the stream says how many it missed and which.
 //!
 //! # The map
 //!
@@ -32,53 +32,99 @@
 //!
 //! broker.rs          publishing, subscribing, history, limits; no transport
 //!   client.rs                             what doors have of it, for one principal
-//!   subscribe.rs subscribe_pattern.rs     where a subscription begins
+//!   topics.rs                             the four ways to get a topic
+//!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs               publishing; consumers from outside a subscription
+//!   any_cursor.rs settings.rs             a cursor of either kind; the bounds
 //!
-//! engine.rs          the seam: what survives the process, what instances share
-//!   memory.rs        nothing, and nothing
+//! engine.rs          the trait: what survives the process, what instances share
+//!   positions.rs reply.rs health.rs       consumers' positions; an outcome now or later; what an engine says about itself
+//!   settings.rs secret.rs                 which engine, and how it stores
+//!   memory.rs        stores nothing, shares nothing
 //!   disk.rs          one log of all topics in segments (log.rs), with group commit (commit.rs); read at the start (restore.rs);
 //!                    `pub-sub repair` (repair.rs)
 //!   nats.rs          streams and buckets that instances share: published to (publish.rs), followed (follow.rs, messages.rs,
 //!                    topics.rs, positions.rs), changed on condition (store.rs); publishers' ids (known_ids.rs, same_id.rs)
 //!   position.rs      how a consumer's position is stored
-//!   conformance.rs   what every engine is asked for
+//!   conformance.rs   what every engine is tested for; with the feature `test-support` alone
 //!
-//! channel.rs         a topic on this instance, whatever the engine
-//!   ring.rs reader.rs inbox.rs            history and broadcast channel in one; cursors; how a connection learns of news
-//!   page.rs recent_ids.rs                 pages of history; ids that outlive their messages
-//!   sequencer.rs                          the order that topics share, and positions over all of them
-//!   registry.rs events.rs                 all topics, and what happens to them
-//!   pattern.rs filter.rs consumer.rs      what a subscriber may ask for
-//!   name.rs payload.rs message.rs         types that are checked once, at the border
+//! channel.rs         a topic on this instance, whatever the engine: its locks are its own, others use its verbs
+//!   append.rs restoring.rs                how messages get in: append, stage and commit, feed; and from a store at the start
+//!   attach.rs reader.rs reading.rs        how readers begin and read
+//!   info.rs page.rs                       what can be seen of it; pages of history
+//!   ring.rs          the history, which is the broadcast channel; recent_ids.rs: ids that outlive their messages
+//!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
+//!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern
+//!   registry.rs events.rs                 all topics; what happens to them
+//!   config.rs        a topic's settings, from the doors to the stores
+//!   pattern.rs filter.rs overflow.rs consumer.rs            what a subscriber may ask for
+//!   name.rs payload.rs source.rs          types that are checked once, at the border
+//!   message.rs new_message.rs publication.rs gap.rs cursor.rs timestamp.rs    what goes through a channel
 //! ```
 //!
 //! # A message's way
 //!
-//! socket -> door decodes into a topic's name and a new message, both checked by their types -> `Client::publish` -> the engine
-//! accepts it, at once or later -> the ring: one lock, offset, push, unlock -> waiting subscriptions are put into their
-//! connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded batch from the
-//! ring, writes what was rendered once for all who want the same shape, and flushes once. No forwarding task, no queue
-//! between the broker and the socket, no copy of the payload on the way; back-pressure is the cursor standing still.
+//! socket -> door decodes into a topic's name and a new message, both checked by their types -> `Client::publish` ->
+//! the engine accepts it, at once or later -> the ring: one lock, offset, push, unlock -> waiting subscriptions are put
+//! into their connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded
+//! batch from the ring, writes what was rendered once for all who want the same shape, and flushes once. No forwarding
+//! task, no queue between the broker and the socket, no copy of the payload on the way; back-pressure is the cursor
+//! standing still.
 //!
 //! # Architecture invariants
 //!
-//! - Architecture invariant: `broker` knows `engine`, which knows `channel`, which knows nothing else; none of them knows
-//!   HTTP, GraphQL or a socket.
+//! - Architecture invariant: `broker` knows `engine`, which knows `channel`, which knows nothing else; none of them
+//!   knows HTTP, GraphQL or a socket.
 //! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
 //! - Architecture invariant: doors (`graphql`, `rest`, `ws`) have a client of the broker for one principal, never the broker
 //!   itself, and know neither each other nor `config`; only `server` knows all.
 //! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main`
 //!   knows it.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
-//! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a publisher
-//!   wait.
+//! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a
+//!   publisher wait.
 //! - Architecture invariant: replay and live are one path, the ring; a gap is data and goes out at every door.
-//! - Architecture invariant: no position passes a gap that was not told. A consumer's moves when what stands before it was
-//!   confirmed or acknowledged, gaps too; that of a pattern follows the one order of all its topics.
+//! - Architecture invariant: a topic's locks are taken in `channel` alone, in the order that stands at `Channel`.
+//! - Architecture invariant: no position passes a gap that was not delivered. A consumer's position moves when what
+//!   stands before it was acknowledged, gaps too; that of a pattern follows the one order of all its topics.
 //!
-//! `tests/it/layers.rs` keeps those about who knows whom.
+//! `tests/it/layers.rs` keeps those about who knows whom, and that no two files need each other.
+//!
+//! # Glossary
+//!
+//! - **topic**: a name under which messages are published. **Channel**: one incarnation of a topic on this instance.
+//! - **incarnation**: a topic from its creation to its deletion. **epoch**: the random number that names it.
+//! - **implicit topic**: one that a publish or a subscribe has made. It goes away when nothing uses it; to **adopt** it
+//!   is to make it explicit, to **pin** it is to say that this instance needs it, and to **release** it is to say that
+//!   it does not.
+//! - **offset**: a message's number in its incarnation; it grows, on some engines by more than one.
+//! - **cursor**: a position that clients hold: epoch and offset, or, of a pattern, one position in each log.
+//! - **log**: an order that several topics share. **sequence**: a message's number in its log.
+//! - **ring**: the bounded history of a channel. **floor**: the newest offset that it no longer keeps.
+//! - **evicted**: left the ring because of a bound. **lost range**: offsets of which the engine has lost what there
+//!   was.
+//! - **gap**: the event that says what a subscriber missed, at that position in its stream.
+//! - **new message**: a message to publish. **publication**: what its publisher learns: id, cursor, time.
+//! - **append**: number and make readable at once. **stage**: number, while the store takes its time. **commit**: make
+//!   what was staged readable. **roll back**: drop what was staged. **feed**: make readable what a store has numbered.
+//!   **skip**: say that what was not fed is lost.
+//! - **duplicate**: a publish whose id is known within the **dedup window**; it stores nothing and returns the first
+//!   publication.
+//! - **subscription**: what a client has. **waiter**: a subscription as its topic sees it. **reader**: its position in
+//!   one topic.
+//! - **inbox**: where a connection learns which of its subscriptions have news. **notifier**: a subscription's end of
+//!   it.
+//! - **batch**: what one read returns, within a **batch limit**.
+//! - **pattern**: a name with wildcards. **member**: one subscriber of a pattern.
+//! - **consumer**: a name under which the server keeps a subscriber's **position**. **lease**: a subscription's hold on
+//!   one.
+//! - **in flight**: on its way to the client. **acknowledge**: say that it arrived, so that the consumer's position
+//!   moves.
+//! - **overflow**: what a subscription chose for the case that it falls behind.
+//! - **engine**: where messages, topics and positions are stored. **door**: a transport: `graphql`, `rest`, `ws`.
+//! - **registry**: all topics of an instance. **instance**: one process; with `ENGINE=nats` several share what they
+//!   have.
 
 // Each part's `fuzz` shows its private parts to the targets in `fuzz/`, in their builds alone.
 #![cfg_attr(fuzzing, allow(missing_docs, reason = "what they show is private, and documented as such"))]

@@ -165,7 +165,7 @@ mod tests {
     use crate::broker::{self, Ack, Broker, ConsumerName, NewMessage, Payload, Progress, Source, Subscribe, TopicName};
 
     fn offset(consumers: &[broker::ConsumerStatus]) -> u64 {
-        consumers[0].position.places.iter().map(|(_, cursor)| cursor.offset).max().unwrap()
+        consumers[0].position.cursors.iter().map(|(_, cursor)| cursor.offset).max().unwrap()
     }
 
     const LIMIT: Limit = Limit { what: "subscriptions on one connection", most: 2 };

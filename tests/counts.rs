@@ -28,10 +28,7 @@ use allocation_counter::measure;
 use axum::Router;
 use hyper_util::rt::TokioIo;
 use pub_sub::{
-    broker::{
-        self, BatchLimit, Broker, Inbox, NewMessage, Payload, Principal, Progress, Publishing, Source, Subscribe,
-        TopicName,
-    },
+    broker::{self, BatchLimit, Broker, Inbox, NewMessage, Payload, Principal, Progress, Source, Subscribe, TopicName},
     graphql,
     socket::{self, Sockets},
 };
@@ -79,13 +76,11 @@ fn new_message() -> NewMessage {
     }
 }
 
-/// Publishes as a door does that has the answer at once; anything else would be a future made for it.
+/// Publishes as a door does when the position is there at once; anything else would be a future made for it.
 fn publish(broker: &Broker, topic: &TopicName, new_message: NewMessage) {
-    match broker.publish(topic, new_message) {
-        Publishing::Done(Some(Ok(_))) => {}
-        Publishing::Done(_) => panic!("refused"),
-        Publishing::Begun(_) | Publishing::Waiting(_) => panic!("the memory engine made a future"),
-    }
+    let outcome = broker.publish(topic, new_message).now();
+    let outcome = outcome.unwrap_or_else(|_| panic!("the memory engine made a future"));
+    assert!(outcome.is_ok(), "{outcome:?}");
 }
 
 /// Fills the history and whatever else is kept.

@@ -28,7 +28,7 @@ async fn create(jetstream: &jetstream::Context, replicas: usize) -> stream::Stre
     jetstream.create_stream(config).await.unwrap()
 }
 
-/// Publishes until it is acknowledged, and answers the sequence. What was not acknowledged may have been stored, too.
+/// Publishes until it is acknowledged, and returns the sequence. What was not acknowledged may have been stored, too.
 async fn publish(jetstream: &jetstream::Context) -> u64 {
     let tried = tokio::time::timeout(DEADLINE, async {
         loop {
@@ -67,7 +67,7 @@ async fn one_server_keeps_its_store_over_kill_pause_and_stop() {
     assert!(waiting.await.is_err());
     nats.nodes[0].resume();
     nats.healthy().await;
-    // What could not be answered was stored all the same.
+    // What could not be acknowledged was stored all the same.
     assert!(publish(&jetstream).await >= 4);
 
     nats.nodes[0].stop().await;

@@ -74,7 +74,7 @@ fn no_news_is_slept_through() {
     });
 }
 
-/// Two subscriptions of one connection: each has its turn, neither hides the other.
+/// Two subscriptions of one connection: each is read, neither hides the other.
 #[test]
 fn no_subscription_hides_another() {
     check(|| {
@@ -111,15 +111,15 @@ fn the_model_finds_a_lost_wake_up() {
             }
         });
         let mut seen = 0;
-        let mut turn = || {
+        let mut read = || {
             seen = *topic.ring.lock();
             topic.notifier.rearm();
         };
         block_on(inbox.next());
-        turn();
+        read();
         publisher.join().unwrap();
         while inbox.try_next().is_some() {
-            turn();
+            read();
         }
         if seen < 2 {
             SLEPT.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -144,7 +144,7 @@ async fn execute(world: &World, asked: Asked) {
         let new_message = broker::NewMessage { data, id: None, key: None, expected_offset: None, origin: None };
         let _ = world.broker.publish(&topic.name, new_message).await;
     }
-    // Each turn is bounded, and there is little to read.
+    // Each batch is bounded, and there is little to read.
     let mut events = Vec::new();
     for _ in 0..4 {
         let Poll::Ready(_) = inbox.poll_next(&mut Context::from_waker(Waker::noop())) else { break };

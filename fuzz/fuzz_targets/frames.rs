@@ -1,4 +1,4 @@
-//! Frames of the raw `/ws` protocol from strangers, one a line: each is answered, in order, by a frame of the protocol.
+//! Frames of the raw `/ws` protocol from strangers, one a line: each has a frame of the protocol as its reply, in order.
 
 #![no_main]
 
@@ -40,7 +40,7 @@ impl Talk {
         let mut out = Outbox::default();
         assert!(self.session.is_ready());
         let mut flow = self.session.text(text, &mut out);
-        // The memory engine answers at once: there is nothing to wait for.
+        // The memory engine is done at once: there is nothing to wait for.
         while let Poll::Ready(worked) = self.session.poll_work(&mut Context::from_waker(Waker::noop()), &mut out) {
             if flow == Flow::Go {
                 flow = worked;

@@ -4,7 +4,7 @@
 
 use super::{
     BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Publishing,
-    Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicInfo, TopicName, TopicSettings, Totals,
+    Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals,
 };
 
 /// On whose behalf something is done.
@@ -51,12 +51,12 @@ impl Client {
     }
 
     /// See [`Broker::create_topic`].
-    pub async fn create_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
+    pub async fn create_topic(&self, name: &TopicName, settings: TopicConfig) -> Result<TopicInfo, Error> {
         self.broker.create_topic(name, settings).await
     }
 
     /// See [`Broker::update_topic`].
-    pub async fn update_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<TopicInfo, Error> {
+    pub async fn update_topic(&self, name: &TopicName, settings: TopicConfig) -> Result<TopicInfo, Error> {
         self.broker.update_topic(name, settings).await
     }
 

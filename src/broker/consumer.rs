@@ -27,7 +27,7 @@ pub(super) struct Lease {
 #[derive(Clone, Copy)]
 pub(super) struct Read {
     cursor: Cursor,
-    /// Its deletion is told behind that.
+    /// Its deletion is delivered behind that.
     ended: bool,
 }
 
@@ -56,8 +56,8 @@ impl Lease {
         self.consumer.is_taken_over(self.generation)
     }
 
-    pub fn places(&self) -> HashMap<TopicName, Cursor> {
-        self.consumer.places()
+    pub fn cursors(&self) -> HashMap<TopicName, Cursor> {
+        self.consumer.cursors()
     }
 
     /// Sets where the consumer stands in a topic, further back too.
@@ -68,17 +68,17 @@ impl Lease {
         self.consumer.begin(topic, cursor)
     }
 
-    /// Drops the places that are not to be kept.
+    /// Drops the positions that are not to be kept.
     pub fn prune(&mut self, keep: impl Fn(&TopicName, Cursor) -> bool) {
         self.consumer.prune(keep);
     }
 
-    /// Keeps the place with which the subscription begins, before the client is told of it.
+    /// Saves the position with which the subscription begins, before the client learns it.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn keep(&self) -> Result<(), Error> {
-        self.engine.positions().keep(&self.consumer).await
+    pub async fn save(&self) -> Result<(), Error> {
+        self.engine.positions().save(&self.consumer).await
     }
 
     /// A topic was read up to here.
@@ -86,7 +86,7 @@ impl Lease {
         self.note(topic, Read { cursor, ended: false });
     }
 
-    /// A topic of the pattern was read to its end, and its deletion is told.
+    /// A topic of the pattern was read to its end, and its deletion was delivered.
     pub fn topic_ended(&mut self, topic: &TopicName, cursor: Cursor) {
         self.note(topic, Read { cursor, ended: true });
     }
@@ -94,7 +94,7 @@ impl Lease {
     fn note(&mut self, topic: &TopicName, read: Read) {
         if self.ack == Ack::Auto {
             match self.read.get_mut(topic) {
-                Some(place) => *place = read,
+                Some(known) => *known = read,
                 None => _ = self.read.insert(topic.clone(), read),
             }
         }
@@ -107,7 +107,8 @@ impl Lease {
         }
     }
 
-    /// The position over all topics behind which the consumer has confirmed or acknowledged nothing that it has not met.
+    /// The position over all topics behind which the consumer has confirmed or acknowledged nothing that it has not
+    /// met.
     pub fn since(&self) -> Option<PatternCursor> {
         self.consumer.since()
     }
@@ -124,12 +125,12 @@ impl Lease {
     }
 
     pub fn acknowledge_in_flight(&mut self) {
-        let places = self.in_flight.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
-        if self.consumer.reached(self.generation, places) {
+        let cursors = self.in_flight.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
+        if self.consumer.reached(self.generation, cursors) {
             if let Some(position) = self.in_flight_position.take() {
                 self.consumer.set_since(position);
             }
-            self.engine.positions().moved(&self.consumer);
+            self.engine.positions().mark_dirty(&self.consumer);
         }
     }
 }
@@ -137,7 +138,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.consumer.release(self.generation) {
-            self.engine.positions().moved(&self.consumer);
+            self.engine.positions().mark_dirty(&self.consumer);
         }
     }
 }

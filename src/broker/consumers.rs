@@ -1,13 +1,14 @@
-//! Named consumers from outside a subscription: acknowledging, listing, forgetting.
+//! Named consumers from outside a subscription: acknowledging, listing, removing.
 
-use super::{Broker, subscribe};
+use super::{Broker, topics};
 use crate::channel::{ConsumerKey, ConsumerName, ConsumerStatus, Cursor, Error, Source, TopicName};
 
 impl Broker {
     /// Moves a consumer's position behind `cursor`.
     ///
     /// # Errors
-    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or incarnation, or ahead of the topic.
+    /// [`Error::ConsumerNotFound`], [`Error::BadRequest`] for a cursor of another topic or incarnation, or ahead of the
+    /// topic.
     pub async fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
         self.check_opened()?;
         let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
@@ -16,7 +17,7 @@ impl Broker {
         let mut topic = self.topic_of(&key, cursor);
         if known.is_none() || topic.is_none() {
             // Another instance may have made the consumer or the topic a moment ago.
-            positions.look(&key).await?;
+            positions.get(&key).await?;
             known = self.0.consumers.get(&key);
             topic = self.topic_of(&key, cursor);
         }
@@ -26,10 +27,10 @@ impl Broker {
                 "is of another incarnation of the topic, or of a topic that this consumer does not read",
             ));
         };
-        match self.at(&topic, cursor).await {
-            Ok(channel) if subscribe::is_ahead(&channel, cursor) => return Err(subscribe::ahead("cursor")),
+        match self.look_up(&topic, Some(cursor)).await {
+            Ok(channel) if topics::is_ahead(&channel, cursor) => return Err(topics::ahead("cursor")),
             Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
-            // Of an earlier incarnation there is nothing to lose any more.
+            // The messages of an earlier incarnation are gone, so the cursor cannot be ahead of them.
             Ok(_) | Err(_) => {}
         }
         positions.acknowledge(&known, &topic, cursor).await
@@ -45,7 +46,7 @@ impl Broker {
         current.map(|channel| channel.name().clone()).or_else(met)
     }
 
-    /// Forgets a consumer.
+    /// Removes a consumer.
     ///
     /// # Errors
     /// [`Error::ConsumerNotFound`], [`Error::Unavailable`].
@@ -53,7 +54,7 @@ impl Broker {
         self.check_opened()?;
         let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
         self.0.engine.positions().remove(&key).await?;
-        self.forget_source_if_unused(source);
+        self.release_source_if_unused(source);
         Ok(())
     }
 
@@ -66,11 +67,11 @@ impl Broker {
         self.0.engine.positions().list(source).await
     }
 
-    /// Forgets consumers whose time is over. To be called now and then.
+    /// Removes consumers whose time is over. To be called now and then.
     pub fn sweep(&self) {
         self.0.registry.recent_ids().sweep();
         for source in self.0.engine.positions().sweep() {
-            self.forget_source_if_unused(&source);
+            self.release_source_if_unused(&source);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::FilterLimits;
-use crate::{channel::Defaults, engine::Bounds};
+use crate::{channel::TopicBounds, engine::Bounds};
 
 /// What the broker may hold and how it behaves.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub struct Settings {
     pub max_topics_per_consumer: usize,
     /// How long an unused consumer is kept.
     pub consumer_ttl: Duration,
-    /// How long a publisher's message id is remembered after its publication, whatever becomes of the message.
+    /// How long a publisher's message id is remembered after its publication, even when the message is gone.
     pub dedup_window: Duration,
     /// Bytes that the ids of messages that are not kept may take.
     pub dedup_bytes: usize,
@@ -47,8 +47,8 @@ pub struct Settings {
 impl Settings {
     /// What holds for topics that set nothing for themselves.
     #[must_use]
-    pub fn defaults(&self) -> Defaults {
-        Defaults { max_messages: self.max_messages_per_topic, max_publish_rate: self.max_publish_rate }
+    pub fn defaults(&self) -> TopicBounds {
+        TopicBounds::new(self.max_messages_per_topic, self.max_publish_rate)
     }
 }
 

@@ -1,28 +1,28 @@
-//! Subscribing to a pattern: each of its topics from a place of its own, and one position over all of them.
+//! Subscribing to a pattern: each of its topics from a position of its own, and one position over all of them.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use super::{Broker, Subscription, consumer::Lease, subscribe::AnyCursor, subscription::Source as ReadFrom};
+use super::{AnyCursor, Broker, Subscription, consumer::Lease, subscription::ReadFrom};
 use crate::channel::{
-    Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Place, Reader, Start,
-    TopicName, Waiter, Wanted,
+    Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Start, TopicName, Waiter,
+    Wanted,
 };
 
 /// Where the topics of a pattern are read from.
-enum From {
+enum PatternStart {
     /// All from the same start.
     Start(Start),
     /// After a position over all of them.
     Position(PatternCursor),
     /// Where a consumer stands in each. A topic that it has not met was made behind the position `since`.
-    Kept { places: HashMap<TopicName, Cursor>, since: Option<PatternCursor> },
+    Kept { cursors: HashMap<TopicName, Cursor>, since: Option<PatternCursor> },
 }
 
 /// Where one topic is read from.
-struct Beginning {
+struct TopicBeginning {
     start: Start,
     /// The position to keep if that start is of an earlier incarnation of the topic.
     earlier_incarnation: Option<Cursor>,
@@ -37,26 +37,26 @@ impl Broker {
         waiter: &Arc<Waiter>,
         mut lease: Option<Lease>,
     ) -> Result<Subscription, Error> {
-        let kept = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::places);
+        let kept = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::cursors);
         let from = match (resume.or(if kept.is_some() { None } else { start }), kept) {
             (Some(Start::After(_)), _) => {
                 return Err(Error::bad_request(
                     "after",
-                    "is a place in one topic; a pattern takes a pattern cursor (patternCursor in GraphQL, pattern_cursor \
+                    "is a position in one topic; a pattern takes a pattern cursor (patternCursor in GraphQL, pattern_cursor \
                      on /ws, the id of an event stream)",
                 ));
             }
             (Some(Start::AfterPattern(cursor)), _) => {
                 self.0.engine.catch_up_logs(&cursor).await?;
-                From::Position(cursor)
+                PatternStart::Position(cursor)
             }
-            (Some(start), _) => From::Start(start),
-            (None, Some(places)) => From::Kept { places, since: lease.as_ref().and_then(Lease::since) },
-            (None, None) => From::Start(Start::Live),
+            (Some(start), _) => PatternStart::Start(start),
+            (None, Some(cursors)) => PatternStart::Kept { cursors, since: lease.as_ref().and_then(Lease::since) },
+            (None, None) => PatternStart::Start(Start::Live),
         };
         let member = Member::new(waiter.clone());
         let matching = self.0.registry.join(pattern, member.clone())?;
-        if let From::Position(cursor) = &from
+        if let PatternStart::Position(cursor) = &from
             && matching
                 .positions
                 .iter()
@@ -64,13 +64,14 @@ impl Broker {
         {
             return Err(Error::bad_request("after", "is ahead of the topics"));
         }
-        let goes_on = matches!(from, From::Kept { .. });
+        let goes_on = matches!(from, PatternStart::Kept { .. });
         from.seed(&matching, &member, lease.as_mut().filter(|_| !goes_on))?;
-        if let (From::Kept { places, .. }, Some(lease)) = (&from, &mut lease) {
-            // Of topics that are gone and that nobody remembers there is nothing to tell any more.
+        if let (PatternStart::Kept { cursors, .. }, Some(lease)) = (&from, &mut lease) {
+            // Positions in topics that are gone are dropped where the deletion is not remembered: no event can be made
+            // of them.
             let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
             let remembered: HashSet<_> = matching.deletions.iter().map(|deletion| deletion.epoch).collect();
-            if places.iter().any(|(name, cursor)| !alive.contains(name) && !remembered.contains(&cursor.epoch)) {
+            if cursors.iter().any(|(name, cursor)| !alive.contains(name) && !remembered.contains(&cursor.epoch)) {
                 lease.prune(|name, cursor| alive.contains(name) || remembered.contains(&cursor.epoch));
             }
         }
@@ -90,22 +91,22 @@ impl Broker {
     }
 }
 
-impl From {
+impl PatternStart {
     /// Sets where each topic is read from. `lease` is a consumer whose positions begin there.
     fn seed(&self, matching: &Matching, member: &Member, mut lease: Option<&mut Lease>) -> Result<(), Error> {
         match self {
-            From::Position(cursor) => member.begin(matching.positions.iter().map(|(log, newest)| {
+            PatternStart::Position(cursor) => member.begin(matching.positions.iter().map(|(log, newest)| {
                 let sequence = cursor.sequence_in(newest.epoch).unwrap_or(0);
                 (*log, LogPosition { sequence, ..*newest })
             })),
-            From::Start(_) | From::Kept { .. } => member.begin(matching.positions.iter().copied()),
+            PatternStart::Start(_) | PatternStart::Kept { .. } => member.begin(matching.positions.iter().copied()),
         }
-        if matches!(self, From::Start(Start::Live)) && lease.is_none() {
+        if matches!(self, PatternStart::Start(Start::Live)) && lease.is_none() {
             return Ok(());
         }
         for topic in &matching.topics {
-            let Beginning { start, earlier_incarnation } = self.beginning(topic, matching);
-            let (reader, is_news) = locate(topic, &start);
+            let TopicBeginning { start, earlier_incarnation } = self.beginning(topic, matching);
+            let (reader, is_news) = topic.locate(&start);
             if let Some(lease) = &mut lease {
                 lease.begin(topic.name(), earlier_incarnation.unwrap_or_else(|| reader.cursor()))?;
             }
@@ -116,21 +117,21 @@ impl From {
         for topic in self.deleted(matching) {
             member.seed_deleted(topic);
         }
-        if !matches!(self, From::Position(_)) {
+        if !matches!(self, PatternStart::Position(_)) {
             member.begin_before_unread();
         }
         Ok(())
     }
 
-    fn beginning(&self, topic: &Channel, matching: &Matching) -> Beginning {
+    fn beginning(&self, topic: &Channel, matching: &Matching) -> TopicBeginning {
         let epoch = topic.epoch();
         let from_first = Start::After(Cursor { epoch, offset: 0 });
         let start = match self {
-            From::Start(Start::Live) => {
-                matching.sequence_of(topic.sequencer.index).map_or(from_first, Start::AfterSequence)
+            PatternStart::Start(Start::Live) => {
+                matching.sequence_of(topic.log()).map_or(from_first, Start::AfterSequence)
             }
-            From::Start(start) => start.clone(),
-            From::Kept { places, since } => match (places.get(topic.name()), since) {
+            PatternStart::Start(start) => start.clone(),
+            PatternStart::Kept { cursors, since } => match (cursors.get(topic.name()), since) {
                 (Some(cursor), _) => Start::After(*cursor),
                 (None, Some(since)) => match earlier_incarnation(since, topic, matching) {
                     Some(earlier) => Start::After(earlier),
@@ -138,20 +139,20 @@ impl From {
                 },
                 (None, None) => from_first,
             },
-            From::Position(cursor) => return position_in(cursor, topic, matching),
+            PatternStart::Position(cursor) => return position_in(cursor, topic, matching),
         };
-        Beginning { start, earlier_incarnation: None }
+        TopicBeginning { start, earlier_incarnation: None }
     }
 
     /// The topics that were deleted with unread messages and do not exist any more.
     fn deleted(&self, matching: &Matching) -> Vec<TopicName> {
         let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
         let unread = |deletion: &&Deletion| match self {
-            From::Start(_) => false,
-            From::Position(cursor) => is_unread(cursor, deletion, matching),
-            From::Kept { places, since } => match places.get(&deletion.name) {
-                Some(place) if place.epoch == deletion.epoch => {
-                    deletion.newest_offset.is_none_or(|newest| newest > place.offset)
+            PatternStart::Start(_) => false,
+            PatternStart::Position(cursor) => is_unread(cursor, deletion, matching),
+            PatternStart::Kept { cursors, since } => match cursors.get(&deletion.name) {
+                Some(cursor) if cursor.epoch == deletion.epoch => {
+                    deletion.newest_offset.is_none_or(|newest| newest > cursor.offset)
                 }
                 _ => since.as_ref().is_some_and(|since| is_unread(since, deletion, matching)),
             },
@@ -169,7 +170,8 @@ fn is_unread(cursor: &PatternCursor, deletion: &Deletion, matching: &Matching) -
     read.is_some_and(|read| deletion.newest_sequence > read)
 }
 
-/// An incarnation of the topic's name that was deleted with messages behind this position: what was unread went with it.
+/// An incarnation of the topic's name that was deleted with messages behind this position: what was unread went with
+/// it.
 fn earlier_incarnation(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Option<Cursor> {
     let mut deletions = matching.deletions.iter().rev();
     let earlier = deletions.find(|deletion| {
@@ -179,37 +181,31 @@ fn earlier_incarnation(cursor: &PatternCursor, topic: &Channel, matching: &Match
 }
 
 /// Where a topic goes on for somebody at this position over all topics.
-fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> Beginning {
-    let in_log = cursor.sequence_in(topic.sequencer.epoch());
+fn position_in(cursor: &PatternCursor, topic: &Channel, matching: &Matching) -> TopicBeginning {
+    let in_log = cursor.sequence_in(topic.log_epoch());
     if let Some(earlier_incarnation) = earlier_incarnation(cursor, topic, matching) {
-        return Beginning { start: Start::After(earlier_incarnation), earlier_incarnation: Some(earlier_incarnation) };
+        return TopicBeginning {
+            start: Start::After(earlier_incarnation),
+            earlier_incarnation: Some(earlier_incarnation),
+        };
     }
     if let Some(sequence) = in_log {
-        return Beginning { start: Start::AfterSequence(sequence), earlier_incarnation: None };
+        return TopicBeginning { start: Start::AfterSequence(sequence), earlier_incarnation: None };
     }
     let is_known = |position: &LogPosition| matching.positions.iter().any(|(_, known)| known.epoch == position.epoch);
     match cursor.logs.iter().find(|position| !is_known(position)) {
         // The position is of another engine's logs, or of one that was made again.
         Some(other) => {
             let earlier_incarnation = Cursor { epoch: other.epoch, offset: 0 };
-            Beginning { start: Start::AfterPattern(cursor.clone()), earlier_incarnation: Some(earlier_incarnation) }
+            TopicBeginning {
+                start: Start::AfterPattern(cursor.clone()),
+                earlier_incarnation: Some(earlier_incarnation),
+            }
         }
         // The topic's log was not used yet.
         None => {
             let first = Cursor { epoch: topic.epoch(), offset: 0 };
-            Beginning { start: Start::After(first), earlier_incarnation: None }
+            TopicBeginning { start: Start::After(first), earlier_incarnation: None }
         }
     }
-}
-
-/// A reader at a start, and whether it has anything to read.
-fn locate(topic: &Arc<Channel>, start: &Start) -> (Reader, bool) {
-    let ring = topic.ring.lock();
-    let (place, gap): (Place, _) = ring.locate(start, topic.created_at);
-    let is_news = place.after < ring.last() || gap.is_some() || ring.closed;
-    // A gap is told before anything else.
-    let next_sequence = if gap.is_some() { 0 } else { ring.next_sequence(place).unwrap_or_default() };
-    let mut reader = Reader::from(topic.clone(), (place, gap));
-    reader.next_sequence = next_sequence;
-    (reader, is_news)
 }

@@ -22,16 +22,16 @@ pub enum Progress {
 }
 
 /// Where a subscription's messages come from.
-pub(super) enum Source {
+pub(super) enum ReadFrom {
     Topic { reader: Reader, waiter: Arc<Waiter>, slot: usize },
     Pattern { member: Arc<Member>, _membership: Membership },
 }
 
-impl Source {
+impl ReadFrom {
     fn waiter(&self) -> &Waiter {
         match self {
-            Source::Topic { waiter, .. } => waiter,
-            Source::Pattern { member, .. } => &member.waiter,
+            ReadFrom::Topic { waiter, .. } => waiter,
+            ReadFrom::Pattern { member, .. } => &member.waiter,
         }
     }
 }
@@ -50,7 +50,7 @@ enum NewestOf {
 #[must_use = "dropping a subscription unsubscribes"]
 pub struct Subscription {
     pub(super) broker: Broker,
-    pub(super) source: Source,
+    pub(super) source: ReadFrom,
     pub(super) wanted: Wanted,
     pub(super) lease: Option<Lease>,
     pub(super) ended: Option<Error>,
@@ -62,7 +62,7 @@ impl Subscription {
     /// Reads one batch into `events`, oldest first. Never waits: the inbox tells under the subscription's key when
     /// to read again; when there is more at once, the key already stands at its end.
     pub fn read(&mut self, limit: BatchLimit, events: &mut Vec<Event>) -> Progress {
-        // Before anything is looked at: whatever happens from here on wakes again, a take-over too.
+        // This comes first: whatever happens from here on, a take-over too, puts the key into the inbox again.
         self.source.waiter().rearm();
         if let Some(lease) = &self.lease
             && lease.is_taken_over()
@@ -73,20 +73,20 @@ impl Subscription {
             return Progress::Ended(error.clone());
         }
         let progress = match &mut self.source {
-            Source::Topic { reader, waiter, .. } => {
+            ReadFrom::Topic { reader, waiter, .. } => {
                 let rest = reader.read(&self.wanted, limit, events, ALONE, || {});
-                waiter.seen.store(reader.place.seen, Ordering::Relaxed);
+                waiter.seen.store(reader.seen(), Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
-                    lease.delivered(&reader.topic.name, reader.cursor());
+                    lease.delivered(reader.topic.name(), reader.cursor());
                 }
                 match rest {
                     Ok(ReadStatus::More) => Progress::More,
                     Ok(ReadStatus::CaughtUp) => Progress::CaughtUp,
-                    Ok(ReadStatus::Closed) => Progress::Ended(Error::TopicDeleted(reader.topic.name.clone())),
+                    Ok(ReadStatus::Closed) => Progress::Ended(Error::TopicDeleted(reader.topic.name().clone())),
                     Err(error) => Progress::Ended(error),
                 }
             }
-            Source::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
+            ReadFrom::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
         };
         match &progress {
             Progress::More => self.source.waiter().wake(),
@@ -100,8 +100,8 @@ impl Subscription {
     #[must_use]
     pub fn newest(&self) -> Newest {
         Newest(match &self.source {
-            Source::Topic { reader, .. } => NewestOf::Topic(reader.topic.last()),
-            Source::Pattern { .. } => NewestOf::Logs(self.broker.newest_sequences()),
+            ReadFrom::Topic { reader, .. } => NewestOf::Topic(reader.topic.last()),
+            ReadFrom::Pattern { .. } => NewestOf::Logs(self.broker.newest_sequences()),
         })
     }
 
@@ -109,9 +109,9 @@ impl Subscription {
     #[must_use]
     pub fn has_read(&self, newest: &Newest) -> bool {
         match (&self.source, &newest.0) {
-            (Source::Topic { reader, .. }, NewestOf::Topic(offset)) => reader.cursor().offset >= *offset,
-            (Source::Pattern { member, .. }, NewestOf::Logs(positions)) => member.has_passed(positions),
-            // Of another subscription: there is nothing to wait for.
+            (ReadFrom::Topic { reader, .. }, NewestOf::Topic(offset)) => reader.cursor().offset >= *offset,
+            (ReadFrom::Pattern { member, .. }, NewestOf::Logs(positions)) => member.has_passed(positions),
+            // It was taken of another subscription: there is nothing to wait for.
             _ => true,
         }
     }
@@ -128,8 +128,8 @@ impl Subscription {
         self.lease.as_ref().map(|lease| &lease.info)
     }
 
-    /// With `ack: AUTO`: everything read so far is on its way to the client; [`Subscription::acknowledge_in_flight`] will say that it
-    /// arrived. Answers whether there is anything to confirm.
+    /// With `ack: AUTO`: everything read so far is on its way to the client; [`Subscription::acknowledge_in_flight`]
+    /// will say that it arrived. Returns whether there is anything to acknowledge.
     pub fn mark_in_flight(&mut self) -> bool {
         self.lease.as_mut().is_some_and(Lease::mark_in_flight)
     }
@@ -153,12 +153,12 @@ fn read_pattern(
     events.extend(member.take_deleted().into_iter().map(|topic| Event::Deleted { topic, unread: true }));
     let (mut read, mut bytes) = (0, 0);
     while read < limit.messages && bytes < limit.bytes {
-        let Some(mut reader) = member.take_turn() else { return Progress::CaughtUp };
-        let (serial, log) = (reader.topic.serial, reader.topic.sequencer.index);
+        let Some(mut reader) = member.take_next() else { return Progress::CaughtUp };
+        let (serial, log) = (reader.topic.serial(), reader.topic.log());
         let before = events.len();
         let newest = || member.newest_of(log);
         let rest = reader.read(wanted, share, events, Some(newest), || member.finish(serial));
-        let epoch = reader.topic.sequencer.epoch();
+        let epoch = reader.topic.log_epoch();
         for event in events.iter_mut().skip(before) {
             if let Event::Message(message, position) = event {
                 *position = Some(member.passed(log, LogPosition { epoch, sequence: message.sequence }));
@@ -171,16 +171,16 @@ fn read_pattern(
         read += (events.len() - before).max(1);
         bytes += events.iter().skip(before).map(Event::bytes).sum::<usize>();
         if let Some(lease) = lease {
-            lease.delivered(&reader.topic.name, reader.cursor());
+            lease.delivered(reader.topic.name(), reader.cursor());
         }
         match rest {
             Ok(ReadStatus::More) => member.requeue(reader),
             Ok(ReadStatus::CaughtUp) => {}
             Ok(ReadStatus::Closed) => {
                 if let Some(lease) = lease {
-                    lease.topic_ended(&reader.topic.name, reader.cursor());
+                    lease.topic_ended(reader.topic.name(), reader.cursor());
                 }
-                events.push(Event::Deleted { topic: reader.topic.name.clone(), unread: false });
+                events.push(Event::Deleted { topic: reader.topic.name().clone(), unread: false });
             }
             Err(error) => return Progress::Ended(error),
         }
@@ -191,9 +191,9 @@ fn read_pattern(
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.broker.unsubscribed();
-        if let Source::Topic { reader, slot, .. } = &self.source {
-            reader.topic.waiters.lock().try_remove(*slot);
-            self.broker.forget_if_unused(&reader.topic);
+        if let ReadFrom::Topic { reader, slot, .. } = &self.source {
+            reader.topic.detach(*slot);
+            self.broker.release_if_unused(&reader.topic);
         }
     }
 }

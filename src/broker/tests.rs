@@ -146,7 +146,7 @@ proptest! {
     fn every_stream_is_the_log(steps in prop::collection::vec(step(), 1..80)) {
         let broker = broker(10);
         let topic = name("t");
-        now(broker.create_topic(&topic, TopicSettings::default())).unwrap();
+        now(broker.create_topic(&topic, TopicConfig::default())).unwrap();
         let mut log: Vec<u64> = Vec::new();
         let mut kept = 10_usize;
         // The newest offset that is gone: a larger bound set later does not bring it back.
@@ -192,7 +192,7 @@ proptest! {
                 Step::Unsubscribe(slot) => readers[slot] = None,
                 Step::Shrink(max) => {
                     kept = max;
-                    let settings = TopicSettings { max_messages: Some(max), max_publish_rate: None };
+                    let settings = TopicConfig { max_messages: Some(max), ..TopicConfig::default() };
                     now(broker.update_topic(&topic, settings)).unwrap();
                 }
                 Step::Recreate => {
@@ -210,7 +210,7 @@ proptest! {
                         reader.seen.extend(events);
                         assert_tiles(&reader.seen, reader.first, log.len() as u64);
                     }
-                    now(broker.create_topic(&topic, TopicSettings::default())).unwrap();
+                    now(broker.create_topic(&topic, TopicConfig::default())).unwrap();
                     log.clear();
                     (kept, floor) = (10, 0);
                     acknowledged = None;
@@ -267,7 +267,7 @@ async fn many_at_once() {
     const PUBLISHERS: u64 = 4;
     const EACH: u64 = 5_000;
     let broker = broker(50);
-    now(broker.create_topic(&name("busy.one"), TopicSettings::default())).unwrap();
+    now(broker.create_topic(&name("busy.one"), TopicConfig::default())).unwrap();
     let tasks = TaskTracker::new();
     for source in ["busy.one", "busy.one", "busy.*", ">"] {
         let broker = broker.clone();
@@ -381,9 +381,9 @@ fn implicit_topics_come_and_go() {
     drop(subscription);
     assert_eq!(now(broker.topic(&name("t"))).unwrap_err(), Error::TopicNotFound("t".to_owned()));
     now(broker.publish(&name("t"), new_message(1))).unwrap();
-    now(broker.create_topic(&name("t"), TopicSettings::default())).unwrap();
+    now(broker.create_topic(&name("t"), TopicConfig::default())).unwrap();
     assert_eq!(
-        now(broker.create_topic(&name("t"), TopicSettings::default())).unwrap_err(),
+        now(broker.create_topic(&name("t"), TopicConfig::default())).unwrap_err(),
         Error::TopicExists(name("t"))
     );
     assert!(!now(broker.topic(&name("t"))).unwrap().implicit);
@@ -408,11 +408,11 @@ fn bounds_refuse_or_evict() {
         now(broker.publish(&name("b"), big())).unwrap();
     }
     assert!(broker.totals().history_bytes <= 6_000, "all bytes");
-    now(broker.create_topic(&name("c"), TopicSettings::default())).unwrap();
-    let refused = now(broker.create_topic(&name("d"), TopicSettings::default())).unwrap_err();
+    now(broker.create_topic(&name("c"), TopicConfig::default())).unwrap();
+    let refused = now(broker.create_topic(&name("d"), TopicConfig::default())).unwrap_err();
     assert!(matches!(refused, Error::LimitReached { limit: 3, .. }), "{refused}");
     now(broker.delete_topic(&name("a"))).unwrap();
-    now(broker.create_topic(&name("d"), TopicSettings::default())).unwrap();
+    now(broker.create_topic(&name("d"), TopicConfig::default())).unwrap();
 }
 
 #[test]
@@ -479,19 +479,19 @@ fn matching_does_not_grow() {
         .map(|number| now(broker.subscribe(to(&format!("a{number}.*.x")), &inbox, number)).unwrap())
         .collect();
     for number in 0..100_000 {
-        now(broker.create_topic(&name(&format!("a{}.{number}.x", number % 10_000)), TopicSettings::default())).unwrap();
+        now(broker.create_topic(&name(&format!("a{}.{number}.x", number % 10_000)), TopicConfig::default())).unwrap();
     }
     let steps = |publishes: u64| {
-        let before = broker.0.registry.patterns.steps.load(Ordering::Relaxed);
+        let before = broker.0.registry.pattern_steps();
         for number in 0..publishes {
             now(broker.publish(&name("a7.7.x"), new_message(number))).unwrap();
         }
-        broker.0.registry.patterns.steps.load(Ordering::Relaxed) - before
+        broker.0.registry.pattern_steps() - before
     };
     assert!(steps(1) <= 8, "one walk along the name's segments");
     assert_eq!(steps(1_000), 0, "then none");
     drop(patterns);
-    assert_eq!(broker.0.registry.patterns.len(), 0);
+    assert_eq!(broker.0.registry.pattern_count(), 0);
 }
 
 #[test]
@@ -700,9 +700,9 @@ fn events_of_topics_are_a_stream() {
     let broker = broker(10);
     let mut all = broker.subscribe_events(None, &Inbox::default(), 0);
     let mut some = broker.subscribe_events(Some(Pattern::parse("a.*").unwrap()), &Inbox::default(), 0);
-    now(broker.create_topic(&name("a.1"), TopicSettings::default())).unwrap();
+    now(broker.create_topic(&name("a.1"), TopicConfig::default())).unwrap();
     now(broker.publish(&name("b"), new_message(1))).unwrap();
-    now(broker.update_topic(&name("a.1"), TopicSettings { max_messages: Some(5), max_publish_rate: None })).unwrap();
+    now(broker.update_topic(&name("a.1"), TopicConfig { max_messages: Some(5), ..TopicConfig::default() })).unwrap();
     now(broker.delete_topic(&name("a.1"))).unwrap();
     let kinds = |subscription: &mut Subscription| -> VecDeque<(String, TopicEventKind)> {
         let of = |message: &Arc<Message>| {

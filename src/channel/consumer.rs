@@ -1,7 +1,7 @@
 //! Named consumers: the server keeps the position of a subscriber that comes back under the same name. What an engine
 //! keeps of one beyond this process is its [`Position`].
 
-mod known;
+mod consumers;
 
 use std::{
     collections::HashMap,
@@ -17,14 +17,14 @@ use tokio::time::Instant;
 
 use super::{ConsumerName, Cursor, Epoch, Error, PatternCursor, Source, Timestamp, TopicName, Waiter};
 
-pub use known::{Claim, ConsumerLimits, Consumers};
+pub use consumers::{Claim, ConsumerLimits, Consumers};
 
-/// Bytes that the places of one consumer may take when they are written down: a clustered engine stores a consumer in one
-/// message, of which many servers allow a mebibyte.
+/// Bytes that the positions of one consumer may take when they are written down: a clustered engine stores a consumer
+/// in one message, of which many servers allow a mebibyte.
 const MAX_POSITION_BYTES: usize = 900 << 10;
 
-/// What a place takes beside its topic's name when it is written down.
-const PLACE_BYTES: usize = 64;
+/// What a position takes beside its topic's name when it is written down.
+const CURSOR_BYTES: usize = 64;
 
 /// When a consumer's position moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,7 +56,7 @@ pub struct ConsumerKey {
     pub name: ConsumerName,
 }
 
-/// What a consumer's new subscription is told.
+/// What a new subscription learns about its consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerInfo {
     /// Its name.
@@ -73,14 +73,14 @@ pub struct Position {
     /// When it moves, as of its newest subscription.
     pub ack: Ack,
     /// Up to where each topic was delivered: one for a topic, one for each topic it has met for a pattern. By name.
-    pub places: Vec<(TopicName, Cursor)>,
-    /// Of a pattern: a position over all topics that lies behind nothing that the consumer has not got. Topics that it has
-    /// never met are told from it: what was published and deleted behind it was missed.
+    pub cursors: Vec<(TopicName, Cursor)>,
+    /// Of a pattern: a position over all topics that lies behind nothing that the consumer has not got. Topics that it
+    /// has never met begin there: what was published and deleted behind it was missed.
     pub since: Option<PatternCursor>,
     /// When it was last used.
     pub used_at: Timestamp,
-    /// How long it is kept while nobody uses it, if its newest subscription has said so: then it may also go earlier, where
-    /// another needs its room.
+    /// How long it is kept while nobody uses it, if its newest subscription has said so: then it may also go earlier,
+    /// where another needs its room.
     pub ttl: Option<Duration>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) enum Saving {
 }
 
 impl SavingState {
-    /// The position has moved; answers whether a save is to begin now.
+    /// The position has moved. Returns whether a save is to begin now.
     pub fn moved(&self) -> bool {
         let mut state = self.0.lock();
         let idle = state.is_none();
@@ -139,18 +139,18 @@ pub struct Consumer {
     key: ConsumerKey,
     /// Grows with each subscription: only the newest may move the position.
     generation: AtomicU64,
-    state: Mutex<State>,
-    /// Whether its position is on its way to where the engine keeps it.
+    state: Mutex<ConsumerState>,
+    /// Whether a save of its position is under way.
     pub(crate) saving: SavingState,
 }
 
-struct State {
+struct ConsumerState {
     ack: Ack,
     /// Up to where each topic was confirmed or acknowledged.
-    places: HashMap<TopicName, Cursor>,
+    cursors: HashMap<TopicName, Cursor>,
     since: Option<PatternCursor>,
     bytes: usize,
-    max_places: usize,
+    max_cursors: usize,
     holder: Option<Arc<Waiter>>,
     /// What its newest subscription has said about how long it is kept.
     ttl: Option<Duration>,
@@ -167,7 +167,7 @@ struct State {
 /// An instance that has a consumer says so every minute; one that has not for so long is gone.
 const SILENT: i64 = 3 * 60_000;
 
-impl State {
+impl ConsumerState {
     /// Whether a subscription has it, here or elsewhere.
     fn is_held(&self) -> bool {
         let heard = |at: Timestamp| Timestamp::now().0.saturating_sub(at.0) < SILENT;
@@ -180,51 +180,51 @@ impl State {
 
     fn put(&mut self, topic: &TopicName, cursor: Cursor) -> Result<(), Error> {
         let limit = |limit| Err(Error::LimitReached { what: "topics for one consumer", limit, own: true });
-        if !self.places.contains_key(topic) {
-            if self.places.len() >= self.max_places {
-                return limit(self.max_places);
+        if !self.cursors.contains_key(topic) {
+            if self.cursors.len() >= self.max_cursors {
+                return limit(self.max_cursors);
             }
-            let bytes = PLACE_BYTES + topic.as_str().len();
+            let bytes = CURSOR_BYTES + topic.as_str().len();
             if self.bytes + bytes > MAX_POSITION_BYTES {
-                return limit(self.places.len());
+                return limit(self.cursors.len());
             }
             self.bytes += bytes;
         }
-        self.places.insert(topic.clone(), cursor);
+        self.cursors.insert(topic.clone(), cursor);
         Ok(())
     }
 
     fn remove(&mut self, topic: &TopicName) {
-        if self.places.remove(topic).is_some() {
-            self.bytes -= PLACE_BYTES + topic.as_str().len();
+        if self.cursors.remove(topic).is_some() {
+            self.bytes -= CURSOR_BYTES + topic.as_str().len();
         }
     }
 
-    /// Within an epoch a place only moves forward; that in another epoch is of a newer incarnation of the topic.
+    /// Within an epoch a position only moves forward; that in another epoch is of a newer incarnation of the topic.
     fn advance(&mut self, topic: &TopicName, cursor: Cursor) {
-        match self.places.get_mut(topic) {
-            Some(place) if place.epoch == cursor.epoch => place.offset = place.offset.max(cursor.offset),
-            Some(place) => *place = cursor,
+        match self.cursors.get_mut(topic) {
+            Some(known) if known.epoch == cursor.epoch => known.offset = known.offset.max(cursor.offset),
+            Some(known) => *known = cursor,
             None => _ = self.put(topic, cursor),
         }
     }
 
     fn position(&self) -> Position {
-        let mut places: Vec<_> = self.places.iter().map(|(topic, cursor)| (topic.clone(), *cursor)).collect();
-        places.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut cursors: Vec<_> = self.cursors.iter().map(|(topic, cursor)| (topic.clone(), *cursor)).collect();
+        cursors.sort_by(|a, b| a.0.cmp(&b.0));
         let used_at = if self.holder.is_some() { Timestamp::now() } else { self.used_at };
-        Position { ack: self.ack, places, since: self.since.clone(), used_at, ttl: self.ttl }
+        Position { ack: self.ack, cursors, since: self.since.clone(), used_at, ttl: self.ttl }
     }
 }
 
 impl Consumer {
-    fn new(key: ConsumerKey, ack: Ack, max_places: usize) -> Arc<Self> {
-        let state = State {
+    fn new(key: ConsumerKey, ack: Ack, max_cursors: usize) -> Arc<Self> {
+        let state = ConsumerState {
             ack,
-            places: HashMap::new(),
+            cursors: HashMap::new(),
             since: None,
             bytes: 0,
-            max_places,
+            max_cursors,
             holder: None,
             ttl: None,
             used: Instant::now(),
@@ -281,13 +281,13 @@ impl Consumer {
     /// Puts what was kept in place of what is known here.
     pub fn restore(&self, position: &Position) {
         let mut state = self.state.lock();
-        state.places.clear();
+        state.cursors.clear();
         state.bytes = 0;
         state.ack = position.ack;
         state.ttl = position.ttl;
         state.since.clone_from(&position.since);
-        for (topic, cursor) in &position.places {
-            // A lower limit than before: what is beyond begins anew.
+        for (topic, cursor) in &position.cursors {
+            // The limit is lower than it was: in the topics beyond it the consumer begins again.
             let _ = state.put(topic, *cursor);
         }
         let idle = Timestamp::now().0.saturating_sub(position.used_at.0);
@@ -307,8 +307,8 @@ impl Consumer {
         }
     }
 
-    /// Moves its place in one topic forward, never back. A place in a topic that it has not met yet is taken, too, unless
-    /// it holds as many as it may: there it begins anew.
+    /// Moves its position in one topic forward, never back. A position in a topic that it has not met yet is taken,
+    /// too, unless it holds as many as it may: there it begins again.
     pub fn advance(&self, topic: &TopicName, cursor: Cursor) {
         self.state.lock().advance(topic, cursor);
     }
@@ -316,7 +316,7 @@ impl Consumer {
     /// As [`Consumer::advance`], but only in topics that it has met.
     pub(crate) fn advance_known(&self, topic: &TopicName, cursor: Cursor) {
         let mut state = self.state.lock();
-        if state.places.contains_key(topic) {
+        if state.cursors.contains_key(topic) {
             state.advance(topic, cursor);
         }
     }
@@ -355,12 +355,12 @@ impl Consumer {
     #[must_use]
     pub fn topic_of(&self, epoch: Epoch) -> Option<TopicName> {
         let state = self.state.lock();
-        let place = state.places.iter().find(|(_, cursor)| cursor.epoch == epoch);
-        place.map(|(topic, _)| topic.clone())
+        let found = state.cursors.iter().find(|(_, cursor)| cursor.epoch == epoch);
+        found.map(|(topic, _)| topic.clone())
     }
 
-    pub(crate) fn places(&self) -> HashMap<TopicName, Cursor> {
-        self.state.lock().places.clone()
+    pub(crate) fn cursors(&self) -> HashMap<TopicName, Cursor> {
+        self.state.lock().cursors.clone()
     }
 
     /// Sets where it stands in a topic, further back too.
@@ -371,28 +371,29 @@ impl Consumer {
         self.state.lock().put(topic, cursor)
     }
 
-    /// Drops the places that are not to be kept.
+    /// Drops the positions that are not to be kept.
     pub(crate) fn prune(&self, keep: impl Fn(&TopicName, Cursor) -> bool) {
         let mut state = self.state.lock();
-        let State { places, bytes, .. } = &mut *state;
-        places.retain(|topic, cursor| {
+        let ConsumerState { cursors, bytes, .. } = &mut *state;
+        cursors.retain(|topic, cursor| {
             let kept = keep(topic, *cursor);
             if !kept {
-                *bytes -= PLACE_BYTES + topic.as_str().len();
+                *bytes -= CURSOR_BYTES + topic.as_str().len();
             }
             kept
         });
     }
 
-    /// The `generation`-th subscription says that these places were reached; a newer one's do not move.
-    /// Each says whether the topic's deletion was reached, too: its place is dropped then.
-    pub(crate) fn reached(&self, generation: u64, places: impl Iterator<Item = (TopicName, Cursor, bool)>) -> bool {
-        // A newer subscription takes its generation under the lock of the state, so it is looked at under it, too.
+    /// The `generation`-th subscription says that these positions were reached; a newer one's do not move.
+    /// Each says whether the topic's deletion was reached, too: its position is dropped then.
+    pub(crate) fn reached(&self, generation: u64, cursors: impl Iterator<Item = (TopicName, Cursor, bool)>) -> bool {
+        // A newer subscription takes its generation under the lock of the state, so the generation is checked under
+        // that lock, too.
         let mut state = self.state.lock();
         if self.is_taken_over(generation) {
             return false;
         }
-        for (topic, cursor, ended) in places {
+        for (topic, cursor, ended) in cursors {
             if ended {
                 state.remove(&topic);
             } else {
@@ -402,7 +403,7 @@ impl Consumer {
         true
     }
 
-    /// The `generation`-th subscription is over; answers whether it was the newest.
+    /// The `generation`-th subscription is over. Returns whether it was the newest.
     pub(crate) fn release(&self, generation: u64) -> bool {
         let mut state = self.state.lock();
         let newest = !self.is_taken_over(generation);

@@ -1,8 +1,8 @@
-//! The broker's own events: what becomes of topics. They are messages of a channel like any other.
+//! The broker's own events: topics are created, changed and deleted. They are messages of a channel like any other.
 
-use super::{Key, Message, NewMessage, Payload, Registry, TopicName};
+use super::Message;
 
-/// What became of a topic.
+/// What happened to a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicEventKind {
     /// It exists now.
@@ -30,18 +30,5 @@ impl TopicEventKind {
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| message.data.as_str().trim_matches('"') == kind.code())
-    }
-}
-
-impl Registry {
-    /// Called under the registry's lock, so that events stand in the order in which things happened.
-    pub(super) fn announce(&self, name: &TopicName, kind: TopicEventKind) {
-        let data = Payload::parse(&format!("{:?}", kind.code()), usize::MAX);
-        let key = Key::parse(name.as_str());
-        if let (Ok(data), Ok(key)) = (data, key) {
-            // The events' own channel has no limits, so there is nothing to refuse.
-            let _ =
-                self.events.push(NewMessage { data, id: None, key: Some(key), expected_offset: None, origin: None });
-        }
     }
 }

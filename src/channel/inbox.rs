@@ -1,8 +1,8 @@
 //! How a connection learns which of its subscriptions have something to read.
 //!
 //! A connection owns one inbox; each subscription that has news stands in it once, in the order in which the news came.
-//! The connection takes a turn with the first, reads a bounded batch, and puts it back at the end when there is more:
-//! so a hot topic cannot starve a quiet one, and waking costs the same with one subscription or a thousand.
+//! The connection takes the first, reads a bounded batch, and puts it back at the end when there is more. So a hot
+//! topic cannot starve a quiet one, and waking costs the same with one subscription or a thousand.
 //!
 //! `tests/wake_model.rs` includes this file over the primitives of a model checker, which tries every order of events.
 
@@ -16,16 +16,16 @@ use super::sync::{Arc, AtomicBool, Mutex, Ordering};
 
 /// The connection's end.
 #[derive(Clone, Default)]
-pub struct Inbox(Arc<Mutex<State>>);
+pub struct Inbox(Arc<Mutex<ReadyKeys>>);
 
 #[derive(Default)]
-struct State {
+struct ReadyKeys {
     ready: VecDeque<u64>,
     waker: Option<Waker>,
 }
 
 impl Inbox {
-    /// Waits for the next subscription that has something; answers the key it was subscribed under. A key may come
+    /// Waits for the next subscription that has something, and returns the key it was subscribed under. A key may come
     /// although its subscription has nothing, or is gone.
     pub async fn next(&self) -> u64 {
         poll_fn(|cx| self.poll_next(cx)).await
@@ -62,7 +62,7 @@ impl Inbox {
     }
 }
 
-/// A subscription's end: rings once, until it is heard.
+/// A subscription's end: puts its key into the inbox once, until [`Notifier::rearm`].
 pub struct Notifier {
     inbox: Inbox,
     key: u64,
@@ -85,8 +85,8 @@ impl Notifier {
 
     /// To be called before reading: news from here on wakes again.
     ///
-    /// The lock of what is read does the rest. A publisher whose message the read does not see takes that lock after the
-    /// reader, so it finds the flag down and wakes.
+    /// The lock of what is read does the rest. A publisher whose message the read does not see takes that lock after
+    /// the reader, so it finds the flag down and wakes.
     pub fn rearm(&self) {
         self.queued.store(false, Ordering::Release);
     }

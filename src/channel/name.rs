@@ -56,7 +56,8 @@ impl fmt::Debug for TopicName {
     }
 }
 
-fn check_common(text: &str) -> Result<(), Error> {
+/// The part of the rule that names and patterns share.
+pub(super) fn check_common(text: &str) -> Result<(), Error> {
     let problem = if text.is_empty() {
         "must not be empty"
     } else if text.len() > MAX_NAME_BYTES {
@@ -71,89 +72,6 @@ fn check_common(text: &str) -> Result<(), Error> {
         return Ok(());
     };
     Err(Error::InvalidTopic(problem))
-}
-
-/// What a subscription reads: one topic, or all whose names match a pattern.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// One topic.
-    Topic(TopicName),
-    /// Every topic whose name matches, those created later too.
-    Pattern(Pattern),
-}
-
-impl Source {
-    /// A topic name, or a pattern when a whole segment is `*` or the last one is `>`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidTopic`] with the part of the rule that the text breaks.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        if text.contains(['*', '>']) {
-            Pattern::parse(text).map(Source::Pattern)
-        } else {
-            TopicName::parse(text).map(Source::Topic)
-        }
-    }
-
-    /// The name or pattern as the client wrote it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Source::Topic(name) => name.as_str(),
-            Source::Pattern(pattern) => pattern.as_str(),
-        }
-    }
-}
-
-/// A topic name in which a whole segment may be `*` (any one segment) or the last one `>` (one or more).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pattern(Arc<str>);
-
-impl Pattern {
-    /// Checks `text` against the rule of topic names and that of patterns.
-    ///
-    /// # Errors
-    /// [`Error::InvalidTopic`] with the part of the rule that the text breaks.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        check_common(text)?;
-        let mut segments = text.split('.').peekable();
-        while let Some(segment) = segments.next() {
-            if segment == ">" && segments.peek().is_some() {
-                return Err(Error::InvalidTopic("'>' may only be the last segment of a pattern"));
-            }
-            if segment.len() > 1 && segment.contains(['*', '>']) {
-                return Err(Error::InvalidTopic("'*' and '>' must be whole segments of a pattern"));
-            }
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// The pattern as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// What every matching name begins with: the text before the first wildcard.
-    #[must_use]
-    pub fn literal_prefix(&self) -> &str {
-        self.0.split(['*', '>']).next().unwrap_or_default()
-    }
-
-    /// Whether `name` matches; looks at each segment once.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        let mut rest = name.split('.');
-        for wanted in self.0.split('.') {
-            match (wanted, rest.next()) {
-                (">", Some(_)) => return true,
-                ("*", Some(_)) => {}
-                (wanted, Some(segment)) if wanted == segment => {}
-                _ => return false,
-            }
-        }
-        rest.next().is_none()
-    }
 }
 
 /// Bounded text that a client gives: message ids, keys, consumer names.
@@ -226,21 +144,6 @@ mod tests {
         }
         for bad in ["", " a", "a ", "a\nb", "a\u{0}", "*", "a.>", "a*b", "$SYS", "\u{a0}a", &"x".repeat(256)] {
             assert!(matches!(TopicName::parse(bad), Err(Error::InvalidTopic(_))), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn patterns_match_whole_segments() {
-        let matches = |pattern: &str, name: &str| Pattern::parse(pattern).unwrap().matches(name);
-        assert!(matches("orders.*", "orders.eu"));
-        assert!(!matches("orders.*", "orders.eu.1"));
-        assert!(!matches("orders.*", "orders"));
-        assert!(matches("orders.>", "orders.eu.1"));
-        assert!(!matches("orders.>", "orders"));
-        assert!(matches("*.eu", "orders.eu"));
-        assert!(matches(">", "anything.at.all"));
-        for bad in ["a.>.b", "a*", ">a", "a.b*", " *", "$x.*"] {
-            assert!(Pattern::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -8,19 +8,19 @@ impl Channel {
     /// Kept messages from a start on, oldest first.
     pub(crate) fn page(&self, start: &Start, limit: BatchLimit) -> Page {
         let ring = self.ring.lock();
-        let (mut place, mut gap) = ring.locate(start, self.created_at);
+        let (mut position, mut gap) = ring.locate(start, self.created_at);
         let mut messages = Vec::new();
-        let (hole, rest) = ring.read(&mut place, limit, u64::MAX, &mut messages);
-        if let Some(hole) = hole {
-            gap = Some(gap.map_or(hole.clone(), |gap| gap.and_then(&hole)));
+        let (missed, rest) = ring.read(&mut position, limit, u64::MAX, &mut messages);
+        if let Some(missed) = missed {
+            gap = Some(gap.map_or(missed.clone(), |gap| gap.and_then(&missed)));
         }
-        let first = messages.first().map_or(place.after, |oldest: &Arc<Message>| oldest.prev);
+        let first = messages.first().map_or(position.after, |oldest: &Arc<Message>| oldest.prev);
         Page {
             messages,
             gap,
             has_previous: first > ring.floor(),
             has_next: rest == ReadStatus::More,
-            end: Cursor { epoch: self.epoch, offset: place.after },
+            end: Cursor { epoch: self.epoch, offset: position.after },
         }
     }
 
@@ -53,6 +53,6 @@ pub struct Page {
     pub has_previous: bool,
     /// Whether there are messages behind the page.
     pub has_next: bool,
-    /// The place to go on from.
+    /// The position to go on from.
     pub end: Cursor,
 }

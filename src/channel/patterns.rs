@@ -1,7 +1,7 @@
 //! Which patterns match a topic, and what a pattern's subscribers have still to read.
 //!
-//! A topic looks its patterns up once and again only when the set of patterns has changed, so publishing does no matching
-//! at all: its cost does not grow with the number of patterns or topics. The look-up walks a tree by segments.
+//! A topic looks its patterns up once and again only when the set of patterns has changed, so publishing does no
+//! matching at all: its cost does not grow with the number of patterns or topics. The look-up walks a tree by segments.
 
 use std::{
     cmp::Reverse,
@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Channel, Error, LogPosition, Pattern, PatternCursor, Place, Reader, TopicName, Waiter, sequencer::MAX_LOGS,
+    Channel, Error, LogPosition, Pattern, PatternCursor, ReadPosition, Reader, TopicName, Waiter, sequencer::MAX_LOGS,
 };
 
 /// The patterns that match one topic, as of a version of the set.
@@ -34,7 +34,8 @@ pub(crate) struct Group {
 /// One subscriber of a pattern: which topics it has still to read, each from where.
 ///
 /// Topics of one log are read in the order of the messages' numbers in it, so that one number says how far all of them
-/// were read. What is gone counts: the reader of an evicted message is as early as that message, and tells the gap there.
+/// were read. What is gone counts: the reader of an evicted message is as early as that message, and tells the gap
+/// there.
 pub(crate) struct Member {
     pub waiter: Arc<Waiter>,
     unread: Mutex<Unread>,
@@ -85,12 +86,13 @@ impl Member {
         Arc::new(Self { waiter, unread: Mutex::default() })
     }
 
-    /// The topic has something behind `place`, which begins with the number `first`. Called under the locks of the topic
-    /// and of its log's sequencer, so that the first call since the topic was last read to its end names the right place.
-    fn touch(&self, topic: &Arc<Channel>, place: Place, first: u64) {
+    /// The topic has something behind `position`, which begins with the number `first`. Called under the locks of the
+    /// topic and of its log's sequencer, so that the first call since the topic was last read to its end names the
+    /// right position.
+    fn touch(&self, topic: &Arc<Channel>, position: ReadPosition, first: u64) {
         let mut unread = self.unread.lock();
         if let Entry::Vacant(vacant) = unread.readers.entry(topic.serial) {
-            vacant.insert(Reader::at(topic.clone(), place, first));
+            vacant.insert(Reader::at(topic.clone(), position, first));
             unread.logs[topic.sequencer.index].queue.push(Reverse((first, topic.serial)));
         }
         drop(unread);
@@ -134,15 +136,15 @@ impl Member {
 
     /// Takes the reader that goes on first. It stays known as unread (messages go on to find it there) until
     /// [`Member::finish`] or [`Member::requeue`].
-    pub fn take_turn(&self) -> Option<Reader> {
+    pub fn take_next(&self) -> Option<Reader> {
         let mut unread = self.unread.lock();
         let last = unread.last_log;
         let log = (1..=MAX_LOGS).map(|step| (last + step) % MAX_LOGS).find(|log| unread.next_of(*log).is_some())?;
         unread.last_log = log;
         let Reverse((_, serial)) = unread.logs[log].queue.pop()?;
         let reader = unread.readers.get_mut(&serial)?;
-        let (topic, place, next) = (reader.topic.clone(), reader.place, reader.next_sequence);
-        Some(std::mem::replace(reader, Reader::at(topic, place, next)))
+        let (topic, position, next) = (reader.topic.clone(), reader.position, reader.next_sequence);
+        Some(std::mem::replace(reader, Reader::at(topic, position, next)))
     }
 
     /// The newest number of a log that may be read now: that of the next topic in it.
@@ -161,13 +163,13 @@ impl Member {
         PatternCursor { logs: self.unread.lock().logs.iter().filter_map(|log| log.position).collect() }
     }
 
-    /// Puts a reader that has more to read back into its place.
+    /// Puts a reader that has more to read back into its log's queue.
     pub fn requeue(&self, reader: Reader) {
         self.unread.lock().enqueue(reader);
     }
 
     /// Forgets a topic that was read to its end. To be called under that topic's lock: the next message then names its
-    /// own place.
+    /// own position.
     pub fn finish(&self, serial: u64) {
         self.unread.lock().readers.remove(&serial);
     }
@@ -185,7 +187,7 @@ impl Member {
     }
 }
 
-/// A subscriber's place in a group; leaving is dropping.
+/// A subscriber's membership of a group; dropping it leaves the group.
 pub(crate) struct Membership {
     group: Arc<Group>,
     slot: usize,
@@ -243,7 +245,7 @@ impl Node {
         }
     }
 
-    /// The place of the pattern's group, with the nodes that lead to it.
+    /// The slot of the pattern's group, with the nodes that lead to it.
     fn slot(&mut self, pattern: &Pattern) -> &mut Option<Arc<Group>> {
         let mut node = self;
         for segment in pattern.as_str().split('.') {
@@ -256,12 +258,12 @@ impl Node {
         &mut node.here
     }
 
-    /// Clears the pattern's place when its group has no member, and prunes the nodes that led only there.
+    /// Clears the pattern's slot when its group has no member, and prunes the nodes that led only there.
     fn prune(&mut self, segments: &[&str]) -> bool {
-        let vacate = |place: &mut Option<Arc<Group>>| {
-            let empty = place.as_ref().is_some_and(|group| group.members.lock().is_empty());
+        let vacate = |slot: &mut Option<Arc<Group>>| {
+            let empty = slot.as_ref().is_some_and(|group| group.members.lock().is_empty());
             if empty {
-                *place = None;
+                *slot = None;
             }
             empty
         };
@@ -345,13 +347,13 @@ impl Patterns {
         matched.groups = found.into();
     }
 
-    /// Tells the subscribers of all matching patterns that `topic` has something behind `place`, which begins with the number
-    /// `first` in the shared log. To be called under the locks of the topic and of the log's sequencer.
-    pub fn touch(&self, topic: &Arc<Channel>, matched: &mut Matched, place: Place, first: u64) {
+    /// Tells the subscribers of all matching patterns that `topic` has something behind `position`, which begins with
+    /// the number `first` in the shared log. To be called under the locks of the topic and of the log's sequencer.
+    pub fn touch(&self, topic: &Arc<Channel>, matched: &mut Matched, position: ReadPosition, first: u64) {
         self.refresh(topic.name.as_str(), matched);
         for group in &matched.groups {
             for (_, member) in group.members.lock().iter() {
-                member.touch(topic, place, first);
+                member.touch(topic, position, first);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A message's data: any JSON value, kept as its own text.
 //!
-//! The text is kept, not a tree, because numbers must survive unchanged (a tree would make a double of them) and because
-//! delivering is then a copy.
+//! The text is kept, not a tree, because numbers must survive unchanged (a tree would make a double of them) and
+//! because delivering is then a copy.
 
 use std::{fmt, sync::Arc};
 

@@ -35,13 +35,13 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes one token for a message that will be back: [`Bucket::charge`] does not take it again. Who learns that it will
-    /// not be back calls [`Bucket::give_back`]. One that was let through before, in another incarnation of its topic, is let
-    /// through again, whether there is a token or not.
+    /// Takes one token for a message that will be back: [`Bucket::charge`] does not take it again. Who learns that it
+    /// will not be back calls [`Bucket::release`]. One that was let through before, in another incarnation of its
+    /// topic, is let through again, whether there is a token or not.
     ///
     /// # Errors
     /// As [`Bucket::take`].
-    pub fn take_ahead(&mut self, let_through: bool) -> Result<(), Error> {
+    pub fn reserve(&mut self, let_through: bool) -> Result<(), Error> {
         if !let_through {
             self.check()?;
         }
@@ -51,8 +51,8 @@ impl Bucket {
     }
 
     /// A message for which a token was taken ahead is not stored, or was before.
-    pub fn give_back(&mut self) {
-        // None are left if the limit was changed meanwhile.
+    pub fn release(&mut self) {
+        // No reservation is left if the limit was changed meanwhile.
         if let Some(ahead) = self.ahead.checked_sub(1) {
             self.ahead = ahead;
             if self.per_second > 0 {
@@ -72,7 +72,7 @@ impl Bucket {
         }
         let (token, now) = (self.token(), Instant::now());
         let missing = (self.full_at.map_or(now, |at| at.max(now)) + token).duration_since(now);
-        // Dividing cuts the token's length, so a full bucket is that many tokens rather than a second.
+        // Dividing rounds the token's length down, so a full bucket is that many tokens, which is less than a second.
         if missing > token * self.per_second {
             let wait = missing.saturating_sub(token * self.per_second);
             return Err(Error::RateLimited { per_second: self.per_second, wait });
@@ -124,7 +124,7 @@ mod tests {
     async fn what_is_on_its_way_is_counted_once() {
         let mut bucket = Bucket::new(100);
         // A burst is no larger for being on its way all at once.
-        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
+        assert_eq!((0..150).filter(|_| bucket.reserve(false).is_ok()).count(), 100);
         // Other instances' messages, and then one's own: the sum is what counts.
         (0..150).for_each(|_| bucket.charge());
         tokio::time::advance(Duration::from_millis(500)).await;
@@ -133,10 +133,10 @@ mod tests {
         assert!(bucket.take().is_ok());
         tokio::time::advance(Duration::from_secs(1)).await;
         // What is not stored costs nothing.
-        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
-        (0..100).for_each(|_| bucket.give_back());
-        assert_eq!((0..150).filter(|_| bucket.take_ahead(false).is_ok()).count(), 100);
-        assert!(bucket.take_ahead(true).is_ok());
+        assert_eq!((0..150).filter(|_| bucket.reserve(false).is_ok()).count(), 100);
+        (0..100).for_each(|_| bucket.release());
+        assert_eq!((0..150).filter(|_| bucket.reserve(false).is_ok()).count(), 100);
+        assert!(bucket.reserve(true).is_ok());
     }
 
     #[test]

@@ -5,30 +5,16 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{
-    BatchLimit, Channel, Cursor, Error, Filter, Gap, GapReason, Message, Pattern, PatternCursor, Place, ReadStatus,
-    TopicName,
+    BatchLimit, Channel, Cursor, Error, Filter, Gap, GapReason, Message, Overflow, Pattern, PatternCursor,
+    ReadPosition, ReadStatus, TopicName,
 };
 
 /// A subscription is behind when more messages than this wait for it: more than one batch, so that the
 /// ordinary burst does not count.
 pub const BEHIND_MESSAGES: u64 = 64;
 
-/// Messages of one turn that are read without an allocation: a live reader finds one or a few.
+/// Messages of one batch that are read without an allocation: a live reader finds one or a few.
 const LIVE_MESSAGES: usize = 8;
-
-/// What happens to a subscription that falls behind, once it has caught up for the first time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Overflow {
-    /// It reads on from the history; a gap tells when that is gone.
-    #[default]
-    History,
-    /// It jumps to the newest message; a gap says what was skipped.
-    Latest,
-    /// It gets only the newest message of each key; gaps say what was skipped. Messages without a key are all kept.
-    LatestPerKey,
-    /// It ends with [`Error::SlowConsumer`] when the history no longer has what it would read next.
-    Disconnect,
-}
 
 /// What a subscription delivers.
 #[derive(Clone, Debug)]
@@ -77,8 +63,8 @@ pub(crate) const ALONE: Option<fn() -> u64> = None;
 /// A cursor into one topic.
 pub(crate) struct Reader {
     pub topic: Arc<Channel>,
-    pub place: Place,
-    /// Missed, and not told yet.
+    pub(super) position: ReadPosition,
+    /// What was missed and not delivered as a gap yet.
     pub gap: Option<Gap>,
     /// The number in the shared log with which it goes on: what is gone counts. Of topics of one log, the one with the
     /// lowest comes first.
@@ -91,13 +77,13 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Begins live, with the message of this number in the shared log.
-    pub fn at(topic: Arc<Channel>, place: Place, next_sequence: u64) -> Self {
-        Self { topic, place, gap: None, next_sequence, caught_up: true, behind: false }
+    pub fn at(topic: Arc<Channel>, position: ReadPosition, next_sequence: u64) -> Self {
+        Self { topic, position, gap: None, next_sequence, caught_up: true, behind: false }
     }
 
     /// Begins in the past: the replay is not "falling behind".
-    pub fn from(topic: Arc<Channel>, (place, gap): (Place, Option<Gap>)) -> Self {
-        Self { topic, place, gap, next_sequence: 0, caught_up: false, behind: false }
+    pub fn from(topic: Arc<Channel>, (position, gap): (ReadPosition, Option<Gap>)) -> Self {
+        Self { topic, position, gap, next_sequence: 0, caught_up: false, behind: false }
     }
 
     fn miss(&mut self, gap: Option<Gap>) {
@@ -109,10 +95,10 @@ impl Reader {
         }
     }
 
-    /// Reads one batch. A gap is told as soon as it is met, whatever follows, since other topics may be read next and
-    /// a position over all of them may not pass it. Only what a subscriber of one topic skips by its own choice is gathered
-    /// into one gap as long as it goes on. `newest` is asked under the topic's lock for the newest number in the shared log
-    /// that may be read, where there are other topics; `at_end` runs there when there is nothing more.
+    /// Reads one batch. A gap is delivered as soon as it is met, whatever follows, since other topics may be read next
+    /// and a position over all of them may not pass it. Only what a subscriber of one topic skips by its own choice is
+    /// gathered into one gap as long as it goes on. `newest` is asked under the topic's lock for the newest number in
+    /// the shared log that may be read, where there are other topics; `at_end` runs there when there is nothing more.
     pub fn read(
         &mut self,
         wanted: &Wanted,
@@ -125,14 +111,14 @@ impl Reader {
         let mut superseded = Vec::new();
         let topic = self.topic.clone();
         let ring = topic.ring.lock();
-        self.behind |= self.caught_up && ring.end().seen.saturating_sub(self.place.seen) > BEHIND_MESSAGES;
+        self.behind |= self.caught_up && ring.end().seen.saturating_sub(self.position.seen) > BEHIND_MESSAGES;
         if self.behind && wanted.overflow == Overflow::Latest {
-            let skipped = ring.skip_to_newest(&mut self.place);
+            let skipped = ring.skip_to_newest(&mut self.position);
             self.miss(skipped);
         }
         let holds_gap = newest.is_none() && self.behind && wanted.overflow == Overflow::LatestPerKey;
         let newest = newest.map_or(u64::MAX, |newest| newest());
-        let (gap, rest) = ring.read(&mut self.place, limit, newest, &mut batch);
+        let (gap, rest) = ring.read(&mut self.position, limit, newest, &mut batch);
         if gap.is_some() && self.caught_up && wanted.overflow == Overflow::Disconnect {
             return Err(Error::SlowConsumer);
         }
@@ -140,7 +126,7 @@ impl Reader {
         if self.behind && wanted.overflow == Overflow::LatestPerKey {
             superseded.extend(batch.iter().map(|message| ring.superseded(message)));
         }
-        match ring.next_sequence(self.place) {
+        match ring.next_sequence(self.position) {
             Some(next) if rest == ReadStatus::More => self.next_sequence = next,
             _ => {
                 self.caught_up = true;
@@ -175,10 +161,15 @@ impl Reader {
         Ok(rest)
     }
 
-    /// Where the reader stands: before what it has missed, as long as that is not told.
+    /// How many of the topic's messages it has passed.
+    pub fn seen(&self) -> u64 {
+        self.position.seen
+    }
+
+    /// Where the reader stands: before what it has missed, as long as that was not delivered as a gap.
     pub fn cursor(&self) -> Cursor {
         let missed_from = self.gap.as_ref().map(|gap| gap.from_offset.saturating_sub(1));
-        let offset = missed_from.map_or(self.place.after, |from| from.min(self.place.after));
+        let offset = missed_from.map_or(self.position.after, |from| from.min(self.position.after));
         Cursor { epoch: self.topic.epoch, offset }
     }
 }

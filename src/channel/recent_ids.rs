@@ -1,5 +1,5 @@
-//! Ids of messages that have left their topic's history: a publisher that repeats one within the window is still answered
-//! with the first message's position.
+//! Ids of messages that have left their topic's history: a publisher that repeats one within the window still gets the
+//! first message's position.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     ops::Bound,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -14,12 +14,12 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Alive, Budget, Channel, Defaults, Epoch, Error, LogPosition, Member, Membership, Pattern, Patterns, Ring,
-    Sequencer, Spec, Timestamp, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds,
-    ring::Incarnation as RingIncarnation, sequencer::MAX_LOGS,
+    Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Membership, NewMessage, Pattern, Patterns, Payload,
+    Ring, Sequencer, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds,
+    ring::RingOwner, sequencer::MAX_LOGS,
 };
 
-/// Deletions that are remembered: a subscriber of a pattern that was away is told of them.
+/// Deletions that are remembered: a subscriber of a pattern that was away learns of them.
 const MAX_DELETIONS: usize = 10_000;
 
 /// Bounds on what all topics hold together.
@@ -34,8 +34,8 @@ pub struct RegistrySettings {
     /// Different patterns that may be subscribed.
     pub max_patterns: usize,
     /// What holds for topics that set nothing for themselves.
-    pub defaults: Defaults,
-    /// How long a publisher's message id is remembered after its publication, whatever becomes of the message.
+    pub defaults: TopicBounds,
+    /// How long a publisher's message id is remembered after its publication, even when the message is gone.
     pub dedup_window: Duration,
     /// Bytes that ids of messages that are not kept may take.
     pub dedup_bytes: usize,
@@ -50,7 +50,7 @@ impl RegistrySettings {
             max_bytes_per_topic: 1 << 20,
             max_history_bytes: 1 << 20,
             max_patterns: 1,
-            defaults: Defaults { max_messages, max_publish_rate: 0 },
+            defaults: TopicBounds::new(max_messages, 0),
             dedup_window: Duration::from_mins(1),
             dedup_bytes: 1 << 20,
         }
@@ -66,10 +66,12 @@ pub struct Incarnation {
     pub epoch: Epoch,
     /// When it began.
     pub created_at: Timestamp,
-    /// What it is set to.
-    pub spec: Spec,
-    /// The engine's own number for it.
-    pub key: u64,
+    /// Made by a publish or a subscribe, not by a creation.
+    pub implicit: bool,
+    /// What it sets for itself.
+    pub config: TopicConfig,
+    /// The engine's own number for it, if it numbers its topics: above 0, and never given twice.
+    pub serial: Option<u64>,
     /// Which of the engine's logs its messages are in.
     pub log: usize,
 }
@@ -104,28 +106,29 @@ impl Matching {
 }
 
 impl Incarnation {
-    /// A new one that begins now.
+    /// A new one that begins now, made by a creation.
     #[must_use]
-    pub fn new(name: &TopicName, spec: Spec) -> Self {
-        Self { name: name.clone(), epoch: Epoch::random(), created_at: Timestamp::now(), spec, key: 0, log: 0 }
+    pub fn new(name: &TopicName, config: TopicConfig) -> Self {
+        let (epoch, created_at) = (Epoch::random(), Timestamp::now());
+        Self { name: name.clone(), epoch, created_at, implicit: false, config, serial: None, log: 0 }
     }
 }
 
-/// All topics on this instance. An engine puts them in and takes them out; changes are announced to who follows the
+/// All topics on this instance. An engine inserts and removes them; changes are announced to the subscribers of the
 /// topics' events.
 pub struct Registry {
     names: RwLock<Names>,
     max_topics: usize,
-    pub(crate) patterns: Arc<Patterns>,
-    pub(crate) budget: Arc<Budget>,
+    patterns: Arc<Patterns>,
+    budget: Arc<Budget>,
     serial: AtomicU64,
     /// Topics in memory, deleted ones that are still being read included.
     alive: Arc<AtomicUsize>,
     /// The broker's own events: topics created, updated, deleted.
-    pub(crate) events: Arc<Channel>,
+    pub(super) events: Arc<Channel>,
     /// The order of each of the engine's logs; the engine that has one log uses the first.
     sequencers: [Arc<Sequencer>; MAX_LOGS],
-    defaults: Defaults,
+    defaults: TopicBounds,
     recent_ids: Arc<RecentIds>,
 }
 
@@ -187,22 +190,19 @@ impl Registry {
     pub fn new(settings: RegistrySettings) -> Arc<Self> {
         let (name, epoch) = (TopicName::reserved("$topics"), Epoch::random());
         let recent_ids = Arc::new(RecentIds::new(settings.dedup_window, settings.dedup_bytes));
-        let incarnation = RingIncarnation { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
-        let spec = Spec { implicit: false, max_messages: Some(1_000), max_publish_rate: Some(0) };
-        let ring = Ring::new(incarnation, spec, settings.defaults, Budget::new(usize::MAX, usize::MAX));
+        let owner = RingOwner { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
+        let config = TopicConfig::keeping(1_000);
+        let ring = Ring::new(owner, config, settings.defaults, Budget::new(usize::MAX, usize::MAX));
         let events = Arc::new(Channel {
             serial: 0,
             name: name.clone(),
             epoch,
             created_at: Timestamp::now(),
-            key: 0,
             implicit: AtomicBool::new(false),
             ring: Mutex::new(ring),
             waiters: Mutex::new(Slab::new()),
             patterns: Patterns::new(0),
             sequencer: Arc::new(Sequencer::new(0)),
-            label: OnceLock::new(),
-            revision: AtomicU64::new(0),
             _alive: Alive::new(&Arc::default()),
         });
         Arc::new(Self {
@@ -231,7 +231,7 @@ impl Registry {
 
     /// What holds for topics that set nothing for themselves.
     #[must_use]
-    pub fn defaults(&self) -> Defaults {
+    pub fn defaults(&self) -> TopicBounds {
         self.defaults
     }
 
@@ -251,14 +251,15 @@ impl Registry {
         self.names.read().by_epoch.get(&epoch).cloned()
     }
 
-    /// Makes `member` a subscriber of `pattern`, and says what the pattern stands for at this very moment: every message
-    /// with a number above the positions reaches it, and no other.
+    /// Makes `member` a subscriber of `pattern`, and says what the pattern stands for at this very moment: every
+    /// message with a number above the positions reaches it, and no other.
     ///
     /// # Errors
     /// [`Error::LimitReached`] when the pattern would be one too many.
     pub(crate) fn join(&self, pattern: &Pattern, member: Arc<Member>) -> Result<Matching, Error> {
         let names = self.names.read();
-        // Publishing needs these locks, creating and deleting the one of the names.
+        // No message is published while these locks are held, and no topic is created or deleted while that of the
+        // names is.
         let newest: Vec<_> = self.sequencers.iter().map(|sequencer| sequencer.lock()).collect();
         let membership = self.patterns.join(pattern, member)?;
         let position = |(sequencer, newest): (&Arc<Sequencer>, &parking_lot::MutexGuard<'_, u64>)| {
@@ -300,27 +301,24 @@ impl Registry {
         incarnation: Incarnation,
         stored: impl FnOnce(&Arc<Channel>) -> Result<(), Error>,
     ) -> Result<Arc<Channel>, Error> {
-        let Incarnation { name, epoch, created_at, spec, key, log } = incarnation;
+        let Incarnation { name, epoch, created_at, implicit, config, serial, log } = incarnation;
         let mut names = self.names.write();
         if names.by_name.contains_key(&name) {
             return Err(Error::TopicExists(name));
         }
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let ring_incarnation = RingIncarnation { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
-        let ring = Ring::new(ring_incarnation, spec, self.defaults, self.budget.clone());
+        let serial = serial.unwrap_or_else(|| self.serial.fetch_add(1, Ordering::Relaxed));
+        let owner = RingOwner { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
+        let ring = Ring::new(owner, config, self.defaults, self.budget.clone());
         let channel = Arc::new(Channel {
             serial,
             name: name.clone(),
             epoch,
             created_at,
-            key,
-            implicit: AtomicBool::new(spec.implicit),
+            implicit: AtomicBool::new(implicit),
             ring: Mutex::new(ring),
             waiters: Mutex::new(Slab::new()),
             patterns: self.patterns.clone(),
             sequencer: self.sequencer(log).clone(),
-            label: OnceLock::new(),
-            revision: AtomicU64::new(0),
             _alive: Alive::new(&self.alive),
         });
         stored(&channel)?;
@@ -331,7 +329,7 @@ impl Registry {
         Ok(channel)
     }
 
-    /// Takes a topic out and ends its incarnation. Answers whether it was in.
+    /// Takes a topic out and ends its incarnation. Returns whether it was in.
     pub fn remove(&self, channel: &Arc<Channel>) -> bool {
         let mut names = self.names.write();
         let current = names.is_current(channel);
@@ -344,8 +342,8 @@ impl Registry {
         current
     }
 
-    /// Takes a topic out whose incarnation is about to end: its name is free, and whoever reads it reads on until it is closed. The
-    /// engine knows of messages up to the number `last` in the topic's log.
+    /// Takes a topic out whose incarnation is about to end: its name is free, and whoever reads it reads on until it is
+    /// closed. The engine knows of messages up to the number `last` in the topic's log.
     pub(crate) fn take_out(&self, channel: &Arc<Channel>, last: u64) {
         let mut names = self.names.write();
         if names.is_current(channel) {
@@ -355,14 +353,14 @@ impl Registry {
         }
     }
 
-    /// Takes an implicit topic out that has no message and no subscriber. Answers whether it did; `stored` then ran under
-    /// the registry's lock.
+    /// Takes an implicit topic out that has no message and no subscriber. Returns whether it did; `stored` then ran
+    /// under the registry's lock.
     pub fn remove_unused(&self, channel: &Arc<Channel>, stored: impl FnOnce()) -> bool {
         let mut names = self.names.write();
         if !names.is_current(channel) {
             return false;
         }
-        // Looked at under the locks that a new subscriber or message needs.
+        // A new subscriber or message needs these locks, so none comes between the check and the end.
         let waiters = channel.waiters.lock();
         let mut ring = channel.ring.lock();
         if !channel.implicit.load(Ordering::Acquire) || !waiters.is_empty() || !ring.is_unused() {
@@ -376,12 +374,23 @@ impl Registry {
     }
 
     /// Sets a topic to what the engine has kept. A smaller history takes effect at once.
-    pub fn apply(&self, channel: &Arc<Channel>, spec: Spec) {
+    pub fn apply(&self, channel: &Arc<Channel>, implicit: bool, config: TopicConfig) {
         let names = self.names.read();
-        channel.implicit.store(spec.implicit, Ordering::Release);
-        channel.ring.lock().configure(spec, self.defaults);
+        channel.implicit.store(implicit, Ordering::Release);
+        channel.ring.lock().configure(config, self.defaults);
         if names.is_current(channel) {
             self.announce(&channel.name, TopicEventKind::Updated);
+        }
+    }
+
+    /// Called under the registry's lock, so that events stand in the order in which things happened.
+    fn announce(&self, name: &TopicName, kind: TopicEventKind) {
+        let data = Payload::parse(&format!("{:?}", kind.code()), usize::MAX);
+        let key = Key::parse(name.as_str());
+        if let (Ok(data), Ok(key)) = (data, key) {
+            // The events' own channel has no limits, so there is nothing to refuse.
+            let _ =
+                self.events.append(NewMessage { data, id: None, key: Some(key), expected_offset: None, origin: None });
         }
     }
 
@@ -416,6 +425,23 @@ impl Registry {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Channel>> {
         self.names.read().by_name.values().cloned().collect()
+    }
+
+    /// The broker's own events: topics created, updated, deleted.
+    pub(crate) fn events(&self) -> &Arc<Channel> {
+        &self.events
+    }
+
+    /// How many different patterns are subscribed.
+    #[must_use]
+    pub fn pattern_count(&self) -> usize {
+        self.patterns.len()
+    }
+
+    /// How many nodes of the patterns' tree were visited.
+    #[cfg(test)]
+    pub(crate) fn pattern_steps(&self) -> u64 {
+        self.patterns.steps.load(Ordering::Relaxed)
     }
 
     /// Bytes that all histories hold.

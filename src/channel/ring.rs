@@ -1,9 +1,21 @@
 //! A topic's broadcast channel, which is its history: one ring under one lock; receivers are cursors into it.
 //!
-//! Publishing never waits for a receiver. A receiver that falls behind reads from the ring as long as that lasts, then
-//! learns exactly what it missed. Offsets grow but need not be dense: every message names the place before it, and a
-//! receiver at `after` has missed something exactly when the next message's `prev` lies beyond it. So what an engine has
-//! lost is told like what was evicted: the place moves on ([`Ring::skip_to`]), and the next message names it.
+//! Publishing never waits for a receiver. A receiver that falls behind reads from the ring as long as its messages are
+//! kept, and then learns exactly what it missed. Offsets grow but need not be dense: each message names the offset
+//! before it (`prev`). A receiver at `after` has missed something exactly when the next message's `prev` lies beyond
+//! `after`. What an engine has lost is reported the same way as what was evicted: [`Ring::skip_to`] moves `last` on,
+//! and the next message's `prev` is that offset.
+//!
+//! ```text
+//!  offset     1   2   3   4   5   6   7   8   9  10  11  12
+//!           [ evicted ] [    kept     ] [lost ] [  kept   ]
+//!  prev       0   1   2   3   4   5   6           9  10  11
+//!                     ^                                   ^
+//!                   floor                               last
+//!
+//!  A receiver after 1 reads: a gap 2..=3 (2 missed, as the ring counts what it evicted), 4, 5, 6, 7,
+//!  a gap 8..=9 (nobody can count it: 10 names 9 as its prev, and the receiver stands after 7), 10, 11, 12.
+//! ```
 
 mod budget;
 mod evicted;
@@ -17,8 +29,8 @@ use std::{
 };
 
 use super::{
-    Cursor, Defaults, Epoch, Error, Key, KnownId, Message, MessageId, NewMessage, PatternCursor, Publication, Refusal,
-    Spec, Timestamp, TopicName,
+    Cursor, Epoch, Error, Key, KnownId, Message, MessageId, NewMessage, Publication, ReadPosition, Refusal, Timestamp,
+    TopicBounds, TopicConfig, TopicName,
     patterns::Matched,
     rate::Bucket,
     recent_ids::{RecentIds, Remembered},
@@ -27,95 +39,41 @@ use super::{
 pub(crate) use budget::Budget;
 use evicted::Evicted;
 use staging::Staged;
-pub(crate) use staging::{Answer, Stage, Staging};
+pub(crate) use staging::{Outcome, Stage, Staging};
 
-/// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full turn behind still
-/// shares; one that reads from the past renders for itself.
+/// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full batch behind still
+/// shares it; one that reads from the past renders for itself.
 const YOUNG_MESSAGES: usize = 64;
-
-/// Where a receiver begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With the next message.
-    Live,
-    /// With the oldest kept message.
-    Oldest,
-    /// With the last so many kept messages.
-    Last(u32),
-    /// After a known place.
-    After(Cursor),
-    /// After a position in the log that the topic shares with others.
-    AfterSequence(u64),
-    /// After a position over all topics: for patterns alone.
-    AfterPattern(PatternCursor),
-    /// With the first message at or after a time.
-    Since(Timestamp),
-}
-
-/// What one read found, besides the messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadStatus {
-    /// More can be read now.
-    More,
-    /// Nothing more yet.
-    CaughtUp,
-    /// Nothing more ever: the topic was deleted.
-    Closed,
-}
-
-/// How much may be read at once.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimit {
-    /// Messages at most.
-    pub messages: usize,
-    /// Bytes of data after which no further message is read; the one that crosses the bound still is.
-    pub bytes: usize,
-}
-
-impl BatchLimit {
-    /// So many messages, whatever their size.
-    #[must_use]
-    pub fn messages(messages: usize) -> Self {
-        Self { messages, bytes: usize::MAX }
-    }
-}
-
-/// Where a receiver stands: behind the message at `after`, which is the `seen`-th that the ring has held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub after: u64,
-    pub seen: u64,
-}
 
 /// How an engine numbers: what the ring may conclude from offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Numbering {
-    /// From this offset on numbers have no holes, so that a difference is a count.
+    /// From this offset on offsets grow by one, so that a difference is a count.
     pub dense_from: u64,
     /// The messages that were published before the ring's first; `None` where nobody knows.
     pub before: Option<u64>,
 }
 
 impl Numbering {
-    /// From 1, without holes.
+    /// From 1, one by one.
     pub const DENSE: Self = Self { dense_from: 0, before: Some(0) };
-    /// With holes anywhere.
+    /// Any offset may be left out.
     pub const SPARSE: Self = Self { dense_from: u64::MAX, before: None };
 }
 
-/// What becomes of a message that wants into the ring.
+/// Whether a message may enter the ring.
 pub(crate) enum Admission {
     /// It may be numbered.
     Fresh(NewMessage),
-    /// Its id is known: this is the first one's place.
+    /// Its id is known: this is the first one's position.
     Duplicate(Publication),
-    /// Its id is that of a message on its way, and its answer will be that one's.
+    /// Its id is that of a message on its way, whose outcome it shares.
     Staged(u64),
 }
 
 /// Whose history a ring is.
 #[derive(Clone, Copy)]
-pub(crate) struct Incarnation<'a> {
+pub(crate) struct RingOwner<'a> {
     pub topic: &'a TopicName,
     pub epoch: Epoch,
     pub serial: u64,
@@ -126,7 +84,7 @@ pub(crate) struct Incarnation<'a> {
 pub(crate) struct Ring {
     topic: TopicName,
     epoch: Epoch,
-    /// The newest place: everything up to here was readable, is gone, or never was.
+    /// The newest position: everything up to here was readable, is gone, or never was.
     last: u64,
     /// The offset of the newest message that was ever readable.
     newest: u64,
@@ -136,15 +94,15 @@ pub(crate) struct Ring {
     staged: VecDeque<Staged>,
     staged_cost: usize,
     cost: usize,
-    pub max_messages: usize,
-    /// What the topic sets for itself; the rest follows the server's settings.
-    pub spec: Spec,
+    /// What the topic sets for itself, and what holds for it by that and the server's settings.
+    pub config: TopicConfig,
+    pub bounds: TopicBounds,
     pub bucket: Bucket,
     pub numbering: Numbering,
-    /// Places within the ring where something was lost.
-    holes: usize,
-    /// The end of the newest of them that has left the ring: what was missed before cannot be counted.
-    torn: u64,
+    /// Ranges between kept messages in which the engine has lost something.
+    lost_ranges: usize,
+    /// The end of the newest of them that has left the ring: what a reader before it has missed cannot be counted.
+    lost_until: u64,
     pub last_published_at: Option<Timestamp>,
     pub closed: bool,
     /// The patterns that match this topic, as of the newest look.
@@ -166,10 +124,11 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    pub fn new(of: Incarnation<'_>, spec: Spec, defaults: Defaults, budget: Arc<Budget>) -> Self {
-        let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
+    pub fn new(of: RingOwner<'_>, config: TopicConfig, defaults: TopicBounds, budget: Arc<Budget>) -> Self {
+        let bounds = config.bounds(defaults);
         Self {
-            spec,
+            config,
+            bounds,
             topic: of.topic.clone(),
             epoch: of.epoch,
             serial: of.serial,
@@ -183,11 +142,10 @@ impl Ring {
             staged: VecDeque::new(),
             staged_cost: 0,
             cost: 0,
-            max_messages,
-            bucket: Bucket::new(max_publish_rate),
+            bucket: Bucket::new(bounds.max_publish_rate),
             numbering: Numbering::DENSE,
-            holes: 0,
-            torn: 0,
+            lost_ranges: 0,
+            lost_until: 0,
             last_published_at: None,
             closed: false,
             patterns: Matched::default(),
@@ -206,7 +164,7 @@ impl Ring {
         self.last == 0 && self.staged.is_empty()
     }
 
-    /// The newest place.
+    /// The newest position.
     pub fn last(&self) -> u64 {
         self.last
     }
@@ -217,11 +175,11 @@ impl Ring {
     }
 
     /// The end of the history.
-    pub fn end(&self) -> Place {
-        Place { after: self.last, seen: self.total }
+    pub fn end(&self) -> ReadPosition {
+        ReadPosition { after: self.last, seen: self.total }
     }
 
-    /// The newest place that is no longer kept: a receiver standing before it has missed something.
+    /// The newest position that is no longer kept: a receiver standing before it has missed something.
     pub fn floor(&self) -> u64 {
         self.messages.front().map_or(self.newest, |oldest| oldest.prev)
     }
@@ -233,7 +191,7 @@ impl Ring {
 
     /// Where the messages after `offset` begin in the ring.
     fn index_after(&self, offset: u64) -> usize {
-        // Dense offsets, the common case, need no search.
+        // Where offsets grow by one, as they usually do, no search is needed.
         if let Some(oldest) = self.messages.front() {
             let guess =
                 usize::try_from(offset.saturating_add(1).saturating_sub(oldest.cursor.offset)).unwrap_or(usize::MAX);
@@ -246,8 +204,8 @@ impl Ring {
 
     // ---- writing
 
-    /// Says where the history begins that is about to be fed: behind the message `newest`, at the place `last`. `sequence`
-    /// is the newest number in the shared log that a message before it may have; 0 where there was none.
+    /// Says where the history begins that is about to be fed: behind the message `newest`, at the position `last`.
+    /// `sequence` is the newest number in the shared log that a message before it may have; 0 where there was none.
     pub fn begin(&mut self, newest: u64, last: u64, numbering: Numbering, sequence: u64) {
         (self.newest, self.last, self.numbering) = (newest, last, numbering);
         self.newest_sequence = sequence;
@@ -309,7 +267,7 @@ impl Ring {
         if self.closed {
             return Err(Refusal::Closed);
         }
-        // A repeated id comes first: repeating what was accepted must succeed whatever has changed since.
+        // The id is checked first: repeating what was accepted must succeed, whatever has changed since.
         if let Some(id) = &new_message.id {
             if let Some(first) = self.known(id) {
                 return Ok(Admission::Duplicate(first));
@@ -335,7 +293,7 @@ impl Ring {
             Some(staged) => (staged.message.cursor.offset, Some(staged.message.published_at)),
             None => (self.last, self.last_published_at),
         };
-        // The wall clock may step back; a topic's times do not, so that a search by time stays a search.
+        // The wall clock may step back. A topic's times do not, because readers search the history by time.
         let now = new_message.origin.as_ref().map_or_else(Timestamp::now, |origin| origin.at);
         let at = at.map_or(now, |last| now.max(last));
         let cursor = Cursor { epoch: self.epoch, offset: prev + 1 };
@@ -352,8 +310,8 @@ impl Ring {
         Ok(publication)
     }
 
-    /// Takes a message that an engine has numbered. One for which no room can be made is lost here, which its readers are
-    /// told: what others published may not fill this server's memory.
+    /// Takes a message that an engine has numbered. One for which no room can be made is lost here, and its readers get
+    /// a gap: what others published may not fill this server's memory.
     pub fn feed(&mut self, message: Arc<Message>, given_id: bool) {
         let offset = message.cursor.offset;
         self.make_room(message.cost());
@@ -384,8 +342,8 @@ impl Ring {
         let cost = message.cost();
         self.make_room(cost);
         match self.messages.back() {
-            Some(before) => self.holes += usize::from(before.cursor.offset != message.prev),
-            None if self.newest != message.prev => self.torn = message.prev,
+            Some(before) => self.lost_ranges += usize::from(before.cursor.offset != message.prev),
+            None if self.newest != message.prev => self.lost_until = message.prev,
             None => {}
         }
         self.last = message.cursor.offset;
@@ -411,13 +369,11 @@ impl Ring {
     }
 
     /// Changes the topic's settings; a smaller history takes effect at once.
-    pub fn configure(&mut self, spec: Spec, defaults: Defaults) {
-        let Defaults { max_messages, max_publish_rate } = spec.bounds(defaults);
-        self.spec = spec;
-        self.max_messages = max_messages;
-        while self.messages.len() > max_messages && self.evict_oldest() {}
-        if self.bucket.per_second() != max_publish_rate {
-            self.bucket = Bucket::new(max_publish_rate);
+    pub fn configure(&mut self, config: TopicConfig, defaults: TopicBounds) {
+        (self.config, self.bounds) = (config, config.bounds(defaults));
+        while self.messages.len() > self.bounds.max_messages && self.evict_oldest() {}
+        if self.bucket.per_second() != self.bounds.max_publish_rate {
+            self.bucket = Bucket::new(self.bounds.max_publish_rate);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The order that the messages of several topics share, and positions in it.
 //!
 //! A topic's own order is decided under the topic's lock. A subscriber of a pattern reads many topics and needs one
-//! position over all of them: so every message also has a number in the log that its topic shares with others. The memory
-//! and the disk engine have one log for all topics, a clustered one has a log for each of its streams.
+//! position over all of them: so every message also has a number in the log that its topic shares with others. The
+//! memory and the disk engine have one log for all topics, a clustered one has a log for each of its streams.
 
 use std::{
     fmt,
@@ -13,15 +13,15 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::{Epoch, Error, message::SortableHex};
+use super::{Epoch, Error, cursor::SortableHex};
 
 /// Logs of one engine: those of a clustered one have a stream for each size of topics.
 pub(crate) const MAX_LOGS: usize = 4;
 
 /// One log's order.
 ///
-/// A message gets its number, enters its topic's history and is announced to the patterns' subscribers under one lock of
-/// the sequencer. So whoever sees a message knows that every message with a lower number has been announced before.
+/// A message gets its number, enters its topic's history and is announced to the patterns' subscribers under one lock
+/// of the sequencer. So whoever sees a message knows that every message with a lower number has been announced before.
 /// The lock is taken under a topic's lock, and none but those of the patterns is taken under it.
 pub(crate) struct Sequencer {
     /// Which of the engine's logs this is.

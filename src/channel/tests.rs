@@ -45,10 +45,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let registry = Registry::new(RegistrySettings::for_tests(10));
-        let spec = Spec { implicit: false, max_messages: Some(10), max_publish_rate: Some(0) };
-        let incarnation = Incarnation::new(&TopicName::parse("t").unwrap(), spec);
+        let config = TopicConfig::keeping(10);
+        let incarnation = Incarnation::new(&TopicName::parse("t").unwrap(), config);
         let channel = registry.insert(incarnation, |_| Ok(())).unwrap();
-        channel.ring.lock().begin(0, 0, Numbering::SPARSE, 0);
+        channel.set_numbering(Numbering::SPARSE);
         Self { channel, registry, log: Vec::new(), lost: 0 }
     }
 
@@ -135,16 +135,15 @@ proptest! {
                     let index = world.log.len().saturating_sub(back);
                     let offset = index.checked_sub(1).map_or(0, |index| world.log[index]).min(world.channel.last());
                     let start = Start::After(Cursor { epoch: world.channel.epoch(), offset });
-                    let place = world.channel.ring.lock().locate(&start, Timestamp(0));
-                    let reader = Reader::from(world.channel.clone(), place);
+                    let (reader, _) = world.channel.locate(&start);
                     readers[slot] = Some(Model { reader, after: offset, events: Vec::new() });
                 }
                 Step::Read(slot, max) => if let Some(model) = &mut readers[slot] {
                     let _ = model.reader.read(&Wanted::default(), BatchLimit::messages(max), &mut model.events, ALONE, || {});
                 },
                 Step::Shrink(max_messages) => {
-                    let spec = Spec { max_messages: Some(max_messages), ..world.channel.spec() };
-                    world.registry.apply(&world.channel, spec);
+                    let config = TopicConfig { max_messages: Some(max_messages), ..world.channel.config() };
+                    world.registry.apply(&world.channel, false, config);
                 }
             }
         }

@@ -1,7 +1,8 @@
-//! What every engine is asked for, as one suite: run it on two instances that share a store, or on the same one twice.
+//! What every engine has to do, as one suite: run it on two instances that share a store, or on the same one twice.
 //!
-//! It lives with the seam rather than with the tests, so that an engine from elsewhere can be held to it, too. Nothing here
-//! asks how long something takes: what has to come is waited for, with a deadline.
+//! It lives with the trait rather than with the tests, because it uses what the crate keeps to itself, and is compiled
+//! for tests and benchmarks alone (feature `test-support`). Nothing here asks how long something takes: what has to
+//! come is waited for, with a deadline.
 
 mod consumers;
 mod messages;
@@ -21,9 +22,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Engine;
 use crate::channel::{
-    ALONE, BatchLimit, Channel, ConsumerLimits, Consumers, Defaults, Error, Event, KnownId, MessageId, NewMessage,
-    Payload, Publication, ReadStatus, Reader, Refusal, Registry, RegistrySettings, Spec, Start, Timestamp, TopicName,
-    Wanted,
+    ALONE, BatchLimit, Channel, ConsumerLimits, Consumers, Error, Event, KnownId, MessageId, NewMessage, Payload,
+    Publication, ReadStatus, Reader, Refusal, Registry, RegistrySettings, Start, Timestamp, TopicBounds, TopicConfig,
+    TopicName, Wanted,
 };
 
 /// How long anything may take: a leader's election in a cluster under load is the longest wait known.
@@ -51,7 +52,7 @@ impl Instance {
             max_bytes_per_topic: 64 << 20,
             max_history_bytes: 1 << 30,
             max_patterns: 100,
-            defaults: Defaults { max_messages: 1_000, max_publish_rate: 0 },
+            defaults: TopicBounds::new(1_000, 0),
             dedup_window: Duration::from_mins(5),
             dedup_bytes: 1 << 20,
         });
@@ -69,8 +70,12 @@ impl Instance {
         eventually("the topic is known", || self.registry.find(name)).await
     }
 
-    async fn create(&self, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
-        self.engine.create(name, spec).await
+    async fn create(&self, name: &TopicName, config: TopicConfig) -> Result<Arc<Channel>, Error> {
+        self.engine.create(name, config, false).await
+    }
+
+    async fn create_implicit(&self, name: &TopicName) -> Result<Arc<Channel>, Error> {
+        self.engine.create(name, CONFIG, true).await
     }
 
     async fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Result<Publication, Refusal> {
@@ -80,7 +85,7 @@ impl Instance {
     }
 }
 
-/// What an engine did not keep.
+/// What an engine did not do as it should.
 #[derive(Debug)]
 pub struct Failure(String);
 
@@ -133,8 +138,7 @@ fn fresh(what: &str) -> Result<TopicName, Failure> {
     Ok(TopicName::parse(&format!("{what}.{salt:x}.{}", COUNT.fetch_add(1, Ordering::Relaxed)))?)
 }
 
-const EXPLICIT: Spec = Spec { implicit: false, max_messages: Some(100), max_publish_rate: Some(0) };
-const IMPLICIT: Spec = Spec { implicit: true, ..EXPLICIT };
+const CONFIG: TopicConfig = TopicConfig::keeping(100);
 
 fn new_message(data: impl fmt::Display) -> Result<NewMessage, Failure> {
     Ok(NewMessage {
@@ -157,8 +161,7 @@ fn read(reader: &mut Reader, events: &mut Vec<Event>) -> Result<ReadStatus, Fail
 }
 
 fn reader(channel: &Arc<Channel>, start: &Start) -> Reader {
-    let place = channel.ring.lock().locate(start, channel.created_at);
-    Reader::from(channel.clone(), place)
+    channel.locate(start).0
 }
 
 /// The data of all kept messages.
@@ -213,7 +216,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs what an engine owes that outlives its process: `start` opens it anew over the same store, once the instance before
+/// Checks what has to outlive the process: `start` opens it again over the same store, once the instance before
 /// it was closed.
 ///
 /// # Errors
@@ -222,8 +225,8 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let open = || async { start().await.map_err(Failure) };
     let first = open().await?;
     let (name, gone) = (fresh("kept")?, fresh("gone")?);
-    let channel = first.create(&name, Spec { max_messages: Some(3), ..EXPLICIT }).await?;
-    let deleted = first.create(&gone, EXPLICIT).await?;
+    let channel = first.create(&name, TopicConfig { max_messages: Some(3), ..CONFIG }).await?;
+    let deleted = first.create(&gone, CONFIG).await?;
     let with_id = NewMessage { id: Some(MessageId::parse("mine")?), ..new_message(1)? };
     first.append(&deleted, new_message(0)?).await?;
     first.engine.delete(&deleted).await?;
@@ -231,7 +234,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     for number in 2..=4 {
         cursors.push(first.append(&channel, new_message(number)?).await?.cursor);
     }
-    let place = first.append(&channel, with_id.clone()).await?.cursor;
+    let cursor = first.append(&channel, with_id.clone()).await?.cursor;
     let moved = KnownId { id: MessageId::parse("moved")?, at: Timestamp::now() };
     first.engine.remember(&channel, std::slice::from_ref(&moved)).await?;
     let position = consumers::leave_a_position(&first, &channel).await?;
@@ -239,12 +242,12 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
 
     let second = open().await?;
     let channel = second.channel(&name).await?;
-    ensure(channel.epoch() == place.epoch, || "another incarnation after a restart".to_owned())?;
-    ensure(channel.spec().max_messages == Some(3), || "other settings after a restart".to_owned())?;
+    ensure(channel.epoch() == cursor.epoch, || "another incarnation after a restart".to_owned())?;
+    ensure(channel.config().max_messages == Some(3), || "other settings after a restart".to_owned())?;
     let found = kept(&channel)?;
     ensure(found == ["3", "4", "1"], || format!("{found:?} after a restart"))?;
     let again = second.append(&channel, with_id).await?;
-    ensure(again.duplicate && again.cursor == place, || format!("an id was forgotten: {again:?}"))?;
+    ensure(again.duplicate && again.cursor == cursor, || format!("an id was forgotten: {again:?}"))?;
     let again = second.append(&channel, NewMessage { id: Some(moved.id), ..new_message(1)? }).await?;
     ensure(again.duplicate && again.cursor.offset == 0, || format!("an imported id was forgotten: {again:?}"))?;
     let mut events = Vec::new();
@@ -253,7 +256,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     }
     ensure(events.len() == 3, || format!("{events:?} after the first one's cursor"))?;
     let next = second.append(&channel, new_message(5)?).await?.cursor;
-    ensure(next.offset > place.offset, || format!("{next:?} after {place:?}"))?;
+    ensure(next.offset > cursor.offset, || format!("{next:?} after {cursor:?}"))?;
     ensure(second.registry.find(&gone).is_none(), || "a deleted topic came back".to_owned())?;
     consumers::find_the_position(&second, &channel, &position).await?;
     second.engine.close().await;

@@ -1,15 +1,17 @@
 //! The engine that survives the process: a log of segments in one directory, nothing to install.
 //!
 //! All topics live in memory as with the memory engine; the log is what they are read back from. A message is numbered
-//! under its channel's lock and put into the log's queue there, waits unread beside the history, and becomes readable when
-//! the log says that it is stored by the policy ([`Fsync`]); then its publisher is answered.
+//! under its channel's lock and put into the log's queue there, waits unread beside the history, and becomes readable
+//! when the log says that it is stored by the policy ([`Fsync`]); then its publisher gets the outcome.
 
 mod commit;
 mod log;
 mod positions;
 mod repair;
 mod restore;
+mod save;
 mod snapshot;
+mod token;
 
 use std::{
     future::Future,
@@ -26,11 +28,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, ready};
 use crate::channel::{
-    Change, Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Refusal, Registry, Spec, Stage,
-    Staging, TopicName,
+    Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Refusal, Registry, Stage, Staging,
+    TopicConfig, TopicName,
 };
-use commit::{Committer, DiskHealth, FAILED, Tell, Token};
-use log::{Log, LogError, Message, OpenError, Record};
+use commit::{Committer, DiskHealth, FAILED};
+use log::{Log, LogError, MessageRecord, OpenError, Record};
+use token::{CommitReply, Token};
 
 pub use log::Fsync;
 #[cfg(fuzzing)]
@@ -48,7 +51,7 @@ pub struct Settings {
     pub fsync: Fsync,
     /// Bytes of the largest message's data.
     pub max_payload_bytes: usize,
-    /// How long a publisher's id is kept after its publication, whatever becomes of the message.
+    /// How long a publisher's id is kept after its publication, even when the message is gone.
     pub dedup_window: Duration,
     /// Bytes that ids of messages that are not kept may take.
     pub dedup_bytes: u64,
@@ -68,6 +71,9 @@ const IDS_AT_ONCE: usize = 4_096;
 
 /// The largest payload that a record of the log holds with its id and key.
 pub const MAX_PAYLOAD_BYTES: usize = 62 << 20;
+
+/// Brings whether a record is stored.
+type Stored = oneshot::Receiver<Result<(), Error>>;
 
 /// The engine that survives the process.
 pub struct Disk {
@@ -96,23 +102,51 @@ impl Disk {
         self.opened.get().ok_or(Error::Unavailable("the engine is not open"))
     }
 
-    fn log_settings(&self) -> log::Settings {
+    /// Puts a new topic into the registry, and its creation into the log's queue; the receiver tells whether that is
+    /// stored.
+    fn begin_topic(
+        &self,
+        name: &TopicName,
+        config: TopicConfig,
+        implicit: bool,
+    ) -> Result<(Arc<Channel>, Stored), Error> {
+        let opened = self.opened()?;
+        let topic_id = opened.next_key.fetch_add(1, Ordering::Relaxed);
+        let new = Incarnation::new(name, config);
+        let incarnation = Incarnation { implicit, serial: Some(topic_id), ..new };
+        let (reply, outcome) = oneshot::channel();
+        let channel = opened.registry.insert(incarnation, |channel| {
+            let record = Record::TopicCreated {
+                topic_id,
+                epoch: channel.epoch().to_bits(),
+                name: name.as_str(),
+                created_at_ms: channel.created_at().0,
+                implicit,
+                settings: &config.encode(),
+            };
+            let token = Token::Created(channel.clone(), CommitReply(reply));
+            opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
+        })?;
+        Ok((channel, outcome))
+    }
+
+    fn log_settings(&self) -> log::LogConfig {
         let max_record_bytes = self.settings.max_payload_bytes.max(POSITION_BYTES) + BESIDE_DATA;
-        log::Settings {
+        log::LogConfig {
             fsync: self.settings.fsync,
             max_record_bytes,
             queue_bytes: QUEUE_BYTES.max(2 * max_record_bytes),
             dedup_window: self.settings.dedup_window,
             dedup_bytes: self.settings.dedup_bytes,
-            ..log::Settings::default()
+            ..log::LogConfig::default()
         }
     }
 }
 
 /// The record that ends a topic.
 fn deletion(channel: &Channel, newest_sequence: u64) -> Record<'_> {
-    let (epoch, name) = (channel.epoch.to_bits(), channel.name.as_str());
-    Record::TopicDeleted { topic_id: channel.key, epoch, name, newest_sequence }
+    let (epoch, name) = (channel.epoch().to_bits(), channel.name().as_str());
+    Record::TopicDeleted { topic_id: channel.serial(), epoch, name, newest_sequence }
 }
 
 /// What a log's refusal means to a publisher.
@@ -135,40 +169,18 @@ fn refusal(error: &LogError, id: &MessageId) -> Refusal {
     })
 }
 
-/// A topic's settings as the log keeps them.
-fn encode_spec(spec: Spec) -> [u8; 13] {
-    let mut bytes = [0; 13];
-    // No history is of 0 messages, so 0 says that the topic sets none.
-    bytes[..8].copy_from_slice(&(spec.max_messages.unwrap_or(0) as u64).to_le_bytes());
-    bytes[8..12].copy_from_slice(&spec.max_publish_rate.unwrap_or(0).to_le_bytes());
-    bytes[12] = u8::from(spec.max_publish_rate.is_some());
-    bytes
-}
-
-fn decode_spec(bytes: &[u8], implicit: bool) -> Option<Spec> {
-    let (max_messages, rest) = bytes.split_first_chunk::<8>()?;
-    let (rate, rest) = rest.split_first_chunk::<4>()?;
-    let max_messages = usize::try_from(u64::from_le_bytes(*max_messages)).ok()?;
-    let has_rate = *rest.first()? != 0;
-    Some(Spec {
-        implicit,
-        max_messages: Some(max_messages).filter(|count| *count > 0),
-        max_publish_rate: has_rate.then(|| u32::from_le_bytes(*rate)),
-    })
-}
-
-/// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin anew behind
-/// the clock with every start, a million for each second.
+/// Keys of topics are never given twice, not even when all trace of the first is gone from the log: they begin again
+/// behind the clock with every start, a million for each second.
 fn first_key(used: u64) -> u64 {
     let epoch = UNIX_EPOCH + Duration::from_secs(1_735_689_600);
     let seconds = SystemTime::now().duration_since(epoch).map_or(0, |since| since.as_secs());
     (seconds << 20).max(used.saturating_add(1))
 }
 
-/// Waits for what the log's thread will tell.
-async fn told(answer: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
-    // The log drops what it cannot tell only when its thread has died.
-    answer.await.unwrap_or(Err(Error::Unavailable(FAILED)))
+/// Waits for the outcome that the log's thread reports.
+async fn committed(outcome: Stored) -> Result<(), Error> {
+    // The log drops the sender only when its thread has died.
+    outcome.await.unwrap_or(Err(Error::Unavailable(FAILED)))
 }
 
 impl Engine for Disk {
@@ -193,56 +205,43 @@ impl Engine for Disk {
         })
     }
 
-    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
-        let begin = || {
-            let opened = self.opened()?;
-            let key = opened.next_key.fetch_add(1, Ordering::Relaxed);
-            let (tell, answer) = oneshot::channel();
-            let channel = opened.registry.insert(Incarnation { key, ..Incarnation::new(name, spec) }, |channel| {
-                let record = Record::TopicCreated {
-                    topic_id: key,
-                    epoch: channel.epoch.to_bits(),
-                    name: name.as_str(),
-                    created_at_ms: channel.created_at.0,
-                    implicit: spec.implicit,
-                    settings: &encode_spec(spec),
-                };
-                let token = Token::Created(channel.clone(), Tell(tell));
-                opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
-            })?;
-            Ok((channel, answer))
-        };
-        match begin() {
-            Ok((channel, answer)) => Box::pin(async move { told(answer).await.map(|()| channel) }),
+    fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
+        match self.begin_topic(name, config, implicit) {
+            Ok((channel, outcome)) => Box::pin(async move { committed(outcome).await.map(|()| channel) }),
             Err(error) => ready(Err(error)),
         }
     }
 
-    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
+    fn create_now(&self, name: &TopicName) -> Option<Arc<Channel>> {
+        // If the creation is not stored, neither is the message behind it, and its publisher learns that.
+        self.begin_topic(name, TopicConfig::default(), true).ok().map(|(channel, _)| channel)
+    }
+
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
         Box::pin(async move {
             let opened = self.opened()?;
             let _one_at_a_time = opened.changing.acquire().await;
-            let before = channel.spec();
-            if change.adopt && !before.implicit {
+            let implicit = channel.is_implicit();
+            if adopt && !implicit {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
-            let spec = change.applied_to(before);
-            let (tell, answer) = oneshot::channel();
-            let (topic_id, floor, settings) = (channel.key, channel.floor(), &encode_spec(spec));
-            let record = Record::TopicUpdated { topic_id, implicit: spec.implicit, floor, settings };
-            let token = Token::Updated(channel.clone(), spec, Tell(tell));
+            let (implicit, config) = (implicit && !adopt, change.or(channel.config()));
+            let (reply, outcome) = oneshot::channel();
+            let (topic_id, floor, settings) = (channel.serial(), channel.floor(), &config.encode());
+            let record = Record::TopicUpdated { topic_id, implicit, floor, settings };
+            let token = Token::Updated(channel.clone(), implicit, config, CommitReply(reply));
             opened.log.append(&record, token).map_err(|error| unavailable(&error))?;
-            told(answer).await
+            committed(outcome).await
         })
     }
 
     fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
         Box::pin(async move {
-            let (tell, answer) = oneshot::channel();
-            let token = Token::Deleted(channel.clone(), Tell(tell));
+            let (reply, outcome) = oneshot::channel();
+            let token = Token::Deleted(channel.clone(), CommitReply(reply));
             let record = deletion(channel, channel.newest_sequence());
             self.opened()?.log.append(&record, token).map_err(|error| unavailable(&error))?;
-            told(answer).await
+            committed(outcome).await
         })
     }
 
@@ -253,8 +252,8 @@ impl Engine for Disk {
         };
         let staged =
             channel.stage(new_message, |message, Stage { stored_before, sequence_before, given_id, floor }| {
-                let record = Record::Message(Message {
-                    topic_id: channel.key,
+                let record = Record::Message(MessageRecord {
+                    topic_id: channel.serial(),
                     offset: message.cursor.offset,
                     prev: stored_before,
                     prev_sequence: sequence_before,
@@ -270,7 +269,7 @@ impl Engine for Disk {
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
             Ok(Staging::Staged(answer)) => {
-                Append::Later(Box::pin(async move { answer.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) }))
+                Append::pending(async move { answer.await.unwrap_or(Err(Error::Unavailable(FAILED).into())) })
             }
             Err(refusal) => Err(refusal).into(),
         }
@@ -280,19 +279,18 @@ impl Engine for Disk {
         Box::pin(async move {
             let opened = self.opened()?;
             for ids in ids.chunks(IDS_AT_ONCE) {
-                let unknown = |known: &&KnownId| {
-                    known.is_within(self.settings.dedup_window) && channel.ring.lock().known(&known.id).is_none()
-                };
-                let mut answers = Vec::new();
+                let unknown =
+                    |known: &&KnownId| known.is_within(self.settings.dedup_window) && !channel.knows(&known.id);
+                let mut outcomes = Vec::new();
                 for KnownId { id, at } in ids.iter().filter(unknown) {
-                    let (tell, answer) = oneshot::channel();
-                    let record = Record::Id { topic_id: channel.key, at_ms: at.0, id: id.as_str().as_bytes() };
-                    let appended = opened.log.append(&record, Token::Kept(Tell(tell)));
+                    let (reply, outcome) = oneshot::channel();
+                    let record = Record::Id { topic_id: channel.serial(), at_ms: at.0, id: id.as_str().as_bytes() };
+                    let appended = opened.log.append(&record, Token::Saved(CommitReply(reply)));
                     appended.map_err(|error| unavailable(&error))?;
-                    answers.push(answer);
+                    outcomes.push(outcome);
                 }
-                for answer in answers {
-                    told(answer).await?;
+                for outcome in outcomes {
+                    committed(outcome).await?;
                 }
                 channel.remember(ids)?;
             }
@@ -300,10 +298,10 @@ impl Engine for Disk {
         })
     }
 
-    fn forget(&self, channel: &Arc<Channel>) {
+    fn release(&self, channel: &Arc<Channel>) {
         if let Ok(opened) = self.opened() {
             opened.registry.remove_unused(channel, || {
-                // If this is not stored, the topic is found unused, and forgotten, at the next start.
+                // If this is not stored, the next start finds the topic unused and removes it.
                 // It never had a message.
                 let _ = opened.log.append(&deletion(channel, 0), Token::Nothing);
             });
@@ -336,9 +334,10 @@ impl Engine for Disk {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             let Ok(opened) = self.opened() else { return };
-            // What is known of consumers now is better than what was known at their last move.
+            // The time of their last use, and whether a subscription has them, are newer than what was saved with their last
+            // move. The save is not left to one that is in flight, which would repeat it when the log is closed already.
             for consumer in opened.consumers.all() {
-                self.moved(&consumer);
+                let _ = save::put(&opened.log, &consumer, Token::Nothing);
             }
             let log = opened.log.clone();
             let closed = tokio::task::spawn_blocking(move || log.close()).await;

@@ -1,11 +1,11 @@
 //! The engine that stores nothing: the channels are all there is.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::{Append, Engine, Later, Opening, Positions, ready};
 use crate::channel::{
-    Ack, Change, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Incarnation,
-    NewMessage, Position, Registry, Source, Spec, TopicName, Waiter,
+    Ack, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Incarnation, NewMessage,
+    Position, Registry, Source, TopicConfig, TopicName, Waiter,
 };
 
 /// Topics, messages and positions as long as the process lives.
@@ -14,7 +14,7 @@ pub struct Memory {
     opened: OnceLock<(Arc<Registry>, Arc<Consumers>)>,
 }
 
-/// What every call before [`Engine::open`] is told.
+/// What every call before [`Engine::open`] returns.
 const CLOSED: Error = Error::Unavailable("the engine is not open");
 
 impl Memory {
@@ -25,6 +25,11 @@ impl Memory {
 
     fn registry(&self) -> Result<&Arc<Registry>, Error> {
         self.opened.get().map(|(registry, _)| registry).ok_or(CLOSED)
+    }
+
+    fn insert(&self, name: &TopicName, config: TopicConfig, implicit: bool) -> Result<Arc<Channel>, Error> {
+        let incarnation = Incarnation { implicit, ..Incarnation::new(name, config) };
+        self.registry()?.insert(incarnation, |_| Ok(()))
     }
 
     fn consumers(&self) -> Result<&Arc<Consumers>, Error> {
@@ -39,18 +44,22 @@ impl Engine for Memory {
         Box::pin(std::future::ready(opened))
     }
 
-    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
-        ready(self.registry().and_then(|registry| registry.insert(Incarnation::new(name, spec), |_| Ok(()))))
+    fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
+        ready(self.insert(name, config, implicit))
     }
 
-    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
+    fn create_now(&self, name: &TopicName) -> Option<Arc<Channel>> {
+        self.insert(name, TopicConfig::default(), true).ok()
+    }
+
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
         let update = || {
             let registry = self.registry()?;
-            let spec = channel.spec();
-            if change.adopt && !channel.implicit.swap(false, Ordering::AcqRel) {
+            // Of two calls that adopt it at the same time, one is refused.
+            if adopt && !channel.adopt() {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
-            registry.apply(channel, change.applied_to(spec));
+            registry.apply(channel, channel.is_implicit(), change.or(channel.config()));
             Ok(())
         };
         ready(update())
@@ -65,10 +74,10 @@ impl Engine for Memory {
     }
 
     fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append {
-        channel.push(new_message).into()
+        channel.append(new_message).into()
     }
 
-    fn forget(&self, channel: &Arc<Channel>) {
+    fn release(&self, channel: &Arc<Channel>) {
         if let Ok(registry) = self.registry() {
             registry.remove_unused(channel, || {});
         }
@@ -97,14 +106,14 @@ impl Positions for Memory {
         )
     }
 
-    fn moved(&self, _: &Arc<Consumer>) {}
+    fn mark_dirty(&self, _: &Arc<Consumer>) {}
 
-    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+    fn save<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
         let taken_over = || Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned());
         ready(if consumer.is_removed() { Err(taken_over()) } else { Ok(()) })
     }
 
-    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+    fn import<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
         ready(self.consumers().map(|consumers| {
             let unknown = consumers.get(key).is_none();
             if unknown {
@@ -114,9 +123,9 @@ impl Positions for Memory {
         }))
     }
 
-    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
-        let look = |consumers: &Arc<Consumers>| consumers.get(key).ok_or_else(|| no_consumer(key));
-        ready(self.consumers().and_then(look).map(|consumer| consumer.status()))
+    fn get<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+        let get = |consumers: &Arc<Consumers>| consumers.get(key).ok_or_else(|| no_consumer(key));
+        ready(self.consumers().and_then(get).map(|consumer| consumer.status()))
     }
 
     fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()> {

@@ -40,13 +40,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, Secret};
 use crate::channel::{
-    Change, Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Publication, Refusal, Registry,
-    Source, Spec, TopicName,
+    Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Publication, Refusal, Registry, Source,
+    TopicConfig, TopicName,
 };
 use follow::{Progress, follow};
 use link::Link;
 use messages::{MessagesHandler, Orphan};
-use names::{CLASSES, Names};
+use names::{CLASSES, Names, class_in, encode};
 use publish::Outgoing;
 use topics::Topics;
 
@@ -154,9 +154,9 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// An answer that comes when the cluster has given it.
 fn later(answered: oneshot::Receiver<Result<Publication, Refusal>>) -> Append {
-    Append::Later(Box::pin(async move {
+    Append::pending(async move {
         answered.await.unwrap_or_else(|_| Err(Error::Unavailable("the server is shutting down").into()))
-    }))
+    })
 }
 
 /// The engine that instances share.
@@ -303,12 +303,12 @@ impl Engine for Nats {
         })
     }
 
-    fn create<'a>(&'a self, name: &'a TopicName, spec: Spec) -> Later<'a, Arc<Channel>> {
-        Box::pin(async move { self.inner()?.create(name, spec).await })
+    fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
+        Box::pin(async move { self.inner()?.create(name, config, implicit).await })
     }
 
-    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: Change) -> Later<'a, ()> {
-        Box::pin(async move { self.inner()?.update(channel, change).await })
+    fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
+        Box::pin(async move { self.inner()?.update(channel, change, adopt).await })
     }
 
     fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
@@ -319,22 +319,13 @@ impl Engine for Nats {
         let begin = || -> Result<Append, Refusal> {
             let opened = self.opened()?;
             let inner = &opened.inner;
-            {
-                let ring = channel.ring.lock();
-                if ring.closed {
-                    return Err(Refusal::Closed);
-                }
-                if let Some(first) = new_message.id.as_ref().and_then(|id| ring.known(id)) {
-                    return Ok(Ok(first).into());
-                }
-                ring.check_room(new_message.cost())?;
+            if let Some(first) = channel.check_append(&new_message)? {
+                return Ok(Ok(first).into());
             }
             inner.check()?;
-            let gone = || Refusal::Closed;
-            let token = channel.label.get().ok_or_else(gone)?;
-            let is_first = channel.implicit.load(Ordering::Relaxed) && channel.ring.lock().is_unused();
-            let join = is_first && inner.topics.is_others(token, &inner.instance);
-            let class = usize::try_from(channel.key).unwrap_or(0);
+            let is_first = channel.is_implicit() && channel.never_published();
+            let pin = is_first && inner.topics.is_others(&encode(channel.name().as_str()), &inner.instance);
+            let class = class_in(channel);
             let (id, returns) = (new_message.message_id(), new_message.origin.is_some());
             // Where one has a condition that does not hold, another one without it may be stored.
             let given = new_message.id.is_some() && new_message.expected_offset.is_none();
@@ -343,7 +334,7 @@ impl Engine for Nats {
             }
             let (answer, answered) = oneshot::channel();
             let outgoing = Outgoing {
-                subject: format!("{}{token}", inner.names.stored(class)),
+                subject: inner.names.subject(class, channel.name()),
                 headers: publish::marked(messages::headers(channel, &id, &new_message), &new_message),
                 payload: new_message.data.as_bytes(),
                 id,
@@ -353,18 +344,17 @@ impl Engine for Nats {
                 progress: inner.progress(class),
                 stream: inner.names.stream(class),
                 expected: new_message.expected_offset,
-                join: join.then(|| inner.clone()),
+                pin: pin.then(|| inner.clone()),
                 given: given.then(|| inner.clone()),
                 answer,
                 on_its_way: inner.in_flight.token(),
             };
-            let taken = channel.ring.lock().bucket.take_ahead(returns);
-            if let Err(error) = taken {
+            if let Err(error) = channel.reserve_rate(returns) {
                 outgoing.left(&Err(error.clone().into()));
                 return Err(error.into());
             }
             opened.sending.try_send(outgoing).map_err(|refused| {
-                channel.ring.lock().bucket.give_back();
+                channel.release_rate();
                 let (outgoing, why) = match refused {
                     mpsc::error::TrySendError::Full(outgoing) => {
                         (outgoing, "NATS does not keep up; nothing was stored")
@@ -383,14 +373,14 @@ impl Engine for Nats {
         Box::pin(async move { self.inner()?.remember(channel, ids).await })
     }
 
-    fn forget(&self, channel: &Arc<Channel>) {
+    fn release(&self, channel: &Arc<Channel>) {
         if let Ok(inner) = self.inner() {
-            inner.forget(channel);
+            inner.release(channel);
         }
     }
 
-    fn join<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
-        Box::pin(async move { self.inner()?.join(channel).await })
+    fn pin<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {
+        Box::pin(async move { self.inner()?.pin(channel).await })
     }
 
     fn catch_up_logs<'a>(&'a self, position: &'a PatternCursor) -> Later<'a, ()> {
@@ -494,7 +484,5 @@ impl Engine for Nats {
 
 /// Whether a topic is needed on this instance.
 fn is_used(channel: &Channel, consumers: &Consumers) -> bool {
-    !channel.waiters.lock().is_empty()
-        || consumers.any(&Source::Topic(channel.name().clone()))
-        || channel.has_patterns()
+    channel.has_waiters() || consumers.any(&Source::Topic(channel.name().clone())) || channel.has_patterns()
 }

@@ -11,7 +11,8 @@ struct Written<'a> {
     ack: &'a str,
     used_at: i64,
     /// Topic and cursor.
-    places: Vec<(String, String)>,
+    #[serde(rename = "places")]
+    cursors: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<String>,
     /// Milliseconds.
@@ -24,11 +25,11 @@ struct Written<'a> {
 
 /// The position, and who has it, as bytes.
 pub(super) fn encode(position: &Position, holder: &str) -> Vec<u8> {
-    let places = position.places.iter().map(|(topic, cursor)| (topic.to_string(), cursor.to_string()));
+    let cursors = position.cursors.iter().map(|(topic, cursor)| (topic.to_string(), cursor.to_string()));
     let written = Written {
         ack: position.ack.code(),
         used_at: position.used_at.0,
-        places: places.collect(),
+        cursors: cursors.collect(),
         since: position.since.as_ref().map(ToString::to_string),
         ttl: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         holder,
@@ -37,16 +38,16 @@ pub(super) fn encode(position: &Position, holder: &str) -> Vec<u8> {
     serde_json::to_vec(&written).unwrap_or_default()
 }
 
-/// The position, and who has it, from bytes; `None` if they are of something else. A place that cannot be read is left out:
-/// there the consumer begins anew, and is told.
+/// The position, and who has it, from bytes; `None` if they are of something else. A cursor that cannot be read is left
+/// out: there the consumer begins again, and gets a gap.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Position, String)> {
     let written: Written<'_> = serde_json::from_slice(bytes).ok()?;
     let ack = [Ack::Auto, Ack::Explicit].into_iter().find(|ack| ack.code() == written.ack)?;
-    let place = |(topic, cursor): (String, String)| Some((TopicName::parse(&topic).ok()?, cursor.parse().ok()?));
-    let places = written.places.into_iter().filter_map(place).collect();
+    let cursor = |(topic, cursor): (String, String)| Some((TopicName::parse(&topic).ok()?, cursor.parse().ok()?));
+    let cursors = written.cursors.into_iter().filter_map(cursor).collect();
     let ttl = written.ttl.map(Duration::from_millis);
     let since = written.since.and_then(|since| since.parse().ok());
-    Some((Position { ack, used_at: Timestamp(written.used_at), places, since, ttl }, written.holder.to_owned()))
+    Some((Position { ack, used_at: Timestamp(written.used_at), cursors, since, ttl }, written.holder.to_owned()))
 }
 
 #[cfg(test)]
@@ -56,19 +57,19 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let place = |topic: &str, offset| (TopicName::parse(topic).unwrap(), Cursor { epoch: Epoch::random(), offset });
+        let at = |topic: &str, offset| (TopicName::parse(topic).unwrap(), Cursor { epoch: Epoch::random(), offset });
         let position = Position {
             ack: Ack::Explicit,
             used_at: Timestamp(-7),
             ttl: Some(Duration::from_millis(1_500)),
             since: Some("p0123456789abcdef-17f".parse().unwrap()),
-            places: vec![place("a.1", 0), place("ünï \"x\"", u64::MAX)],
+            cursors: vec![at("a.1", 0), at("ünï \"x\"", u64::MAX)],
         };
         assert_eq!(decode(&encode(&position, "x")), Some((position, "x".to_owned())));
         for bad in ["", "{}", "[]", r#"{"ack":"LATER","used_at":1,"places":[]}"#, r#"{"ack":"AUTO"}"#] {
             assert_eq!(decode(bad.as_bytes()), None, "{bad}");
         }
         let odd = br#"{"ack":"AUTO","used_at":1,"places":[["a*","x"],["b","y"]],"new":1}"#;
-        assert_eq!(decode(odd).unwrap().0.places, []);
+        assert_eq!(decode(odd).unwrap().0.cursors, []);
     }
 }

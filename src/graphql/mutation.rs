@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     broker::{
-        Client, ConsumerName, Error, Payload, Publishing, Source, TopicInfo, TopicName, TopicSettings, publish_all,
+        Client, ConsumerName, Error, Payload, Publishing, Source, TopicConfig, TopicInfo, TopicName, publish_all,
     },
     wire,
 };
@@ -54,9 +54,9 @@ impl Mutation {
     }
 }
 
-fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicSettings, Error> {
+fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
-    Ok(TopicSettings {
+    Ok(TopicConfig {
         max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("maxMessages"))?,
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("maxPublishRate"))?,
     })

@@ -50,7 +50,7 @@ pub async fn list_consumers(
         ack: status.position.ack.code(),
         connected: status.connected,
         last_used_at: status.position.used_at.to_string(),
-        positions: status.position.places.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
+        positions: status.position.cursors.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
     });
     Ok(Json(ConsumerList { consumers: consumers.collect() }))
 }

@@ -9,7 +9,7 @@ use super::{
     body::{Query, Text, TopicPath},
 };
 use crate::{
-    broker::{Error, TopicInfo, TopicName, TopicSettings},
+    broker::{Error, TopicConfig, TopicInfo, TopicName},
     problem::ErrorBody,
     wire::Fields,
 };
@@ -49,8 +49,8 @@ impl From<TopicInfo> for TopicBody {
             last_message_at: info.last_published_at.map(|at| at.to_string()),
             epoch: info.epoch.to_string(),
             last_offset: info.last_offset,
-            max_messages: info.max_messages,
-            max_publish_rate: info.max_publish_rate,
+            max_messages: info.bounds.max_messages,
+            max_publish_rate: info.bounds.max_publish_rate,
             implicit: info.implicit,
         }
     }
@@ -76,15 +76,15 @@ impl TopicDone {
         Json(Self {
             status,
             topic: info.name.to_string(),
-            max_messages: info.max_messages,
-            max_publish_rate: info.max_publish_rate,
+            max_messages: info.bounds.max_messages,
+            max_publish_rate: info.bounds.max_publish_rate,
             created_at: info.created_at.to_string(),
         })
     }
 }
 
-fn topic_settings(fields: &Fields<'_>) -> Result<TopicSettings, Error> {
-    Ok(TopicSettings {
+fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
+    Ok(TopicConfig {
         max_messages: fields.number("max_messages", usize::MAX)?,
         max_publish_rate: fields.number("max_publish_rate", u32::MAX)?,
     })

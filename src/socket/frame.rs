@@ -126,8 +126,8 @@ impl Inbound {
             let new = header.bytes + self.unmasked..come;
             unmask(&mut self.buffer[new.clone()], header.mask, self.unmasked);
             // A text that is wrong already is refused before the rest has come. One that is complete is checked below.
-            if is_text && !(is_whole && come == frame) {
-                self.utf8.feed(&self.buffer[new])?;
+            if is_text && !(is_whole && come == frame) && !self.utf8.feed(&self.buffer[new]) {
+                return Err(CloseCode::INVALID);
             }
             if come < frame {
                 self.unmasked = come - header.bytes;

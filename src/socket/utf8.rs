@@ -1,7 +1,5 @@
 //! Checks texts that come in pieces.
 
-use super::CloseCode;
-
 /// Finds out as early as can be that a text in pieces is not UTF-8.
 #[derive(Default)]
 pub struct Utf8Check {
@@ -11,11 +9,8 @@ pub struct Utf8Check {
 }
 
 impl Utf8Check {
-    /// Takes the next piece.
-    ///
-    /// # Errors
-    /// The text is not UTF-8, whatever follows.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CloseCode> {
+    /// Takes the next piece. Returns whether the text can still be UTF-8.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while self.length > 0
             && let Some((byte, rest)) = bytes.split_first()
         {
@@ -26,16 +21,16 @@ impl Utf8Check {
             match std::str::from_utf8(&self.begun[..self.length]) {
                 Ok(_) => self.length = 0,
                 Err(error) if error.error_len().is_none() => {}
-                Err(_) => return Err(CloseCode::INVALID),
+                Err(_) => return false,
             }
         }
-        let Err(error) = std::str::from_utf8(bytes) else { return Ok(()) };
+        let Err(error) = std::str::from_utf8(bytes) else { return true };
         if error.error_len().is_some() {
-            return Err(CloseCode::INVALID);
+            return false;
         }
         let begun = &bytes[error.valid_up_to()..];
         self.begun[..begun.len()].copy_from_slice(begun);
         self.length = begun.len();
-        Ok(())
+        true
     }
 }

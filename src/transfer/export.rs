@@ -56,16 +56,15 @@ fn from_disk(config: &Config, output: Option<&Path>, progress: Progress) -> Resu
     let consumed: HashSet<&str> = snapshot.consumers.iter().map(|(key, _)| key.source.as_str()).collect();
     for topic in &snapshot.topics {
         // An implicit topic without messages and consumers disappears by itself, so it is not exported.
-        if topic.spec.implicit && topic.last == 0 && !consumed.contains(topic.name.as_str()) {
+        if topic.implicit && topic.last == 0 && !consumed.contains(topic.name.as_str()) {
             continue;
         }
         writer.topic(TopicLine {
             name: topic.name.as_str().into(),
             epoch: EpochText(topic.epoch),
             created_at: TimeText(topic.created_at),
-            implicit: topic.spec.implicit,
-            max_messages: topic.spec.max_messages,
-            max_publish_rate: topic.spec.max_publish_rate,
+            implicit: topic.implicit,
+            config: topic.config,
             floor: topic.floor,
             last: topic.last,
         })?;
@@ -113,17 +112,16 @@ fn write_channels(
     let mut channels = store.registry.all();
     channels.sort_by(|a, b| a.name().cmp(b.name()));
     for channel in channels {
-        let (kept, spec) = (channel.kept(), channel.spec());
-        if spec.implicit && kept.last == 0 && !store.consumers.any(&Source::Topic(channel.name().clone())) {
+        let (kept, implicit) = (channel.kept(), channel.is_implicit());
+        if implicit && kept.last == 0 && !store.consumers.any(&Source::Topic(channel.name().clone())) {
             continue;
         }
         writer.topic(TopicLine {
             name: channel.name().as_str().into(),
             epoch: EpochText(channel.epoch()),
-            created_at: TimeText(channel.created_at),
-            implicit: spec.implicit,
-            max_messages: spec.max_messages,
-            max_publish_rate: spec.max_publish_rate,
+            created_at: TimeText(channel.created_at()),
+            implicit,
+            config: channel.config(),
             floor: kept.floor,
             last: kept.last,
         })?;
@@ -294,7 +292,7 @@ impl ExportWriter {
             ack: AckText(position.ack),
             used_at: TimeText(position.used_at),
             ttl_ms: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-            positions: position.places.iter().map(position_of).collect(),
+            positions: position.cursors.iter().map(position_of).collect(),
         }))
     }
 

@@ -5,10 +5,10 @@
 
 use std::{borrow::Cow, fmt, io::Write};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Error as _};
+use serde_json::{Value, value::RawValue};
 
-use crate::channel::{Ack, Epoch, Timestamp};
+use crate::channel::{Ack, Epoch, Timestamp, TopicConfig};
 
 /// The name of the format in the first line.
 pub(super) const FORMAT: &str = "pub-sub";
@@ -58,11 +58,9 @@ pub(super) struct TopicLine<'a> {
     pub epoch: EpochText,
     pub created_at: TimeText,
     pub implicit: bool,
-    /// Absent if the topic follows the server's setting.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_messages: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_publish_rate: Option<u32>,
+    /// What the topic sets for itself; absent where it follows the server's setting.
+    #[serde(flatten, serialize_with = "in_camel_case")]
+    pub config: TopicConfig,
     /// The newest offset that was no longer kept.
     pub floor: u64,
     /// The newest offset.
@@ -151,6 +149,24 @@ pub(super) struct EpochText(pub Epoch);
 /// A kind of acknowledgement, by the name that every door uses.
 #[derive(Clone, Copy)]
 pub(super) struct AckText(pub Ack);
+
+/// The lines have names in camelCase, the stores in `snake_case`.
+fn in_camel_case<S: Serializer>(config: &TopicConfig, serializer: S) -> Result<S::Ok, S::Error> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(config) else {
+        return Err(S::Error::custom("settings are no object"));
+    };
+    let camel = |name: &str| {
+        let mut words = name.split('_');
+        let mut text = words.next().unwrap_or_default().to_owned();
+        for word in words {
+            let (first, rest) = word.split_at(word.len().min(1));
+            text.push_str(&first.to_ascii_uppercase());
+            text.push_str(rest);
+        }
+        text
+    };
+    serializer.collect_map(fields.iter().map(|(name, value)| (camel(name), value)))
+}
 
 impl Serialize for TimeText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

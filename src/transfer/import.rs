@@ -175,8 +175,9 @@ impl RunningImport<'_> {
 
     async fn create_topics(&mut self, plan: &ImportPlan) -> Result<(), String> {
         let wanted = plan.topics.iter().map(|topic| {
-            let (engine, name, spec) = (self.store.engine.clone(), topic.name.clone(), topic.spec);
-            async move { engine.create(&name, spec).await }
+            let (engine, name) = (self.store.engine.clone(), topic.name.clone());
+            let (config, implicit) = (topic.config, topic.implicit);
+            async move { engine.create(&name, config, implicit).await }
         });
         let mut made = run_all(wanted, self.stop).await;
         // The results come in any order. Topics that were created must be known even if another creation failed.
@@ -323,7 +324,7 @@ impl RunningImport<'_> {
         let wanted = plan.consumers.iter().map(|(key, position)| {
             let position = plan.position(position, |topic| epochs.get(topic).copied());
             let (engine, key) = (self.store.engine.clone(), key.clone());
-            async move { engine.positions().restore(&key, &position).await }
+            async move { engine.positions().import(&key, &position).await }
         });
         let mut refused = None;
         for (index, restored) in run_all(wanted, self.stop).await {

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     channel::{
-        ConsumerKey, ConsumerName, Cursor, Epoch, Key, KnownId, MessageId, NewMessage, Origin, Payload, Position,
-        Source, Spec, Timestamp, TopicName,
+        ConsumerKey, ConsumerName, Cursor, Epoch, Error, Key, KnownId, MessageId, NewMessage, Origin, Payload,
+        Position, Source, Timestamp, TopicConfig, TopicName,
     },
     config::Config,
 };
@@ -29,7 +29,8 @@ pub(super) struct ImportPlan {
 /// A topic, and the offsets at which consumers stand in it.
 pub(super) struct PlannedTopic {
     pub name: TopicName,
-    pub spec: Spec,
+    pub implicit: bool,
+    pub config: TopicConfig,
     /// The epoch of the exported incarnation.
     epoch: Epoch,
     /// The messages from this offset on are complete. A consumer that stands before it has missed messages and must
@@ -103,7 +104,7 @@ impl ImportPlan {
             (topic.clone(), moved.unwrap_or(*old))
         };
         Position {
-            places: position.places.iter().map(place).collect(),
+            cursors: position.cursors.iter().map(place).collect(),
             since: None,
             ack: position.ack,
             used_at: position.used_at,
@@ -179,10 +180,10 @@ impl<'a> PlanReader<'a> {
 
     fn topic(&mut self, topic: &format::TopicLine<'_>) -> Result<(), String> {
         self.pass_end();
-        let limit = self.config.broker.max_messages_limit;
-        if topic.max_messages.is_some_and(|count| count == 0 || count > limit) {
-            return Err(format!("maxMessages must be from 1 to {limit} (MAX_MESSAGES_LIMIT)"));
-        }
+        topic.config.check(self.config.broker.max_messages_limit).map_err(|error| match error {
+            Error::BadRequest { field, message } => format!("{field} {message} (MAX_MESSAGES_LIMIT)"),
+            error => error.to_string(),
+        })?;
         if topic.last < topic.floor {
             return Err("last must not be below floor".to_owned());
         }
@@ -191,14 +192,10 @@ impl<'a> PlanReader<'a> {
         if self.plan.by_name.insert(name.clone(), index).is_some() {
             return Err(format!("topic {name:?} comes a second time"));
         }
-        let spec = Spec {
-            implicit: topic.implicit,
-            max_messages: topic.max_messages,
-            max_publish_rate: topic.max_publish_rate,
-        };
         self.plan.topics.push(PlannedTopic {
             name,
-            spec,
+            implicit: topic.implicit,
+            config: topic.config,
             epoch: topic.epoch.0,
             complete_from: topic.floor,
             consumer_offsets: Vec::new(),
@@ -258,7 +255,7 @@ impl<'a> PlanReader<'a> {
         if !self.names.insert(key.clone()) {
             return Err(format!("consumer {:?} of {:?} comes a second time", key.name.as_str(), key.source.as_str()));
         }
-        let mut places = Vec::with_capacity(consumer.positions.len());
+        let mut cursors = Vec::with_capacity(consumer.positions.len());
         for position in &consumer.positions {
             let topic = TopicName::parse(&position.topic).map_err(|error| error.to_string())?;
             let cursor = Cursor { epoch: position.epoch.0, offset: position.offset };
@@ -266,11 +263,11 @@ impl<'a> PlanReader<'a> {
             if let Some(planned) = planned.filter(|planned| planned.epoch == cursor.epoch) {
                 planned.consumer_offsets.push(cursor.offset);
             }
-            places.push((topic, cursor));
+            cursors.push((topic, cursor));
         }
         let position = Position {
             ack: consumer.ack.0,
-            places,
+            cursors,
             used_at: consumer.used_at.0,
             since: None,
             ttl: consumer.ttl_ms.map(Duration::from_millis),
@@ -347,7 +344,7 @@ pub(super) fn new_message(message: &format::MessageLine<'_>, max_payload_bytes: 
             origin: Some(Origin { at: message.published_at.0, made_up_id }),
         })
     };
-    read().map_err(|error: crate::channel::Error| error.to_string())
+    read().map_err(|error: Error| error.to_string())
 }
 
 #[cfg(test)]
@@ -403,8 +400,8 @@ mod tests {
             let name = TopicName::parse("t").unwrap();
             let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
             let position =
-                Position { ack: Ack::Auto, places: vec![(name, old)], used_at: Timestamp(0), since: None, ttl: None };
-            match plan.position(&position, |_| Some(new)).places[0].1 {
+                Position { ack: Ack::Auto, cursors: vec![(name, old)], used_at: Timestamp(0), since: None, ttl: None };
+            match plan.position(&position, |_| Some(new)).cursors[0].1 {
                 Cursor { epoch, offset } if epoch == new => offset.max(1),
                 cursor => {
                     assert_eq!(cursor, old);

@@ -87,7 +87,11 @@ impl Work {
 
     /// Whether the next frame has to wait until this is done.
     fn holds_back(&self) -> bool {
-        matches!(self, Work::Subscribe(_) | Work::Publish(Publishing::Waiting(_)))
+        match self {
+            Work::Publish(publishing) => !publishing.is_ordered(),
+            Work::Subscribe(_) => true,
+            Work::Acknowledge(_) | Work::Done(_) => false,
+        }
     }
 }
 

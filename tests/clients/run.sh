@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tests stock clients in Node and Python against pub-sub: sets up what they need, runs all tests, prints a summary.
 #
-#   tests/clients/run.sh              PUB_SUB_BIN=FILE names the binary; without it `cargo build --release` makes one.
-#   SEED=123 tests/clients/run.sh     cuts connections at the same places as the run that printed this seed.
+#   tests/clients/run.sh              PUB_SUB_BIN=FILE names the binary; without it `cargo build` makes one.
+#   SEED=123 tests/clients/run.sh     cuts connections after the same bytes as the run that printed this seed.
 #
 # Exits with 0 only if every part was set up, ran, and passed.
 set -uo pipefail
@@ -38,8 +38,8 @@ if [ -n "${PUB_SUB_BIN:-}" ]; then
     PUB_SUB_BIN=$(realpath -- "$PUB_SUB_BIN") || fail "PUB_SUB_BIN does not name a file"
     [ -x "$PUB_SUB_BIN" ] || fail "PUB_SUB_BIN names $PUB_SUB_BIN, which cannot be executed"
 else
-    (cd "$top" && cargo build --release --locked) || fail 'cargo build --release failed, and PUB_SUB_BIN names no binary'
-    PUB_SUB_BIN=${CARGO_TARGET_DIR:-$top/target}/release/pub-sub
+    (cd "$top" && cargo build --locked) || fail 'cargo build failed, and PUB_SUB_BIN names no binary'
+    PUB_SUB_BIN=${CARGO_TARGET_DIR:-$top/target}/debug/pub-sub
 fi
 export PUB_SUB_BIN
 

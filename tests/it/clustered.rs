@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pub_sub::{
-    channel::{Channel, MessageId, NewMessage, Payload, Publication, Spec, TopicName},
+    channel::{Channel, MessageId, NewMessage, Payload, Publication, TopicConfig, TopicName},
     engine::{
         Nats,
         conformance::{Instance, restarts, suite},
@@ -52,8 +52,7 @@ async fn conformance_on_a_cluster() {
 /// A topic that keeps two messages, as each of the instances has it.
 async fn short_topic<const N: usize>(instances: [&Instance; N]) -> [Arc<Channel>; N] {
     let name = TopicName::parse("short").unwrap();
-    let spec = Spec { implicit: false, max_messages: Some(2), max_publish_rate: Some(0) };
-    instances[0].engine.create(&name, spec).await.unwrap();
+    instances[0].engine.create(&name, TopicConfig::keeping(2), false).await.unwrap();
     found(&name, instances).await
 }
 
@@ -108,8 +107,8 @@ async fn an_id_outlives_its_message() {
         }
     }
     let c = instance(&settings).await.unwrap();
-    let [anew] = found(here.name(), [&c]).await;
-    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &anew)] {
+    let [fresh] = found(here.name(), [&c]).await;
+    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &fresh)] {
         let again = append(instance, channel, Some("once")).await;
         assert_same(&again, &first);
         let later = again.published_at.0 - first.published_at.0;
@@ -180,8 +179,8 @@ async fn a_kept_message_keeps_its_id() {
     assert!(!probe().await);
     eventually("a forgotten id", || async { (!probe().await).then_some(()) }).await;
     let c = instance(&settings).await.unwrap();
-    let [anew] = found(here.name(), [&c]).await;
-    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &anew)] {
+    let [fresh] = found(here.name(), [&c]).await;
+    for (instance, channel) in [(&a, &here), (&b, &there), (&c, &fresh)] {
         let again = append(instance, channel, Some("once")).await;
         assert_same(&again, &first);
         assert_eq!(again.published_at, first.published_at);

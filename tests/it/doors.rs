@@ -1,7 +1,9 @@
 //! The doors as a subscriber sees them, all alike.
 
+pub mod graphql_single;
 pub mod graphql_sse;
 pub mod graphql_ws;
+pub mod multipart;
 pub mod raw_ws;
 pub mod rest_pages;
 pub mod sse;
@@ -11,8 +13,10 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
+pub use graphql_single::GraphqlSingle;
 pub use graphql_sse::GraphqlSse;
-pub use graphql_ws::GraphqlWs;
+pub use graphql_ws::{GraphqlWs, LegacyWs};
+pub use multipart::Multipart;
 pub use raw_ws::RawWs;
 pub use rest_pages::RestPages;
 pub use sse::Sse;
@@ -116,6 +120,13 @@ pub struct Gap {
     pub reason: String,
 }
 
+/// Where a WebSocket is opened.
+#[derive(Clone, Copy)]
+pub struct Endpoint {
+    pub path: &'static str,
+    pub protocol: Option<&'static str>,
+}
+
 /// A subscriber's end of a door: one connection.
 pub trait Door: Sized + Send {
     /// Whether the server pushes; pages are asked for.
@@ -124,6 +135,12 @@ pub trait Door: Sized + Send {
     const SLOW: &'static str = "SLOW_CONSUMER";
     /// Whether several subscriptions share the connection.
     const SHARES: bool = false;
+    /// The WebSocket, where the door is one: its client's pongs acknowledge what was delivered.
+    const SOCKET: Option<Endpoint> = None;
+    /// Whether a client that comes back to a named consumer says with `Last-Event-ID` what it has seen.
+    const RESUMES: bool = false;
+    /// Whether the topic's name is a segment of the path, which cannot be empty.
+    const NAME_IN_PATH: bool = false;
     /// Whether a pattern's subscription is told that one of its topics was deleted.
     const TELLS_OF_TOPICS: bool = true;
 
@@ -142,13 +159,13 @@ pub trait Door: Sized + Send {
     /// Unsubscribes; nothing published after this has returned is delivered.
     async fn unsubscribe(&mut self, topic: &str);
 
-    /// Whether the connection still answers.
+    /// Checks that the connection still works.
     async fn assert_open(&mut self);
 
-    /// Says goodbye properly, where there is a way to.
+    /// Goes through the close handshake, where there is one.
     async fn close(self);
 
-    /// What the newest subscription was told about its consumer.
+    /// What the server has said of the newest subscription's consumer.
     fn consumer(&self) -> Option<Value> {
         None
     }
@@ -207,7 +224,7 @@ pub fn numbers(messages: &[Message]) -> Vec<u64> {
     messages.iter().map(|message| message.data.as_u64().unwrap_or_else(|| panic!("{message:?}"))).collect()
 }
 
-/// Messages and gaps cover the offsets from `first` to `last`, each once, in order; answers how many were missed.
+/// Messages and gaps cover the offsets from `first` to `last`, each once, in order; returns how many were missed.
 #[track_caller]
 pub fn assert_tiles(events: &[Event], first: u64, last: u64) -> u64 {
     let (mut next, mut missed, mut ids) = (first, 0, HashSet::new());
@@ -323,8 +340,8 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// What one execution result of a subscription says: a gap, a message, an end, in this order.
-fn read_result(text: &str, consumer: &mut Option<Value>) -> Vec<Event> {
+/// What one execution result of a subscription to `topic` says: a gap, a message, an end, in this order.
+fn read_result(text: &str, topic: &str, consumer: &mut Option<Value>) -> Vec<Event> {
     #[derive(Deserialize)]
     struct Execution<'a> {
         #[serde(borrow)]
@@ -371,7 +388,7 @@ fn read_result(text: &str, consumer: &mut Option<Value>) -> Vec<Event> {
     events
         .extend(result.extensions.deleted.map(|deleted| Event::Deleted(deleted["topic"].as_str().unwrap().to_owned())));
     events.extend(result.errors.iter().map(|error| match code_of(error).as_str() {
-        "TOPIC_DELETED" => Event::Deleted(String::new()),
+        "TOPIC_DELETED" => Event::Deleted(topic.to_owned()),
         code => Event::Error(code.to_owned()),
     }));
     events
@@ -381,36 +398,73 @@ fn code_of(error: &Value) -> String {
     error["extensions"]["code"].as_str().unwrap_or_else(|| panic!("no code in {error}")).to_owned()
 }
 
-/// One test for each door that each scenario, `async fn name<D: Door>()`, is run through.
+/// One test for each door that each scenario, `async fn name<D: Door>()`, is run through. Doors that differ from another
+/// one only in how the bytes of a result are wrapped stand in a module `memory`: what an engine does is the same for them.
 macro_rules! every_door {
     ($($scenario:ident),* $(,)?) => {
-        each_door!([GraphqlWs, RawWs, Sse, GraphqlSse, RestPages] $($scenario)*);
+        each_door!([GraphqlWs, RawWs, Sse, GraphqlSse, RestPages] [LegacyWs, GraphqlSingle, Multipart] $($scenario)*);
     };
 }
 
 /// The same for doors that push.
 macro_rules! every_pushing_door {
     ($($scenario:ident),* $(,)?) => {
-        each_door!([GraphqlWs, RawWs, Sse, GraphqlSse] $($scenario)*);
+        each_door!([GraphqlWs, RawWs, Sse, GraphqlSse] [LegacyWs, GraphqlSingle, Multipart] $($scenario)*);
     };
 }
 
 /// The same for doors on which several subscriptions share a connection.
 macro_rules! every_shared_door {
     ($($scenario:ident),* $(,)?) => {
-        each_door!([GraphqlWs, RawWs] $($scenario)*);
+        each_door!([GraphqlWs, RawWs] [LegacyWs, GraphqlSingle] $($scenario)*);
+    };
+}
+
+/// The same for WebSockets.
+macro_rules! every_socket_door {
+    ($($scenario:ident),* $(,)?) => {
+        each_door!([GraphqlWs, RawWs] [LegacyWs] $($scenario)*);
+    };
+}
+
+/// The same for doors that know what a client has received before it was cut: by its pongs, or by what it says when it
+/// comes back.
+macro_rules! every_resuming_door {
+    ($($scenario:ident),* $(,)?) => {
+        each_door!([GraphqlWs, RawWs, Sse, GraphqlSse] [LegacyWs, Multipart] $($scenario)*);
     };
 }
 
 macro_rules! each_door {
-    ($doors:tt $($scenario:ident)*) => {
-        $(mod $scenario { each_door!(@tests $scenario $doors); })*
+    (@tests $path:tt [$($door:ident),*]) => {
+        $(each_door!(@test $path $door);)*
     };
-    (@tests $scenario:ident [$($door:ident),*]) => {
-        $(#[tokio::test]
+    (@test [$($path:tt)*] $door:ident) => {
+        #[tokio::test]
         #[expect(non_snake_case, reason = "named after the door")]
         async fn $door() {
-            super::$scenario::<crate::doors::$door>().await;
+            $($path)*::<crate::doors::$door>().await;
+        }
+    };
+    ($doors:tt $variants:tt $($scenario:ident)*) => {
+        $(mod $scenario {
+            each_door!(@tests [super::$scenario] $doors);
+            mod memory {
+                each_door!(@tests [super::super::$scenario] $variants);
+            }
         })*
+    };
+}
+
+/// The same expression for every door that pushes, in an array: `pushing_doors!(D => refused::<D>(&server).await)`.
+macro_rules! pushing_doors {
+    (@each $name:ident => $value:expr, $($door:ident)*) => {
+        [$({
+            type $name = crate::doors::$door;
+            $value
+        }),*]
+    };
+    ($door:ident => $value:expr) => {
+        pushing_doors!(@each $door => $value, GraphqlWs LegacyWs RawWs Sse GraphqlSse GraphqlSingle Multipart)
     };
 }

@@ -82,8 +82,8 @@ async fn publish_until_killed(client: Client, witness: Arc<Witness>, publisher: 
             let Frame::Text(text) = socket.frame().await else { return };
             let ack: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(ack["type"], "ack", "{ack}");
-            let place = (ack["topic"].as_str().unwrap().to_owned(), ack["offset"].as_u64().unwrap());
-            let twice = witness.acked.lock().unwrap().insert(ack["id"].as_str().unwrap().to_owned(), place);
+            let position = (ack["topic"].as_str().unwrap().to_owned(), ack["offset"].as_u64().unwrap());
+            let twice = witness.acked.lock().unwrap().insert(ack["id"].as_str().unwrap().to_owned(), position);
             assert!(twice.is_none(), "{ack}");
         }
     }
@@ -118,7 +118,7 @@ impl Follower {
     }
 }
 
-/// Killed at random moments: what was acknowledged is there, at its place, once; subscribers that come back miss nothing
+/// Killed at random moments: what was acknowledged is there, at its position, once; subscribers that come back miss nothing
 /// and are told of no gap, because there is none.
 async fn killed_again_and_again(fsync: &'static str) {
     const ROUNDS: u64 = 20;
@@ -159,7 +159,7 @@ async fn killed_again_and_again(fsync: &'static str) {
         let mut newest: HashMap<(String, u64), u64> = HashMap::new();
         for (index, message) in history(&server.client, &name).await.into_iter().enumerate() {
             let (offset, id) = (message["offset"].as_u64().unwrap(), message["id"].as_str().unwrap().to_owned());
-            assert_eq!(offset, index as u64 + 1, "a kill leaves no hole");
+            assert_eq!(offset, index as u64 + 1, "a kill leaves no gap in the offsets");
             // Each publisher's messages stand in its order.
             let incarnation = (id.rsplit_once('-').unwrap().0.to_owned(), message["data"]["by"].as_u64().unwrap());
             let number = message["data"]["n"].as_u64().unwrap();
@@ -169,8 +169,8 @@ async fn killed_again_and_again(fsync: &'static str) {
     }
     let acked = std::mem::take(&mut *witness.acked.lock().unwrap());
     assert!(acked.len() > 1_000, "only {} acknowledged in {ROUNDS} rounds", acked.len());
-    for (id, place) in &acked {
-        assert_eq!(found.get(id), Some(place), "acknowledged and lost: {id}");
+    for (id, position) in &acked {
+        assert_eq!(found.get(id), Some(position), "acknowledged and lost: {id}");
     }
     let mut door = RawWs::to(&server.client, "t1", Start::After(follower.cursor.take().unwrap())).await;
     let last = history(&server.client, "t1").await.last().unwrap()["offset"].as_u64().unwrap();
@@ -223,7 +223,7 @@ async fn everything_survives() {
         let explicit = Options::consumer("explicit", "EXPLICIT");
         let mut door = RawWs::with(&client, "implicit", Start::Last(1), &auto).await;
         door.event().await.message();
-        // Reads the ping that the server sends behind the message, which the client's library answers.
+        // Reads the ping that the server sends behind the message, whose pong the client's library sends.
         door.assert_open().await;
         door.assert_open().await;
         door.close().await;

@@ -31,12 +31,26 @@ fn disk(directory: &std::path::Path, fsync: Fsync) -> Arc<dyn Engine> {
     }))
 }
 
+/// Opens a directory that was closed. A process that another test starts at the same time has the lock, too, from its fork
+/// until it runs its program: so a directory that is in use is waited for.
+async fn reopen(directory: &std::path::Path, fsync: Fsync) -> Result<Instance, String> {
+    let mut last = String::new();
+    for _ in 0..1_000 {
+        match Instance::open(disk(directory, fsync)).await {
+            Err(error) if error.contains("is in use by another process") => last = error,
+            opened => return opened,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(last)
+}
+
 async fn on_disk(fsync: Fsync) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     alone(disk(directory.path(), fsync)).await;
     // Over what the suite has left behind, and once more over what that leaves.
     for _ in 0..2 {
-        let start = || Instance::open(disk(directory.path(), fsync));
+        let start = || reopen(directory.path(), fsync);
         if let Err(failure) = restarts(start).await {
             panic!("{failure}");
         }

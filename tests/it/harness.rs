@@ -1,6 +1,7 @@
 //! A server inside the test's process, and what is asked of it in passing.
 
 use std::{
+    fs::File,
     future::Future,
     net::SocketAddr,
     sync::{
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take that is waited for.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for `future`, but not for ever.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -28,7 +29,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again until there is something to see.
+/// Calls `look` until it returns a value.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     within(what, async {
         loop {
@@ -39,6 +40,25 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: 
         }
     })
     .await
+}
+
+/// Held by a test that measures time or memory: no other such test runs meanwhile, in no process on this machine.
+#[must_use]
+pub struct Alone(#[expect(dead_code, reason = "the lock goes with the file")] File);
+
+/// Waits for the other tests that measure. Call it first: what a test has started already is busy beside the others.
+pub async fn alone() -> Alone {
+    // Each user has a file, as one user cannot open another's.
+    let name = format!("pub-sub-tests-{}.lock", rustix::process::getuid().as_raw());
+    let file = File::create(std::env::temp_dir().join(name)).unwrap();
+    // Those that wait are many, and each may take a while.
+    let locked = tokio::time::timeout(10 * DEADLINE, async {
+        while file.try_lock().is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    locked.await.expect("the other tests that measure come to their end");
+    Alone(file)
 }
 
 /// A server on a free port of 127.0.0.1 with threads of its own; dropping it stops it and checks that it stops.
@@ -167,15 +187,15 @@ impl Drop for TestServer {
     }
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
@@ -224,25 +244,25 @@ impl Client {
         self.http.request(method, self.url(path))
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Response {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.unwrap() }
+        Response { status, headers, text: response.text().await.unwrap() }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Response {
         self.send(self.request(Method::GET, path)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub async fn delete(&self, path: &str) -> Response {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
         self.post_text(path, body.to_string()).await
     }
 
-    pub async fn post_text(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub async fn post_text(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
         let request = self.request(Method::POST, path).header("content-type", "application/json");
         self.send(request.body(body)).await
     }
@@ -251,7 +271,7 @@ impl Client {
         self.post("/topics", &json!({"name": topic})).await.expect(201);
     }
 
-    /// Publishes and answers what the server said.
+    /// Publishes and returns the response.
     pub async fn publish(&self, topic: &str, data: Value) -> Value {
         self.post("/publish", &json!({"topic": topic, "data": data})).await.expect(200)
     }
@@ -265,26 +285,26 @@ impl Client {
     pub async fn publish_all(&self, topic: &str, data: impl IntoIterator<Item = Value>) {
         let items: Vec<_> = data.into_iter().map(|data| json!({"topic": topic, "data": data})).collect();
         for batch in items.chunks(200) {
-            let answer = self.post("/publish", &Value::from(batch)).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
-            assert!(!answer.text.contains("\"error\""), "{answer:?}");
+            let response = self.post("/publish", &Value::from(batch)).await;
+            assert_eq!(response.status, 200, "{response:?}");
+            assert!(!response.text.contains("\"error\""), "{response:?}");
         }
     }
 
-    /// Runs a query or mutation and answers the whole response.
-    pub async fn graphql_raw(&self, query: &str, variables: Value) -> Answer {
+    /// Runs a query or mutation and returns the whole response.
+    pub async fn graphql_raw(&self, query: &str, variables: Value) -> Response {
         self.post("/graphql", &json!({"query": query, "variables": variables})).await
     }
 
     /// Runs a query or mutation that succeeds.
     pub async fn graphql(&self, query: &str, variables: Value) -> Value {
-        let answer = self.graphql_raw(query, variables).await;
-        let mut body = answer.expect(200);
+        let response = self.graphql_raw(query, variables).await;
+        let mut body = response.expect(200);
         assert!(body.get("errors").is_none(), "{query}: {body}");
         body["data"].take()
     }
 
-    /// Runs a query or mutation that fails with one error, and answers its extensions.
+    /// Runs a query or mutation that fails with one error, and returns its extensions.
     pub async fn graphql_error(&self, query: &str, variables: Value) -> Value {
         let mut body = self.graphql_raw(query, variables).await.json();
         let errors = body["errors"].as_array_mut().unwrap_or_else(|| panic!("{query}: no errors"));
@@ -296,8 +316,8 @@ impl Client {
     /// Waits until the topic has so many subscribers.
     pub async fn wait_for_subscribers(&self, topic: &str, count: u64) {
         eventually(&format!("{count} subscribers of {topic}"), || async {
-            let answer = self.get(&format!("/topics/{}", encode(topic))).await;
-            let now = if answer.status == 404 { 0 } else { answer.expect(200)["subscribers"].as_u64().unwrap() };
+            let response = self.get(&format!("/topics/{}", encode(topic))).await;
+            let now = if response.status == 404 { 0 } else { response.expect(200)["subscribers"].as_u64().unwrap() };
             (now == count).then_some(())
         })
         .await;
@@ -321,7 +341,7 @@ impl Publishing {
         self.seen.fetch_max(offset, Ordering::Relaxed);
     }
 
-    /// Ends it and answers how many messages it has published.
+    /// Ends it and returns how many messages it has published.
     pub async fn stop(self) -> u64 {
         self.stop.cancel();
         self.running.await.unwrap()

@@ -12,13 +12,13 @@ use serde_json::json;
 
 use crate::{
     doors::{Door, Event, GraphqlSse, GraphqlWs, Options, RawWs, RestPages, Sse, Start, numbers},
-    harness::{Client, TestServer, encode, eventually},
+    harness::{Client, TestServer, alone, encode, eventually},
     nats::{self, Auth, Login, Nats, Tls},
     process::{Process, command},
 };
 
-/// A cluster that lost its leader is waited for by publishers; readiness follows its silence. Both within this.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// How long publishers wait for a cluster that lost its leader, and how soon the health check says so, at most.
+const OUTAGE_DEADLINE: Duration = Duration::from_secs(40);
 
 /// An instance in this process.
 fn instance(nats: &Nats) -> TestServer {
@@ -36,7 +36,7 @@ fn with(nats: &Nats, edit: impl FnOnce(&mut Config)) -> TestServer {
 
 /// Waits for a state that takes elections to come about.
 async fn in_the_end<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    let seen = tokio::time::timeout(PATIENCE, async {
+    let seen = tokio::time::timeout(OUTAGE_DEADLINE, async {
         loop {
             if let Some(seen) = look().await {
                 return seen;
@@ -44,7 +44,7 @@ async fn in_the_end<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    seen.await.unwrap_or_else(|_| panic!("no {what} within {PATIENCE:?}"))
+    seen.await.unwrap_or_else(|_| panic!("no {what} within {OUTAGE_DEADLINE:?}"))
 }
 
 async fn becomes_ready(client: &Client) {
@@ -57,29 +57,29 @@ async fn becomes_unready(client: &Client, at_least: Duration) {
     let since = std::cell::Cell::new(None);
     in_the_end("instance that is not ready", || async {
         let begun = since.get().unwrap_or_else(tokio::time::Instant::now);
-        let answer = client.get("/health/ready").await;
-        since.set((answer.status != 200).then_some(begun));
-        if answer.status == 200 {
+        let response = client.get("/health/ready").await;
+        since.set((response.status != 200).then_some(begun));
+        if response.status == 200 {
             return None;
         }
-        answer.expect_error(503, "UNAVAILABLE");
+        response.expect_error(503, "UNAVAILABLE");
         (begun.elapsed() >= at_least).then_some(())
     })
     .await;
 }
 
-async fn publish(client: &Client, topic: &str, number: u64) -> crate::harness::Answer {
+async fn publish(client: &Client, topic: &str, number: u64) -> crate::harness::Response {
     // With an id, so that repeating it is safe.
-    let request = client.request(reqwest::Method::POST, "/publish").timeout(PATIENCE);
+    let request = client.request(reqwest::Method::POST, "/publish").timeout(OUTAGE_DEADLINE);
     client.send(request.json(&json!({"topic": topic, "data": number, "id": format!("n{number}")}))).await
 }
 
 /// Publishes until it is stored.
 async fn publish_in_the_end(client: &Client, topic: &str, number: u64) {
     in_the_end("publication", || async {
-        let answer = publish(client, topic, number).await;
-        assert!(matches!(answer.status, 200 | 503 | 504), "{answer:?}");
-        (answer.status == 200).then_some(())
+        let response = publish(client, topic, number).await;
+        assert!(matches!(response.status, 200 | 503 | 504), "{response:?}");
+        (response.status == 200).then_some(())
     })
     .await;
 }
@@ -133,7 +133,7 @@ async fn everything_is_shared<D: Door>() {
     assert_eq!(numbers(&there.messages(20).await), (1..=20).collect::<Vec<_>>());
     assert_eq!((history(&a, "news").await, history(&b, "news").await), ((1..=20).collect(), (1..=20).collect()));
     there.close().await;
-    // A place told by the one is a place at the other: whatever was acknowledged there is known here.
+    // A position that one gives out is good at the other: whatever was acknowledged there is known here.
     for round in 0..10 {
         let (from, to) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
         let number = 21 + round;
@@ -188,6 +188,7 @@ async fn a_consumer_moves<D: Door>() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_holds_for_all_instances_together() {
+    let _alone = alone().await;
     let nats = Nats::single().await;
     let (a, b) = (instance(&nats), instance(&nats));
     a.post("/topics", &json!({"name": "slow", "max_publish_rate": 1})).await.expect(201);
@@ -200,10 +201,10 @@ async fn a_rate_holds_for_all_instances_together() {
     let mut passed = 0;
     let begun = tokio::time::Instant::now();
     for number in 0..20 {
-        let answer = publish(if number % 2 == 0 { &b } else { &a }, "slow", number).await;
-        match answer.status {
+        let response = publish(if number % 2 == 0 { &b } else { &a }, "slow", number).await;
+        match response.status {
             200 => passed += 1,
-            _ => answer.expect_error(429, "RATE_LIMITED"),
+            _ => response.expect_error(429, "RATE_LIMITED"),
         }
     }
     assert!(passed <= 2 + 2 * begun.elapsed().as_secs(), "{passed} passed in {:?}", begun.elapsed());
@@ -212,6 +213,8 @@ async fn a_rate_holds_for_all_instances_together() {
 /// Everything that is promised while the cluster is away, and afterwards.
 async fn an_outage(nats: &Nats, settled: Duration, stop: impl AsyncFnOnce(&Nats), start: impl AsyncFnOnce(&Nats)) {
     let (a, b) = (instance(nats), instance(nats));
+    becomes_ready(&a).await;
+    becomes_ready(&b).await;
     a.create("news").await;
     for number in 1..=5 {
         publish_in_the_end(&a, "news", number).await;
@@ -272,7 +275,7 @@ async fn a_server_that_stands_still_and_goes_on() {
         .await;
 }
 
-/// Two of three are gone: the third still answers, but may store nothing.
+/// Two of three are gone: the third still responds, but may store nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_without_its_majority() {
     let nats = Nats::cluster().await;
@@ -312,7 +315,7 @@ async fn an_instance_that_is_started_first() {
 async fn refused(environment: &[(&str, &str)]) -> String {
     let mut command = command(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("ENGINE", "nats")]);
     let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + OUTAGE_DEADLINE;
     let status = loop {
         match child.try_wait().unwrap() {
             Some(status) => break Some(status),
@@ -392,7 +395,7 @@ async fn every_login_and_encryption() {
             let is_secret = matches!(*name, "NATS_TOKEN");
             assert!(!is_secret || !process.log().iter().any(|line| line.contains(value)), "{:?}", process.log());
         }
-        // The door is shut for whoever leaves something out. One that is silent until it is greeted in TLS says nothing.
+        // A client that leaves something out is refused. A server that waits for a TLS handshake says nothing before it.
         if tls != Tls::First {
             let line = refused(&environment[..1]).await;
             assert!(line.starts_with("NATS_URL: "), "{line}");

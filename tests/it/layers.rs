@@ -1,8 +1,10 @@
 //! Who may import whom (`src/lib.rs` shows the picture), read from the `crate::` paths of the sources.
 
+mod circles;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
-const DOORS: [&str; 6] = ["graphql", "rest", "sse", "ws", "console", "metrics"];
+const DOORS: [&str; 4] = ["graphql", "rest", "ws", "metrics"];
 const TRANSPORTS: [&str; 7] = ["axum", "hyper", "hyper_util", "http", "async_graphql", "tungstenite", "tower"];
 
 /// Every source with its part (the first name of its path) and its text without comments.
@@ -97,6 +99,52 @@ fn imports_point_inwards() {
             }
             // The doors, and what they share.
             _ => may_not(&[&DOORS[..], &["server", "config", "channel", "engine", "transfer"]].concat()),
+        }
+    }
+}
+
+/// The locks of a topic are the channel's own: others use its verbs, which take them in their order.
+#[test]
+fn only_the_channel_takes_a_topics_locks() {
+    for (name, part, code) in sources() {
+        let code: String = code.split_whitespace().collect();
+        for lock in ["ring.lock(", "waiters.lock("] {
+            // Not `rendering.lock(`.
+            let mut taken = code.match_indices(lock).filter(|(at, _)| !code[..*at].ends_with(char::is_alphanumeric));
+            assert!(part == "channel" || taken.next().is_none(), "{name} has {lock}");
+        }
+    }
+}
+
+/// Words that the project has given up for those of the field, and where they must not come back.
+#[test]
+fn old_words_stay_away() {
+    const WORDS: [&str; 12] = [
+        "Bell",
+        "Draft",
+        "Turn",
+        "Figure",
+        "Spec",
+        "TopicSettings",
+        "Place",
+        "anew",
+        "farewell",
+        "converse",
+        "torn",
+        "find_or_make",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (name, part, _) in sources() {
+        if !matches!(part.as_str(), "channel" | "broker" | "engine" | "lib")
+            || name.starts_with("engine/disk/")
+            || name.starts_with("engine/nats")
+        {
+            continue;
+        }
+        let text = fs::read_to_string(root.join(&name)).unwrap();
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        for (number, word) in words.enumerate() {
+            assert!(!WORDS.contains(&word), "{name} has {word:?} again, as its word {number}");
         }
     }
 }

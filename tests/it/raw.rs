@@ -25,7 +25,7 @@ pub struct Raw {
     pub stream: BufReader<TcpStream>,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug)]
 pub struct Head {
     pub status: u16,
@@ -39,11 +39,11 @@ impl Raw {
     }
 
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        // The server may have answered and closed before it has read all: that is for the test to see in the answer.
+        // The server may have responded and closed before it has read all, which the test sees in the response.
         let _ = within("room to write", self.stream.write_all(bytes.as_ref())).await;
     }
 
-    /// The head of the next answer; `None` when the server closes without one.
+    /// The head of the next response; `None` when the server closes without one.
     pub async fn head(&mut self) -> Option<Head> {
         let status = self.line().await?;
         let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -78,8 +78,8 @@ impl Raw {
         Ok((size > 0).then_some(bytes))
     }
 
-    /// An answer with its body.
-    pub async fn answer(&mut self) -> Option<(Head, String)> {
+    /// A response with its body.
+    pub async fn response(&mut self) -> Option<(Head, String)> {
         let head = self.head().await?;
         let mut body = Vec::new();
         if head.headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
@@ -166,7 +166,7 @@ impl Raw {
         within("answers", read).await.unwrap();
     }
 
-    /// Reads on to the close frame and answers its code.
+    /// Reads on to the close frame and returns its code.
     pub async fn close_code(&mut self) -> Option<u16> {
         loop {
             if let (0x88, payload) = self.next_frame().await? {

@@ -164,7 +164,7 @@ fn end_session(leader: u32) {
     }
 }
 
-/// Runs a script where `pub-sub` is at hand; answers what it printed, and how it went if it ended by itself.
+/// Runs a script where `pub-sub` is at hand; returns what it printed, and how it went if it ended by itself.
 fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (String, Option<bool>) {
     let script = script.replace("8080", &port.to_string());
     let ours = Path::new(env!("CARGO_BIN_EXE_pub-sub")).parent().unwrap();
@@ -212,7 +212,7 @@ fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (Strin
     (String::from_utf8(output).unwrap(), Some(status.success()))
 }
 
-async fn converse(server: &Process, block: &Block, names: &mut Names, place: &str) {
+async fn run_frames(server: &Process, block: &Block, names: &mut Names, at: &str) {
     let mut socket = if block.language.contains("graphql") {
         Socket::connect(&server.client, "/graphql", Some("graphql-transport-ws")).await
     } else {
@@ -223,17 +223,17 @@ async fn converse(server: &Process, block: &Block, names: &mut Names, place: &st
             socket.send(names.put_into(sent.trim())).await;
         } else if let Some(shown) = line.strip_prefix('←') {
             let shown: Value =
-                serde_json::from_str(shown.trim()).unwrap_or_else(|error| panic!("{place}: {error}: {line}"));
+                serde_json::from_str(shown.trim()).unwrap_or_else(|error| panic!("{at}: {error}: {line}"));
             let real = socket.json().await;
-            assert!(names.same(&shown, &real), "{place}\n shown: {shown}\n came:  {real}");
+            assert!(names.same(&shown, &real), "{at}\n shown: {shown}\n came:  {real}");
         } else {
-            panic!("{place}: {line:?} is neither sent (→) nor received (←)");
+            panic!("{at}: {line:?} is neither sent (→) nor received (←)");
         }
     }
     socket.close().await;
 }
 
-/// Runs a document; answers how many examples there were.
+/// Runs a document; returns how many examples there were.
 async fn keeps_its_word(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let document = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -243,26 +243,26 @@ async fn keeps_its_word(name: &str) {
     let (mut names, mut examples) = (Names::default(), 0);
     let blocks = blocks(&document);
     for (index, block) in blocks.iter().enumerate().filter(|(_, block)| !block.skipped) {
-        let place = format!("{name}:{}", block.line);
+        let at = format!("{name}:{}", block.line);
         if block.language == "sh" {
-            let answer = blocks
+            let response = blocks
                 .get(index + 1)
                 .filter(|next| ["json", "text"].contains(&next.language.as_str()) && !next.skipped);
-            let wanted = answer.map_or(0, |answer| answer.text.trim().lines().count());
+            let wanted = response.map_or(0, |response| response.text.trim().lines().count());
             let (script, port) = (names.put_into(&block.text), server.addr.port());
             // The lines of pretty JSON are no measure of compact JSON.
-            let wanted = if answer.is_some_and(|answer| answer.language == "json") { 0 } else { wanted };
+            let wanted = if response.is_some_and(|response| response.language == "json") { 0 } else { wanted };
             let here = directory.path().to_owned();
             let running = tokio::task::spawn_blocking(move || run(&script, &here, port, wanted));
             let (printed, ended_well) = running.await.unwrap();
-            assert_eq!(ended_well, Some(true), "{place} failed or did not end; it printed\n{printed}");
-            if let Some(answer) = answer {
-                let same = names.same_output(&answer.language, &answer.text, &printed);
-                assert!(same, "{place}\n shown:\n{}\n printed:\n{printed}", answer.text);
+            assert_eq!(ended_well, Some(true), "{at} failed or did not end; it printed\n{printed}");
+            if let Some(response) = response {
+                let same = names.same_output(&response.language, &response.text, &printed);
+                assert!(same, "{at}\n shown:\n{}\n printed:\n{printed}", response.text);
             }
             examples += 1;
         } else if block.language.split(' ').next() == Some("jsonl") {
-            converse(&server, block, &mut names, &place).await;
+            run_frames(&server, block, &mut names, &at).await;
             examples += 1;
         }
     }

@@ -25,8 +25,8 @@ async fn the_documented_variables_have_their_effect() {
         (&5.into(), &5.into(), &12.into())
     );
     let batch: Vec<_> = (0..40).map(|n| json!({"topic": "news", "data": n})).collect();
-    let answer = client.post("/publish", &batch.into()).await;
-    assert!(answer.text.contains("RATE_LIMITED"), "{answer:?}");
+    let response = client.post("/publish", &batch.into()).await;
+    assert!(response.text.contains("RATE_LIMITED"), "{response:?}");
     // Buffers of any size carry any message.
     let mut ws = RawWs::to(client, "big", Start::Live).await;
     for size in [10, 100, 70_000, 500_000] {
@@ -46,9 +46,9 @@ async fn zero_means_no_rate() {
 async fn the_default_rate_is_a_hundred() {
     let server = Process::start(&[]);
     let batch: Vec<_> = (0..1_000).map(|n| json!({"topic": "news", "data": n})).collect();
-    let answer = server.client.post("/publish", &batch.into()).await.expect(200);
+    let response = server.client.post("/publish", &batch.into()).await.expect(200);
     let accepted =
-        answer["results"].as_array().unwrap().iter().filter(|result| result["status"] == "published").count();
+        response["results"].as_array().unwrap().iter().filter(|result| result["status"] == "published").count();
     assert!((100..200).contains(&accepted), "{accepted}");
 }
 
@@ -139,6 +139,7 @@ fn the_printed_settings_can_be_read_back() {
 
 #[tokio::test]
 async fn ready_soon_after_start() {
+    let _alone = crate::harness::alone().await;
     let begun = std::time::Instant::now();
     let server = Process::start(&[]);
     server.client.get("/health/ready").await.expect(200);
@@ -149,7 +150,7 @@ async fn ready_soon_after_start() {
     assert_eq!(socket.json().await["type"], "pong");
 }
 
-/// Killed in the middle and started anew: the address is free, the memory engine begins empty.
+/// Killed in the middle and started again: the address is free, the memory engine begins empty.
 #[tokio::test]
 async fn killed_and_started_again() {
     let mut server = Process::start(&[]);

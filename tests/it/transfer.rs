@@ -86,7 +86,7 @@ impl Store {
         assert!(output.status.success(), "{}", said(&output));
     }
 
-    /// Imports what must be refused, and answers the one line that says why.
+    /// Imports what must be refused, and returns the one line that says why.
     #[track_caller]
     fn refuses(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run(arguments, Some(input.as_bytes()));
@@ -177,23 +177,23 @@ fn read(export: &str) -> Content {
         }
     }
     assert!(ended, "no end");
-    // A place is the count of messages up to it, unless something was missed.
+    // A position is the count of messages up to it, unless something was missed.
     for consumer in &mut content.consumers {
-        let mut places: Vec<String> = Vec::new();
-        for place in consumer["places"].as_array().unwrap() {
-            let name = place["topic"].as_str().unwrap();
-            let (offset, topic) = (place["offset"].as_u64().unwrap(), &content.topics[name]);
-            let whole = place["epoch"] == topic.epoch && offset >= topic.floor;
+        let mut positions: Vec<String> = Vec::new();
+        for position in consumer["places"].as_array().unwrap() {
+            let name = position["topic"].as_str().unwrap();
+            let (offset, topic) = (position["offset"].as_u64().unwrap(), &content.topics[name]);
+            let whole = position["epoch"] == topic.epoch && offset >= topic.floor;
             let passed = topic.messages.iter().filter(|message| message.offset <= offset).count();
-            places.push(if whole { format!("{name} {passed}") } else { format!("{name} has missed some") });
+            positions.push(if whole { format!("{name} {passed}") } else { format!("{name} has missed some") });
         }
-        places.sort();
-        consumer["places"] = places.into();
+        positions.sort();
+        consumer["places"] = positions.into();
     }
     content
 }
 
-/// As the contents are compared: the offsets of a new incarnation count anew.
+/// As the contents are compared: the offsets of a new incarnation start again.
 fn same(one: &str, other: &str) {
     let [one, other] = [one, other].map(|export| {
         let mut content = read(export);
@@ -315,7 +315,7 @@ async fn everything_arrives() {
     }
 }
 
-/// Beside a server that is published to, and that takes segments away meanwhile: of each topic a piece without a hole, with
+/// Beside a server that is published to, and that takes segments away meanwhile: of each topic a piece without a gap, with
 /// all that was acknowledged before the export began; and the directory is left as it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beside_a_running_server() {
@@ -391,8 +391,8 @@ async fn after_a_kill() {
     server.ended().await;
     let segment = broken::segments(directory.path()).pop().unwrap();
     let whole = fs::read(&segment).unwrap();
-    for torn in [&[][..], &whole[24..40], &[0; 3], &[7; 100]] {
-        fs::write(&segment, [&whole, torn].concat()).unwrap();
+    for tail in [&[][..], &whole[24..40], &[0; 3], &[7; 100]] {
+        fs::write(&segment, [&whole, tail].concat()).unwrap();
         let look = || {
             let mut files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap()).collect();
             files.sort_by_key(|entry| entry.file_name());
@@ -404,7 +404,7 @@ async fn after_a_kill() {
         let before = look();
         let output = store.run(&["export"], None);
         assert!(output.status.success(), "{}", said(&output));
-        assert_eq!(said(&output).contains(&format!("the last {} bytes", torn.len())), !torn.is_empty());
+        assert_eq!(said(&output).contains(&format!("the last {} bytes", tail.len())), !tail.is_empty());
         assert!(before == look(), "the directory was changed");
         let content = read(std::str::from_utf8(&output.stdout).unwrap());
         let data: Vec<_> = content.topics["news"].messages.iter().map(|message| message.data.clone()).collect();

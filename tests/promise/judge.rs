@@ -160,7 +160,7 @@ impl<'a> Judge<'a> {
                 let later = |epoch: &str| segments[index + 1..].iter().any(|later| is_of(later, epoch));
                 let ends = segments[index].is_deleted();
                 let known = self.only_incarnation(topic, &segments[index]);
-                segments[index].epoch = known.filter(|epoch| !over(epoch) && !(ends && later(epoch)));
+                segments[index].epoch = known.filter(|epoch| !(over(epoch) || ends && later(epoch)));
             }
         }
         segments

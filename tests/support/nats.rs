@@ -3,17 +3,18 @@
 //! `make nats-server` brings the binaries. Dropping a [`Nats`] kills its servers and wipes what they stored, and so does
 //! the end of the test's process, however it ends.
 
+#[path = "nats/credentials.rs"]
+mod credentials;
+#[path = "nats/node.rs"]
+mod node;
+#[path = "nats/watch.rs"]
+mod watch;
+
 use std::{
     fmt::Write as _,
-    fs::{self, File},
-    io::Write as _,
-    net::TcpListener,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::{
-        Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -22,9 +23,17 @@ use async_nats::{
     jetstream::{self, stream},
 };
 use futures_util::future::join_all;
-use nkeys::KeyPair;
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+pub use self::{
+    credentials::{Auth, Certificates, Login, Tls},
+    node::Node,
+};
+use self::{
+    credentials::{accounts, certify, quoted, tls_block},
+    node::{Spec, free_port},
+    watch::Watch,
+};
 
 /// Older than what the clustered engine takes.
 pub const TOO_OLD: &str = "2.10.25";
@@ -59,43 +68,6 @@ impl Default for Options {
             jetstream: String::new(),
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Auth {
-    Open,
-    User,
-    Token,
-    Nkey,
-    /// An operator, an account and a user with a signed token (JWT), as `nsc` makes them.
-    Credentials,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    Off,
-    /// The server shows a certificate of a private authority.
-    Server,
-    /// As `Server`, before the server says anything in plain text.
-    First,
-    /// As `Server`, and the client must show one, too.
-    Mutual,
-}
-
-/// What a client has to know to be let in.
-pub enum Login {
-    Open,
-    User { user: String, password: String },
-    Token(String),
-    Nkey { seed: String },
-    Credentials(PathBuf),
-}
-
-/// Files of the authority and of a client.
-pub struct Certificates {
-    pub authority: PathBuf,
-    pub client: PathBuf,
-    pub client_key: PathBuf,
 }
 
 /// Running servers.
@@ -148,18 +120,16 @@ impl Nats {
             config += &tls_block(options.tls, &directory);
             fs::write(home.join("config"), config).unwrap();
             let scheme = if options.tls == Tls::Off { "nats" } else { "tls" };
-            Node {
+            Node::new(Spec {
                 url: format!("{scheme}://127.0.0.1:{port}"),
                 name,
                 port,
-                // The last that it opens.
-                door: if options.nodes > 1 { route } else { port },
+                last_port: if options.nodes > 1 { route } else { port },
                 monitor: format!("http://127.0.0.1:{monitor}"),
                 binary: binary.clone(),
                 home,
-                state: Mutex::new(State { process: None, paused: false }),
-                watched: watch.clone(),
-            }
+                watch: watch.clone(),
+            })
         });
         let nats = Self {
             nodes: nodes.collect(),
@@ -169,8 +139,8 @@ impl Nats {
             monitor: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build().unwrap(),
             watch,
         };
-        // Of clusters of 2.10, some 2 in 100 never become whole: a node's word of itself gets lost among connections
-        // that are closed as duplicates. Nothing is stored yet, so they begin anew.
+        // Of clusters of 2.10, some 2 in 100 never become whole: a node's announcement is lost among connections
+        // that are closed as duplicates. Nothing is stored yet, so they are started again with nothing.
         for attempt in 1.. {
             for node in &nats.nodes {
                 node.start().await;
@@ -277,7 +247,7 @@ impl Nats {
         Ok(())
     }
 
-    /// Waits until most nodes, itself among them, agree on the stream's leader, and answers which node it is.
+    /// Waits until most nodes, itself among them, agree on the stream's leader, and returns which node it is.
     pub async fn leader(&self, stream: &str) -> usize {
         let what = format!("leader of {stream}");
         let leader = self.within(DEADLINE, &what, || async {
@@ -300,7 +270,7 @@ impl Nats {
         leader.await.unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// What each node, in their order, knows of the raft group of each stream; nothing where it does not answer.
+    /// What each node, in their order, knows of the raft group of each stream; nothing where it does not respond.
     async fn streams(&self) -> Vec<Vec<(String, Value)>> {
         join_all(self.nodes.iter().map(|node| async {
             let answer = self.ask(node, "/jsz?accounts=true&streams=true").await.unwrap_or_default();
@@ -325,7 +295,7 @@ impl Nats {
         response.json().await.ok()
     }
 
-    /// Looks again and again until there is something to see; what was last seen instead says why there is not.
+    /// Calls `look` until it returns a value; what it returned last instead says why there is none.
     async fn within<T, F: Future<Output = Result<T, String>>>(
         &self,
         deadline: Duration,
@@ -361,183 +331,6 @@ impl Drop for Nats {
     }
 }
 
-/// One server, which can be hurt and healed; its ports and its store stay.
-pub struct Node {
-    pub name: String,
-    pub url: String,
-    pub port: u16,
-    door: u16,
-    monitor: String,
-    binary: PathBuf,
-    home: PathBuf,
-    state: Mutex<State>,
-    watched: Watch,
-}
-
-struct State {
-    process: Option<Child>,
-    paused: bool,
-}
-
-impl Node {
-    /// Starts the process and waits until it takes connections. It is then not ready yet: [`Nats::ready`] and
-    /// [`Nats::healthy`] wait for that.
-    ///
-    /// So nodes are started one after the other: of clusters of 2.10 that start in the same instant, one in ten does not
-    /// become whole.
-    pub async fn start(&self) {
-        self.spawn();
-        let open = tokio::time::timeout(DEADLINE, async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", self.door)).await.is_err() {
-                assert!(!self.has_died(), "{} has ended:\n{}", self.name, self.log_tail());
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        open.await.unwrap_or_else(|_| panic!("{} does not listen:\n{}", self.name, self.log_tail()));
-    }
-
-    fn spawn(&self) {
-        let mut state = self.state.lock().unwrap();
-        assert!(state.process.is_none(), "{} runs already", self.name);
-        let log = File::options().create(true).append(true).open(self.home.join("log")).unwrap();
-        let mut command = Command::new(&self.binary);
-        command.env_clear().arg("--config").arg(self.home.join("config"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let process = command.spawn().unwrap();
-        self.watched.runs(self.port, Some(process.id()));
-        *state = State { process: Some(process), paused: false };
-    }
-
-    /// The process ends at once, as when the kernel kills it.
-    pub fn kill(&self) {
-        assert!(self.state.lock().unwrap().process.is_some(), "{} does not run", self.name);
-        self.end();
-    }
-
-    /// The process stands still when this returns, its connections stay open.
-    pub async fn pause(&self) {
-        self.signal(Signal::STOP);
-        self.state.lock().unwrap().paused = true;
-        // The signal is on its way to threads that run on other cores.
-        let stands = tokio::time::timeout(DEADLINE, async {
-            while !self.stands_still() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
-        stands.await.unwrap_or_else(|_| panic!("{} does not stand still", self.name));
-    }
-
-    fn stands_still(&self) -> bool {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid().unwrap())).unwrap();
-        let mut states =
-            threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default());
-        // The state is behind the name in parentheses.
-        states.all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T')))
-    }
-
-    /// It goes on.
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
-        self.state.lock().unwrap().paused = false;
-    }
-
-    /// Asks the process to end, and waits until it has.
-    pub async fn stop(&self) -> ExitStatus {
-        self.signal(Signal::TERM);
-        let ended = tokio::time::timeout(DEADLINE, async {
-            loop {
-                let status = self.state.lock().unwrap().process.as_mut().unwrap().try_wait().unwrap();
-                if let Some(status) = status {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        let status = ended.await.unwrap_or_else(|_| panic!("{} does not stop", self.name));
-        self.end();
-        status
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        let id = self.pid().unwrap_or_else(|| panic!("{} does not run", self.name));
-        kill_process(Pid::from_raw(id.cast_signed()).unwrap(), signal).unwrap();
-    }
-
-    pub fn pid(&self) -> Option<u32> {
-        self.state.lock().unwrap().process.as_ref().map(Child::id)
-    }
-
-    /// Whether it is there and not paused.
-    pub fn runs(&self) -> bool {
-        let state = self.state.lock().unwrap();
-        state.process.is_some() && !state.paused
-    }
-
-    /// The whole log, of all runs.
-    pub fn log(&self) -> String {
-        fs::read(self.home.join("log")).map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
-    }
-
-    fn log_tail(&self) -> String {
-        let log = self.log();
-        // The harness asks often.
-        let lines: Vec<_> = log.lines().filter(|line| !line.contains("Healthcheck failed")).collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
-    }
-
-    /// Whether the process has ended without having been asked to.
-    fn has_died(&self) -> bool {
-        self.state.lock().unwrap().process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_some())
-    }
-
-    fn end(&self) {
-        if let Some(mut process) = self.state.lock().unwrap().process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-            self.watched.runs(self.port, None);
-        }
-    }
-}
-
-/// A shell that outlives this process by a moment, kills the servers that are left, and wipes the directory.
-#[derive(Clone)]
-struct Watch(std::sync::Arc<Mutex<Watching>>);
-
-struct Watching {
-    shell: Child,
-    /// What the shell reads; it acts when this closes, which the kernel does if nobody else can.
-    tell: Option<ChildStdin>,
-    running: Vec<(u16, u32)>,
-}
-
-impl Watch {
-    fn over(directory: &Path) -> Self {
-        let script = "trap '' INT TERM HUP; pids=; while read -r line; do pids=$line; done
-            [ -z \"$pids\" ] || kill -9 $pids; rm -rf \"$0\"";
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(script).arg(directory);
-        let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let tell = shell.stdin.take();
-        Self(std::sync::Arc::new(Mutex::new(Watching { shell, tell, running: Vec::new() })))
-    }
-
-    /// The process of the server at this port, by which it is known here.
-    fn runs(&self, port: u16, process: Option<u32>) {
-        let mut watching = self.0.lock().unwrap();
-        watching.running.retain(|(at, _)| *at != port);
-        watching.running.extend(process.map(|process| (port, process)));
-        let ids: Vec<_> = watching.running.iter().map(|(_, process)| process.to_string()).collect();
-        let _ = writeln!(watching.tell.as_mut().unwrap(), "{}", ids.join(" "));
-    }
-
-    /// Nothing runs any more: only the directory is left to go.
-    fn wipe(&self) {
-        let mut watching = self.0.lock().unwrap();
-        watching.tell = None;
-        let _ = watching.shell.wait();
-    }
-}
-
 /// Where `make nats-server` puts the binary.
 fn binary(version: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
@@ -554,123 +347,4 @@ fn fresh_directory() -> PathBuf {
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).unwrap();
     path
-}
-
-/// A port that nothing listens on, below those that the kernel gives to clients: while a server is down, none of them
-/// can take its port. Other processes that run tests begin their search elsewhere.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..1000 {
-        let next = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = 10_000 + u16::try_from(next % 20_000).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
-}
-
-fn quoted(path: &Path) -> String {
-    Value::from(path.to_str().unwrap()).to_string()
-}
-
-/// The configuration of who is let in, and what a client needs for it.
-fn accounts(auth: Auth, directory: &Path) -> (Login, String) {
-    match auth {
-        Auth::Open => (Login::Open, String::new()),
-        Auth::User => {
-            let login = Login::User { user: "tester".into(), password: "a pass: word".into() };
-            (login, "authorization { user: tester, password: \"a pass: word\" }".into())
-        }
-        Auth::Token => (Login::Token("a-token".into()), "authorization { token: a-token }".into()),
-        Auth::Nkey => {
-            let user = KeyPair::new_user();
-            let seed = user.seed().unwrap();
-            (Login::Nkey { seed }, format!("authorization {{ users: [{{ nkey: {} }}] }}", user.public_key()))
-        }
-        Auth::Credentials => {
-            let (operator, system, account, user) =
-                (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());
-            let unlimited = json!({
-                "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
-                "leaf": -1,
-            });
-            let mut jetstream = unlimited.clone();
-            for key in ["mem_storage", "disk_storage", "streams", "consumer"] {
-                jetstream[key] = (-1).into();
-            }
-            let kind = |kind: &str| json!({"type": kind, "version": 2});
-            let account_claims = |limits: &Value| json!({"type": "account", "version": 2, "limits": limits});
-            let config = format!(
-                "operator: \"{}\"\nsystem_account: {system_id}\nresolver: MEMORY\n\
-                 resolver_preload {{ {system_id}: \"{}\", {account_id}: \"{}\" }}\n",
-                sign(&operator, &operator, "operator", &kind("operator")),
-                sign(&operator, &system, "system", &account_claims(&unlimited)),
-                sign(&operator, &account, "account", &account_claims(&jetstream)),
-                system_id = system.public_key(),
-                account_id = account.public_key(),
-            );
-            let claims = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
-            let file = directory.join("tester.creds");
-            let credentials = format!(
-                "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
-                 -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-                sign(&account, &user, "tester", &claims),
-                user.seed().unwrap(),
-            );
-            fs::write(&file, credentials).unwrap();
-            (Login::Credentials(file), config)
-        }
-    }
-}
-
-/// A signed token that says something of `subject`.
-fn sign(issuer: &KeyPair, subject: &KeyPair, name: &str, claims: &Value) -> String {
-    let encode = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
-    let head = json!({"typ": "JWT", "alg": "ed25519-nkey"});
-    let body = json!({
-        "jti": name, "iat": 1, "iss": issuer.public_key(), "name": name, "sub": subject.public_key(), "nats": claims,
-    });
-    let said = format!("{}.{}", encode(head.to_string().as_bytes()), encode(body.to_string().as_bytes()));
-    let signature = issuer.sign(said.as_bytes()).unwrap();
-    format!("{said}.{}", encode(&signature))
-}
-
-/// Makes an authority and certificates of a server and a client.
-fn certify(directory: &Path) -> Certificates {
-    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer};
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = directory.join("authority.pem");
-    fs::write(&authority, params.self_signed(&key).unwrap().pem()).unwrap();
-    let issuer = Issuer::new(params, key);
-    let issue = |name: &str, usage| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        params.extended_key_usages.push(usage);
-        let files = [directory.join(format!("{name}.pem")), directory.join(format!("{name}.key"))];
-        fs::write(&files[0], params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        fs::write(&files[1], key.serialize_pem()).unwrap();
-        files
-    };
-    issue("server", ExtendedKeyUsagePurpose::ServerAuth);
-    let [client, client_key] = issue("client", ExtendedKeyUsagePurpose::ClientAuth);
-    Certificates { authority, client, client_key }
-}
-
-fn tls_block(tls: Tls, directory: &Path) -> String {
-    let file = |name: &str| quoted(&directory.join(name));
-    let more = match tls {
-        Tls::Off => return String::new(),
-        Tls::Server => "",
-        Tls::First => "handshake_first: true",
-        Tls::Mutual => "verify: true",
-    };
-    format!(
-        "tls {{ cert_file: {}, key_file: {}, ca_file: {}\n{more} }}\n",
-        file("server.pem"),
-        file("server.key"),
-        file("authority.pem")
-    )
 }

@@ -263,7 +263,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let broker = broker(KEPT);
-        now(broker.create_topic(&name("p.0"), TopicSettings::default())).unwrap();
+        now(broker.create_topic(&name("p.0"), TopicConfig::default())).unwrap();
         let mut clients: Vec<_> = (0..CLIENTS.len()).map(Client::new).collect();
         for client in &mut clients {
             client.connect(&broker, 0);

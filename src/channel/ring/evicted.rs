@@ -57,7 +57,7 @@ impl Block {
             write_number(&mut self.differences, difference);
         }
         self.len += 1;
-        // Not the entry itself: what is read back is what the differences say.
+        // `last` is not the entry itself, but what will be read back from the differences.
         let at = Timestamp(at.0.saturating_add_unsigned(later));
         self.last = Entry { at, ..entry };
     }
@@ -177,7 +177,7 @@ impl Evicted {
         self.forgotten.0 > 0 && after == self.forgotten.0
     }
 
-    /// Messages behind an offset. Where offsets have no holes, their difference says more than is remembered.
+    /// Messages behind an offset. Where offsets grow by one, their difference says more than is remembered.
     pub fn behind_offset(&self, after: u64) -> Found {
         if self.newest() <= after {
             return Found::None;
@@ -195,7 +195,7 @@ impl Evicted {
 
     /// Messages published at or after a time.
     pub fn since(&self, time: Timestamp) -> Found {
-        // What is not remembered is older than the oldest that is, but by how much nobody knows.
+        // What is not remembered is older than the oldest entry, but nobody knows by how much.
         let oldest_is_late = self.blocks.front().is_none_or(|oldest| oldest.first.at >= time);
         self.found(self.forgotten.0 > 0 && oldest_is_late, |entry| entry.at < time)
     }

@@ -3,13 +3,14 @@
 use super::{Ring, evicted};
 use crate::channel::{Error, recent_ids::Remembered};
 
-/// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so many.
+/// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so
+/// many.
 const EVICTED_SHARE: usize = 8;
 
 impl Ring {
     /// Evicts until a message of `cost` fits all bounds, or nothing is left.
     pub(super) fn make_room(&mut self, cost: usize) {
-        while self.messages.len() >= self.max_messages && self.evict_oldest() {}
+        while self.messages.len() >= self.bounds.max_messages && self.evict_oldest() {}
         while self.cost + cost > self.budget.per_topic || self.budget.used() + cost > self.budget.total {
             // What is remembered of evicted messages may take a small part of the room.
             let remembers_much = self.evicted.bytes() > self.cost / EVICTED_SHARE;
@@ -58,8 +59,8 @@ impl Ring {
         if let Some(next) = self.messages.front()
             && next.prev != message.cursor.offset
         {
-            self.holes -= 1;
-            self.torn = next.prev;
+            self.lost_ranges -= 1;
+            self.lost_until = next.prev;
         }
         let (offset, at, sequence) = (message.cursor.offset, message.published_at, message.sequence);
         self.remember_one(evicted::Entry { offset, at, sequence });
@@ -68,7 +69,7 @@ impl Ring {
 
     pub(super) fn remember_one(&mut self, entry: evicted::Entry) {
         let before = self.evicted.bytes();
-        self.evicted.push(entry, self.max_messages);
+        self.evicted.push(entry, self.bounds.max_messages);
         self.count_evicted(before);
     }
 

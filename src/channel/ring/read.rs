@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
-use super::{BatchLimit, Place, ReadStatus, Ring, Start, evicted::Found};
-use crate::channel::{Gap, GapReason, Message, Timestamp};
+use super::{Ring, evicted::Found};
+use crate::channel::{BatchLimit, Gap, GapReason, Message, ReadPosition, ReadStatus, Start, Timestamp};
 
 impl Ring {
-    /// Resolves a start to the place behind which the receiver reads, and what it has missed already.
-    pub fn locate(&self, start: &Start, created_at: Timestamp) -> (Place, Option<Gap>) {
+    /// Resolves a start to the position behind which the receiver reads, and what it has missed already.
+    pub fn locate(&self, start: &Start, created_at: Timestamp) -> (ReadPosition, Option<Gap>) {
         let (floor, gone) = (self.floor(), self.gone());
-        let oldest = Place { after: floor, seen: gone };
+        let oldest = ReadPosition { after: floor, seen: gone };
         let before = |index: usize| {
-            self.messages.get(index).map_or(self.end(), |first| Place { after: first.prev, seen: gone + index as u64 })
+            self.messages
+                .get(index)
+                .map_or(self.end(), |first| ReadPosition { after: first.prev, seen: gone + index as u64 })
         };
         match *start {
             Start::Live => (self.end(), None),
             Start::Oldest => (oldest, None),
             Start::Last(count) => (before(self.messages.len().saturating_sub(count as usize)), None),
             Start::After(cursor) if cursor.epoch != self.epoch => (oldest, Some(self.new_epoch())),
-            // One that says nothing about this topic's log.
+            // The cursor says nothing about this topic's log.
             Start::AfterPattern(_) => (oldest, Some(self.new_epoch())),
             Start::After(cursor) if cursor.offset < floor => {
                 let gap = match self.evicted.behind_offset(cursor.offset) {
@@ -30,20 +32,21 @@ impl Ring {
             }
             Start::After(cursor) => {
                 let seen = gone + self.index_after(cursor.offset).min(self.messages.len()) as u64;
-                (Place { after: cursor.offset, seen }, None)
+                (ReadPosition { after: cursor.offset, seen }, None)
             }
             Start::AfterSequence(sequence) => {
                 match self.messages.partition_point(|message| message.sequence <= sequence) {
                     0 => (oldest, self.expired_behind(sequence)),
-                    // Behind the message before: a hole between the two may not have been told.
+                    // It begins behind the message before: a lost range between the two may not have been delivered as
+                    // a gap.
                     index => {
                         let after = self.messages.get(index - 1).map_or(floor, |message| message.cursor.offset);
-                        (Place { after, seen: gone + index as u64 }, None)
+                        (ReadPosition { after, seen: gone + index as u64 }, None)
                     }
                 }
             }
             Start::Since(time) => match self.messages.partition_point(|message| message.published_at < time) {
-                // The oldest kept message is late enough: so may be some that are gone.
+                // The oldest kept message is late enough, and so some that were evicted may be, too.
                 0 => (oldest, self.expired_since(time, created_at)),
                 index => (before(index), None),
             },
@@ -52,19 +55,19 @@ impl Ring {
 
     /// The gap of a reader whose position is of another epoch: it counts what is gone of this one.
     pub fn new_epoch(&self) -> Gap {
-        let missed = self.numbering.before.filter(|_| self.torn == 0).map(|before| before + self.gone());
+        let missed = self.numbering.before.filter(|_| self.lost_until == 0).map(|before| before + self.gone());
         self.gap(0, self.floor(), missed, GapReason::NewEpoch)
     }
 
     /// What a reader has missed that had read up to this number in the shared log.
     fn expired_behind(&self, sequence: u64) -> Option<Gap> {
         match self.evicted.behind_sequence(sequence) {
-            // A hole behind the newest evicted message may not have been told.
+            // A lost range behind the newest evicted message may not have been delivered as a gap.
             Found::None if self.evicted.newest() < self.floor() && !self.messages.is_empty() => {
                 Some(self.gap(self.evicted.newest(), self.floor(), None, GapReason::Expired))
             }
             Found::None => None,
-            // The topic began behind that position, so all that is gone was missed.
+            // The topic began behind that position, so the reader missed all that was evicted.
             Found::Unknown { .. } if self.first_sequence.is_some_and(|first| first > sequence) => {
                 Some(self.all_expired())
             }
@@ -96,13 +99,13 @@ impl Ring {
         self.gap(after, self.floor(), missed, GapReason::Expired)
     }
 
-    /// How many messages behind a place were evicted, if that is known; `index` is where they begin among those that are
-    /// remembered.
+    /// How many messages behind a position were evicted, if that is known; `index` is where they begin among those that
+    /// are remembered.
     fn evicted_behind(&self, after: u64, index: Option<usize>) -> Option<u64> {
-        if after < self.torn {
+        if after < self.lost_until {
             return None;
         }
-        // A difference counts where numbers have no holes.
+        // Where offsets grow by one, a difference is a count.
         if after >= self.numbering.dense_from {
             return Some(self.floor() - after);
         }
@@ -116,54 +119,54 @@ impl Ring {
         Gap { topic: self.topic.clone(), missed, from_offset: after + 1, to_offset: to, reason }
     }
 
-    /// The number in the shared log with which the reader at `place` goes on, unless it is at the end.
-    pub fn next_sequence(&self, place: Place) -> Option<u64> {
-        let next = self.messages.get(self.index_after(place.after)).map(|message| message.sequence);
-        next.or_else(|| (place.after < self.last).then_some(self.newest_sequence))
+    /// The number in the shared log with which the reader at `position` goes on, unless it is at the end.
+    pub fn next_sequence(&self, position: ReadPosition) -> Option<u64> {
+        let next = self.messages.get(self.index_after(position.after)).map(|message| message.sequence);
+        next.or_else(|| (position.after < self.last).then_some(self.newest_sequence))
     }
 
-    /// Reads one batch of messages behind `place` into `out` and moves it behind them; says what was missed before
-    /// them. A hole in the history ends the batch: what was missed in it stands before the next. So does a message whose
+    /// Reads one batch of messages behind `position` into `out` and moves it behind them; says what was missed before
+    /// them. A lost range ends the batch: its gap stands before the next one. So does a message whose
     /// number in the shared log is greater than `newest`: another topic's comes before it.
     pub fn read(
         &self,
-        place: &mut Place,
+        position: &mut ReadPosition,
         limit: BatchLimit,
         newest: u64,
         out: &mut impl Extend<Arc<Message>>,
     ) -> (Option<Gap>, ReadStatus) {
         let (floor, gone) = (self.floor(), self.gone());
         let mut gap = None;
-        if place.after < floor {
-            let missed = (place.after >= self.torn).then(|| gone.saturating_sub(place.seen));
-            gap = Some(self.gap(place.after, floor, missed, GapReason::SlowConsumer));
-            *place = Place { after: floor, seen: gone };
+        if position.after < floor {
+            let missed = (position.after >= self.lost_until).then(|| gone.saturating_sub(position.seen));
+            gap = Some(self.gap(position.after, floor, missed, GapReason::SlowConsumer));
+            *position = ReadPosition { after: floor, seen: gone };
         }
-        let start = self.index_after(place.after).min(self.messages.len());
+        let start = self.index_after(position.after).min(self.messages.len());
         let (mut read, mut bytes) = (0, 0);
         let mut whole = true;
         for message in self.messages.range(start..).take(limit.messages) {
             if bytes >= limit.bytes || message.sequence > newest {
                 break;
             }
-            if place.after < message.prev {
+            if position.after < message.prev {
                 if read > 0 {
                     whole = false;
                     break;
                 }
-                gap = Some(self.join(gap, place.after, message.prev));
+                gap = Some(self.with_lost_range(gap, position.after, message.prev));
             }
             bytes += message.data.len();
-            *place = Place { after: message.cursor.offset, seen: place.seen + 1 };
+            *position = ReadPosition { after: message.cursor.offset, seen: position.seen + 1 };
             out.extend([message.clone()]);
             read += 1;
         }
-        // The history may end in a hole, too.
-        if whole && place.seen == self.total && place.after < self.last && read == 0 {
-            gap = Some(self.join(gap, place.after, self.last));
-            place.after = self.last;
+        // The history may end in a lost range, too.
+        if whole && position.seen == self.total && position.after < self.last && read == 0 {
+            gap = Some(self.with_lost_range(gap, position.after, self.last));
+            position.after = self.last;
         }
-        let rest = match (place.after < self.last, self.closed) {
+        let rest = match (position.after < self.last, self.closed) {
             (true, _) => ReadStatus::More,
             (false, false) => ReadStatus::CaughtUp,
             (false, true) => ReadStatus::Closed,
@@ -171,22 +174,22 @@ impl Ring {
         (gap, rest)
     }
 
-    fn join(&self, gap: Option<Gap>, after: u64, to: u64) -> Gap {
-        let hole = self.gap(after, to, None, GapReason::Expired);
-        gap.map_or(hole.clone(), |gap| gap.and_then(&hole))
+    fn with_lost_range(&self, gap: Option<Gap>, after: u64, to: u64) -> Gap {
+        let lost = self.gap(after, to, None, GapReason::Expired);
+        gap.map_or(lost.clone(), |gap| gap.and_then(&lost))
     }
 
-    /// For a receiver that wants only the newest: moves `place` right before it and says what that skips.
-    pub fn skip_to_newest(&self, place: &mut Place) -> Option<Gap> {
+    /// For a receiver that wants only the newest: moves `position` right before it and says what that skips.
+    pub fn skip_to_newest(&self, position: &mut ReadPosition) -> Option<Gap> {
         let target =
-            self.messages.back().map_or(self.end(), |newest| Place { after: newest.prev, seen: self.total - 1 });
-        if place.after >= target.after {
+            self.messages.back().map_or(self.end(), |newest| ReadPosition { after: newest.prev, seen: self.total - 1 });
+        if position.after >= target.after {
             return None;
         }
-        let countable = self.holes == 0 && place.after >= self.torn;
-        let missed = countable.then(|| target.seen.saturating_sub(place.seen));
-        let gap = self.gap(place.after, target.after, missed, GapReason::SlowConsumer);
-        *place = target;
+        let countable = self.lost_ranges == 0 && position.after >= self.lost_until;
+        let missed = countable.then(|| target.seen.saturating_sub(position.seen));
+        let gap = self.gap(position.after, target.after, missed, GapReason::SlowConsumer);
+        *position = target;
         Some(gap)
     }
 

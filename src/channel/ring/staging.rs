@@ -11,11 +11,11 @@ use crate::channel::{Error, Message, NewMessage, Publication, Refusal};
 pub(super) struct Staged {
     pub message: Arc<Message>,
     pub given_id: bool,
-    /// Who waits for its answer: the publisher, and whoever has sent the same id meanwhile.
+    /// Who waits for its outcome: the publisher, and whoever has sent the same id meanwhile.
     waiting: Vec<oneshot::Sender<Result<Publication, Refusal>>>,
 }
 
-/// What has become of a message that was to be staged.
+/// The outcome of staging a message.
 pub(crate) enum Staging {
     /// Its id is that of a kept message.
     Known(Publication),
@@ -23,16 +23,16 @@ pub(crate) enum Staging {
     Staged(oneshot::Receiver<Result<Publication, Refusal>>),
 }
 
-/// What publishers are told of one message that was stored.
-pub(crate) struct Answer {
+/// The outcome for the publishers of one message that was stored.
+pub(crate) struct Outcome {
     publication: Publication,
     waiting: Vec<oneshot::Sender<Result<Publication, Refusal>>>,
 }
 
-impl Answer {
+impl Outcome {
     pub fn send(self) {
         for (index, waiting) in self.waiting.into_iter().enumerate() {
-            // A publisher that is gone does not need its answer.
+            // A publisher that is gone does not need the outcome.
             let _ = waiting.send(Ok(Publication { duplicate: index > 0, ..self.publication.clone() }));
         }
     }
@@ -52,8 +52,8 @@ pub(crate) struct Stage {
 }
 
 impl Ring {
-    /// Numbers a message for an engine that takes its time. `store` gets it before anybody reads it and returns its number
-    /// in the log that all topics share; nobody reads it before [`Ring::commit`].
+    /// Numbers a message for an engine that takes its time. `store` gets it before anybody reads it and returns its
+    /// number in the log that all topics share; nobody reads it before [`Ring::commit`].
     pub fn stage(
         &mut self,
         new_message: NewMessage,
@@ -88,12 +88,12 @@ impl Ring {
 
     /// The floor when all staged messages and one more of this cost are committed.
     fn floor_with(&self, cost: usize) -> u64 {
-        let by_count = (self.messages.len() + self.staged.len() + 1).saturating_sub(self.max_messages);
+        let by_count = (self.messages.len() + self.staged.len() + 1).saturating_sub(self.bounds.max_messages);
         let gone = by_count.max(self.evicted_by_bytes(cost + self.staged_cost));
         if let Some(oldest) = self.messages.get(gone) {
             return oldest.prev;
         }
-        // Some of those that are staged will be gone, too.
+        // Some of the staged messages will be evicted, too.
         let staged = by_count.saturating_sub(self.messages.len());
         let newest_gone = staged.checked_sub(1).and_then(|index| self.staged.get(index)).map(|staged| &staged.message);
         newest_gone.or(self.messages.back()).map_or(self.newest, |message| message.cursor.offset)
@@ -110,9 +110,10 @@ impl Ring {
         oldest.count()
     }
 
-    /// The oldest `count` staged messages are stored: from here on they are read. Returns the first and the last of their
-    /// numbers in the shared log; their publishers' answers go into `answers`, to be sent when the readers know.
-    pub fn commit(&mut self, count: usize, answers: &mut Vec<Answer>) -> Option<(u64, u64)> {
+    /// The oldest `count` staged messages are stored: from here on they are read. Returns the first and the last of
+    /// their numbers in the shared log; their publishers' outcomes go into `outcomes`, to be sent when the readers were
+    /// woken.
+    pub fn commit(&mut self, count: usize, outcomes: &mut Vec<Outcome>) -> Option<(u64, u64)> {
         let mut range: Option<(u64, u64)> = None;
         for _ in 0..count {
             let Some(Staged { message, given_id, waiting }) = self.staged.pop_front() else { break };
@@ -120,13 +121,13 @@ impl Ring {
             self.staged_cost -= message.cost();
             let publication = Publication::of(&message, false);
             self.insert(message, given_id);
-            answers.push(Answer { publication, waiting });
+            outcomes.push(Outcome { publication, waiting });
         }
         range
     }
 
-    /// The oldest `count` staged messages are not stored; the numbers are free again when the last one is withdrawn.
-    pub fn withdraw(&mut self, count: usize, why: impl Fn(&Message) -> Refusal) {
+    /// The oldest `count` staged messages are not stored; the numbers are free again when the last one is rolled back.
+    pub fn roll_back(&mut self, count: usize, why: impl Fn(&Message) -> Refusal) {
         for staged in self.staged.drain(..count.min(self.staged.len())) {
             self.staged_cost -= staged.message.cost();
             for waiting in staged.waiting {

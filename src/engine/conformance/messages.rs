@@ -2,15 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{EXPLICIT, Failure, Instance, ensure, eventually, fresh, kept, new_message, read, reader, within};
+use super::{CONFIG, Failure, Instance, ensure, eventually, fresh, kept, new_message, read, reader, within};
 use crate::channel::{
     Channel, Cursor, Error, Event, Key, KnownId, MessageId, NewMessage, Origin, Payload, Publication, ReadStatus,
-    Refusal, Spec, Start, Timestamp,
+    Refusal, Start, Timestamp, TopicConfig,
 };
 
 pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("readable")?;
-    let here = a.create(&name, EXPLICIT).await?;
+    let here = a.create(&name, CONFIG).await?;
     let there = b.channel(&name).await?;
     let mut before = 0;
     for number in 0..20 {
@@ -32,9 +32,9 @@ pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance)
 }
 
 pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, b: &Instance) -> Result<(), Failure> {
-    // A size that no other check has: engines may keep topics of different sizes in different places.
+    // A size that no other check has: engines may keep topics of different sizes in different streams.
     let name = fresh("elsewhere")?;
-    let here = a.create(&name, Spec { max_messages: Some(50_000), ..EXPLICIT }).await?;
+    let here = a.create(&name, TopicConfig { max_messages: Some(50_000), ..CONFIG }).await?;
     let done = a.append(&here, new_message(1)?).await?;
     b.engine.catch_up(&name, Some(done.cursor)).await?;
     let there = b.channel(&name).await?;
@@ -43,7 +43,7 @@ pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, 
 
 pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("whole")?;
-    let here = a.create(&name, EXPLICIT).await?;
+    let here = a.create(&name, CONFIG).await?;
     let there = b.channel(&name).await?;
     let long = "k".repeat(255);
     let texts = [" a b ", "ünï", "\"\\/", "=20", ":", "💥", "a\u{2028}b", &long];
@@ -79,7 +79,7 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
 pub(super) async fn a_message_comes_back_as_it_was(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("again")?;
     // A rate that lets one through holds none of them back.
-    let here = a.create(&name, Spec { max_publish_rate: Some(1), ..EXPLICIT }).await?;
+    let here = a.create(&name, TopicConfig { max_publish_rate: Some(1), ..CONFIG }).await?;
     let there = b.channel(&name).await?;
     let (made_up, given) = (MessageId::parse("ü made up")?, MessageId::parse("ü given")?);
     let mut last = 0;
@@ -106,7 +106,7 @@ pub(super) async fn a_message_comes_back_as_it_was(a: &Instance, b: &Instance) -
 
 pub(super) async fn appends_keep_their_order(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("order")?;
-    let here = a.create(&name, Spec { max_messages: Some(1_000), ..EXPLICIT }).await?;
+    let here = a.create(&name, TopicConfig { max_messages: Some(1_000), ..CONFIG }).await?;
     // Begun one after the other, without waiting.
     let mut begun = Vec::new();
     for number in 0..300 {
@@ -127,7 +127,7 @@ pub(super) async fn appends_keep_their_order(a: &Instance, b: &Instance) -> Resu
 
 pub(super) async fn an_id_is_stored_once(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("ids")?;
-    let here = a.create(&name, EXPLICIT).await?;
+    let here = a.create(&name, CONFIG).await?;
     let there = b.channel(&name).await?;
     let with_id = |id: &str| -> Result<NewMessage, Failure> {
         Ok(NewMessage { id: Some(MessageId::parse(id)?), ..new_message(1)? })
@@ -149,23 +149,23 @@ pub(super) async fn an_id_is_stored_once(a: &Instance, b: &Instance) -> Result<(
         let (instance, channel) = if number % 2 == 0 { (a, &here) } else { (b, &there) };
         begun.push(instance.engine.append(channel, with_id("y")?));
     }
-    let mut places = HashSet::new();
+    let mut offsets = HashSet::new();
     let mut fresh = 0;
     for append in begun {
         let done = append.await?;
-        places.insert(done.cursor.offset);
+        offsets.insert(done.cursor.offset);
         fresh += usize::from(!done.duplicate);
     }
-    ensure((places.len(), fresh) == (1, 1), || format!("one id at {places:?}, {fresh} times new"))?;
+    ensure((offsets.len(), fresh) == (1, 1), || format!("one id at {offsets:?}, {fresh} times new"))?;
     ensure(kept(&here)?.len() == 2, || format!("{:?} is stored", kept(&here)))?;
     // The same id in another topic is another message.
-    let other = a.create(&super::fresh("ids")?, EXPLICIT).await?;
+    let other = a.create(&super::fresh("ids")?, CONFIG).await?;
     ensure(!a.append(&other, with_id("x")?).await?.duplicate, || "ids are counted over all topics".to_owned())
 }
 
 pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("known-ids")?;
-    let here = a.create(&name, EXPLICIT).await?;
+    let here = a.create(&name, CONFIG).await?;
     let there = b.channel(&name).await?;
     let with_id = |id: &str| -> Result<NewMessage, Failure> {
         Ok(NewMessage { id: Some(MessageId::parse(id)?), ..new_message(1)? })
@@ -180,25 +180,25 @@ pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instan
     a.engine.remember(&here, &ids).await?;
     for (instance, channel) in [(a, &here), (b, &there)] {
         let again = instance.append(channel, with_id("before ü.=")?).await?;
-        let placeless = again.duplicate && again.cursor.offset == 0 && again.cursor.epoch == channel.epoch();
-        ensure(placeless, || format!("{again:?} for an id without a place"))?;
+        let without_offset = again.duplicate && again.cursor.offset == 0 && again.cursor.epoch == channel.epoch();
+        ensure(without_offset, || format!("{again:?} for an id without an offset"))?;
         let again = instance.append(channel, with_id("kept")?).await?;
         ensure(again.duplicate && again.cursor == first.cursor, || format!("{again:?} for {first:?}"))?;
     }
     let over = a.append(&here, with_id("over")?).await?;
     ensure(!over.duplicate && over.cursor.offset > first.cursor.offset, || format!("{over:?} after the window"))?;
     ensure(kept(&here)?.len() == 2, || format!("{:?} is stored", kept(&here)))?;
-    // Whoever reads after the place that it was told begins with the first message.
+    // Whoever reads after the position that it was told begins with the first message.
     let mut events = Vec::new();
     let before_all = Cursor { offset: 0, ..first.cursor };
     read(&mut reader(&here, &Start::After(before_all)), &mut events)?;
     let all = matches!(&events[..], [Event::Message(one, _), Event::Message(..)] if one.cursor == first.cursor);
     ensure(all, || format!("{events:?} after offset 0"))?;
     // In another topic, and in another incarnation of this one, it is new.
-    let other = a.create(&super::fresh("known-ids")?, EXPLICIT).await?;
+    let other = a.create(&super::fresh("known-ids")?, CONFIG).await?;
     ensure(!a.append(&other, with_id("before ü.=")?).await?.duplicate, || "known in another topic".to_owned())?;
     a.engine.delete(&here).await?;
-    let again = a.create(&name, EXPLICIT).await?;
+    let again = a.create(&name, CONFIG).await?;
     ensure(!a.append(&again, with_id("before ü.=")?).await?.duplicate, || "known in another incarnation".to_owned())?;
     let refused = a.engine.remember(&here, &[ago("late", 1)?]).await;
     ensure(matches!(refused, Err(Error::TopicNotFound(_))), || format!("{refused:?} of a topic that is gone"))
@@ -206,7 +206,7 @@ pub(super) async fn an_id_from_elsewhere_is_a_duplicate(a: &Instance, b: &Instan
 
 pub(super) async fn a_condition_lets_one_through(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("conditions")?;
-    let here = a.create(&name, EXPLICIT).await?;
+    let here = a.create(&name, CONFIG).await?;
     let there = b.channel(&name).await?;
     let expecting = |offset: u64, data: u64| -> Result<NewMessage, Failure> {
         Ok(NewMessage { expected_offset: Some(offset), ..new_message(data)? })
@@ -239,7 +239,7 @@ pub(super) async fn a_condition_lets_one_through(a: &Instance, b: &Instance) -> 
 
 pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("bound")?;
-    let here = a.create(&name, Spec { max_messages: Some(5), ..EXPLICIT }).await?;
+    let here = a.create(&name, TopicConfig { max_messages: Some(5), ..CONFIG }).await?;
     let there = b.channel(&name).await?;
     let mut slow = [reader(&here, &Start::Live), reader(&there, &Start::Live)];
     let mut cursors = Vec::new();
@@ -286,7 +286,7 @@ pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> R
 
 pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("rate")?;
-    let here = a.create(&name, Spec { max_publish_rate: Some(20), ..EXPLICIT }).await?;
+    let here = a.create(&name, TopicConfig { max_publish_rate: Some(20), ..CONFIG }).await?;
     let there = b.channel(&name).await?;
     let (mut passed, mut refused) = (0, 0);
     for number in 0..90 {
@@ -301,7 +301,7 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
     ensure(refused > 0 && passed >= 20, || format!("{passed} passed a rate of 20, {refused} did not"))?;
     // All on their way at once pass no more than one after the other.
     let name = fresh("rush")?;
-    let channel = a.create(&name, Spec { max_publish_rate: Some(20), ..EXPLICIT }).await?;
+    let channel = a.create(&name, TopicConfig { max_publish_rate: Some(20), ..CONFIG }).await?;
     let begun = tokio::time::Instant::now();
     let mut rush = Vec::new();
     for number in 0..200 {
@@ -319,7 +319,7 @@ pub(super) async fn the_rate_holds(a: &Instance, b: &Instance) -> Result<(), Fai
 pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Result<(), Failure> {
     const COUNT: u64 = 600;
     let name = fresh("log")?;
-    let here = a.create(&name, Spec { max_messages: Some(50), ..EXPLICIT }).await?;
+    let here = a.create(&name, TopicConfig { max_messages: Some(50), ..CONFIG }).await?;
     let there = b.channel(&name).await?;
     let mut dice = 7_u64;
     let mut readers: Vec<reader::Following> = Vec::new();
@@ -350,10 +350,11 @@ pub(super) async fn every_reader_reads_the_log(a: &Instance, b: &Instance) -> Re
     Ok(())
 }
 
-/// Publishers go on while the topic is deleted and made anew: each message is in the incarnation that its answer names, or in none.
+/// Publishers go on while the topic is deleted and made again: each message is in the incarnation that its outcome
+/// names, or in none.
 pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("midst")?;
-    let mut here = a.create(&name, Spec { max_messages: Some(10_000), ..EXPLICIT }).await?;
+    let mut here = a.create(&name, TopicConfig { max_messages: Some(10_000), ..CONFIG }).await?;
     for _ in 0..5 {
         let there = eventually("this incarnation is known", || {
             b.registry.find(&name).filter(|channel| channel.epoch() == here.epoch())
@@ -390,7 +391,7 @@ pub(super) async fn a_deletion_in_the_midst_of_publishing(a: &Instance, b: &Inst
                 format!("{cursor} was acknowledged and cannot be read")
             })?;
         }
-        here = a.create(&name, Spec { max_messages: Some(10_000), ..EXPLICIT }).await?;
+        here = a.create(&name, TopicConfig { max_messages: Some(10_000), ..CONFIG }).await?;
         ensure(kept(&here)?.is_empty(), || "the new incarnation begins with messages".to_owned())?;
     }
     Ok(())
@@ -416,9 +417,8 @@ mod reader {
                 1 => Start::Last(u32::try_from(roll % 60).unwrap_or(0)),
                 _ => Start::After(Cursor { epoch: channel.epoch(), offset: last.saturating_sub(roll % 80) }),
             };
-            let (place, gap) = channel.ring.lock().locate(&start, channel.created_at);
-            let after = gap.as_ref().map_or(place.after, |gap| gap.from_offset - 1);
-            Self { reader: Reader::from(channel.clone(), (place, gap)), after, events: Vec::new() }
+            let (reader, _) = channel.locate(&start);
+            Self { after: reader.cursor().offset, reader, events: Vec::new() }
         }
 
         pub fn read(&mut self) -> Result<(), Failure> {

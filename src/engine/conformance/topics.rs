@@ -1,47 +1,48 @@
 //! Topics: made once, changed, deleted, on every instance.
 
-use super::{EXPLICIT, Failure, IMPLICIT, Instance, ensure, eventually, fresh, kept, new_message, read, reader};
-use crate::channel::{Change, Error, Event, ReadStatus, Refusal, Spec, Start, TopicName};
+use super::{CONFIG, Failure, Instance, ensure, eventually, fresh, kept, new_message, read, reader};
+use crate::channel::{Error, Event, ReadStatus, Refusal, Start, TopicConfig, TopicName};
 
 pub(super) async fn creation_is_exclusive(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("exclusive")?;
-    let (one, other) = tokio::join!(a.create(&name, EXPLICIT), b.create(&name, EXPLICIT));
+    let (one, other) = tokio::join!(a.create(&name, CONFIG), b.create(&name, CONFIG));
     let made = usize::from(one.is_ok()) + usize::from(other.is_ok());
     ensure(made == 1, || format!("{made} of two creations succeeded"))?;
     let refused = one.err().or(other.err());
     ensure(matches!(&refused, Some(Error::TopicExists(_))), || format!("the second one said {refused:?}"))?;
-    // The one that was told so has the topic now.
+    // The instance that refused has the topic by now.
     let (here, there) = (a.channel(&name).await?, b.channel(&name).await?);
     ensure(here.epoch() == there.epoch(), || "two incarnations of one topic".to_owned())
 }
 
 pub(super) async fn an_implicit_topic_is_adopted_once(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("adopted")?;
-    let here = a.create(&name, IMPLICIT).await?;
+    let here = a.create_implicit(&name).await?;
     let there = b.channel(&name).await?;
-    let adopt = Change { adopt: true, max_messages: Some(7), max_publish_rate: None };
-    let (one, other) = tokio::join!(a.engine.update(&here, adopt), b.engine.update(&there, adopt));
+    let change = TopicConfig { max_messages: Some(7), ..TopicConfig::default() };
+    let (one, other) = tokio::join!(a.engine.update(&here, change, true), b.engine.update(&there, change, true));
     let adopted = usize::from(one.is_ok()) + usize::from(other.is_ok());
     ensure(adopted == 1, || format!("adopted {adopted} times: {one:?}, {other:?}"))?;
     for channel in [&here, &there] {
-        let wanted = Spec { implicit: false, max_messages: Some(7), ..EXPLICIT };
-        eventually("the adoption is known", || (channel.spec() == wanted).then_some(())).await?;
+        let wanted = change.or(CONFIG);
+        let known = || (!channel.is_implicit() && channel.config() == wanted).then_some(());
+        eventually("the adoption is known", known).await?;
     }
     Ok(())
 }
 
 pub(super) async fn a_change_is_in_force_everywhere(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("changed")?;
-    let here = a.create(&name, EXPLICIT).await?;
+    let here = a.create(&name, CONFIG).await?;
     for number in 1..=5 {
         a.append(&here, new_message(number)?).await?;
     }
     let there = b.channel(&name).await?;
-    let change = Change { max_messages: Some(2), max_publish_rate: Some(9), ..Change::default() };
-    b.engine.update(&there, change).await?;
-    ensure(there.spec().max_messages == Some(2), || "not in force where it was made".to_owned())?;
+    let change = TopicConfig { max_publish_rate: Some(9), ..TopicConfig::keeping(2) };
+    b.engine.update(&there, change, false).await?;
+    ensure(there.config().max_messages == Some(2), || "not in force where it was made".to_owned())?;
     for channel in [&here, &there] {
-        eventually("the change is known", || (channel.spec().max_publish_rate == Some(9)).then_some(())).await?;
+        eventually("the change is known", || (channel.config().max_publish_rate == Some(9)).then_some(())).await?;
         eventually("the history is cut", || kept(channel).ok().filter(|data| data == &["4", "5"])).await?;
     }
     Ok(())
@@ -49,7 +50,7 @@ pub(super) async fn a_change_is_in_force_everywhere(a: &Instance, b: &Instance) 
 
 pub(super) async fn deletion_reaches_every_reader(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("deleted")?;
-    let here = a.create(&name, EXPLICIT).await?;
+    let here = a.create(&name, CONFIG).await?;
     let there = b.channel(&name).await?;
     let mut readers = [reader(&here, &Start::Live), reader(&there, &Start::Live)];
     let last = a.append(&here, new_message(1)?).await?.cursor.offset;
@@ -75,10 +76,10 @@ pub(super) async fn deletion_reaches_every_reader(a: &Instance, b: &Instance) ->
 
 pub(super) async fn a_new_incarnation_has_nothing_of_the_old(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("again")?;
-    let old = a.create(&name, EXPLICIT).await?;
+    let old = a.create(&name, CONFIG).await?;
     let before = a.append(&old, new_message(1)?).await?.cursor;
     a.engine.delete(&old).await?;
-    let new = a.create(&name, EXPLICIT).await?;
+    let new = a.create(&name, CONFIG).await?;
     ensure(new.epoch() != old.epoch(), || "the same epoch".to_owned())?;
     ensure(kept(&new)?.is_empty(), || "messages of the old incarnation".to_owned())?;
     a.append(&new, new_message(2)?).await?;
@@ -98,12 +99,12 @@ pub(super) async fn a_new_incarnation_has_nothing_of_the_old(a: &Instance, b: &I
 
 pub(super) async fn an_unused_implicit_topic_goes(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let (unused, used, explicit) = (fresh("unused")?, fresh("used")?, fresh("explicit")?);
-    let going = a.create(&unused, IMPLICIT).await?;
-    let staying = a.create(&used, IMPLICIT).await?;
-    let made = a.create(&explicit, EXPLICIT).await?;
+    let going = a.create_implicit(&unused).await?;
+    let staying = a.create_implicit(&used).await?;
+    let made = a.create(&explicit, CONFIG).await?;
     a.append(&staying, new_message(1)?).await?;
     for channel in [&going, &staying, &made] {
-        a.engine.forget(channel);
+        a.engine.release(channel);
     }
     for instance in [a, b] {
         eventually("the unused topic goes", || instance.registry.find(&unused).is_none().then_some(())).await?;
@@ -111,7 +112,7 @@ pub(super) async fn an_unused_implicit_topic_goes(a: &Instance, b: &Instance) ->
         instance.channel(&explicit).await?;
     }
     // And can be made again at once, by anyone.
-    b.create(&unused, IMPLICIT).await?;
+    b.create_implicit(&unused).await?;
     Ok(())
 }
 
@@ -120,12 +121,12 @@ pub(super) async fn names_of_any_kind(a: &Instance, b: &Instance) -> Result<(), 
     let long = format!("{salt}.{}", "ü".repeat((255 - salt.as_str().len() - 1) / 2));
     for odd in [" ", "%", "=", "/", "\\", "\"", ".", "..", "ünï", "💥", "a=20b", "&<'", "\u{2028}"] {
         let name = TopicName::parse(&format!("{salt}{odd}x"))?;
-        let here = a.create(&name, EXPLICIT).await?;
+        let here = a.create(&name, CONFIG).await?;
         let last = a.append(&here, new_message(format!("{:?}", odd.len()))?).await?.cursor.offset;
         let there = b.channel(&name).await?;
         eventually("the message is everywhere", || (there.last() >= last).then_some(())).await?;
         ensure(kept(&there)? == kept(&here)?, || format!("{name} differs"))?;
     }
-    a.create(&TopicName::parse(&long)?, EXPLICIT).await?;
+    a.create(&TopicName::parse(&long)?, CONFIG).await?;
     Ok(())
 }

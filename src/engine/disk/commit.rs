@@ -8,43 +8,9 @@ use std::{
     vec::Drain,
 };
 
+use super::{Log, LogError, log::Sink, refusal, save::save, token::Token, unavailable};
+use crate::channel::{Channel, Error, Registry, Saving};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
-use super::{
-    Log, LogError,
-    log::Sink,
-    positions::{Saving, save},
-    refusal, unavailable,
-};
-use crate::channel::{Channel, Consumer, Error, Registry, Spec};
-
-/// The sender of an outcome to the task that waits for it. If the task does not wait any more, the outcome is
-/// dropped.
-pub(super) struct CommitReply(pub oneshot::Sender<Result<(), Error>>);
-
-impl CommitReply {
-    fn send(self, outcome: Result<(), Error>) {
-        let _ = self.0.send(outcome);
-    }
-}
-
-// `disk.rs` and `positions.rs` still use this name.
-pub(super) use CommitReply as Tell;
-
-/// What to do when the outcome of a record is known.
-pub(super) enum Token {
-    /// Commit the oldest staged message of the channel.
-    Message(Arc<Channel>),
-    Created(Arc<Channel>, CommitReply),
-    Updated(Arc<Channel>, Spec, CommitReply),
-    Deleted(Arc<Channel>, CommitReply),
-    /// A consumer's position that was marked dirty was saved.
-    Position(Arc<Consumer>),
-    /// Send the outcome to a task that waits for it, and do nothing else.
-    Kept(CommitReply),
-    Nothing,
-}
 
 /// Whether the disk accepts records, as the log's thread has last seen it.
 #[derive(Default)]
@@ -122,10 +88,10 @@ impl Committer {
         match outcome {
             Ok(()) => {
                 if let (Some(floor), Some(log)) = (channel.commit(count), self.log()) {
-                    log.trim(channel.key, floor + 1);
+                    log.trim(channel.serial(), floor + 1);
                 }
             }
-            Err(error) => channel.withdraw(count, |message| refusal(error, &message.id)),
+            Err(error) => channel.roll_back(count, |message| refusal(error, &message.id)),
         }
     }
 
@@ -139,11 +105,11 @@ impl Committer {
                 }
                 reply.send(result);
             }
-            Token::Updated(channel, spec, reply) => {
+            Token::Updated(channel, implicit, config, reply) => {
                 if result.is_ok() {
-                    self.registry.apply(&channel, spec);
+                    self.registry.apply(&channel, implicit, config);
                     if let Some(log) = self.log() {
-                        log.trim(channel.key, channel.floor() + 1);
+                        log.trim(channel.serial(), channel.floor() + 1);
                     }
                 }
                 reply.send(result);
@@ -164,7 +130,7 @@ impl Committer {
                 }
                 _ => consumer.saving.refused(),
             },
-            Token::Kept(reply) => reply.send(result),
+            Token::Saved(reply) => reply.send(result),
             Token::Nothing => {}
         }
     }

@@ -90,9 +90,6 @@ pub use recovered::{Recovered, RecoveredId, RecoveredMessage, RecoveredTopic};
 pub use repair::{Damage, repair};
 pub use snapshot::{LogSnapshot, LogSnapshotTopic, MessageLocation};
 
-// `disk.rs` and `restore.rs` still use these two names.
-pub use self::{LogConfig as Settings, MessageRecord as Message};
-
 use files::{DiskStorage, Storage};
 use frame::MAX_PAYLOAD;
 use ledger::Ledger;

@@ -4,39 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Disk, Log, Record, Tell, Token, told, unavailable};
-pub(super) use crate::channel::Saving;
+use super::{
+    CommitReply, Disk, Record, Token, committed,
+    save::{put, save},
+    unavailable,
+};
 use crate::{
     channel::{
         Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Position, Source, TopicName,
         Waiter,
     },
-    engine::{Later, Positions, memory::no_consumer, position, ready},
+    engine::{Later, Positions, memory::no_consumer, ready},
 };
-
-/// The holder of a consumer that a subscription has: after a kill it counts as used until then, however long ago its position
-/// was written.
-const HELD: &str = "held";
-
-/// Puts a position into the log's queue. If the log refuses, the position is kept with the next move, or with the next
-/// sweep: until then a restart delivers again what was delivered.
-pub(super) fn save(log: &Log<Token>, consumer: &Arc<Consumer>) {
-    if put(log, consumer, Token::Position(consumer.clone())).is_err() {
-        consumer.saving.refused();
-    }
-}
-
-/// Queues the record of a consumer's position. A consumer that was removed is refused as taken over: its record would stand
-/// behind that of its removal, and a restart would bring it back, or move one that was created under its name.
-fn put(log: &Log<Token>, consumer: &Consumer, token: Token) -> Result<(), Error> {
-    let ConsumerKey { source, name } = consumer.key();
-    let queued = consumer.save(|position, is_held| {
-        let blob = position::encode(position, if is_held { HELD } else { "" });
-        let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
-        log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
-    });
-    queued.unwrap_or_else(|| Err(Error::ConsumerTakenOver(name.as_str().to_owned())))
-}
 
 impl Disk {
     fn consumer(&self, key: &ConsumerKey) -> Result<Arc<Consumer>, Error> {
@@ -47,8 +26,8 @@ impl Disk {
     /// takes the place of the removed one's: a removal queued behind it would remove the new one from the log.
     fn drop_position(&self, consumer: &Consumer) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
         let opened = self.opened()?;
-        let (tell, answer) = oneshot::channel();
-        let token = Token::Kept(Tell(tell));
+        let (reply, outcome) = oneshot::channel();
+        let token = Token::Saved(CommitReply(reply));
         let ConsumerKey { source, name } = consumer.key();
         opened.consumers.with_current(consumer.key(), |current| match current {
             Some(current) => put(&opened.log, current, token),
@@ -57,7 +36,7 @@ impl Disk {
                 opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
             }
         })?;
-        Ok(answer)
+        Ok(outcome)
     }
 }
 
@@ -65,7 +44,7 @@ impl Positions for Disk {
     fn claim<'a>(&'a self, key: &'a ConsumerKey, ack: Ack, holder: &'a Arc<Waiter>) -> Later<'a, Claim> {
         ready(self.opened().and_then(|opened| {
             let claim = opened.consumers.claim(key, ack, holder)?;
-            self.moved(&claim.consumer);
+            self.mark_dirty(&claim.consumer);
             Ok(claim)
         }))
     }
@@ -75,12 +54,13 @@ impl Positions for Disk {
             if !self.opened()?.consumers.withdraw(consumer, generation) {
                 return Err(Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned()));
             }
-            told(self.drop_position(consumer)?).await
+            committed(self.drop_position(consumer)?).await
         })
     }
 
-    fn moved(&self, consumer: &Arc<Consumer>) {
-        // One record at a time for each consumer: those that move faster than the disk are kept as often as it can.
+    fn mark_dirty(&self, consumer: &Arc<Consumer>) {
+        // Each consumer has one record on its way at a time: one that moves faster than the disk is saved as often as
+        // the disk can.
         if let Ok(opened) = self.opened()
             && consumer.saving.moved()
         {
@@ -88,25 +68,25 @@ impl Positions for Disk {
         }
     }
 
-    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+    fn save<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
         let begin = || {
-            let (tell, answer) = oneshot::channel();
-            put(&self.opened()?.log, consumer, Token::Kept(Tell(tell)))?;
-            Ok(answer)
+            let (reply, outcome) = oneshot::channel();
+            put(&self.opened()?.log, consumer, Token::Saved(CommitReply(reply)))?;
+            Ok(outcome)
         };
         match begin() {
-            Ok(answer) => Box::pin(told(answer)),
+            Ok(outcome) => Box::pin(committed(outcome)),
             Err(error) => ready(Err(error)),
         }
     }
 
-    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+    fn import<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
         Box::pin(async move {
             if self.consumer(key).is_ok() {
                 return Ok(false);
             }
             let consumers = &self.opened()?.consumers;
-            let kept = self.keep(&consumers.restore(key, position)).await;
+            let kept = self.save(&consumers.restore(key, position)).await;
             if kept.is_err() {
                 consumers.remove(key);
             }
@@ -114,7 +94,7 @@ impl Positions for Disk {
         })
     }
 
-    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+    fn get<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         ready(self.consumer(key).map(|consumer| consumer.status()))
     }
 
@@ -122,9 +102,9 @@ impl Positions for Disk {
         Box::pin(async move {
             consumer.advance(topic, cursor);
             consumer.touch();
-            match self.keep(consumer).await {
+            match self.save(consumer).await {
                 Err(Error::ConsumerTakenOver(_)) => Err(no_consumer(consumer.key())),
-                kept => kept,
+                saved => saved,
             }
         })
     }
@@ -132,7 +112,7 @@ impl Positions for Disk {
     fn remove<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ()> {
         Box::pin(async move {
             let consumer = self.opened()?.consumers.remove(key).ok_or_else(|| no_consumer(key))?;
-            told(self.drop_position(&consumer)?).await
+            committed(self.drop_position(&consumer)?).await
         })
     }
 
@@ -143,7 +123,7 @@ impl Positions for Disk {
                 last = Some(self.drop_position(&consumer)?);
             }
             match last {
-                Some(answer) => told(answer).await,
+                Some(outcome) => committed(outcome).await,
                 None => Ok(()),
             }
         })
@@ -155,14 +135,14 @@ impl Positions for Disk {
 
     fn sweep(&self) -> Vec<Source> {
         let Ok(opened) = self.opened() else { return Vec::new() };
-        // A consumer in use does not expire while the server is down, however long it has had nothing to read; and what a
-        // full disk refused is tried again.
+        // A consumer in use does not expire while the server is down, however long it has had nothing to read; and what
+        // a full disk refused is tried again.
         for consumer in opened.consumers.held() {
-            self.moved(&consumer);
+            self.mark_dirty(&consumer);
         }
         let expired = Consumers::expire(&opened.consumers);
         for consumer in &expired {
-            // One that is not stored as gone expires again after the next start.
+            // If the removal is not stored, the consumer expires again after the next start.
             let _ = self.drop_position(consumer);
         }
         expired.iter().map(|consumer| consumer.key().source.clone()).collect()

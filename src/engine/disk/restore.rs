@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::{
-    Committer, DiskHealth, Log, Token, decode_spec, deletion,
+    Committer, DiskHealth, Log, Token, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
-    positions::save,
+    save::save,
 };
 use crate::{
     channel::{
-        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Cursor, Deletion, Epoch, Incarnation, Key, Message,
-        MessageId, NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicName,
+        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Deletion, Epoch, Incarnation, Key, MessageId,
+        NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicConfig, TopicName,
     },
     engine::position,
 };
@@ -25,13 +25,13 @@ use crate::{
 /// [`OpenError`].
 pub(super) fn open(
     directory: &Path,
-    settings: log::Settings,
+    settings: log::LogConfig,
     registry: &Arc<Registry>,
     consumers: &Arc<Consumers>,
     health: Arc<DiskHealth>,
 ) -> Result<(Arc<Log<Token>>, u64), OpenError> {
     let defaults = registry.defaults();
-    let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
+    let keep = |settings: &[u8]| TopicConfig::decode(settings).map_or(1, |config| config.bounds(defaults).max_messages);
     let (recovered, ready) = Log::<Token>::open(directory, settings, &keep)?;
     report(&recovered);
     registry.sequencer(0).begin(Epoch::from_bits(recovered.identity), recovered.next_sequence.saturating_sub(1));
@@ -57,17 +57,18 @@ pub(super) fn open(
     let log = Arc::new(ready.start(Box::new(committer))?);
     let _ = slot.set(Arc::downgrade(&log));
     for consumer in held {
-        // Not held any more: its time runs from now on, over the next starts too.
+        // No subscription has it any more, so its time runs from now on. That is saved, so that a further start does
+        // not begin the time again.
         if consumer.saving.moved() {
             save(&log, &consumer);
         }
     }
     for channel in unused {
-        // Not stored, it is found unused again.
+        // If the removal is not stored, the next start finds the topic unused again.
         let _ = log.append(&deletion(&channel, 0), Token::Nothing);
     }
     for (topic_id, implicit, settings, floor) in evicted {
-        // A bound is lower than it was: what that takes away stays away when it is higher again.
+        // A bound is lower than it was. What was evicted for that must not come back when the bound is raised again.
         let _ = log.append(&Record::TopicUpdated { topic_id, implicit, floor, settings: &settings }, Token::Nothing);
     }
     Ok((log, highest))
@@ -98,7 +99,7 @@ fn restore_consumers(recovered: &log::Recovered, consumers: &Consumers) -> Vec<A
             if holder.is_empty() {
                 consumers.restore(&key, &position);
             } else {
-                // Nobody knows when the server ended.
+                // Nobody knows when the server ended, so the consumer counts as used until now.
                 position.used_at = Timestamp::now();
                 held.push(consumers.restore(&key, &position));
             }
@@ -140,7 +141,7 @@ fn report(recovered: &log::Recovered) {
 }
 
 fn is_unused(channel: &Channel, consumers: &Consumers) -> bool {
-    channel.spec().implicit && !consumers.any(&Source::Topic(channel.name().clone()))
+    channel.is_implicit() && !consumers.any(&Source::Topic(channel.name().clone()))
 }
 
 /// Brings one topic back, if this version understands it.
@@ -150,52 +151,55 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
         tracing::error!(name, "the log has a topic of a name that this version does not allow; it is left alone");
         return None;
     };
-    let spec = decode_spec(&settings, implicit);
-    let Some(spec) = spec else {
+    let Some(config) = TopicConfig::decode(&settings) else {
         tracing::error!(topic = %name, "the log has a topic whose settings cannot be read; it is left alone");
         return None;
     };
     let epoch = Epoch::from_bits(epoch);
-    let incarnation = Incarnation { name, epoch, created_at: Timestamp(created_at_ms), spec, key: id, log: 0 };
+    let created_at = Timestamp(created_at_ms);
+    let incarnation = Incarnation { name, epoch, created_at, implicit, config, serial: Some(id), log: 0 };
     let Ok(channel) = registry.insert(incarnation, |_| Ok(())) else { return None };
-    let mut ring = channel.ring.lock();
+    let mut history = channel.restore();
     let first = messages.first();
     let (newest, last) =
         first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
     let before = (topic.dense_from == 0).then_some(last);
-    // Without a message nobody can have read one behind the topic's last.
+    // Where no message is left, no reader can stand behind one.
     let sequence = first.map_or(0, |first| first.prev_sequence);
     match topic.evicted.first() {
         // The history begins before what was evicted, so that gaps can count it.
         Some(oldest) => {
             let evicted = topic.evicted.iter().map(|stored| (stored.offset, Timestamp(stored.at_ms), stored.sequence));
-            ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
-            ring.remember_evicted((oldest.prev, oldest.prev_sequence), evicted);
+            history.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
+            history.remember_evicted((oldest.prev, oldest.prev_sequence), evicted);
         }
-        None => ring.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence),
+        None => history.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence),
     }
     for stored in &topic.ids {
         if let Some(id) = std::str::from_utf8(&stored.id).ok().and_then(|id| MessageId::parse(id).ok()) {
-            ring.remember(&id, Remembered { offset: stored.offset, at: Timestamp(stored.at_ms) });
+            history.remember_id(&id, Remembered { offset: stored.offset, at: Timestamp(stored.at_ms) });
         }
     }
     for message in messages {
-        // Within an epoch numbers are without holes, but for those that an end skipped which may have lost some.
-        ring.skip_to(message.offset.saturating_sub(1));
+        // Within an epoch offsets grow by one, except where a start skipped some because the log's end may have lost
+        // messages.
+        history.skip_to(message.offset.saturating_sub(1));
         let given_id = message.id_is_given;
-        match message_of(&channel, &message, ring.last()) {
-            Some(message) => ring.feed(message, given_id),
-            None => tracing::error!(topic = %channel.name, "the log has a message that cannot be read; it is lost"),
+        match message_of(&message) {
+            Some(stored) => {
+                history.feed(message.offset, message.sequence, Timestamp(message.at_ms), given_id, stored);
+            }
+            None => tracing::error!(topic = %channel.name(), "the log has a message that cannot be read; it is lost"),
         }
     }
-    ring.skip_to(topic.next_offset.saturating_sub(1));
-    drop(ring);
+    history.skip_to(topic.next_offset.saturating_sub(1));
+    drop(history);
     Some(channel)
 }
 
-fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option<Arc<Message>> {
+fn message_of(stored: &RecoveredMessage) -> Option<NewMessage> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
-    let new_message = NewMessage {
+    Some(NewMessage {
         data: Payload::stored(text(&stored.data)?),
         id: Some(MessageId::parse(text(&stored.id)?).ok()?),
         key: match &stored.key {
@@ -204,7 +208,5 @@ fn message_of(channel: &Channel, stored: &RecoveredMessage, prev: u64) -> Option
         },
         expected_offset: None,
         origin: None,
-    };
-    let cursor = Cursor { epoch: channel.epoch, offset: stored.offset };
-    Some(Message::new(channel.name.clone(), cursor, prev, stored.sequence, new_message, Timestamp(stored.at_ms)))
+    })
 }

@@ -2,12 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{
-    decode_spec,
-    log::{self, LogSnapshotTopic},
-};
+use super::log::{self, LogSnapshotTopic};
 use crate::{
-    channel::{ConsumerKey, ConsumerName, Defaults, Epoch, Position, Source, Spec, Timestamp, TopicName},
+    channel::{ConsumerKey, ConsumerName, Epoch, Position, Source, Timestamp, TopicBounds, TopicConfig, TopicName},
     engine::position,
 };
 
@@ -30,8 +27,10 @@ pub struct Topic {
     pub epoch: Epoch,
     /// When the incarnation was created.
     pub created_at: Timestamp,
-    /// Its settings.
-    pub spec: Spec,
+    /// Made by a publish or a subscribe, not by a creation.
+    pub implicit: bool,
+    /// What it sets for itself.
+    pub config: TopicConfig,
     /// The newest offset that is no longer kept.
     pub floor: u64,
     /// The newest offset.
@@ -76,12 +75,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// Returns one line that names the setting, if there is no log or it is damaged.
-    pub fn read(directory: &Path, defaults: Defaults, dedup_window: Duration) -> Result<Self, String> {
+    pub fn read(directory: &Path, defaults: TopicBounds, dedup_window: Duration) -> Result<Self, String> {
         let shown = directory.display();
         if !directory.is_dir() {
             return Err(format!("DATA_DIR: {shown} does not exist, or is not a directory"));
         }
-        let keep = |settings: &[u8]| decode_spec(settings, false).map_or(1, |spec| spec.bounds(defaults).max_messages);
+        let keep =
+            |settings: &[u8]| TopicConfig::decode(settings).map_or(1, |config| config.bounds(defaults).max_messages);
         let read =
             log::LogSnapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
@@ -116,8 +116,8 @@ impl Snapshot {
     ) -> Result<(), String> {
         let mut buffer = Vec::new();
         let mut before = topic.floor;
-        for place in &topic.messages {
-            let stored = self.log.message(place, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
+        for stored_at in &topic.messages {
+            let stored = self.log.message(stored_at, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
             let text = |bytes| std::str::from_utf8(bytes).ok();
             let read = || {
                 let key = match stored.key {
@@ -139,7 +139,7 @@ impl Snapshot {
             let message = read()
                 .ok_or_else(|| format!("DATA_DIR: message {} of {:?} cannot be read", stored.offset, topic.name))?;
             take(message)?;
-            before = place.offset;
+            before = stored_at.offset;
         }
         Ok(())
     }
@@ -148,12 +148,13 @@ impl Snapshot {
 fn topic_of(topic: LogSnapshotTopic) -> Result<Topic, String> {
     let LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
-    let spec = decode_spec(&settings, implicit).ok_or_else(|| unknown("settings"))?;
+    let config = TopicConfig::decode(&settings).ok_or_else(|| unknown("settings"))?;
     Ok(Topic {
         name: TopicName::parse(&name).map_err(|_| unknown("name"))?,
         epoch: Epoch::from_bits(epoch),
         created_at: Timestamp(created_at_ms),
-        spec,
+        implicit,
+        config,
         floor: messages.first().map_or(last, |first| first.offset - 1),
         last,
         ids: ids.into_iter().filter_map(id_of).collect(),

@@ -8,19 +8,24 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     Inner, NOT_NOW, link,
     messages::end_headers,
-    names::{CLASSES, END, KNOWN, class_of, encode},
+    names::{CLASSES, END, KNOWN, class_in, class_of, encode},
     store::{BUDGET, Put},
     topics::{EndingIncarnation, KnownTopic, TopicEntry, sync},
 };
-use crate::channel::{Change, Channel, Epoch, Error, Spec, Timestamp, TopicName};
+use crate::channel::{Channel, Epoch, Error, Timestamp, TopicConfig, TopicName};
 
 /// The pause between two attempts to mark an end.
 const MARK_PAUSE: Duration = Duration::from_millis(250);
 
 impl Inner {
-    pub async fn create(self: &Arc<Self>, name: &TopicName, spec: Spec) -> Result<Arc<Channel>, Error> {
+    pub async fn create(
+        self: &Arc<Self>,
+        name: &TopicName,
+        config: TopicConfig,
+        implicit: bool,
+    ) -> Result<Arc<Channel>, Error> {
         self.check()?;
-        let class = class_of(spec.bounds(self.topics.registry.defaults()).max_messages).ok_or_else(too_long)?;
+        let class = class_of(config.bounds(self.topics.registry.defaults()).max_messages).ok_or_else(too_long)?;
         self.ensure_class(class).await?;
         self.progress(class);
         let token = encode(name.as_str());
@@ -29,11 +34,10 @@ impl Inner {
             name: name.as_str().to_owned(),
             epoch: epoch.to_string(),
             created_at: Timestamp::now().0,
-            implicit: spec.implicit,
-            max_messages: spec.max_messages,
-            max_publish_rate: spec.max_publish_rate,
+            implicit,
+            config,
             class,
-            owner: if spec.implicit { self.instance.clone() } else { String::new() },
+            owner: if implicit { self.instance.clone() } else { String::new() },
             before: None,
         };
         let begun = Instant::now();
@@ -45,7 +49,7 @@ impl Inner {
                     return Ok(channel.clone());
                 }
                 Some(KnownTopic { entry: Some(_), channel, .. }) => {
-                    if channel.as_ref().is_some_and(|channel| !channel.ring.lock().closed) {
+                    if channel.as_ref().is_some_and(|channel| !channel.is_closed()) {
                         return Err(Error::TopicExists(name.clone()));
                     }
                     // The topic is being released at this moment, or is about to get another incarnation.
@@ -64,10 +68,10 @@ impl Inner {
         }
     }
 
-    pub async fn update(&self, channel: &Arc<Channel>, change: Change) -> Result<(), Error> {
+    pub async fn update(&self, channel: &Arc<Channel>, change: TopicConfig, adopt: bool) -> Result<(), Error> {
         self.check()?;
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-        let token = channel.label.get().ok_or_else(gone)?;
+        let token = &encode(channel.name().as_str());
         let begun = Instant::now();
         loop {
             let known = self.topics.get(token).ok_or_else(gone)?;
@@ -75,17 +79,18 @@ impl Inner {
             if !Arc::ptr_eq(current, channel) {
                 return Err(gone());
             }
-            if change.adopt && !entry.implicit {
+            if adopt && !entry.implicit {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
-            let spec = change.applied_to(entry.spec());
-            if spec.max_messages.is_some_and(|count| count > entry.class) {
+            let config = change.or(entry.config);
+            if config.max_messages.is_some_and(|count| count > entry.class) {
                 return Err(Error::bad_request(
                     "maxMessages",
                     format!("this topic's history can be enlarged to {} at most; create it anew for more", entry.class),
                 ));
             }
-            let entry = TopicEntry { owner: String::new(), ..entry.with_spec(spec) };
+            let entry =
+                TopicEntry { owner: String::new(), implicit: entry.implicit && !adopt, config, ..entry.clone() };
             match self.topics.write(&self.link, token, &entry, known.revision).await? {
                 Put::Stored(_) => return Ok(()),
                 Put::Conflict if begun.elapsed() > BUDGET => return Err(Error::Unavailable(NOT_NOW)),
@@ -99,8 +104,8 @@ impl Inner {
     pub async fn delete(self: &Arc<Self>, channel: &Arc<Channel>) -> Result<(), Error> {
         self.check()?;
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-        let token = channel.label.get().ok_or_else(gone)?;
-        let class = usize::try_from(channel.key).unwrap_or(0);
+        let token = &encode(channel.name().as_str());
+        let class = class_in(channel);
         // Only messages that this instance knows are removed. Others stay in the stream and belong to no topic.
         let _ = sync(&self.link, &self.names.stream(class), &self.progress(class)).await;
         let begun = Instant::now();
@@ -152,12 +157,12 @@ impl Inner {
     /// none. Every instance that learns of the deletion writes the marker. The first one counts, and the cluster
     /// drops the others as duplicates.
     async fn end(self: &Arc<Self>, EndingIncarnation { channel, last }: EndingIncarnation) {
-        let Some(token) = channel.label.get() else { return };
-        let class = usize::try_from(channel.key).unwrap_or(0);
+        let token = &encode(channel.name().as_str());
+        let class = class_in(&channel);
         let subject = format!("{}{token}{END}", self.names.stored(class));
         let marked = loop {
             // Another instance may have written the marker meanwhile.
-            if channel.ring.lock().closed {
+            if channel.is_closed() {
                 return;
             }
             if self.link.is_up() {
@@ -183,15 +188,15 @@ impl Inner {
         self.topics.end(&channel);
     }
 
-    pub fn forget(self: &Arc<Self>, channel: &Arc<Channel>) {
-        let Some(token) = channel.label.get() else { return };
+    pub fn release(self: &Arc<Self>, channel: &Arc<Channel>) {
+        let token = &encode(channel.name().as_str());
         let Some(known) = self.topics.get(token) else { return };
         // Another instance may need it. It is deleted when no instance has refreshed it for long.
         let own = known.entry.as_ref().is_some_and(|entry| entry.implicit && entry.owner == self.instance);
         if !own || !self.topics.registry.remove_unused(channel, || {}) {
             return;
         }
-        let (inner, token) = (self.clone(), token.to_string());
+        let (inner, token) = (self.clone(), token.clone());
         self.in_flight.spawn(async move {
             let deleted = inner.topics.delete(&inner.link, &token, known.end_now().as_ref(), known.revision).await;
             if !matches!(deleted, Ok(Put::Stored(_))) {
@@ -203,9 +208,9 @@ impl Inner {
 
     /// Pins an implicit topic of another instance: notes in the registry that this instance needs it, so that the
     /// other one does not release it.
-    pub async fn join(&self, channel: &Arc<Channel>) -> Result<(), Error> {
+    pub async fn pin(&self, channel: &Arc<Channel>) -> Result<(), Error> {
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-        let token = channel.label.get().ok_or_else(gone)?;
+        let token = &encode(channel.name().as_str());
         let begun = Instant::now();
         while begun.elapsed() < BUDGET {
             let known = self.topics.get(token).ok_or_else(gone)?;

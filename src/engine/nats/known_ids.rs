@@ -14,8 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     Inner, NOT_NOW,
     follow::Item,
-    messages::AT_HEADER,
-    names::{END, KNOWN, encode},
+    names::{AT_HEADER, END, KNOWN, class_in, encode},
     store::BUDGET,
 };
 use crate::channel::{Channel, Error, KnownId, Timestamp};
@@ -80,11 +79,11 @@ impl Inner {
     /// Makes ids known in the stream of their topic, and on this instance.
     pub async fn remember(self: &Arc<Self>, channel: &Arc<Channel>, ids: &[KnownId]) -> Result<(), Error> {
         let gone = || Error::TopicNotFound(channel.name().as_str().to_owned());
-        let class = usize::try_from(channel.key).unwrap_or(0);
-        let prefix = format!("{}{}{KNOWN}", self.names.stored(class), channel.label.get().ok_or_else(gone)?);
+        let class = class_in(channel);
+        let prefix = format!("{}{KNOWN}", self.names.subject(class, channel.name()));
         for ids in ids.chunks(IN_FLIGHT_IDS) {
             self.check()?;
-            if channel.ring.lock().closed {
+            if channel.is_closed() {
                 return Err(gone());
             }
             let ids: Vec<_> = ids.iter().filter(|known| known.is_within(self.dedup_window)).collect();
@@ -92,7 +91,7 @@ impl Inner {
             let read = timeout(BUDGET, self.progress(class).wait(newest)).await;
             read.map_err(|_| Error::Unavailable(NOT_NOW))?;
         }
-        if channel.ring.lock().closed { Err(gone()) } else { Ok(()) }
+        if channel.is_closed() { Err(gone()) } else { Ok(()) }
     }
 
     /// Retries until all ids are stored, or were stored before. Returns the newest sequence.

@@ -18,7 +18,7 @@ use super::{
     follow::{Handler, Item},
     known_ids,
     link::Link,
-    names::{CLASSES, END, decode, encode},
+    names::{AT_HEADER, CLASSES, END, class_in, decode, encode},
     store::BUDGET,
     topics::Topics,
 };
@@ -29,10 +29,6 @@ use missed::{MissedMessages, Step};
 
 /// The header of a message's key.
 const KEY_HEADER: &str = "Pubsub-Key";
-
-/// The header of the time at which a message was first published, in milliseconds since 1970, if that differs from
-/// when the stream got it.
-pub(super) const AT_HEADER: &str = "Pubsub-At";
 
 /// The pause between two requests to the registry.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -163,9 +159,10 @@ impl MessagesHandler {
     async fn channel(&mut self, item: &Item) -> Option<Arc<Channel>> {
         let token = item.key.strip_suffix(END).or_else(|| known_ids::token(&item.key)).unwrap_or(&item.key);
         let epoch = identity_of(item).map(|identity| identity.epoch);
-        let key = self.class as u64;
-        let fits = |channel: &Arc<Channel>| channel.key == key && epoch.is_none_or(|epoch| epoch == channel.epoch());
-        let open = |channel: &Arc<Channel>| !channel.ring.lock().closed;
+        let class = self.class;
+        let fits =
+            |channel: &Arc<Channel>| class_in(channel) == class && epoch.is_none_or(|epoch| epoch == channel.epoch());
+        let open = |channel: &Arc<Channel>| !channel.is_closed();
         if let Some(channel) = self.topics.channel(token, fits).filter(open) {
             return Some(channel);
         }
@@ -275,10 +272,10 @@ impl Handler for MessagesHandler {
                 // If fewer messages of a topic are found than the stream keeps, the topic has lost nothing since it
                 // was created.
                 for channel in self.topics.registry.all() {
-                    let token = channel.label.get().map(|label| &**label).unwrap_or_default();
-                    if channel.key == self.class as u64 {
-                        let whole = counts.get(token).copied().unwrap_or(0) + late <= self.class as u64;
-                        channel.ring.lock().numbering = Numbering { before: whole.then_some(0), ..Numbering::SPARSE };
+                    if class_in(&channel) == self.class {
+                        let whole = counts.get(&encode(channel.name().as_str())).copied().unwrap_or(0) + late
+                            <= self.class as u64;
+                        channel.set_numbering(Numbering { before: whole.then_some(0), ..Numbering::SPARSE });
                     }
                 }
             }
@@ -297,7 +294,7 @@ impl Handler for MessagesHandler {
         // Offsets of the old stream mean nothing in the new one, so each of its topics begins another incarnation.
         self.mode = ReadMode::Live;
         self.known_ids.reset(self.class);
-        self.topics.end_class(self.class as u64);
+        self.topics.end_class(self.class);
     }
 }
 

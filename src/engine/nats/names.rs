@@ -4,11 +4,16 @@
 //! than letters and digits. So every byte that is not a letter, a digit, `_` or `-` is written as `=XX`. A name of
 //! 255 bytes takes at most 765 bytes, within the limit of 4,096 for a line of the protocol.
 
-use crate::channel::MAX_NAME_BYTES;
+use crate::channel::{Channel, MAX_NAME_BYTES, TopicName};
 
 /// Encodes text as one token.
 pub(super) fn encode(text: &str) -> String {
     let mut token = String::with_capacity(text.len() + 8);
+    encode_into(text, &mut token);
+    token
+}
+
+fn encode_into(text: &str, token: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
             token.push(char::from(byte));
@@ -16,7 +21,6 @@ pub(super) fn encode(text: &str) -> String {
             token.push_str(&format!("={byte:02X}"));
         }
     }
-    token
 }
 
 /// Decodes a token, or returns `None` if this service did not encode it.
@@ -55,6 +59,10 @@ pub(super) const END: &str = ".end";
 /// The separator between a topic's token and an id's token in the subject that makes the id known without a message.
 pub(super) const KNOWN: &str = ".id.";
 
+/// The header of the time at which a message was first published, in milliseconds since 1970, if that differs from
+/// when the stream got it.
+pub(super) const AT_HEADER: &str = "Pubsub-At";
+
 /// The streams of topics. Each holds topics with histories of up to so many messages. A `JetStream` stream has one
 /// limit for all of its subjects, so a topic goes into the smallest stream that is large enough.
 pub(super) const CLASSES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
@@ -62,6 +70,11 @@ pub(super) const CLASSES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// Returns the class of a topic that keeps so many messages, or `None` if no stream is that large.
 pub(super) fn class_of(max_messages: usize) -> Option<usize> {
     CLASSES.into_iter().find(|class| *class >= max_messages)
+}
+
+/// The class of the stream that a topic is in.
+pub(super) fn class_in(channel: &Channel) -> usize {
+    CLASSES.get(channel.log()).copied().unwrap_or(0)
 }
 
 /// All names, which begin with the service's prefix.
@@ -83,6 +96,13 @@ impl Names {
     /// Returns the prefix of the subjects of stored messages, which the topic's token follows.
     pub fn stored(&self, class: usize) -> String {
         format!("{}.t.{class}.", self.prefix)
+    }
+
+    /// The subject of a topic's stored messages.
+    pub fn subject(&self, class: usize, topic: &TopicName) -> String {
+        let mut subject = self.stored(class);
+        encode_into(topic.as_str(), &mut subject);
+        subject
     }
 
     /// Returns the pattern for the subjects of all ids that are known without a message.

@@ -236,12 +236,12 @@ impl Shared {
                 let saved = shared.write(&token, |known| {
                     // The write is retried when another instance was faster. That instance may have deleted the
                     // consumer and created one of the same name, to which the acknowledgement does not apply.
-                    let meant = batch.iter().filter(|one| !one.consumer.is_removed());
+                    let mut meant = batch.iter().filter(|one| !one.consumer.is_removed());
                     for Acknowledged { consumer, topic, cursor, .. } in meant.clone() {
                         consumer.advance(topic, *cursor);
                     }
                     // All that were not removed are one and the same.
-                    let Some(Acknowledged { consumer, .. }) = meant.last() else { return Err(no_consumer(&key)) };
+                    let Some(Acknowledged { consumer, .. }) = meant.next_back() else { return Err(no_consumer(&key)) };
                     consumer.touch();
                     current = Some(consumer.clone());
                     Ok(Some(position::encode(&consumer.position(), &known.hold.to_string())))
@@ -296,7 +296,7 @@ impl Shared {
         if known.is_mine() && known.hold.stage != Stage::Left {
             // This is an entry that this instance has written, or an acknowledgement through another instance.
             if let Some(consumer) = self.consumers.get(&key) {
-                for (topic, cursor) in &position.places {
+                for (topic, cursor) in &position.cursors {
                     consumer.advance_known(topic, *cursor);
                 }
             }
@@ -362,17 +362,17 @@ impl Positions for Nats {
         })
     }
 
-    fn moved(&self, consumer: &Arc<Consumer>) {
+    fn mark_dirty(&self, consumer: &Arc<Consumer>) {
         if let Ok(shared) = self.shared() {
             shared.save_soon(consumer);
         }
     }
 
-    fn keep<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
+    fn save<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
         Box::pin(async move { self.shared()?.save(consumer, true).await })
     }
 
-    fn restore<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
+    fn import<'a>(&'a self, key: &'a ConsumerKey, position: &'a Position) -> Later<'a, bool> {
         Box::pin(async move {
             let shared = self.shared()?;
             shared.sync().await?;
@@ -390,7 +390,7 @@ impl Positions for Nats {
         })
     }
 
-    fn look<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
+    fn get<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ConsumerStatus> {
         Box::pin(async move {
             // If the cluster cannot be reached, what is known here is returned.
             let synced = self.shared()?.catch_up().await;
@@ -428,7 +428,7 @@ impl Positions for Nats {
                 Source::Pattern(_) => None,
             };
             for status in self.shared()?.consumers.list(source) {
-                let places = &status.position.places;
+                let places = &status.position.cursors;
                 if next.is_some_and(|next| places.iter().any(|(_, at)| at.epoch == next)) {
                     continue;
                 }

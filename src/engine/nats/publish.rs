@@ -38,11 +38,11 @@ use super::{
     GRACE, Inner, NOT_NOW,
     follow::Progress,
     link::{ATTEMPT_TIMEOUT, Link},
-    messages::AT_HEADER,
+    names::AT_HEADER,
     store::BUDGET,
     topics::sync,
 };
-use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Timestamp};
+use crate::channel::{Channel, Cursor, Error, MessageId, NewMessage, Publication, Refusal, Sent, Timestamp};
 
 /// How many messages may wait to be sent.
 pub(super) const QUEUE: usize = 8_192;
@@ -82,7 +82,7 @@ pub(super) struct Outgoing {
     pub stream: String,
     /// Set if the topic must be pinned first, because otherwise another instance might release it before the message
     /// is stored.
-    pub join: Option<Arc<Inner>>,
+    pub pin: Option<Arc<Inner>>,
     /// Set if the publisher chose the id, because other messages may have the same id.
     pub given: Option<Arc<Inner>>,
     pub answer: oneshot::Sender<Result<Publication, Refusal>>,
@@ -142,7 +142,7 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
             };
             // A stored message was charged to the rate limit when it came back.
             if result.as_ref().is_ok_and(|publication| publication.duplicate) || result.is_err() {
-                outgoing.channel.ring.lock().bucket.give_back();
+                outgoing.channel.release_rate();
             }
             outgoing.left(&result);
             // A publisher that is gone does not need the response.
@@ -155,8 +155,8 @@ pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, st
 
 /// Pins the topic before its first message, because another instance has created it and may release it.
 async fn pin_topic(outgoing: &Outgoing) -> Result<(), Refusal> {
-    let Some(inner) = &outgoing.join else { return Ok(()) };
-    match timeout(GRACE, inner.join(&outgoing.channel)).await {
+    let Some(inner) = &outgoing.pin else { return Ok(()) };
+    match timeout(GRACE, inner.pin(&outgoing.channel)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(Error::TopicNotFound(_))) => Err(Refusal::Closed),
         Ok(Err(error)) => Err(error.into()),
@@ -283,11 +283,7 @@ async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool
     if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
         return Err(Error::Unknown(id.clone()).into());
     }
-    let (known, closed) = {
-        let ring = channel.ring.lock();
-        let kept = ring.message_at(sequence).map(|message| Publication::of(&message, duplicate));
-        (kept.or_else(|| ring.known(id)), ring.closed)
-    };
+    let (known, closed) = channel.publication_at(sequence, id, duplicate);
     match known {
         // It was stored after the topic's deletion, so nobody reads it.
         None if closed => Err(Refusal::Closed),
@@ -370,17 +366,15 @@ async fn mark_duplicate(
 /// to this instance.
 fn decide(outgoing: &Outgoing, may_be_stored: bool, synced: Result<(), Error>) -> Option<Result<Publication, Refusal>> {
     let Outgoing { channel, id, .. } = outgoing;
-    let ring = channel.ring.lock();
-    let found =
-        ring.find_id(id).cloned().or_else(|| may_be_stored.then(|| ring.find_young(id, NEWEST_SEARCHED)).flatten());
-    match (found, synced) {
+    let Sent { message, closed, newest } = channel.find_sent(id, may_be_stored.then_some(NEWEST_SEARCHED));
+    match (message, synced) {
         (Some(message), _) => {
             let own = may_be_stored && message.cursor.offset > outgoing.known_before;
             Some(Ok(Publication::of(&message, !own)))
         }
-        (None, _) if ring.closed => Some(Err(Refusal::Closed)),
-        (None, Ok(())) if outgoing.expected == Some(ring.newest()) => None,
-        (None, Ok(())) => Some(Err(Error::Conflict { current: ring.newest() }.into())),
+        (None, _) if closed => Some(Err(Refusal::Closed)),
+        (None, Ok(())) if outgoing.expected == Some(newest) => None,
+        (None, Ok(())) => Some(Err(Error::Conflict { current: newest }.into())),
         (None, Err(_)) if may_be_stored => Some(Err(Error::Unknown(id.clone()).into())),
         (None, Err(error)) => Some(Err(error.into())),
     }

@@ -17,7 +17,7 @@ impl SameId {
     /// Returns `None` if this is the first message with this id in flight. Otherwise the result comes over the
     /// receiver.
     pub fn enter(&self, channel: &Channel, id: &MessageId) -> Option<oneshot::Receiver<Result<Publication, Refusal>>> {
-        match self.0.lock().entry((channel.serial, id.clone())) {
+        match self.0.lock().entry((channel.serial(), id.clone())) {
             Entry::Vacant(first) => {
                 first.insert(Vec::new());
                 None
@@ -32,7 +32,7 @@ impl SameId {
 
     /// Passes the result of the first message to the others, which were not stored.
     pub fn leave(&self, channel: &Channel, id: &MessageId, result: &Result<Publication, Refusal>) {
-        let others = self.0.lock().remove(&(channel.serial, id.clone())).unwrap_or_default();
+        let others = self.0.lock().remove(&(channel.serial(), id.clone())).unwrap_or_default();
         for other in others {
             let result = result.clone().map(|publication| Publication { duplicate: true, ..publication });
             // A publisher that is gone does not need the result.
@@ -44,14 +44,16 @@ impl SameId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Error, Incarnation, Registry, RegistrySettings, Spec, TopicName};
+    use crate::channel::{Error, Incarnation, Registry, RegistrySettings, TopicConfig, TopicName};
 
     #[test]
     fn others_share_the_result_of_the_first() {
         let registry = Registry::new(RegistrySettings::for_tests(10));
-        let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
-        let [one, other] = ["a", "b"]
-            .map(|name| registry.insert(Incarnation::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap());
+        let [one, other] = ["a", "b"].map(|name| {
+            registry
+                .insert(Incarnation::new(&TopicName::parse(name).unwrap(), TopicConfig::default()), |_| Ok(()))
+                .unwrap()
+        });
         let (same, id) = (SameId::default(), MessageId::parse("x").unwrap());
         assert!(same.enter(&one, &id).is_none());
         assert!(same.enter(&other, &id).is_none(), "an id is one topic's");

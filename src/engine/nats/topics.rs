@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,10 +14,10 @@ use super::{
     Inner, NOT_NOW,
     follow::{Handler, Item, Progress, has_majority},
     link::Link,
-    names::{CLASSES, decode},
+    names::{CLASSES, class_in, decode, encode},
     store::{BUDGET, Put, Value, put},
 };
-use crate::channel::{Channel, Epoch, Error, Incarnation, Numbering, Registry, Spec, Timestamp, TopicName};
+use crate::channel::{Channel, Epoch, Error, Incarnation, Numbering, Registry, Timestamp, TopicConfig, TopicName};
 
 /// A topic in the bucket: JSON, to which later versions may add fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +29,8 @@ pub(super) struct TopicEntry {
     pub created_at: i64,
     pub implicit: bool,
     /// Absent if the topic follows the servers' setting.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_messages: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_publish_rate: Option<u32>,
+    #[serde(flatten)]
+    pub config: TopicConfig,
     /// The class of its stream.
     pub class: usize,
     /// The instance that created it, as long as no other instance has used it while it was without messages. That
@@ -83,19 +81,6 @@ pub(super) struct EndingIncarnation {
 }
 
 impl TopicEntry {
-    pub fn spec(&self) -> Spec {
-        Spec { implicit: self.implicit, max_messages: self.max_messages, max_publish_rate: self.max_publish_rate }
-    }
-
-    pub fn with_spec(&self, spec: Spec) -> Self {
-        Self {
-            implicit: spec.implicit,
-            max_messages: spec.max_messages,
-            max_publish_rate: spec.max_publish_rate,
-            ..self.clone()
-        }
-    }
-
     fn incarnation(&self, token: &str) -> Option<Incarnation> {
         let name = decode(token).filter(|name| *name == self.name)?;
         let epoch = Epoch::parse(&self.epoch)?;
@@ -104,8 +89,9 @@ impl TopicEntry {
             name: TopicName::parse(&name).ok()?,
             epoch,
             created_at: Timestamp(self.created_at),
-            spec: self.spec(),
-            key: self.class as u64,
+            implicit: self.implicit,
+            config: self.config,
+            serial: None,
             log: CLASSES.iter().position(|class| *class == self.class)?,
         })
     }
@@ -253,30 +239,27 @@ impl Topics {
         let new_end = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
         let mut ended = Vec::new();
         let channel = match (incarnation, old) {
-            (Some(incarnation), Some(old)) if old.epoch == incarnation.epoch => {
-                if old.spec() != incarnation.spec {
-                    self.registry.apply(&old, incarnation.spec);
+            (Some(incarnation), Some(old)) if old.epoch() == incarnation.epoch => {
+                let Incarnation { implicit, config, .. } = incarnation;
+                if (old.is_implicit(), old.config()) != (implicit, config) {
+                    self.registry.apply(&old, implicit, config);
                 }
                 // This instance has tried to release the topic, without success.
-                let gone = old.ring.lock().closed;
-                if gone { self.insert(incarnation, token) } else { Some(old) }
+                if old.is_closed() { self.insert(incarnation) } else { Some(old) }
             }
             (incarnation, old) => {
                 let seen = |class: usize| {
-                    let read = old.as_ref().filter(|old| old.key == class as u64).map_or(0, |old| old.last());
+                    let read = old.as_ref().filter(|old| class_in(old) == class).map_or(0, |old| old.last());
                     read.max(known_end.as_ref().map_or(0, |end| end.newest_in(class)))
                 };
                 let missed_end = new_end
-                    .filter(|end| old.as_ref().is_none_or(|old| old.epoch.to_string() != end.epoch))
+                    .filter(|end| old.as_ref().is_none_or(|old| old.epoch().to_string() != end.epoch))
                     .filter(|end| end.newest_in(end.class) > seen(end.class));
                 ended.extend(old.and_then(|old| self.take_out(old, end.as_ref())));
                 ended.extend(missed_end.and_then(|end| self.add_missed_incarnation(token, at, end)));
-                incarnation.and_then(|incarnation| self.insert(incarnation, token))
+                incarnation.and_then(|incarnation| self.insert(incarnation))
             }
         };
-        if let Some(channel) = &channel {
-            channel.revision.store(revision, Ordering::Release);
-        }
         self.known.write().insert(token.to_owned(), KnownTopic { revision, entry, channel, end, at });
         ended
     }
@@ -291,18 +274,19 @@ impl Topics {
             name: TopicName::parse(&decode(token)?).ok()?,
             epoch: Epoch::parse(&end.epoch)?,
             created_at: at,
-            spec: Spec { implicit: false, max_messages: Some(end.class.max(1)), max_publish_rate: Some(0) },
-            key: end.class as u64,
+            implicit: false,
+            config: TopicConfig::keeping(end.class.max(1)),
+            serial: None,
             log: CLASSES.iter().position(|class| *class == end.class)?,
         };
-        let channel = CLASSES.contains(&end.class).then(|| self.insert(incarnation, token)).flatten()?;
+        let channel = CLASSES.contains(&end.class).then(|| self.insert(incarnation)).flatten()?;
         self.take_out(channel, Some(&IncarnationEnd { last: end.newest_in(end.class), ..end.clone() }))
     }
 
     /// Frees the name of an incarnation.
     fn take_out(&self, old: Arc<Channel>, end: Option<&IncarnationEnd>) -> Option<EndingIncarnation> {
         // Before there is a subscriber, nothing needs to be read to its end.
-        if self.is_loading() || old.ring.lock().closed {
+        if self.is_loading() || old.is_closed() {
             self.registry.remove(&old);
             return None;
         }
@@ -313,13 +297,12 @@ impl Topics {
         Some(ended)
     }
 
-    fn insert(&self, incarnation: Incarnation, token: &str) -> Option<Arc<Channel>> {
-        self.classes.lock().insert(usize::try_from(incarnation.key).unwrap_or(0));
+    fn insert(&self, incarnation: Incarnation) -> Option<Arc<Channel>> {
+        self.classes.lock().extend(CLASSES.get(incarnation.log));
         let name = incarnation.name.clone();
         let before = (!self.is_loading()).then_some(0);
         let inserted = self.registry.insert(incarnation, |channel| {
-            channel.ring.lock().begin(0, 0, Numbering { before, ..Numbering::SPARSE }, 0);
-            let _ = channel.label.set(token.into());
+            channel.set_numbering(Numbering { before, ..Numbering::SPARSE });
             Ok(())
         });
         inserted.inspect_err(|error| tracing::error!(%error, topic = %name, "a topic could not be added")).ok()
@@ -371,7 +354,7 @@ impl Topics {
         let known = self.known.read();
         let empty = known.iter().filter(|(_, known)| {
             known.entry.as_ref().is_some_and(|entry| entry.implicit)
-                && known.channel.as_ref().is_some_and(|channel| channel.ring.lock().is_unused())
+                && known.channel.as_ref().is_some_and(|channel| channel.never_published())
         });
         let mut stale = StaleTopics::default();
         for (token, known) in empty {
@@ -396,21 +379,19 @@ impl Topics {
 
     /// Ends the incarnations of a class's topics because its stream was created again. [`Topics::broken`] lists the
     /// topics from now on.
-    pub fn end_class(&self, class: u64) {
+    pub fn end_class(&self, class: usize) {
         let ending = self.ending.lock().clone();
-        for EndingIncarnation { channel, .. } in ending.iter().filter(|ended| ended.channel.key == class) {
+        for EndingIncarnation { channel, .. } in ending.iter().filter(|ended| class_in(&ended.channel) == class) {
             self.end(channel);
         }
-        for channel in self.registry.all().into_iter().filter(|channel| channel.key == class) {
+        for channel in self.registry.all().into_iter().filter(|channel| class_in(channel) == class) {
             self.end_incarnation(&channel);
         }
     }
 
     fn end_incarnation(&self, channel: &Arc<Channel>) {
         self.registry.remove(channel);
-        if let Some(label) = channel.label.get()
-            && let Some(known) = self.known.write().get_mut(&**label)
-        {
+        if let Some(known) = self.known.write().get_mut(&encode(channel.name().as_str())) {
             known.channel = None;
         }
     }
@@ -443,7 +424,7 @@ impl Topics {
 }
 
 fn is_called(channel: &Channel, token: &str) -> bool {
-    channel.label.get().is_some_and(|label| **label == *token)
+    encode(channel.name().as_str()) == token
 }
 
 /// Waits until this instance has followed everything that a stream has now.

@@ -98,7 +98,7 @@ impl From<ConsumerStatus> for Consumer {
             ack: status.position.ack.into(),
             connected: status.connected,
             last_used_at: DateTime(status.position.used_at),
-            positions: status.position.places.into_iter().map(position).collect(),
+            positions: status.position.cursors.into_iter().map(position).collect(),
         }
     }
 }
@@ -149,12 +149,12 @@ impl Topic {
 
     /// The bound of its history in messages.
     async fn max_messages(&self) -> i32 {
-        int(self.info.max_messages)
+        int(self.info.bounds.max_messages)
     }
 
     /// Messages a second that may be published; 0 means no limit.
     async fn max_publish_rate(&self) -> i32 {
-        int(self.info.max_publish_rate as usize)
+        int(self.info.bounds.max_publish_rate as usize)
     }
 
     /// Made by a publish or a subscribe; goes away when it has no message, subscriber or consumer.

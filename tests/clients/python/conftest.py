@@ -22,7 +22,7 @@ def binary() -> str:
     if given := os.environ.get("PUB_SUB_BIN"):
         return os.path.abspath(given)
     built = [path for path in (TOP / "target" / profile / "pub-sub" for profile in ("release", "debug")) if path.exists()]
-    assert built, "no pub-sub binary: set PUB_SUB_BIN or run `cargo build --release`"
+    assert built, "no pub-sub binary: set PUB_SUB_BIN or run `cargo build`"
     return str(max(built, key=lambda path: path.stat().st_mtime))
 
 

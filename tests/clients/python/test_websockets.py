@@ -57,13 +57,13 @@ def test_cut_at_random_points(server, mode):
     async def run():
         async with Proxy(server, cuts=10) as proxy:
             proxy.on_cut = flow.cut
-            place = {"cursor": None}
+            position = {"cursor": None}
 
             async def read():
                 async for socket in connecting(proxy):
                     subscribe = {"type": "subscribe", "topic": "orders"}
                     if mode == "cursor":
-                        subscribe |= {"after": place["cursor"]} if place["cursor"] else {"last_n": 1_000}
+                        subscribe |= {"after": position["cursor"]} if position["cursor"] else {"last_n": 1_000}
                     else:
                         subscribe |= {"consumer": "tab-1", "ack": mode}
                     try:
@@ -76,7 +76,7 @@ def test_cut_at_random_points(server, mode):
                             if frame["type"] != "event":
                                 continue
                             flow.take(frame["offset"], frame["data"])
-                            place["cursor"] = frame["cursor"]
+                            position["cursor"] = frame["cursor"]
                             if flow.explicit and frame["offset"] % 3 == 0:
                                 ack = {"type": "ack", "topic": "orders", "consumer": "tab-1", "cursor": frame["cursor"]}
                                 await socket.send(json.dumps(ack | {"request_id": str(frame["offset"])}))

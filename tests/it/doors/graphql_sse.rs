@@ -21,6 +21,7 @@ pub struct GraphqlSse {
 }
 
 impl Door for GraphqlSse {
+    const RESUMES: bool = true;
     const TELLS_OF_TOPICS: bool = false;
 
     async fn open(client: &Client) -> Self {
@@ -64,15 +65,12 @@ impl Door for GraphqlSse {
             };
             match sent.event.as_str() {
                 "next" => {
-                    let events = read_result(&sent.data, &mut self.consumer);
+                    let events = read_result(&sent.data, &self.topic, &mut self.consumer);
                     for event in events {
                         if let Event::Message(message) = &event {
                             assert_eq!(sent.id.as_deref(), Some(message.position()));
                         }
-                        self.queue.push_back(match event {
-                            Event::Deleted(topic) if topic.is_empty() => Event::Deleted(self.topic.clone()),
-                            event => event,
-                        });
+                        self.queue.push_back(event);
                     }
                 }
                 "complete" | "" => {}

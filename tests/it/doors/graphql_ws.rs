@@ -1,4 +1,4 @@
-//! GraphQL subscriptions over WebSocket: `graphql-transport-ws` by hand.
+//! GraphQL subscriptions over WebSocket by hand: `graphql-transport-ws`, and the legacy `graphql-ws`.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,14 +6,19 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    Door, Event, Options, Start, code_of,
+    Door, Endpoint, Event, Options, Start, code_of,
     raw_ws::{Frame, Socket},
     read_result, subscription,
 };
 use crate::harness::Client;
 
+/// The subprotocol `graphql-transport-ws`.
+pub type GraphqlWs = Connection<false>;
+/// The legacy subprotocol `graphql-ws`.
+pub type LegacyWs = Connection<true>;
+
 /// A connection that has been acknowledged.
-pub struct GraphqlWs {
+pub struct Connection<const LEGACY: bool> {
     pub socket: Socket,
     queue: VecDeque<Event>,
     consumer: Option<Value>,
@@ -30,24 +35,33 @@ struct Envelope<'a> {
     payload: Option<&'a RawValue>,
 }
 
-impl GraphqlWs {
-    /// Takes a frame apart; answers its type and operation.
+impl<const LEGACY: bool> Connection<LEGACY> {
+    const PROTOCOL: &'static str = if LEGACY { "graphql-ws" } else { "graphql-transport-ws" };
+    /// The types of the messages that begin an operation, carry a result and end an operation.
+    const START: &'static str = if LEGACY { "start" } else { "subscribe" };
+    const DATA: &'static str = if LEGACY { "data" } else { "next" };
+    const STOP: &'static str = if LEGACY { "stop" } else { "complete" };
+
+    /// Takes a frame apart; returns its type and operation.
     fn take(&mut self, text: &str) -> (String, Option<String>) {
         let envelope: Envelope<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let topic = envelope.id.as_ref().and_then(|id| self.operations.get(id)).cloned();
         let payload = envelope.payload.map_or("null", RawValue::get);
         match envelope.r#type.as_str() {
-            "next" => {
-                let topic = topic.unwrap_or_else(|| panic!("for no operation: {text}"));
-                self.queue.extend(read_result(payload, &mut self.consumer).into_iter().map(|event| match event {
-                    Event::Deleted(name) if name.is_empty() => Event::Deleted(topic.clone()),
-                    event => event,
-                }));
+            kind if kind == Self::DATA => {
+                // The query of `settle` has no topic.
+                let Some(topic) = topic else {
+                    assert_eq!(envelope.id.as_deref(), Some(SETTLE), "for no operation: {text}");
+                    return (envelope.r#type, envelope.id);
+                };
+                self.queue.extend(read_result(payload, &topic, &mut self.consumer));
             }
             "error" => {
-                let errors: Vec<Value> = serde_json::from_str(payload).unwrap();
+                let errors: Value = serde_json::from_str(payload).unwrap();
+                // The legacy protocol has one error, the other a list.
+                let error = if LEGACY { &errors } else { &errors[0] };
                 self.operations.remove(envelope.id.as_ref().unwrap());
-                self.queue.push_back(match code_of(&errors[0]).as_str() {
+                self.queue.push_back(match code_of(error).as_str() {
                     "TOPIC_DELETED" => Event::Deleted(topic.unwrap_or_default()),
                     code => Event::Error(code.to_owned()),
                 });
@@ -55,30 +69,41 @@ impl GraphqlWs {
             "complete" => {
                 self.operations.remove(envelope.id.as_ref().unwrap());
             }
-            "pong" | "connection_ack" => {}
+            "pong" | "connection_ack" if !LEGACY => {}
+            "ka" if LEGACY => {}
             other => panic!("{other}: {text}"),
         }
         (envelope.r#type, envelope.id)
     }
 
-    /// An answered ping means that what was sent before is done.
+    /// Waits until what was sent before is done: a ping has its pong, or where there are none, a query its end.
     async fn settle(&mut self) {
-        self.socket.send(r#"{"type":"ping"}"#).await;
+        let frame = if LEGACY {
+            json!({"id": SETTLE, "type": "start", "payload": {"query": "{ __typename }"}})
+        } else {
+            json!({"type": "ping"})
+        };
+        self.socket.send(frame.to_string()).await;
         loop {
             let text = self.socket.text().await;
-            if self.take(&text).0 == "pong" {
+            let (kind, id) = self.take(&text);
+            if kind == "pong" || (kind == "complete" && id.as_deref() == Some(SETTLE)) {
                 return;
             }
         }
     }
 }
 
-impl Door for GraphqlWs {
+/// The id of the query with which the legacy protocol settles.
+const SETTLE: &str = "settle";
+
+impl<const LEGACY: bool> Door for Connection<LEGACY> {
     const SHARES: bool = true;
+    const SOCKET: Option<Endpoint> = Some(Endpoint { path: "/graphql", protocol: Some(Self::PROTOCOL) });
     const TELLS_OF_TOPICS: bool = false;
 
     async fn open(client: &Client) -> Self {
-        let mut socket = Socket::connect(client, "/graphql", Some("graphql-transport-ws")).await;
+        let mut socket = Socket::connect(client, "/graphql", Some(Self::PROTOCOL)).await;
         socket.send(r#"{"type":"connection_init"}"#).await;
         assert_eq!(socket.json().await["type"], "connection_ack");
         Self { socket, queue: VecDeque::new(), consumer: None, operations: HashMap::new(), next: 0 }
@@ -89,13 +114,13 @@ impl Door for GraphqlWs {
         let id = format!("op{}", self.next);
         self.operations.insert(id.clone(), topic.to_owned());
         let query = subscription(topic, &start, options);
-        self.socket.send(json!({"id": id, "type": "subscribe", "payload": {"query": query}}).to_string()).await;
+        self.socket.send(json!({"id": id, "type": Self::START, "payload": {"query": query}}).to_string()).await;
         // The first pong may overtake a refusal, the second does not.
         self.settle().await;
         self.settle().await;
         if !self.operations.contains_key(&id)
-            && let Some(place) = self.queue.iter().position(|event| matches!(event, Event::Error(_)))
-            && let Some(Event::Error(code)) = self.queue.remove(place)
+            && let Some(index) = self.queue.iter().position(|event| matches!(event, Event::Error(_)))
+            && let Some(Event::Error(code)) = self.queue.remove(index)
         {
             return Err(code);
         }
@@ -121,7 +146,7 @@ impl Door for GraphqlWs {
         let ids: Vec<_> =
             self.operations.iter().filter(|(_, known)| *known == topic).map(|(id, _)| id.clone()).collect();
         assert_eq!(ids.len(), 1);
-        self.socket.send(json!({"id": ids[0], "type": "complete"}).to_string()).await;
+        self.socket.send(json!({"id": ids[0], "type": Self::STOP}).to_string()).await;
         self.settle().await;
         self.operations.remove(&ids[0]);
     }

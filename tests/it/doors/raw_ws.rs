@@ -10,7 +10,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest},
 };
 
-use super::{Door, Event, Options, Start, read_frame};
+use super::{Door, Endpoint, Event, Options, Start, read_frame};
 use crate::harness::{Client, within};
 
 /// A WebSocket that counts on nothing but text frames.
@@ -39,8 +39,8 @@ impl Socket {
             request.headers_mut().insert("sec-websocket-protocol", name.parse().unwrap());
         }
         let tcp = crate::raw::connect(client.addr).await;
-        let (stream, answer) = within("WebSocket", client_async(request, tcp)).await?;
-        assert_eq!(answer.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap()), protocol);
+        let (stream, response) = within("WebSocket", client_async(request, tcp)).await?;
+        assert_eq!(response.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap()), protocol);
         Ok(Self { stream, pongs: 0 })
     }
 
@@ -89,7 +89,7 @@ impl Socket {
         serde_json::from_str(&self.text().await).unwrap()
     }
 
-    /// Reads on to the end and answers the close code, if there was one.
+    /// Reads on to the end and returns the close code, if there was one.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.frame().await {
@@ -100,7 +100,7 @@ impl Socket {
         }
     }
 
-    /// Goes through the closing handshake.
+    /// Goes through the close handshake.
     pub async fn close(mut self) {
         let _ = self.stream.close(None).await;
         while !matches!(self.frame().await, Frame::Cut) {}
@@ -116,7 +116,7 @@ pub struct RawWs {
 }
 
 impl RawWs {
-    /// Sends a frame and answers the reply to it; events that come before it are kept.
+    /// Sends a frame and returns the reply to it; events that come before it are kept.
     pub async fn ask(&mut self, mut frame: Value) -> Value {
         self.requests += 1;
         let request_id = format!("r{}", self.requests);
@@ -135,6 +135,7 @@ impl RawWs {
 
 impl Door for RawWs {
     const SHARES: bool = true;
+    const SOCKET: Option<Endpoint> = Some(Endpoint { path: "/ws", protocol: None });
 
     async fn open(client: &Client) -> Self {
         let socket = Socket::connect(client, "/ws", None).await;

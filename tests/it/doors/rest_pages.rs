@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::{Door, Event, Gap, MessageFields, Options, Start};
 use crate::harness::{Client, encode, within};
 
-/// A place in a topic and what was read up to there.
+/// A position in a topic and what was read up to it.
 pub struct RestPages {
     client: Client,
     topic: String,
@@ -27,12 +27,13 @@ struct Page<'a> {
 
 impl RestPages {
     async fn page(&mut self, query: &str) -> Result<(), String> {
-        let answer = self.client.get(&format!("/topics/{}/messages?limit=100&{query}", encode(&self.topic))).await;
-        if answer.status != 200 {
-            return Err(answer.code());
+        let response = self.client.get(&format!("/topics/{}/messages?limit=100&{query}", encode(&self.topic))).await;
+        if response.status != 200 {
+            return Err(response.code());
         }
-        let page: Page<'_> = serde_json::from_str(&answer.text).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
-        assert!(page.messages.len() <= 100, "{answer:?}");
+        let page: Page<'_> =
+            serde_json::from_str(&response.text).unwrap_or_else(|error| panic!("{error}: {response:?}"));
+        assert!(page.messages.len() <= 100, "{response:?}");
         self.next = page.next;
         self.queue.extend(page.gap.map(Event::Gap));
         self.queue.extend(
@@ -46,6 +47,7 @@ impl RestPages {
 
 impl Door for RestPages {
     const PUSHES: bool = false;
+    const NAME_IN_PATH: bool = true;
     const SLOW: &'static str = "EXPIRED";
 
     async fn open(client: &Client) -> Self {

@@ -35,14 +35,14 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// Sends a request (its head and body) and reads the answer's head.
+    /// Sends a request (its head and body) and reads the response's head.
     ///
     /// # Errors
-    /// The answer that is no stream.
+    /// The response that is no stream.
     pub async fn open(client: &Client, request: &str) -> Result<Self, (Head, String)> {
         let mut raw = Raw::connect(client.addr).await;
         raw.write(request).await;
-        let head = raw.head().await.expect("an answer");
+        let head = raw.head().await.expect("an response");
         let kind = head.headers.get("content-type").cloned().unwrap_or_default();
         let whole = head.headers.contains_key("content-length");
         if head.status != 200 || !kind.starts_with("text/event-stream") || whole {
@@ -123,6 +123,9 @@ pub struct Sse {
 }
 
 impl Door for Sse {
+    const RESUMES: bool = true;
+    const NAME_IN_PATH: bool = true;
+
     async fn open(client: &Client) -> Self {
         Self { client: client.clone(), stream: None, consumer: None }
     }

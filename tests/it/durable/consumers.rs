@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::directory;
 use crate::{
     doors::{Door, Options, RawWs, Start},
+    harness::alone,
     process::Process,
 };
 
@@ -13,6 +14,7 @@ use crate::{
 #[tokio::test]
 async fn a_consumer_that_is_connected_and_idle_outlives_a_kill() {
     const TTL: Duration = Duration::from_secs(3);
+    let _alone = alone().await;
     let directory = directory();
     let path = directory.path().to_str().unwrap();
     let start = || Process::start(&[("ENGINE", "disk"), ("DATA_DIR", path), ("CONSUMER_TTL", "3s")]);

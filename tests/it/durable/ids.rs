@@ -52,8 +52,8 @@ async fn ids_outlive_kills_without_their_messages() {
     }
     // Of a topic that is deleted and created again they are not.
     server.client.delete("/topics/news").await.expect(200);
-    let anew = publish(&server.client, 1, &json!(0)).await;
-    assert_eq!((&anew["duplicate"], &anew["offset"]), (&json!(false), &json!(1)));
+    let again = publish(&server.client, 1, &json!(0)).await;
+    assert_eq!((&again["duplicate"], &again["offset"]), (&json!(false), &json!(1)));
     server.signal("KILL");
     server.ended().await;
     let server = start(directory.path(), "5m");

@@ -36,9 +36,9 @@ async fn a_full_disk() {
     let body = json!({"topic": "news", "data": "x".repeat(10_000)});
     let mut stored = 0_u64;
     let refused = loop {
-        let answer = client.post("/publish", &body).await;
-        if answer.status != 200 {
-            break answer;
+        let response = client.post("/publish", &body).await;
+        if response.status != 200 {
+            break response;
         }
         stored += 1;
         assert_eq!(live.event().await.message().offset, stored);
@@ -70,6 +70,6 @@ async fn a_full_disk() {
     client.create("made").await;
     client.delete("/topics/made").await.expect(200);
     let done = client.post("/publish", &body).await.expect(200);
-    assert_eq!(done["offset"], stored + 1, "refused messages leave no hole");
+    assert_eq!(done["offset"], stored + 1, "refused messages leave no gap in the offsets");
     assert_eq!(live.event().await.message().offset, stored + 1);
 }

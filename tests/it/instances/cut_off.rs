@@ -44,15 +44,15 @@ async fn until_deleted(door: &mut RawWs, topic: &str) -> Vec<Event> {
 /// Each of the offsets was delivered, or told as missed, and they come in their order.
 #[track_caller]
 fn assert_nothing_is_silent(events: &[Event], offsets: &[u64]) {
-    let mut place = 0;
+    let mut reached = 0;
     for event in events {
         let (from, to) = match event {
             Event::Message(message) => (message.offset, message.offset),
             Event::Gap(gap) => (gap.from_offset, gap.to_offset),
             other => panic!("{other:?}"),
         };
-        assert!(from > place, "{event:?} behind {place}");
-        place = to;
+        assert!(from > reached, "{event:?} behind {reached}");
+        reached = to;
     }
     for offset in offsets {
         let covered = events.iter().any(|event| match event {
@@ -185,8 +185,8 @@ async fn what_is_acknowledged_beside_a_deletion_is_everywhere_before_it() {
             let mut told = Vec::new();
             for number in 0..12_u64 {
                 let server = if number % 2 == 0 { &a } else { &b };
-                let answer = server.post("/publish", &json!({"topic": "news", "data": number})).await.expect(200);
-                told.push((answer["cursor"].as_str().unwrap().to_owned(), answer["offset"].as_u64().unwrap()));
+                let response = server.post("/publish", &json!({"topic": "news", "data": number})).await.expect(200);
+                told.push((response["cursor"].as_str().unwrap().to_owned(), response["offset"].as_u64().unwrap()));
             }
             told
         };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use reqwest::Method;
 
-use super::{PATIENCE, instance};
+use super::{OUTAGE_DEADLINE, instance};
 use crate::{doors::raw_ws::Socket, harness::Client, nats::Nats};
 
 /// What a client of `/ws` is told by a frame.
@@ -62,7 +62,7 @@ async fn one_of_two_has_a_new_consumer() {
         assert_eq!(told(&mut holder).await, Told::Message(round), "round {round}: {winner:?} {loser:?}");
         let listed = b.get("/topics/news/consumers").await.expect(200);
         assert_eq!(listed["consumers"][0]["connected"], true, "round {round}: {listed}");
-        // It is there afterwards, and goes on from its place.
+        // It is there afterwards, and goes on from its position.
         drop(holder);
         let mut back = Socket::connect(&b, "/ws", None).await;
         back.send(subscribe).await;
@@ -135,7 +135,7 @@ async fn one_of_two_is_a_duplicate_although_no_reply_came() {
         let publish = async |client: &Client, from: u64| {
             let mut body = body.clone();
             body["data"] = from.into();
-            client.send(client.request(Method::POST, "/publish").timeout(PATIENCE).json(&body)).await
+            client.send(client.request(Method::POST, "/publish").timeout(OUTAGE_DEADLINE).json(&body)).await
         };
         nats.nodes[0].pause().await;
         let resume = async {

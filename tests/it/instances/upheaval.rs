@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{PATIENCE, cut_off::behind_a_proxy, in_the_end, instance};
+use super::{OUTAGE_DEADLINE, cut_off::behind_a_proxy, in_the_end, instance};
 use crate::{
     doors::{Door, Event, RawWs, Start},
     harness::{Random, TestServer},
@@ -38,9 +38,9 @@ impl Seen {
             other => panic!("{other:?}"),
         };
         let events = self.events.entry(topic.clone()).or_default();
-        let place = events.last().map_or(0, |(_, to, _)| *to);
+        let reached = events.last().map_or(0, |(_, to, _)| *to);
         // A gap of another incarnation of the topic begins where that incarnation does, as far as anybody knows.
-        assert!(to > place && (is_gap || from > place), "{topic}: {from} to {to} behind {place}: {events:?}");
+        assert!(to > reached && (is_gap || from > reached), "{topic}: {from} to {to} behind {reached}: {events:?}");
         events.push((from, to, is_gap));
         self.alive.insert(topic);
     }
@@ -55,9 +55,9 @@ impl Seen {
     }
 
     /// Reads until nothing that was acknowledged is missing.
-    async fn read(&mut self, door: &mut RawWs, acknowledged: &BTreeSet<(String, u64)>, patience: Duration) {
+    async fn read(&mut self, door: &mut RawWs, acknowledged: &BTreeSet<(String, u64)>, deadline: Duration) {
         let begun = Instant::now();
-        while !self.missing(acknowledged).is_empty() && begun.elapsed() < patience {
+        while !self.missing(acknowledged).is_empty() && begun.elapsed() < deadline {
             if let Ok(event) = timeout(Duration::from_millis(200), door.event()).await {
                 self.take(event);
             }
@@ -69,19 +69,19 @@ impl Seen {
 async fn publish(server: &TestServer, topic: &str, id: &str) -> u64 {
     let body = json!({"topic": topic, "data": id, "id": id});
     in_the_end("publication", || async {
-        let request = server.request(reqwest::Method::POST, "/publish").timeout(PATIENCE);
-        let answer = server.send(request.json(&body)).await;
-        assert!(matches!(answer.status, 200 | 503 | 504), "{answer:?}");
-        (answer.status == 200).then(|| answer.json()["offset"].as_u64().unwrap())
+        let request = server.request(reqwest::Method::POST, "/publish").timeout(OUTAGE_DEADLINE);
+        let response = server.send(request.json(&body)).await;
+        assert!(matches!(response.status, 200 | 503 | 504), "{response:?}");
+        (response.status == 200).then(|| response.json()["offset"].as_u64().unwrap())
     })
     .await
 }
 
 async fn delete(server: &TestServer, topic: &str) {
     in_the_end("deletion", || async {
-        let answer = server.delete(&format!("/topics/{topic}")).await;
-        assert!(matches!(answer.status, 200 | 404 | 503), "{answer:?}");
-        (answer.status != 503).then_some(())
+        let response = server.delete(&format!("/topics/{topic}")).await;
+        assert!(matches!(response.status, 200 | 404 | 503), "{response:?}");
+        (response.status != 503).then_some(())
     })
     .await;
 }
@@ -134,7 +134,7 @@ async fn nothing_is_silent_whatever_comes_and_goes() {
         delete(&a, &format!("t.{topic}")).await;
     }
     for ((door, seen), name) in doors.iter_mut().zip(&mut seen).zip(["here", "there"]) {
-        seen.read(door, &acknowledged, PATIENCE).await;
+        seen.read(door, &acknowledged, OUTAGE_DEADLINE).await;
         let missing = seen.missing(&acknowledged);
         assert!(missing.is_empty(), "{name}: {missing:?} of {} were neither delivered nor told", acknowledged.len());
         while let Ok(event) = timeout(Duration::from_secs(2), door.event()).await {

@@ -19,9 +19,9 @@ struct Acknowledged {
 
 async fn acknowledge(server: &TestServer, offset: u64, cursor: &str, acknowledged: &mut Acknowledged) {
     acknowledged.perhaps = acknowledged.perhaps.max(offset);
-    let answer = server.post("/topics/news/consumers/worker/ack", &json!({"cursor": cursor})).await;
-    assert!(matches!(answer.status, 200 | 503), "{answer:?}");
-    if answer.status == 200 {
+    let response = server.post("/topics/news/consumers/worker/ack", &json!({"cursor": cursor})).await;
+    assert!(matches!(response.status, 200 | 503), "{response:?}");
+    if response.status == 200 {
         acknowledged.surely = acknowledged.surely.max(offset);
     }
 }
@@ -70,8 +70,8 @@ async fn a_consumer_goes_on_where_it_was_wherever_it_goes() {
         }
         for number in 0..random.below(3) {
             let offset = in_the_end("publication", || async {
-                let answer = publish(&a, "news", step * 10 + number).await;
-                (answer.status == 200).then(|| answer.json()["offset"].as_u64().unwrap())
+                let response = publish(&a, "news", step * 10 + number).await;
+                (response.status == 200).then(|| response.json()["offset"].as_u64().unwrap())
             });
             log.push(offset.await);
         }

@@ -55,7 +55,7 @@ fn lines(text: &str) -> Vec<(usize, usize, usize)> {
     text.split_inclusive('\n').enumerate().map(line).collect()
 }
 
-/// Every bit of every line turned, every line cut at every place, every line left out: it is found, and said where.
+/// Every bit of every line turned, every line cut behind every byte, every line left out: it is found, and said where.
 #[test]
 fn whatever_is_damaged_is_found() {
     let export = small();
@@ -108,7 +108,9 @@ fn what_makes_no_sense_is_refused() {
         (2, "news", "n*", "topic: must not contain '*' or '>' (they make a pattern)"),
         (2, "96f7", "g6f7", "invalid value: string \"g6f7d2ac6ce15aca\", expected an epoch"),
         (2, ":9}", ":3}", "last must not be below floor"),
-        (2, "\"name\"", "\"nome\"", "unknown field `nome`"),
+        (2, "\"name\"", "\"nome\"", "missing field `name`"),
+        (2, "\"floor\"", "\"flaw\":1,\"floor\"", "unknown field `flaw`"),
+        (2, ":1000", ":\"many\"", "invalid type: string \"many\""),
         (3, ":5,", ":4,", "offset must be more than 4 and at most 9, not 4"),
         (3, "goal-1", "", "id: must be 1 to 255 bytes of UTF-8 without control characters"),
         (3, "2026-11-26T14", "yesterday", "expected a time like"),

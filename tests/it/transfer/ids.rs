@@ -21,10 +21,10 @@ fn export_of(ids: &[(&str, u64)]) -> String {
 /// What publishing with an id says at a door: offset, cursor and whether it was a duplicate.
 type Said = (u64, String, bool);
 
-fn said_in(answer: &Value) -> Said {
-    let cursor = answer["cursor"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-    let duplicate = answer.get("duplicate").is_some_and(|duplicate| *duplicate == true);
-    (answer["offset"].as_u64().unwrap_or_else(|| panic!("{answer}")), cursor, duplicate)
+fn said_in(response: &Value) -> Said {
+    let cursor = response["cursor"].as_str().unwrap_or_else(|| panic!("{response}")).to_owned();
+    let duplicate = response.get("duplicate").is_some_and(|duplicate| *duplicate == true);
+    (response["offset"].as_u64().unwrap_or_else(|| panic!("{response}")), cursor, duplicate)
 }
 
 /// Publishes with one id at every door.
@@ -45,7 +45,7 @@ async fn at_every_door(client: &Client, id: &str) -> Vec<Said> {
     said
 }
 
-/// All ids that were published are known on a server, each stored once: those of the kept messages with their places, the
+/// All ids that were published are known on a server, each stored once: those of the kept messages with their positions, the
 /// others before the first message.
 async fn all_are_known(client: &Client, ids: &[String]) {
     let kept = |page: &Value| page["messages"].as_array().unwrap().clone();
@@ -65,7 +65,7 @@ async fn all_are_known(client: &Client, ids: &[String]) {
         assert_eq!(at_every_door(client, id).await, vec![wanted; 5], "{id}");
     }
     assert_eq!(kept(&client.get("/topics/short/messages?last=10").await.expect(200)), before);
-    // The place is one to read on from: everything is behind it.
+    // One can read on from the position: everything is behind it.
     let all = client.get(&format!("/topics/short/messages?after={}", first.1)).await.expect(200);
     assert_eq!(kept(&all).len(), 3, "{all}");
 }
@@ -136,9 +136,9 @@ async fn the_window_runs_on() {
     // Some fifteen seconds, and longer on a machine that is busy.
     let over = async {
         loop {
-            let answer = again("soon").await;
-            if answer["duplicate"] == false {
-                return answer;
+            let response = again("soon").await;
+            if response["duplicate"] == false {
+                return response;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -149,7 +149,7 @@ async fn the_window_runs_on() {
     assert_eq!(again("young").await["duplicate"], true);
 }
 
-/// An export of the first version, which had no such ids; and a message that has an id of those keeps its place.
+/// An export of the first version, which had no such ids; and a message that has an id of those keeps its position.
 #[tokio::test]
 async fn messages_come_before_ids() {
     let directory = directory();
@@ -165,10 +165,10 @@ async fn messages_come_before_ids() {
     store.import(&old.replace("news", "old"));
     for _ in 0..2 {
         let server = store.serve();
-        let answer = publish(&server.client, "news", "2", Some("a".to_owned()), None).await;
-        assert_eq!((&answer["duplicate"], &answer["offset"]), (&true.into(), &1.into()), "{answer}");
-        let answer = publish(&server.client, "news", "2", Some("b".to_owned()), None).await;
-        assert_eq!((&answer["duplicate"], &answer["offset"]), (&true.into(), &0.into()), "{answer}");
+        let response = publish(&server.client, "news", "2", Some("a".to_owned()), None).await;
+        assert_eq!((&response["duplicate"], &response["offset"]), (&true.into(), &1.into()), "{response}");
+        let response = publish(&server.client, "news", "2", Some("b".to_owned()), None).await;
+        assert_eq!((&response["duplicate"], &response["offset"]), (&true.into(), &0.into()), "{response}");
         assert_eq!(server.client.get("/topics/old").await.expect(200)["messages"], 0);
         stop(server).await;
     }

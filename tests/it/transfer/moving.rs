@@ -17,10 +17,10 @@ async fn back(client: &Client, name: &'static str, ack: &'static str) -> RawWs {
     door
 }
 
-/// Waits until the position of the consumer "auto" is confirmed up to this cursor: the server's ping stands behind the
-/// messages, and reading on answers it.
-async fn confirmed(door: &mut RawWs, client: &Client, cursor: &str) {
-    let confirmed = async {
+/// Waits until the position of the consumer "auto" is acknowledged up to this cursor: the server's ping stands behind the
+/// messages, and reading on sends the pong.
+async fn acknowledged(door: &mut RawWs, client: &Client, cursor: &str) {
+    let moved = async {
         loop {
             door.assert_open().await;
             let listed = client.get("/topics/news/consumers").await.expect(200);
@@ -31,7 +31,7 @@ async fn confirmed(door: &mut RawWs, client: &Client, cursor: &str) {
             }
         }
     };
-    within("move of the position", confirmed).await;
+    within("move of the position", moved).await;
 }
 
 /// A consumer goes on exactly where it was, on whatever engine; one that has missed something is told; and so is who holds
@@ -66,7 +66,7 @@ async fn clients_go_on() {
     door.close().await;
     let mut door = back(client, "auto", "AUTO").await;
     door.messages(10).await;
-    confirmed(&mut door, client, &cursor).await;
+    acknowledged(&mut door, client, &cursor).await;
     door.close().await;
     stop(server).await;
 
@@ -100,7 +100,7 @@ async fn clients_go_on() {
         for door in [&mut explicit, &mut auto] {
             assert_eq!(numbers(&door.messages(1).await), [next]);
         }
-        confirmed(&mut auto, client, &cursor).await;
+        acknowledged(&mut auto, client, &cursor).await;
         // Of engines that instances share, an export is one instance more.
         let beside = read(&store.export());
         for door in [explicit, auto, all, behind] {

@@ -38,8 +38,8 @@ struct MissedTopic {
 
 impl MissedMessages {
     pub fn add(&mut self, channel: Arc<Channel>, item: Item, end_of: impl Fn(&Item) -> Option<u64>) {
-        let most = channel.ring.lock().max_messages;
-        let topic = self.0.entry(channel.serial).or_insert_with(|| MissedTopic {
+        let most = channel.max_messages();
+        let topic = self.0.entry(channel.serial()).or_insert_with(|| MissedTopic {
             channel,
             count: 0,
             bytes: 0,
@@ -96,15 +96,17 @@ impl MissedMessages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Incarnation, Registry, RegistrySettings, Spec, Timestamp, TopicName};
+    use crate::channel::{Incarnation, Registry, RegistrySettings, Timestamp, TopicConfig, TopicName};
 
     const CLASS: usize = 10;
 
     fn channels() -> [Arc<Channel>; 2] {
         let registry = Registry::new(RegistrySettings::for_tests(CLASS));
-        let spec = Spec { implicit: false, max_messages: None, max_publish_rate: None };
-        ["a", "b"]
-            .map(|name| registry.insert(Incarnation::new(&TopicName::parse(name).unwrap(), spec), |_| Ok(())).unwrap())
+        ["a", "b"].map(|name| {
+            registry
+                .insert(Incarnation::new(&TopicName::parse(name).unwrap(), TopicConfig::default()), |_| Ok(()))
+                .unwrap()
+        })
     }
 
     fn item(sequence: u64, end: bool) -> Item {
@@ -123,7 +125,7 @@ mod tests {
         let due = missed.in_order(CLASS, late);
         due.into_iter()
             .map(|(sequence, channel, due)| {
-                (sequence, usize::from(channel.name.as_str() == "b"), matches!(due, Step::Feed(_)))
+                (sequence, usize::from(channel.name().as_str() == "b"), matches!(due, Step::Feed(_)))
             })
             .collect()
     }

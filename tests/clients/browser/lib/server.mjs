@@ -12,7 +12,7 @@ export function binary() {
   if (process.env.PUB_SUB_BIN) return path.resolve(process.env.PUB_SUB_BIN);
   const built = ['release', 'debug'].map((profile) => path.join(TOP, 'target', profile, 'pub-sub')).filter(existsSync);
   built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs);
-  if (!built.length) throw new Error('no pub-sub binary: set PUB_SUB_BIN or run `cargo build --release`');
+  if (!built.length) throw new Error('no pub-sub binary: set PUB_SUB_BIN or run `cargo build`');
   return built[0];
 }
 

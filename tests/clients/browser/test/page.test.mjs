@@ -177,9 +177,9 @@ test('the page on a narrow screen needs no scrolling to the side, and nothing co
   const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
   assert.equal(scrollWidth, clientWidth);
   const boxes = [page.getByLabel('Document'), page.getByLabel('Variables'), page.getByRole('button', { name: 'Run' }), page.locator('#keys'), page.getByText('Results', { exact: true }), page.getByRole('log')];
-  const places = await Promise.all(boxes.map((box) => box.boundingBox()));
-  for (let i = 1; i < places.length; i++) {
-    assert.ok(places[i - 1].y + places[i - 1].height <= places[i].y, JSON.stringify(places));
+  const outlines = await Promise.all(boxes.map((box) => box.boundingBox()));
+  for (let i = 1; i < outlines.length; i++) {
+    assert.ok(outlines[i - 1].y + outlines[i - 1].height <= outlines[i].y, JSON.stringify(outlines));
   }
   await picture(page, 'page-narrow.png');
   clean();

@@ -15,7 +15,7 @@ export function binary() {
   if (process.env.PUB_SUB_BIN) return path.resolve(process.env.PUB_SUB_BIN);
   const built = ['release', 'debug'].map((profile) => path.join(TOP, 'target', profile, 'pub-sub')).filter(existsSync);
   built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs);
-  if (!built.length) throw new Error('no pub-sub binary: set PUB_SUB_BIN or run `cargo build --release`');
+  if (!built.length) throw new Error('no pub-sub binary: set PUB_SUB_BIN or run `cargo build`');
   return built[0];
 }
 
@@ -88,6 +88,14 @@ export class Server extends Endpoint {
     const answer = await response.json();
     if (!response.ok) throw new Error(`publish: ${JSON.stringify(answer)}`);
     return answer;
+  }
+
+  /** Publishes the numbers from 1 to `last` in one request. */
+  async publishNumbers(topic, last) {
+    const body = JSON.stringify(Array.from({ length: last }, (_, index) => ({ topic, data: index + 1 })));
+    const response = await fetch(`${this.origin}/publish`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    const { results } = await response.json();
+    if (!response.ok || results.some(({ error }) => error)) throw new Error(`publish: ${JSON.stringify(results)}`);
   }
 
   async topic(name) {

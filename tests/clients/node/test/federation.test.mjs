@@ -86,7 +86,7 @@ describe('federation', { concurrency: false }, () => {
     }
   });
 
-  test('a list of entities: each in its place, null where there is none', options, async (t) => {
+  test('a list of entities: each at its index, null where there is none', options, async (t) => {
     const server = await Server.start(t, FEDERATED);
     await server.publish('news', 1);
     const text = 'query ($r: [_Any!]!) { _entities(representations: $r) { __typename ... on Topic { name messageCount } } }';

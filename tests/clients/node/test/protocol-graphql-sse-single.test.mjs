@@ -333,7 +333,7 @@ describe('GraphQL over SSE, single connection: operations', { concurrency: false
 
   rule('operations share the stream: a rare one comes between those of a busy one', async (t, server) => {
     const connected = await stream(t, server);
-    for (let i = 1; i <= 500; i++) await server.publish('busy', i);
+    await server.publishNumbers('busy', 500);
     await start(t, server, connected.token, 'rare', messages('rare'));
     await start(t, server, connected.token, 'busy', messages('busy', ', last: 500'));
     await server.publish('rare', 'x');

@@ -214,7 +214,7 @@ async function rolling(t, nats, { ack, signal, topic }) {
   );
 }
 
-test('both instances restarted in turn, twice', { timeout: 600_000 }, async (t) => {
+test('each instance restarted after the other, twice', { timeout: 600_000 }, async (t) => {
   const nats = await Nats.start(t, 3);
   const runs = [
     { ack: 'EXPLICIT', signal: 'SIGTERM', topic: 'explicit' },

@@ -1,0 +1,170 @@
+//! A topic's settings: one type from the doors to the stores.
+//!
+//! A new setting is a field of [`TopicConfig`] and of [`TopicBounds`]. Merging, checking and storing it is done here
+//! for every engine, for exports and for imports; each door maps it once.
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use super::Error;
+
+/// What a topic sets for itself. What is `None` follows the server's settings, also when those change; in an update it
+/// stays as it is.
+///
+/// Its form in JSON is the stored one: an entry of the clustered engine has these names, and an export has them in
+/// camelCase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicConfig {
+    /// The bound of its history in messages, 1 or more.
+    #[serde(alias = "maxMessages", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub max_messages: Option<usize>,
+    /// Messages a second that may be published; 0 means no limit.
+    #[serde(alias = "maxPublishRate", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub max_publish_rate: Option<u32>,
+}
+
+/// What holds for a topic: its own settings over those of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicBounds {
+    /// The bound of its history in messages, 1 or more.
+    pub max_messages: usize,
+    /// Messages a second that may be published; 0 means no limit.
+    pub max_publish_rate: u32,
+}
+
+/// The bytes of the first stored form.
+const FIRST_FORM: usize = 13;
+
+impl TopicBounds {
+    /// What holds where a topic sets nothing.
+    #[must_use]
+    pub const fn new(max_messages: usize, max_publish_rate: u32) -> Self {
+        Self { max_messages, max_publish_rate }
+    }
+}
+
+impl TopicConfig {
+    /// A history of so many messages, and no limit on the rate.
+    #[must_use]
+    pub const fn keeping(max_messages: usize) -> Self {
+        Self { max_messages: Some(max_messages), max_publish_rate: Some(0) }
+    }
+
+    /// These settings; where they say nothing, those of `rest`.
+    #[must_use]
+    pub fn or(self, rest: Self) -> Self {
+        Self {
+            max_messages: self.max_messages.or(rest.max_messages),
+            max_publish_rate: self.max_publish_rate.or(rest.max_publish_rate),
+        }
+    }
+
+    /// What holds for a topic with these settings.
+    #[must_use]
+    pub fn bounds(self, defaults: TopicBounds) -> TopicBounds {
+        TopicBounds {
+            max_messages: self.max_messages.unwrap_or(defaults.max_messages).max(1),
+            max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
+        }
+    }
+
+    /// Whether a topic may be set to this, where the largest bound of a history is `max_messages_limit`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] that names the setting.
+    pub fn check(self, max_messages_limit: usize) -> Result<(), Error> {
+        if self.max_messages.is_some_and(|count| count == 0 || count > max_messages_limit) {
+            return Err(Error::bad_request("maxMessages", format!("must be from 1 to {max_messages_limit}")));
+        }
+        Ok(())
+    }
+
+    /// The settings as bytes of a log's record: the fixed form of the first version, which all versions read, and
+    /// behind it what that form has no room for, as JSON.
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(FIRST_FORM);
+        // No history is of 0 messages, so 0 says that the topic sets none.
+        bytes.extend((self.max_messages.unwrap_or(0) as u64).to_le_bytes());
+        bytes.extend(self.max_publish_rate.unwrap_or(0).to_le_bytes());
+        bytes.push(u8::from(self.max_publish_rate.is_some()));
+        let mut further = self;
+        (further.max_messages, further.max_publish_rate) = (None, None);
+        if further != Self::default() {
+            // Numbers always have a form in JSON.
+            bytes.extend(serde_json::to_vec(&further).unwrap_or_default());
+        }
+        bytes
+    }
+
+    /// Reads what [`TopicConfig::encode`] writes; `None` if the bytes are of something else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (max_messages, rest) = bytes.split_first_chunk::<8>()?;
+        let (rate, rest) = rest.split_first_chunk::<4>()?;
+        let (has_rate, further) = rest.split_first()?;
+        let max_messages = usize::try_from(u64::from_le_bytes(*max_messages)).ok()?;
+        let first = Self {
+            max_messages: Some(max_messages).filter(|count| *count > 0),
+            max_publish_rate: (*has_rate != 0).then(|| u32::from_le_bytes(*rate)),
+        };
+        if further.is_empty() { Some(first) } else { Some(first.or(serde_json::from_slice(further).ok()?)) }
+    }
+}
+
+/// A number of an object whose fields are read through a buffer (`serde(flatten)`): there, with `arbitrary_precision`,
+/// only `serde_json`'s own type reads one.
+fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let read = number.as_u64().and_then(|number| T::try_from(number).ok());
+    read.map(Some).ok_or_else(|| D::Error::custom(format!("invalid value: {number}, which is out of range")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: TopicConfig = TopicConfig::keeping(7);
+
+    #[test]
+    fn what_is_stored_can_be_read() {
+        for config in [BOTH, TopicConfig::default(), TopicConfig { max_messages: None, ..BOTH }] {
+            assert_eq!(TopicConfig::decode(&config.encode()), Some(config));
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<TopicConfig>(&json).unwrap(), config);
+        }
+        assert_eq!(serde_json::to_string(&BOTH).unwrap(), r#"{"max_messages":7,"max_publish_rate":0}"#);
+    }
+
+    #[test]
+    fn the_first_form_stays_what_it_is() {
+        assert_eq!(BOTH.encode(), [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let none = [0; FIRST_FORM];
+        assert_eq!(TopicConfig::decode(&none), Some(TopicConfig::default()));
+        assert_eq!(TopicConfig::decode(&none[1..]), None);
+        // Behind it stands what it has no room for; a setting of a later version is passed over.
+        let longer = |json: &[u8]| TopicConfig::decode(&[&none[..], json].concat());
+        let rate = TopicConfig { max_publish_rate: Some(9), ..TopicConfig::default() };
+        assert_eq!(longer(br#"{"max_publish_rate":9,"later":"x"}"#), Some(rate));
+        assert_eq!(longer(b"{"), None);
+    }
+
+    #[test]
+    fn exports_have_other_names_and_every_number_has_a_range() {
+        let camel = r#"{"maxMessages":7,"maxPublishRate":0}"#;
+        assert_eq!(serde_json::from_str::<TopicConfig>(camel).unwrap(), BOTH);
+        for bad in [r#"{"max_publish_rate":4294967296}"#, r#"{"max_messages":-1}"#, r#"{"max_messages":"7"}"#] {
+            assert!(serde_json::from_str::<TopicConfig>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_change_goes_before_what_was_set_and_that_before_the_server() {
+        let set = TopicConfig { max_publish_rate: None, ..BOTH };
+        let change = TopicConfig { max_messages: Some(9), ..TopicConfig::default() };
+        assert_eq!(change.or(set), TopicConfig { max_messages: Some(9), max_publish_rate: None });
+        let defaults = TopicBounds { max_messages: 1, max_publish_rate: 5 };
+        assert_eq!(change.or(set).bounds(defaults), TopicBounds { max_messages: 9, max_publish_rate: 5 });
+        assert!(change.check(9).is_ok() && change.check(8).is_err());
+    }
+}

@@ -1,0 +1,50 @@
+//! How an engine brings back the history of a topic that it had stored.
+
+use parking_lot::MutexGuard;
+
+use super::{Channel, Cursor, Message, MessageId, NewMessage, Numbering, Remembered, Ring, Timestamp};
+
+/// A channel whose history is being brought back. Nobody else sees the channel's history while this lives.
+pub(crate) struct Restoring<'a> {
+    channel: &'a Channel,
+    ring: MutexGuard<'a, Ring>,
+}
+
+impl Channel {
+    /// Begins to bring back what was stored of the topic.
+    pub(crate) fn restore(&self) -> Restoring<'_> {
+        Restoring { channel: self, ring: self.ring.lock() }
+    }
+}
+
+impl Restoring<'_> {
+    /// Says where the history begins: behind the message `newest`, at the offset `last`. `sequence` is the newest
+    /// number in the shared log that a message before it may have; 0 where there was none.
+    pub fn begin(&mut self, newest: u64, last: u64, numbering: Numbering, sequence: u64) {
+        self.ring.begin(newest, last, numbering, sequence);
+    }
+
+    /// Messages that were evicted before this history began, oldest first, each with its offset, its time and its
+    /// number in the shared log. `before` is the offset and the number in the shared log of the message before them;
+    /// zeros where there was none.
+    pub fn remember_evicted(&mut self, before: (u64, u64), evicted: impl Iterator<Item = (u64, Timestamp, u64)>) {
+        self.ring.remember_evicted(before, evicted);
+    }
+
+    /// An id whose message was published before this history began and is not kept.
+    pub fn remember_id(&mut self, id: &MessageId, remembered: Remembered) {
+        self.ring.remember(id, remembered);
+    }
+
+    /// What lies up to `offset` and was not brought back is lost.
+    pub fn skip_to(&mut self, offset: u64) {
+        self.ring.skip_to(offset);
+    }
+
+    /// The next message; `sequence` is its number in the shared log.
+    pub fn feed(&mut self, offset: u64, sequence: u64, at: Timestamp, given_id: bool, stored: NewMessage) {
+        let cursor = Cursor { epoch: self.channel.epoch, offset };
+        let prev = self.ring.last();
+        self.ring.feed(Message::new(self.channel.name.clone(), cursor, prev, sequence, stored, at), given_id);
+    }
+}

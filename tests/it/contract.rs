@@ -1,0 +1,25 @@
+//! The scenarios of the contract. Each runs on the engine that `TEST_ENGINE` names, except those in a module called
+//! `memory`; what brings its own engine, or needs none, is beside this module.
+
+mod bad_http;
+mod bad_input;
+mod consumers;
+mod cuts;
+mod delivery;
+mod gaps;
+mod graphql;
+mod http;
+mod ids;
+mod limits;
+mod live;
+mod matching;
+mod overflow;
+mod pages;
+mod positions;
+mod rest;
+mod resume;
+mod shutdown;
+mod slow;
+mod sockets;
+mod sse;
+mod ws;
