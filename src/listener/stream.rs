@@ -202,7 +202,7 @@ mod tests {
             let mut stream = HttpStream::new(server, Arc::new(AtomicBool::new(is_unread)));
             let closing = tokio::time::timeout(LINGER_TIME / 2, stream.shutdown());
             let writing = async {
-                let wrote = client.write_all(&[0; 64 << 10]).await;
+                let wrote = client.write_all(&vec![0; 64 << 10]).await;
                 client.shutdown().await.unwrap();
                 wrote
             };

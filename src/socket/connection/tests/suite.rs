@@ -59,11 +59,11 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..126 => bytes.push(0x80 | short as u8),
         middle @ 126..0x1_0000 => {
-            bytes.push(0x80 | 126);
+            bytes.push(0x80 | 0x7e);
             bytes.extend((middle as u16).to_be_bytes());
         }
         long => {
-            bytes.push(0x80 | 127);
+            bytes.push(0x80 | 0x7f);
             bytes.extend((long as u64).to_be_bytes());
         }
     }
@@ -332,116 +332,63 @@ async fn group_6_valid_and_invalid_texts() {
     check(cases).await;
 }
 
-/// The texts of 6.5 to 6.23: the number of their group, whether all of them are valid or none is, and they.
-fn texts() -> Vec<(u32, Option<bool>, Vec<Vec<u8>>)> {
-    let of = |texts: &[&[u8]]| texts.iter().map(|text| text.to_vec()).collect::<Vec<_>>();
+/// A group of texts: its number, whether all of them are valid or none is, and they.
+type Group = (u32, Option<bool>, Vec<Vec<u8>>);
+
+fn of<const N: usize>(texts: [&[u8]; N]) -> Vec<Vec<u8>> {
+    texts.map(<[u8]>::to_vec).into()
+}
+
+/// The texts of 6.5 to 6.23.
+fn texts() -> Vec<Group> {
     let kosme = "κόσμε".as_bytes();
-    // Each start byte with a space behind it.
-    let lonely = |starts: std::ops::RangeInclusive<u8>| starts.flat_map(|start| [start, b' ']).collect::<Vec<_>>();
-    let stray = |count: usize| [0x80, 0xbf].into_iter().cycle().take(count).collect::<Vec<u8>>();
-    let cut = of(&[
-        b"\xc0",
-        b"\xe0\x80",
-        b"\xf0\x80\x80",
-        b"\xf8\x80\x80\x80",
-        b"\xfc\x80\x80\x80\x80",
-        b"\xdf",
-        b"\xef\xbf",
-        b"\xf7\xbf\xbf",
-        b"\xfb\xbf\xbf\xbf",
-        b"\xfd\xbf\xbf\xbf\xbf",
-    ]);
+    let of_characters = ["hello$world", "hello¢world", "hello€world", "hello𤭢world"].map(str::as_bytes);
     let code_point = |code: u32| char::from_u32(code).unwrap().to_string().into_bytes();
     let noncharacters = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]).map(code_point);
-    let pair = |high: &[u8], low: &[u8]| [b"\xed", high, b"\xed", low].concat();
-    let (highs, lows): ([&[u8]; 4], [&[u8]; 2]) =
-        ([b"\xa0\x80", b"\xad\xbf", b"\xae\x80", b"\xaf\xbf"], [b"\xb0\x80", b"\xbf\xbf"]);
-    vec![
-        (
-            5,
-            Some(true),
-            of(&[
-                b"hello\x24world",
-                "hello¢world".as_bytes(),
-                "hello€world".as_bytes(),
-                "hello𤭢world".as_bytes(),
-                kosme,
-            ]),
-        ),
+    let mut groups = vec![
+        (5, Some(true), [of(of_characters), of([kosme])].concat()),
         (6, None, (1..=kosme.len()).map(|length| kosme[..length].to_vec()).collect()),
-        (7, Some(true), of(&[b"\x00", b"\xc2\x80", b"\xe0\xa0\x80", b"\xf0\x90\x80\x80"])),
-        (8, Some(false), of(&[b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80"])),
-        (9, Some(true), of(&[b"\x7f", b"\xdf\xbf", b"\xef\xbf\xbf", b"\xf4\x8f\xbf\xbf"])),
-        (10, Some(false), of(&[b"\xf7\xbf\xbf\xbf", b"\xfb\xbf\xbf\xbf\xbf", b"\xfd\xbf\xbf\xbf\xbf\xbf"])),
-        (11, None, of(&[b"\xed\x9f\xbf", b"\xee\x80\x80", b"\xef\xbf\xbd", b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80"])),
-        (
-            12,
-            Some(false),
-            [of(&[b"\x80", b"\xbf"]), (2..=6).map(stray).collect(), vec![(0x80..=0xbf).collect()]].concat(),
-        ),
-        (
-            13,
-            Some(false),
-            vec![
-                lonely(0xc0..=0xdf),
-                lonely(0xe0..=0xef),
-                lonely(0xf0..=0xf7),
-                lonely(0xf8..=0xfb),
-                lonely(0xfc..=0xfd),
-            ],
-        ),
-        (14, Some(false), cut.clone()),
-        (15, Some(false), vec![cut.concat()]),
-        (16, Some(false), of(&[b"\xfe", b"\xff", b"\xfe\xfe\xff\xff"])),
-        (
-            17,
-            Some(false),
-            of(&[
-                b"\xc0\xaf",
-                b"\xe0\x80\xaf",
-                b"\xf0\x80\x80\xaf",
-                b"\xf8\x80\x80\x80\xaf",
-                b"\xfc\x80\x80\x80\x80\xaf",
-            ]),
-        ),
-        (
-            18,
-            Some(false),
-            of(&[
-                b"\xc1\xbf",
-                b"\xe0\x9f\xbf",
-                b"\xf0\x8f\xbf\xbf",
-                b"\xf8\x87\xbf\xbf\xbf",
-                b"\xfc\x83\xbf\xbf\xbf\xbf",
-            ]),
-        ),
-        (
-            19,
-            Some(false),
-            of(&[
-                b"\xc0\x80",
-                b"\xe0\x80\x80",
-                b"\xf0\x80\x80\x80",
-                b"\xf8\x80\x80\x80\x80",
-                b"\xfc\x80\x80\x80\x80\x80",
-            ]),
-        ),
-        (
-            20,
-            Some(false),
-            of(&[
-                b"\xed\xa0\x80",
-                b"\xed\xad\xbf",
-                b"\xed\xae\x80",
-                b"\xed\xaf\xbf",
-                b"\xed\xb0\x80",
-                b"\xed\xbe\x80",
-                b"\xed\xbf\xbf",
-            ]),
-        ),
-        (21, Some(false), highs.iter().flat_map(|high| lows.map(|low| pair(high, low))).collect()),
+        (7, Some(true), of([b"\x00", b"\xc2\x80", b"\xe0\xa0\x80", b"\xf0\x90\x80\x80"])),
+        (9, Some(true), of([b"\x7f", b"\xdf\xbf", b"\xef\xbf\xbf", b"\xf4\x8f\xbf\xbf"])),
+        (11, None, of([b"\xed\x9f\xbf", b"\xee\x80\x80", b"\xef\xbf\xbd", b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80"])),
         (22, Some(true), noncharacters.collect()),
         (23, Some(true), (0xb9..=0xbf).map(|last| vec![0xef, 0xbf, last]).collect()),
+    ];
+    groups.extend(invalid_texts().into_iter().map(|(group, texts)| (group, Some(false), texts)));
+    groups
+}
+
+fn invalid_texts() -> Vec<(u32, Vec<Vec<u8>>)> {
+    // Each start byte with a space behind it.
+    let lonely = |starts: std::ops::RangeInclusive<u8>| starts.flat_map(|start| [start, b' ']).collect::<Vec<_>>();
+    let lonely = [0xc0..=0xdf, 0xe0..=0xef, 0xf0..=0xf7, 0xf8..=0xfb, 0xfc..=0xfd].map(lonely);
+    let stray = |count: usize| [0x80, 0xbf].into_iter().cycle().take(count).collect::<Vec<u8>>();
+    let stray = [of([b"\x80", b"\xbf"]), (2..=6).map(stray).collect(), vec![(0x80..=0xbf).collect()]].concat();
+    // Sequences without their last byte: the smallest of each length, and the largest.
+    let smallest = of([b"\xc0", b"\xe0\x80", b"\xf0\x80\x80", b"\xf8\x80\x80\x80", b"\xfc\x80\x80\x80\x80"]);
+    let largest = of([b"\xdf", b"\xef\xbf", b"\xf7\xbf\xbf", b"\xfb\xbf\xbf\xbf", b"\xfd\xbf\xbf\xbf\xbf"]);
+    let cut = [smallest.clone(), largest].concat();
+    let ended = |last: u8| smallest.iter().map(|text| [text.as_slice(), &[last]].concat()).collect::<Vec<_>>();
+    let overlong =
+        of([b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xf0\x8f\xbf\xbf", b"\xf8\x87\xbf\xbf\xbf", b"\xfc\x83\xbf\xbf\xbf\xbf"]);
+    // The second and third bytes of surrogates; the first is always the same.
+    let surrogate = |rest: [u8; 2]| vec![0xed, rest[0], rest[1]];
+    let highs = [[0xa0, 0x80], [0xad, 0xbf], [0xae, 0x80], [0xaf, 0xbf]].map(surrogate);
+    let lows = [[0xb0, 0x80], [0xbe, 0x80], [0xbf, 0xbf]].map(surrogate);
+    let pairs = highs.iter().flat_map(|high| [&lows[0], &lows[2]].map(|low| [high.as_slice(), low].concat()));
+    vec![
+        (8, of([b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80"])),
+        (10, of([b"\xf7\xbf\xbf\xbf", b"\xfb\xbf\xbf\xbf\xbf", b"\xfd\xbf\xbf\xbf\xbf\xbf"])),
+        (12, stray),
+        (13, lonely.into()),
+        (14, cut.clone()),
+        (15, vec![cut.concat()]),
+        (16, of([b"\xfe", b"\xff", b"\xfe\xfe\xff\xff"])),
+        (17, ended(0xaf)),
+        (18, overlong),
+        (19, ended(0x80)),
+        (20, [highs.as_slice(), &lows].concat()),
+        (21, pairs.collect()),
     ]
 }
 
