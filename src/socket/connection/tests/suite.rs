@@ -16,6 +16,9 @@ const FIN: u8 = 0x80;
 /// The bound of messages in these tests: the size of the suite's largest.
 const BOUND: usize = 16 << 20;
 
+/// The Greek word of many of the suite's texts; its second letter has three bytes.
+const KOSME: &[u8] = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5";
+
 /// Sends back what it gets.
 struct Echo;
 
@@ -278,8 +281,7 @@ async fn group_5_fragmentation() {
 #[tokio::test(start_paused = true)]
 async fn group_6_text_in_fragments() {
     let greeting = "Hello-µ@ßöäüàá-UTF-8!!".as_bytes();
-    let kosme = "κόσμε".as_bytes();
-    let invalid = [kosme, b"\xed\xa0\x80edited"].concat();
+    let invalid = [KOSME, b"\xed\xa0\x80edited"].concat();
     let octets = |text| fragments(TEXT, <[u8]>::chunks(text, 1));
     let empty: &[u8] = b"";
     let (head, tail) = greeting.split_at(11);
@@ -291,7 +293,7 @@ async fn group_6_text_in_fragments() {
         let wanted = vec![(CLOSE, 1007_u16.to_be_bytes().to_vec())];
         Case { id: id.to_owned(), sent: vec![first.to_vec(), frame.to_vec()], chops: Chops::ByFrame, wanted }
     };
-    let begun = [kosme, b"\xf4"].concat();
+    let begun = [KOSME, b"\xf4"].concat();
     check(vec![
         echoed("6.1.1", Chops::AtOnce, TEXT, b""),
         case("6.1.2", Chops::AtOnce, &fragments(TEXT, [empty; 3]), &[(TEXT, b"")], 1000),
@@ -299,12 +301,12 @@ async fn group_6_text_in_fragments() {
         echoed("6.2.1", Chops::AtOnce, TEXT, greeting),
         case("6.2.2", Chops::AtOnce, &fragments(TEXT, [head, tail]), &[(TEXT, greeting)], 1000),
         case("6.2.3", Chops::AtOnce, &octets(greeting), &[(TEXT, greeting)], 1000),
-        case("6.2.4", Chops::AtOnce, &octets(kosme), &[(TEXT, kosme)], 1000),
+        case("6.2.4", Chops::AtOnce, &octets(KOSME), &[(TEXT, KOSME)], 1000),
         case("6.3.1", Chops::AtOnce, &[(TEXT, &invalid)], &[], 1007),
         case("6.3.2", Chops::AtOnce, &octets(&invalid), &[], 1007),
-        case("6.4.1", Chops::ByFrame, &[(TEXT & !FIN, kosme), (0, b"\xf4\x90\x80\x80")], &[], 1007),
+        case("6.4.1", Chops::ByFrame, &[(TEXT & !FIN, KOSME), (0, b"\xf4\x90\x80\x80")], &[], 1007),
         case("6.4.2", Chops::ByFrame, &[(TEXT & !FIN, &begun), (0, b"\x90")], &[], 1007),
-        chopped("6.4.3", kosme, b"\xf4\x90\x80\x80", b"edited"),
+        chopped("6.4.3", KOSME, b"\xf4\x90\x80\x80", b"edited"),
         chopped("6.4.4", &begun, b"\x90", b"\x80\x80edited"),
     ])
     .await;
@@ -341,13 +343,12 @@ fn of<const N: usize>(texts: [&[u8]; N]) -> Vec<Vec<u8>> {
 
 /// The texts of 6.5 to 6.23.
 fn texts() -> Vec<Group> {
-    let kosme = "κόσμε".as_bytes();
     let of_characters = ["hello$world", "hello¢world", "hello€world", "hello𤭢world"].map(str::as_bytes);
     let code_point = |code: u32| char::from_u32(code).unwrap().to_string().into_bytes();
     let noncharacters = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]).map(code_point);
     let mut groups = vec![
-        (5, Some(true), [of(of_characters), of([kosme])].concat()),
-        (6, None, (1..=kosme.len()).map(|length| kosme[..length].to_vec()).collect()),
+        (5, Some(true), [of(of_characters), of([KOSME])].concat()),
+        (6, None, (1..=KOSME.len()).map(|length| KOSME[..length].to_vec()).collect()),
         (7, Some(true), of([b"\x00", b"\xc2\x80", b"\xe0\xa0\x80", b"\xf0\x90\x80\x80"])),
         (9, Some(true), of([b"\x7f", b"\xdf\xbf", b"\xef\xbf\xbf", b"\xf4\x8f\xbf\xbf"])),
         (11, None, of([b"\xed\x9f\xbf", b"\xee\x80\x80", b"\xef\xbf\xbd", b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80"])),
@@ -424,7 +425,7 @@ async fn group_7_closing() {
         close("7.3.4".to_owned(), &with_reason(hello), 1000),
         close("7.3.5".to_owned(), &with_reason(&[b'*'; 123]), 1000),
         close("7.3.6".to_owned(), &with_reason(&[b'*'; 124]), 1002),
-        close("7.5.1".to_owned(), &with_reason(&["κόσμε".as_bytes(), b"\xed\xa0\x80edited"].concat()), 1007),
+        close("7.5.1".to_owned(), &with_reason(&[KOSME, b"\xed\xa0\x80edited"].concat()), 1007),
     ];
     let valid = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
     cases.extend((1..).zip(valid).map(|(number, code)| close(format!("7.7.{number}"), &u16::to_be_bytes(code), code)));
