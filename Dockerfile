@@ -46,7 +46,7 @@ ENV DATA_DIR=/data
 USER 65532:65532
 EXPOSE 8080
 # SIGTERM stops the server gracefully: it delivers what it has accepted and tells clients to reconnect. After
-# DRAIN_SECONDS it ends in any case.
+# DRAIN_TIMEOUT it ends in any case.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/usr/local/bin/pub-sub", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/pub-sub"]

@@ -27,10 +27,10 @@ use std::sync::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Epoch, Error, Event, Filter,
-    FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage,
-    Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionInfo,
-    Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Epoch, Error, Event,
+    Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId,
+    NewMessage, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start,
+    SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::MetricSample;
 pub use any_cursor::AnyCursor;
@@ -46,6 +46,8 @@ use crate::{
     engine::{Engine, Health, Memory},
 };
 
+const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
+
 /// The one broker behind all doors; clones share it.
 #[derive(Clone)]
 pub struct Broker(Arc<Shared>);
@@ -57,6 +59,8 @@ struct Shared {
     engine: Arc<dyn Engine>,
     published: AtomicU64,
     subscriptions: AtomicUsize,
+    /// The server is about to drain; no new subscription begins.
+    leaving: AtomicBool,
     draining: AtomicBool,
     publishes: InFlight,
 }
@@ -117,6 +121,7 @@ impl Broker {
             engine,
             published: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             publishes: InFlight::default(),
         }))
@@ -271,6 +276,23 @@ impl Broker {
 
     // ---- starting and stopping
 
+    /// Refuses new subscriptions from here on and reports that the server is not ready, so that clients and load
+    /// balancers go elsewhere. Everything else goes on until [`Broker::drain`].
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether new subscriptions are accepted.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] after [`Broker::leave`] or [`Broker::drain`].
+    pub fn check_staying(&self) -> Result<(), Error> {
+        if self.0.leaving.load(Ordering::SeqCst) {
+            return Err(SHUTTING_DOWN);
+        }
+        self.check_not_draining()
+    }
+
     /// Refuses publishing, subscribing and creating from here on: the server is going.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
@@ -298,7 +320,7 @@ impl Broker {
     #[must_use]
     pub fn status(&self) -> &'static str {
         match self.0.engine.health() {
-            _ if self.is_draining() => "draining",
+            _ if self.check_staying().is_err() => "draining",
             Health::Ready => "ok",
             Health::Starting(_) => "starting",
             Health::ReadOnly(_) => "read_only",
@@ -310,12 +332,13 @@ impl Broker {
     /// # Errors
     /// [`Error::Unavailable`] with the reason.
     pub fn check_ready(&self) -> Result<(), Error> {
+        self.check_staying()?;
         self.check_writable()
     }
 
     fn check_not_draining(&self) -> Result<(), Error> {
         if self.is_draining() {
-            return Err(Error::Unavailable("the server is shutting down"));
+            return Err(SHUTTING_DOWN);
         }
         Ok(())
     }

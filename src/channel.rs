@@ -76,7 +76,7 @@ pub use new_message::{Committed, NewMessage, Origin};
 pub use overflow::Overflow;
 pub use page::Page;
 pub use pattern::Pattern;
-pub use payload::{MAX_NESTING, Payload};
+pub use payload::{Defect, MAX_NESTING, Payload};
 pub use publication::{KnownId, Publication};
 pub use reader::{BEHIND_MESSAGES, Event};
 pub use reading::{BatchLimit, ReadStatus, Start};

@@ -4,21 +4,18 @@
 //! A key is the same word everywhere: `max_topics` in the file, `MAX_TOPICS` in the environment, `--max-topics` as flag.
 
 mod keys;
+mod layers;
+mod log;
+mod suggest;
+mod values;
 
 use std::{
     fmt,
-    net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
-};
-
-use figment::{
-    Figment,
-    providers::{Env, Format, Toml},
-    value::{Dict, Value},
 };
 
 pub use keys::{KEYS, Key};
+use layers::Layers;
 
 use crate::{broker, engine, graphql, listener, socket, ws};
 
@@ -55,66 +52,43 @@ impl std::error::Error for ConfigError {}
 const DEFAULT_FILE: &str = "pub-sub.toml";
 
 impl Config {
-    /// Reads all layers. `flags` are keys in small letters with their values as text.
+    /// Reads all layers. `flags` are keys or their aliases in small letters, with their values as text.
     ///
     /// # Errors
-    /// One line that names the key and where it was set.
+    /// One line that names the setting as the user has written it: `--max-topics`, `MAX_TOPICS`, or `max_topics` of a file.
     pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
         let path = file.map_or_else(|| PathBuf::from(DEFAULT_FILE), Path::to_owned);
         if file.is_some() && !path.is_file() {
             return Err(ConfigError(format!("--config: {} is not a file", path.display())));
         }
-        let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-        let mut figment = Figment::from(Toml::string(&Self::default().to_toml()));
-        if path.is_file() {
-            figment = figment.merge(Toml::file_exact(&path));
-        }
-        // Only known names are read, because other variables belong to other programs.
-        figment = figment.merge(Env::raw().only(&known));
-        // A secret may be in a file instead, which is how container engines pass them.
-        for key in KEYS.iter().filter(|key| key.secret) {
-            let variable = format!("{}_FILE", key.name.to_uppercase());
-            if let Some(path) = std::env::var_os(&variable) {
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| ConfigError(format!("{variable}: {}: {error}", Path::new(&path).display())))?;
-                figment = figment.merge((key.name, text.trim_end()));
-            }
-        }
-        for (key, value) in flags {
-            let Ok(value) = value.parse::<Value>();
-            figment = figment.merge((key.as_str(), value));
-        }
-        Self::extract(&figment)
-    }
-
-    fn extract(figment: &Figment) -> Result<Self, ConfigError> {
-        let values = figment.extract::<Dict>().map_err(|error| ConfigError(one_line(&error.to_string())))?;
+        let layers = Layers::read(path.is_file().then_some(path.as_path()), flags)?;
         let mut config = Self::default();
-        for (name, value) in &values {
-            let origin =
-                figment.find_metadata(name).map_or_else(String::new, |metadata| format!(" ({})", metadata.name));
-            let key = KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
-                ConfigError(one_line(&format!("{name}: there is no such setting{origin}; `pub-sub config` lists them")))
-            })?;
-            (key.set)(&mut config, value)
-                .map_err(|wrong| ConfigError(one_line(&format!("{}: {wrong}{origin}", name.to_uppercase()))))?;
+        for (key, given) in KEYS.iter().filter_map(|key| Some((key, layers.get(key)?))) {
+            (key.set)(&mut config, &given.value).map_err(|wrong| given.error(&wrong))?;
         }
-        config.validate()?;
+        config.validate().map_err(|message| {
+            // It begins with the name of the variable. The user may have set a flag or a key of the file.
+            let named = message.split_once(": ").and_then(|(variable, wrong)| {
+                let key = KEYS.iter().find(|key| key.name.to_uppercase() == variable)?;
+                Some(layers.get(key)?.error(wrong))
+            });
+            named.unwrap_or(ConfigError(message))
+        })?;
         Ok(config)
     }
 
     /// Checks how the values go together.
-    fn validate(&self) -> Result<(), ConfigError> {
+    fn validate(&self) -> Result<(), String> {
         if self.broker.max_messages_per_topic > self.broker.max_messages_limit {
-            return Err(ConfigError("MAX_MESSAGES_PER_TOPIC: must not exceed MAX_MESSAGES_LIMIT".to_owned()));
+            return Err("MAX_MESSAGES_PER_TOPIC: must not exceed MAX_MESSAGES_LIMIT".to_owned());
         }
         if self.broker.max_payload_bytes > self.broker.max_bytes_per_topic {
-            return Err(ConfigError("MAX_PAYLOAD_BYTES: must not exceed MAX_BYTES_PER_TOPIC".to_owned()));
+            return Err("MAX_PAYLOAD_BYTES: must not exceed MAX_BYTES_PER_TOPIC".to_owned());
         }
         if self.broker.max_bytes_per_topic > self.broker.max_history_bytes {
-            return Err(ConfigError("MAX_BYTES_PER_TOPIC: must not exceed MAX_HISTORY_BYTES".to_owned()));
+            return Err("MAX_BYTES_PER_TOPIC: must not exceed MAX_HISTORY_BYTES".to_owned());
         }
-        self.engine.engine(self.broker.engine_bounds()).map(drop).map_err(ConfigError)
+        self.engine.engine(self.broker.engine_bounds()).map(drop)
     }
 
     /// The effective settings as lines of TOML.
@@ -128,11 +102,9 @@ impl Config {
 /// The README's table of settings.
 #[must_use]
 pub fn settings_table() -> String {
-    let defaults = Config::default();
     let mut table = "| Variable | Default | Meaning |\n|---|---|---|\n".to_owned();
     for key in KEYS {
-        let default = (key.get)(&defaults);
-        let (variable, default) = (key.name.to_uppercase(), default.trim_matches('"'));
+        let (variable, default) = (key.name.to_uppercase(), key.default_text());
         table.push_str(&format!("| `{variable}` | {default} | {} |\n", key.meaning));
     }
     table
@@ -142,130 +114,10 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A value that a setting can have.
-trait Setting: Sized {
-    /// Reads it from what a layer gave.
-    fn read(value: &Value) -> Result<Self, String>;
-    /// Writes it as TOML.
-    fn write(&self) -> String;
-}
-
-impl Setting for bool {
-    fn read(value: &Value) -> Result<Self, String> {
-        value.to_bool().ok_or_else(|| format!("must be true or false, not {}", shown(value)))
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Setting for IpAddr {
-    fn read(value: &Value) -> Result<Self, String> {
-        let address = value.as_str().and_then(|text| text.parse().ok());
-        address.ok_or_else(|| format!("must be an IP address, not {}", shown(value)))
-    }
-
-    fn write(&self) -> String {
-        format!("\"{self}\"")
-    }
-}
-
-impl Setting for engine::Secret {
-    fn read(value: &Value) -> Result<Self, String> {
-        // The secret must not be in an error, either, so every value is accepted.
-        let text = value.as_str().map_or_else(|| shown(value), str::to_owned);
-        Ok(Self::new(text))
-    }
-
-    fn write(&self) -> String {
-        format!("\"{self:?}\"")
-    }
-}
-
-impl Setting for crate::graphql::PersistedDocuments {
-    fn read(value: &Value) -> Result<Self, String> {
-        let path = value.as_str().ok_or_else(|| format!("must be a path, not {}", shown(value)))?;
-        Self::read(path)
-    }
-
-    fn write(&self) -> String {
-        format!("{:?}", self.path())
-    }
-}
-
-impl Setting for String {
-    fn read(value: &Value) -> Result<Self, String> {
-        Ok(value.as_str().map_or_else(|| shown(value), str::to_owned))
-    }
-
-    fn write(&self) -> String {
-        format!("{self:?}")
-    }
-}
-
-macro_rules! whole_numbers {
-    ($($kind:ty)*) => {$(
-        impl Setting for $kind {
-            fn read(value: &Value) -> Result<Self, String> {
-                // Figment reads text that looks like a number as one; a number too big for it stays text.
-                let number = whole(value).or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-                let number = number.and_then(|number| Self::try_from(number).ok());
-                number.ok_or_else(|| format!("must be a whole number from 0 to {}, not {}", Self::MAX, shown(value)))
-            }
-
-            fn write(&self) -> String {
-                self.to_string()
-            }
-        }
-    )*};
-}
-
-whole_numbers!(u16 u32 u64 usize);
-
-impl Setting for Duration {
-    /// Seconds, or text with units like `90s`, `15m`, `24h`.
-    fn read(value: &Value) -> Result<Self, String> {
-        let wrong = || format!("must be a time like 30s, 15m or 24h, not {}", shown(value));
-        if let Some(seconds) = whole(value) {
-            return u64::try_from(seconds).map(Duration::from_secs).map_err(|_| wrong());
-        }
-        let span: jiff::SignedDuration = value.as_str().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
-        Duration::try_from(span).map_err(|_| wrong())
-    }
-
-    fn write(&self) -> String {
-        if self.subsec_nanos() > 0 {
-            return format!("\"{}ms\"", self.as_millis());
-        }
-        match self.as_secs() {
-            seconds if seconds % 3600 == 0 && seconds > 0 => format!("\"{}h\"", seconds / 3600),
-            seconds => format!("\"{seconds}s\""),
-        }
-    }
-}
-
-/// A whole number from 0, as whatever kind the layer's format gave it.
-fn whole(value: &Value) -> Option<u128> {
-    value.to_u128().or_else(|| value.to_i128().and_then(|number| u128::try_from(number).ok()))
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => format!("{text:?}"),
-        Value::Bool(_, value) => value.to_string(),
-        Value::Num(_, number) => number
-            .to_i128()
-            .map(|number| number.to_string())
-            .or_else(|| number.to_u128().map(|number| number.to_string()))
-            .or_else(|| number.to_f64().map(|number| number.to_string()))
-            .unwrap_or_default(),
-        _ => "a list or table".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use figment::Jail;
 
     use super::*;
@@ -302,7 +154,6 @@ mod tests {
                 ("PORT", "eighty"),
                 ("PORT", "65536"),
                 ("PORT", "-1"),
-                ("PORT", ""),
                 ("HOST", "nowhere at all"),
                 ("MAX_MESSAGES_PER_TOPIC", "0"),
                 ("MAX_MESSAGES_PER_TOPIC", "1.5"),
@@ -311,6 +162,9 @@ mod tests {
                 ("CONSUMER_TTL", "a while"),
                 ("MAX_PAYLOAD_BYTES", "99999999999"),
                 ("LOG_FORMAT", "xml"),
+                ("LOG", "inof"),
+                ("KEEP_ALIVE_TIMEOUT", "0"),
+                ("DRAIN_TIMEOUT", "99999999999999999"),
             ] {
                 jail.set_env(key, value);
                 let error = Config::load(None, &[]).unwrap_err().to_string();

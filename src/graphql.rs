@@ -26,6 +26,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod types;
+mod validator;
 mod ws;
 
 use std::{
@@ -55,6 +56,7 @@ use query::Query;
 use single::Streams;
 use subgraph::{ApiSchema, SubgraphQuery};
 use subscription::SubscriptionRoot;
+use validator::{StopBeforeExecution, Validator};
 
 /// Bounds and times of the GraphQL door.
 #[derive(Clone, Debug)]
@@ -199,7 +201,8 @@ pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
 }
 
 fn executor(client: Client, started: Instant, settings: &Settings) -> (Executor, Counts) {
-    let schema = schema(client, started, settings);
+    let validator = Validator::new(schema(client.clone(), started, settings, true));
+    let schema = schema(client, started, settings, false);
     let counts =
         Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
     let Counts { renderings, documents } = counts.clone();
@@ -208,7 +211,7 @@ fn executor(client: Client, started: Instant, settings: &Settings) -> (Executor,
         settings.persisted_documents_only,
         settings.persisted_cache_bytes,
     );
-    (Executor::new(schema, settings.documents.clone(), documents, persisted, renderings), counts)
+    (Executor::new(schema, validator, settings.documents.clone(), documents, persisted, renderings), counts)
 }
 
 /// What lies behind the transports, for the fuzz targets alone.
@@ -228,22 +231,27 @@ pub mod fuzz {
     }
 }
 
-fn schema(client: Client, started: Instant, settings: &Settings) -> ApiSchema {
-    let query = Query { broker: client.clone(), started };
+/// The schema. One that only validates executes nothing.
+fn schema(client: Client, started: Instant, settings: &Settings, validate_only: bool) -> ApiSchema {
+    let query = Query { client: client.clone(), started };
     let subscription = SubscriptionRoot { client: client.clone() };
-    let mutation = Mutation { broker: client };
+    let mutation = Mutation { client };
     if settings.federation {
         let builder = Schema::build(SubgraphQuery(query), mutation, subscription);
-        ApiSchema::subgraph(bounded(builder, settings), settings.max_complexity)
+        ApiSchema::subgraph(bounded(builder, settings, validate_only), settings.max_complexity)
     } else {
-        ApiSchema::Plain(bounded(Schema::build(query, mutation, subscription), settings).finish())
+        ApiSchema::Plain(bounded(Schema::build(query, mutation, subscription), settings, validate_only).finish())
     }
 }
 
 fn bounded<Q: ObjectType + 'static>(
     mut builder: SchemaBuilder<Q, Mutation, SubscriptionRoot>,
     settings: &Settings,
+    validate_only: bool,
 ) -> SchemaBuilder<Q, Mutation, SubscriptionRoot> {
+    if validate_only {
+        builder = builder.extension(StopBeforeExecution);
+    }
     if !settings.introspection {
         // Suggestions in errors would reveal the schema's names, too.
         builder = builder.disable_introspection().disable_suggestions();
@@ -260,7 +268,7 @@ fn bounded<Q: ObjectType + 'static>(
 pub fn sdl(federation: bool) -> String {
     let settings = Settings { federation, ..Settings::default() };
     let options = SDLExportOptions::new();
-    let sdl = match schema(Client::in_memory(broker::Settings::default()), Instant::now(), &settings) {
+    let sdl = match schema(Client::in_memory(broker::Settings::default()), Instant::now(), &settings, false) {
         ApiSchema::Plain(schema) => {
             schema.sdl_with_options(options.sorted_arguments().sorted_enum_items().include_specified_by())
         }

@@ -4,16 +4,17 @@
 //! # The map
 //!
 //! ```text
-//! main.rs            the command line: settings, log, bind, serve, exit code
-//! config.rs          gathers every part's settings; config/keys.rs is the one table of them
+//! main.rs            the command line: settings, log, bind, serve, exit code; command_line.rs: commands, flags, help
+//! config.rs          gathers every part's settings; config/keys.rs is the one table of them, config/layers.rs reads file,
+//!                    environment and flags
 //! server.rs          joins the doors, stops in good order
-//! listener.rs        accepts connections, serves HTTP over them
+//! listener.rs        serves HTTP over connections; listener/host.rs: where to listen; deadline.rs: how long they may be idle
 //!
 //! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
 //!   http.rs ws.rs stream.rs single.rs     over HTTP, WebSocket, event streams; one event stream for many operations
 //!   request.rs response.rs accept.rs      requests as all transports write them; responses; which form is wanted
 //!   document.rs persisted.rs generations.rs    checks a document before async-graphql sees it; documents by hash; caches
-//!   execute.rs                            prepares, executes; renders each message once per shape
+//!   execute.rs validator.rs               prepares, validates, executes; renders each message once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
 //!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams

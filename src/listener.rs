@@ -1,13 +1,16 @@
 //! Listening: accepts connections and serves HTTP over each, with what is known of the connection in every request.
 
+mod deadline;
+mod host;
 mod refusal;
 mod respond;
 mod stream;
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     net::{IpAddr, Ipv4Addr},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,10 +19,12 @@ use std::{
 };
 
 use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use deadline::{Activity, Answering, Deadline, Watched};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+pub use host::{Host, NotAHost, bind};
 pub use refusal::Refusals;
 use respond::{WatchedBody, respond};
 use stream::HttpStream;
@@ -29,11 +34,13 @@ use crate::{broker::MetricSample, socket::ConnectionInfo};
 /// Listening, stopping, logging.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Address to listen on.
-    pub host: IpAddr,
+    /// Where to listen.
+    pub host: Host,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
-    /// How long a stopping server waits for its connections.
+    /// How long a stopping server stays open before it drains.
+    pub drain_delay: Duration,
+    /// How long a draining server waits for its connections.
     pub drain: Duration,
     /// Connections that may be open.
     pub max_connections: usize,
@@ -41,6 +48,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// How long a client may take to send a request.
     pub request_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    pub keep_alive_timeout: Duration,
     /// What is logged.
     pub log: String,
     /// `text` or `json`.
@@ -50,13 +59,17 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            host: Host::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: 8080,
+            drain_delay: Duration::ZERO,
             // Container engines kill after ten seconds.
             drain: Duration::from_secs(8),
             max_connections: 50_000,
             max_body_bytes: 4 << 20,
             request_timeout: Duration::from_secs(30),
+            // Load balancers reuse a connection for up to 60 s. If the server closed it first, a request that is on its
+            // way would fail.
+            keep_alive_timeout: Duration::from_secs(75),
             log: "info".to_owned(),
             log_format: "text".to_owned(),
         }
@@ -108,28 +121,38 @@ pub fn serve(
 ) -> impl Future<Output = ()> + use<> {
     tune(&stream, write_timeout);
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(settings.request_timeout).max_buf_size(64 << 10);
+    http.max_buf_size(64 << 10);
     let unread = Arc::new(AtomicBool::new(false));
-    let stream = HttpStream::new(stream, unread.clone());
     let info = ConnectionInfo { peer, guard: Arc::new(connections.enter()) };
+    let activity = Activity::new();
+    let mut deadline = Deadline::new(activity.clone(), settings.request_timeout, settings.keep_alive_timeout);
+    let stream = TokioIo::new(HttpStream::new(Watched { stream, activity: activity.clone() }, unread.clone()));
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let guard = activity.request();
         let mut request = request.map(|body| axum::body::Body::new(WatchedBody::new(body, unread.clone())));
         // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
         request.extensions_mut().insert(info.clone());
         let response = respond(app.clone(), request);
-        async move { Ok::<_, Infallible>(response.await) }
+        async move { Ok::<_, Infallible>(response.await.map(|body| Answering { body, _guard: guard })) }
     });
-    let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let serving = http.serve_connection(stream, service).with_upgrades();
     async move {
-        let mut serving = std::pin::pin!(serving);
+        let mut serving = pin!(serving);
         let stopped = tokio::select! {
+            // The deadline depends on what the connection has just done.
+            biased;
             // An error is a client that broke the rules or went away: hyper has sent what responses can be sent.
             _ = serving.as_mut() => false,
+            () = poll_fn(|cx| deadline.poll(cx)) => false,
             () = stop.cancelled() => true,
         };
         if stopped {
             serving.as_mut().graceful_shutdown();
-            let _ = serving.await;
+            tokio::select! {
+                biased;
+                _ = serving => {}
+                () = poll_fn(|cx| deadline.poll(cx)) => {}
+            }
         }
     }
 }

@@ -1,27 +1,31 @@
 //! The command line: reads settings, starts the log, binds, serves, and returns an exit code.
 
+mod command_line;
+
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::ArgMatches;
 use pub_sub::{
-    config::{Config, KEYS},
-    engine, serve, telemetry, transfer,
+    config::Config,
+    engine,
+    listener::{self, Host},
+    serve, telemetry, transfer,
 };
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    let matches = command().get_matches();
+    let matches = command_line::command().get_matches();
     let done = match matches.subcommand() {
+        Some(("help", about)) => command_line::print_help(about.get_one("command"))
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|message| (message, ExitCode::from(2))),
         Some(("repair", flags)) => repair(&matches, flags.get_flag("dry-run")),
         _ => run(&matches).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::FAILURE)),
     };
@@ -31,76 +35,9 @@ fn main() -> ExitCode {
     })
 }
 
-fn command() -> Command {
-    let settings = KEYS.iter().map(|key| {
-        let flag = key.name.replace('_', "-");
-        Arg::new(key.name).long(flag).value_name("VALUE").help(key.meaning).global(true).allow_hyphen_values(true)
-    });
-    Command::new("pub-sub")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("A self-hosted, GraphQL-fronted publish/subscribe service that never loses a message silently")
-        .after_help(
-            "Settings come from pub-sub.toml (or --config FILE), then the environment (PORT=9000), then flags. The \
-             last one wins.",
-        )
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .value_parser(clap::value_parser!(PathBuf))
-                .global(true)
-                .help("Read settings from this TOML file instead of pub-sub.toml"),
-        )
-        .args(settings)
-        .subcommand(Command::new("serve").about("Serve (the default)"))
-        .subcommand(Command::new("config").about("Print the effective settings"))
-        .subcommand(
-            Command::new("export")
-                .about("Write everything that ENGINE=disk or nats stores as lines of JSON, also while servers run")
-                .arg(
-                    Arg::new("output")
-                        .long("output")
-                        .value_name("FILE")
-                        .value_parser(clap::value_parser!(PathBuf))
-                        .help("Write to this file instead of standard output; a complete export replaces it"),
-                ),
-        )
-        .subcommand(
-            Command::new("import").about("Create new topics from an export in ENGINE=disk or nats; all or nothing").arg(
-                Arg::new("file")
-                    .value_name("FILE")
-                    .value_parser(clap::value_parser!(PathBuf))
-                    .help("The export to read; without a file, or with -, standard input"),
-            ),
-        )
-        .subcommand(
-            Command::new("repair")
-                .about("Cut the log of ENGINE=disk where it is damaged, and keep the part that is cut off beside it")
-                .after_help(
-                    "Exits with 0 if the log is sound, or is now; with 1 if --dry-run found damage; with 2 if the repair \
-                     could not be done, for example because a server is running.",
-                )
-                .arg(
-                    Arg::new("dry-run")
-                        .long("dry-run")
-                        .action(ArgAction::SetTrue)
-                        .help("Report what a repair would do, and change nothing"),
-                ),
-        )
-        .subcommand(Command::new("schema").about("Print the GraphQL schema"))
-        .subcommand(Command::new("openapi").about("Print the OpenAPI document of the REST routes"))
-        .subcommand(
-            Command::new("healthcheck").about("Ask the server on this machine whether it is ready; exit with 1 if not"),
-        )
-}
-
 fn load(matches: &ArgMatches) -> Result<Config, String> {
-    let file = matches.get_one::<PathBuf>("config");
-    let flags: Vec<(String, String)> = KEYS
-        .iter()
-        .filter_map(|key| Some((key.name.to_owned(), matches.get_one::<String>(key.name)?.clone())))
-        .collect();
-    Config::load(file.map(PathBuf::as_path), &flags).map_err(|error| error.to_string())
+    let (file, flags) = command_line::settings(matches);
+    Config::load(file.as_deref(), &flags).map_err(|error| error.to_string())
 }
 
 /// Repairs the log and prints what it did. The exit code tells a script whether the log is sound.
@@ -121,7 +58,7 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         Some(("config", _)) => print(&config.to_toml()),
         Some(("schema", _)) => print(&pub_sub::graphql::sdl(config.graphql.federation)),
         Some(("openapi", _)) => print(&pub_sub::rest::openapi_text()),
-        Some(("healthcheck", _)) => healthcheck(config.server.host, config.server.port),
+        Some(("healthcheck", _)) => healthcheck(&config.server.host, config.server.port),
         Some(("export", matches)) => export(&config, matches.get_one::<PathBuf>("output")),
         Some(("import", matches)) => import(&config, matches.get_one::<PathBuf>("file")),
         _ => start(config),
@@ -171,12 +108,9 @@ fn start(config: Config) -> Result<(), String> {
     telemetry::start(&config.server.log, &config.server.log_format)?;
     raise_file_limit();
     runtime()?.block_on(async {
-        let (host, port) = (config.server.host, config.server.port);
-        let listener = TcpListener::bind((host, port))
-            .await
-            .map_err(|error| format!("PORT: cannot listen on {host}:{port}: {error}"))?;
         let stop = CancellationToken::new();
         let signalled = until_second_signal(stop.clone())?;
+        let listener = listener::bind(&config.server.host, config.server.port).await?;
         tokio::select! {
             served = serve(listener, config, stop) => served.map_err(|error| error.to_string()),
             () = signalled => {
@@ -190,14 +124,20 @@ fn start(config: Config) -> Result<(), String> {
 /// The first signal cancels `stop`. The returned future ends with the second signal.
 fn until_second_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, String> {
     let signals = |kind| signal(kind).map_err(|error| error.to_string());
-    Ok(wait_for_signals(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?, stop))
+    let (interrupt, terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    Ok(wait_for_signals(interrupt, terminate, signals(SignalKind::hangup())?, stop))
 }
 
-async fn wait_for_signals(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
-    for _ in 0..2 {
+async fn wait_for_signals(mut interrupt: Signal, mut terminate: Signal, mut hangup: Signal, stop: CancellationToken) {
+    loop {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            // A terminal that is closed sends it, and so do tools that rotate logs or reload settings.
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP is ignored: settings are read only at the start");
+                continue;
+            }
         }
         if stop.is_cancelled() {
             return;
@@ -216,16 +156,10 @@ fn raise_file_limit() {
 }
 
 /// Asks the server whether it is ready. Container engines run this, so the image needs no curl.
-fn healthcheck(host: IpAddr, port: u16) -> Result<(), String> {
+fn healthcheck(host: &Host, port: u16) -> Result<(), String> {
     let ask = || -> std::io::Result<String> {
         let wait = Duration::from_secs(2);
-        // A server that listens on all addresses can be reached on loopback.
-        let address = match host {
-            IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            host => host,
-        };
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), wait)?;
+        let mut stream = connect(host, port, wait)?;
         stream.set_read_timeout(Some(wait))?;
         stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut response = String::new();
@@ -237,4 +171,24 @@ fn healthcheck(host: IpAddr, port: u16) -> Result<(), String> {
         Ok(response) => Err(response.lines().next().unwrap_or_default().to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn connect(host: &Host, port: u16, wait: Duration) -> std::io::Result<TcpStream> {
+    // A server that listens on all addresses can be reached on loopback.
+    let address = match host {
+        Host::Address(IpAddr::V4(host)) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        Host::Address(IpAddr::V6(host)) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        Host::Address(host) => *host,
+        Host::Name(name) => {
+            let mut connected = Err(std::io::ErrorKind::NotFound.into());
+            for address in (name.as_str(), port).to_socket_addrs()? {
+                connected = TcpStream::connect_timeout(&address, wait);
+                if connected.is_ok() {
+                    break;
+                }
+            }
+            return connected;
+        }
+    };
+    TcpStream::connect_timeout(&SocketAddr::from((address, port)), wait)
 }

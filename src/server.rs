@@ -1,6 +1,6 @@
 //! Joins the doors, accepts their connections, and stops in good order.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -24,15 +24,16 @@ use crate::{
     metrics, pages,
     problem::{Code, Problem},
     rest,
-    socket::Sockets,
+    socket::{Sockets, Upgrade},
     ws,
 };
 
 /// How often positions of consumers that nobody uses any more are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Serves on `listener` until `stop` is cancelled, then drains: it closes the listener, delivers what was accepted, and closes
-/// the connections. What is not done after the drain time is dropped.
+/// Serves on `listener` until `stop` is cancelled. For the drain delay it then stays open, not ready and without new
+/// subscriptions. After that it drains: it closes the listener, delivers what was accepted, and closes the connections. What
+/// is not done after the drain time is dropped.
 ///
 /// # Errors
 /// When the listener cannot be used.
@@ -64,7 +65,13 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
             }
         });
     };
-    accept(&listener, &broker, &stop, serve).await;
+    accept(&listener, &broker, stop.cancelled(), &serve).await;
+    let delay = config.server.drain_delay;
+    if !delay.is_zero() {
+        tracing::info!(seconds = delay.as_secs_f64(), "not ready any more; the drain begins after the delay");
+        broker.leave();
+        accept(&listener, &broker, sleep(delay), &serve).await;
+    }
     drop(listener);
     broker.drain();
     let open = connections.open();
@@ -83,18 +90,19 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     Ok(())
 }
 
-/// Accepts connections until `stop` is cancelled.
+/// Accepts connections until `end`.
 async fn accept(
     listener: &TcpListener,
     broker: &Broker,
-    stop: &CancellationToken,
+    end: impl Future<Output = ()>,
     serve: impl Fn((tokio::net::TcpStream, std::net::SocketAddr)),
 ) {
+    let mut end = pin!(end);
     let mut sweeping = interval(SWEEP_INTERVAL);
     sweeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = end.as_mut() => return,
             _ = sweeping.tick() => {
                 broker.sweep();
                 continue;
@@ -131,7 +139,7 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
         graphql::Context { client: client.clone(), started, sockets: sockets.clone(), heartbeat, request_timeout };
     let (graphql, counts) = graphql::routes(context, config.graphql.clone());
     let ws = ws::routes(client, config.ws.clone(), sockets);
-    let (broker, connections) = (broker.clone(), connections.clone());
+    let (staying, broker, connections) = (broker.clone(), broker.clone(), connections.clone());
     let metrics = metrics::routes(vec![
         Box::new(move || broker.metric_samples()),
         Box::new(move || connections.metric_samples()),
@@ -143,6 +151,7 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
         .merge(metrics)
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(config.server.max_body_bytes))
+        .layer(middleware::from_fn(move |request, next| refuse_upgrades(staying.clone(), request, next)))
         .layer(middleware::from_fn({
             let limit = config.server.max_body_bytes;
             move |request, next| refuse_announced(limit, request, next)
@@ -156,4 +165,16 @@ async fn refuse_announced(limit: usize, request: Request, next: Next) -> Respons
         return body::too_large().into_response();
     }
     next.run(request).await
+}
+
+/// Refuses new WebSockets while the server is leaving. A client of GraphQL tries again, perhaps elsewhere, where the
+/// handshake is refused, but takes a refused subscription for its end.
+async fn refuse_upgrades(broker: Broker, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if Upgrade::is_asked_for(&parts)
+        && let Err(error) = broker.check_staying()
+    {
+        return Problem::from(error).into_response();
+    }
+    next.run(Request::from_parts(parts, body)).await
 }

@@ -81,6 +81,11 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
         self.keys.get(name).copied()
     }
 
+    /// All names that are taken.
+    pub fn names(&self) -> impl Iterator<Item = &N> {
+        self.keys.keys()
+    }
+
     /// Takes a free name and returns the key to subscribe with. No key is given out twice.
     ///
     /// # Errors

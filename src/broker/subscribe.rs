@@ -71,7 +71,7 @@ impl Broker {
     /// start that a pattern cannot have, [`Error::Unavailable`] while draining or where the engine is needed and out of
     /// reach.
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.check_not_draining()?;
+        self.check_staying()?;
         self.check_opened()?;
         let name = request.consumer.as_ref().map(|(name, _)| name.clone());
         let waiter = Waiter::new(inbox.clone(), key, request.overflow, name);

@@ -41,7 +41,11 @@ pub enum Error {
         limit: usize,
     },
     /// The topic's publish rate is used up.
-    #[error("the topic's publish rate of {per_second} a second is used up; try again in {} ms", wait.as_millis())]
+    #[error(
+        "the topic's publish rate of {per_second} a second is used up; try again in {} ms (MAX_PUBLISH_RATE changes the \
+         rate of the server, max_publish_rate that of the topic; 0 = no limit)",
+        wait.as_millis()
+    )]
     RateLimited {
         /// The rate, in messages a second.
         per_second: u32,

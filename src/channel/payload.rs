@@ -8,7 +8,11 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+mod shape;
+
 use super::Error;
+pub use shape::Defect;
+use shape::{InString, Shape};
 
 /// How deep arrays and objects may nest. Common JSON parsers refuse more than 128 (`serde_json`) or overflow their
 /// stack somewhat later, so a deeper payload could be published but not read.
@@ -32,8 +36,7 @@ impl Payload {
     /// Checks and compacts JSON text.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for text that is not one JSON value or nests too deep, [`Error::PayloadTooLarge`] for more
-    /// than `max_bytes` of compact text.
+    /// [`Error::BadRequest`] for text that is not one JSON value, and as [`Payload::from_raw`].
     pub fn parse(text: &str, max_bytes: usize) -> Result<Self, Error> {
         let raw: &RawValue = serde_json::from_str(text)
             .map_err(|error| Error::bad_request("data", format!("must be one JSON value ({error})")))?;
@@ -43,21 +46,39 @@ impl Payload {
     /// Compacts JSON text that a parser has already found valid.
     ///
     /// # Errors
-    /// As [`Payload::parse`].
+    /// [`Error::BadRequest`] for what consumers would read differently or not at all (see [`Defect`]),
+    /// [`Error::PayloadTooLarge`] for more than `max_bytes`, in which an escape counts as the character that it stands for,
+    /// so that the bound does not depend on how a client spells its strings.
     pub fn from_raw(raw: &RawValue, max_bytes: usize) -> Result<Self, Error> {
+        let text = raw.get();
+        let shape = Shape::check(text, MAX_NESTING).map_err(|defect| Error::bad_request("data", defect.to_string()))?;
+        check_size(shape.decoded_bytes, max_bytes)?;
+        Ok(Self::compact(text, &shape))
+    }
+
+    /// Compacts JSON text that another server has accepted, or an earlier version of this one: it is kept as it is, with its
+    /// repeated keys and halves of surrogate pairs.
+    ///
+    /// # Errors
+    /// As [`Payload::from_raw`], but for those two.
+    pub fn existing(raw: &RawValue, max_bytes: usize) -> Result<Self, Error> {
         let text = raw.get();
         let shape = Shape::of(text);
         if shape.depth > MAX_NESTING {
-            return Err(Error::bad_request("data", format!("must not nest deeper than {MAX_NESTING}")));
+            return Err(Error::bad_request("data", Defect::Nesting(MAX_NESTING).to_string()));
         }
-        check_size(shape.compact_bytes, max_bytes)?;
+        check_size(shape.decoded_bytes, max_bytes)?;
+        Ok(Self::compact(text, &shape))
+    }
+
+    fn compact(text: &str, shape: &Shape) -> Self {
         if shape.compact_bytes == text.len() {
-            return Ok(Self(text.into()));
+            return Self(text.into());
         }
         let mut compact = String::with_capacity(shape.compact_bytes);
         let mut strings = InString::default();
         compact.extend(text.chars().filter(|c| !strings.is_space_between(*c)));
-        Ok(Self(compact.into()))
+        Self(compact.into())
     }
 
     /// JSON text that was checked and compacted when it was accepted.
@@ -71,12 +92,16 @@ impl Payload {
         Self("null".into())
     }
 
-    /// The payload, if it has at most `max_bytes`.
+    /// The payload, if it has at most `max_bytes`, counted as in [`Payload::from_raw`].
     ///
     /// # Errors
     /// [`Error::PayloadTooLarge`].
     pub fn within(self, max_bytes: usize) -> Result<Self, Error> {
-        check_size(self.len(), max_bytes).map(|()| self)
+        // An escape is never shorter than its character.
+        if self.len() <= max_bytes {
+            return Ok(self);
+        }
+        check_size(Shape::of(&self.0).decoded_bytes, max_bytes).map(|()| self)
     }
 
     /// The JSON text.
@@ -114,59 +139,6 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// Follows valid JSON text character by character and knows whether it is inside a string.
-#[derive(Default)]
-struct InString {
-    inside: bool,
-    escaped: bool,
-}
-
-impl InString {
-    fn is_space_between(&mut self, c: char) -> bool {
-        if self.inside {
-            match c {
-                _ if self.escaped => self.escaped = false,
-                '\\' => self.escaped = true,
-                '"' => self.inside = false,
-                _ => {}
-            }
-            return false;
-        }
-        self.inside = c == '"';
-        matches!(c, ' ' | '\t' | '\n' | '\r')
-    }
-}
-
-struct Shape {
-    depth: usize,
-    compact_bytes: usize,
-}
-
-impl Shape {
-    /// One pass over valid JSON text; bytes suffice, because every byte that matters is ASCII and no part of a longer
-    /// character.
-    fn of(text: &str) -> Self {
-        let (mut depth, mut deepest, mut spaces) = (0_usize, 0, 0);
-        let mut strings = InString::default();
-        for byte in text.bytes() {
-            let was_inside = strings.inside;
-            if strings.is_space_between(char::from(byte)) {
-                spaces += 1;
-            } else if !was_inside {
-                match byte {
-                    b'[' | b'{' => {
-                        depth += 1;
-                        deepest = deepest.max(depth);
-                    }
-                    b']' | b'}' => depth = depth.saturating_sub(1),
-                    _ => {}
-                }
-            }
-        }
-        Self { depth: deepest, compact_bytes: text.len() - spaces }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +154,7 @@ mod tests {
             (" { \"a b\" : [ 1 ,\n2.50 ] , \"q\\\" \" : \" x \" } ", r#"{"a b":[1,2.50],"q\" ":" x "}"#),
             (r#"{"n": 12345678901234567890.5e400}"#, r#"{"n":12345678901234567890.5e400}"#),
             ("null", "null"),
-            (r#""\ud800 é 漢""#, r#""\ud800 é 漢""#),
+            (r#""\ud83d\uDE00 \u00e9 漢 \\ud800""#, r#""\ud83d\uDE00 \u00e9 漢 \\ud800""#),
         ] {
             assert_eq!(parse(given).unwrap().as_str(), kept);
         }
@@ -203,5 +175,38 @@ mod tests {
         assert!(Payload::parse(&nested(500_000), usize::MAX).is_err());
         assert!(parse(&format!("\"{}\"", "x".repeat(998))).is_ok());
         assert_eq!(parse(&format!("\"{}\"", "x".repeat(999))), Err(Error::PayloadTooLarge { limit: 1_000 }));
+    }
+
+    #[test]
+    fn what_consumers_would_read_differently_is_refused() {
+        let same = |escape: &str| format!(r#"{{"b":{{"a":1}},"a":[{{"a":1}}],"{escape}":2}}"#);
+        assert!(parse(&same("c")).is_ok());
+        for (bad, reason) in [
+            (r#""cut \ud83d""#.to_owned(), "data: must not hold half of a surrogate pair"),
+            (r#"["\ude00\ud83d"]"#.to_owned(), "data: must not hold half of a surrogate pair"),
+            (r#"{"\ud83dx":1}"#.to_owned(), "data: must not hold half of a surrogate pair"),
+            (r#""\ud83d\u0041""#.to_owned(), "data: must not hold half of a surrogate pair"),
+            (same("a"), "data: must not have the key \"a\" twice in one object"),
+            (same(r"\u0061"), "data: must not have the key \"a\" twice in one object"),
+        ] {
+            assert_eq!(parse(&bad).unwrap_err().to_string(), reason, "{bad}");
+            // What is stored already stays readable.
+            let raw: &RawValue = serde_json::from_str(&bad).unwrap();
+            assert_eq!(Payload::existing(raw, 100).unwrap().as_str(), bad);
+        }
+    }
+
+    /// However a client spells it, the same string is within the bound or over it.
+    #[test]
+    fn the_bound_is_counted_on_the_decoded_text() {
+        for spelled in ["é", r"\u00e9", "é", r"\n\u0001", r"\u0041\/"] {
+            let text = format!("\"{}\"", spelled.repeat(499));
+            assert_eq!(Payload::parse(&text, 1_000).unwrap().as_str(), text);
+            assert!(Payload::parse(&text, 1_000).unwrap().within(1_000).is_ok());
+            assert_eq!(Payload::parse(&text, 999), Err(Error::PayloadTooLarge { limit: 999 }));
+            assert!(Payload::parse(&text, 1_000).unwrap().within(999).is_err());
+        }
+        let pairs = format!("\"{}\"", r"\ud83d\ude00".repeat(249));
+        assert!(Payload::parse(&pairs, 998).is_ok() && Payload::parse(&pairs, 997).is_err());
     }
 }

@@ -1,19 +1,53 @@
 //! The one table of settings: each key, its meaning, and the field that it sets.
 
+use std::time::Duration;
+
 use figment::value::Value;
 
-use super::{Config, Setting};
+use super::{
+    Config,
+    log::directives,
+    suggest::did_you_mean,
+    values::{Setting, mask_urls, value_name},
+};
 
 /// One setting.
 pub struct Key {
     /// The key in small letters; the environment variable is the same in capitals.
     pub name: &'static str,
+    /// Another name of the same setting, which was documented earlier.
+    pub alias: Option<&'static str>,
+    /// The part of [`Config`] that it belongs to, such as `server`.
+    pub part: &'static str,
     /// Units, bounds and effect, for the help and the README's table.
     pub meaning: &'static str,
     /// Whether listings mask it. A secret may also be read from a file, which the variable with `_FILE` appended names.
     pub secret: bool,
     pub(super) get: fn(&Config) -> String,
     pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
+    value_name: fn(&Config) -> String,
+}
+
+impl Key {
+    /// The name, and the alias if there is one.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.alias)
+    }
+
+    /// The default as text; empty if nothing is set.
+    #[must_use]
+    pub fn default_text(&self) -> String {
+        (self.get)(&Config::default()).trim_matches('"').to_owned()
+    }
+
+    /// What stands for the value in the help, such as `NUMBER`.
+    #[must_use]
+    pub fn value_name(&self) -> String {
+        if self.name.ends_with("_bytes") || self.name.ends_with("_buffer_size") {
+            return "BYTES".to_owned();
+        }
+        (self.value_name)(&Config::default())
+    }
 }
 
 /// Checks a lower bound that the type itself does not have.
@@ -21,35 +55,62 @@ fn check<T: Setting + PartialOrd>(value: T, least: &T, what: &str) -> Result<T, 
     if value < *least { Err(format!("must be {what} or more, not {}", value.write())) } else { Ok(value) }
 }
 
+/// Connections that live shorter than this are closed while a client sends its next request.
+fn at_least_a_second(value: Duration) -> Result<Duration, String> {
+    if value < Duration::from_secs(1) { Err("must be 1s or more".to_owned()) } else { Ok(value) }
+}
+
 macro_rules! keys {
-    ($($name:ident $($secret:literal)? $(>= $least:literal)? $(in $choices:expr)? => $part:ident $(. $field:ident)+: $meaning:literal;)*) => {
+    ($(
+        $name:ident $($secret:literal)? $(as $value_name:literal)? $(or $alias:ident)? $(masks $mask:ident)?
+        $(>= $least:literal)? $(if $valid:ident)? $(in $choices:expr)? => $part:ident $(. $field:ident)+: $meaning:literal;
+    )*) => {
         /// Every setting, in the order of the README's table.
         pub const KEYS: &[Key] = &[$(Key {
             name: stringify!($name),
+            alias: optional(&[$(stringify!($alias))?]),
+            part: stringify!($part),
             meaning: $meaning,
             secret: false $(|| !$secret.is_empty())?,
-            get: |config| Setting::write(&config.$part$(.$field)+),
+            get: |config| {
+                let text = Setting::write(&config.$part$(.$field)+);
+                $(let text = $mask(&text);)?
+                text
+            },
             set: |config, value| {
                 let value = Setting::read(value)?;
                 $(let value = check(value, &$least, stringify!($least))?;)?
+                $(let value = $valid(value)?;)?
                 $(let value = choose(value, $choices)?;)?
                 config.$part$(.$field)+ = value;
                 Ok(())
             },
+            value_name: |config| {
+                let names = [$(Some($value_name.to_owned()),)? $(Some($choices.join("|")),)? None];
+                names.into_iter().flatten().next().unwrap_or_else(|| value_name(&config.$part$(.$field)+).to_owned())
+            },
         },)*];
     };
+}
+
+const fn optional(names: &[&'static str]) -> Option<&'static str> {
+    match names {
+        [name, ..] => Some(*name),
+        [] => None,
+    }
 }
 
 fn choose(value: String, choices: &[&str]) -> Result<String, String> {
     if choices.contains(&value.as_str()) {
         return Ok(value);
     }
-    Err(format!("must be one of {}, not {value:?}", choices.join(", ")))
+    let hint = did_you_mean(&value, choices.iter().copied());
+    Err(format!("must be one of {}, not {value:?}{hint}", choices.join(", ")))
 }
 
 keys! {
     port => server.port: "The TCP port to listen on. 0 takes a free port and logs it.";
-    host => server.host: "The IP address to listen on. `::` listens on all IPv6 and IPv4 addresses.";
+    host => server.host: "The IP address to listen on, or a host name such as `localhost`. `::` listens on all IPv6 and IPv4 addresses. Of the addresses of a name, the server takes the first that this machine has, IPv4 before IPv6.";
     max_messages_per_topic >= 1 => broker.max_messages_per_topic: "The number of messages that a topic keeps, unless the topic sets its own bound. The oldest message is evicted first.";
     max_publish_rate => broker.max_publish_rate: "The number of messages that may be published to a topic per second, unless the topic sets its own rate. A burst of one second's worth is allowed. 0 = no limit.";
     ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes to read from a WebSocket at once. An idle connection keeps a buffer of this size.";
@@ -59,22 +120,23 @@ keys! {
     dedup_window => broker.dedup_window: "How long a publisher's message `id` is remembered after its first publish, even if the message is evicted. A repeated id is a duplicate within this time, and for as long as the message is kept.";
     dedup_bytes => broker.dedup_bytes: "Bytes of memory for ids of messages that are no longer kept. If they do not suffice, the oldest ids are forgotten before the window is over; the log and `pubsub_dedup_forgotten_early_total` report this.";
     engine in &["memory", "disk", "nats"] => engine.engine: "Where topics, messages and consumers' positions are stored. `memory` loses them with the process; `disk` stores them in `DATA_DIR`; `nats` shares them with other instances through NATS JetStream.";
-    data_dir => engine.data_dir: "The directory of `ENGINE=disk`. The server creates it if it does not exist. Only one server may use it at a time.";
+    data_dir as "DIRECTORY" => engine.data_dir: "The directory of `ENGINE=disk`. The server creates it if it does not exist. Only one server may use it at a time.";
     fsync in &["always", "interval", "never"] => engine.fsync: "With `ENGINE=disk`: when a message counts as stored. `always`: after a sync; the message survives a power cut. `interval` and `never`: after the write; the message survives a kill of the process. A power cut loses what was written within `FSYNC_INTERVAL` (`interval`), or what the kernel had not written yet (`never`).";
     fsync_interval => engine.fsync_interval: "With `FSYNC=interval`: the time between two syncs.";
-    nats_url => engine.nats.url: "With `ENGINE=nats`: the servers, separated by commas. `tls://` instead of `nats://` requires TLS. The servers must be nats-server 2.10.26 or newer, with JetStream.";
+    nats_url as "URLS" masks mask_urls => engine.nats.url: "With `ENGINE=nats`: the servers, separated by commas. `tls://` instead of `nats://` requires TLS. A user and password (`nats://user:password@host`) or a token (`nats://token@host`) in a URL is used if no other setting gives credentials. The servers must be nats-server 2.10.26 or newer, with JetStream.";
     nats_prefix => engine.nats.prefix: "The prefix of the names of streams, buckets and subjects. Instances with the same prefix form one service.";
     nats_replicas => engine.nats.replicas: "How many copies NATS stores of streams and buckets that it creates: 1, 3 or 5. 0 = three in a cluster, one on a single server.";
     nats_user => engine.nats.user: "The user name for NATS.";
     nats_password "secret" => engine.nats.password: "The user's password. `NATS_PASSWORD_FILE` names a file that contains it.";
     nats_token "secret" => engine.nats.token: "The token for NATS. `NATS_TOKEN_FILE` names a file that contains it.";
     nats_nkey "secret" => engine.nats.nkey: "The seed of an nkey for NATS. `NATS_NKEY_FILE` names a file that contains it.";
-    nats_credentials => engine.nats.credentials: "A credentials file for NATS, as `nsc` creates it.";
+    nats_credentials as "FILE" => engine.nats.credentials: "A credentials file for NATS, as `nsc` creates it.";
     nats_tls in &["off", "on", "first"] => engine.nats.tls: "Whether to use TLS with NATS. `off` leaves the choice to the server and the address; `on` requires TLS; `first` starts with the TLS handshake, for servers with `handshake_first`.";
-    nats_tls_ca => engine.nats.tls_ca: "A PEM file of certificates to trust for NATS, in addition to the system's.";
-    nats_tls_cert => engine.nats.tls_cert: "A PEM file with this service's own certificate for NATS.";
-    nats_tls_key => engine.nats.tls_key: "A PEM file with the key of that certificate.";
-    drain_seconds => server.drain: "How long a stopping server waits for its connections before it drops them.";
+    nats_tls_ca as "FILE" => engine.nats.tls_ca: "A PEM file of certificates to trust for NATS, in addition to the system's.";
+    nats_tls_cert as "FILE" => engine.nats.tls_cert: "A PEM file with this service's own certificate for NATS.";
+    nats_tls_key as "FILE" => engine.nats.tls_key: "A PEM file with the key of that certificate.";
+    drain_delay => server.drain_delay: "How long a stopping server stays open before it drains, so that load balancers notice: `/health/ready` responds with 503, and new subscriptions and WebSockets are refused with `UNAVAILABLE`; everything else goes on.";
+    drain_timeout or drain_seconds => server.drain: "How long a draining server waits for its connections before it drops them. `DRAIN_SECONDS` is another name of this setting.";
     max_topics => broker.max_topics: "The number of topics that may exist.";
     max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in the data of one message.";
     max_messages_limit >= 1 => broker.max_messages_limit: "The largest history, in messages, that a topic may set for itself.";
@@ -109,8 +171,9 @@ keys! {
     introspection => graphql.introspection: "Whether clients may query the GraphQL schema, and errors suggest names.";
     ping_interval => socket.ping_interval: "How long a WebSocket may be silent before the server pings it. If it stays silent for as long again, the server drops it. This is also the time between two comments on an idle event stream.";
     write_timeout => socket.write_timeout: "How long a client may accept no data before the server drops it.";
-    request_timeout => server.request_timeout: "How long a client may take to send a request. This is also how long an idle keep-alive connection stays open.";
+    request_timeout => server.request_timeout: "How long a client may take to send a request. On a new connection the time starts at once, later with the first byte of the request.";
+    keep_alive_timeout if at_least_a_second => server.keep_alive_timeout: "How long a connection may be idle between two requests. The default is longer than the 60 s after which common load balancers close an idle connection, because the side that reuses a connection must be the one that closes it.";
     connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), and how long a reserved event stream may wait to be connected.";
-    log => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
+    log as "DIRECTIVES" if directives => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
     log_format in &["text", "json"] => server.log_format: "The format of the log on standard error: `text` or `json`, with one line per event.";
 }

@@ -130,7 +130,7 @@ impl Settings {
         if self.replicas > 5 {
             return Err("NATS_REPLICAS: must be from 0 to 5".to_owned());
         }
-        self.servers().map(drop)
+        self.servers().and_then(|servers| link::url_login(&servers)).map(drop)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::headers::{self, Acceptance};
 pub enum Form {
     /// `application/graphql-response+json`: statuses say what happened.
     GraphqlResponse,
-    /// `application/json`: the response to a well-formed request has the status 200, whatever happened.
+    /// `application/json`, with the same statuses.
     Json,
     /// `text/event-stream`: a stream of results.
     EventStream,

@@ -14,8 +14,10 @@
 //! size can still contain some 2,000 unknown fields, and async-graphql reports each), and weighing
 //! fields that return lists, since only the schema knows those.
 
+mod absent;
 mod analysis;
 mod cache;
+mod literals;
 mod overlap;
 mod rewrite;
 mod scan;
@@ -53,10 +55,13 @@ pub struct DocumentLimits {
     /// Tokens in the text; 5,000. About twenty times the introspection query; everything that is
     /// linear in the document is bounded by this.
     pub max_tokens: usize,
-    /// Brackets of all sorts open at once; 64, which is where the parser draws its own line for
-    /// selection sets, but only after having descended. At 64 a document takes under 512 KiB of
-    /// stack, even in an unoptimised build.
+    /// Brackets of all sorts open at once; 72: data nests 64 deep at most, and
+    /// `mutation { publishMany(messages: [{data: …}]) }` opens four around it. The parser draws a
+    /// line of its own for selection sets, at 64, but only after having descended. At 72 a document
+    /// takes under 576 KiB of stack, even in an unoptimised build.
     pub max_nesting: usize,
+    /// How deep a variable of type `JSON` may nest; 64, the bound on data at all doors.
+    pub max_json_nesting: usize,
     /// Selection sets within one another, those of fragments included; 32, where async-graphql's
     /// `limit_recursive_depth` stands by default. It bounds every recursion along a chain of
     /// fragments, here and there.
@@ -103,7 +108,8 @@ impl Default for DocumentLimits {
         Self {
             max_bytes: 64 * 1024,
             max_tokens: 5_000,
-            max_nesting: 64,
+            max_nesting: 72,
+            max_json_nesting: 64,
             max_levels: 32,
             max_depth: 15,
             max_selections: 2_000,
@@ -264,9 +270,12 @@ impl Document {
     /// in the document at all. What depends on the schema is not checked.
     pub fn prepare(text: &str, limits: &DocumentLimits) -> Result<Self, DocumentError> {
         scan(text, limits)?;
-        let mut executable = parse_query(text)?;
+        let literals = literals::find(text, limits)?;
+        let mut executable = parse_query(&literals.text)?;
+        literals.restore(&mut executable);
         let analysis::Analysis { mut operations, uses } = analysis::analyse(&executable, limits)?;
         rewrite::rewrite(&mut executable)?;
+        absent::settle_nulls(&mut executable);
         overlap::check(&executable, limits)?;
         for facts in &mut operations {
             if facts.kind == OperationKind::Subscription {
@@ -284,12 +293,6 @@ impl Document {
             + uses.keys().map(|name| 64 + name.len()).sum::<usize>()
             + size::document(&executable);
         Ok(Self { executable, bytes, operations, uses })
-    }
-
-    /// A copy for `async_graphql::Request::set_parsed_query`. Names are shared, the rest is copied.
-    #[must_use]
-    pub fn executable(&self) -> ExecutableDocument {
-        self.executable.clone()
     }
 
     /// The memory this takes, in bytes, estimated from above.
@@ -328,7 +331,7 @@ impl Document {
     }
 
     /// One error ([`ErrorKind::Validation`]) for every variable of the operation that must have a
-    /// value and has none: of a non-null type, and either null or absent without a default. Where
+    /// value and has none: of a non-null type, and either null (but for `JSON!`) or absent without a default. Where
     /// it is used, in a directive for example, makes no difference.
     ///
     /// If the operation cannot be told, that is the only error ([`ErrorKind::Operation`]).
@@ -343,6 +346,8 @@ impl Document {
             let (pos, variable) = (variable.pos, &variable.node);
             let fault = match given.get(&variable.name.node) {
                 _ if variable.var_type.node.nullable => continue,
+                // Null is a value of JSON, wherever it is wanted.
+                Some(ConstValue::Null) if absent::is_json(&variable.var_type.node) => continue,
                 Some(ConstValue::Null) => "must not be null",
                 None if variable.default_value.is_none() => "was not provided",
                 _ => continue,
@@ -372,6 +377,7 @@ impl Document {
         if !missing.is_empty() {
             return Err(missing);
         }
+        self.check_nesting(operation, given, limits)?;
         let mut bytes = 0u64;
         for (name, value) in given.iter() {
             if let Some(&times) = self.uses.get(name.as_str()) {
@@ -387,7 +393,26 @@ impl Document {
         Ok(())
     }
 
-    /// Puts the default values of the operation's absent variables into `given`.
+    fn check_nesting(
+        &self,
+        operation: Option<&str>,
+        given: &Variables,
+        limits: &DocumentLimits,
+    ) -> Result<(), Vec<DocumentError>> {
+        let definitions = self.definition(operation).into_iter().flat_map(|operation| &operation.variable_definitions);
+        for variable in definitions.filter(|variable| absent::is_json(&variable.node.var_type.node)) {
+            let name = &variable.node.name.node;
+            let limit = limits.max_json_nesting;
+            if given.get(name).is_some_and(|value| nests_deeper(value, limit)) {
+                let message = format!("Variable \"${}\" must not nest deeper than {limit}.", short(name));
+                return Err(vec![DocumentError::at(ErrorKind::Validation, message, [variable.pos])]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the default values of the operation's absent variables into `given`, and JSON's null in the place of nulls that
+    /// are given as data.
     ///
     /// async-graphql evaluates `@skip` and `@include` with the variables given and takes an absent
     /// one for false, whatever its default. Does nothing if the operation cannot be told.
@@ -402,7 +427,20 @@ impl Document {
             {
                 given.insert(name.clone(), default.node.clone());
             }
+            if let Some(value) = given.get_mut(name) {
+                absent::json_nulls_of(&variable.node.var_type.node, value);
+            }
         }
+    }
+}
+
+/// Whether lists and objects stand more than `levels` within one another. Recurses no deeper than that.
+fn nests_deeper(value: &ConstValue, levels: usize) -> bool {
+    let inside = |item: &ConstValue| levels == 0 || nests_deeper(item, levels - 1);
+    match value {
+        ConstValue::List(items) => levels == 0 || items.iter().any(inside),
+        ConstValue::Object(fields) => levels == 0 || fields.values().any(inside),
+        _ => false,
     }
 }
 

@@ -52,9 +52,10 @@ use super::{
     subgraph::ApiSchema,
     subscription::{ItemSlot, OpenedSubscription, SubscribeContext},
     types::{self, Message, TopicEvent},
+    validator::Validator,
 };
 use crate::{
-    broker::{self, AnyCursor, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
+    broker::{self, AnyCursor, BatchLimit, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
     problem::{Code, Problem},
     subscriptions::BATCH_LIMIT,
     wire::{self, Spelling},
@@ -66,6 +67,7 @@ pub struct Prepared {
     hash: Option<String>,
     operation: Option<String>,
     variables: Variables,
+    with_cursors: bool,
     document: Arc<Document>,
     /// What it does.
     pub kind: OperationKind,
@@ -77,6 +79,7 @@ pub struct Executor(Arc<Shared>);
 
 struct Shared {
     schema: ApiSchema,
+    validator: Validator,
     limits: DocumentLimits,
     documents: Arc<DocumentCache>,
     persisted: Persisted,
@@ -156,7 +159,7 @@ impl Execution {
             ItemSlot::Events(client, slot) => {
                 let event = |Item { message, .. }: Item<'_>| {
                     let kind = TopicEventKind::of(message)?;
-                    Some(TopicEvent { broker: client.clone(), kind, message: message.clone() })
+                    Some(TopicEvent { client: client.clone(), kind, message: message.clone() })
                 };
                 slot.put(item.and_then(event));
             }
@@ -182,11 +185,15 @@ pub struct Operation {
     shape: Arc<Shape>,
     /// The first result says how the consumer was resumed.
     greeting: Option<String>,
+    /// The position behind the last result, where every result carries it.
+    cursor: Option<String>,
+    batch: BatchLimit,
 }
 
 impl Executor {
     pub fn new(
         schema: ApiSchema,
+        validator: Validator,
         limits: DocumentLimits,
         documents: Arc<DocumentCache>,
         persisted: Persisted,
@@ -194,6 +201,7 @@ impl Executor {
     ) -> Self {
         Self(Arc::new(Shared {
             schema,
+            validator,
             limits,
             documents,
             persisted,
@@ -209,7 +217,7 @@ impl Executor {
     /// What is wrong, as GraphQL errors.
     pub fn prepare(&self, asked: Asked) -> Result<Prepared, Vec<ServerError>> {
         let one = |error| vec![server_error(error)];
-        let Asked { query, hash, operation, mut variables, .. } = asked;
+        let Asked { query, hash, operation, mut variables, with_cursors, .. } = asked;
         let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
             let error = types::problem(&refusal.into()).into_server_error(Pos::default());
             vec![ServerError { locations: Vec::new(), ..error }]
@@ -221,7 +229,7 @@ impl Executor {
             .check_variables(operation.as_deref(), &variables, &self.0.limits)
             .map_err(|errors| errors.into_iter().map(server_error).collect::<Vec<_>>())?;
         document.fill_defaults(operation.as_deref(), &mut variables);
-        Ok(Prepared { text, hash, operation, variables, document, kind })
+        Ok(Prepared { text, hash, operation, variables, with_cursors, document, kind })
     }
 
     /// Keeps a document that the schema has found valid, too.
@@ -235,12 +243,27 @@ impl Executor {
         // The parsed document is enough: async-graphql does not read the text again.
         let mut request = Request::new(String::new()).variables(prepared.variables.clone());
         request.operation_name.clone_from(&prepared.operation);
-        request.set_parsed_query(prepared.document.executable());
+        request.set_parsed_query(prepared.document.executable(prepared.operation.as_deref(), &prepared.variables));
         request
+    }
+
+    /// Validates the whole document if variables are absent, because then the one to be executed is only a part of it.
+    async fn validate(&self, prepared: &Prepared) -> Result<(), Vec<ServerError>> {
+        let Prepared { document, operation, variables, .. } = prepared;
+        if !document.has_absent(operation.as_deref(), variables) {
+            return Ok(());
+        }
+        let mut request = Request::new(String::new()).variables(variables.clone());
+        request.operation_name.clone_from(operation);
+        request.set_parsed_query(document.validated());
+        self.0.validator.validate(request).await
     }
 
     /// Executes a query or mutation. Also returns whether execution began.
     pub async fn single(&self, prepared: &Prepared) -> (Response, bool) {
+        if let Err(errors) = self.validate(prepared).await {
+            return (Response::from_errors(errors), false);
+        }
         let response = self.0.schema.execute(Self::request(prepared)).await;
         // Validation leaves no path and no data; a resolver that fails leaves its path.
         let refused = response.data == async_graphql::Value::Null
@@ -263,6 +286,7 @@ impl Executor {
         key: u64,
         resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
+        self.validate(&prepared).await?;
         let subscribing = Arc::new(SubscribeContext { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
         let request = Self::request(&prepared).data(subscribing.clone());
         let mut stream = self.0.schema.execute_stream(request);
@@ -282,8 +306,9 @@ impl Executor {
         };
         let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
         self.keep(&prepared);
+        let cursor = prepared.with_cursors.then(|| subscription.begins_at().to_string());
         let shape = self.shape(prepared, Execution { stream, slot });
-        Ok(Operation { subscription, shape, greeting })
+        Ok(Operation { subscription, shape, greeting, cursor, batch: BATCH_LIMIT })
     }
 
     /// The shape of equal requests; the first one's execution serves all.
@@ -311,6 +336,13 @@ impl Executor {
 }
 
 impl Operation {
+    /// Bounds a batch by what the connection adds to every result, such as a long id.
+    pub fn with_overhead(mut self, bytes: usize) -> Self {
+        let messages = BATCH_LIMIT.bytes / bytes.max(1);
+        self.batch.messages = messages.clamp(1, BATCH_LIMIT.messages);
+        self
+    }
+
     /// Reads one batch; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
     /// ended: a last result with the error. `events` is a buffer that a connection lends to each of its operations,
     /// empty before and after.
@@ -319,7 +351,7 @@ impl Operation {
         events: &mut Vec<Event>,
         mut each: impl FnMut(&[u8], Option<AnyCursor>),
     ) -> Option<Bytes> {
-        let progress = self.subscription.read(BATCH_LIMIT, events);
+        let progress = self.subscription.read(self.batch, events);
         let mut events = events.drain(..).peekable();
         while let Some(event) = events.next() {
             match event {
@@ -361,27 +393,29 @@ impl Operation {
         gap: Option<&Gap>,
         pattern_cursor: Option<&PatternCursor>,
     ) -> Bytes {
+        if let Some(cursor) = &mut self.cursor {
+            *cursor = pattern_cursor.map_or_else(|| message.cursor.to_string(), ToString::to_string);
+        }
         let shape = &self.shape;
         shape.renderings.wanted.fetch_add(1, Ordering::Relaxed);
         let make = || Bytes::from(shape.make(Some(Item { message, gap, pattern_cursor })));
         // A gap is this subscriber's alone, and so is a position over several logs.
         let own = gap.is_some() || pattern_cursor.is_some_and(|cursor| cursor.logs.len() > 1);
         let result = if own { make() } else { message.rendering(shape.id, |_| make()) };
-        let greeting = self.greeting.take();
-        match (gap.map(gap_extension), greeting) {
-            (None, None) => result,
-            (Some(one), None) | (None, Some(one)) => with_extensions(&result, &one),
-            (Some(gap), Some(greeting)) => with_extensions(&result, &format!("{gap},{greeting}")),
-        }
+        self.extended(result, gap.map(gap_extension))
+    }
+
+    /// A result with what is said beside it.
+    fn extended(&mut self, result: Bytes, first: Option<String>) -> Bytes {
+        let cursor = self.cursor.as_ref().map(|cursor| format!(r#""cursor":"{cursor}""#));
+        let extensions: Vec<_> = [first, self.greeting.take(), cursor].into_iter().flatten().collect();
+        if extensions.is_empty() { result } else { with_extensions(&result, &extensions.join(",")) }
     }
 
     /// A result that has null instead of a message.
     fn without_message(&mut self, extension: &str) -> Bytes {
         let result = self.shape.make(None);
-        match self.greeting.take() {
-            None => with_extensions(result.as_bytes(), extension),
-            Some(greeting) => with_extensions(result.as_bytes(), &format!("{extension},{greeting}")),
-        }
+        self.extended(result.into(), Some(extension.to_owned()))
     }
 
     /// See [`broker::Subscription::begins_at`].
@@ -441,6 +475,8 @@ fn internal() -> ServerError {
 /// A document's error as async-graphql shows its own.
 pub fn server_error(error: DocumentError) -> ServerError {
     let mut server_error = ServerError::new(error.message, None);
+    // A transport answers a document that cannot be parsed in another way than one that does not hold.
+    server_error.source = Some(Arc::new(error.kind));
     server_error.locations = error.locations.into_iter().map(|(line, column)| Pos { line, column }).collect();
     server_error
 }

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body::Body as _;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{
@@ -15,8 +16,10 @@ use super::{
     accept::{self, ALL, Form, SINGLE, STREAMS},
     document::OperationKind,
     json,
-    request::{Asked, Extensions, asked, read, read_extensions},
-    response::{errors_only, malformed, not_acceptable, refuse, request_error, respond},
+    request::{Asked, Extensions, Unread, asked, read, read_extensions},
+    response::{
+        errors_only, executed_status, malformed, not_a_request, not_acceptable, refuse, request_error, respond,
+    },
     single, stream, ws,
 };
 use crate::{
@@ -61,31 +64,38 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         Err(error) => return malformed(&parts.headers, error.to_string()),
     };
     let query = parameter("query");
-    if query.is_none() && parameter("extensions").is_none() {
+    if query.is_none() && ["extensions", "documentId"].into_iter().all(|name| parameter(name).is_none()) {
         if let Some(token) = token.filter(|_| accept::best(&parts.headers, &[Form::EventStream]).is_some()) {
             return connect(&door, &parts.headers, &token, is_head);
         }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
             return pages::graphql(&parts.headers);
         }
-        return malformed(&parts.headers, "query: is missing");
+        return refuse(&parts.headers, &not_a_request("query: is missing"));
     }
     let object = |name: &'static str| {
         let text = parameter(name).unwrap_or_else(|| "null".to_owned());
         let wrong = || format!("{name}: must be a JSON object");
-        let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|_| wrong())?;
-        if raw.get() == "null" || raw.get().starts_with('{') { Ok(raw) } else { Err(wrong()) }
+        let raw: Box<RawValue> =
+            serde_json::from_str(text.trim()).map_err(|_| Problem::new(Code::BadRequest, wrong()))?;
+        let is_object = raw.get() == "null" || raw.get().starts_with('{');
+        if is_object { Ok(raw) } else { Err(not_a_request(wrong())) }
     };
-    let read = || -> Result<Asked, String> {
+    let read = || -> Result<Asked, Problem> {
+        let refused = |unread: Unread| not_a_request(unread.message);
         let extensions = object("extensions")?;
-        let extensions =
-            if extensions.get() == "null" { Extensions::default() } else { read_extensions(extensions.get())? };
-        let variables = json::read_variables(object("variables")?.get())?;
-        asked(query, parameter("operationName"), variables, extensions)
+        let extensions = if extensions.get() == "null" {
+            Extensions::default()
+        } else {
+            read_extensions(extensions.get()).map_err(refused)?
+        };
+        let variables = object("variables")?;
+        let variables = json::read_variables(variables.get()).map_err(|message| refused(Unread::content(message)))?;
+        asked(query, parameter("documentId"), parameter("operationName"), variables, extensions).map_err(refused)
     };
     let asked = match read() {
         Ok(asked) => asked,
-        Err(message) => return malformed(&parts.headers, message),
+        Err(problem) => return refuse(&parts.headers, &problem),
     };
     // HEAD is safe, so it sends nothing over a stream.
     if let Some(token) = token.filter(|_| !is_head) {
@@ -119,7 +129,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     let text = body.as_str();
     if text.trim_start().starts_with('[') {
         if token.is_some() {
-            return malformed(&headers, "body: a batch cannot be sent to a stream");
+            return refuse(&headers, &not_a_request("body: a batch cannot be sent to a stream"));
         }
         return match serde_json::from_str::<Vec<&RawValue>>(text) {
             Ok(items) => batch(&door, &headers, &items).await,
@@ -129,7 +139,11 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     match (read(text), token) {
         (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
         (Ok(asked), None) => respond_to(&door, &Method::POST, &headers, asked, resumed.as_deref()).await,
-        (Err(message), _) => malformed(&headers, message),
+        // JSON that is not a request has another status than a body that is not JSON.
+        (Err(unread), _) => match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => refuse(&headers, &not_a_request(unread.message)),
+            Err(_) => malformed(&headers, unread.message),
+        },
     }
 }
 
@@ -256,7 +270,9 @@ async fn respond_to(
                 _ => door.executor.single(&prepared).await,
             };
             match (single, streaming, executed) {
-                (Some(form), _, true) => respond(form, StatusCode::OK, json::write_response(&response, true)),
+                (Some(form), _, true) => {
+                    respond(form, executed_status(&response), json::write_response(&response, true))
+                }
                 (Some(form), _, false) => request_error(form, &response.errors),
                 (None, Some(form), true) => stream::once(form, &json::write_response(&response, true)),
                 (None, form, false) => stream::refused(form.unwrap_or(Form::EventStream), &response.errors),
@@ -285,12 +301,13 @@ async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Respons
     let limit = door.settings.max_batch;
     if items.is_empty() || items.len() > limit {
         let message = format!("body: a batch must have 1 to {limit} requests");
-        return malformed(headers, message);
+        return refuse(headers, &not_a_request(message));
     }
     let mut results = Vec::with_capacity(items.len());
     for item in items {
         let error = |message: String| vec![ServerError::new(message, None)];
-        let prepared = read(item.get()).map_err(error).and_then(|asked| door.executor.prepare(asked));
+        let prepared =
+            read(item.get()).map_err(|unread| error(unread.message)).and_then(|asked| door.executor.prepare(asked));
         results.push(match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
                 errors_only(&error("a subscription cannot be part of a batch".to_owned()))

@@ -5,7 +5,11 @@ use std::fmt::Write as _;
 use async_graphql::{Name, PathSegment, Response, ServerError, Value, Variables};
 use serde_json::{Number, Value as Json, value::RawValue};
 
-use crate::{problem::Code, wire::Fields};
+use crate::{
+    broker::{Defect, MAX_NESTING},
+    problem::Code,
+    wire::Fields,
+};
 
 /// Writes a value as compact JSON. [`Value::Binary`] is JSON text already (`scalars.rs`).
 pub fn write_value(out: &mut String, value: &Value) {
@@ -48,45 +52,38 @@ pub fn write_text(out: &mut String, text: &str) {
     crate::broker::quote(text, out);
 }
 
+/// How deep a variable may nest: data as deep as it may be, in a list of input objects.
+const MAX_VARIABLE_NESTING: usize = MAX_NESTING + 2;
+
 /// Reads a request's variables from JSON text.
 ///
 /// # Errors
-/// What is wrong, for the client.
-pub fn read_variables(text: &str) -> Result<Variables, &'static str> {
-    const WRONG: &str = "variables: must be a JSON object, nested at most 64 deep";
-    if nesting(text) > crate::broker::MAX_NESTING + 1 {
-        return Err(WRONG);
+/// What is wrong, for the client, naming the variable.
+pub fn read_variables(text: &str) -> Result<Variables, String> {
+    let mut variables = Variables::default();
+    if text == "null" {
+        return Ok(variables);
     }
-    match read_value(text) {
-        Some(Value::Null) => Ok(Variables::default()),
-        Some(Value::Object(fields)) => {
-            let mut variables = Variables::default();
-            for (name, value) in fields {
-                variables.insert(name, value);
-            }
-            Ok(variables)
+    let fields: Fields<'_> = serde_json::from_str(text).map_err(|_| {
+        let defect = Defect::of(text, usize::MAX).filter(|_| text.starts_with('{'));
+        let reason = defect.map_or_else(|| "must be a JSON object".to_owned(), |defect| defect.to_string());
+        format!("variables: {reason}")
+    })?;
+    for (name, value) in fields.iter() {
+        let wrong = |reason: String| {
+            let name: String = name.chars().take(64).collect();
+            format!("variables.{name}: {reason}")
+        };
+        if let Some(defect) = Defect::of(value, MAX_VARIABLE_NESTING) {
+            return Err(wrong(defect.to_string()));
         }
-        _ => Err(WRONG),
-    }
-}
-
-/// How deep brackets of valid JSON text nest.
-fn nesting(text: &str) -> usize {
-    let (mut depth, mut deepest, mut inside, mut escaped) = (0_usize, 0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if inside => escaped = true,
-            b'"' => inside = !inside,
-            b'[' | b'{' if !inside => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !inside => depth = depth.saturating_sub(1),
-            _ => {}
+        if variables.contains_key(name) {
+            return Err(wrong("is given twice".to_owned()));
         }
+        let value = read_value(value).ok_or_else(|| wrong("cannot be read".to_owned()))?;
+        variables.insert(Name::new(name), value);
     }
-    deepest
+    Ok(variables)
 }
 
 /// Reads one value. Numbers keep their spelling, which no tree of `serde_json` or async-graphql does for all of them: one
@@ -142,9 +139,11 @@ pub fn write_errors(out: &mut String, errors: &[ServerError]) {
         }
         out.push_str(r#"{"message":"#);
         write_text(out, &error.message);
-        if !error.locations.is_empty() {
+        // async-graphql has a location of zeros where nothing in the document is to blame.
+        let mut locations = error.locations.iter().filter(|at| at.line > 0).peekable();
+        if locations.peek().is_some() {
             out.push_str(r#","locations":["#);
-            for (index, at) in error.locations.iter().enumerate() {
+            for (index, at) in locations.enumerate() {
                 let comma = if index > 0 { "," } else { "" };
                 let _ = write!(out, r#"{comma}{{"line":{},"column":{}}}"#, at.line, at.column);
             }
@@ -186,6 +185,8 @@ pub fn write_errors(out: &mut String, errors: &[ServerError]) {
 
 #[cfg(test)]
 mod tests {
+    use async_graphql::Pos;
+
     use super::*;
 
     fn there_and_back(text: &str) -> String {
@@ -213,9 +214,24 @@ mod tests {
         assert_eq!(read_variables(r#"{"a":"]"}"#).unwrap().len(), 1);
         assert!(read_variables("[]").is_err());
         let nested = |depth| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
-        assert!(read_variables(&nested(64)).is_ok());
-        assert!(read_variables(&nested(65)).is_err());
+        assert!(read_variables(&nested(66)).is_ok());
+        assert!(read_variables(&nested(67)).is_err());
         assert!(read_variables(&nested(100_000)).is_err());
+    }
+
+    #[test]
+    fn the_reason_names_the_variable_and_what_is_wrong() {
+        let deep = format!(r#"{{"d":{}{}}}"#, "[".repeat(67), "]".repeat(67));
+        for (text, reason) in [
+            ("[1]", "variables: must be a JSON object"),
+            (r#"{"d":["x\ud83d"]}"#, "variables.d: must not hold half of a surrogate pair"),
+            (r#"{"\ud83d":1}"#, "variables: must not hold half of a surrogate pair"),
+            (r#"{"d":{"a":1,"a":2}}"#, r#"variables.d: must not have the key "a" twice in one object"#),
+            (r#"{"d":1,"d":2}"#, "variables.d: is given twice"),
+            (&deep, "variables.d: must not nest deeper than 66"),
+        ] {
+            assert_eq!(read_variables(text).unwrap_err(), reason, "{text}");
+        }
     }
 
     #[test]
@@ -223,5 +239,16 @@ mod tests {
         let mut out = String::new();
         write_errors(&mut out, &[ServerError::new("no \"good\"", None)]);
         assert_eq!(out, r#"[{"message":"no \"good\"","extensions":{"code":"BAD_REQUEST"}}]"#);
+    }
+
+    #[test]
+    fn no_error_is_in_line_0() {
+        let mut out = String::new();
+        let mut error = ServerError::new("x", Some(Pos::default()));
+        write_errors(&mut out, std::slice::from_ref(&error));
+        assert!(!out.contains("locations"), "{out}");
+        error.locations.push(Pos { line: 2, column: 3 });
+        write_errors(&mut out, &[error]);
+        assert!(out.contains(r#","locations":[{"line":2,"column":3}]"#) && !out.contains(r#""line":0"#), "{out}");
     }
 }

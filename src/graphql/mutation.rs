@@ -1,22 +1,20 @@
 //! Mutations.
 
-use async_graphql::{Description, ID, InputObject, MaybeUndefined, Object, Result};
+use async_graphql::{Description, ID, InputObject, Object, Result};
 
 use super::{
-    scalars::{Cursor, Json, Long},
+    scalars::{Cursor, Data, Long},
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
-    broker::{
-        Client, ConsumerName, Error, Payload, Publishing, Source, TopicConfig, TopicInfo, TopicName, publish_all,
-    },
+    broker::{Client, ConsumerName, Error, Publishing, Source, TopicConfig, TopicInfo, TopicName, publish_all},
     wire,
 };
 
 /// Changing: topics, messages, consumers.
 #[derive(Description)]
 pub struct Mutation {
-    pub broker: Client,
+    pub client: Client,
 }
 
 /// One message of a batch.
@@ -24,11 +22,11 @@ pub struct Mutation {
 pub struct PublishInput {
     /// The topic's name.
     topic: String,
-    /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. It must be given; null is a value.
-    data: MaybeUndefined<Json>,
-    /// Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255
-    /// bytes.
-    id: Option<ID>,
+    /// Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. Null is a value.
+    data: Data,
+    /// Makes publishing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first
+    /// one's. 1 to 255 bytes. The other doors call it `id`.
+    message_id: Option<ID>,
     /// For filters and for keeping the latest of each key. 1 to 255 bytes.
     key: Option<String>,
     /// Publish only if this is the topic's newest offset; 0 means that it has had no message.
@@ -37,20 +35,16 @@ pub struct PublishInput {
 
 impl Mutation {
     fn topic(&self, info: TopicInfo) -> Topic {
-        Topic { broker: self.broker.clone(), info }
+        Topic { client: self.client.clone(), info }
     }
 
     fn accept(&self, input: PublishInput) -> Result<Publishing, Error> {
-        let data = match input.data {
-            MaybeUndefined::Value(Json(data)) => data,
-            MaybeUndefined::Null => Payload::null(),
-            MaybeUndefined::Undefined => return Err(Error::bad_request("data", "is missing")),
-        };
-        let data = data.within(self.broker.settings().max_payload_bytes)?;
+        let data = input.data.0.ok_or_else(|| Error::bad_request("data", "is missing"))?;
+        let data = data.within(self.client.settings().max_payload_bytes)?;
+        let id = input.message_id.as_deref().map(String::as_str);
         let expected_offset = input.expected_offset.map(|offset| offset.0);
-        let new_message =
-            wire::new_message(data, input.id.as_deref().map(String::as_str), input.key.as_deref(), expected_offset)?;
-        Ok(self.broker.publish(&TopicName::parse(&input.topic)?, new_message))
+        let new_message = wire::new_message(data, id, input.key.as_deref(), expected_offset)?;
+        Ok(self.client.publish(&TopicName::parse(&input.topic)?, new_message))
     }
 }
 
@@ -80,7 +74,7 @@ impl Mutation {
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.broker.create_topic(&name, settings).await.map_err(refuse)?))
+        Ok(self.topic(self.client.create_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Changes a topic's settings; what is not given stays. A smaller history takes effect at once.
@@ -92,13 +86,13 @@ impl Mutation {
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.broker.update_topic(&name, settings).await.map_err(refuse)?))
+        Ok(self.topic(self.client.update_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Deletes a topic with its history and consumers, and answers what it was. Its subscriptions end.
     async fn delete_topic(&self, #[graphql(desc = "The topic's name.")] name: String) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        Ok(self.topic(self.broker.delete_topic(&name).await.map_err(refuse)?))
+        Ok(self.topic(self.client.delete_topic(&name).await.map_err(refuse)?))
     }
 
     /// Publishes a message and answers where it stands, after the engine has accepted it.
@@ -106,18 +100,18 @@ impl Mutation {
         &self,
         #[graphql(desc = "The topic's name.")] topic: String,
         #[graphql(
-            desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. It must be given; null is a value."
+            desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. Null is a value."
         )]
-        data: MaybeUndefined<Json>,
+        data: Data,
         #[graphql(
-            desc = "Makes publishing idempotent: an id that the topic's history has is answered with the first one's place. 1 to 255 bytes."
+            desc = "Makes publishing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first one's. 1 to 255 bytes. The other doors call it `id`."
         )]
-        id: Option<ID>,
+        message_id: Option<ID>,
         #[graphql(desc = "For filters and for keeping the latest of each key. 1 to 255 bytes.")] key: Option<String>,
         #[graphql(desc = "Publish only if this is the topic's newest offset; 0 means that it has had no message.")]
         expected_offset: Option<Long>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, id, key, expected_offset };
+        let input = PublishInput { topic, data, message_id, key, expected_offset };
         self.accept(input).map_err(refuse)?.await.map(Publication).map_err(refuse)
     }
 
@@ -129,7 +123,7 @@ impl Mutation {
         &self,
         #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,
     ) -> Result<Vec<PublishResult>> {
-        let limit = self.broker.settings().max_batch;
+        let limit = self.client.settings().max_batch;
         if messages.len() > limit {
             return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
         }
@@ -148,7 +142,7 @@ impl Mutation {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
         let cursor = cursor.of_topic("cursor").map_err(refuse)?;
-        self.broker.acknowledge(&source, &consumer, cursor).await.map_err(refuse)?;
+        self.client.acknowledge(&source, &consumer, cursor).await.map_err(refuse)?;
         Ok(true)
     }
 
@@ -160,7 +154,7 @@ impl Mutation {
     ) -> Result<bool> {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
-        self.broker.delete_consumer(&source, &consumer).await.map_err(refuse)?;
+        self.client.delete_consumer(&source, &consumer).await.map_err(refuse)?;
         Ok(true)
     }
 }

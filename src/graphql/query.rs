@@ -4,7 +4,7 @@ use async_graphql::{Description, Object, Result};
 use tokio::time::Instant;
 
 use super::{
-    scalars::Long,
+    scalars::{Cursor, Long},
     types::{Consumer, Health, Stats, Topic, TopicConnection, UNPAGED, limit, list_weight, page_weight, refuse},
 };
 use crate::broker::{Client, Error, Source, TopicName};
@@ -12,7 +12,7 @@ use crate::broker::{Client, Error, Source, TopicName};
 /// Reading. Nothing here changes anything.
 #[derive(Description)]
 pub struct Query {
-    pub broker: Client,
+    pub client: Client,
     pub started: Instant,
 }
 
@@ -24,8 +24,8 @@ impl Query {
         #[graphql(desc = "1 to 255 bytes of UTF-8 without `*`, `>` and control characters.")] name: String,
     ) -> Result<Option<Topic>> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        match self.broker.topic(&name).await {
-            Ok(info) => Ok(Some(Topic { broker: self.broker.clone(), info })),
+        match self.client.topic(&name).await {
+            Ok(info) => Ok(Some(Topic { client: self.client.clone(), info })),
             Err(Error::TopicNotFound(_)) => Ok(None),
             Err(error) => Err(refuse(error)),
         }
@@ -38,10 +38,15 @@ impl Query {
         #[graphql(desc = "Only those whose names begin with this.")] prefix: Option<String>,
         #[graphql(desc = "At most so many; 100 unless given, 1 to 1,000 unless the server sets otherwise.")]
         first: Option<i32>,
-        #[graphql(desc = "Only those after this name.")] after: Option<String>,
+        #[graphql(desc = "Only those after this name, or after a page's `endCursor`.")] after: Option<Cursor>,
     ) -> Result<TopicConnection> {
-        let limit = limit("first", first, self.broker.settings().max_batch)?;
-        Ok(TopicConnection::new(&self.broker, prefix.as_deref().unwrap_or_default(), after.as_deref(), limit))
+        let limit = limit("first", first, self.client.settings().max_batch)?;
+        Ok(TopicConnection::new(
+            &self.client,
+            prefix.as_deref().unwrap_or_default(),
+            after.as_ref().map(|after| after.0.as_str()),
+            limit,
+        ))
     }
 
     /// The named consumers of a topic or pattern, by name.
@@ -51,18 +56,18 @@ impl Query {
         #[graphql(desc = "A topic's name, or a pattern as it was subscribed.")] topic: String,
     ) -> Result<Vec<Consumer>> {
         let source = Source::parse(&topic).map_err(refuse)?;
-        Ok(self.broker.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
+        Ok(self.client.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
     }
 
     /// Numbers about the whole server.
     async fn stats(&self) -> Stats {
-        Stats(self.broker.totals())
+        Stats(self.client.totals())
     }
 
     /// How the server is.
     async fn health(&self) -> Health {
         Health {
-            status: self.broker.status(),
+            status: self.client.status(),
             uptime_seconds: Long(self.started.elapsed().as_secs()),
             version: env!("CARGO_PKG_VERSION"),
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use async_graphql::Variables;
+use serde_json::value::RawValue;
 
 use super::json;
 use crate::wire::Fields;
@@ -22,20 +23,56 @@ pub struct Asked {
     pub operation_id: Option<String>,
     /// The client's name for the ping that is to say that its subscription is open.
     pub ack: Option<String>,
+    /// Whether every result is to carry the position to resume after.
+    pub with_cursors: bool,
+}
+
+/// Why a request could not be read.
+#[derive(Debug)]
+pub struct Unread {
+    /// What is wrong, naming the parameter.
+    pub message: String,
+    /// Whether it does not have the form of a request. A protocol that defines what a request is does not accept it as one.
+    pub malformed: bool,
+}
+
+impl Unread {
+    /// It does not have the form of a request.
+    pub fn form(message: impl Into<String>) -> Self {
+        Self { message: message.into(), malformed: true }
+    }
+
+    /// It has the form of a request, but what it contains cannot be used.
+    pub fn content(message: impl Into<String>) -> Self {
+        Self { message: message.into(), malformed: false }
+    }
 }
 
 /// One request as the specification writes it, from JSON text.
 ///
 /// # Errors
 /// What is wrong, naming the parameter.
-pub fn read(text: &str) -> Result<Asked, String> {
-    let fields = Fields::parse("body", text).map_err(|error| error.to_string())?;
-    let parameter = |name| fields.text(name).map_err(|error| error.to_string());
-    let query = parameter("query")?.map(Cow::into_owned);
-    let operation = parameter("operationName")?.filter(|name| !name.is_empty()).map(Cow::into_owned);
+pub fn read(text: &str) -> Result<Asked, Unread> {
+    let fields = Fields::parse("body", text).map_err(|error| Unread::form(error.to_string()))?;
+    let query = string(&fields, "", "query")?;
+    let document = string(&fields, "", "documentId")?;
+    let operation = string(&fields, "", "operationName")?.filter(|name| !name.is_empty());
     let extensions = fields.present("extensions").map(|extensions| read_extensions(extensions.get())).transpose()?;
-    let variables = fields.present("variables").map(|variables| json::read_variables(variables.get())).transpose()?;
-    asked(query, operation, variables.unwrap_or_default(), extensions.unwrap_or_default())
+    let variables = fields.present("variables").map_or("null", RawValue::get);
+    let variables = json::read_variables(variables)
+        .map_err(|message| Unread { message, malformed: !matches!(variables.as_bytes().first(), Some(b'{' | b'n')) })?;
+    asked(query, document, operation, variables, extensions.unwrap_or_default())
+}
+
+/// A string among the fields of the object at `path`. A JSON string that is not Unicode text has the right form.
+fn string(fields: &Fields<'_>, path: &str, name: &'static str) -> Result<Option<String>, Unread> {
+    let text = fields.text(name).map(|text| text.map(Cow::into_owned));
+    text.map_err(|error| match fields.raw(name) {
+        Some(value) if value.get().starts_with('"') => {
+            Unread::content(format!("{path}{name}: must not hold half of a surrogate pair"))
+        }
+        _ => Unread::form(format!("{path}{error}")),
+    })
 }
 
 /// What this service reads of a request's extensions.
@@ -47,31 +84,55 @@ pub struct Extensions {
     operation_id: Option<String>,
     /// The client's name for the ping that is to say that its subscription is open.
     ack: Option<String>,
+    /// Whether every result is to carry the position to resume after.
+    with_cursors: bool,
 }
 
-pub fn read_extensions(text: &str) -> Result<Extensions, String> {
-    let object = |text| Fields::parse("extensions", text).map_err(|_| "extensions: must be an object".to_owned());
-    let text_of = |fields: &Fields<'_>, name| {
-        fields.text(name).map(|text| text.map(Cow::into_owned)).map_err(|error| format!("extensions.{error}"))
-    };
-    let fields = object(text)?;
-    let persisted = fields.present("persistedQuery").map(|persisted| object(persisted.get())).transpose()?;
+/// Reads a request's extensions. Their form is that they are an object. What they contain belongs to each extension.
+pub fn read_extensions(text: &str) -> Result<Extensions, Unread> {
+    const PATH: &str = "extensions.";
+    let fields = Fields::parse("extensions", text).map_err(|_| Unread {
+        message: "extensions: must be an object".to_owned(),
+        malformed: !text.starts_with('{'),
+    })?;
+    let own = |unread: Unread| Unread::content(unread.message);
+    let persisted = fields.present("persistedQuery").map(|persisted| {
+        Fields::parse("extensions", persisted.get())
+            .map_err(|_| Unread::content("extensions.persistedQuery: must be an object"))
+    });
+    let persisted = persisted.transpose()?;
+    let hash = persisted.map(|persisted| string(&persisted, "extensions.persistedQuery.", "sha256Hash"));
+    let guarantee = string(&fields, PATH, "delivery-guarantee").map_err(own)?;
+    if guarantee.as_ref().is_some_and(|guarantee| guarantee != "cursor") {
+        return Err(Unread::content("extensions.delivery-guarantee: must be \"cursor\""));
+    }
     Ok(Extensions {
-        hash: persisted.map(|persisted| text_of(&persisted, "sha256Hash")).transpose()?.flatten(),
-        operation_id: text_of(&fields, "operationId")?,
-        ack: text_of(&fields, "ack")?,
+        hash: hash.transpose().map_err(own)?.flatten(),
+        operation_id: string(&fields, PATH, "operationId").map_err(own)?,
+        ack: string(&fields, PATH, "ack").map_err(own)?,
+        with_cursors: guarantee.is_some(),
     })
 }
 
 pub fn asked(
     query: Option<String>,
+    document: Option<String>,
     operation: Option<String>,
     variables: Variables,
     extensions: Extensions,
-) -> Result<Asked, String> {
-    let Extensions { hash, operation_id, ack } = extensions;
-    if query.is_none() && hash.is_none() {
-        return Err("query: is missing".to_owned());
+) -> Result<Asked, Unread> {
+    let Extensions { hash, operation_id, ack, with_cursors } = extensions;
+    // The specification's identifier of a document is its hash here, with or without the prefix.
+    let document = document.filter(|id| !id.is_empty());
+    let document = document.map(|id| id.strip_prefix("sha256:").map(str::to_owned).unwrap_or(id));
+    if let (Some(document), Some(hash)) = (&document, &hash)
+        && document != hash
+    {
+        return Err(Unread::content("documentId: is not the hash in extensions.persistedQuery"));
     }
-    Ok(Asked { query, hash, operation, variables, operation_id, ack })
+    let hash = document.or(hash);
+    if query.is_none() && hash.is_none() {
+        return Err(Unread::form("query: is missing"));
+    }
+    Ok(Asked { query, hash, operation, variables, operation_id, ack, with_cursors })
 }

@@ -1,5 +1,7 @@
 //! Responses over HTTP that are not streams.
 
+use std::borrow::Cow;
+
 use async_graphql::{Pos, ServerError};
 use axum::{
     body::Body,
@@ -9,6 +11,7 @@ use axum::{
 
 use super::{
     accept::{self, Form, SINGLE},
+    document::ErrorKind,
     json,
 };
 use crate::problem::{Code, Problem};
@@ -21,10 +24,17 @@ pub fn errors_only(errors: &[ServerError]) -> String {
     result
 }
 
-/// The response to a request that was well-formed and yet refused before execution.
+/// The response to a request that was well-formed and yet refused before execution: 400 if the document cannot be parsed,
+/// otherwise 422.
 pub fn request_error(form: Form, errors: &[ServerError]) -> Response {
-    let status = if form == Form::GraphqlResponse { Code::BadRequest.status() } else { StatusCode::OK };
+    let unparsed = errors.iter().any(|error| error.source::<ErrorKind>() == Some(&ErrorKind::Syntax));
+    let status = if unparsed { Code::BadRequest.status() } else { StatusCode::UNPROCESSABLE_ENTITY };
     respond(form, status, errors_only(errors))
+}
+
+/// The status of a result. 294 says that it has data and errors.
+pub fn executed_status(response: &async_graphql::Response) -> StatusCode {
+    if response.errors.is_empty() { StatusCode::OK } else { StatusCode::from_u16(294).unwrap_or(StatusCode::OK) }
 }
 
 /// A response with this body.
@@ -42,8 +52,13 @@ pub fn refuse(headers: &HeaderMap, problem: &Problem) -> Response {
     response
 }
 
+/// What is wrong with JSON that is not a GraphQL request. The message names it.
+pub fn not_a_request(message: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(Code::BadRequest, message).with_http(StatusCode::UNPROCESSABLE_ENTITY, None)
+}
+
 /// Refuses a request that was malformed. The message names what is wrong.
-pub fn malformed(headers: &HeaderMap, message: impl Into<std::borrow::Cow<'static, str>>) -> Response {
+pub fn malformed(headers: &HeaderMap, message: impl Into<Cow<'static, str>>) -> Response {
     refuse(headers, &Problem::new(Code::BadRequest, message))
 }
 

@@ -1,16 +1,22 @@
 //! Scalars. Those that carry JSON go through async-graphql as [`Value::Binary`], which nothing else in this schema uses:
 //! the text of a payload, or of a number, passes unchanged, and `json.rs` writes it out as it is.
 
-use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
+use std::borrow::Cow;
+
+use async_graphql::{InputType, InputValueError, InputValueResult, Scalar, ScalarType, Value, registry::Registry};
 
 use super::json;
 use crate::broker::{AnyCursor, Cursor as TopicCursor, Error, Payload, Timestamp};
 
 /// Any JSON value. Numbers survive unchanged, whatever their size or spelling; arrays and objects may nest 64 deep.
+/// Null is a value: where the type is `JSON!`, null may be given, and only what is not given is missing. Half of a surrogate
+/// pair (`"\ud83d"`) and an object with a key twice are refused.
 #[derive(Clone, Debug)]
 pub struct Json(pub Payload);
 
 /// Any JSON value. Numbers survive unchanged, whatever their size or spelling; arrays and objects may nest 64 deep.
+/// Null is a value: where the type is `JSON!`, null may be given, and only what is not given is missing. Half of a surrogate
+/// pair (`"\ud83d"`) and an object with a key twice are refused.
 #[Scalar(name = "JSON", specified_by_url = "https://www.rfc-editor.org/rfc/rfc8259")]
 impl ScalarType for Json {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -21,6 +27,41 @@ impl ScalarType for Json {
 
     fn to_value(&self) -> Value {
         Value::Binary(self.0.as_bytes())
+    }
+}
+
+/// Data where it has to be given: the type is `JSON!`, and null that is given is JSON's null. Missing is what a message of
+/// `publishMany` has whose variable was not sent, so that this message alone is refused.
+#[derive(Clone, Debug)]
+pub struct Data(pub Option<Payload>);
+
+impl InputType for Data {
+    type RawValueType = Self;
+
+    fn type_name() -> Cow<'static, str> {
+        <Json as InputType>::type_name()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        <Json as InputType>::create_type_info(registry)
+    }
+
+    fn parse(value: Option<Value>) -> InputValueResult<Self> {
+        match value {
+            None => Err(InputValueError::custom("data is missing")),
+            Some(Value::Binary(text)) if text.is_empty() => Ok(Self(None)),
+            Some(value) => <Json as ScalarType>::parse(value)
+                .map(|Json(data)| Self(Some(data)))
+                .map_err(InputValueError::propagate),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        self.0.as_ref().map_or(Value::Null, |data| Value::Binary(data.as_bytes()))
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
     }
 }
 
@@ -67,18 +108,27 @@ impl ScalarType for DateTime {
     }
 }
 
-/// A position in a topic, or over all topics for a pattern, as opaque text. The same text works at every door: `after`
-/// here, on `/ws` and in REST, and `Last-Event-ID` of an event stream.
+/// Where a list or a stream goes on, as opaque text: a position in a topic, over all topics for a pattern, or among the
+/// topics. The text of a message's position works at every door: `after` here, on `/ws` and in REST, and `Last-Event-ID` of
+/// an event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor(pub AnyCursor);
+pub struct Cursor(pub String);
 
 impl Cursor {
+    /// Where a position in a topic or over all topics is wanted.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for other text.
+    pub fn position(&self, field: &'static str) -> Result<AnyCursor, Error> {
+        self.0.parse().map_err(|_| Error::bad_request(field, "is not a cursor that this service gave out"))
+    }
+
     /// Where a topic's cursor is wanted.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for that of a pattern.
-    pub fn of_topic(self, field: &'static str) -> Result<TopicCursor, Error> {
-        match self.0 {
+    /// [`Error::BadRequest`] for that of a pattern, and for other text.
+    pub fn of_topic(&self, field: &'static str) -> Result<TopicCursor, Error> {
+        match self.position(field)? {
             AnyCursor::Topic(cursor) => Ok(cursor),
             AnyCursor::Pattern(_) => {
                 Err(Error::bad_request(field, "is the cursor of a pattern; a message's own cursor is wanted"))
@@ -89,20 +139,23 @@ impl Cursor {
 
 impl From<TopicCursor> for Cursor {
     fn from(cursor: TopicCursor) -> Self {
-        Self(AnyCursor::Topic(cursor))
+        Self(cursor.to_string())
     }
 }
 
-/// A position in a topic, or over all topics for a pattern, as opaque text. The same text works at every door: `after`
-/// here, on `/ws` and in REST, and `Last-Event-ID` of an event stream.
+/// Where a list or a stream goes on, as opaque text: a position in a topic, over all topics for a pattern, or among the
+/// topics. The text of a message's position works at every door: `after` here, on `/ws` and in REST, and `Last-Event-ID` of
+/// an event stream.
 #[Scalar(name = "Cursor", specified_by_url = "https://relay.dev/graphql/connections.htm#sec-Cursor")]
 impl ScalarType for Cursor {
     fn parse(value: Value) -> InputValueResult<Self> {
-        let Value::String(text) = &value else { return Err(InputValueError::expected_type(value)) };
-        text.parse().map(Self).map_err(|_| InputValueError::custom("is not a cursor that this service gave out"))
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            other => Err(InputValueError::expected_type(other)),
+        }
     }
 
     fn to_value(&self) -> Value {
-        Value::String(self.0.to_string())
+        Value::String(self.0.clone())
     }
 }

@@ -33,10 +33,10 @@ impl ContainerType for SubgraphQuery {
         let Some(name) = topic_name(representation) else { return Ok(None) };
         // Null where there is none: an error would also take away the other entities of the same request.
         let topic = match TopicName::parse(name) {
-            Ok(name) => self.0.broker.topic(&name).await.ok(),
+            Ok(name) => self.0.client.topic(&name).await.ok(),
             Err(_) => None,
         };
-        let topic = topic.map(|info| Topic { broker: self.0.broker.clone(), info });
+        let topic = topic.map(|info| Topic { client: self.0.client.clone(), info });
         topic.resolve(&ctx.with_selection_set(&ctx.item.node.selection_set), ctx.item).await.map(Some)
     }
 }

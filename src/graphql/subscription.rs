@@ -101,9 +101,10 @@ pub struct Filter {
     /// The way into the message's data, object keys and array indexes joined by `.`: `order.total`. `$key` is the
     /// message's key.
     field: Option<String>,
-    /// Equal to this JSON value; numbers by value, objects whatever the order of their keys.
+    /// Equal to this JSON value; numbers by value, objects whatever the order of their keys. Null that is given is a value,
+    /// too: only a field that is null equals it. For no condition, leave it out.
     eq: MaybeUndefined<Json>,
-    /// Not equal to this JSON value, or missing.
+    /// Not equal to this JSON value, or missing. Null that is given is a value: only a field that is null fails.
     ne: MaybeUndefined<Json>,
     /// Equal to one of these.
     #[graphql(name = "in")]
@@ -198,7 +199,7 @@ impl SubscriptionRoot {
                 last: last
                     .map(|count| u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative")))
                     .transpose()?,
-                after: after.map(|cursor| cursor.0.into()),
+                after: after.map(|cursor| cursor.position("after").map(Into::into)).transpose()?,
                 since: since.map(|time| time.0),
                 filter: None,
                 consumer: consumer.as_deref().map(ConsumerName::parse).transpose()?,

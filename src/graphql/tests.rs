@@ -14,7 +14,8 @@ fn executor(settings: &Settings) -> (Broker, Executor, Arc<Renderings>) {
     let broker = Broker::in_memory(broker::Settings { max_publish_rate: 0, ..broker::Settings::default() });
     let renderings = Arc::new(Renderings::default());
     let executor = Executor::new(
-        schema(broker.client(Principal::Anyone), Instant::now(), settings),
+        schema(broker.client(Principal::Anyone), Instant::now(), settings, false),
+        Validator::new(schema(broker.client(Principal::Anyone), Instant::now(), settings, true)),
         settings.documents.clone(),
         Arc::new(DocumentCache::new(1 << 20)),
         Persisted::new(HashMap::new(), false, 1 << 20),
@@ -173,7 +174,7 @@ async fn entities_are_weighed() {
 const GOOD: [&str; 8] = [
     "{ topics(first: 3) { nodes { name messages(last: 2) { nodes { ...m } } } } } fragment m on Message { id data key }",
     "query Q($n: String = \"a\", $on: Boolean = true) { topic(name: $n) @include(if: $on) { name ... on Topic { epoch } } }",
-    r#"mutation { a: publish(topic: "t", data: {x: [1, 2.5e3, null, TRUE, "\u00e9"]}, id: "1") { offset duplicate } }"#,
+    r#"mutation { a: publish(topic: "t", data: {x: [1, 2.5e3, null, TRUE, "\u00e9"]}, messageId: "1") { offset duplicate } }"#,
     "mutation M($m: [PublishInput!]!) { publishMany(messages: $m) { publication { id } error { code } } }",
     r#"subscription { messages(topic: "orders.>", filter: {and: [{field: "a", gt: 1}, {not: {field: "b", exists: true}}]}) { data gap { missed } } }"#,
     "subscription S { ...f } fragment f on Subscription { topicEvents { kind name } }",

@@ -31,8 +31,10 @@ pub fn problem(problem: &Problem) -> Error {
     };
     Error::new(problem.message.clone()).extend_with(|_, extensions| {
         for (name, value) in fields.into_iter().filter(|(name, _)| name != "message") {
+            // The publisher's id of a message is `messageId` in all of GraphQL, because `id` is the cache key there.
+            let name = if name == "id" { "messageId".to_owned() } else { camel_case(&name) };
             // A JSON value is always one of async-graphql's.
-            extensions.set(camel_case(&name), Value::from_json(value).unwrap_or_default());
+            extensions.set(name, Value::from_json(value).unwrap_or_default());
         }
     })
 }
@@ -119,6 +121,6 @@ pub struct Health {
 }
 
 /// The filter as the broker's language says it.
-pub fn filter_json(payload: &str, broker: &Client) -> Result<broker::Filter> {
-    wire::parse_filter(payload, &broker.settings().filter).map_err(refuse)
+pub fn filter_json(payload: &str, client: &Client) -> Result<broker::Filter> {
+    wire::parse_filter(payload, &client.settings().filter).map_err(refuse)
 }

@@ -1,6 +1,8 @@
 //! GraphQL over WebSocket: `graphql-transport-ws` to the letter of its protocol, and the legacy `graphql-ws` by a table of
 //! message names.
 
+mod ids;
+
 use std::{
     future::Future,
     pin::Pin,
@@ -39,9 +41,6 @@ struct Names {
 const MODERN: Names =
     Names { subscribe: "subscribe", next: "next", complete: "complete", stop: "complete", legacy: false };
 const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "complete", stop: "stop", legacy: true };
-
-/// Bytes of an operation's id: it is repeated in every message.
-const MAX_ID_BYTES: usize = 255;
 
 /// Accepts with the first of the client's subprotocols that is known here.
 pub fn accept(door: &Door, upgrade: Upgrade) -> Response {
@@ -187,8 +186,8 @@ impl Session {
             "connection_terminate" if names.legacy => Err(Flow::Close(CloseCode::NORMAL, String::new())),
             kind if kind == names.subscribe || kind == names.stop => {
                 let id = text("id")?;
-                if id.is_empty() || id.len() > MAX_ID_BYTES {
-                    return Err(invalid("id must have 1 to 255 bytes"));
+                if id.is_empty() {
+                    return Err(invalid("id must not be empty"));
                 }
                 if kind == names.stop {
                     self.stop(&wire::quoted(&id), out);
@@ -239,18 +238,21 @@ impl Session {
         let quoted = wire::quoted(id);
         if let Some(key) = self.operations.key_of(&quoted) {
             if !self.names.legacy {
-                return Err(close(4409, &format!("Subscriber for {id} already exists")));
+                return Err(close(4409, &ids::exists(id)));
             }
             // The legacy protocol lets a repeated id replace the operation.
             self.remove(key);
         }
         let asked = match read(payload) {
             Ok(asked) => asked,
-            Err(message) if self.names.legacy => {
-                self.error(&quoted, &[ServerError::new(message, None)], out);
+            // A payload of the form that the protocol requires concerns this operation alone, whatever it contains.
+            Err(unread) if self.names.legacy || !unread.malformed => {
+                self.error(&quoted, &[ServerError::new(unread.message, None)], out);
                 return Ok(());
             }
-            Err(message) => return Err(close(4400, &format!("Invalid message received: payload.{message}"))),
+            Err(unread) => {
+                return Err(close(4400, &format!("Invalid message received: payload.{}", unread.message)));
+            }
         };
         if let Err(errors) = self.begin(&quoted, asked) {
             self.error(&quoted, &errors, out);
@@ -262,14 +264,17 @@ impl Session {
     fn begin(&mut self, id: &str, mut asked: Asked) -> Result<(), Vec<ServerError>> {
         let ack = asked.ack.take().filter(|_| !self.names.legacy);
         let refused = |error| vec![super::types::refuse(error).into_server_error(Pos::default())];
+        ids::check_room(self.operations.names(), id).map_err(refused)?;
         let key = self.operations.reserve(id.to_owned()).map_err(refused)?;
         let prepared = self.executor.prepare(asked).inspect_err(|_| _ = self.operations.remove(key))?;
         let (executor, inbox) = (self.executor.clone(), self.operations.inbox().clone());
         let is_subscription = prepared.kind == OperationKind::Subscription;
+        // Every message of the operation repeats its id.
+        let overhead = id.len();
         let execution = Box::pin(async move {
             if is_subscription {
                 return match executor.open(prepared, &inbox, key, None).await {
-                    Ok(operation) => Outcome::Subscribed(Box::new(operation)),
+                    Ok(operation) => Outcome::Subscribed(Box::new(operation.with_overhead(overhead))),
                     Err(errors) => Outcome::Refused(errors),
                 };
             }

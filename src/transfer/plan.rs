@@ -337,7 +337,7 @@ pub(super) fn new_message(message: &format::MessageLine<'_>, max_payload_bytes: 
         let id = MessageId::parse(&message.id)?;
         let (id, made_up_id) = if message.given { (Some(id), None) } else { (None, Some(id)) };
         Ok(NewMessage {
-            data: Payload::from_raw(message.data, max_payload_bytes)?,
+            data: Payload::existing(message.data, max_payload_bytes)?,
             id,
             key: message.key.as_deref().map(Key::parse).transpose()?,
             expected_offset: None,

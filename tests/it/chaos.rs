@@ -74,7 +74,7 @@ impl Site {
 }
 
 fn instance(urls: &str) -> Process {
-    Process::start(&[("ENGINE", "nats"), ("NATS_URL", urls), ("MAX_PUBLISH_RATE", "0"), ("DRAIN_SECONDS", "1")])
+    Process::start(&[("ENGINE", "nats"), ("NATS_URL", urls), ("MAX_PUBLISH_RATE", "0"), ("DRAIN_TIMEOUT", "1")])
 }
 
 /// Every kept message of a topic by its offset.

@@ -10,6 +10,7 @@ mod gaps;
 mod graphql;
 mod http;
 mod ids;
+mod letters;
 mod limits;
 mod live;
 mod matching;

@@ -323,7 +323,7 @@ fn subscription(topic: &str, start: &Start, options: &Options) -> String {
         }
     }
     format!(
-        "subscription {{ messages({arguments}) {{ id topic data key offset cursor patternCursor publishedAt \
+        "subscription {{ messages({arguments}) {{ id: messageId topic data key offset cursor patternCursor publishedAt \
          gap {{ missed fromOffset toOffset reason }} }} }}"
     )
 }

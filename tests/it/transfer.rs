@@ -209,9 +209,9 @@ fn same(one: &str, other: &str) {
 /// JSON that is easily lost or mended on the way.
 fn random_data(random: &mut Random) -> String {
     match random.below(12) {
-        0 => r#"{"a":1,"a":2,"":null}"#.to_owned(),
+        0 => r#"{"a":1,"A":2,"":null}"#.to_owned(),
         1 => "123456789012345678901234567890.50e+400".to_owned(),
-        2 => r#""\ud800 \u0000\u001f\/ \"\\ 漢💥""#.to_owned(),
+        2 => r#""\ud83d\ude00 \u0000\u001f\/ \"\\ 漢💥""#.to_owned(),
         3 => format!("{}1{}", "[".repeat(60), "]".repeat(60)),
         4 => "null".to_owned(),
         5 => format!("\"{}\"", "x".repeat(random.below(20_000) as usize)),

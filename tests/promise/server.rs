@@ -72,7 +72,7 @@ impl Server {
     fn spawn(&self) -> Result<mpsc::Receiver<SocketAddr>, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pub-sub"));
         command.env_clear().current_dir(empty_directory()).envs(self.environment.iter().cloned());
-        command.env("HOST", "127.0.0.1").env("PORT", "0").env("MAX_PUBLISH_RATE", "0").env("DRAIN_SECONDS", "3");
+        command.env("HOST", "127.0.0.1").env("PORT", "0").env("MAX_PUBLISH_RATE", "0").env("DRAIN_TIMEOUT", "3");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let (found, addr) = mpsc::sync_channel(1);

@@ -27,11 +27,11 @@ use serde_json::Value;
 
 pub use self::{
     credentials::{Auth, Certificates, Login, Tls},
-    node::Node,
+    node::{Node, free_port},
 };
 use self::{
     credentials::{accounts, certify, quoted, tls_block},
-    node::{Spec, free_port},
+    node::Spec,
     watch::Watch,
 };
 
@@ -332,7 +332,7 @@ impl Drop for Nats {
 }
 
 /// Where `make nats-server` puts the binary.
-fn binary(version: &str) -> PathBuf {
+pub fn binary(version: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
     let path = tools.join(version).join("nats-server");
     assert!(path.exists(), "there is no nats-server {version}: run `make nats-server`");

@@ -162,7 +162,7 @@ impl Consumers {
     /// Removes all consumers of a topic that is gone. Their live subscriptions end with the topic.
     pub fn remove_all(&self, source: &Source) -> Vec<Arc<Consumer>> {
         let mut all = self.all.lock();
-        let removed: Vec<_> =
+        let removed: Vec<Arc<Consumer>> =
             all.by_source.remove(source).map(|siblings| siblings.into_values().collect()).unwrap_or_default();
         all.count -= removed.len();
         for consumer in &removed {

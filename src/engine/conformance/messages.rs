@@ -49,7 +49,7 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
     let texts = [" a b ", "ünï", "\"\\/", "=20", ":", "💥", "a\u{2028}b", &long];
     let mut last = 0;
     for (index, text) in texts.iter().enumerate() {
-        let data = format!("{{\"n\":[123456789012345678901234567890.5e400,{index}],\"ü\":\"\\ud83d\\u0000\"}}");
+        let data = format!("{{\"n\":[123456789012345678901234567890.5e400,{index}],\"ü\":\"\\ud83d\\ude00\\u0000\"}}");
         let new_message = NewMessage {
             data: Payload::parse(&data, 1_000)?,
             id: (index % 2 == 0).then(|| MessageId::parse(text)).transpose()?,

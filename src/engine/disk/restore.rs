@@ -5,8 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use tokio::sync::oneshot;
+
 use super::{
-    Committer, DiskHealth, Log, Token, deletion,
+    CommitReply, Committer, DiskHealth, Log, Token, deletion,
     log::{self, OpenError, Record, RecoveredMessage, RecoveredTopic},
     save::save,
 };
@@ -17,6 +19,11 @@ use crate::{
     },
     engine::position,
 };
+
+/// After a failure of the disk, publishers get the error `UNKNOWN` with the id under which to publish the message again.
+/// So after an end that was not orderly, the ids of the newest records are known even if the server made them. This many,
+/// so that they take little memory however long the histories are.
+const RETRIED: u64 = 16_384;
 
 /// Opens the log and brings what it holds into the registry and the consumers. Answers the running log, and the highest
 /// key of a topic that was ever used as far as the log knows.
@@ -39,9 +46,10 @@ pub(super) fn open(
     let held = restore_consumers(&recovered, consumers);
     let highest = recovered.highest_id;
     let (mut unused, mut evicted) = (Vec::new(), Vec::new());
+    let retried_from = if recovered.clean { u64::MAX } else { newest_sequence(&recovered).saturating_sub(RETRIED) };
     for topic in recovered.topics {
         let (id, implicit, settings, known) = (topic.id, topic.implicit, topic.settings.clone(), topic.floor);
-        let Some(channel) = restore(topic, registry) else { continue };
+        let Some(channel) = restore(topic, registry, retried_from) else { continue };
         if is_unused(&channel, consumers) && registry.remove_unused(&channel, || {}) {
             unused.push(channel);
             continue;
@@ -67,9 +75,18 @@ pub(super) fn open(
         // If the removal is not stored, the next start finds the topic unused again.
         let _ = log.append(&deletion(&channel, 0), Token::Nothing);
     }
+    let mut stored = None;
     for (topic_id, implicit, settings, floor) in evicted {
         // A bound is lower than it was. What was evicted for that must not come back when the bound is raised again.
-        let _ = log.append(&Record::TopicUpdated { topic_id, implicit, floor, settings: &settings }, Token::Nothing);
+        let (reply, outcome) = oneshot::channel();
+        let token = Token::Saved(CommitReply(reply));
+        let record = Record::TopicUpdated { topic_id, implicit, floor, settings: &settings };
+        stored = log.append(&record, token).is_ok().then_some(outcome);
+    }
+    // Nobody is shown the shorter history before that is stored, or else a kill would bring the rest back afterwards. The
+    // records are stored in order, so the last one speaks for all. A disk that is full says so in its health.
+    if let Some(outcome) = stored {
+        let _ = outcome.blocking_recv();
     }
     Ok((log, highest))
 }
@@ -144,8 +161,15 @@ fn is_unused(channel: &Channel, consumers: &Consumers) -> bool {
     channel.is_implicit() && !consumers.any(&Source::Topic(channel.name().clone()))
 }
 
-/// Brings one topic back, if this version understands it.
-fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
+/// The number of the newest message in the log.
+fn newest_sequence(recovered: &log::Recovered) -> u64 {
+    let newest = recovered.topics.iter().filter_map(|topic| Some(topic.messages.last()?.sequence));
+    newest.max().unwrap_or(0)
+}
+
+/// Brings one topic back, if this version understands it. The ids of messages behind `retried_from` in the log count as
+/// their publishers' ids.
+fn restore(topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Option<Arc<Channel>> {
     let RecoveredTopic { id, epoch, name, created_at_ms, implicit, settings, messages, .. } = topic;
     let Ok(name) = TopicName::parse(&name) else {
         tracing::error!(name, "the log has a topic of a name that this version does not allow; it is left alone");
@@ -184,7 +208,7 @@ fn restore(topic: RecoveredTopic, registry: &Registry) -> Option<Arc<Channel>> {
         // Within an epoch offsets grow by one, except where a start skipped some because the log's end may have lost
         // messages.
         history.skip_to(message.offset.saturating_sub(1));
-        let given_id = message.id_is_given;
+        let given_id = message.id_is_given || message.sequence > retried_from;
         match message_of(&message) {
             Some(stored) => {
                 history.feed(message.offset, message.sequence, Timestamp(message.at_ms), given_id, stored);

@@ -1,6 +1,7 @@
 //! The connection to the cluster, and its state.
 
 use std::{
+    borrow::Cow,
     error::Error as _,
     io,
     sync::{
@@ -11,10 +12,11 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event,
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr,
     connection::State,
     jetstream::{self, context::ContextBuilder},
 };
+use percent_encoding::percent_decode_str;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -207,6 +209,32 @@ fn is_final(error: &ConnectError) -> bool {
     }
 }
 
+/// What the servers' URLs say of who connects: a user with a password, or a token. The client library does not read it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct UrlLogin {
+    user: String,
+    password: Option<String>,
+}
+
+/// # Errors
+/// One line that names the setting, if the URLs disagree: the client library logs in everywhere in the same way.
+pub(super) fn url_login(servers: &[ServerAddr]) -> Result<Option<UrlLogin>, String> {
+    let decoded = |text: &str| {
+        let text = percent_decode_str(text).decode_utf8();
+        text.map(Cow::into_owned).map_err(|_| "NATS_URL: the user or the password is not UTF-8 text".to_owned())
+    };
+    let mut found: Option<UrlLogin> = None;
+    for server in servers {
+        let Some(user) = server.username() else { continue };
+        let login = UrlLogin { user: decoded(user)?, password: server.password().map(decoded).transpose()? };
+        if found.as_ref().is_some_and(|found| *found != login) {
+            return Err("NATS_URL: all servers must have the same user and password".to_owned());
+        }
+        found = Some(login);
+    }
+    Ok(found)
+}
+
 fn options(settings: &Settings) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
         .name("pub-sub")
@@ -219,20 +247,7 @@ fn options(settings: &Settings) -> Result<ConnectOptions, String> {
             let step = Duration::from_millis(50 << attempts.min(5));
             step + Duration::from_millis(uuid::Uuid::new_v4().as_u64_pair().0 % 100)
         });
-    if !settings.user.is_empty() {
-        options = options.user_and_password(settings.user.clone(), settings.password.reveal().to_owned());
-    }
-    if !settings.token.is_empty() {
-        options = options.token(settings.token.reveal().to_owned());
-    }
-    if !settings.nkey.is_empty() {
-        options = options.nkey(settings.nkey.reveal().to_owned());
-    }
-    if !settings.credentials.is_empty() {
-        let path = &settings.credentials;
-        let text = std::fs::read_to_string(path).map_err(|error| format!("NATS_CREDENTIALS: {path}: {error}"))?;
-        options = options.credentials(&text).map_err(|error| format!("NATS_CREDENTIALS: {path}: {error}"))?;
-    }
+    options = with_login(options, settings)?;
     let file = |name: &str, path: &str| -> Result<std::path::PathBuf, String> {
         // The file is read here, so that an error names the setting.
         std::fs::read(path).map_err(|error| format!("{name}: {path}: {error}"))?;
@@ -254,4 +269,51 @@ fn options(settings: &Settings) -> Result<ConnectOptions, String> {
         "on" => options.require_tls(true),
         _ => options,
     })
+}
+
+/// Adds the credentials: those of the settings, else those of the URLs.
+fn with_login(mut options: ConnectOptions, settings: &Settings) -> Result<ConnectOptions, String> {
+    let Settings { user, password, token, nkey, credentials, .. } = settings;
+    if !user.is_empty() {
+        options = options.user_and_password(user.clone(), password.reveal().to_owned());
+    }
+    if !token.is_empty() {
+        options = options.token(token.reveal().to_owned());
+    }
+    if !nkey.is_empty() {
+        options = options.nkey(nkey.reveal().to_owned());
+    }
+    if !credentials.is_empty() {
+        let path = credentials;
+        let text = std::fs::read_to_string(path).map_err(|error| format!("NATS_CREDENTIALS: {path}: {error}"))?;
+        options = options.credentials(&text).map_err(|error| format!("NATS_CREDENTIALS: {path}: {error}"))?;
+    }
+    if !user.is_empty() || !token.is_empty() || !nkey.is_empty() || !credentials.is_empty() {
+        return Ok(options);
+    }
+    Ok(match url_login(&settings.servers()?)? {
+        Some(UrlLogin { user, password: Some(password) }) => options.user_and_password(user, password),
+        Some(UrlLogin { user: token, password: None }) => options.token(token),
+        None => options,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_say_who_connects() {
+        let login = |urls: &str| {
+            let servers: Vec<ServerAddr> = urls.split(',').map(|url| url.parse().unwrap()).collect();
+            url_login(&servers).map(|login| login.map(|login| (login.user, login.password)))
+        };
+        let user = |user: &str, password: Option<&str>| Ok(Some((user.to_owned(), password.map(str::to_owned))));
+        assert_eq!(login("nats://a:4222,b"), Ok(None));
+        assert_eq!(login("nats://user:pass%3Aword@a,nats://user:pass%3Aword@b,c"), user("user", Some("pass:word")));
+        assert_eq!(login("nats://token@a"), user("token", None));
+        for wrong in ["nats://user:one@a,nats://user:two@b", "nats://user@a,nats://user:one@b", "nats://user:%ff@a"] {
+            assert!(login(wrong).unwrap_err().starts_with("NATS_URL: "), "{wrong}");
+        }
+    }
 }

@@ -104,8 +104,9 @@ fn read(item: &Item, prev: u64) -> Committed {
         identity_of(item).map_or((false, None), |identity| (identity.given_id && identity.id.is_some(), identity.id));
     let generated = || MessageId::parse(&format!("nats-{}", item.sequence)).unwrap_or_else(|_| MessageId::generate());
     let text = String::from_utf8_lossy(&item.payload);
-    let data = Payload::parse(&text, usize::MAX)
-        .or_else(|_| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX))
+    let existing = serde_json::from_str(&text).ok().and_then(|raw| Payload::existing(raw, usize::MAX).ok());
+    let data = existing
+        .map_or_else(|| Payload::parse(&serde_json::Value::from(&*text).to_string(), usize::MAX), Ok)
         .unwrap_or_else(|_| Payload::null());
     let key = item.header(KEY_HEADER).and_then(decode).and_then(|key| Key::parse(&key).ok());
     let at = published_at(item);

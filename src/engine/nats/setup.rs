@@ -1,12 +1,14 @@
 //! Starting the engine: creating streams and buckets, reading everything that exists, and regular maintenance.
 
 use std::{
+    error::Error as _,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use async_nats::jetstream::{
-    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    ErrorCode,
+    context::{CreateStreamErrorKind, GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind},
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 use tokio::{
@@ -49,6 +51,26 @@ const NO_STREAM: u64 = 10_059;
 /// The error code for replicas without a cluster.
 const NO_CLUSTER: u64 = 10_074;
 
+/// What an operator is told where there is no `JetStream`.
+const NO_JETSTREAM: &str = "NATS_URL: NATS has no JetStream there; start nats-server with --jetstream, and enable JetStream \
+                            for the account";
+
+/// Returns whether the request failed because no server, or not this account, has `JetStream`. Its interface is then a subject
+/// that nobody serves.
+fn lacks_jetstream(error: &GetStreamError) -> bool {
+    match error.kind() {
+        GetStreamErrorKind::Request => error
+            .source()
+            .and_then(|source| source.downcast_ref::<RequestError>())
+            .is_some_and(|error| error.kind() == RequestErrorKind::NoResponders),
+        GetStreamErrorKind::JetStream(refused) => {
+            [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT]
+                .contains(&refused.error_code())
+        }
+        _ => false,
+    }
+}
+
 /// Returns whether NATS has a service with the name in these settings. Opening the engine would create what is
 /// missing, so a reader asks first.
 ///
@@ -62,6 +84,7 @@ pub async fn exists(settings: &Settings) -> Result<bool, String> {
     let bucket = format!("KV_{}", Names::new(&settings.prefix).topics());
     match timeout(REQUEST_TIMEOUT, link.jetstream.get_stream(bucket)).await {
         Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) if lacks_jetstream(&error) => Err(NO_JETSTREAM.to_owned()),
         Ok(Err(error)) => match error.kind() {
             GetStreamErrorKind::JetStream(refused) if refused.error_code().0 == NO_STREAM => Ok(false),
             _ => Err(format!("NATS_URL: {error}")),
@@ -88,10 +111,16 @@ pub(super) async fn start(inner: Arc<Inner>, positions: Arc<Shared>, ready: ones
             }
             sleep(RETRY_PAUSE).await;
         }
+        let mut logged = String::new();
         loop {
             match set_up(&inner).await {
                 Ok(()) => break,
-                Err(why) => tracing::warn!(why, "streams and buckets could not be created yet; it is tried again"),
+                // A reason that stays is logged once, not at each attempt.
+                Err(why) if why == logged => {}
+                Err(why) => {
+                    tracing::warn!(why, "streams and buckets could not be created yet; it is tried again");
+                    logged = why;
+                }
             }
             sleep(RETRY_PAUSE).await;
         }
@@ -192,6 +221,7 @@ impl Inner {
                 }
                 return Ok(());
             }
+            Ok(Err(error)) if lacks_jetstream(&error) => return Err(NO_JETSTREAM.to_owned()),
             Ok(Err(_)) => {}
             Err(_) => return Err(format!("{name}: no response")),
         }

@@ -337,7 +337,7 @@ fn carry(item: Positioned<Selection>, directives: Vec<Positioned<Directive>>) ->
 }
 
 /// Adds the fragments spread below `set` to `reachable`, visiting each once.
-fn reach(set: &SelectionSet, fragments: &Fragments, reachable: &mut HashSet<Name>) {
+pub(super) fn reach(set: &SelectionSet, fragments: &Fragments, reachable: &mut HashSet<Name>) {
     let mut pending = vec![set];
     while let Some(set) = pending.pop() {
         for item in &set.items {

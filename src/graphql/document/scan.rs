@@ -40,6 +40,15 @@ pub(super) fn tokens(text: &str, limits: &DocumentLimits) -> usize {
     lexer.tokens
 }
 
+/// The stretches of a text that [`scan`] accepts: its tokens and what stands between them.
+pub(super) fn stretches<'a>(text: &'a str, limits: &'a DocumentLimits) -> impl Iterator<Item = (usize, &'a str)> {
+    let mut lexer = Lexer { text, bytes: text.as_bytes(), at: 0, tokens: 0, nesting: 0, limits };
+    std::iter::from_fn(move || {
+        let start = lexer.at;
+        lexer.token().ok().filter(|more| *more).and_then(|_| Some((start, text.get(start..lexer.at)?)))
+    })
+}
+
 struct Lexer<'a> {
     text: &'a str,
     bytes: &'a [u8],
@@ -228,7 +237,7 @@ impl Lexer<'_> {
 
 /// The line and column, both from 1 and the column in characters, of a byte offset. Lines are
 /// counted as the parser counts them.
-fn location(text: &str, offset: usize) -> (usize, usize) {
+pub(super) fn location(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);

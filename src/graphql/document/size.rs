@@ -54,7 +54,8 @@ pub(super) fn literal(value: &Value) -> Weight {
         Value::Number(number) => number.to_string().len(),
         Value::String(text) => text.len(),
         Value::Object(fields) => fields.keys().map(|name| name.len()).sum(),
-        Value::List(_) | Value::Null | Value::Boolean(_) | Value::Binary(_) => 0,
+        Value::Binary(text) => text.len(),
+        Value::List(_) | Value::Null | Value::Boolean(_) => 0,
     });
     match value {
         Value::List(items) => items.iter().for_each(|item| total.add(literal(item))),

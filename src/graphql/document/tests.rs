@@ -1,10 +1,12 @@
 //! Tests of the checks alone are in `lexical`, `limits` and `rewriting`; those in `execution` run
 //! what passes through async-graphql.
 
+mod absence;
 mod caching;
 mod execution;
 mod lexical;
 mod limits;
+mod literals;
 mod rewriting;
 
 use async_graphql_parser::types::{ExecutableDocument, Selection, SelectionSet};

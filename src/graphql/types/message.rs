@@ -6,7 +6,7 @@ use async_graphql::{Description, Enum, ID, Object, SimpleObject};
 
 use super::int;
 use crate::{
-    broker::{self, AnyCursor, Gap as BrokerGap, GapReason as BrokerGapReason, Page, PatternCursor},
+    broker::{self, Gap as BrokerGap, GapReason as BrokerGapReason, Page, PatternCursor},
     graphql::scalars::{Cursor, DateTime, Json, Long},
 };
 
@@ -60,8 +60,14 @@ pub struct Message {
 
 #[Object(use_type_description)]
 impl Message {
-    /// The publisher's id, else a generated UUID (version 7). 1 to 255 bytes.
+    /// Unique over all topics: the text of `cursor`. Clients that keep objects by their id keep each message for itself.
     async fn id(&self) -> ID {
+        self.message.cursor.to_string().into()
+    }
+
+    /// The publisher's id, else a generated UUID (version 7); unique within its topic. 1 to 255 bytes. The other doors call
+    /// it `id`.
+    async fn message_id(&self) -> ID {
         self.message.id.as_str().into()
     }
 
@@ -93,7 +99,7 @@ impl Message {
     /// The position over all topics behind this message, for `after` of a subscription to a pattern; null unless the message
     /// was delivered through one.
     async fn pattern_cursor(&self) -> Option<Cursor> {
-        self.pattern_cursor.clone().map(|cursor| Cursor(AnyCursor::Pattern(cursor)))
+        self.pattern_cursor.as_ref().map(|cursor| Cursor(cursor.to_string()))
     }
 
     /// The cursor of the message before this one in the topic, kept or not: who compares it with the cursor of the message
@@ -124,10 +130,10 @@ pub struct PageInfo {
     /// Whether there is more before the page that is still kept.
     pub has_previous_page: bool,
     /// The place of the page's first item; null on an empty page.
-    pub start_cursor: Option<String>,
+    pub start_cursor: Option<Cursor>,
     /// The place of the page's last item, to go on from. A topic's history has one on an empty page, too: the place where
     /// the next message will come.
-    pub end_cursor: Option<String>,
+    pub end_cursor: Option<Cursor>,
 }
 
 /// A message with its place.
@@ -149,12 +155,12 @@ pub struct MessageConnection {
 
 impl MessageConnection {
     pub fn new(page: Page, total: usize) -> Self {
-        let cursor = |message: &Arc<broker::Message>| message.cursor.to_string();
+        let cursor = |message: &Arc<broker::Message>| message.cursor.into();
         let info = PageInfo {
             has_next_page: page.has_next,
             has_previous_page: page.has_previous,
             start_cursor: page.messages.first().map(cursor),
-            end_cursor: Some(page.end.to_string()),
+            end_cursor: Some(page.end.into()),
         };
         Self { page, info, total }
     }

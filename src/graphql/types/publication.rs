@@ -14,8 +14,13 @@ pub struct Publication(pub broker::Publication);
 
 #[Object(use_type_description)]
 impl Publication {
-    /// The message's id: the given one, else a generated UUID (version 7).
+    /// The `id` of the message, unique over all topics: the text of `cursor`.
     async fn id(&self) -> ID {
+        self.0.cursor.to_string().into()
+    }
+
+    /// The message's id in its topic: the given one, else a generated UUID (version 7).
+    async fn message_id(&self) -> ID {
         self.0.id.as_str().into()
     }
 
@@ -67,7 +72,7 @@ pub struct PublishError {
     /// With `CONFLICT`: the topic's newest offset.
     current_offset: Option<Long>,
     /// With `UNKNOWN`: the id with which to publish again, so that the message is stored once whatever happened.
-    id: Option<ID>,
+    message_id: Option<ID>,
 }
 
 impl From<Result<broker::Publication, broker::Error>> for PublishResult {
@@ -83,7 +88,7 @@ impl From<Result<broker::Publication, broker::Error>> for PublishResult {
                         .retry_after
                         .map(|wait| Long(wait.as_millis().try_into().unwrap_or(u64::MAX))),
                     current_offset: problem.current_offset.map(Long),
-                    id: problem.id.map(|id| ID::from(&*id)),
+                    message_id: problem.id.map(|id| ID::from(&*id)),
                 };
                 Self { publication: None, error: Some(error) }
             }

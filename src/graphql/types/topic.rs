@@ -106,7 +106,7 @@ impl From<ConsumerStatus> for Consumer {
 /// A named, ordered log of messages with bounded history.
 #[derive(Description)]
 pub struct Topic {
-    pub broker: Client,
+    pub client: Client,
     pub info: TopicInfo,
 }
 
@@ -179,7 +179,7 @@ impl Topic {
         #[graphql(desc = "Messages published at or after this time.")] since: Option<DateTime>,
     ) -> Result<MessageConnection> {
         let bad = |field, message: &str| refuse(broker::Error::bad_request(field, message));
-        let most = self.broker.settings().max_batch;
+        let most = self.client.settings().max_batch;
         let name = &self.info.name;
         if last.is_some() || before.is_some() {
             if first.is_some() || after.is_some() || since.is_some() {
@@ -187,7 +187,7 @@ impl Topic {
             }
             let limit = limit("last", last, most)?;
             let before = before.map(|cursor| cursor.of_topic("before")).transpose().map_err(refuse)?;
-            let page = self.broker.history_before(name, before, limit).await.map_err(refuse)?;
+            let page = self.client.history_before(name, before, limit).await.map_err(refuse)?;
             return Ok(MessageConnection::new(page, self.info.messages));
         }
         let start = match (after, since) {
@@ -197,14 +197,14 @@ impl Topic {
             (None, None) => Start::Oldest,
         };
         let limit = BatchLimit::messages(limit("first", first, most)?);
-        let page = self.broker.history(name, start, limit).await.map_err(refuse)?;
+        let page = self.client.history(name, start, limit).await.map_err(refuse)?;
         Ok(MessageConnection::new(page, self.info.messages))
     }
 
     /// Its live subscriptions, those through patterns not included.
     #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>> {
-        let list = self.broker.subscriptions(&self.info.name).map_err(refuse)?;
+        let list = self.client.subscriptions(&self.info.name).map_err(refuse)?;
         let status = |info: broker::SubscriptionInfo| SubscriptionStatus {
             lag: Long(info.lag),
             state: if info.lag == 0 { SubscriptionState::CaughtUp } else { SubscriptionState::Behind },
@@ -218,7 +218,7 @@ impl Topic {
     #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
     async fn consumers(&self) -> Result<Vec<Consumer>> {
         let source = Source::Topic(self.info.name.clone());
-        Ok(self.broker.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
+        Ok(self.client.consumers(&source).await.map_err(refuse)?.into_iter().map(Consumer::from).collect())
     }
 }
 
@@ -235,7 +235,7 @@ pub fn limit(field: &'static str, given: Option<i32>, most: usize) -> Result<usi
 #[derive(SimpleObject)]
 pub struct TopicEdge {
     /// The topic's name, for `after`.
-    cursor: String,
+    cursor: Cursor,
     /// The topic.
     node: Topic,
 }
@@ -243,7 +243,7 @@ pub struct TopicEdge {
 /// A page of topics in the order of their names.
 #[derive(Description)]
 pub struct TopicConnection {
-    broker: Client,
+    client: Client,
     topics: Vec<TopicInfo>,
     more: bool,
     after: bool,
@@ -251,14 +251,14 @@ pub struct TopicConnection {
 }
 
 impl TopicConnection {
-    pub fn new(broker: &Client, prefix: &str, after: Option<&str>, limit: usize) -> Self {
-        let (topics, more) = broker.topics(prefix, after, limit);
-        let total = broker.count_topics(prefix);
-        Self { broker: broker.clone(), topics, more, after: after.is_some(), total }
+    pub fn new(client: &Client, prefix: &str, after: Option<&str>, limit: usize) -> Self {
+        let (topics, more) = client.topics(prefix, after, limit);
+        let total = client.count_topics(prefix);
+        Self { client: client.clone(), topics, more, after: after.is_some(), total }
     }
 
     fn list(&self) -> impl Iterator<Item = Topic> {
-        self.topics.iter().map(|info| Topic { broker: self.broker.clone(), info: info.clone() })
+        self.topics.iter().map(|info| Topic { client: self.client.clone(), info: info.clone() })
     }
 }
 
@@ -266,7 +266,7 @@ impl TopicConnection {
 impl TopicConnection {
     /// The topics with their places.
     async fn edges(&self) -> Vec<TopicEdge> {
-        self.list().map(|node| TopicEdge { cursor: node.info.name.to_string(), node }).collect()
+        self.list().map(|node| TopicEdge { cursor: Cursor(node.info.name.to_string()), node }).collect()
     }
 
     /// The topics.
@@ -276,7 +276,7 @@ impl TopicConnection {
 
     /// Where the page stands among the topics.
     async fn page_info(&self) -> PageInfo {
-        let name = |info: Option<&TopicInfo>| info.map(|info| info.name.to_string());
+        let name = |info: Option<&TopicInfo>| info.map(|info| Cursor(info.name.to_string()));
         PageInfo {
             has_next_page: self.more,
             has_previous_page: self.after,
@@ -306,7 +306,7 @@ pub enum TopicEventKind {
 /// Something became of a topic.
 #[derive(Description)]
 pub struct TopicEvent {
-    pub broker: Client,
+    pub client: Client,
     pub kind: broker::TopicEventKind,
     pub message: Arc<broker::Message>,
 }
@@ -332,7 +332,7 @@ impl TopicEvent {
     async fn topic(&self) -> Option<Topic> {
         let name = TopicName::parse(self.message.key.as_ref()?.as_str()).ok()?;
         // An event is rendered at once or not at all.
-        let info = self.broker.topic_here(&name).ok()?;
-        Some(Topic { broker: self.broker.clone(), info })
+        let info = self.client.topic_here(&name).ok()?;
+        Some(Topic { client: self.client.clone(), info })
     }
 }

@@ -59,8 +59,8 @@ async fn live_from_every_publisher<D: Door>() {
             }
             1 => {
                 let query = format!(
-                    "mutation($data: JSON!) {{ publish(topic: \"news\", data: $data, id: {id:?}, key: \"k\") \
-                     {{ id topic offset cursor duplicate }} }}"
+                    "mutation($data: JSON!) {{ publish(topic: \"news\", data: $data, messageId: {id:?}, key: \"k\") \
+                     {{ id: messageId topic offset cursor duplicate }} }}"
                 );
                 let told = server.graphql(&query, json!({"data": data})).await["publish"].clone();
                 assert_eq!((&told["topic"], &told["duplicate"]), (&"news".into(), &false.into()));

@@ -110,11 +110,12 @@ async fn bad_documents_have_a_code() {
     }
     for (body, status) in [
         ("", 400),
-        ("[]", 400),
-        ("{}", 400),
-        ("7", 400),
-        ("{\"query\":5}", 400),
-        ("{\"query\":\"{health{status}}\",\"variables\":7}", 400),
+        ("[", 400),
+        ("[]", 422),
+        ("{}", 422),
+        ("7", 422),
+        ("{\"query\":5}", 422),
+        ("{\"query\":\"{health{status}}\",\"variables\":7}", 422),
     ] {
         let response = server.post_text("/graphql", body.to_owned()).await;
         assert_eq!(response.status, status, "{body}: {response:?}");

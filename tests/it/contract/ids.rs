@@ -32,9 +32,9 @@ async fn publish_everywhere(server: &TestServer, topic: &str, id: &str) -> Vec<(
     positions.push(position(&RawWs::open(server).await.ask(frame).await));
     let variables = json!({"topic": topic, "id": id});
     let single =
-        "mutation ($topic: String!, $id: String!) { publish(topic: $topic, data: 1, id: $id) { cursor duplicate } }";
+        "mutation ($topic: String!, $id: ID!) { publish(topic: $topic, data: 1, messageId: $id) { cursor duplicate } }";
     positions.push(position(&server.graphql(single, variables.clone()).await["publish"]));
-    let many = "mutation ($topic: String!, $id: String!) { publishMany(messages: [{topic: $topic, data: 1, id: $id}]) { \
+    let many = "mutation ($topic: String!, $id: ID!) { publishMany(messages: [{topic: $topic, data: 1, messageId: $id}]) { \
         publication { cursor duplicate } } }";
     positions.push(position(&server.graphql(many, variables).await["publishMany"][0]["publication"]));
     positions

@@ -138,7 +138,7 @@ async fn a_repeated_id_is_stored_once() {
     let again = server.post("/publish", &body(2)).await.expect(200);
     assert_eq!((&again["duplicate"], &again["cursor"]), (&true.into(), &first["cursor"]));
     // The same at the other doors.
-    let query = "mutation { publish(topic: \"news\", data: 3, id: \"one\") { offset duplicate } }";
+    let query = "mutation { publish(topic: \"news\", data: 3, messageId: \"one\") { offset duplicate } }";
     let told = server.graphql(query, Value::Null).await;
     assert_eq!(told["publish"], json!({"offset": 1, "duplicate": true}));
     let mut ws = RawWs::open(&server).await;

@@ -119,7 +119,7 @@ async fn a_signal_ends_it_well() {
 async fn a_second_signal_ends_it_at_once() {
     let _alone = alone().await;
     let mut server =
-        Process::start(&[("DRAIN_SECONDS", "60"), ("MAX_PUBLISH_RATE", "0"), ("MAX_MESSAGES_PER_TOPIC", "20000")]);
+        Process::start(&[("DRAIN_TIMEOUT", "60"), ("MAX_PUBLISH_RATE", "0"), ("MAX_MESSAGES_PER_TOPIC", "20000")]);
     let _deaf = RawWs::to(&server.client, "news", Start::Live).await;
     server.client.publish_all("news", (1..=10_000).map(|number| json!([number, "x".repeat(1_000)]))).await;
     server.signal("TERM");
@@ -129,6 +129,64 @@ async fn a_second_signal_ends_it_at_once() {
     server.signal("TERM");
     server.ended().await;
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// Load balancers see that the server is going before it closes anything.
+#[tokio::test]
+async fn before_the_drain_it_is_open_and_not_ready() {
+    let mut server = Process::start(&[("DRAIN_DELAY", "60s")]);
+    let mut ws = RawWs::to(&server.client, "news", Start::Live).await;
+    let mut sse = Sse::to(&server.client, "news", Start::Live).await;
+    server.signal("TERM");
+    eventually("503", || async { (server.client.get("/health/ready").await.status == 503).then_some(()) }).await;
+    server.client.get("/health/ready").await.expect_error(503, "UNAVAILABLE");
+    assert_eq!(server.client.get("/health").await.expect(200)["status"], "draining");
+
+    // New connections are accepted, and what is short goes on.
+    let client = crate::harness::Client::new(server.addr);
+    client.publish("news", 1.into()).await;
+    assert_eq!(numbers(&ws.messages(1).await), [1]);
+    assert_eq!(numbers(&sse.messages(1).await), [1]);
+    client.get("/topics/news/messages?last=1").await.expect(200);
+    client.graphql("{ topics { totalCount } }", json!({})).await;
+
+    // Nothing begins that the drain would have to end.
+    for path in ["/topics/news/messages", "/topics/news.*/messages"] {
+        let stream = client.request(reqwest::Method::GET, path).header("accept", "text/event-stream");
+        client.send(stream).await.expect_error(503, "UNAVAILABLE");
+    }
+    for (path, protocol) in [("/ws", ""), ("/graphql", "Sec-WebSocket-Protocol: graphql-transport-ws\r\n")] {
+        let mut raw = Raw::connect(server.addr).await;
+        raw.write(format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{protocol}\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ))
+        .await;
+        let (head, body) = raw.response().await.unwrap();
+        assert!(head.status == 503 && body.contains("UNAVAILABLE"), "{head:?} {body}");
+        assert!(head.headers.contains_key("retry-after"), "{head:?}");
+    }
+    ws.socket.send(r#"{"type":"subscribe","topic":"other"}"#).await;
+    let frame = ws.socket.json().await;
+    assert_eq!((&frame["type"], &frame["error"]["code"]), (&"error".into(), &"UNAVAILABLE".into()), "{frame}");
+
+    let begun = Instant::now();
+    server.signal("INT");
+    server.ended().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "a second signal ends it at once");
+}
+
+/// After the delay comes the drain as usual.
+#[tokio::test]
+async fn the_delay_has_an_end() {
+    let delay = Duration::from_millis(300);
+    let server = TestServer::with(|config| config.server.drain_delay = delay);
+    let mut ws = RawWs::to(&server, "news", Start::Live).await;
+    let begun = Instant::now();
+    server.ask_to_stop();
+    assert_eq!(ws.event().await, Event::Closed(Some(1001)));
+    assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
+    eventually("end of the server", || async { server.has_stopped().then_some(()) }).await;
 }
 
 /// On a connection that is already there, a draining server takes nothing new, and says so.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use super::directory;
+use super::{directory, on};
 use crate::{
     harness::{Client, eventually},
     process::Process,
@@ -61,4 +61,18 @@ async fn ids_outlive_kills_without_their_messages() {
     assert_eq!(publish(&server.client, 2, &json!(0)).await["duplicate"], false);
     let bytes: u64 = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes < 130 << 20, "{bytes} bytes for five messages");
+}
+
+/// After an end that was not orderly, a publisher may know only the id that the server made, from the error `UNKNOWN`.
+#[tokio::test]
+async fn an_id_that_the_server_made_is_known_after_a_kill() {
+    let directory = directory();
+    let mut server = on(directory.path(), "always");
+    let first = server.client.publish("news", 1.into()).await;
+    server.signal("KILL");
+    server.ended().await;
+    let server = on(directory.path(), "always");
+    let body = json!({"topic": "news", "data": 1, "id": first["id"]});
+    let again = server.client.post("/publish", &body).await.expect(200);
+    assert_eq!((&again["duplicate"], &again["cursor"]), (&true.into(), &first["cursor"]), "{again}");
 }

@@ -40,7 +40,8 @@ async fn at_every_door(client: &Client, id: &str) -> Vec<Said> {
     assert_eq!(ack["type"], "ack", "{ack}");
     said.push(said_in(&ack));
     socket.close().await;
-    let publish = "mutation($id: ID) { publish(topic: \"short\", data: 0, id: $id) { offset cursor duplicate } }";
+    let publish =
+        "mutation($id: ID) { publish(topic: \"short\", data: 0, messageId: $id) { offset cursor duplicate } }";
     said.push(said_in(&client.graphql(publish, json!({"id": id})).await["publish"]));
     said
 }

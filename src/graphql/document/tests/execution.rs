@@ -76,8 +76,12 @@ fn schema() -> (Schema<Query, Mutation, Subscription>, Calls) {
 }
 
 fn request(document: &Document) -> Request {
-    let mut request = Request::new("");
-    request.set_parsed_query(document.executable());
+    request_with(document, &Variables::default())
+}
+
+fn request_with(document: &Document, given: &Variables) -> Request {
+    let mut request = Request::new("").variables(given.clone());
+    request.set_parsed_query(document.executable(None, given));
     request
 }
 
@@ -87,7 +91,7 @@ async fn execute(text: &str, json: &str) -> (Response, usize) {
     let document = prepare(text).unwrap();
     let mut given = variables(json);
     document.fill_defaults(None, &mut given);
-    let response = schema.execute(request(&document).variables(given)).await;
+    let response = schema.execute(request_with(&document, &given)).await;
     (response, calls.load(Ordering::Relaxed))
 }
 

@@ -2,7 +2,7 @@ use super::*;
 
 #[track_caller]
 fn becomes(text: &str, expected: &str) {
-    assert_eq!(outline(&prepare(text).unwrap().executable()), expected);
+    assert_eq!(outline(&prepare(text).unwrap().executable(None, &Variables::default())), expected);
 }
 
 #[track_caller]

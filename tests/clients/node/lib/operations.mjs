@@ -7,7 +7,7 @@ export const TOPIC = operation('query', 'Topic', `query Topic($name: String!) {
 }`);
 
 export const PUBLISH = operation('mutation', 'Publish', `mutation Publish($topic: String!, $data: JSON!, $id: ID, $key: String, $expectedOffset: Long) {
-  publish(topic: $topic, data: $data, id: $id, key: $key, expectedOffset: $expectedOffset) { id topic offset cursor publishedAt duplicate }
+  publish(topic: $topic, data: $data, messageId: $id, key: $key, expectedOffset: $expectedOffset) { id messageId topic offset cursor publishedAt duplicate }
 }`);
 
 export const CREATE = operation('mutation', 'CreateTopic', `mutation CreateTopic($name: String!) {
@@ -20,7 +20,7 @@ export const ACKNOWLEDGE = operation('mutation', 'Acknowledge', `mutation Acknow
 
 export const MESSAGES = operation('subscription', 'Messages', `subscription Messages($topic: String!, $last: Int, $after: Cursor, $consumer: String, $ack: AckMode) {
   messages(topic: $topic, last: $last, after: $after, consumer: $consumer, ack: $ack) {
-    id topic data key offset cursor publishedAt gap { missed fromOffset toOffset reason }
+    id messageId topic data key offset cursor publishedAt gap { missed fromOffset toOffset reason }
   }
 }`);
 

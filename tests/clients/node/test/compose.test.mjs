@@ -143,7 +143,7 @@ describe('compose.yaml', { concurrency: false }, () => {
     // A container that is killed before it has drained would lose what is in flight.
     const seconds = (text) => Number(text.match(/^(\d+)s$/)[1]);
     const { environment, stop_grace_period: grace } = compose.services[INSTANCES[0]];
-    assert.ok(seconds(grace) > seconds(environment.DRAIN_SECONDS) + 5);
+    assert.ok(seconds(grace) > seconds(environment.DRAIN_TIMEOUT) + 5);
   });
 
   test('the proxy takes its configuration, where the names cannot be resolved, too', options, async () => {

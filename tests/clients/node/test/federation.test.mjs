@@ -135,7 +135,7 @@ describe('federation', { concurrency: false }, () => {
       return JSON.parse(JSON.stringify({ data, errors }));
     };
 
-    const publish = 'mutation ($topic: String!, $data: JSON) { publish(topic: $topic, data: $data) { offset duplicate } }';
+    const publish = 'mutation ($topic: String!, $data: JSON!) { publish(topic: $topic, data: $data) { offset duplicate } }';
     for (const [topic, data] of [['news', { big: 1e21 }], ['orders', 2], ['orders', 3]]) {
       assert.equal((await run(publish, { topic, data })).errors, undefined);
     }
