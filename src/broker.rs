@@ -145,7 +145,7 @@ impl Broker {
         self.check_writable()?;
         loop {
             let Some(channel) = self.0.registry.find(name) else {
-                self.0.registry.check_room()?;
+                self.check_creatable(name)?;
                 return Ok(self.0.engine.create(name, config, false).await?.info());
             };
             match self.0.engine.update(&channel, config, true).await {

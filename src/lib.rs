@@ -27,6 +27,7 @@
 //! subscriptions.rs   the subscriptions of one connection, by key and by the client's name
 //! streaming.rs       response bodies that are streams; event_stream.rs: how server-sent events are written
 //! wire.rs            the JSON that the doors share: writing it; fields.rs, options.rs: reading it
+//! headers.rs         headers as RFC 9110 writes them; body.rs: reading request bodies
 //! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
 //!
@@ -129,12 +130,14 @@
 // Each part's `fuzz` shows its private parts to the targets in `fuzz/`, in their builds alone.
 #![cfg_attr(fuzzing, allow(missing_docs, reason = "what they show is private, and documented as such"))]
 
+mod body;
 pub mod broker;
 pub mod channel;
 pub mod config;
 pub mod engine;
 mod event_stream;
 pub mod graphql;
+mod headers;
 pub mod listener;
 pub mod metrics;
 mod pages;

@@ -2,6 +2,9 @@
 
 mod deadline;
 mod host;
+mod refusal;
+mod respond;
+mod stream;
 
 use std::{
     convert::Infallible,
@@ -10,7 +13,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,15 +23,13 @@ use deadline::{Activity, Answering, Deadline, Watched};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 pub use host::{Host, NotAHost, bind};
+pub use refusal::Refusals;
+use respond::{WatchedBody, respond};
+use stream::HttpStream;
 
-use crate::{
-    broker::MetricSample,
-    problem::{Code, Problem},
-    socket::ConnectionInfo,
-};
+use crate::{broker::MetricSample, socket::ConnectionInfo};
 
 /// Listening, stopping, logging.
 #[derive(Clone, Debug)]
@@ -121,20 +122,18 @@ pub fn serve(
     tune(&stream, write_timeout);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.max_buf_size(64 << 10);
+    let unread = Arc::new(AtomicBool::new(false));
     let info = ConnectionInfo { peer, guard: Arc::new(connections.enter()) };
     let activity = Activity::new();
     let mut deadline = Deadline::new(activity.clone(), settings.request_timeout, settings.keep_alive_timeout);
-    let stream = TokioIo::new(Watched { stream, activity: activity.clone() });
+    let stream = TokioIo::new(HttpStream::new(Watched { stream, activity: activity.clone() }, unread.clone()));
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let guard = activity.request();
-        let app = app.clone();
-        let mut request = request.map(axum::body::Body::new);
+        let mut request = request.map(|body| axum::body::Body::new(WatchedBody::new(body, unread.clone())));
         // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
         request.extensions_mut().insert(info.clone());
-        async move {
-            let response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
-            Ok::<_, Infallible>(response.map(|body| Answering { body, _guard: guard }))
-        }
+        let response = respond(app.clone(), request);
+        async move { Ok::<_, Infallible>(response.await.map(|body| Answering { body, _guard: guard })) }
     });
     let serving = http.serve_connection(stream, service).with_upgrades();
     async move {
@@ -168,15 +167,4 @@ fn tune(stream: &TcpStream, write_timeout: Duration) {
     let _ = socket.set_tcp_user_timeout(Some(write_timeout));
     #[cfg(not(target_os = "linux"))]
     let _ = write_timeout;
-}
-
-/// Tells a client that there is no room for its connection, without waiting for it.
-pub fn refuse(stream: &TcpStream) {
-    let problem = Problem::new(Code::LimitReached, "too many connections (MAX_CONNECTIONS)");
-    let (status, body) = (problem.status(), serde_json::to_string(&problem.body()).unwrap_or_default());
-    let response = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.try_write(response.as_bytes());
 }

@@ -4,13 +4,16 @@
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::Path,
+    extract::{Path, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 
-use crate::problem::{Code, Problem};
+use crate::{
+    headers,
+    problem::{Code, Problem},
+};
 
 include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
@@ -63,7 +66,9 @@ pub fn graphql(headers: &HeaderMap) -> Response {
 }
 
 /// `GET /graphql/assets/{file}`: what the page loads.
-async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+async fn asset(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
+    // A path that cannot be decoded names no file, either.
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name);
     let Ok(at) = ASSETS.binary_search_by_key(&name.as_str(), |(known, _)| known) else {
         return Problem::new(Code::NotFound, "the page has no such file").into_response();
     };
@@ -120,24 +125,27 @@ impl File {
     }
 }
 
-/// The items of a header that is a list.
-fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
-}
-
-/// Whether gzip is named and not refused by a weight of 0.
+/// Whether the client takes gzip: by its name or, without that, by `*`, and not with a weight of 0.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    items(headers, header::ACCEPT_ENCODING).any(|item| {
-        let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
-        let weight = parameters.split_once('=').and_then(|(_, weight)| weight.trim().parse::<f32>().ok());
-        coding.trim().eq_ignore_ascii_case("gzip") && weight.unwrap_or(1.0) > 0.0
-    })
+    let (mut named, mut any) = (None, false);
+    for item in headers::items(headers, "Accept-Encoding") {
+        let (coding, mut parameters) = headers::with_parameters(item);
+        let weight = parameters.find(|(name, _)| name.eq_ignore_ascii_case("q"));
+        // A weight that cannot be read is no consent: plain bytes are always right.
+        let takes = weight.is_none_or(|(_, weight)| headers::weight(weight).is_some_and(|weight| weight > 0));
+        if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
+            named = Some(takes);
+        } else if coding == "*" {
+            any = takes;
+        }
+    }
+    named.unwrap_or(any)
 }
 
 /// Whether the client says that it has what the tag names.
 fn has(headers: &HeaderMap, tag: &str) -> bool {
-    items(headers, header::IF_NONE_MATCH).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+    headers::items(headers, "If-None-Match")
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
 #[cfg(test)]
@@ -164,9 +172,19 @@ mod tests {
 
     #[test]
     fn gzip_only_for_those_who_take_it() {
-        for (value, takes) in
-            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)]
-        {
+        for (value, takes) in [
+            ("gzip", true),
+            ("br, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("br", false),
+            ("", false),
+            ("*", true),
+            ("*, gzip;q=0", false),
+            ("gzip ; q=0.000", false),
+            ("br;q=1, *;q=0", false),
+            ("x-gzip", true),
+            ("gzip;q=x", false),
+        ] {
             assert_eq!(accepts_gzip(&headers([(header::ACCEPT_ENCODING, value)])), takes, "{value}");
         }
         let file = File { kind: "text/plain", hash: "1", immutable: true, content: b"aaaa", gzip: Some(b"a") };
@@ -190,10 +208,10 @@ mod tests {
     async fn assets_are_found_by_their_names() {
         assert!(ASSETS.is_sorted_by_key(|(name, _)| name));
         for (name, file) in &ASSETS {
-            let response = asset(Path((*name).to_owned()), HeaderMap::new()).await;
+            let response = asset(Ok(Path((*name).to_owned())), HeaderMap::new()).await;
             assert_eq!(response.headers()[header::CONTENT_TYPE], file.kind, "{name}");
         }
-        let missing = asset(Path("../page.html".to_owned()), HeaderMap::new()).await;
+        let missing = asset(Ok(Path("../page.html".to_owned())), HeaderMap::new()).await;
         assert_eq!(missing.status(), StatusCode::NOT_FOUND);
     }
 }

@@ -5,7 +5,7 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::header,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -16,14 +16,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    body,
     broker::{Broker, Principal},
     config::Config,
     graphql,
-    listener::{self, Connections},
+    listener::{self, Connections, Refusals},
     metrics, pages,
     problem::{Code, Problem},
     rest,
-    socket::Sockets,
+    socket::{Sockets, Upgrade},
     ws,
 };
 
@@ -47,10 +48,11 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     let app = app(&broker, &config, &sockets, &connections);
     tracing::info!(addr = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
 
+    let refusals = Refusals::new(sockets);
     let hard = CancellationToken::new();
     let serve = |(stream, peer)| {
         if connections.open() >= config.server.max_connections {
-            return listener::refuse(&stream);
+            return refusals.refuse(stream);
         }
         let (settings, write_timeout) = (&config.server, config.socket.write_timeout);
         let connection =
@@ -150,7 +152,6 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(config.server.max_body_bytes))
         .layer(middleware::from_fn(move |request, next| refuse_upgrades(staying.clone(), request, next)))
-        .layer(middleware::from_fn(finish))
         .layer(middleware::from_fn({
             let limit = config.server.max_body_bytes;
             move |request, next| refuse_announced(limit, request, next)
@@ -161,7 +162,7 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
 async fn refuse_announced(limit: usize, request: Request, next: Next) -> Response {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > limit as u64) {
-        return Problem::new(Code::PayloadTooLarge, "body: is too large (MAX_BODY_BYTES)").into_response();
+        return body::too_large().into_response();
     }
     next.run(request).await
 }
@@ -169,33 +170,11 @@ async fn refuse_announced(limit: usize, request: Request, next: Next) -> Respons
 /// Refuses new WebSockets while the server is leaving. A client of GraphQL tries again, perhaps elsewhere, where the
 /// handshake is refused, but takes a refused subscription for its end.
 async fn refuse_upgrades(broker: Broker, request: Request, next: Next) -> Response {
-    let upgrades = request.headers().get(header::UPGRADE);
-    if upgrades.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    let (parts, body) = request.into_parts();
+    if Upgrade::is_asked_for(&parts)
         && let Err(error) = broker.check_staying()
     {
         return Problem::from(error).into_response();
     }
-    next.run(request).await
-}
-
-/// What holds for every response.
-async fn finish(request: Request, next: Next) -> Response {
-    let is_head = request.method() == Method::HEAD;
-    let response = next.run(request).await;
-    let mut response = match response.status() {
-        // The router's own response, which has no body.
-        StatusCode::METHOD_NOT_ALLOWED if !response.headers().contains_key(header::CONTENT_TYPE) => {
-            let allow = response.headers().get(header::ALLOW).cloned();
-            let allow = allow.map(|methods| (header::ALLOW, methods));
-            Problem::new(Code::MethodNotAllowed, "this path has other methods")
-                .with_http(StatusCode::METHOD_NOT_ALLOWED, allow)
-                .into_response()
-        }
-        _ => response,
-    };
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if is_head {
-        *response.body_mut() = axum::body::Body::empty();
-    }
-    response
+    next.run(Request::from_parts(parts, body)).await
 }

@@ -9,13 +9,14 @@ mod connection;
 mod frame;
 mod heartbeat;
 mod protocol;
+mod utf8;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts},
     response::IntoResponse,
 };
 use hyper_util::rt::TokioIo;
@@ -27,6 +28,7 @@ pub use protocol::{Flow, Protocol};
 
 use crate::{
     broker::Inbox,
+    headers,
     problem::{Code, Problem},
 };
 
@@ -103,37 +105,40 @@ pub enum UpgradeError {
     NotAWebSocket,
     /// It asks for a version other than 13.
     Version,
-    /// A header of the handshake is missing or malformed.
+    /// A header of the handshake is missing, malformed or repeated.
     Malformed(&'static str),
-}
-
-const VERSION: HeaderValue = HeaderValue::from_static("13");
-
-impl From<UpgradeError> for Problem {
-    fn from(error: UpgradeError) -> Self {
-        let required = |message, name, value| {
-            let header = Some((name, HeaderValue::from_static(value)));
-            Problem::new(Code::BadRequest, message).with_http(StatusCode::UPGRADE_REQUIRED, header)
-        };
-        match error {
-            UpgradeError::NotAWebSocket => required("this is a WebSocket endpoint", header::UPGRADE, "websocket"),
-            UpgradeError::Version => {
-                required("only WebSocket version 13 is spoken here", header::SEC_WEBSOCKET_VERSION, "13")
-            }
-            UpgradeError::Malformed(what) => Problem::new(Code::BadRequest, what),
-        }
-    }
 }
 
 impl IntoResponse for UpgradeError {
     fn into_response(self) -> Response<Body> {
-        Problem::from(self).into_response()
+        let message = match self {
+            UpgradeError::NotAWebSocket => {
+                "this is a WebSocket endpoint: the request needs Upgrade: websocket and Connection: Upgrade, in HTTP/1.1"
+            }
+            UpgradeError::Version => "only WebSocket version 13 is spoken here",
+            UpgradeError::Malformed(what) => return Problem::new(Code::BadRequest, what).into_response(),
+        };
+        let upgrade = (header::UPGRADE, HeaderValue::from_static("websocket"));
+        let problem = Problem::new(Code::BadRequest, message).with_http(StatusCode::UPGRADE_REQUIRED, Some(upgrade));
+        let mut response = problem.into_response();
+        let own = response.headers_mut();
+        // RFC 9110, 7.8: whoever sends Upgrade names it in Connection. RFC 6455, 4.4: the version that is spoken here.
+        own.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        own.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response
     }
 }
 
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+/// Whether a `Sec-WebSocket-Key` is 16 bytes in base64.
+fn is_key(key: &str) -> bool {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    key.len() == 24 && key.strip_suffix("==").is_some_and(|key| key.bytes().all(is_base64))
+}
+
+/// A header of the handshake that must be given once.
+fn required<'a>(headers: &'a HeaderMap, name: &'static str, wrong: UpgradeError) -> Result<&'a str, UpgradeError> {
+    let repeated = UpgradeError::Malformed("Sec-WebSocket-Key and Sec-WebSocket-Version may be given only once");
+    headers::single(headers, name).map_err(|_| repeated)?.ok_or(wrong)
 }
 
 impl<S: Sync> FromRequestParts<S> for Upgrade {
@@ -141,29 +146,20 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, UpgradeError> {
         let headers = &parts.headers;
-        if parts.method != Method::GET
-            || parts.version < Version::HTTP_11
-            || !has_token(headers, header::CONNECTION, "upgrade")
-            || !has_token(headers, header::UPGRADE, "websocket")
-        {
+        if !Self::is_asked_for(parts) {
             return Err(UpgradeError::NotAWebSocket);
         }
-        if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
+        if required(headers, "Sec-WebSocket-Version", UpgradeError::Version)? != "13" {
             return Err(UpgradeError::Version);
         }
-        let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-        // 16 random bytes in base64.
-        if key.len() != 24 || !key.ends_with(b"==") {
-            return Err(UpgradeError::Malformed("Sec-WebSocket-Key must be 16 bytes in base64"));
+        let wrong = UpgradeError::Malformed("Sec-WebSocket-Key must be 16 bytes in base64");
+        let key = required(headers, "Sec-WebSocket-Key", wrong)?;
+        if !is_key(key) {
+            return Err(wrong);
         }
-        let accept = HeaderValue::from_str(&tungstenite::handshake::derive_accept_key(key))
-            .map_err(|_| UpgradeError::Malformed("Sec-WebSocket-Key must be 16 bytes in base64"))?;
-        let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
-        let offered = protocols
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|name| name.trim().to_owned())
-            .collect();
+        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+        let accept = HeaderValue::from_str(&accept).map_err(|_| wrong)?;
+        let offered = headers::items(headers, "Sec-WebSocket-Protocol").map(str::to_owned).collect();
         let pending = parts.extensions.remove().ok_or(UpgradeError::NotAWebSocket)?;
         let connection = parts.extensions.get().cloned();
         Ok(Self { accept, offered, pending, connection })
@@ -171,6 +167,16 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
 }
 
 impl Upgrade {
+    /// Whether a request asks to become a WebSocket. `Upgrade` for other protocols, and in HTTP/1.0, counts as absent (RFC 9110,
+    /// 7.8).
+    #[must_use]
+    pub fn is_asked_for(parts: &Parts) -> bool {
+        parts.method == Method::GET
+            && parts.version == Version::HTTP_11
+            && headers::has_token(&parts.headers, "Connection", "upgrade")
+            && headers::has_token(&parts.headers, "Upgrade", "websocket")
+    }
+
     /// The subprotocols that the client offers, in its order.
     #[must_use]
     pub fn offered(&self) -> &[String] {

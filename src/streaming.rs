@@ -59,10 +59,17 @@ pub fn response(content_type: &'static str, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE.as_str(), content_type),
         (header::CACHE_CONTROL.as_str(), "no-cache"),
+        // The same address serves other forms to other clients, and caches must not mix them up.
+        (header::VARY.as_str(), "accept"),
         // nginx buffers responses unless told otherwise, which would hold back what is streamed.
         ("x-accel-buffering", "no"),
     ];
     (headers, body).into_response()
+}
+
+/// The response to HEAD for a stream: its headers alone, among which is no length.
+pub fn head(content_type: &'static str) -> Response {
+    response(content_type, Body::from_stream(tokio_stream::empty::<Result<Bytes, std::convert::Infallible>>()))
 }
 
 /// The body. A heartbeat is written when nothing else was for the time `heartbeat`; `guard` lives as long as the body.

@@ -11,7 +11,6 @@ use axum::{
 
 use crate::{
     broker::Client,
-    problem::Problem,
     socket::{Sockets, Upgrade, UpgradeError},
 };
 use protocol::Session;
@@ -54,6 +53,6 @@ async fn upgrade(State(door): State<RawDoor>, upgrade: Result<Upgrade, UpgradeEr
             let RawDoor { client, settings, sockets } = door;
             upgrade.accept(&sockets, None, |inbox| Box::new(Session::new(client, &settings, inbox)))
         }
-        Err(error) => Problem::from(error).into_response(),
+        Err(error) => error.into_response(),
     }
 }

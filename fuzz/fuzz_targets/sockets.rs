@@ -58,7 +58,7 @@ fn read(bytes: &[u8], step: usize) -> Seen {
 fn check(message: &Incoming<'_>) {
     match message {
         Incoming::Text(text) => assert!(text.len() <= MAX_BYTES),
-        Incoming::Binary => {}
+        Incoming::Binary(_) => {}
         Incoming::Ping(payload) | Incoming::Pong(payload) => assert!(payload.len() <= 125),
         Incoming::Close(code) => {
             let allowed = |code: &CloseCode| matches!(code.0, 1000..=1003 | 1007..=1014 | 3000..=4999);

@@ -101,6 +101,11 @@ impl Client {
         self.broker.publish_many(items).await
     }
 
+    /// See [`Broker::check_subscribe`].
+    pub async fn check_subscribe(&self, request: &Subscribe) -> Result<(), Error> {
+        self.broker.check_subscribe(request).await
+    }
+
     /// See [`Broker::subscribe`].
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
         self.broker.subscribe(request, inbox, key).await

@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::{AnyCursor, Broker, Subscription, consumer::Lease, subscription::ReadFrom};
+use super::{
+    AnyCursor, Broker, Subscription,
+    consumer::Lease,
+    subscription::ReadFrom,
+    topics::{DOTS, is_dots},
+};
 use crate::channel::{
     Ack, Channel, Claim, ConsumerKey, ConsumerName, Error, Filter, Inbox, Overflow, Pattern, Source, Start, Waiter,
     Wanted,
@@ -51,6 +56,13 @@ impl Subscribe {
 /// How often room is made for one consumer, while others take it.
 const MAX_ROOM_ATTEMPTS: usize = 8;
 
+fn check_consumer_name(name: Option<&ConsumerName>) -> Result<(), Error> {
+    if name.is_some_and(|name| is_dots(name.as_str())) {
+        return Err(Error::bad_request("consumer", DOTS));
+    }
+    Ok(())
+}
+
 impl Broker {
     /// Subscribes. The inbox says under `key` when there is something to read, from now on.
     ///
@@ -66,6 +78,7 @@ impl Broker {
         let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
         let positions = self.0.engine.positions();
         let consumer = request.consumer.map(|(name, ack)| (ConsumerKey { source: request.source.clone(), name }, ack));
+        check_consumer_name(consumer.as_ref().map(|(key, _)| &key.name))?;
         self.check_consumer_ttl(consumer.is_some(), request.consumer_ttl)?;
         let mut made = None;
         let lease = match &consumer {
@@ -102,6 +115,22 @@ impl Broker {
         // The history that it may begin with is there to be read at once.
         waiter.wake();
         Ok(subscription)
+    }
+
+    /// Checks without any effect what [`Broker::subscribe`] would refuse of a topic that is not there.
+    ///
+    /// # Errors
+    /// As there; a position is not looked up.
+    pub async fn check_subscribe(&self, request: &Subscribe) -> Result<(), Error> {
+        self.check_not_draining()?;
+        self.check_opened()?;
+        check_consumer_name(request.consumer.as_ref().map(|(name, _)| name))?;
+        self.check_consumer_ttl(request.consumer.is_some(), request.consumer_ttl)?;
+        let Source::Topic(name) = &request.source else { return Ok(()) };
+        match self.topic(name).await {
+            Err(Error::TopicNotFound(_)) if self.0.settings.auto_create_topics => self.check_creatable(name),
+            found => found.map(drop),
+        }
     }
 
     fn check_consumer_ttl(&self, is_named: bool, ttl: Option<Duration>) -> Result<(), Error> {

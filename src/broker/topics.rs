@@ -16,7 +16,26 @@ pub(super) fn ahead(field: &'static str) -> Error {
     Error::bad_request(field, "is ahead of the topic")
 }
 
+/// Why nothing may be named by one or two dots.
+pub(super) const DOTS: &str = "must not be '.' or '..', which most HTTP clients remove from a path";
+
+/// Whether a name is `.` or `..`. What had such a name could not be reached at the addresses of REST.
+pub(super) fn is_dots(name: &str) -> bool {
+    matches!(name, "." | "..")
+}
+
 impl Broker {
+    /// Checks whether a topic of this name, which does not exist, may be created.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTopic`], [`Error::LimitReached`].
+    pub(super) fn check_creatable(&self, name: &TopicName) -> Result<(), Error> {
+        if is_dots(name.as_str()) {
+            return Err(Error::InvalidTopic(DOTS));
+        }
+        self.0.registry.check_room()
+    }
+
     /// The topic as this instance knows it.
     ///
     /// # Errors
@@ -61,7 +80,7 @@ impl Broker {
                 found => return found,
             }
             self.check_writable()?;
-            self.0.registry.check_room()?;
+            self.check_creatable(name)?;
             match self.0.engine.create(name, TopicConfig::default(), true).await {
                 // Another caller has created it meanwhile.
                 Err(Error::TopicExists(_)) => {}
@@ -80,7 +99,7 @@ impl Broker {
             return Ok(found);
         }
         self.check_writable()?;
-        self.0.registry.check_room()?;
+        self.check_creatable(name)?;
         // Another caller may have created it meanwhile.
         Ok(self.0.engine.create_now(name).or_else(|| self.0.registry.find(name)))
     }

@@ -29,10 +29,37 @@ impl FromStr for Timestamp {
 
     /// Reads RFC 3339 with any offset; finer than milliseconds is cut off.
     fn from_str(text: &str) -> Result<Self, Error> {
-        text.parse::<jiff::Timestamp>()
-            .map(|at| Self(at.as_millisecond()))
-            .map_err(|_| Error::bad_request("since", "must be a time like 2026-01-31T12:00:00Z (RFC 3339)"))
+        read_time(text).map(Self).ok_or_else(|| {
+            let lost_plus = text.rsplit_once(' ').is_some_and(|(time, offset)| {
+                !time.contains(' ') && offset.contains(':') && read_time(&format!("{time}+{offset}")).is_some()
+            });
+            let message = if lost_plus {
+                "has a space before its offset: a '+' in an address means a space and must be written %2B"
+            } else {
+                "must be a time like 2026-01-31T12:00:00Z (RFC 3339)"
+            };
+            Error::bad_request("since", message)
+        })
     }
+}
+
+/// A time in RFC 3339 as milliseconds since 1970. `jiff::Timestamp` ends some hours before the year 9999 does, so the parts are
+/// read one by one.
+fn read_time(text: &str) -> Option<i64> {
+    // What may stand behind an RFC 9557 time does not belong to RFC 3339.
+    if text.contains('[') {
+        return None;
+    }
+    // jiff reads nine digits of a second's fraction, and RFC 3339 does not bound them.
+    let fraction = text.find('.').map_or(text.len(), |at| at + 1);
+    let digits = text[fraction..].bytes().take_while(u8::is_ascii_digit).count();
+    let text = format!("{}{}", &text[..fraction + digits.min(9)], &text[fraction + digits..]);
+    let pieces = jiff::fmt::temporal::Pieces::parse(&text).ok()?;
+    let civil = pieces.date().to_datetime(pieces.time()?);
+    let offset = i64::from(pieces.to_numeric_offset()?.seconds());
+    let since_1970 = civil.duration_since(jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0));
+    let milliseconds = since_1970.as_nanos().div_euclid(1_000_000) - i128::from(offset) * 1_000;
+    i64::try_from(milliseconds).ok()
 }
 
 #[cfg(test)]
@@ -44,6 +71,10 @@ mod tests {
         let at: Timestamp = "2026-01-31T13:00:00.1239+01:00".parse().unwrap();
         assert_eq!(at.to_string(), "2026-01-31T12:00:00.123Z");
         assert!("yesterday".parse::<Timestamp>().is_err());
+        let read = |text: &str| text.parse::<Timestamp>().map(|at| at.0);
+        assert_eq!(read("9999-12-31T23:59:59.9999999999-01:00"), Ok(253_402_304_399_999));
+        assert_eq!(read("1969-12-31T23:59:59.9995Z"), Ok(-1));
+        assert!(read("2026-01-31T12:00:00 01:00").unwrap_err().to_string().contains("%2B"));
         assert!(!Timestamp(i64::MAX).to_string().is_empty());
     }
 }

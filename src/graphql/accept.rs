@@ -1,6 +1,8 @@
 //! In which of the forms that a client accepts a response is written.
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
+
+use crate::headers::{self, Acceptance};
 
 /// A form of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,60 +49,9 @@ pub const STREAMS: [Form; 2] = [Form::EventStream, Form::Multipart];
 /// All forms of results.
 pub const ALL: [Form; 4] = [Form::Json, Form::GraphqlResponse, Form::EventStream, Form::Multipart];
 
-/// One item of `Accept`.
-struct Range<'a> {
-    kind: &'a str,
-    subtype: &'a str,
-    quality: u16,
-}
-
-impl<'a> Range<'a> {
-    fn parse(item: &'a str) -> Option<Self> {
-        let mut parts = item.split(';').map(str::trim);
-        let (kind, subtype) = parts.next()?.split_once('/')?;
-        let mut quality = 1_000;
-        for parameter in parts {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            if name.trim().eq_ignore_ascii_case("q") {
-                quality = thousandths(value.trim())?;
-            }
-            if name.trim().eq_ignore_ascii_case("charset")
-                && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            {
-                // Everything is UTF-8 here.
-                return None;
-            }
-        }
-        Some(Self { kind, subtype, quality })
-    }
-
-    /// How exactly the range names the type: 2 the type, 1 its kind, 0 anything.
-    fn specificity(&self, (kind, subtype): (&str, &str)) -> Option<u8> {
-        match (self.kind, self.subtype) {
-            ("*", "*") => Some(0),
-            (wanted, "*") if wanted.eq_ignore_ascii_case(kind) => Some(1),
-            (wanted, part) if wanted.eq_ignore_ascii_case(kind) && part.eq_ignore_ascii_case(subtype) => Some(2),
-            _ => None,
-        }
-    }
-}
-
-fn thousandths(text: &str) -> Option<u16> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 3 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let quality = whole.parse::<u16>().ok()?.checked_mul(1_000)? + format!("{fraction:0<3}").parse::<u16>().ok()?;
-    (quality <= 1_000).then_some(quality)
-}
-
 /// The best of `offers` for the client, the earlier the better among equals; `None` when it accepts none. Without `Accept`
 /// it is the first.
 pub fn best(headers: &HeaderMap, offers: &[Form]) -> Option<Form> {
-    let mut values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    if values.all(|value| value.trim().is_empty()) {
-        return offers.first().copied();
-    }
     choose(headers, offers, 0)
 }
 
@@ -111,21 +62,11 @@ pub fn named(headers: &HeaderMap, offers: &[Form]) -> Option<Form> {
 
 /// The best of `offers`, among those that `Accept` names at least so exactly.
 fn choose(headers: &HeaderMap, offers: &[Form], least_specificity: u8) -> Option<Form> {
-    let values: Vec<&str> =
-        headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).collect();
-    let ranges: Vec<Range<'_>> =
-        values.iter().flat_map(|value| value.split(',')).filter_map(|item| Range::parse(item.trim())).collect();
-    let quality = |offer: Form| {
-        // The most specific range decides.
-        let matching = ranges.iter().filter_map(|range| Some((range.specificity(offer.media_type())?, range.quality)));
-        let decisive = matching.max_by_key(|(specificity, _)| *specificity);
-        decisive.filter(|(specificity, _)| *specificity >= least_specificity).map_or(0, |(_, quality)| quality)
-    };
     let mut found: Option<(Form, u16)> = None;
     for offer in offers {
-        let quality = quality(*offer);
-        if quality > found.map_or(0, |(_, best)| best) {
-            found = Some((*offer, quality));
+        let Acceptance { weight, specificity } = headers::acceptance(headers, offer.media_type());
+        if specificity >= least_specificity && weight > found.map_or(0, |(_, best)| best) {
+            found = Some((*offer, weight));
         }
     }
     found.map(|(form, _)| form)
@@ -133,7 +74,7 @@ fn choose(headers: &HeaderMap, offers: &[Form], least_specificity: u8) -> Option
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, header};
 
     use super::*;
 

@@ -4,15 +4,13 @@
 use async_graphql::ServerError;
 use async_graphql_axum::GraphQLProtocol;
 use axum::{
-    extract::{FromRequest, FromRequestParts, Query as UrlQuery, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    extract::{FromRequestParts, Query as UrlQuery, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use http_body::Body as _;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
 
 use super::{
     Door,
@@ -26,8 +24,9 @@ use super::{
     single, stream, ws,
 };
 use crate::{
+    body,
     broker::{Inbox, Start},
-    pages,
+    headers, pages,
     problem::{Code, Problem},
     socket::Upgrade,
     streaming, wire,
@@ -40,19 +39,30 @@ pub async fn upgrade(State(door): State<Door>, request: Request) -> Response {
 }
 
 async fn websocket(door: &Door, parts: &mut Parts) -> Response {
-    let known = GraphQLProtocol::from_request_parts(parts, &()).await.is_ok();
+    let known = offers_graphql(parts).await;
     match Upgrade::from_request_parts(parts, &()).await {
         Ok(upgrade) => ws::accept(door, upgrade, known),
-        Err(error) => Problem::from(error).into_response(),
+        Err(error) => error.into_response(),
     }
+}
+
+/// Whether the client offers a subprotocol of GraphQL. The extractor of async-graphql-axum reads one line of the header, so
+/// it is given all of them as one.
+async fn offers_graphql(parts: &mut Parts) -> bool {
+    let offered: Vec<_> = headers::items(&parts.headers, "sec-websocket-protocol").collect();
+    let Ok(line) = HeaderValue::try_from(offered.join(",")) else { return false };
+    parts.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, line);
+    GraphQLProtocol::from_request_parts(parts, &()).await.is_ok()
 }
 
 /// `GET /graphql`: a WebSocket, a page, or a query in the address.
 pub async fn get(State(door): State<Door>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    if parts.headers.contains_key(header::UPGRADE) {
+    // A wish for another protocol, such as `h2c`, is no reason not to serve the request (RFC 9110, 7.8).
+    if Upgrade::is_asked_for(&parts) {
         return websocket(&door, &mut parts).await;
     }
+    let is_head = parts.method == Method::HEAD;
     let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|UrlQuery(pairs)| pairs);
     let pairs = pairs.unwrap_or_default();
     let parameter = |name: &str| {
@@ -60,11 +70,14 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         // An empty parameter is an absent one.
         found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
     };
-    let token = single::token(&parts.headers, parameter("token"));
+    let token = match single::token(&parts.headers, parameter("token")) {
+        Ok(token) => token,
+        Err(error) => return malformed(&parts.headers, error.to_string()),
+    };
     let query = parameter("query");
     if query.is_none() && ["extensions", "documentId"].into_iter().all(|name| parameter(name).is_none()) {
         if let Some(token) = token.filter(|_| accept::best(&parts.headers, &[Form::EventStream]).is_some()) {
-            return connect(&door, &parts.headers, &token);
+            return connect(&door, &parts.headers, &token, is_head);
         }
         if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
             return pages::graphql(&parts.headers);
@@ -95,43 +108,36 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         Ok(asked) => asked,
         Err(problem) => return refuse(&parts.headers, &problem),
     };
-    if let Some(token) = token {
+    // HEAD is safe, so it sends nothing over a stream.
+    if let Some(token) = token.filter(|_| !is_head) {
         return over_stream(&door, &parts.headers, &token, asked, true).await;
     }
     let resumed = wire::LAST_EVENT_ID_PARAMETERS.into_iter().find_map(parameter);
-    respond_to(&door, &parts.headers, asked, true, resumed.as_deref()).await
+    respond_to(&door, &parts.method, &parts.headers, asked, resumed.as_deref()).await
 }
 
 /// `POST /graphql`: one request as a JSON object, or several as an array.
 pub async fn post(State(door): State<Door>, request: Request) -> Response {
     let headers = request.headers().clone();
-    let token = single::token(&headers, url_parameter(&request, "token"));
+    let token = match single::token(&headers, url_parameter(&request, "token")) {
+        Ok(token) => token,
+        Err(error) => return malformed(&headers, error.to_string()),
+    };
     let resumed = wire::LAST_EVENT_ID_PARAMETERS.iter().find_map(|name| url_parameter(&request, name));
     if let Some(token) = &token
         && request.body().is_end_stream()
         && accept::named(&headers, &[Form::EventStream]).is_some()
     {
-        return connect(&door, &headers, token);
+        return connect(&door, &headers, token, false);
     }
-    if !is_json(&headers) {
-        // Browsers send other types across sites without a preflight request, so refusing them keeps forged requests out.
-        let problem = Problem::new(Code::BadRequest, "content-type: must be application/json in UTF-8");
-        return refuse(&headers, &problem.with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE, None));
+    if let Err(problem) = check_json(&headers) {
+        return refuse(&headers, &problem);
     }
-    let body = match timeout(door.context.request_timeout, Bytes::from_request(request, &())).await {
-        Err(_) => {
-            let problem = Problem::new(Code::BadRequest, "body: took too long to arrive");
-            return refuse(&headers, &problem.with_http(StatusCode::REQUEST_TIMEOUT, None));
-        }
-        Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return refuse(&headers, &Problem::new(Code::PayloadTooLarge, "body: is too large (MAX_BODY_BYTES)"));
-        }
-        Ok(Err(_)) => return malformed(&headers, "body: could not be read"),
-        Ok(Ok(body)) => body,
+    let body = match body::read(request, door.context.request_timeout).await {
+        Ok(body) => body,
+        Err(problem) => return refuse(&headers, &problem),
     };
-    let Ok(text) = std::str::from_utf8(&body) else {
-        return malformed(&headers, "body: must be UTF-8");
-    };
+    let text = body.as_str();
     if text.trim_start().starts_with('[') {
         if token.is_some() {
             return refuse(&headers, &not_a_request("body: a batch cannot be sent to a stream"));
@@ -143,7 +149,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
     }
     match (read(text), token) {
         (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
-        (Ok(asked), None) => respond_to(&door, &headers, asked, false, resumed.as_deref()).await,
+        (Ok(asked), None) => respond_to(&door, &Method::POST, &headers, asked, resumed.as_deref()).await,
         // JSON that is not a request has another status than a body that is not JSON.
         (Err(unread), _) => match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => refuse(&headers, &not_a_request(unread.message)),
@@ -167,7 +173,8 @@ pub async fn put(State(door): State<Door>, request: Request) -> Response {
 pub async fn delete(State(door): State<Door>, request: Request) -> Response {
     let headers = request.headers();
     match (single::token(headers, url_parameter(&request, "token")), url_parameter(&request, "operationId")) {
-        (Some(token), Some(id)) => match door.streams.stop(&token, &id) {
+        (Err(error), _) => malformed(headers, error.to_string()),
+        (Ok(Some(token)), Some(id)) => match door.streams.stop(&token, &id) {
             Ok(()) => StatusCode::OK.into_response(),
             Err(problem) => refuse(headers, &problem),
         },
@@ -183,7 +190,14 @@ fn url_parameter(request: &Request, name: &str) -> Option<String> {
 }
 
 /// The stream of the single-connection mode, as the response.
-fn connect(door: &Door, headers: &HeaderMap, token: &str) -> Response {
+fn connect(door: &Door, headers: &HeaderMap, token: &str, is_head: bool) -> Response {
+    if is_head {
+        // HEAD is safe, so it leaves the reservation to the request that will read the stream.
+        return match door.streams.check(token) {
+            Ok(()) => streaming::head(Form::EventStream.content_type()),
+            Err(problem) => refuse(headers, &problem),
+        };
+    }
     door.streams.connect(token, &door.context).unwrap_or_else(|problem| refuse(headers, &problem))
 }
 
@@ -211,20 +225,25 @@ fn mutation_by_get(headers: &HeaderMap) -> Response {
     refuse(headers, &problem.with_http(StatusCode::METHOD_NOT_ALLOWED, allow))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let mut parts = value.split(';').map(str::trim);
-    let json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
-    json && parts.all(|parameter| match parameter.split_once('=') {
-        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-            value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-        }
-        _ => true,
-    })
+/// Checks that the body is JSON in UTF-8. Browsers send other types across sites without a preflight request, so refusing them
+/// keeps forged requests out.
+fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_json = body::media_type(headers)?.is_some_and(|kind| kind == "application/json");
+    let is_utf8 = body::charset(headers).is_none_or(|charset| matches!(charset.as_str(), "utf-8" | "utf8"));
+    if !is_json || !is_utf8 {
+        return Err(body::unsupported("content-type: must be application/json in UTF-8"));
+    }
+    Ok(())
 }
 
 /// The response to one request.
-async fn respond_to(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool, resumed: Option<&str>) -> Response {
+async fn respond_to(
+    door: &Door,
+    method: &Method,
+    headers: &HeaderMap,
+    asked: Asked,
+    resumed: Option<&str>,
+) -> Response {
     // A client that would rather have a stream gets one, also of a single result.
     let single = accept::best(headers, &ALL).filter(|form| SINGLE.contains(form));
     let streaming = accept::best(headers, &STREAMS);
@@ -241,23 +260,21 @@ async fn respond_to(door: &Door, headers: &HeaderMap, asked: Asked, by_get: bool
     };
     match prepared.kind {
         OperationKind::Subscription => {
-            let explicit = headers.get_all(header::ACCEPT).into_iter().any(|value| {
-                value.to_str().is_ok_and(|value| value.contains("event-stream") || value.contains("multipart"))
-            });
-            let Some(form) = streaming.filter(|_| explicit) else {
+            let Some(form) = accept::named(headers, &STREAMS) else {
                 let message = "a subscription needs a WebSocket, or Accept: text/event-stream or multipart/mixed";
                 return malformed(headers, message);
             };
             // A position that cannot be read is refused and not ignored, because then messages would be lost silently.
-            let header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
-            let resume = header.filter(|id| !id.is_empty()).or(resumed);
-            let resume = resume.map(|id| wire::parse_position("Last-Event-ID", id)).transpose();
+            let resume = headers::single(headers, "Last-Event-ID")
+                .and_then(|id| id.or(resumed).map(|id| wire::parse_position("Last-Event-ID", id)).transpose());
             match resume {
+                // HEAD is safe: it makes no topic, no subscription and no consumer.
+                Ok(_) if method == Method::HEAD => streaming::head(form.content_type()),
                 Ok(resume) => subscribe(door, form, prepared, resume).await,
                 Err(error) => malformed(headers, error.to_string()),
             }
         }
-        OperationKind::Mutation if by_get => mutation_by_get(headers),
+        OperationKind::Mutation if method != Method::POST => mutation_by_get(headers),
         OperationKind::Query | OperationKind::Mutation => {
             let (response, executed) = match (single, streaming) {
                 (None, None) => return not_acceptable(),

@@ -97,9 +97,10 @@ pub struct DateTime(pub Timestamp);
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
         let Value::String(text) = &value else { return Err(InputValueError::expected_type(value)) };
-        text.parse()
-            .map(Self)
-            .map_err(|_| InputValueError::custom("must be a time like 2026-01-31T12:00:00Z (RFC 3339)"))
+        text.parse().map(Self).map_err(|error| match error {
+            Error::BadRequest { message, .. } => InputValueError::custom(message),
+            error => InputValueError::custom(error),
+        })
     }
 
     fn to_value(&self) -> Value {

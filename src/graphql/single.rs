@@ -22,6 +22,7 @@ use super::{
 use crate::{
     broker::{Error, Inbox},
     event_stream::{self, ServerSentEvent},
+    headers,
     problem::{Code, Problem},
     streaming::{self, StreamContent, StreamFlow},
     subscriptions::{Limit, Readable, Subscriptions},
@@ -102,6 +103,17 @@ impl Streams {
     fn find(&self, token: &str) -> Result<Arc<ReservedStream>, Problem> {
         let found = self.0.lock().get(token).cloned();
         found.ok_or_else(|| Problem::new(Code::NotFound, "there is no stream of this token"))
+    }
+
+    /// Whether the event stream of a token could be connected.
+    ///
+    /// # Errors
+    /// As [`Streams::connect`].
+    pub fn check(&self, token: &str) -> Result<(), Problem> {
+        if self.find(token)?.state.lock().connected {
+            return Err(Problem::new(Code::Conflict, "the stream of this token is open"));
+        }
+        Ok(())
     }
 
     /// A request for the event stream of a token: connects it.
@@ -258,8 +270,11 @@ fn complete(out: &mut Vec<u8>, id: &str) {
 }
 
 /// The token of a request, if it has one.
-pub fn token(headers: &HeaderMap, parameter: Option<String>) -> Option<String> {
-    headers.get(TOKEN).and_then(|token| token.to_str().ok()).map(str::to_owned).or(parameter)
+///
+/// # Errors
+/// [`Error::BadRequest`] for a header with several lines.
+pub fn token(headers: &HeaderMap, parameter: Option<String>) -> Result<Option<String>, Error> {
+    Ok(headers::single(headers, "X-GraphQL-Event-Stream-Token")?.map(str::to_owned).or(parameter))
 }
 
 /// A connected stream.

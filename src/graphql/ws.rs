@@ -42,12 +42,12 @@ const MODERN: Names =
     Names { subscribe: "subscribe", next: "next", complete: "complete", stop: "complete", legacy: false };
 const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "complete", stop: "stop", legacy: true };
 
-/// Accepts with the first of the client's subprotocols that is known here.
-pub fn accept(door: &Door, upgrade: Upgrade, known: bool) -> Response {
-    let mut offered = upgrade.offered().iter();
+/// Accepts with the first of the client's subprotocols that is one of GraphQL's, if it offers one.
+pub fn accept(door: &Door, upgrade: Upgrade, offers_graphql: bool) -> Response {
+    let mut offered = upgrade.offered().iter().filter(|_| offers_graphql);
     let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
     let Door { context, settings, executor, .. } = door;
-    match chosen.filter(|_| known) {
+    match chosen {
         Some(name) => {
             let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };
             let keep_alive = KEEP_ALIVE.min(context.heartbeat);
@@ -75,7 +75,7 @@ impl Protocol for WrongProtocol {
         Self::close()
     }
 
-    fn binary(&mut self, _: &mut Outbox) -> Flow {
+    fn binary(&mut self, _: &[u8], _: &mut Outbox) -> Flow {
         Self::close()
     }
 
@@ -375,7 +375,7 @@ impl Protocol for Session {
         self.message(text, out).err().map_or(Flow::Go, |flow| self.wrong(flow, out))
     }
 
-    fn binary(&mut self, out: &mut Outbox) -> Flow {
+    fn binary(&mut self, _: &[u8], out: &mut Outbox) -> Flow {
         self.wrong(close(4400, "Invalid message received: it is binary"), out)
     }
 

@@ -6,34 +6,31 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::request::Parts,
 };
-use bytes::Bytes;
-use tokio::time::timeout;
 
 use super::Context;
 use crate::{
+    body,
     broker::Error,
     problem::{Code, Problem},
     wire::{self, Fields, UnknownFields},
 };
 
-/// The body as text, whatever its content type, because `curl -d` sends JSON as a form.
+/// The body as text. Its content type does not count unless the body is a form indeed, because `curl -d` sends JSON as a form.
 pub struct Text(pub String);
 
 impl FromRequest<Context> for Text {
     type Rejection = Problem;
 
     async fn from_request(request: Request, context: &Context) -> Result<Self, Problem> {
-        let reading = timeout(context.request_timeout, Bytes::from_request(request, context));
-        let body = match reading.await {
-            Err(_) => return Err(Problem::new(Code::BadRequest, "body: took too long to arrive")),
-            Ok(Err(error)) if error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(Problem::new(Code::PayloadTooLarge, "body: is too large (MAX_BODY_BYTES)"));
-            }
-            Ok(Err(_)) => return Err(Problem::new(Code::BadRequest, "body: could not be read")),
-            Ok(Ok(body)) => body,
-        };
-        let text = String::from_utf8(body.into());
-        text.map(Self).map_err(|_| Problem::new(Code::BadRequest, "body: must be UTF-8"))
+        let kind = body::media_type(request.headers())?.unwrap_or_default();
+        let text = body::read(request, context.request_timeout).await?;
+        let is_form = matches!(kind.as_str(), "application/x-www-form-urlencoded" | "multipart/form-data");
+        if is_form && !text.trim_start().starts_with(['{', '[']) {
+            let message =
+                format!("body: must be JSON with the content type application/json, and this is a form ({kind})");
+            return Err(body::unsupported(message));
+        }
+        Ok(Self(text))
     }
 }
 

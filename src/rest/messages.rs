@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, Method, header},
     response::{IntoResponse, Response},
 };
 use utoipa::ToSchema;
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     broker::{BatchLimit, Error, Inbox, Source, Start, TopicName},
+    headers::{self, acceptance},
     problem::ErrorBody,
     streaming,
     wire::{self, Options, Spelling},
@@ -26,20 +27,21 @@ const STREAM_PARAMETERS: [&str; 5] = ["filter", "consumer", "ack", "consumer_ttl
 /// Stock event stream clients (event-source-polyfill and its kin) add it and expect nothing.
 const IGNORED: [&str; 1] = ["evs_preamble"];
 
+/// The two forms that stand at the address of a topic's messages.
+const STREAM: (&str, &str) = ("text", "event-stream");
+const PAGE: (&str, &str) = ("application", "json");
+
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
 #[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("last_n" = Option<u32>, Query, description = "Another name of `last`"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("consumer_ttl" = Option<String>, Query, description = "Of a stream: how long the consumer is kept while nobody uses it, like 15m; CONSUMER_TTL at most and unless given"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn messages(
     State(context): State<Context>,
     TopicPath(name): TopicPath,
+    method: Method,
     headers: HeaderMap,
     query: Query,
 ) -> RestResult<Response> {
-    let accepts = |kind: &str| {
-        let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|item| item.split(';').next().unwrap_or_default().trim() == kind)
-    };
-    if accepts("text/event-stream") {
-        return event_stream(&context, &name, &headers, &query).await;
+    if prefers_stream(&headers) {
+        return event_stream(&context, &name, &method, &headers, &query).await;
     }
     if let Some(name) = STREAM_PARAMETERS.into_iter().find(|name| query.text(name).is_some()) {
         return Err(Error::bad_request(name, "needs an event stream (Accept: text/event-stream)").into());
@@ -55,15 +57,29 @@ pub async fn messages(
     let gap = page.gap.as_ref().map(|gap| wire::gap_object(gap, Spelling::SnakeCase));
     let gap = gap.as_deref().unwrap_or("null");
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json"), (header::VARY, "accept")], body).into_response())
 }
 
-async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query: &Query) -> RestResult<Response> {
+/// Whether the client would rather have a stream than a page. Who names both, and prefers neither, gets the stream: a page needs
+/// no header.
+fn prefers_stream(headers: &HeaderMap) -> bool {
+    let (stream, page) = (acceptance(headers, STREAM), acceptance(headers, PAGE));
+    // A wildcard that both match is no wish for a stream.
+    stream.weight > page.weight || (stream.weight > 0 && stream.weight == page.weight && stream.specificity == 2)
+}
+
+async fn event_stream(
+    context: &Context,
+    name: &str,
+    method: &Method,
+    headers: &HeaderMap,
+    query: &Query,
+) -> RestResult<Response> {
     if query.text("limit").is_some() {
         return Err(Error::bad_request("limit", "is a page's; an event stream has no end").into());
     }
     query.allow(&[&STREAM_PARAMETERS[..], &PAGE_PARAMETERS, &wire::LAST_EVENT_ID_PARAMETERS, &IGNORED].concat())?;
-    let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    let header = headers::single(headers, "Last-Event-ID")?;
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
     let text = |name| Ok(query.text(name).map(Into::into));
@@ -72,6 +88,11 @@ async fn event_stream(context: &Context, name: &str, headers: &HeaderMap, query:
     // A browser that reconnects repeats the address with its first start, so `Last-Event-ID` goes before that.
     if let Some(cursor) = resumed {
         request.resume = Some(wire::parse_position("Last-Event-ID", cursor)?);
+    }
+    if method == Method::HEAD {
+        // HEAD is safe (RFC 9110, 9.2.1): it must not create a topic or a consumer, nor take a consumer over.
+        context.client.check_subscribe(&request).await?;
+        return Ok(streaming::head("text/event-stream"));
     }
     let inbox = Inbox::default();
     let subscription = context.client.subscribe(request, &inbox, 0).await?;

@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             };
             let flow = match message {
                 Incoming::Text(text) => self.protocol.text(text, &mut self.out),
-                Incoming::Binary => self.protocol.binary(&mut self.out),
+                Incoming::Binary(payload) => self.protocol.binary(payload, &mut self.out),
                 Incoming::Ping(payload) => {
                     self.out.pong(payload);
                     continue;

@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::utf8::Utf8Check;
+
 /// A close code with the meaning that the specification gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseCode(pub u16);
@@ -19,6 +21,8 @@ impl CloseCode {
     pub const POLICY: Self = Self(1008);
     /// A message is too big.
     pub const TOO_BIG: Self = Self(1009);
+    /// The server has no room now.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
 
     /// Whether a peer may send it.
     fn is_sendable(self) -> bool {
@@ -30,7 +34,7 @@ impl CloseCode {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
     Text(&'a str),
-    Binary,
+    Binary(&'a [u8]),
     Ping(&'a [u8]),
     Pong(&'a [u8]),
     /// The client's code, if it gave one.
@@ -50,10 +54,14 @@ pub struct Inbound {
     pub buffer: BytesMut,
     /// The payload that was handed out last and is to be dropped.
     handed_out: usize,
+    /// Bytes of the payload at the buffer's front that have come and are unmasked; its frame is not complete.
+    unmasked: usize,
     /// A message of which not all frames have come.
     partial: Vec<u8>,
     partial_is_text: Option<bool>,
     partial_done: bool,
+    /// Checks the text of a message that is not complete.
+    utf8: Utf8Check,
     max_bytes: usize,
     keep: usize,
 }
@@ -72,9 +80,11 @@ impl Inbound {
         Self {
             buffer: BytesMut::with_capacity(keep),
             handed_out: 0,
+            unmasked: 0,
             partial: Vec::new(),
             partial_is_text: None,
             partial_done: false,
+            utf8: Utf8Check::default(),
             max_bytes,
             keep,
         }
@@ -109,16 +119,26 @@ impl Inbound {
             self.drop_handed_out();
             let Some(header) = self.header()? else { return Ok(None) };
             let frame = header.bytes + header.payload;
-            if self.buffer.len() < frame {
+            let is_text =
+                header.opcode == TEXT || (header.opcode == CONTINUATION && self.partial_is_text == Some(true));
+            let is_whole = header.opcode == TEXT && header.fin && self.unmasked == 0;
+            let come = self.buffer.len().min(frame);
+            let new = header.bytes + self.unmasked..come;
+            unmask(&mut self.buffer[new.clone()], header.mask, self.unmasked);
+            // A text that is wrong already is refused before the rest has come. One that is complete is checked below.
+            if is_text && !(is_whole && come == frame) && !self.utf8.feed(&self.buffer[new]) {
+                return Err(CloseCode::INVALID);
+            }
+            if come < frame {
+                self.unmasked = come - header.bytes;
                 return Ok(None);
             }
-            unmask(&mut self.buffer[header.bytes..frame], header.mask);
+            self.unmasked = 0;
             self.handed_out = frame;
             match (header.opcode, header.fin) {
-                (TEXT | BINARY, true) => {
-                    if header.opcode == BINARY {
-                        return Ok(Some(Incoming::Binary));
-                    }
+                (BINARY, true) => return Ok(Some(Incoming::Binary(&self.buffer[header.bytes..frame]))),
+                (TEXT, true) => {
+                    self.utf8 = Utf8Check::default();
                     let text = std::str::from_utf8(&self.buffer[header.bytes..frame]);
                     return text.map(|text| Some(Incoming::Text(text))).map_err(|_| CloseCode::INVALID);
                 }
@@ -129,8 +149,9 @@ impl Inbound {
                     self.partial.extend_from_slice(&self.buffer[header.bytes..frame]);
                     if fin {
                         self.partial_done = true;
+                        self.utf8 = Utf8Check::default();
                         if self.partial_is_text.take() == Some(false) {
-                            return Ok(Some(Incoming::Binary));
+                            return Ok(Some(Incoming::Binary(&self.partial)));
                         }
                         let text = std::str::from_utf8(&self.partial);
                         return text.map(|text| Some(Incoming::Text(text))).map_err(|_| CloseCode::INVALID);
@@ -195,7 +216,9 @@ fn close(payload: &[u8]) -> Result<Option<CloseCode>, CloseCode> {
     }
 }
 
-fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+/// Takes the mask off bytes of a payload, of which `before` bytes came earlier.
+fn unmask(payload: &mut [u8], mut mask: [u8; 4], before: usize) {
+    mask.rotate_left(before % 4);
     // Eight bytes at a time, which the compiler turns into vector instructions.
     let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
     let mut chunks = payload.chunks_exact_mut(8);
@@ -220,6 +243,12 @@ impl Outbox {
     /// Adds a text message made of these parts.
     pub fn text(&mut self, parts: &[&[u8]]) {
         self.frame(TEXT, parts);
+    }
+
+    /// Adds a binary message.
+    #[cfg(test)]
+    pub(super) fn binary(&mut self, payload: &[u8]) {
+        self.frame(BINARY, &[payload]);
     }
 
     pub(super) fn ping(&mut self, payload: &[u8]) {
@@ -325,7 +354,7 @@ mod tests {
                 r#"Text("hello")"#,
                 "Ping([112])",
                 r#"Text("in three parts")"#,
-                "Binary",
+                "Binary([255])",
                 &format!("Text({long:?})"),
                 "Pong([])",
                 "Close(Some(CloseCode(1000)))",

@@ -34,7 +34,7 @@ pub trait Protocol: Send {
     fn text(&mut self, text: &str, out: &mut Outbox) -> Flow;
 
     /// A binary message from the client.
-    fn binary(&mut self, out: &mut Outbox) -> Flow;
+    fn binary(&mut self, payload: &[u8], out: &mut Outbox) -> Flow;
 
     /// The subscription under `key` has something to read: one batch goes out.
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow;

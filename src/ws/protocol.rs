@@ -329,7 +329,7 @@ impl Protocol for Session {
         Poll::Pending
     }
 
-    fn binary(&mut self, out: &mut Outbox) -> Flow {
+    fn binary(&mut self, _: &[u8], out: &mut Outbox) -> Flow {
         refused(out, &Echo::of(None), Error::bad_request("frame", "must be text, not binary"))
     }
 

@@ -1,5 +1,7 @@
 //! Connections over pipes in memory: who is delivered to, and clients that go.
 
+mod suite;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
@@ -17,7 +19,7 @@ impl Protocol for Keys {
         Flow::Go
     }
 
-    fn binary(&mut self, _: &mut Outbox) -> Flow {
+    fn binary(&mut self, _: &[u8], _: &mut Outbox) -> Flow {
         Flow::Go
     }
 
@@ -52,7 +54,7 @@ impl Protocol for Waits {
         Flow::Go
     }
 
-    fn binary(&mut self, _: &mut Outbox) -> Flow {
+    fn binary(&mut self, _: &[u8], _: &mut Outbox) -> Flow {
         Flow::Go
     }
 

@@ -1,0 +1,183 @@
+//! What holds for every request and every response, whatever its route.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{
+        HeaderValue, Method, Request, StatusCode, Uri, Version, header,
+        uri::{Authority, PathAndQuery},
+    },
+    response::{IntoResponse, Response},
+};
+use hyper::body::{Frame, Incoming, SizeHint};
+use tower::ServiceExt;
+
+use crate::{
+    headers,
+    problem::{Code, Problem},
+};
+
+/// The app's response to a request.
+pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
+    let is_head = request.method() == Method::HEAD;
+    let mut response = match check_host(&request) {
+        Ok(()) => match page_without_slash(&request) {
+            Some(location) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, location)]).into_response(),
+            None => {
+                drop_trailing_slash(request.uri_mut());
+                app.oneshot(request).await.unwrap_or_else(|never| match never {})
+            }
+        },
+        Err(problem) => in_full(&problem, is_head),
+    };
+    // The router's own response, which has no body.
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED && !response.headers().contains_key(header::CONTENT_TYPE) {
+        response = in_full(&other_methods(response.headers().get(header::ALLOW)), is_head);
+    }
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The error for a method that a path does not have, with those that it has.
+fn other_methods(allow: Option<&HeaderValue>) -> Problem {
+    let methods = allow.and_then(|allow| allow.to_str().ok()).unwrap_or_default().replace(',', ", ");
+    let problem = Problem::new(Code::MethodNotAllowed, format!("this path has the methods {methods}"));
+    let allow = HeaderValue::try_from(methods).ok().map(|methods| (header::ALLOW, methods));
+    problem.with_http(StatusCode::METHOD_NOT_ALLOWED, allow)
+}
+
+/// The problem as the response; to HEAD with the length that GET would have, and no body.
+fn in_full(problem: &Problem, is_head: bool) -> Response {
+    let mut response = problem.clone().into_response();
+    if is_head && let Some(length) = http_body::Body::size_hint(response.body()).exact() {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+/// HTTP/1.1 requires one valid `Host`. A proxy and this server could otherwise take a request to be for different hosts (RFC 9112,
+/// 3.2).
+fn check_host(request: &Request<Body>) -> Result<(), Problem> {
+    let mut lines = request.headers().get_all(header::HOST).into_iter();
+    let problem = |message| Err(Problem::new(Code::BadRequest, message));
+    match (lines.next(), lines.next()) {
+        (_, Some(_)) => problem("host: may be given only once"),
+        (None, None) if request.version() == Version::HTTP_11 => problem("host: is missing, and HTTP/1.1 requires it"),
+        (None, None) => Ok(()),
+        (Some(host), None) => {
+            let host = host.as_bytes();
+            let is_valid = host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'));
+            if is_valid { Ok(()) } else { problem("host: must be a host and perhaps a port") }
+        }
+    }
+}
+
+/// Where a browser that asks for a page at a path with a slash at its end finds it: the links within pages are relative. The
+/// address is relative, too, because a proxy may serve this server below a prefix.
+fn page_without_slash(request: &Request<Body>) -> Option<HeaderValue> {
+    let is_page = headers::acceptance(request.headers(), ("text", "html")).specificity == 2;
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let name = request.uri().path().strip_suffix('/')?.rsplit('/').next().filter(|name| !name.is_empty())?;
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    HeaderValue::try_from(format!("../{name}{query}")).ok().filter(|_| is_page && is_read)
+}
+
+/// A path with a slash at its end is that without it: names that end so are percent-encoded. A redirection would not do for all,
+/// because WebSocket clients follow none.
+fn drop_trailing_slash(uri: &mut Uri) {
+    let Some(path) = uri.path().strip_suffix('/').filter(|path| !path.is_empty()) else { return };
+    let path = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(path).ok();
+    if let Ok(shorter) = Uri::from_parts(parts) {
+        *uri = shorter;
+    }
+}
+
+/// A request's body, which sets a flag when it is dropped before its end.
+pub struct WatchedBody {
+    body: Incoming,
+    has_ended: bool,
+    is_unread: Arc<AtomicBool>,
+}
+
+impl WatchedBody {
+    pub fn new(body: Incoming, is_unread: Arc<AtomicBool>) -> Self {
+        Self { body, has_ended: false, is_unread }
+    }
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        let is_unread = !self.has_ended && !http_body::Body::is_end_stream(&self.body);
+        self.is_unread.store(is_unread, Ordering::Relaxed);
+    }
+}
+
+impl http_body::Body for WatchedBody {
+    type Data = <Incoming as http_body::Body>::Data;
+    type Error = <Incoming as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = std::pin::Pin::new(&mut self.body).poll_frame(cx);
+        self.has_ended |= matches!(polled, std::task::Poll::Ready(None));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slash_at_the_end_does_not_count() {
+        for (given, wanted) in [
+            ("/", "/"),
+            ("/health/", "/health"),
+            ("/topics/news/messages/?last=1", "/topics/news/messages?last=1"),
+            ("/topics//", "/topics/"),
+            ("/topics/a%2F", "/topics/a%2F"),
+            ("http://x/health/", "http://x/health"),
+            ("/health?a=/", "/health?a=/"),
+        ] {
+            let mut uri: Uri = given.parse().unwrap();
+            drop_trailing_slash(&mut uri);
+            assert_eq!(uri.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn one_valid_host() {
+        let check = |version, hosts: &[&str]| {
+            let builder = hosts
+                .iter()
+                .fold(Request::builder().version(version), |builder, host| builder.header(header::HOST, *host));
+            check_host(&builder.body(Body::empty()).unwrap()).is_ok()
+        };
+        for good in ["localhost", "localhost:8080", "[::1]:80", "127.0.0.1", ""] {
+            assert!(check(Version::HTTP_11, &[good]), "{good}");
+        }
+        for bad in ["a/b", "a b", "user@host"] {
+            assert!(!check(Version::HTTP_11, &[bad]), "{bad}");
+        }
+        assert!(!check(Version::HTTP_11, &[]) && check(Version::HTTP_10, &[]));
+        assert!(!check(Version::HTTP_11, &["a", "a"]) && !check(Version::HTTP_10, &["a", "a"]));
+    }
+}
