@@ -17,7 +17,9 @@ use super::{
     names::{CLASSES, class_in, decode, encode},
     store::{BUDGET, Put, Value, put},
 };
-use crate::channel::{Channel, Epoch, Error, Incarnation, Numbering, Registry, Timestamp, TopicConfig, TopicName};
+use crate::channel::{
+    Channel, Deletion, Epoch, Error, Incarnation, Numbering, Registry, Timestamp, TopicConfig, TopicName,
+};
 
 /// A topic in the bucket: JSON, to which later versions may add fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +72,19 @@ impl KnownTopic {
         let earlier = entry.before.as_ref().map_or(0, |before| before.newest_in(entry.class));
         Some(IncarnationEnd { epoch: entry.epoch.clone(), last: channel.last(), class: entry.class, earlier })
     }
+}
+
+/// The deletion that an incarnation's end stands for, if it ever had a message.
+fn deletion(token: &str, end: &IncarnationEnd) -> Option<Deletion> {
+    let newest_sequence = end.newest_in(end.class);
+    Some(Deletion {
+        name: TopicName::parse(&decode(token)?).ok()?,
+        epoch: Epoch::parse(&end.epoch)?,
+        log: CLASSES.iter().position(|class| *class == end.class)?,
+        newest_sequence,
+        newest_offset: (end.last > 0).then_some(end.last),
+    })
+    .filter(|_| newest_sequence > 0)
 }
 
 /// An incarnation that has ended in the registry, but not yet in its stream.
@@ -237,6 +252,10 @@ impl Topics {
         }
         let end = entry.as_ref().map_or(end, |entry| entry.before.clone());
         let new_end = end.as_ref().filter(|end| known_end.as_ref() != Some(*end));
+        if let Some(deletion) = new_end.filter(|_| self.is_loading()).and_then(|end| deletion(token, end)) {
+            // A subscriber of a pattern that was at another instance, or here before a restart, may not have read it to its end.
+            self.registry.remember_deletion(deletion);
+        }
         let mut ended = Vec::new();
         let channel = match (incarnation, old) {
             (Some(incarnation), Some(old)) if old.epoch() == incarnation.epoch => {

@@ -336,3 +336,44 @@ async fn drain(server: &TestServer, options: &Options, acked: &mut u64, publishe
     }
     door.close().await;
 }
+
+/// A client resumes a pattern at an instance that started after topics had been deleted with messages that it had not
+/// read: one of them for good, and one that was created again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_instance_knows_what_was_deleted_before() {
+    let nats = Nats::single().await;
+    let a = instance(&nats);
+    let mut door = RawWs::to(&a, "t.*", Start::Live).await;
+    a.publish("t.again", 1.into()).await;
+    a.publish("t.gone", 1.into()).await;
+    let seen = door.messages(2).await;
+    let cursor = seen[1].pattern_cursor.clone().expect("a pattern's messages have it");
+    door.close().await;
+    for topic in ["t.again", "t.gone"] {
+        a.publish(topic, 2.into()).await;
+        a.delete(&format!("/topics/{topic}")).await.expect(200);
+    }
+    let again = a.publish("t.again", 3.into()).await;
+    let b = instance(&nats);
+    becomes_ready(&b).await;
+    let mut door = RawWs::to(&b, "t.*", Start::After(cursor)).await;
+    let mut told = Vec::new();
+    loop {
+        match door.event().await {
+            Event::Message(message) => {
+                assert_eq!(
+                    (message.topic.as_str(), &message.cursor),
+                    ("t.again", &again["cursor"].as_str().unwrap().to_owned())
+                );
+                break;
+            }
+            Event::Gap(gap) => told.push((gap.topic.clone().unwrap(), gap.reason.clone())),
+            Event::Deleted(topic) => told.push((topic, "deleted".to_owned())),
+            other => panic!("{other:?}"),
+        }
+    }
+    told.sort();
+    let wanted =
+        [("t.again", "NEW_EPOCH"), ("t.gone", "deleted")].map(|(topic, how)| (topic.to_owned(), how.to_owned()));
+    assert_eq!(told, wanted);
+}
