@@ -273,7 +273,9 @@ pub fn sdl(federation: bool) -> String {
             schema.sdl_with_options(options.sorted_arguments().sorted_enum_items().include_specified_by())
         }
         // As `_service` serves it.
-        ApiSchema::Subgraph(schema) => schema.sdl_with_options(options.federation().compose_directive()),
+        ApiSchema::Subgraph(schema) => {
+            subgraph::with_shared_page_info(&schema.sdl_with_options(options.federation().compose_directive()))
+        }
     };
     format!("{}\n", sdl.trim_end())
 }

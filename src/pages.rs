@@ -1,5 +1,7 @@
-//! The pages for browsers. At `/graphql` it is GraphiQL if it was built (`make web`), else a small page of our own. Either is
+//! The pages for browsers. At `/` stands what this is (`index.rs`). At `/graphql` it is GraphiQL if it was built (`make web`), else a small page of our own. Either is
 //! whole within the binary (`build.rs` puts it there) and loads nothing from any other host.
+
+mod index;
 
 use axum::{
     Router,
@@ -47,7 +49,7 @@ const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 /// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
 /// ask for them.
 pub fn routes() -> Router {
-    Router::new().route("/graphql/assets/{file}", get(asset))
+    Router::new().route("/", get(index::index)).route("/graphql/assets/{file}", get(asset))
 }
 
 /// The page at `/graphql`.

@@ -89,7 +89,11 @@ impl ApiSchema {
     pub async fn execute(&self, request: Request) -> Response {
         match self {
             Self::Plain(schema) => schema.execute(request).await,
-            Self::Subgraph(schema) => schema.execute(request).await,
+            Self::Subgraph(schema) => {
+                let mut response = schema.execute(request).await;
+                share_page_info(&mut response.data);
+                response
+            }
         }
     }
 
@@ -98,6 +102,30 @@ impl ApiSchema {
         match self {
             Self::Plain(schema) => Box::pin(schema.execute_stream(request)),
             Self::Subgraph(schema) => Box::pin(schema.execute_stream(request)),
+        }
+    }
+}
+
+/// The schema text of a subgraph in which the cursors of `PageInfo` are strings, as the Relay specification has them. Other
+/// subgraphs have that type, too, and a router shares a type only if its fields are the same everywhere. Here the cursors are of
+/// the type that `after` takes, which is written as a string, so responses fit either text.
+pub fn with_shared_page_info(sdl: &str) -> String {
+    let Some((before, page_info)) = sdl.split_once("type PageInfo @shareable {") else { return sdl.to_owned() };
+    let (fields, after) = page_info.split_once('}').unwrap_or((page_info, ""));
+    format!("{before}type PageInfo @shareable {{{}}}{after}", fields.replace("Cursor: Cursor\n", "Cursor: String\n"))
+}
+
+/// Rewrites the schema text in the response to `_service { sdl }`, which async-graphql makes itself.
+fn share_page_info(data: &mut ConstValue) {
+    let ConstValue::Object(fields) = data else { return };
+    for value in fields.values_mut() {
+        let ConstValue::Object(service) = value else { continue };
+        for text in service.values_mut() {
+            if let ConstValue::String(text) = text
+                && text.contains("\ntype PageInfo @shareable {\n")
+            {
+                *text = with_shared_page_info(text);
+            }
         }
     }
 }

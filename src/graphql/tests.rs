@@ -133,6 +133,10 @@ async fn a_subgraph_by_setting() {
         }
     }
     assert!(sdl(true).contains("type Topic @key(fields: \"name\")") && !sdl(false).contains("@key"));
+    // A type that several subgraphs have is that of the Relay specification; clients get the type that `after` takes.
+    let page_info = |sdl: &str| sdl.split_once("type PageInfo").unwrap().1.split_once('}').unwrap().0.to_owned();
+    assert!(page_info(&sdl(true)).contains("endCursor: String\n"), "{}", page_info(&sdl(true)));
+    assert!(page_info(&sdl(false)).contains("endCursor: Cursor\n"), "{}", page_info(&sdl(false)));
 }
 
 /// A topic is found by its name; one that does not exist is null and takes nothing from the others.

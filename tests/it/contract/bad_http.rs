@@ -207,7 +207,6 @@ async fn paths_that_try_to_get_out() {
         "//health",
         "/topics/news\\..",
         "/health%00",
-        "/?x",
         "/graphql/../health",
     ] {
         let (status, body) = ask(&server, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await.unwrap();

@@ -305,7 +305,7 @@ async fn statistics_are_true() {
 #[tokio::test]
 async fn what_is_not_there_and_what_is_not_allowed() {
     let server = TestServer::start();
-    for path in ["/", "/nothing", "/topics/news/nothing", "/publish/x", "/WS", "/health//", "//topics"] {
+    for path in ["/nothing", "/topics/news/nothing", "/publish/x", "/WS", "/health//", "//topics"] {
         let response = server.get(path).await;
         assert_eq!(response.status, 404, "{path}: {response:?}");
         response.code();
@@ -398,5 +398,26 @@ async fn openapi_lists_what_there_is() {
             assert_ne!(response.status, 405, "{method} {path}");
             assert!(response.status < 500, "{method} {path}: {response:?}");
         }
+    }
+}
+
+/// Whoever finds the address learns what is there, and every interface that is named exists.
+#[tokio::test]
+async fn the_address_says_what_is_there() {
+    let server = TestServer::start();
+    let text = server.get("/").await;
+    assert_eq!((text.status, text.headers["content-type"].to_str().unwrap()), (200, "text/plain; charset=utf-8"));
+    let paths: Vec<_> =
+        text.text.lines().filter_map(|line| line.strip_prefix("  /")?.split_once(' ')).map(|(path, _)| path).collect();
+    assert!(paths.contains(&"graphql") && paths.contains(&"openapi.json"), "{}", text.text);
+    for path in &paths {
+        let status = server.get(&format!("/{path}")).await.status;
+        assert!(status != 404 && status < 500, "/{path}: {status}");
+    }
+    let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let page = server.send(server.request(reqwest::Method::GET, "/").header("accept", accept)).await;
+    assert_eq!((page.status, page.headers["content-type"].to_str().unwrap()), (200, "text/html; charset=utf-8"));
+    for path in paths {
+        assert!(page.text.contains(&format!("<a href=\"/{path}\">")), "{path}: {}", page.text);
     }
 }

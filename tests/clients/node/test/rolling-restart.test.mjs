@@ -100,10 +100,10 @@ class Subscriber {
 
   #take({ data, errors, extensions }, ack) {
     assert.equal(errors, undefined, JSON.stringify(errors));
-    const { id, data: { i }, offset, cursor, gap } = data.messages;
+    const { messageId, data: { i }, offset, cursor, gap } = data.messages;
     assert.equal(gap, null);
     assert.equal(extensions?.gap, undefined);
-    assert.equal(id, `m-${i}`);
+    assert.equal(messageId, `m-${i}`);
     if (this.#last !== undefined) {
       assert.equal(i, this.#last + 1, `${i} after ${this.#last} on one connection`);
     } else {
@@ -206,7 +206,7 @@ async function rolling(t, nats, { ack, signal, topic }) {
       ids.push(...page.messages.map(({ id }) => id));
       after = `&after=${page.next}`;
     }
-    assert.deepEqual(ids, publisher.accepted.map(({ id }) => id));
+    assert.deepEqual(ids, publisher.accepted.map(({ messageId }) => messageId));
   }
   t.diagnostic(
     `${count} messages, ${publisher.repeated} of them repeated by the publisher, ${subscriber.duplicates} delivered again; ` +
