@@ -4,7 +4,7 @@
 //! # The map
 //!
 //! ```text
-//! main.rs            the command line: settings, log, bind, serve, exit code; command_line.rs: commands, flags, help
+//! main.rs            the process: settings, log, bind, serve, exit code; command_line.rs: commands, flags, help
 //! config.rs          gathers every part's settings; config/keys.rs is the one table of them, config/layers.rs reads file,
 //!                    environment and flags
 //! server.rs          joins the doors, stops in good order

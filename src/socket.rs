@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use connection::Connection;
 pub use frame::{CloseCode, Outbox};
-pub use protocol::{Flow, Protocol};
+pub use protocol::{ClosesAtOnce, Flow, Protocol};
 
 use crate::{
     broker::Inbox,

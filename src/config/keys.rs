@@ -169,7 +169,7 @@ keys! {
     persisted_cache_bytes => graphql.persisted_cache_bytes: "Bytes of memory for documents that clients registered by hash (automatic persisted queries).";
     federation => graphql.federation: "Whether the schema is served as an Apollo Federation 2 subgraph, with topics as entities by their names. `pub-sub schema --federation=true` prints it.";
     introspection => graphql.introspection: "Whether clients may query the GraphQL schema, and errors suggest names.";
-    ping_interval => socket.ping_interval: "How long a WebSocket may be silent before the server pings it. If it stays silent for as long again, the server drops it. This is also the time between two comments on an idle event stream.";
+    ping_interval => socket.ping_interval: "How long the client of a WebSocket may send nothing before the server pings it. If the client then sends nothing for as long again, the server closes the connection. This is also the time between two comments on an idle event stream.";
     write_timeout => socket.write_timeout: "How long a client may accept no data before the server drops it.";
     request_timeout => server.request_timeout: "How long a client may take to send a request. On a new connection the time starts at once, later with the first byte of the request.";
     keep_alive_timeout if at_least_a_second => server.keep_alive_timeout: "How long a connection may be idle between two requests. The default is longer than the 60 s after which common load balancers close an idle connection, because the side that reuses a connection must be the one that closes it.";

@@ -17,6 +17,7 @@
 mod absent;
 mod analysis;
 mod cache;
+mod edit;
 mod literals;
 mod overlap;
 mod rewrite;

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     broker::Inbox,
-    socket::{CloseCode, Flow, Outbox, Protocol, Upgrade},
+    socket::{CloseCode, ClosesAtOnce, Flow, Outbox, Protocol, Upgrade},
     subscriptions::{Limit, Readable, Subscriptions},
     wire::{self, Fields},
 };
@@ -57,34 +57,9 @@ pub fn accept(door: &Door, upgrade: Upgrade, offers_graphql: bool) -> Response {
             upgrade.accept(&context.sockets, Some(name), session)
         }
         // The protocol wants the connection made and closed with 4406, where a client can see the code.
-        None => upgrade.accept(&context.sockets, None, |_| Box::new(WrongProtocol)),
-    }
-}
-
-/// A connection that speaks no protocol known here.
-struct WrongProtocol;
-
-impl WrongProtocol {
-    fn close() -> Flow {
-        Flow::Close(CloseCode(4406), "Subprotocol not acceptable".to_owned())
-    }
-}
-
-impl Protocol for WrongProtocol {
-    fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
-        Self::close()
-    }
-
-    fn binary(&mut self, _: &[u8], _: &mut Outbox) -> Flow {
-        Self::close()
-    }
-
-    fn deliver(&mut self, _: u64, _: &mut Outbox) -> Flow {
-        Self::close()
-    }
-
-    fn poll_work(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<Flow> {
-        Poll::Ready(Self::close())
+        None => upgrade.accept(&context.sockets, None, |_| {
+            Box::new(ClosesAtOnce { code: CloseCode(4406), reason: "Subprotocol not acceptable", held: () })
+        }),
     }
 }
 

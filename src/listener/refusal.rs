@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     sync::{Arc, atomic::AtomicBool},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -21,7 +20,7 @@ use tokio::{
 use super::{respond::WatchedBody, stream::HttpStream};
 use crate::{
     problem::{Code, Problem},
-    socket::{CloseCode, Flow, Outbox, Protocol, Sockets, Upgrade},
+    socket::{CloseCode, ClosesAtOnce, Sockets, Upgrade},
 };
 
 /// Tells clients that there is no room for their connections.
@@ -92,40 +91,14 @@ async fn refusal(
 ) -> Response {
     let (mut parts, _) = request.into_parts();
     match Upgrade::from_request_parts(&mut parts, &()).await {
-        Ok(upgrade) => upgrade.accept(sockets, None, |_| Box::new(NoRoom { _permit: permit })),
+        Ok(upgrade) => upgrade.accept(sockets, None, |_| {
+            let (code, reason) = (CloseCode::TRY_AGAIN_LATER, "too many connections (MAX_CONNECTIONS)");
+            Box::new(ClosesAtOnce { code, reason, held: permit })
+        }),
         Err(_) => {
             let mut problem = too_many();
             problem.retry_after = Some(Duration::from_secs(1));
             problem.into_response()
         }
-    }
-}
-
-/// A WebSocket that is closed at once.
-struct NoRoom {
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-impl NoRoom {
-    fn close() -> Flow {
-        Flow::Close(CloseCode::TRY_AGAIN_LATER, "too many connections (MAX_CONNECTIONS)".to_owned())
-    }
-}
-
-impl Protocol for NoRoom {
-    fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
-        Self::close()
-    }
-
-    fn binary(&mut self, _: &[u8], _: &mut Outbox) -> Flow {
-        Self::close()
-    }
-
-    fn deliver(&mut self, _: u64, _: &mut Outbox) -> Flow {
-        Self::close()
-    }
-
-    fn poll_work(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<Flow> {
-        Poll::Ready(Self::close())
     }
 }

@@ -62,3 +62,37 @@ pub trait Protocol: Send {
     /// What was in flight has arrived.
     fn acknowledge_in_flight(&mut self) {}
 }
+
+/// What a connection says that is opened only to be closed, because a client can see the reason in the close code alone.
+pub struct ClosesAtOnce<H> {
+    /// The close code.
+    pub code: CloseCode,
+    /// The text that goes with it, at most 123 bytes.
+    pub reason: &'static str,
+    /// What is held until the connection has ended.
+    pub held: H,
+}
+
+impl<H> ClosesAtOnce<H> {
+    fn close(&self) -> Flow {
+        Flow::Close(self.code, self.reason.to_owned())
+    }
+}
+
+impl<H: Send> Protocol for ClosesAtOnce<H> {
+    fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
+        self.close()
+    }
+
+    fn binary(&mut self, _: &[u8], _: &mut Outbox) -> Flow {
+        self.close()
+    }
+
+    fn deliver(&mut self, _: u64, _: &mut Outbox) -> Flow {
+        self.close()
+    }
+
+    fn poll_work(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<Flow> {
+        Poll::Ready(self.close())
+    }
+}

@@ -9,11 +9,12 @@ use std::collections::HashSet;
 
 use async_graphql_parser::Positioned;
 use async_graphql_parser::types::{
-    BaseType, Directive, DocumentOperations, ExecutableDocument, OperationDefinition, Selection, SelectionSet, Type,
+    BaseType, DocumentOperations, ExecutableDocument, OperationDefinition, Selection, SelectionSet, Type,
 };
 use async_graphql_value::{ConstValue, Name, Value, Variables};
 use bytes::Bytes;
 
+use super::edit::EditArguments;
 use super::{Document, rewrite};
 
 /// The scalar of which null is a value.
@@ -110,41 +111,7 @@ struct Strip {
     met: HashSet<Name>,
 }
 
-impl Strip {
-    /// Whether a value is an absent variable.
-    fn absent(&mut self, value: &Value) -> bool {
-        match value {
-            Value::Variable(name) if self.absent.contains(name) => {
-                self.met.insert(name.clone());
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn set(&mut self, set: &mut SelectionSet) {
-        for item in &mut set.items {
-            match &mut item.node {
-                Selection::Field(field) => {
-                    self.arguments(&mut field.node.arguments);
-                    self.directives(&mut field.node.directives);
-                    self.set(&mut field.node.selection_set.node);
-                }
-                Selection::FragmentSpread(spread) => self.directives(&mut spread.node.directives),
-                Selection::InlineFragment(inline) => {
-                    self.directives(&mut inline.node.directives);
-                    self.set(&mut inline.node.selection_set.node);
-                }
-            }
-        }
-    }
-
-    fn directives(&mut self, directives: &mut [Positioned<Directive>]) {
-        for directive in directives {
-            self.arguments(&mut directive.node.arguments);
-        }
-    }
-
+impl EditArguments for Strip {
     fn arguments(&mut self, arguments: &mut Vec<(Positioned<Name>, Positioned<Value>)>) {
         arguments.retain_mut(|(name, value)| {
             if self.absent(&value.node) {
@@ -156,6 +123,19 @@ impl Strip {
             self.value(&mut value.node);
             true
         });
+    }
+}
+
+impl Strip {
+    /// Whether a value is an absent variable.
+    fn absent(&mut self, value: &Value) -> bool {
+        match value {
+            Value::Variable(name) if self.absent.contains(name) => {
+                self.met.insert(name.clone());
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Marks the data that is absent from input objects of which each has its own result: one without data is refused for

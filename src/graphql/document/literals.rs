@@ -13,11 +13,12 @@ use std::{
 };
 
 use async_graphql_parser::Positioned;
-use async_graphql_parser::types::{Directive, ExecutableDocument, Selection, SelectionSet};
+use async_graphql_parser::types::ExecutableDocument;
 use async_graphql_value::{ConstValue, Name, Value};
 use serde_json::Number;
 
 use super::absent::operations_of;
+use super::edit::EditArguments;
 use super::scan::{location, stretches};
 use super::{DocumentError, DocumentLimits, ErrorKind, short};
 
@@ -214,53 +215,33 @@ fn block(token: &str) -> Option<Value> {
     Some(Value::String(dedented.get(first..).unwrap_or_default().join("\n").replace("\\\"\"\"", "\"\"\"")))
 }
 
+impl EditArguments for &Literals<'_> {
+    fn arguments(&mut self, arguments: &mut Vec<(Positioned<Name>, Positioned<Value>)>) {
+        for (_, value) in arguments {
+            self.value(&mut value.node);
+        }
+    }
+}
+
 impl Literals<'_> {
     /// Puts the literals in the place of what stands for them.
     pub(super) fn restore(&self, document: &mut ExecutableDocument) {
         if self.found.is_empty() {
             return;
         }
+        let mut editor = self;
         for operation in operations_of(document) {
             for variable in &mut operation.node.variable_definitions {
                 if let Some(default) = &mut variable.node.default_value {
                     self.constant(&mut default.node);
                 }
             }
-            self.directives(&mut operation.node.directives);
-            self.set(&mut operation.node.selection_set.node);
+            editor.directives(&mut operation.node.directives);
+            editor.set(&mut operation.node.selection_set.node);
         }
         for fragment in document.fragments.values_mut() {
-            self.directives(&mut fragment.node.directives);
-            self.set(&mut fragment.node.selection_set.node);
-        }
-    }
-
-    fn set(&self, set: &mut SelectionSet) {
-        for item in &mut set.items {
-            match &mut item.node {
-                Selection::Field(field) => {
-                    self.arguments(&mut field.node.arguments);
-                    self.directives(&mut field.node.directives);
-                    self.set(&mut field.node.selection_set.node);
-                }
-                Selection::FragmentSpread(spread) => self.directives(&mut spread.node.directives),
-                Selection::InlineFragment(inline) => {
-                    self.directives(&mut inline.node.directives);
-                    self.set(&mut inline.node.selection_set.node);
-                }
-            }
-        }
-    }
-
-    fn directives(&self, directives: &mut [Positioned<Directive>]) {
-        for directive in directives {
-            self.arguments(&mut directive.node.arguments);
-        }
-    }
-
-    fn arguments(&self, arguments: &mut [(Positioned<Name>, Positioned<Value>)]) {
-        for (_, value) in arguments {
-            self.value(&mut value.node);
+            editor.directives(&mut fragment.node.directives);
+            editor.set(&mut fragment.node.selection_set.node);
         }
     }
 
