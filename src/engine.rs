@@ -140,6 +140,15 @@ pub trait Engine: Send + Sync + 'static {
         ready(Ok(()))
     }
 
+    /// As [`Engine::catch_up`], up to the newest message of all topics. A subscriber that begins at a time needs this: an
+    /// instance that was cut off from the store for a while would take messages from before that time for new ones.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn catch_up_to_newest(&self) -> Later<'_, ()> {
+        ready(Ok(()))
+    }
+
     /// How it is.
     fn health(&self) -> Health {
         Health::Ready

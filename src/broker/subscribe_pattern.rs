@@ -50,7 +50,12 @@ impl Broker {
                 self.0.engine.catch_up_logs(&cursor).await?;
                 PatternStart::Position(cursor)
             }
-            (Some(start), _) => PatternStart::Start(start),
+            (Some(start), _) => {
+                if matches!(start, Start::Since(_)) {
+                    self.0.engine.catch_up_to_newest().await?;
+                }
+                PatternStart::Start(start)
+            }
             (None, Some(cursors)) => PatternStart::Kept { cursors, since: lease.as_ref().and_then(Lease::since) },
             (None, None) => PatternStart::Start(Start::Live),
         };

@@ -94,7 +94,14 @@ impl Broker {
         topic: Arc<Channel>,
         beginning: &TopicStart,
     ) -> Result<Option<Arc<Channel>>, Error> {
-        let Start::After(cursor) = beginning.start else { return Ok(Some(topic)) };
+        let cursor = match beginning.start {
+            Start::After(cursor) => cursor,
+            Start::Since(_) => {
+                self.0.engine.catch_up_to_newest().await?;
+                return Ok(Some(topic));
+            }
+            _ => return Ok(Some(topic)),
+        };
         let topic = match self.look_up(name, Some(cursor)).await {
             Err(Error::TopicNotFound(_)) if self.0.settings.auto_create_topics => return Ok(None),
             found => found?,

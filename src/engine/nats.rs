@@ -7,6 +7,7 @@
 //!
 //! What a client was told, holds: a publish is answered when the stream has it and this instance's channel, too.
 
+mod catch_up;
 mod changes;
 mod follow;
 mod known_ids;
@@ -145,9 +146,6 @@ const SILENCE: Duration = Duration::from_secs(8);
 
 /// How long a start waits for the cluster before it goes on without being ready.
 const START: Duration = Duration::from_secs(5);
-
-/// How long a client may have to wait for what another instance has told it.
-const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// How long a stop waits for what is on its way.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -384,49 +382,15 @@ impl Engine for Nats {
     }
 
     fn catch_up_logs<'a>(&'a self, position: &'a PatternCursor) -> Later<'a, ()> {
-        let knowing = async move {
-            let inner = self.inner()?;
-            let classes: Vec<_> = inner.classes.lock().iter().map(|(class, seen)| (*class, seen.clone())).collect();
-            for (class, progress) in classes {
-                let Some(index) = CLASSES.iter().position(|known| *known == class) else { continue };
-                let sequencer = inner.topics.registry.sequencer(index);
-                let Some(sequence) = position.sequence_in(sequencer.epoch()) else { continue };
-                if progress.seen() < sequence {
-                    topics::sync(&inner.link, &inner.names.stream(class), &progress).await?;
-                }
-                if progress.seen() >= sequence {
-                    // What another instance has delivered up to here may have been of topics that are gone.
-                    let mut newest = sequencer.lock();
-                    *newest = sequence.max(*newest);
-                }
-            }
-            Ok(())
-        };
-        Box::pin(async move { timeout(CATCH_UP, knowing).await.unwrap_or(Err(Error::Unavailable(NOT_NOW))) })
+        catch_up::within_time(async move { self.inner()?.catch_up_logs(position).await })
     }
 
     fn catch_up<'a>(&'a self, _: &'a TopicName, cursor: Option<Cursor>) -> Later<'a, ()> {
-        let knowing = async move {
-            let inner = self.inner()?;
-            if !inner.link.is_up() {
-                return Err(Error::Unavailable(NOT_NOW));
-            }
-            inner.topics.sync(&inner.link).await?;
-            let Some(cursor) = cursor else { return Ok(()) };
-            let classes: Vec<_> = inner.classes.lock().iter().map(|(class, seen)| (*class, seen.clone())).collect();
-            for (class, progress) in classes {
-                // Whoever makes a cursor up need not be waited for.
-                if progress.seen() < cursor.offset {
-                    topics::sync(&inner.link, &inner.names.stream(class), &progress).await?;
-                }
-            }
-            // A leader that has lost its followers answers for a while, but does not know what the others know.
-            match inner.health() {
-                Health::Ready => Ok(()),
-                Health::ReadOnly(why) | Health::Starting(why) => Err(Error::Unavailable(why)),
-            }
-        };
-        Box::pin(async move { timeout(CATCH_UP, knowing).await.unwrap_or(Err(Error::Unavailable(NOT_NOW))) })
+        catch_up::within_time(async move { self.inner()?.catch_up(cursor).await })
+    }
+
+    fn catch_up_to_newest(&self) -> Later<'_, ()> {
+        catch_up::within_time(async move { self.inner()?.catch_up_to_newest().await })
     }
 
     fn health(&self) -> Health {

@@ -18,7 +18,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    CATCH_UP, NOT_NOW, Nats,
+    NOT_NOW, Nats,
+    catch_up::CATCH_UP,
     follow::{Handler, Item, Progress},
     link::Link,
     names::{decode, encode},

@@ -377,3 +377,30 @@ async fn a_new_instance_knows_what_was_deleted_before() {
         [("t.again", "NEW_EPOCH"), ("t.gone", "deleted")].map(|(topic, how)| (topic.to_owned(), how.to_owned()));
     assert_eq!(told, wanted);
 }
+
+/// An instance that was cut off does not take older messages for new ones when a subscriber asks for those since a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_older_than_asked_for_does_not_come_late() {
+    let nats = Nats::single().await;
+    let a = instance(&nats);
+    let (b, proxy) = behind_a_proxy(&nats).await;
+    for topic in ["since.topic", "since.pattern"] {
+        a.create(topic).await;
+        becomes_ready(&b).await;
+        proxy.cut();
+        publish(&a, topic, true).await;
+        let page = a.get(&format!("/topics/{topic}/messages")).await.expect(200);
+        let published_at = page["messages"][0]["published_at"].as_str().unwrap().to_owned();
+        let time: jiff::Timestamp = published_at.parse().unwrap();
+        let since = Start::Since((time + Duration::from_millis(1)).to_string());
+        let source = if topic == "since.topic" { topic } else { "since.*" };
+        let mut door = RawWs::open(&b).await;
+        assert!(door.subscribe(source, since.clone(), &Options::default()).await.is_err(), "{source}: it cannot know");
+        proxy.heal();
+        becomes_ready(&b).await;
+        door.subscribe(source, since.clone(), &Options::default()).await.expect("the instance can know");
+        let newer = publish(&a, topic, true).await;
+        assert_eq!(door.event().await.message().offset, newer, "{source}");
+        door.close().await;
+    }
+}
