@@ -8,8 +8,11 @@ mod any_cursor;
 mod client;
 mod consumer;
 mod consumers;
+mod client_rates;
 mod metrics;
+mod principal;
 mod publish;
+mod rights;
 mod settings;
 mod subscribe;
 mod subscribe_pattern;
@@ -34,7 +37,10 @@ pub use crate::channel::{
 };
 pub use crate::engine::MetricSample;
 pub use any_cursor::AnyCursor;
-pub use client::{Client, Principal};
+pub use client::{ClientInfo, Client};
+pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, WeakPrincipal};
+pub use rights::{Right, Rights};
+use client_rates::ClientRates;
 use publish::InFlight;
 pub use publish::Publishing;
 pub use settings::Settings;
@@ -42,7 +48,7 @@ pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};
 
 use crate::{
-    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings},
+    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings, Shown},
     engine::{Engine, Health, Memory},
 };
 
@@ -63,6 +69,7 @@ struct Shared {
     leaving: AtomicBool,
     draining: AtomicBool,
     publishes: InFlight,
+    client_rates: ClientRates,
 }
 
 /// Numbers about the whole broker at one moment.
@@ -114,7 +121,9 @@ impl Broker {
     }
 
     fn with(settings: Settings, registry: Arc<Registry>, consumers: Arc<Consumers>, engine: Arc<dyn Engine>) -> Self {
+        let client_rates = ClientRates::new(settings.max_publish_rate_per_client);
         Self(Arc::new(Shared {
+            client_rates,
             settings,
             registry,
             consumers,
@@ -200,17 +209,26 @@ impl Broker {
         Ok(self.find(name)?.info())
     }
 
-    /// Up to `limit` topics in the order of their names: those that begin with `prefix` and come after `after`; and
+    /// Up to `limit` topics in the order of their names, of those that are shown: those that begin with `prefix` and come after `after`; and
     /// whether there are more.
     #[must_use]
-    pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> (Vec<TopicInfo>, bool) {
-        self.0.registry.page(prefix, after, limit)
+    pub(crate) fn topics(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        shown: Option<Shown>,
+    ) -> (Vec<TopicInfo>, bool) {
+        self.0.registry.page(prefix, after, limit, |name| shown.as_ref().is_none_or(|shown| shown(name)))
     }
 
-    /// How many topics begin with `prefix`.
+    /// How many topics begin with `prefix`, of those that are shown.
     #[must_use]
-    pub fn count_topics(&self, prefix: &str) -> usize {
-        self.0.registry.count(prefix)
+    pub(crate) fn count_topics(&self, prefix: &str, shown: Option<Shown>) -> usize {
+        match shown {
+            Some(shown) => self.0.registry.count_shown(prefix, |name| shown(name)),
+            None => self.0.registry.count(prefix),
+        }
     }
 
     /// Kept messages from a start on, oldest first, one batch.

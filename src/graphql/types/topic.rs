@@ -94,7 +94,7 @@ impl From<ConsumerStatus> for Consumer {
             offset: Long(cursor.offset),
         };
         Self {
-            name: status.name.as_str().to_owned(),
+            name: status.name.name().to_owned(),
             ack: status.position.ack.into(),
             connected: status.connected,
             last_used_at: DateTime(status.position.used_at),
