@@ -32,7 +32,7 @@ pub use crate::channel::{
     NewMessage, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start,
     SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
-pub use crate::engine::MetricSample;
+pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
 pub use client::{Client, Principal};
 use publish::InFlight;
