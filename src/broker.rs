@@ -35,7 +35,7 @@ pub use crate::channel::{
     NewMessage, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start,
     SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
-pub use crate::engine::MetricSample;
+pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
 pub use client::{ClientInfo, Client};
 pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, WeakPrincipal};

@@ -130,6 +130,7 @@
 // Each part's `fuzz` shows its private parts to the targets in `fuzz/`, in their builds alone.
 #![cfg_attr(fuzzing, allow(missing_docs, reason = "what they show is private, and documented as such"))]
 
+pub mod access;
 mod body;
 pub mod broker;
 pub mod channel;
