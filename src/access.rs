@@ -9,28 +9,40 @@
 //!
 //! Architecture invariant: no error, no log line and no `Debug` output contains a key, a secret or a token.
 
+mod authority;
 mod claims;
+mod cookie;
 mod fetch;
 mod fetching;
 mod file;
 mod file_fields;
+mod found;
 mod jwks;
 mod key;
 mod key_set;
 mod name;
 mod refusal;
-mod rights;
+mod refusals;
+mod sessions;
 mod settings;
+mod sign_in;
 mod signature;
 mod token;
+mod visitor;
 mod watch;
 
+pub use crate::broker::Rights;
+pub use authority::Access;
 pub use file::{AccessRules, KeyRule};
 pub use key::{KeyHash, PREFIX, generate};
 pub use key_set::{KeyId, KeySet};
 pub use name::{ANONYMOUS, API_KEY, check_name};
 pub use refusal::Refusal;
-pub use rights::Rights;
 pub use settings::Settings;
+pub use sign_in::{ACCESS_CHANGED, SignIn};
 pub use token::{Tokens, Verified};
+pub use visitor::{Caller, Visitor};
 pub use watch::{Reload, WatchedFile};
+
+pub use cookie::routes;
+pub use found::bearer;

@@ -6,9 +6,9 @@
 
 mod any_cursor;
 mod client;
+mod client_rates;
 mod consumer;
 mod consumers;
-mod client_rates;
 mod metrics;
 mod principal;
 mod publish;
@@ -37,12 +37,12 @@ pub use crate::channel::{
 };
 pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
-pub use client::{ClientInfo, Client};
-pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, WeakPrincipal};
-pub use rights::{Right, Rights};
+pub use client::{Client, ClientInfo};
 use client_rates::ClientRates;
+pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, Watch, WeakPrincipal};
 use publish::InFlight;
 pub use publish::Publishing;
+pub use rights::{Right, Rights};
 pub use settings::Settings;
 pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};

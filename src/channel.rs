@@ -64,6 +64,7 @@ pub use config::{TopicBounds, TopicConfig};
 pub use consumer::{
     Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLimits, ConsumerStatus, Consumers, Position,
 };
+pub use consumer_name::ConsumerName;
 pub use cursor::{Cursor, Epoch};
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
@@ -72,7 +73,6 @@ pub use gap::{Gap, GapReason};
 pub use inbox::{Inbox, Notifier};
 pub use info::{SubscriptionInfo, TopicInfo};
 pub use message::{Message, ShapeId};
-pub use consumer_name::ConsumerName;
 pub use name::{Key, MAX_NAME_BYTES, MessageId, TopicName};
 pub use new_message::{Committed, NewMessage, Origin};
 pub use overflow::Overflow;

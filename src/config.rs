@@ -17,7 +17,7 @@ use std::{
 pub use keys::{KEYS, Key};
 use layers::Layers;
 
-use crate::{broker, engine, graphql, listener, socket, ws};
+use crate::{access, broker, engine, graphql, listener, socket, ws};
 
 /// The settings of every part.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct Config {
     pub ws: ws::Settings,
     /// The GraphQL door.
     pub graphql: graphql::Settings,
+    /// Who may come in.
+    pub access: access::Settings,
 }
 
 /// What is wrong with the settings, in one line that names the key.

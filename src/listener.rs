@@ -97,7 +97,7 @@ impl Connections {
     #[must_use]
     pub fn metric_samples(&self) -> Vec<MetricSample> {
         let (name, help) = ("connections", "Connections that are open.");
-        vec![MetricSample { name, counter: false, help, value: self.open() as u64 }]
+        vec![MetricSample { name, label: None, counter: false, help, value: self.open() as u64 }]
     }
 }
 
@@ -123,7 +123,7 @@ pub fn serve(
     let mut http = hyper::server::conn::http1::Builder::new();
     http.max_buf_size(64 << 10);
     let unread = Arc::new(AtomicBool::new(false));
-    let info = ConnectionInfo { peer, guard: Arc::new(connections.enter()) };
+    let info = ConnectionInfo { peer, certificate: None, guard: Arc::new(connections.enter()) };
     let activity = Activity::new();
     let mut deadline = Deadline::new(activity.clone(), settings.request_timeout, settings.keep_alive_timeout);
     let stream = TokioIo::new(HttpStream::new(Watched { stream, activity: activity.clone() }, unread.clone()));

@@ -262,7 +262,9 @@ impl From<Error> for Problem {
                 Problem { current_offset: Some(current), field, ..problem(Code::Conflict) }
             }
             Error::PayloadTooLarge { .. } => problem(Code::PayloadTooLarge),
-            Error::RateLimited { wait, .. } | Error::ClientRateLimited { wait, .. } => Problem { retry_after: Some(wait), ..problem(Code::RateLimited) },
+            Error::RateLimited { wait, .. } | Error::ClientRateLimited { wait, .. } => {
+                Problem { retry_after: Some(wait), ..problem(Code::RateLimited) }
+            }
             Error::LimitReached { own: true, .. } => {
                 Problem { status: Some(StatusCode::TOO_MANY_REQUESTS), ..problem(Code::LimitReached) }
             }

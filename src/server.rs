@@ -4,8 +4,8 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    http::header,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -16,15 +16,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::{self, Access},
     body,
-    broker::{Broker, Principal},
+    broker::{Broker, ClientInfo, Principal},
     config::Config,
     graphql,
     listener::{self, Connections, Refusals},
     metrics, pages,
     problem::{Code, Problem},
     rest,
-    socket::{Sockets, Upgrade},
+    socket::{ConnectionInfo, Sockets, Upgrade},
     ws,
 };
 
@@ -38,6 +39,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// # Errors
 /// When the listener cannot be used.
 pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
+    let access = Access::open(&config.access, config.broker.max_publish_rate_per_client).map_err(io::Error::other)?;
     let engine = config.engine.engine(config.broker.engine_bounds()).map_err(io::Error::other)?;
     let broker = Broker::open(config.broker.clone(), engine).await.map_err(io::Error::other)?;
     let connections = Connections::default();
@@ -45,7 +47,10 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     // Cancelled after every publish has its reply: only then it is known what subscribers are still to get.
     let settled = CancellationToken::new();
     let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: settled.clone() };
-    let app = app(&broker, &config, &sockets, &connections);
+    let app = app(&broker, &access, &config, &sockets, &connections);
+    say_who_may_come_in(&access, &config);
+    let following = access.clone().keep_up_to_date(settled.clone());
+    tasks.spawn(following);
     tracing::info!(addr = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
 
     let refusals = Refusals::new(sockets);
@@ -121,13 +126,24 @@ async fn accept(
     }
 }
 
-fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connections) -> Router {
+/// The one line of the log that says whether everybody may do everything.
+fn say_who_may_come_in(access: &Access, config: &Config) {
+    if !access.is_restricted() {
+        tracing::warn!(
+            "everybody who reaches the server may do everything; API_KEY, ACCESS_FILE or JWT_* restrict access"
+        );
+    }
+    for warning in config.access.warnings() {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn app(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, connections: &Connections) -> Router {
     let started = Instant::now();
-    let client = broker.client(Principal::Anyone);
     let (heartbeat, request_timeout) = (config.socket.ping_interval, config.server.request_timeout);
     let open = connections.clone();
     let rest = rest::routes(rest::Context {
-        client: client.clone(),
+        probe: broker.client(Principal::nobody(), ClientInfo { door: "rest", address: None }),
         started,
         connections: Arc::new(move || open.open()),
         heartbeat,
@@ -136,45 +152,67 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
     });
     let sockets = sockets.clone();
     let context =
-        graphql::Context { client: client.clone(), started, sockets: sockets.clone(), heartbeat, request_timeout };
+        graphql::Context { access: access.clone(), started, sockets: sockets.clone(), heartbeat, request_timeout };
     let (graphql, counts) = graphql::routes(context, config.graphql.clone());
-    let ws = ws::routes(client, config.ws.clone(), sockets);
-    let (staying, broker, connections) = (broker.clone(), broker.clone(), connections.clone());
+    let ws = ws::routes(access.clone(), config.graphql.connection_init_timeout, config.ws.clone(), sockets);
+    let reception =
+        Reception { broker: broker.clone(), access: access.clone(), max_body_bytes: config.server.max_body_bytes };
+    let (broker, access, connections) = (broker.clone(), access.clone(), connections.clone());
+    let sign_in = access::routes(access.clone());
     let metrics = metrics::routes(vec![
         Box::new(move || broker.metric_samples()),
         Box::new(move || connections.metric_samples()),
         Box::new(move || counts.metric_samples()),
+        Box::new(move || access.metric_samples()),
     ]);
     rest.merge(graphql)
         .merge(pages::routes())
         .merge(ws)
         .merge(metrics)
+        .merge(sign_in)
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(config.server.max_body_bytes))
-        .layer(middleware::from_fn(move |request, next| refuse_upgrades(staying.clone(), request, next)))
-        .layer(middleware::from_fn({
-            let limit = config.server.max_body_bytes;
-            move |request, next| refuse_announced(limit, request, next)
-        }))
+        .layer(middleware::from_fn_with_state(reception, receive))
 }
 
-/// Refuses a body that is too large by its `Content-Length` before it comes.
-async fn refuse_announced(limit: usize, request: Request, next: Next) -> Response {
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > limit as u64) {
+/// What every request passes before any interface sees it.
+#[derive(Clone)]
+struct Reception {
+    broker: Broker,
+    access: Access,
+    max_body_bytes: usize,
+}
+
+/// Refuses what no interface has to see, and finds out who sends the request.
+async fn receive(State(reception): State<Reception>, request: Request, next: Next) -> Response {
+    let Reception { broker, access, max_body_bytes } = reception;
+    let (mut parts, body) = request.into_parts();
+    if announces_more_than(max_body_bytes, &parts) {
         return body::too_large().into_response();
     }
-    next.run(request).await
+    if let Err(problem) = check_staying(&broker, &parts) {
+        return problem.into_response();
+    }
+    let address = parts.extensions.get::<ConnectionInfo>().map(|connection| connection.peer.ip());
+    let door = match parts.uri.path() {
+        "/ws" => "ws",
+        path if path.starts_with("/graphql") => "graphql",
+        _ => "rest",
+    };
+    let client = broker.client(Principal::anyone(), ClientInfo { door, address });
+    let visitor = access.identify(&parts, &client).await;
+    parts.extensions.insert(visitor);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// Whether a body is too large by its `Content-Length`, before it comes.
+fn announces_more_than(limit: usize, parts: &Parts) -> bool {
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_some_and(|length: u64| length > limit as u64)
 }
 
 /// Refuses new WebSockets while the server is leaving. A client of GraphQL tries again, perhaps elsewhere, where the
 /// handshake is refused, but takes a refused subscription for its end.
-async fn refuse_upgrades(broker: Broker, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    if Upgrade::is_asked_for(&parts)
-        && let Err(error) = broker.check_staying()
-    {
-        return Problem::from(error).into_response();
-    }
-    next.run(Request::from_parts(parts, body)).await
+fn check_staying(broker: &Broker, parts: &Parts) -> Result<(), Problem> {
+    if Upgrade::is_asked_for(parts) { broker.check_staying().map_err(Problem::from) } else { Ok(()) }
 }

@@ -94,6 +94,8 @@ pub struct Upgrade {
 pub struct ConnectionInfo {
     /// The client's address, or that of the proxy in front of it.
     pub peer: SocketAddr,
+    /// The subject of the client's certificate, if it has shown one.
+    pub certificate: Option<Arc<str>>,
     /// Lives until the connection's end, WebSocket or not: the server counts by it.
     pub guard: Arc<dyn Send + Sync>,
 }
@@ -183,7 +185,7 @@ impl Upgrade {
         &self.offered
     }
 
-    /// Returns the response 101 and runs `protocol` over the connection as a task of its own.
+    /// [`Upgrade::accept_with`] for a protocol that needs no inbox before.
     pub fn accept(
         self,
         sockets: &Sockets,
@@ -192,6 +194,18 @@ impl Upgrade {
     ) -> Response<Body> {
         let inbox = Inbox::default();
         let protocol = protocol(inbox.clone());
+        self.accept_with(sockets, subprotocol, inbox, protocol)
+    }
+
+    /// Returns the response 101 and runs `protocol` over the connection as a task of its own. The inbox is the one that its
+    /// subscriptions announce their news in.
+    pub fn accept_with(
+        self,
+        sockets: &Sockets,
+        subprotocol: Option<&'static str>,
+        inbox: Inbox,
+        protocol: Box<dyn Protocol>,
+    ) -> Response<Body> {
         let (settings, stop) = (sockets.settings.clone(), sockets.stop.clone());
         let (pending, connection) = (self.pending, self.connection);
         sockets.tasks.spawn(async move {

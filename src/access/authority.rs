@@ -2,23 +2,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
 };
 
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
+use axum::http::request::Parts;
+
 use super::{
-    ANONYMOUS, API_KEY, AccessRules, KeyHash, KeyRule, Refusal, Reload, Settings, Tokens, WatchedFile,
+    ANONYMOUS, API_KEY, AccessRules, KeyHash, KeyRule, Refusal, Reload, Settings, Tokens, Visitor, WatchedFile, found,
     refusals::{Reason, Refusals},
     sessions::Sessions,
 };
 use crate::{
-    broker::{Error, Grant, Identity, Kind, MetricSample, Principal, Timestamp},
+    broker::{Client, ClientInfo, Error, Grant, Identity, Kind, MetricSample, Principal, Timestamp},
     problem::{Code, Problem},
+    socket::ConnectionInfo,
 };
 
 /// How often what has expired is looked for. Subscriptions end within a second.
@@ -41,7 +41,6 @@ struct Shared {
     default_rate: u32,
     refusals: Refusals,
     reload: Reload,
-    reloads: AtomicU64,
 }
 
 /// What the access file says, with its principals.
@@ -82,7 +81,6 @@ impl Access {
             default_rate,
             refusals: Refusals::default(),
             reload: Reload::default(),
-            reloads: AtomicU64::new(0),
         }));
         access.install(rules.unwrap_or_default());
         Ok(access)
@@ -92,12 +90,6 @@ impl Access {
     #[must_use]
     pub fn is_restricted(&self) -> bool {
         self.0.is_restricted
-    }
-
-    /// Whether a credential may stand in the address of a request.
-    #[must_use]
-    pub fn allows_address(&self) -> bool {
-        self.0.settings.auth_query_token
     }
 
     /// Asks for files and keys to be read again.
@@ -126,11 +118,15 @@ impl Access {
     ///
     /// # Errors
     /// `UNAUTHENTICATED`; the problem does not contain the credential.
-    pub async fn authenticate(&self, credential: &str) -> Result<Principal, Problem> {
-        let shared = &*self.0;
-        if !shared.is_restricted {
+    pub async fn authenticate(&self, credential: &str, from: ClientInfo) -> Result<Principal, Problem> {
+        if !self.0.is_restricted {
             return Ok(Principal::anyone());
         }
+        let found = self.find(credential).await;
+        found.map_err(|(reason, message)| self.refuse(reason, message.to_owned(), from))
+    }
+
+    async fn find(&self, credential: &str) -> Result<Principal, (Reason, &'static str)> {
         // What is looked up is a hash: how long that takes says nothing about the keys.
         let hash = KeyHash::of(credential);
         let found = match self.of_key(hash) {
@@ -139,7 +135,7 @@ impl Access {
         };
         match found.check_valid() {
             Ok(()) => Ok(found),
-            Err(_) => Err(self.refuse(Reason::Expired, "the credential has expired or was withdrawn")),
+            Err(_) => Err((Reason::Expired, "the credential has expired or was withdrawn")),
         }
     }
 
@@ -151,17 +147,15 @@ impl Access {
         rules.by_hash.get(&hash).and_then(|index| rules.keys.get(*index)).map(|(_, principal)| principal.clone())
     }
 
-    async fn of_token(&self, hash: KeyHash, token: &str) -> Result<Principal, Problem> {
-        let unknown = || self.refuse(Reason::Unknown, "the credential is not known here");
+    async fn of_token(&self, hash: KeyHash, token: &str) -> Result<Principal, (Reason, &'static str)> {
         if let Some(principal) = self.0.sessions.get(hash) {
             return Ok(principal);
         }
         let Some(tokens) = self.0.tokens.as_ref().filter(|_| token.split('.').count() == 3) else {
-            return Err(unknown());
+            return Err((Reason::Unknown, "the credential is not known here"));
         };
-        let verified = tokens.verify(token).await.map_err(|refusal: Refusal| {
-            self.refuse(Reason::Token(refusal), refusal.message())
-        })?;
+        let verified = tokens.verify(token).await;
+        let verified = verified.map_err(|refusal: Refusal| (Reason::Token(refusal), refusal.message()))?;
         let identity = self.identity(&verified.name, self.0.default_rate, 0);
         let principal = Principal::new(identity, Grant::Rights(verified.rights));
         self.0.sessions.insert(hash, &principal, verified.expires, verified.key_id);
@@ -183,16 +177,39 @@ impl Access {
     }
 
     /// Counts and logs a refused credential, and returns what the client is told.
-    fn refuse(&self, reason: Reason, message: &'static str) -> Problem {
+    fn refuse(&self, reason: Reason, message: String, ClientInfo { door, address }: ClientInfo) -> Problem {
         self.0.refusals.count(reason);
+        let (outcome, address) = (reason.label(), address.map(tracing::field::display));
+        self.0.refusals.log(|left_out| {
+            tracing::warn!(target: "pub_sub::audit", operation = "authenticate", door, address, outcome, left_out, "audit");
+        });
         Problem::new(Code::Unauthenticated, message)
     }
 
-    /// The same for a header that is not what it should be.
+    /// The same for a header or a message that is not what it should be.
     #[must_use]
-    pub fn refused_header(&self, error: Error) -> Problem {
-        self.0.refusals.count(Reason::Malformed);
-        Problem::new(Code::Unauthenticated, error.to_string())
+    pub fn refuse_malformed(&self, error: &Error, from: ClientInfo) -> Problem {
+        self.refuse(Reason::Malformed, error.to_string(), from)
+    }
+
+    /// Finds out who sends a request.
+    pub async fn identify(&self, parts: &Parts, client: &Client) -> Visitor {
+        if !self.0.is_restricted {
+            return Visitor::new(Ok(client.clone()));
+        }
+        let credential = match found::in_headers(&parts.headers) {
+            Ok(in_headers) => in_headers
+                .or_else(|| found::in_cookie(&parts.headers))
+                .or_else(|| self.0.settings.auth_query_token.then(|| found::in_address(&parts.uri)).flatten()),
+            Err(error) => return Visitor::new(Err(self.refuse_malformed(&error, client.info()))),
+        };
+        let Some(credential) = credential else {
+            let certificate = parts.extensions.get::<ConnectionInfo>().and_then(|info| info.certificate.as_deref());
+            let principal = certificate.and_then(|subject| self.of_certificate(subject));
+            return Visitor::new(Ok(client.acting_for(principal.unwrap_or_else(|| self.anonymous()))));
+        };
+        let principal = self.authenticate(&credential, client.info()).await;
+        Visitor::new(principal.map(|principal| client.acting_for(principal)))
     }
 
     // ---- changes
@@ -226,10 +243,10 @@ impl Access {
         }
         let by_hash = rules.keys.iter().enumerate().filter_map(|(index, (rule, _))| Some((rule.hash?, index)));
         let by_hash = by_hash.collect();
-        let by_subject = rules.keys.iter().enumerate().filter_map(|(index, (rule, _))| Some((rule.subject.clone()?, index)));
+        let by_subject =
+            rules.keys.iter().enumerate().filter_map(|(index, (rule, _))| Some((rule.subject.clone()?, index)));
         let by_subject = by_subject.collect();
         (rules.by_hash, rules.by_subject) = (by_hash, by_subject);
-        self.0.reloads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Follows changes of files and keys, and withdraws what expires, until `stop`.
@@ -257,9 +274,10 @@ impl Access {
         // What was read at the start is compared with what there is now.
         let _ = file.read();
         loop {
-            let text = file.changed(&mut asked).await.and_then(|content| {
-                String::from_utf8(content).map_err(|_| format!("{path}: is not UTF-8 text"))
-            });
+            let text = file
+                .changed(&mut asked)
+                .await
+                .and_then(|content| String::from_utf8(content).map_err(|_| format!("{path}: is not UTF-8 text")));
             match text.and_then(|text| AccessRules::parse(&text).map_err(|wrong| format!("{path}: {wrong}"))) {
                 Ok(rules) => {
                     let keys = rules.keys.len();

@@ -3,13 +3,13 @@
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::post,
 };
 
 use super::{
-    Access,
+    Access, Visitor,
     found::{self, COOKIE},
 };
 use crate::problem::{Code, Problem};
@@ -23,16 +23,17 @@ pub fn routes(access: Access) -> Router {
 }
 
 /// `POST /auth/cookie`: puts the credential of the headers into a cookie that lasts as long as the browser runs.
-async fn sign_in(State(access): State<Access>, headers: HeaderMap) -> Response {
-    let credential = match found::in_headers(&headers) {
+async fn sign_in(State(access): State<Access>, parts: Parts) -> Response {
+    let from = Visitor::of(&parts).info();
+    let credential = match found::in_headers(&parts.headers) {
         Ok(Some(credential)) => credential,
         Ok(None) => {
             let message = "a credential is needed in Authorization or X-API-Key";
             return Problem::new(Code::Unauthenticated, message).into_response();
         }
-        Err(error) => return access.refused_header(error).into_response(),
+        Err(error) => return access.refuse_malformed(&error, from).into_response(),
     };
-    match access.authenticate(&credential).await {
+    match access.authenticate(&credential, from).await {
         Ok(_) => with_cookie(&format!("{COOKIE}={}; {ATTRIBUTES}", found::cookie_value(&credential))),
         Err(problem) => problem.into_response(),
     }

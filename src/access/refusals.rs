@@ -23,7 +23,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    fn label(self) -> &'static str {
+    /// The label `reason` of the metric.
+    pub fn label(self) -> &'static str {
         match self {
             Reason::Unknown => "unknown",
             Reason::Malformed => "malformed",

@@ -1,9 +1,11 @@
 //! Who has sent a request, as the server has found out before any interface sees it.
 
+use std::convert::Infallible;
+
 use axum::{extract::FromRequestParts, http::request::Parts};
 
 use crate::{
-    broker::{Client, Error},
+    broker::{Client, ClientInfo, Error},
     problem::Problem,
 };
 
@@ -35,9 +37,15 @@ impl Visitor {
     pub fn client(self) -> Result<Client, Problem> {
         let client = self.0?;
         if client.principal().is_anonymous() && client.principal().may_nothing() {
-            return Err(client.principal().nobody().into());
+            return Err(client.principal().has_to_sign_in().into());
         }
         Ok(client)
+    }
+
+    /// Where it has come in.
+    #[must_use]
+    pub fn info(&self) -> ClientInfo {
+        self.0.as_ref().map_or(ClientInfo { door: "rest", address: None }, Client::info)
     }
 
     /// The client of a connection whose messages may still say who it is.
@@ -46,6 +54,14 @@ impl Visitor {
     /// `UNAUTHENTICATED` for bad credentials.
     pub fn connecting(self) -> Result<Client, Problem> {
         self.0
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts))
     }
 }
 

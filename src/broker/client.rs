@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::{
     BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Principal,
     Publication, Publishing, Right, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig,
-    TopicInfo, TopicName, Totals,
+    TopicInfo, TopicName, Totals, Watch,
 };
-use crate::channel::spread_waits;
+use crate::channel::{Overflow, Waiter, spread_waits};
 
 /// Where a client has come in.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,12 @@ impl Client {
         self.info
     }
 
+    /// Has `key` put into the inbox whenever what the principal may do has changed, until the watch is dropped.
+    #[must_use]
+    pub fn watch(&self, inbox: &Inbox, key: u64) -> Watch {
+        self.principal.watch(&Waiter::new(inbox.clone(), key, Overflow::default(), None))
+    }
+
     /// The bounds that hold for everyone.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -119,6 +125,12 @@ impl Client {
     pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<(Vec<TopicInfo>, bool), Error> {
         let shown = self.principal.shown_list()?;
         Ok(self.broker.topics(prefix, after, limit, shown))
+    }
+
+    /// The first topics of all, for whoever may read statistics.
+    pub fn all_topics(&self, limit: usize) -> Result<(Vec<TopicInfo>, bool), Error> {
+        self.principal.check_stats()?;
+        Ok(self.broker.topics("", None, limit, None))
     }
 
     /// See [`Broker::count_topics`]: those that the principal may see.

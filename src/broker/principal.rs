@@ -123,6 +123,12 @@ impl Principal {
         Self(None)
     }
 
+    /// Somebody who may do nothing, for what everybody may ask.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self::new(Identity::new("anonymous", Kind::Anonymous, 0, 0), Grant::Rights(Rights::default()))
+    }
+
     /// A principal by virtue of a new credential.
     #[must_use]
     pub fn new(identity: Arc<Identity>, grant: Grant) -> Self {
@@ -154,6 +160,12 @@ impl Principal {
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.kind() == Kind::Anonymous
+    }
+
+    /// Tells it from all others that there are at the same time; 0 for a client of a server without access rules.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.0.as_ref().map_or(0, |credential| Arc::as_ptr(credential).addr())
     }
 
     /// Whether both are the same principal, perhaps by different credentials.
@@ -214,8 +226,14 @@ impl Principal {
 
     /// The error for a client that has to say who it is.
     #[must_use]
-    pub fn nobody(&self) -> Error {
+    pub fn has_to_sign_in(&self) -> Error {
         self.check_valid().err().unwrap_or(Error::Unauthenticated(NO_CREDENTIALS))
+    }
+
+    /// The error for credentials of another principal on a connection of this one.
+    #[must_use]
+    pub fn not_this_connection(&self) -> Error {
+        self.refused("pass its connection on to another principal".to_owned())
     }
 
     /// The error for what it may not do. One that has not said who it is may be somebody who may.
@@ -378,9 +396,8 @@ impl Principal {
     /// Has `waiter` woken by every change from now on, until the watch is dropped.
     pub(super) fn watch(&self, waiter: &Arc<Waiter>) -> Watch {
         let slot = self.0.as_ref().map(|credential| credential.watchers.lock().insert(waiter.clone()));
-        Watch { principal: self.clone(), slot, seen: self.version() }
+        Watch { principal: self.clone(), waiter: waiter.clone(), slot, seen: self.version() }
     }
-
 
     /// Grows with every change of what it may do.
     pub(super) fn version(&self) -> u64 {
@@ -411,9 +428,10 @@ impl Drop for PrincipalConnection {
     }
 }
 
-/// A subscription's registration with its principal.
-pub(super) struct Watch {
+/// Wakes a subscription or a connection when what its principal may do has changed, until it is dropped.
+pub struct Watch {
     principal: Principal,
+    waiter: Arc<Waiter>,
     slot: Option<usize>,
     /// The change that the subscription has taken into account.
     seen: u64,
@@ -421,12 +439,17 @@ pub(super) struct Watch {
 
 impl Watch {
     /// The subscription has taken into account what the principal might do at this version, and nothing later.
-    pub fn has_seen(&mut self, version: u64) {
+    pub(super) fn has_seen(&mut self, version: u64) {
         self.seen = version;
     }
 
+    /// To be called when it has woken: the next change wakes again.
+    pub fn rearm(&self) {
+        self.waiter.rearm();
+    }
+
     /// The principal, if it has changed since this returned it last.
-    pub fn changed(&mut self) -> Option<&Principal> {
+    pub(super) fn changed(&mut self) -> Option<&Principal> {
         let version = self.principal.version();
         if version == self.seen {
             return None;
@@ -436,7 +459,7 @@ impl Watch {
     }
 
     /// The principal.
-    pub fn principal(&self) -> &Principal {
+    pub(super) fn principal(&self) -> &Principal {
         &self.principal
     }
 }

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_pattern_is_cut_to_what_may_be_read() {
-        let rights = Rights { subscribe: patterns(&["orders.>", "orders.eu", "*.public", "news"]), ..Rights::default() };
+        let rights =
+            Rights { subscribe: patterns(&["orders.>", "orders.eu", "*.public", "news"]), ..Rights::default() };
         let readable = |pattern: &str| {
             let parts = rights.readable(&Pattern::parse(pattern).unwrap());
             parts.iter().map(|part| part.as_str().to_owned()).collect::<Vec<_>>()

@@ -204,8 +204,7 @@ impl Broker {
         inbox: &Inbox,
         key: u64,
     ) -> Result<Subscription, Error> {
-        let waiter =
-            Waiter::for_principal(principal.name().cloned(), inbox.clone(), key, Overflow::default(), None);
+        let waiter = Waiter::for_principal(principal.name().cloned(), inbox.clone(), key, Overflow::default(), None);
         let mut subscription = self.attach(principal, self.0.registry.events(), waiter, &Start::Live);
         subscription.wanted.shown = principal.shown_events(about.as_ref())?;
         subscription.wanted.about = about;

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{AnyCursor, Broker, Client, Principal, Right, consumer::Lease, principal::Watch};
 use crate::channel::{
-    ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader, Waiter,
-    Wanted,
+    ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader,
+    Waiter, Wanted,
 };
 
 /// How many messages one topic of a pattern may deliver in a row while others wait.

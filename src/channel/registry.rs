@@ -14,9 +14,9 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Memberships, NewMessage, Pattern, Patterns, Payload,
-    Ring, Sequencer, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds,
-    ring::RingOwner, sequencer::MAX_LOGS,
+    Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Memberships, NewMessage, Pattern, Patterns,
+    Payload, Ring, Sequencer, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    recent_ids::RecentIds, ring::RingOwner, sequencer::MAX_LOGS,
 };
 
 /// Deletions that are remembered: a subscriber of a pattern that was away learns of them.

@@ -2,7 +2,6 @@
 
 use axum::{
     Json,
-    
     http::StatusCode,
     response::{IntoResponse, Response},
 };

@@ -1,6 +1,6 @@
 //! Topics: creating, listing, changing, deleting.
 
-use axum::{Json,  http::StatusCode, response::IntoResponse};
+use axum::{Json, http::StatusCode, response::IntoResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -103,11 +103,7 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn create_topic(
-    Caller(client): Caller,
-    _: NoQuery,
-    Text(body): Text,
-) -> RestResult<impl IntoResponse> {
+pub async fn create_topic(Caller(client): Caller, _: NoQuery, Text(body): Text) -> RestResult<impl IntoResponse> {
     let fields = fields(&body, &["name", "max_messages", "max_publish_rate"])?;
     let name = TopicName::parse(&fields.required("name")?)?;
     let info = client.create_topic(&name, topic_settings(&fields)?).await?;
@@ -147,11 +143,7 @@ pub async fn list_topics(Caller(client): Caller, query: Query) -> RestResult<Jso
 
 /// One topic.
 #[utoipa::path(get, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicBody), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
-pub async fn get_topic(
-    Caller(client): Caller,
-    TopicPath(name): TopicPath,
-    _: NoQuery,
-) -> RestResult<Json<TopicBody>> {
+pub async fn get_topic(Caller(client): Caller, TopicPath(name): TopicPath, _: NoQuery) -> RestResult<Json<TopicBody>> {
     Ok(Json(client.topic(&TopicName::parse(&name)?).await?.into()))
 }
 

@@ -91,7 +91,10 @@ fn token(key: &ConsumerKey) -> String {
 
 fn key_of(token: &str) -> Option<ConsumerKey> {
     let (source, name) = token.split_once('.')?;
-    Some(ConsumerKey { source: Source::parse(&decode(source)?).ok()?, name: ConsumerName::from_stored(&decode(name)?).ok()? })
+    Some(ConsumerKey {
+        source: Source::parse(&decode(source)?).ok()?,
+        name: ConsumerName::from_stored(&decode(name)?).ok()?,
+    })
 }
 
 impl Shared {
