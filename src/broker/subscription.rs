@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{AnyCursor, Broker, Client, Principal, Right, consumer::Lease, principal::Watch};
+use super::{AnyCursor, Broker, Principal, Right, consumer::Lease, principal::Watch};
 use crate::channel::{
     ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader,
     Waiter, Wanted,
@@ -123,13 +123,13 @@ impl Subscription {
     }
 
     /// Reads on on behalf of the same principal by another credential, such as a newer token.
-    pub fn renew(&mut self, client: &Client) {
-        if self.watch.principal().is(client.principal()) {
+    pub fn renew(&mut self, principal: &Principal) {
+        if self.watch.principal().is(principal) {
             let waiter = match &self.source {
                 ReadFrom::Topic { waiter, .. } => waiter,
                 ReadFrom::Pattern { member, .. } => &member.waiter,
             };
-            self.watch = client.principal().watch(waiter);
+            self.watch = principal.watch(waiter);
             // What the new credential allows may be something else.
             self.watch.has_seen(u64::MAX);
             waiter.wake();

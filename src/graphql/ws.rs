@@ -3,6 +3,8 @@
 
 mod credential;
 mod ids;
+mod names;
+mod pings;
 
 use std::{
     future::Future,
@@ -15,6 +17,9 @@ use async_graphql::{Pos, ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+
+use names::{LEGACY, MODERN, Names};
+use pings::{MAX_PONGS, confirm_subscribed, pong};
 
 use super::{
     Door, Settings,
@@ -31,19 +36,6 @@ use crate::{
     subscriptions::{Limit, Readable, Subscriptions},
     wire::{self, Fields},
 };
-
-/// The names of a protocol's messages.
-struct Names {
-    subscribe: &'static str,
-    next: &'static str,
-    complete: &'static str,
-    stop: &'static str,
-    legacy: bool,
-}
-
-const MODERN: Names =
-    Names { subscribe: "subscribe", next: "next", complete: "complete", stop: "complete", legacy: false };
-const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "complete", stop: "stop", legacy: true };
 
 /// Accepts with the first of the client's subprotocols that is one of GraphQL's, if it offers one.
 pub fn accept(door: &Door, client: Client, upgrade: Upgrade, offers_graphql: bool) -> Response {
@@ -116,13 +108,6 @@ pub struct Session {
     /// Payloads of pongs that wait until subscriptions are open. The protocol has no other reply to a subscription; because
     /// of this a client that subscribes, pings and publishes after the pong gets what it has published.
     pongs: Vec<String>,
-}
-
-/// Pongs that may wait on one connection; a further ping gets its pong at once.
-const MAX_PONGS: usize = 100;
-
-fn pong(payload: &str, out: &mut Outbox) {
-    out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
 }
 
 /// The longest time between two keep-alive messages to a legacy client, which cannot see WebSocket pings: npm
@@ -398,13 +383,6 @@ impl Session {
             Outcome::Subscribed(_) => {}
         }
     }
-}
-
-/// Tells a client that its subscription is open, and where it begins.
-fn confirm_subscribed(ack: &str, operation: &Operation, out: &mut Outbox) {
-    let consumer = operation.consumer().map(|consumer| format!(r#","consumer":{consumer}"#)).unwrap_or_default();
-    let (ack, cursor) = (wire::quoted(ack), operation.begins_at());
-    out.text(&[format!(r#"{{"type":"ping","payload":{{"ack":{ack},"cursor":"{cursor}"{consumer}}}}}"#).as_bytes()]);
 }
 
 fn close(code: u16, reason: &str) -> Flow {

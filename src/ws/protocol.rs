@@ -277,8 +277,8 @@ impl Session {
     fn signed_in(&mut self, principal: Principal) -> Result<(), Error> {
         self.sign_in.sign_in(principal)?;
         self.refused_credentials = 0;
-        let client = self.sign_in.client();
-        self.subscriptions.each(|subscription| subscription.renew(client));
+        let principal = self.sign_in.client().principal();
+        self.subscriptions.each(|subscription| subscription.renew(principal));
         Ok(())
     }
 
