@@ -22,10 +22,12 @@ mod refusal;
 mod rights;
 mod settings;
 mod signature;
+#[cfg(test)]
+mod signer;
 mod token;
 mod watch;
 
-pub use file::{AccessRules, KeyRule};
+pub use file::{AccessRules, KeyRule, entry};
 pub use key::{KeyHash, PREFIX, generate};
 pub use key_set::{KeyId, KeySet};
 pub use name::{ANONYMOUS, API_KEY, check_name};

@@ -1,5 +1,8 @@
 //! Fetches a set of keys.
 
+#[cfg(test)]
+mod tests;
+
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
