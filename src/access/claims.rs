@@ -132,7 +132,7 @@ fn rights(claim: &RawValue) -> Result<Rights, Refusal> {
     })
 }
 
-/// The claims that are used, as they are. serde_json skips the others without recursion, however deep they are.
+/// The claims that are used, as they are. `serde_json` skips the others without recursion, however deep they are.
 #[derive(Default)]
 struct Claims<'a> {
     expires: Option<&'a RawValue>,

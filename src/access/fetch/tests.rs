@@ -270,13 +270,47 @@ async fn a_server_that_is_down_and_then_up() {
 
 #[tokio::test]
 async fn certificates_have_to_be_trusted() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
-    // Whatever it presents, it is no certificate that the system trusts.
-    let server = Server::over(listener, ok(&jwks(&[Signer::ed().jwk("a")])));
-    let Ok(fetcher) = Fetcher::new(&url) else { return };
-    assert!(fetcher.fetch().await.is_err());
-    assert!(!server.requests.lock().iter().any(|request| request.starts_with("GET")), "the request was not encrypted");
+    let port = listener.local_addr().unwrap().port();
+    let requests = std::cell::Cell::new(0);
+    let serve = async {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let Ok(1..) = stream.read(&mut [0; 4_096]).await else { continue };
+            requests.set(requests.get() + 1);
+            let Answer::Bytes(bytes) = ok(&jwks(&[Signer::ed().jwk("a")])) else { unreachable!() };
+            stream.write_all(&bytes).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    };
+    let fetch = async |host: &str, trusted: &[&rcgen::Certificate]| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(trusted.iter().map(|cert| cert.der().clone()));
+        let uri = format!("https://{host}:{port}/").parse().unwrap();
+        Fetcher::trusting(uri, roots).unwrap().fetch().await
+    };
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert;
+    let check = async {
+        assert!(fetch("localhost", &[&other]).await.unwrap_err().contains("certificate"));
+        assert!(fetch("127.0.0.1", &[&cert]).await.unwrap_err().contains("certificate"), "it has another name");
+        assert_eq!(requests.get(), 0);
+        assert_eq!(fetch("localhost", &[&cert]).await.unwrap().len(), 1);
+    };
+    tokio::select! {
+        () = serve => unreachable!(),
+        () = check => {}
+    }
 }
 
 #[test]
