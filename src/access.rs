@@ -1,6 +1,8 @@
-//! Credentials: what turns the text that a client sends into verified facts. It knows the types of the broker that
-//! permissions are made of, and nothing else of this crate.
+//! Who may come in: what turns the text that a client sends into a principal of the broker. What a principal may do is
+//! checked there, in front of each operation (`broker/client.rs`).
 //!
+//! - [`Access`] finds the principal of a credential, follows changed rules and keys, and withdraws what has expired.
+//! - [`Visitor`] is who sends a request, [`SignIn`] whose messages come over a WebSocket.
 //! - Keys: [`AccessRules`] is what `ACCESS_FILE` says; a key is looked up by its [`KeyHash`].
 //! - JSON Web Tokens: [`Tokens`] verifies them with the keys of the settings, and keeps those keys up to date.
 //! - Files: [`WatchedFile`] reads a file again when its content changes, or when a [`Reload`] is asked for.
@@ -27,13 +29,15 @@ mod sessions;
 mod settings;
 mod sign_in;
 mod signature;
+#[cfg(test)]
+mod signer;
 mod token;
 mod visitor;
 mod watch;
 
 pub use crate::broker::Rights;
 pub use authority::Access;
-pub use file::{AccessRules, KeyRule};
+pub use file::{AccessRules, KeyRule, entry};
 pub use key::{KeyHash, PREFIX, generate};
 pub use key_set::{KeyId, KeySet};
 pub use name::{ANONYMOUS, API_KEY, check_name};

@@ -39,6 +39,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(with_settings(Command::new("serve"), SERVE).about("Serve (the default)"))
         .subcommand(with_settings(Command::new("config"), &[]).about("Print the effective settings"))
+        .subcommand(key())
         .subcommand(export())
         .subcommand(import())
         .subcommand(repair())
@@ -53,6 +54,15 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("help").about("Print this help, or that of a command").arg(Arg::new("command").value_name("COMMAND")),
         )
+}
+
+fn key() -> Command {
+    let name =
+        Arg::new("name").value_name("NAME").required(true).help("The name of the key's owner, for logs and metrics");
+    Command::new("key").about("Create a key, and print it with its entry for ACCESS_FILE").arg(name).after_help(
+        "Standard output has the key on its first line, and behind an empty line the entry with the key's hash.\n\
+             The key is shown only this once: ACCESS_FILE, the server and its log have the hash alone.",
+    )
 }
 
 fn export() -> Command {
@@ -159,6 +169,7 @@ fn flag(key: &Key) -> Arg {
 
 fn heading(part: &str) -> &'static str {
     match part {
+        "access" => "Settings of access",
         "broker" => "Settings of topics, messages and consumers",
         "engine" => "Settings of the engine",
         "socket" | "ws" => "Settings of WebSockets",

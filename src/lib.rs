@@ -31,6 +31,14 @@
 //! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
 //!
+//! access.rs          credentials: what turns text into verified facts
+//!   rights.rs name.rs                     what a principal may do, and what it may be called
+//!   key.rs file.rs file_fields.rs         keys and their hashes; the access file
+//!   token.rs claims.rs refusal.rs         JSON Web Tokens: verified, their claims checked, why they are refused
+//!   key_set.rs signature.rs jwks.rs       the keys of tokens; signatures by ring; sets of keys and PEM files
+//!   fetch.rs fetching.rs                  sets of keys from a URL, and when they are fetched
+//!   watch.rs settings.rs                  files that are read again; which credentials are accepted
+//!
 //! broker.rs          publishing, subscribing, history, limits; no transport
 //!   client.rs                             what doors have of it, for one principal
 //!   topics.rs                             the four ways to get a topic
@@ -80,6 +88,7 @@
 //! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
 //! - Architecture invariant: doors (`graphql`, `rest`, `ws`) have a client of the broker for one principal, never the broker
 //!   itself, and know neither each other nor `config`; only `server` knows all.
+//! - Architecture invariant: `access` knows the types of `broker` that permissions are made of, and nothing else.
 //! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main`
 //!   knows it.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
@@ -124,6 +133,7 @@
 //!   moves.
 //! - **overflow**: what a subscription chose for the case that it falls behind.
 //! - **engine**: where messages, topics and positions are stored. **door**: a transport: `graphql`, `rest`, `ws`.
+//! - **key**: random text that a client sends as its credential; the server knows its hash. **token**: a JSON Web Token.
 //! - **registry**: all topics of an instance. **instance**: one process; with `ENGINE=nats` several share what they
 //!   have.
 

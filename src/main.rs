@@ -12,6 +12,7 @@ use std::{
 
 use clap::ArgMatches;
 use pub_sub::{
+    access,
     config::Config,
     engine,
     listener::{self, Host},
@@ -26,6 +27,10 @@ fn main() -> ExitCode {
         Some(("help", about)) => command_line::print_help(about.get_one("command"))
             .map(|()| ExitCode::SUCCESS)
             .map_err(|message| (message, ExitCode::from(2))),
+        Some(("key", flags)) => {
+            let name = flags.get_one::<String>("name").map(String::as_str).unwrap_or_default();
+            create_key(name).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::from(2)))
+        }
         Some(("repair", flags)) => repair(&matches, flags.get_flag("dry-run")),
         _ => run(&matches).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::FAILURE)),
     };
@@ -38,6 +43,19 @@ fn main() -> ExitCode {
 fn load(matches: &ArgMatches) -> Result<Config, String> {
     let (file, flags) = command_line::settings(matches);
     Config::load(file.as_deref(), &flags).map_err(|error| error.to_string())
+}
+
+/// Creates a key. Standard output has what scripts need: the key on the first line, then the entry for `ACCESS_FILE`.
+fn create_key(name: &str) -> Result<(), String> {
+    access::check_name(name).map_err(|wrong| format!("NAME: {wrong}"))?;
+    let key = access::generate()?;
+    print(&format!("{key}\n\n{}", access::entry(name, access::KeyHash::of(&key))))?;
+    let _ = writeln!(
+        std::io::stderr(),
+        "\nThe first line is the key. Give it to {name:?} now: it is shown only this once.\n\
+         Append the other lines to ACCESS_FILE, and name the topics, for example subscribe = [\"orders.>\"]."
+    );
+    Ok(())
 }
 
 /// Repairs the log and prints what it did. The exit code tells a script whether the log is sound.

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use super::{Refusal, Rights, Settings, check_name};
 use crate::broker::{Pattern, Timestamp};
 
-/// The last time that RFC 3339 can write, in milliseconds.
-const LAST_TIME: i64 = 253_402_300_799_999;
+/// The last time that can be written, at the end of the year 9999, in milliseconds.
+const LAST_TIME: i64 = 253_402_207_200_000;
 
 /// What the claims of every token have to be.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ fn rights(claim: &RawValue) -> Result<Rights, Refusal> {
     })
 }
 
-/// The claims that are used, as they are. serde_json skips the others without recursion, however deep they are.
+/// The claims that are used, as they are. `serde_json` skips the others without recursion, however deep they are.
 #[derive(Default)]
 struct Claims<'a> {
     expires: Option<&'a RawValue>,

@@ -1,11 +1,14 @@
 //! Fetches a set of keys.
 
+#[cfg(test)]
+mod tests;
+
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, StatusCode, Uri, header};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -57,16 +60,23 @@ impl Fetcher {
     /// What is wrong, without the address.
     pub fn new(url: &str) -> Result<Self, String> {
         let uri = check_url(url)?;
+        let mut trusted = RootCertStore::empty();
+        if uri.scheme_str() == Some("https") {
+            let system = rustls_native_certs::load_native_certs();
+            trusted.add_parsable_certificates(system.certs);
+            if trusted.is_empty() {
+                return Err("this system has no trusted certificates, which https needs".to_owned());
+            }
+        }
+        Self::trusting(uri, trusted)
+    }
+
+    fn trusting(uri: Uri, trusted: RootCertStore) -> Result<Self, String> {
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let tls = if uri.scheme_str() == Some("https") {
-            let trusting = tls.with_native_roots();
-            trusting.map_err(|error| format!("the system has no trusted certificates: {error}"))?
-        } else {
-            tls.with_root_certificates(RootCertStore::empty())
-        };
-        let tls = tls.with_no_client_auth();
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         // The next fetch is minutes away.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);

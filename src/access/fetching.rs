@@ -1,5 +1,8 @@
 //! When a set of keys is fetched: at the start, when a token names an unknown key, and now and then.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -8,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{KeySet, Reload, fetch::Fetcher};
+use super::{KeySet, Reload};
 
 /// The least time between two fetches, once one has succeeded. Tokens can name as many unknown keys as they like.
 const LEAST_INTERVAL: Duration = Duration::from_mins(1);
@@ -63,7 +66,12 @@ impl Fetching {
     }
 
     /// Fetches for as long as it runs.
-    pub async fn run(&self, fetcher: &Fetcher, reload: &Reload, install: impl Fn(KeySet)) {
+    pub async fn run<F: Future<Output = Result<KeySet, String>>>(
+        &self,
+        fetch: impl Fn() -> F,
+        reload: &Reload,
+        install: impl Fn(KeySet),
+    ) {
         let mut asked = reload.listen();
         let mut backoff = Some(FIRST_BACKOFF);
         loop {
@@ -75,7 +83,7 @@ impl Fetching {
                 () = self.wanted.notified() => {}
                 () = std::future::ready(()) => {}
             }
-            match fetcher.fetch().await {
+            match fetch().await {
                 Ok(keys) => {
                     install(keys);
                     backoff = None;

@@ -88,6 +88,14 @@ impl AccessRules {
     }
 }
 
+/// The entry of an access file for a key that may do nothing yet. The name is checked.
+#[must_use]
+pub fn entry(name: &str, hash: KeyHash) -> String {
+    // Names have no control characters, so that nothing else needs an escape.
+    let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("[[key]]\nname = \"{name}\"\nhash = \"{hash}\"\npublish = []\nsubscribe = []\nmanage = []\nstats = false\n")
+}
+
 /// The tables of the keys, with the line that each begins at.
 fn tables<'a>(top: &Fields<'a>, text: &str) -> Result<Vec<(&'a dyn TableLike, usize)>, String> {
     let line = |span: Option<std::ops::Range<usize>>| line_at(text, span.map_or(0, |span| span.start));
@@ -273,6 +281,15 @@ mod tests {
         ] {
             let error = error(&text);
             assert!(error.starts_with(wanted), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn entries_can_be_read() {
+        for name in ["billing", "a \"quoted\\ n\u{e4}me\u{200b}'#"] {
+            let rules = AccessRules::parse(&entry(name, KeyHash::of("hunter2"))).unwrap();
+            assert_eq!((rules.keys[0].name.as_str(), rules.keys[0].hash), (name, Some(KeyHash::of("hunter2"))));
+            assert_eq!(rules.keys[0].rights, Rights::default());
         }
     }
 

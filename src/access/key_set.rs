@@ -90,7 +90,7 @@ impl VerifyingKey {
     /// Verifies the signature, and returns the claims as they are.
     ///
     /// # Errors
-    /// [`Refusal::BadSignature`], [`Refusal::Malformed`].
+    /// [`Refusal::BadSignature`], [`Refusal::BadClaims`], [`Refusal::Malformed`].
     pub fn open(&self, token: &str) -> Result<Box<RawValue>, Refusal> {
         let mut validation = Validation::new(self.algorithm);
         // The claims are checked in `claims.rs`: with serde_json's arbitrary precision jsonwebtoken reads no numbers.
@@ -103,6 +103,7 @@ impl VerifyingKey {
             Err(error) => Err(match error.kind() {
                 ErrorKind::InvalidSignature => Refusal::BadSignature,
                 ErrorKind::InvalidAlgorithm => Refusal::WrongAlgorithm,
+                ErrorKind::Json(_) => Refusal::BadClaims("the token's header or claims are malformed"),
                 _ => Refusal::Malformed,
             }),
         }

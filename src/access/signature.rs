@@ -45,6 +45,7 @@ struct Ring {
     key: DecodingKey,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "jsonwebtoken calls it like this")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     // Key and algorithm have to be of one family: a public key is never the secret of an HMAC.
     match (algorithm, key.family()) {

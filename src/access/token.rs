@@ -1,5 +1,8 @@
 //! JSON Web Tokens: verified with the keys of the settings, which are kept up to date.
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -166,7 +169,7 @@ impl Tokens {
                 Source::Fixed => {}
                 Source::File { setting, path, parse } => self.follow(setting, path, *parse, reload).await,
                 Source::Url { fetcher, fetching } => {
-                    fetching.run(fetcher, reload, |keys| self.install("JWT_JWKS_URL", keys)).await;
+                    fetching.run(|| fetcher.fetch(), reload, |keys| self.install("JWT_JWKS_URL", keys)).await;
                 }
             }
         };

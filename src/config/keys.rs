@@ -10,6 +10,7 @@ use super::{
     suggest::did_you_mean,
     values::{Setting, mask_urls, value_name},
 };
+use crate::broker::Secret;
 
 /// One setting.
 pub struct Key {
@@ -32,6 +33,13 @@ impl Key {
     /// The name, and the alias if there is one.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.name).chain(self.alias)
+    }
+
+    /// Whether an empty value is an error instead of no value. For credentials it is: a variable that is empty by mistake
+    /// must not open the server.
+    #[must_use]
+    pub fn refuses_empty(&self) -> bool {
+        self.part == "access"
     }
 
     /// The default as text; empty if nothing is set.
@@ -58,6 +66,32 @@ fn check<T: Setting + PartialOrd>(value: T, least: &T, what: &str) -> Result<T, 
 /// Connections that live shorter than this are closed while a client sends its next request.
 fn at_least_a_second(value: Duration) -> Result<Duration, String> {
     if value < Duration::from_secs(1) { Err("must be 1s or more".to_owned()) } else { Ok(value) }
+}
+
+/// What an empty access setting is told.
+pub(super) const EMPTY: &str = "must not be empty; leave it out if it is not to be set";
+
+fn not_empty(value: String) -> Result<String, String> {
+    if value.trim().is_empty() { Err(EMPTY.to_owned()) } else { Ok(value) }
+}
+
+fn not_empty_secret(value: Secret) -> Result<Secret, String> {
+    match value.reveal().trim() {
+        "" => Err(EMPTY.to_owned()),
+        // Everybody knows it.
+        "***" => Err("is what `pub-sub config` prints instead of a secret".to_owned()),
+        _ => Ok(value),
+    }
+}
+
+fn api_key(value: Secret) -> Result<Secret, String> {
+    let value = not_empty_secret(value)?;
+    let text = value.reveal();
+    // A header could not carry it.
+    if text.trim() != text || text.chars().any(char::is_control) {
+        return Err("must not contain control characters, nor begin or end with white space".to_owned());
+    }
+    Ok(value)
 }
 
 macro_rules! keys {
@@ -135,6 +169,17 @@ keys! {
     nats_tls_ca as "FILE" => engine.nats.tls_ca: "A PEM file of certificates to trust for NATS, in addition to the system's.";
     nats_tls_cert as "FILE" => engine.nats.tls_cert: "A PEM file with this service's own certificate for NATS.";
     nats_tls_key as "FILE" => engine.nats.tls_key: "A PEM file with the key of that certificate.";
+    api_key "secret" if api_key => access.api_key: "A key that may do everything. Clients send it as `Authorization: Bearer KEY`. As soon as this, `ACCESS_FILE` or a key for tokens (`JWT_SECRET`, `JWT_PUBLIC_KEY_FILE`, `JWT_JWKS_URL`, `JWT_JWKS_FILE`) is set, clients need credentials. `API_KEY_FILE` names a file that contains the key.";
+    access_file as "FILE" if not_empty => access.access_file: "A TOML file of keys and what each of them may do. The server reads it again when it changes and on SIGHUP. `pub-sub key NAME` creates a key.";
+    jwt_secret "secret" if not_empty_secret => access.jwt_secret: "The secret that JSON Web Tokens are signed with (HS256). Use at least 32 random bytes: a shorter one can be guessed, and gives a warning. `JWT_SECRET_FILE` names a file that contains it.";
+    jwt_public_key_file as "FILE" if not_empty => access.jwt_public_key_file: "A PEM file with the public key of the issuer of tokens. Its kind says the algorithm: RSA is RS256, P-256 is ES256, Ed25519 is EdDSA. The server reads it again when it changes and on SIGHUP.";
+    jwt_jwks_url as "URL" if not_empty => access.jwt_jwks_url: "Where the issuer of tokens publishes its keys (a JSON Web Key Set). The server fetches them at the start, every 10 minutes, and when a token names an unknown key, but then at most once a minute. It must be `https`, or `http` on this machine. While no keys were fetched, tokens are refused; later the last good keys stay.";
+    jwt_jwks_file as "FILE" if not_empty => access.jwt_jwks_file: "A file with a JSON Web Key Set. The server reads it again when it changes and on SIGHUP.";
+    jwt_issuer if not_empty => access.jwt_issuer: "The issuer (`iss`) that tokens must have. Without it, any issuer counts.";
+    jwt_audience if not_empty => access.jwt_audience: "The audience (`aud`) that tokens must have, alone or in a list. Without it, the audience is not checked.";
+    jwt_leeway => access.jwt_leeway: "By how much the clocks of the issuer of tokens and of this server may differ, at most 1h. A token counts for this long before `nbf` and after `exp`.";
+    jwt_claim if not_empty => access.jwt_claim: "The claim that says what the owner of a token may do: an object with lists of patterns of topics (`publish`, `subscribe`, `manage`) and `stats`. A token without this claim may do nothing.";
+    auth_query_token => access.auth_query_token: "Whether credentials may stand in the URL (`?access_token=`), which proxies and browsers write into logs and histories.";
     drain_delay => server.drain_delay: "How long a stopping server stays open before it drains, so that load balancers notice: `/health/ready` responds with 503, and new subscriptions and WebSockets are refused with `UNAVAILABLE`; everything else goes on.";
     drain_timeout or drain_seconds => server.drain: "How long a draining server waits for its connections before it drops them. `DRAIN_SECONDS` is another name of this setting.";
     max_topics => broker.max_topics: "The number of topics that may exist.";

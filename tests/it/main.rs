@@ -31,6 +31,7 @@ mod proxy;
 mod chaos;
 mod clustered;
 mod contract;
+mod credentials;
 mod durable;
 mod engines;
 mod generated;
