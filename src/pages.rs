@@ -46,6 +46,15 @@ const OWN_POLICY: &str = "style-src 'self'; img-src data:";
 /// nothing.
 const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
+/// What every page is sent with, beside its policy and what all responses have. `X-Frame-Options` is not among it: each policy
+/// has `frame-ancestors`, which all browsers of today obey.
+const DOCUMENT_HEADERS: [(HeaderName, &str); 2] = [
+    // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    // Other sites must not learn an operator's addresses.
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+
 /// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
 /// ask for them.
 pub fn routes() -> Router {
@@ -62,8 +71,7 @@ pub fn graphql(headers: &HeaderMap) -> Response {
     if let Ok(policy) = HeaderValue::try_from(policy) {
         own.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
-    own.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
+    own.extend(DOCUMENT_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
     response
 }
 
@@ -115,11 +123,8 @@ impl File {
             (header::CACHE_CONTROL, kept),
             (header::VARY, "accept-encoding"),
             (header::CONTENT_SECURITY_POLICY, ASSET_POLICY),
-            // Other sites must not learn an operator's addresses.
+            // A stylesheet loads what it names by its own policy.
             (header::REFERRER_POLICY, "no-referrer"),
-            // Browsers must not guess another type from the content.
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         ] {
             own.insert(name, HeaderValue::from_static(value));
         }

@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     body,
     broker::{Broker, Principal},
+    browser::{self, Browsers},
     config::Config,
     graphql,
     listener::{self, Connections, Refusals},
@@ -156,6 +157,22 @@ fn app(broker: &Broker, config: &Config, sockets: &Sockets, connections: &Connec
             let limit = config.server.max_body_bytes;
             move |request, next| refuse_announced(limit, request, next)
         }))
+        // The outermost: a page may read refusals, too, and a preflight request carries no credentials.
+        .layer(middleware::from_fn({
+            let browsers = Arc::new(Browsers::new(config.server.allowed_origins.clone()));
+            move |request, next| check_origin(browsers.clone(), request, next)
+        }))
+}
+
+/// Refuses what a page of a foreign origin may not do, in the form of errors of the path that it asks for.
+async fn check_origin(browsers: Arc<Browsers>, request: Request, next: Next) -> Response {
+    match browsers.check(&request) {
+        Ok(visitor) => browsers.serve(visitor, request, next).await,
+        Err(problem) if graphql::PATHS.contains(&request.uri().path()) => {
+            browser::varying(graphql::refuse(request.headers(), &problem))
+        }
+        Err(problem) => browser::varying(problem.into_response()),
+    }
 }
 
 /// Refuses a body that is too large by its `Content-Length` before it comes.

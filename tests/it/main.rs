@@ -36,6 +36,7 @@ mod engines;
 mod generated;
 mod instances;
 mod layers;
+mod origins;
 mod readme;
 mod settings;
 mod transfer;
