@@ -46,14 +46,18 @@ const OWN_POLICY: &str = "style-src 'self'; img-src data:";
 /// nothing.
 const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// What every page is sent with, beside its policy and what all responses have. `X-Frame-Options` is not among it: each policy
-/// has `frame-ancestors`, which all browsers of today obey.
-const DOCUMENT_HEADERS: [(HeaderName, &str); 2] = [
-    // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    // Other sites must not learn an operator's addresses.
-    (header::REFERRER_POLICY, "no-referrer"),
-];
+/// Adds what every page is sent with, beside its policy and what all responses have. `X-Frame-Options` is not among it: each
+/// policy has `frame-ancestors`, which all browsers of today obey.
+fn add_document_headers(headers: &mut HeaderMap) {
+    for (name, value) in [
+        // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        // Other sites must not learn an operator's addresses.
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
 
 /// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
 /// ask for them.
@@ -71,7 +75,7 @@ pub fn graphql(headers: &HeaderMap) -> Response {
     if let Ok(policy) = HeaderValue::try_from(policy) {
         own.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    own.extend(DOCUMENT_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    add_document_headers(own);
     response
 }
 

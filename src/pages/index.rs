@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::DOCUMENT_HEADERS;
+use super::add_document_headers;
 use crate::headers::acceptance;
 
 /// What this is.
@@ -45,7 +45,7 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response.headers_mut().extend(DOCUMENT_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    add_document_headers(response.headers_mut());
     response
 }
 
