@@ -432,6 +432,17 @@ async fn responses_have_the_headers_that_protect_them() {
         if let (Some(found), Some(policy)) = (found, policy) {
             assert!(found.contains(policy) && found.contains("frame-ancestors 'none'"), "{what}");
         }
+        let again =
+            server.request(request.split(' ').next().unwrap().parse().unwrap(), request.split(' ').nth(1).unwrap());
+        let again = headers
+            .trim_end()
+            .split_once(": ")
+            .into_iter()
+            .fold(again, |again, (name, value)| again.header(name, value));
+        let again = again.send().await.unwrap();
+        for name in own.keys() {
+            assert_eq!(again.headers().get_all(*name).iter().count(), 1, "{name} of {what}");
+        }
         if own["content-type"].starts_with("text/html") {
             assert_eq!(own["referrer-policy"], "no-referrer", "{what}");
             assert_eq!(own["cross-origin-opener-policy"], "same-origin", "{what}");
