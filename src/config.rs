@@ -36,8 +36,6 @@ pub struct Config {
     pub ws: ws::Settings,
     /// The GraphQL door.
     pub graphql: graphql::Settings,
-    /// Who may come in.
-    pub access: access::Settings,
 }
 
 /// What is wrong with the settings, in one line that names the key.

@@ -50,6 +50,7 @@ use execute::{Executor, Renderings};
 use mutation::Mutation;
 use persisted::Persisted;
 use query::Query;
+pub use response::refuse;
 use single::Streams;
 use subgraph::{ApiSchema, SubgraphQuery};
 use subscription::SubscriptionRoot;
@@ -187,6 +188,9 @@ impl Counts {
         ]
     }
 }
+
+/// The paths whose errors have GraphQL's form.
+pub const PATHS: [&str; 2] = ["/graphql", "/graphql/ws"];
 
 /// The door's routes, and what it counts.
 pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {

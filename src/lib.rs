@@ -20,6 +20,7 @@
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams
 //! ws.rs              /ws: one JSON object a frame
 //! metrics.rs         /metrics for Prometheus, gathered from the parts
+//! browser.rs         which pages may use the server from a browser; browser/origin.rs: whose they are
 //! pages.rs           the pages for browsers
 //! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
@@ -132,6 +133,8 @@
 //! - **in flight**: on its way to the client. **acknowledge**: say that it arrived, so that the consumer's position
 //!   moves.
 //! - **overflow**: what a subscription chose for the case that it falls behind.
+//! - **origin**: scheme, host and port that a page in a browser comes from. **own origin**: this server's. **foreign**: one
+//!   whose pages may not use this server.
 //! - **engine**: where messages, topics and positions are stored. **door**: a transport: `graphql`, `rest`, `ws`.
 //! - **key**: random text that a client sends as its credential; the server knows its hash. **token**: a JSON Web Token.
 //! - **registry**: all topics of an instance. **instance**: one process; with `ENGINE=nats` several share what they
@@ -143,6 +146,7 @@
 pub mod access;
 mod body;
 pub mod broker;
+pub mod browser;
 pub mod channel;
 pub mod config;
 pub mod engine;

@@ -29,7 +29,7 @@ pub use refusal::Refusals;
 use respond::{WatchedBody, respond};
 use stream::HttpStream;
 
-use crate::{broker::MetricSample, socket::ConnectionInfo};
+use crate::{broker::MetricSample, browser::AllowedOrigins, socket::ConnectionInfo};
 
 /// Listening, stopping, logging.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How long a connection may be idle between two requests.
     pub keep_alive_timeout: Duration,
+    /// The origins whose pages may use the server from a browser, beside its own.
+    pub allowed_origins: AllowedOrigins,
     /// What is logged.
     pub log: String,
     /// `text` or `json`.
@@ -70,6 +72,7 @@ impl Default for Settings {
             // Load balancers reuse a connection for up to 60 s. If the server closed it first, a request that is on its
             // way would fail.
             keep_alive_timeout: Duration::from_secs(75),
+            allowed_origins: AllowedOrigins::default(),
             log: "info".to_owned(),
             log_format: "text".to_owned(),
         }

@@ -19,6 +19,7 @@ use crate::{
     access::{self, Access},
     body,
     broker::{Broker, ClientInfo, Principal},
+    browser::{self, Browsers},
     config::Config,
     graphql,
     listener::{self, Connections, Refusals},
@@ -173,6 +174,22 @@ fn app(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, con
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(config.server.max_body_bytes))
         .layer(middleware::from_fn_with_state(reception, receive))
+        // The outermost: a page may read refusals, too, and a preflight request carries no credentials.
+        .layer(middleware::from_fn({
+            let browsers = Arc::new(Browsers::new(config.server.allowed_origins.clone()));
+            move |request, next| check_origin(browsers.clone(), request, next)
+        }))
+}
+
+/// Refuses what a page of a foreign origin may not do, in the form of errors of the path that it asks for.
+async fn check_origin(browsers: Arc<Browsers>, request: Request, next: Next) -> Response {
+    match browsers.check(&request) {
+        Ok(page) => browsers.serve(page, request, next).await,
+        Err(problem) if graphql::PATHS.contains(&request.uri().path()) => {
+            browser::varying(graphql::refuse(request.headers(), &problem))
+        }
+        Err(problem) => browser::varying(problem.into_response()),
+    }
 }
 
 /// What every request passes before any interface sees it.

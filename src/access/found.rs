@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, Uri, header};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use crate::{broker::Error, headers};
+use crate::{broker::Error, browser, headers};
 
 /// The cookie that carries the credential of a browser's event streams.
 pub const COOKIE: &str = "pubsub_auth";
@@ -36,8 +36,8 @@ pub fn bearer(value: &str) -> Result<&str, Error> {
 
 /// The credential in the cookie, if the page that sends the request is this server's own. Browsers add cookies to whatever
 /// another site makes them send, too.
-pub fn in_cookie(headers: &HeaderMap) -> Option<String> {
-    if !is_same_origin(headers) {
+pub fn in_cookie(headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    if !is_same_origin(headers, uri) {
         return None;
     }
     let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
@@ -62,18 +62,12 @@ pub fn in_address(uri: &Uri) -> Option<String> {
 
 /// Whether nothing says that another site's page sends the request. Every browser names the page's origin in a request to
 /// another origin that a page can read or that can change something, and `SameSite=Strict` keeps the cookie out of the rest.
-fn is_same_origin(headers: &HeaderMap) -> bool {
+fn is_same_origin(headers: &HeaderMap, uri: &Uri) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     // `none`: the user has typed the address.
     let site = text("sec-fetch-site").is_none_or(|site| matches!(site, "same-origin" | "none"));
-    let origin = text("origin").is_none_or(|origin| {
-        let host = text("host").unwrap_or_default();
-        let (scheme, authority) = origin.split_once("://").unwrap_or_default();
-        let default_port = if scheme == "https" { ":443" } else { ":80" };
-        !host.is_empty()
-            && authority.trim_end_matches(default_port).eq_ignore_ascii_case(host.trim_end_matches(default_port))
-    });
-    site && origin
+    let is_own = |origin: &str| origin.parse().is_ok_and(|origin| browser::is_own(&origin, headers, uri));
+    site && text("origin").is_none_or(is_own)
 }
 
 #[cfg(test)]
@@ -106,7 +100,8 @@ mod tests {
     fn cookies_count_for_the_servers_own_pages_alone() {
         let value = format!("other=1; {COOKIE}={}", cookie_value("key; of = mine"));
         let found = |lines: &[(&'static str, &str)]| {
-            in_cookie(&headers(&[&[("host", "a.example:8080"), ("cookie", value.as_str())], lines].concat()))
+            let headers = headers(&[&[("host", "a.example:8080"), ("cookie", value.as_str())], lines].concat());
+            in_cookie(&headers, &Uri::from_static("/ws"))
         };
         for own in [
             &[][..],

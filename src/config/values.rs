@@ -5,7 +5,7 @@ use std::time::Duration;
 use figment::value::Value;
 
 use super::suggest::did_you_mean;
-use crate::{engine::Secret, graphql::PersistedDocuments, listener::Host};
+use crate::{browser::AllowedOrigins, engine::Secret, graphql::PersistedDocuments, listener::Host};
 
 /// The longest duration that a setting takes, a hundred years: clocks can add it without an overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -75,6 +75,21 @@ impl Setting for Secret {
 
     fn write(&self) -> String {
         format!("\"{self:?}\"")
+    }
+}
+
+impl Setting for AllowedOrigins {
+    const VALUE_NAME: &'static str = "ORIGINS";
+
+    /// Text with commas, or a list of texts in a file.
+    fn read(value: &Value) -> Result<Self, String> {
+        let listed = value.as_array().map(|items| items.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        let text = listed.map_or_else(|| value.as_str().map(str::to_owned), |items| items.map(|items| items.join(",")));
+        text.ok_or_else(|| format!("must be a list of origins, not {}", shown(value)))?.parse()
+    }
+
+    fn write(&self) -> String {
+        format!("\"{self}\"")
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{
     Router,
     body::Body,
     http::{
-        HeaderValue, Method, Request, StatusCode, Uri, Version, header,
+        HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header,
         uri::{Authority, PathAndQuery},
     },
     response::{IntoResponse, Response},
@@ -21,6 +21,10 @@ use crate::{
     headers,
     problem::{Code, Problem},
 };
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// The policy of a page that loads nothing, runs nothing, and is shown in no other page.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// The app's response to a request.
 pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
@@ -37,10 +41,37 @@ pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
     };
     // The router's own response, which has no body.
     if response.status() == StatusCode::METHOD_NOT_ALLOWED && !response.headers().contains_key(header::CONTENT_TYPE) {
-        response = in_full(&other_methods(response.headers().get(header::ALLOW)), is_head);
+        let (parts, body) = in_full(&other_methods(response.headers().get(header::ALLOW)), is_head).into_parts();
+        // The headers that let a page of another origin read it stay; the length is that of no body.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().extend(parts.headers);
+        *response.body_mut() = body;
     }
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    protect(&mut response);
     response
+}
+
+/// The headers that keep a response from being misused in a browser, unless it has its own.
+///
+/// `Strict-Transport-Security` is not among them: it binds all ports of the host name, for as long as it says, so it is for
+/// those to send who decide about the host.
+fn protect(response: &mut Response) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let is_error = response.status().is_client_error() || response.status().is_server_error();
+    let headers = response.headers_mut();
+    // Browsers must not guess another type from the content.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // No cache may keep what only this client may see; with X-API-Key or a cookie no cache would know that.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // A page of another site must not load it as an image or script. Pages of allowed origins use CORS, where this does not
+    // count.
+    headers.entry(CROSS_ORIGIN_RESOURCE_POLICY).or_insert(HeaderValue::from_static("same-origin"));
+    if is_error {
+        // An error may quote the request. Even a browser that took it for a page would run nothing of it.
+        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NOTHING));
+    }
 }
 
 /// The error for a method that a path does not have, with those that it has.

@@ -37,6 +37,7 @@ mod engines;
 mod generated;
 mod instances;
 mod layers;
+mod origins;
 mod readme;
 mod settings;
 mod transfer;

@@ -289,6 +289,11 @@ async fn the_recipes_keep_their_word() {
     keeps_its_word("docs/recipes.md").await;
 }
 
+#[tokio::test]
+async fn the_security_page_keeps_its_word() {
+    keeps_its_word("docs/security.md").await;
+}
+
 #[test]
 fn documents_are_taken_apart() {
     let found =
