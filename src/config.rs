@@ -88,6 +88,10 @@ impl Config {
         if self.broker.max_bytes_per_topic > self.broker.max_history_bytes {
             return Err("MAX_BYTES_PER_TOPIC: must not exceed MAX_HISTORY_BYTES".to_owned());
         }
+        self.server.tls.validate()?;
+        if self.server.tls.port.is_some_and(|port| port != 0 && port == self.server.port) {
+            return Err("TLS_PORT: must not be PORT, where plain HTTP is spoken".to_owned());
+        }
         self.engine.engine(self.broker.engine_bounds()).map(drop)
     }
 
