@@ -9,6 +9,7 @@ use std::{
 
 use axum::{
     extract::FromRequestParts,
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -99,7 +100,7 @@ async fn respond_to<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     bound: Bound,
 ) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(REFUSAL_TIME).max_buf_size(MAX_BUFFER).keep_alive(false);
+    http.timer(TokioTimer::new()).header_read_timeout(REFUSAL_TIME).max_buf_size(MAX_BUFFER);
     let unread = Arc::new(AtomicBool::new(false));
     let stream = HttpStream::new(stream, unread.clone());
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
@@ -146,7 +147,10 @@ async fn refusal(
         Err(_) => {
             let mut problem = bound.problem();
             problem.retry_after = Some(Duration::from_secs(1));
-            problem.into_response()
+            let mut response = problem.into_response();
+            // hyper could close after each response, but would then say so in that to an upgrade, too.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
         }
     }
 }

@@ -39,3 +39,4 @@ mod layers;
 mod readme;
 mod settings;
 mod transfer;
+mod transport;
