@@ -81,12 +81,6 @@ impl From<TcpListener> for Listeners {
 }
 
 impl Listeners {
-    /// Plain HTTP and TLS side by side.
-    #[must_use]
-    pub fn side_by_side(plain: TcpListener, tls: TcpListener) -> Self {
-        Self { main: plain, tls: Some(tls) }
-    }
-
     /// Their addresses, each with whether TLS is spoken there by a server that has a certificate.
     ///
     /// # Errors

@@ -122,8 +122,8 @@ mod tests {
         [v2::PROTOCOL_PREFIX, &[0x20 | command, family], &length, addresses].concat()
     }
 
-    fn address(text: &str) -> Option<SocketAddr> {
-        Some(text.parse().unwrap())
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
     }
 
     /// Headers with the address that each gives.
@@ -132,13 +132,13 @@ mod tests {
         let ipv6: Vec<u8> = [&[0x20, 1, 0xd, 0xb8], &[0; 11][..], &[1], &[0; 16], &[0x10, 0x00, 0, 80]].concat();
         let noted = [&ipv4[..], &[0x04, 0, 2, 0, 0]].concat();
         vec![
-            (b"PROXY TCP4 1.2.3.4 9.9.9.9 4096 80\r\n".to_vec(), address("1.2.3.4:4096")),
-            (b"PROXY TCP6 2001:db8::1 ::1 4096 80\r\n".to_vec(), address("[2001:db8::1]:4096")),
+            (b"PROXY TCP4 1.2.3.4 9.9.9.9 4096 80\r\n".to_vec(), Some(address("1.2.3.4:4096"))),
+            (b"PROXY TCP6 2001:db8::1 ::1 4096 80\r\n".to_vec(), Some(address("[2001:db8::1]:4096"))),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), None),
-            (binary(1, 0x11, &ipv4), address("1.2.3.4:4096")),
-            (binary(1, 0x11, &noted), address("1.2.3.4:4096")),
-            (binary(1, 0x21, &ipv6), address("[2001:db8::1]:4096")),
+            (binary(1, 0x11, &ipv4), Some(address("1.2.3.4:4096"))),
+            (binary(1, 0x11, &noted), Some(address("1.2.3.4:4096"))),
+            (binary(1, 0x21, &ipv6), Some(address("[2001:db8::1]:4096"))),
             (binary(1, 0x31, &[0; 216]), None),
             (binary(0, 0x11, &ipv4), None),
             (binary(0, 0x00, &[]), None),

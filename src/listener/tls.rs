@@ -8,7 +8,6 @@ use std::{
     fs::File,
     io::{self, Read},
     sync::Arc,
-    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -198,6 +197,3 @@ fn client_verifier(
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     verifier.build().map_err(|error| wrong(&error))
 }
-
-/// How often the files are looked at. What has changed counts within five seconds.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);

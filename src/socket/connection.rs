@@ -50,6 +50,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const DELIVERY_PROBE: &[u8] = b"confirm";
 
 /// One connection over `S`.
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false on its own")]
 pub struct Connection<S> {
     io: S,
     protocol: Box<dyn Protocol>,

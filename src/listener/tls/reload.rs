@@ -1,6 +1,6 @@
 //! Reads the files of TLS again: when a signal asks for it, and when their content has changed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -8,7 +8,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Files, LOOK_INTERVAL, Settings, Tls, current};
+use super::{Files, Settings, Tls, current};
+
+/// How often the files are looked at. What has changed counts within five seconds.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What was last read.
 pub struct Seen {

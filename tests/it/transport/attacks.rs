@@ -27,6 +27,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 /// Handshakes that nobody finishes hold nobody up, and end.
@@ -149,9 +150,9 @@ async fn rapid_reset() {
         drop(client);
     }
     innocent.receives().await;
+    server.process.client.wait_for_subscribers("news", 0).await;
     let grown = server.process.memory().saturating_sub(before);
     assert!(grown < MEMORY, "{grown} bytes");
-    server.process.client.assert_alive().await;
 }
 
 /// Writes `flood` again and again, reading nothing, until the server closes or takes no more, or `FLOOD` bytes are sent.
@@ -235,4 +236,43 @@ async fn more_streams_than_the_bound() {
         assert_eq!(within("response", response).await.unwrap().status(), 200);
     }
     innocent.receives().await;
+}
+
+/// Two hundred event streams of a client that reads nothing, though it has announced to take everything.
+#[tokio::test]
+async fn streams_that_nobody_reads() {
+    let _alone = alone().await;
+    let server = Secure::with(&[("MAX_MESSAGES_PER_TOPIC", "1000")]);
+    let mut innocent = Innocent::of(&server.process).await;
+    let mut stream = server.connect(&["h2"]).await;
+    // Windows of two gigabytes, of the connection and of each stream.
+    let window = frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    let connection = frame(WINDOW_UPDATE, 0, 0, &(0x7fff_ffff_u32 - 65_535).to_be_bytes());
+    stream.write_all(&[PREFACE, &window, &connection].concat()).await.unwrap();
+    let field = |name: &str, value: &str| {
+        let length = |text: &str| vec![u8::try_from(text.len()).unwrap()];
+        [vec![0], length(name), name.into(), length(value), value.into()].concat()
+    };
+    let head = [
+        &[0x82, 0x87][..],
+        &field(":path", "/topics/news/messages"),
+        &field(":authority", "localhost"),
+        &field("accept", "text/event-stream"),
+    ]
+    .concat();
+    for number in 0..200 {
+        stream.write_all(&frame(HEADERS, 5, 2 * number + 1, &head)).await.unwrap();
+    }
+    stream.flush().await.unwrap();
+    let client = &server.process.client;
+    client.wait_for_subscribers("news", 200).await;
+    let data = || (0..1_000).map(|_| "x".repeat(1_000).into());
+    client.publish_all("news", data()).await;
+    let before = server.process.memory();
+    for _ in 0..20 {
+        client.publish_all("news", data()).await;
+        innocent.receives().await;
+    }
+    let grown = server.process.memory().saturating_sub(before);
+    assert!(grown < 2 * MEMORY, "{grown} bytes");
 }
