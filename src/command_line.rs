@@ -48,8 +48,12 @@ pub fn command() -> Command {
             with_settings(Command::new("openapi"), &[]).about("Print the OpenAPI document of the REST routes"),
         )
         .subcommand(
-            with_settings(Command::new("healthcheck"), &["port", "host"])
-                .about("Ask the server on this machine whether it is ready; exit with 1 if not"),
+            with_settings(Command::new("healthcheck"), &["port", "host", "tls_cert", "tls_key", "tls_port"])
+                .about("Ask the server on this machine whether it is ready; exit with 1 if not")
+                .after_help(
+                    "It asks at PORT. If TLS is spoken there (TLS_CERT without TLS_PORT), it accepts any certificate, and \
+                     presents\nthat of TLS_CERT as its own, which the server accepts also with TLS_CLIENT_CA.",
+                ),
         )
         .subcommand(
             Command::new("help").about("Print this help, or that of a command").arg(Arg::new("command").value_name("COMMAND")),

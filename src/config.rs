@@ -91,6 +91,10 @@ impl Config {
             return Err("MAX_BYTES_PER_TOPIC: must not exceed MAX_HISTORY_BYTES".to_owned());
         }
         self.access.check()?;
+        self.server.tls.validate()?;
+        if self.server.tls.port.is_some_and(|port| port != 0 && port == self.server.port) {
+            return Err("TLS_PORT: must not be PORT, where plain HTTP is spoken".to_owned());
+        }
         self.engine.engine(self.broker.engine_bounds()).map(drop)
     }
 

@@ -8,7 +8,12 @@
 //! config.rs          gathers every part's settings; config/keys.rs is the one table of them, config/layers.rs reads file,
 //!                    environment and flags
 //! server.rs          joins the doors, stops in good order
-//! listener.rs        serves HTTP over connections; listener/host.rs: where to listen; deadline.rs: how long they may be idle
+//! listener.rs        serves HTTP over connections
+//!   host.rs acceptor.rs                   where to listen; a connection from its arrival to its protocol
+//!   arrival.rs proxy_header.rs tls.rs     before the first request: the PROXY protocol, the handshake of TLS
+//!   http1.rs http2.rs respond.rs          the two versions of HTTP; what holds for every request
+//!   deadline.rs refusal.rs addresses.rs   how long connections may be idle; those that are too many; counts by address
+//! proxies.rs         the proxies that are trusted, and the client's address behind them
 //!
 //! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
 //!   http.rs ws.rs stream.rs single.rs     over HTTP, WebSocket, event streams; one event stream for many operations
@@ -157,6 +162,7 @@ pub mod listener;
 pub mod metrics;
 mod pages;
 pub mod problem;
+pub mod proxies;
 pub mod rest;
 pub mod server;
 pub mod socket;

@@ -9,10 +9,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use tokio::{
-    net::TcpListener,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -22,7 +19,7 @@ use crate::{
     browser::{self, Browsers},
     config::Config,
     graphql,
-    listener::{self, Connections, Refusals},
+    listener::{self, Acceptor, Connections, Listeners},
     metrics, pages,
     problem::{Code, Problem},
     rest,
@@ -33,13 +30,16 @@ use crate::{
 /// How often positions of consumers that nobody uses any more are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Serves on `listener` until `stop` is cancelled. For the drain delay it then stays open, not ready and without new
-/// subscriptions. After that it drains: it closes the listener, delivers what was accepted, and closes the connections. What
+/// Serves on `listeners` until `stop` is cancelled. For the drain delay it then stays open, not ready and without new
+/// subscriptions. After that it drains: it closes the listeners, delivers what was accepted, and closes the connections. What
 /// is not done after the drain time is dropped.
 ///
 /// # Errors
-/// When the listener cannot be used.
-pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
+/// When a listener cannot be used, or a setting's file is broken.
+pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: CancellationToken) -> io::Result<()> {
+    let listeners = listeners.into();
+    // Before anything is opened that would have to be closed.
+    config.server.tls.check().map_err(io::Error::other)?;
     let access = Access::open(&config.access, config.broker.max_publish_rate_per_client).map_err(io::Error::other)?;
     let engine = config.engine.engine(config.broker.engine_bounds()).map_err(io::Error::other)?;
     let broker = Broker::open(config.broker.clone(), engine).await.map_err(io::Error::other)?;
@@ -52,33 +52,21 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     say_who_may_come_in(&access, &config);
     let following = access.clone().keep_up_to_date(settled.clone());
     tasks.spawn(following);
-    tracing::info!(addr = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
-
-    let refusals = Refusals::new(sockets);
     let hard = CancellationToken::new();
-    let serve = |(stream, peer)| {
-        if connections.open() >= config.server.max_connections {
-            return refusals.refuse(stream);
-        }
-        let (settings, write_timeout) = (&config.server, config.socket.write_timeout);
-        let connection =
-            listener::serve(stream, peer, app.clone(), settings, write_timeout, &connections, settled.clone());
-        let hard = hard.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = connection => {}
-                () = hard.cancelled() => {}
-            }
-        });
-    };
-    accept(&listener, &broker, stop.cancelled(), &serve).await;
+    let settings = config.server.clone();
+    let shared = listener::Shared { app, settings, connections: connections.clone(), sockets, hard: hard.clone() };
+    let acceptor = Acceptor::new(shared).map_err(io::Error::other)?;
+    for (addr, tls) in listeners.addresses()? {
+        tracing::info!(%addr, tls = tls && acceptor.has_tls(), version = env!("CARGO_PKG_VERSION"), "listening");
+    }
+    accept(&listeners, &broker, stop.cancelled(), &acceptor).await;
     let delay = config.server.drain_delay;
     if !delay.is_zero() {
         tracing::info!(seconds = delay.as_secs_f64(), "not ready any more; the drain begins after the delay");
         broker.leave();
-        accept(&listener, &broker, sleep(delay), &serve).await;
+        accept(&listeners, &broker, sleep(delay), &acceptor).await;
     }
-    drop(listener);
+    drop(listeners);
     broker.drain();
     let open = connections.open();
     tracing::info!(connections = open, seconds = config.server.drain.as_secs(), "draining");
@@ -97,12 +85,7 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
 }
 
 /// Accepts connections until `end`.
-async fn accept(
-    listener: &TcpListener,
-    broker: &Broker,
-    end: impl Future<Output = ()>,
-    serve: impl Fn((tokio::net::TcpStream, std::net::SocketAddr)),
-) {
+async fn accept(listeners: &Listeners, broker: &Broker, end: impl Future<Output = ()>, acceptor: &Acceptor) {
     let mut end = pin!(end);
     let mut sweeping = interval(SWEEP_INTERVAL);
     sweeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,10 +96,10 @@ async fn accept(
                 broker.sweep();
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
         };
         match accepted {
-            Ok(accepted) => serve(accepted),
+            Ok((stream, peer, is_tls)) => acceptor.accept(stream, peer, is_tls),
             Err(error) => {
                 // Most likely the process is out of file descriptors: waiting lets some be closed, trying again at once
                 // does not.

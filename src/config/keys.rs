@@ -145,6 +145,11 @@ fn choose(value: String, choices: &[&str]) -> Result<String, String> {
 keys! {
     port => server.port: "The TCP port to listen on. 0 takes a free port and logs it.";
     host => server.host: "The IP address to listen on, or a host name such as `localhost`. `::` listens on all IPv6 and IPv4 addresses. Of the addresses of a name, the server takes the first that this machine has, IPv4 before IPv6.";
+    tls_cert as "FILE" => server.tls.cert: "A PEM file with the server's certificate, followed by those that lead to its authority. The server then speaks TLS on `PORT`, or on `TLS_PORT`, with HTTP/2 and HTTP/1.1. The files of TLS are read again on SIGHUP and when they change.";
+    tls_key as "FILE" => server.tls.key: "A PEM file with the key of that certificate.";
+    tls_client_ca as "FILE" => server.tls.client_ca: "A PEM file with the authorities of clients' certificates. A client then needs a certificate that one of them has issued.";
+    tls_port => server.tls.port: "The TCP port of TLS, beside plain HTTP on `PORT`. 0 takes a free port and logs it. Empty = TLS is spoken on `PORT`, and plain HTTP is not.";
+    trusted_proxies => server.trusted_proxies: "IP addresses and networks of proxies, such as `10.0.0.0/8`, separated by commas. They are believed when a PROXY protocol header (version 1 or 2) at the start of a connection, or `X-Forwarded-For` in a request, names the client's address. The rightmost address that is not itself trusted counts.";
     max_messages_per_topic >= 1 => broker.max_messages_per_topic: "The number of messages that a topic keeps, unless the topic sets its own bound. The oldest message is evicted first.";
     max_publish_rate => broker.max_publish_rate: "The number of messages that may be published to a topic per second, unless the topic sets its own rate. A burst of one second's worth is allowed. 0 = no limit.";
     ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes to read from a WebSocket at once. An idle connection keeps a buffer of this size.";
@@ -188,6 +193,7 @@ keys! {
     max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes of memory for the history of one topic. The oldest message is evicted first.";
     max_history_bytes => broker.max_history_bytes: "Bytes of memory for all histories together. At the bound, a topic evicts its own oldest messages to make room for a new one. If it has none, the new message is refused.";
     max_connections >= 1 => server.max_connections: "The number of connections that may be open. A further one gets a 503 response and is closed.";
+    max_connections_per_address => server.max_connections_per_address: "The number of connections that one client's address may have open. A further one gets a 503 response and is closed. Behind trusted proxies, the address in the PROXY protocol header counts, and connections without that header are not counted. 0 = no limit.";
     max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "The number of subscriptions on one `/ws` connection.";
     max_operations_per_connection >= 1 => graphql.max_operations: "The number of operations, including subscriptions, that may run on one GraphQL WebSocket or on one event stream for many operations.";
     max_frame_bytes >= 1 => socket.max_frame_bytes: "Bytes of one WebSocket message from a client. A larger one closes the connection with 1009.";

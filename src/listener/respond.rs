@@ -29,6 +29,9 @@ const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 /// The app's response to a request.
 pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
     let is_head = request.method() == Method::HEAD;
+    if request.version() == Version::HTTP_2 {
+        as_in_http1(&mut request);
+    }
     let mut response = match check_host(&request) {
         Ok(()) => match page_without_slash(&request) {
             Some(location) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, location)]).into_response(),
@@ -92,19 +95,40 @@ fn in_full(problem: &Problem, is_head: bool) -> Response {
     response
 }
 
+/// Makes a request of HTTP/2 look as those of HTTP/1.1 do, so that nothing behind this has to know both. The authority stands in
+/// `Host`. The extended CONNECT that begins a WebSocket is a GET; what tells it from others is its protocol (RFC 8441).
+fn as_in_http1(request: &mut Request<Body>) {
+    if let Some(authority) = request.uri().authority()
+        && !request.headers().contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    if request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_some() {
+        *request.method_mut() = Method::GET;
+    }
+}
+
 /// HTTP/1.1 requires one valid `Host`. A proxy and this server could otherwise take a request to be for different hosts (RFC 9112,
-/// 3.2).
+/// 3.2). In HTTP/2 it may stand beside the authority, and must not differ from it (RFC 9113, 8.3.1).
 fn check_host(request: &Request<Body>) -> Result<(), Problem> {
     let mut lines = request.headers().get_all(header::HOST).into_iter();
     let problem = |message| Err(Problem::new(Code::BadRequest, message));
     match (lines.next(), lines.next()) {
         (_, Some(_)) => problem("host: may be given only once"),
-        (None, None) if request.version() == Version::HTTP_11 => problem("host: is missing, and HTTP/1.1 requires it"),
+        (None, None) if request.version() >= Version::HTTP_11 => problem("host: is missing, and HTTP/1.1 requires it"),
         (None, None) => Ok(()),
         (Some(host), None) => {
             let host = host.as_bytes();
             let is_valid = host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'));
-            if is_valid { Ok(()) } else { problem("host: must be a host and perhaps a port") }
+            // In HTTP/1, an address with an authority goes before the header.
+            let authority = request.uri().authority().filter(|_| request.version() == Version::HTTP_2);
+            let differs = authority.is_some_and(|other| !other.as_str().as_bytes().eq_ignore_ascii_case(host));
+            match (is_valid, differs) {
+                (true, false) => Ok(()),
+                (true, true) => problem("host: must not differ from the request's authority"),
+                (false, _) => problem("host: must be a host and perhaps a port"),
+            }
         }
     }
 }
@@ -191,6 +215,27 @@ mod tests {
             let mut uri: Uri = given.parse().unwrap();
             drop_trailing_slash(&mut uri);
             assert_eq!(uri.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn requests_of_http_2() {
+        let request = |uri: &str, host: Option<&str>| {
+            let builder = Request::builder().version(Version::HTTP_2).uri(uri);
+            let builder = host.into_iter().fold(builder, |builder, host| builder.header(header::HOST, host));
+            let mut request = builder.body(Body::empty()).unwrap();
+            as_in_http1(&mut request);
+            request
+        };
+        let good = request("https://example.org:8443/health", None);
+        assert_eq!(good.headers()[header::HOST], "example.org:8443");
+        assert!(check_host(&good).is_ok());
+        assert!(check_host(&request("https://example.org/", Some("EXAMPLE.org"))).is_ok());
+        assert!(check_host(&request("/", Some("example.org"))).is_ok());
+        for (uri, host) in
+            [("https://example.org/", Some("other.org")), ("https://user@example.org/", None), ("/", None)]
+        {
+            assert!(check_host(&request(uri, host)).is_err(), "{uri} {host:?}");
         }
     }
 

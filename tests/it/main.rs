@@ -41,3 +41,4 @@ mod origins;
 mod readme;
 mod settings;
 mod transfer;
+mod transport;
