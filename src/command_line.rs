@@ -63,10 +63,12 @@ pub fn command() -> Command {
 fn key() -> Command {
     let name =
         Arg::new("name").value_name("NAME").required(true).help("The name of the key's owner, for logs and metrics");
-    Command::new("key").about("Create a key, and print it with its entry for ACCESS_FILE").arg(name).after_help(
-        "Standard output has the key on its first line, and behind an empty line the entry with the key's hash.\n\
-             The key is shown only this once: ACCESS_FILE, the server and its log have the hash alone.",
-    )
+    let printed = "Standard output has the key on its first line, and behind an empty line the entry with its hash.\n\
+                   The key is shown only this once: ACCESS_FILE, the server and its log have the hash alone.";
+    Command::new("key")
+        .about("Create a key, and print it with its entry for ACCESS_FILE")
+        .args([name, help()])
+        .after_help(printed)
 }
 
 fn export() -> Command {
@@ -127,14 +129,7 @@ fn with_settings(command: Command, shown: &[&str]) -> Command {
     });
     command
         .disable_help_flag(true)
-        .arg(
-            Arg::new("help")
-                .short('h')
-                .long("help")
-                .action(ArgAction::HelpShort)
-                .help("Print this help")
-                .display_order(900),
-        )
+        .arg(help())
         .arg(
             Arg::new("help-all")
                 .long("help-all")
@@ -151,6 +146,10 @@ fn with_settings(command: Command, shown: &[&str]) -> Command {
                 .help("Read settings from this TOML file instead of pub-sub.toml"),
         )
         .args(flags)
+}
+
+fn help() -> Arg {
+    Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print this help").display_order(900)
 }
 
 fn setting(name: &'static str) -> Arg {

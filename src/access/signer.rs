@@ -110,7 +110,7 @@ impl Signer {
         }
     }
 
-    /// The public key as a SubjectPublicKeyInfo in PEM.
+    /// The public key as a `SubjectPublicKeyInfo` in PEM.
     pub fn pem(&self) -> String {
         let prefix: &[u8] = match self {
             Self::Secret(_) => panic!("a secret has no public part"),

@@ -37,6 +37,8 @@ fn the_name_of_a_key_keeps_the_rule() {
         assert!(String::from_utf8(output.stderr).unwrap().starts_with("pub-sub: NAME: must "), "{name:?}");
     }
     assert!(!key(&[]).status.success());
+    let help = key(&["--help"]);
+    assert!(help.status.success() && String::from_utf8(help.stdout).unwrap().contains("shown only this once"));
 }
 
 #[test]

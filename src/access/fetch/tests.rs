@@ -184,7 +184,7 @@ async fn only_keys_that_are_for_this_are_taken() {
         json!("x"),
         json!(null),
     ] {
-        let alone = jwks::parse(jwks(&[bad.clone()]).as_bytes()).unwrap_err();
+        let alone = jwks::parse(jwks(std::slice::from_ref(&bad)).as_bytes()).unwrap_err();
         assert!(!alone.contains("hunter2"), "{alone}");
         assert_eq!(jwks::parse(jwks(&[bad, good.clone()]).as_bytes()).unwrap().len(), 1);
     }
