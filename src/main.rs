@@ -146,7 +146,7 @@ async fn wait_for_signals(mut interrupt: Signal, mut terminate: Signal, mut hang
             _ = terminate.recv() => {}
             // A terminal that is closed sends it, and so do tools that rotate logs or reload settings.
             _ = hangup.recv() => {
-                tracing::info!("SIGHUP: certificates are read again; settings are read only at the start");
+                tracing::info!("SIGHUP: the files of access rules, keys and certificates are read again; settings are read only at the start");
                 continue;
             }
         }

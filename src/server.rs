@@ -50,8 +50,7 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: settled.clone() };
     let app = app(&broker, &access, &config, &sockets, &connections);
     say_who_may_come_in(&access, &config);
-    let following = access.clone().keep_up_to_date(settled.clone());
-    tasks.spawn(following);
+    tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
     let hard = CancellationToken::new();
     let settings = config.server.clone();
     let shared = listener::Shared { app, settings, connections: connections.clone(), sockets, hard: hard.clone() };
@@ -193,7 +192,8 @@ async fn receive(State(reception): State<Reception>, request: Request, next: Nex
     if let Err(problem) = check_staying(&broker, &parts) {
         return problem.into_response();
     }
-    let address = parts.extensions.get::<ConnectionInfo>().map(|connection| connection.peer.ip());
+    let connection = parts.extensions.get::<ConnectionInfo>();
+    let address = connection.map(|connection| connection.client_address(&parts.headers));
     let door = match parts.uri.path() {
         "/ws" => "ws",
         path if path.starts_with("/graphql") => "graphql",

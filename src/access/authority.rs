@@ -6,6 +6,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use axum::http::request::Parts;
@@ -194,8 +195,12 @@ impl Access {
 
     /// Finds out who sends a request.
     pub async fn identify(&self, parts: &Parts, client: &Client) -> Visitor {
+        let certificate = parts.extensions.get::<ConnectionInfo>().and_then(|info| info.certificate.as_deref());
         if !self.0.is_restricted {
-            return Visitor::new(Ok(client.clone()));
+            let principal = certificate.and_then(|subject| self.of_certificate(subject));
+            return Visitor::new(
+                Ok(principal.map_or_else(|| client.clone(), |principal| client.acting_for(principal))),
+            );
         }
         let credential = match found::in_headers(&parts.headers) {
             Ok(in_headers) => in_headers
@@ -204,7 +209,6 @@ impl Access {
             Err(error) => return Visitor::new(Err(self.refuse_malformed(&error, client.info()))),
         };
         let Some(credential) = credential else {
-            let certificate = parts.extensions.get::<ConnectionInfo>().and_then(|info| info.certificate.as_deref());
             let principal = certificate.and_then(|subject| self.of_certificate(subject));
             return Visitor::new(Ok(client.acting_for(principal.unwrap_or_else(|| self.anonymous()))));
         };
@@ -257,11 +261,19 @@ impl Access {
             }
         };
         let following = async {
-            tokio::join!(tokens, self.follow_rules(), self.withdraw_expired());
+            tokio::join!(tokens, self.follow_rules(), self.withdraw_expired(), self.follow_signals());
         };
         tokio::select! {
             () = following => {}
             () = stop.cancelled() => {}
+        }
+    }
+
+    /// SIGHUP asks for everything to be read again.
+    async fn follow_signals(&self) {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        while hangup.recv().await.is_some() {
+            self.0.reload.now();
         }
     }
 

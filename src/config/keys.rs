@@ -152,6 +152,7 @@ keys! {
     trusted_proxies => server.trusted_proxies: "IP addresses and networks of proxies, such as `10.0.0.0/8`, separated by commas. They are believed when a PROXY protocol header (version 1 or 2) at the start of a connection, or `X-Forwarded-For` in a request, names the client's address. The rightmost address that is not itself trusted counts.";
     max_messages_per_topic >= 1 => broker.max_messages_per_topic: "The number of messages that a topic keeps, unless the topic sets its own bound. The oldest message is evicted first.";
     max_publish_rate => broker.max_publish_rate: "The number of messages that may be published to a topic per second, unless the topic sets its own rate. A burst of one second's worth is allowed. 0 = no limit.";
+    max_publish_rate_per_client => broker.max_publish_rate_per_client: "The number of messages per second that one client may publish to all topics together. A client is a principal or, without credentials, an address; of IPv6, a network of 64 bits. A burst of one second's worth is allowed. A key may have its own rate in `ACCESS_FILE`. 0 = no limit.";
     ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes to read from a WebSocket at once. An idle connection keeps a buffer of this size.";
     ws_write_buffer_size => socket.write_buffer_size: "Bytes that an idle WebSocket keeps for writing. Pending data may grow beyond it and is sent in one write.";
     auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing create a topic that does not exist.";
