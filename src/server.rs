@@ -165,10 +165,11 @@ fn app(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, con
 
 /// Refuses what a page of a foreign origin may not do, in the form of errors of the path that it asks for.
 async fn check_origin(browsers: Arc<Browsers>, request: Request, next: Next) -> Response {
-    match browsers.check(&request) {
-        Ok(page) => browsers.serve(page, request, next).await,
-        Err(problem) if graphql::PATHS.contains(&request.uri().path()) => {
-            browser::varying(graphql::refuse(request.headers(), &problem))
+    let (parts, body) = request.into_parts();
+    match browsers.check(&parts) {
+        Ok(visibility) => browsers.serve(visibility, Request::from_parts(parts, body), next).await,
+        Err(problem) if graphql::PATHS.contains(&parts.uri.path()) => {
+            browser::varying(graphql::refuse(&parts.headers, &problem))
         }
         Err(problem) => browser::varying(problem.into_response()),
     }

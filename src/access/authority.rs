@@ -204,7 +204,7 @@ impl Access {
         }
         let credential = match found::in_headers(&parts.headers) {
             Ok(in_headers) => in_headers
-                .or_else(|| found::in_cookie(&parts.headers, &parts.uri))
+                .or_else(|| found::in_cookie(parts))
                 .or_else(|| self.0.settings.auth_query_token.then(|| found::in_address(&parts.uri)).flatten()),
             Err(error) => return Visitor::new(Err(self.refuse_malformed(&error, client.info()))),
         };

@@ -94,11 +94,6 @@ fn imports_point_inwards() {
                 assert!(outside.is_empty(), "{name} names {outside:?}");
             }
             "config" => may_not(&["problem", "transfer"]),
-            "access" => {
-                let outside: Vec<_> =
-                    named.iter().filter(|other| !["access", "broker"].contains(&other.as_str())).collect();
-                assert!(outside.is_empty() && !code.contains("axum"), "{name} names {outside:?} or axum");
-            }
             "problem" => {
                 may_not(&[&DOORS[..], &["server", "config", "socket", "channel", "engine", "transfer"]].concat())
             }
