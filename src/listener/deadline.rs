@@ -155,12 +155,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 }
 
 /// The body of a response, during which the connection is busy.
-pub(super) struct Answering<G> {
+pub(super) struct Answering {
     pub body: Body,
-    pub _guard: G,
+    pub _guard: BusyGuard,
 }
 
-impl<G: Unpin> HttpBody for Answering<G> {
+impl HttpBody for Answering {
     type Data = Bytes;
     type Error = axum::Error;
 
