@@ -30,10 +30,8 @@ use crate::socket::ConnectionInfo;
 /// Requests, event streams and WebSockets that may be open on one connection.
 const MAX_STREAMS: u32 = 200;
 
-/// Bytes that one response may have on its way to the socket, as with HTTP/1.
-const MAX_SEND_BUFFER: usize = MAX_BUFFER;
-
-/// Bytes of a response that are handed on at once.
+/// Bytes of a response that are handed on at once, and that may be on their way to the socket. There are many streams, so this is
+/// less than with HTTP/1: one frame of the usual size.
 const PIECE: usize = 16 << 10;
 
 /// The shortest time between two looks at responses that wait.
@@ -208,7 +206,7 @@ fn builder(times: Times, tasks: TaskTracker) -> hyper::server::conn::http2::Buil
     http.timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_BUFFER as u32)
-        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_send_buf_size(PIECE)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         // Finds clients that have gone, and those that never finish the head of a request: in its midst no ping can be answered.
