@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Times, http1::MAX_BUFFER, respond::respond};
+use super::{Times, http1::MAX_BUFFER, pieces::Pieces, respond::respond};
 use crate::socket::ConnectionInfo;
 
 /// Requests, event streams and WebSockets that may be open on one connection.
@@ -139,48 +139,30 @@ impl Drop for Waiting {
     }
 }
 
-/// The body of a response. It hands on pieces: what the client does not take stays here, where it is seen, and not in hyper.
-struct Pieces {
-    body: Body,
-    /// What is left of a frame of the body.
-    rest: Bytes,
+/// The body of a response, with whether it waits for its client.
+struct Held {
+    body: Pieces,
     waiting: Waiting,
     _guard: Arc<dyn Send + Sync>,
 }
 
-impl http_body::Body for Pieces {
+impl http_body::Body for Held {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.waiting.since.store(NOT_WAITING, Ordering::Relaxed);
-        if self.rest.is_empty() {
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => frame,
-                ended => return Poll::Ready(ended),
-            };
-            match frame.into_data() {
-                Ok(data) => self.rest = data,
-                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-            }
-        }
-        self.waiting.since.store(self.waiting.streams.now(), Ordering::Relaxed);
-        let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let since = if polled.is_ready() { self.waiting.streams.now() } else { NOT_WAITING };
+        self.waiting.since.store(since, Ordering::Relaxed);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower().saturating_add(rest));
-        if let Some(upper) = body.upper().and_then(|upper| upper.checked_add(rest)) {
-            hint.set_upper(upper);
-        }
-        hint
+        self.body.size_hint()
     }
 }
 
@@ -235,8 +217,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         request.extensions_mut().insert(info.clone());
         let (response, streams) = (respond(app.clone(), request), counted.clone());
         async move {
-            let pieces = |body| Pieces { body, rest: Bytes::new(), waiting: streams.wait(), _guard: info.guard };
-            Ok::<_, Infallible>(response.await.map(pieces))
+            let held = |body| Held { body: Pieces::new(body, PIECE), waiting: streams.wait(), _guard: info.guard };
+            Ok::<_, Infallible>(response.await.map(held))
         }
     });
     let mut serving = pin!(builder(times, tasks).serve_connection(TokioIo::new(stream), service));
