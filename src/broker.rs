@@ -6,10 +6,13 @@
 
 mod any_cursor;
 mod client;
+mod client_rates;
 mod consumer;
 mod consumers;
 mod metrics;
+mod principal;
 mod publish;
+mod rights;
 mod settings;
 mod subscribe;
 mod subscribe_pattern;
@@ -32,17 +35,20 @@ pub use crate::channel::{
     NewMessage, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start,
     SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
-pub use crate::engine::MetricSample;
+pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
-pub use client::{Client, Principal};
+pub use client::{Client, ClientInfo};
+use client_rates::ClientRates;
+pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, Watch, WeakPrincipal};
 use publish::InFlight;
 pub use publish::Publishing;
+pub use rights::{Right, Rights};
 pub use settings::Settings;
 pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};
 
 use crate::{
-    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings},
+    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings, Shown},
     engine::{Engine, Health, Memory},
 };
 
@@ -63,6 +69,7 @@ struct Shared {
     leaving: AtomicBool,
     draining: AtomicBool,
     publishes: InFlight,
+    client_rates: ClientRates,
 }
 
 /// Numbers about the whole broker at one moment.
@@ -114,7 +121,9 @@ impl Broker {
     }
 
     fn with(settings: Settings, registry: Arc<Registry>, consumers: Arc<Consumers>, engine: Arc<dyn Engine>) -> Self {
+        let client_rates = ClientRates::new(settings.max_publish_rate_per_client);
         Self(Arc::new(Shared {
+            client_rates,
             settings,
             registry,
             consumers,
@@ -200,17 +209,26 @@ impl Broker {
         Ok(self.find(name)?.info())
     }
 
-    /// Up to `limit` topics in the order of their names: those that begin with `prefix` and come after `after`; and
+    /// Up to `limit` topics in the order of their names, of those that are shown: those that begin with `prefix` and come after `after`; and
     /// whether there are more.
     #[must_use]
-    pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> (Vec<TopicInfo>, bool) {
-        self.0.registry.page(prefix, after, limit)
+    pub(crate) fn topics(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        shown: Option<&Shown>,
+    ) -> (Vec<TopicInfo>, bool) {
+        self.0.registry.page(prefix, after, limit, |name| shown.is_none_or(|shown| shown(name)))
     }
 
-    /// How many topics begin with `prefix`.
+    /// How many topics begin with `prefix`, of those that are shown.
     #[must_use]
-    pub fn count_topics(&self, prefix: &str) -> usize {
-        self.0.registry.count(prefix)
+    pub(crate) fn count_topics(&self, prefix: &str, shown: Option<&Shown>) -> usize {
+        match shown {
+            Some(shown) => self.0.registry.count_shown(prefix, |name| shown(name)),
+            None => self.0.registry.count(prefix),
+        }
     }
 
     /// Kept messages from a start on, oldest first, one batch.

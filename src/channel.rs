@@ -8,6 +8,7 @@ mod append;
 mod attach;
 mod config;
 mod consumer;
+mod consumer_name;
 mod cursor;
 mod error;
 mod events;
@@ -63,6 +64,7 @@ pub use config::{TopicBounds, TopicConfig};
 pub use consumer::{
     Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLimits, ConsumerStatus, Consumers, Position,
 };
+pub use consumer_name::ConsumerName;
 pub use cursor::{Cursor, Epoch};
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
@@ -71,7 +73,7 @@ pub use gap::{Gap, GapReason};
 pub use inbox::{Inbox, Notifier};
 pub use info::{SubscriptionInfo, TopicInfo};
 pub use message::{Message, ShapeId};
-pub use name::{ConsumerName, Key, MAX_NAME_BYTES, MessageId, TopicName};
+pub use name::{Key, MAX_NAME_BYTES, MessageId, TopicName};
 pub use new_message::{Committed, NewMessage, Origin};
 pub use overflow::Overflow;
 pub use page::Page;
@@ -87,9 +89,9 @@ pub use timestamp::Timestamp;
 pub use waiter::Waiter;
 
 pub(crate) use consumer::Saving;
-pub(crate) use patterns::{Member, Membership, Patterns};
-pub(crate) use rate::spread_waits;
-pub(crate) use reader::{ALONE, Reader, Wanted};
+pub(crate) use patterns::{Member, Memberships, Patterns};
+pub(crate) use rate::{Bucket, spread_waits};
+pub(crate) use reader::{ALONE, Reader, Shown, Wanted};
 use reading::ReadPosition;
 pub(crate) use recent_ids::Remembered;
 pub(crate) use registry::{Deletion, Matching};

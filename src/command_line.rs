@@ -39,6 +39,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(with_settings(Command::new("serve"), SERVE).about("Serve (the default)"))
         .subcommand(with_settings(Command::new("config"), &[]).about("Print the effective settings"))
+        .subcommand(key())
         .subcommand(export())
         .subcommand(import())
         .subcommand(repair())
@@ -47,12 +48,27 @@ pub fn command() -> Command {
             with_settings(Command::new("openapi"), &[]).about("Print the OpenAPI document of the REST routes"),
         )
         .subcommand(
-            with_settings(Command::new("healthcheck"), &["port", "host"])
-                .about("Ask the server on this machine whether it is ready; exit with 1 if not"),
+            with_settings(Command::new("healthcheck"), &["port", "host", "tls_cert", "tls_key", "tls_port"])
+                .about("Ask the server on this machine whether it is ready; exit with 1 if not")
+                .after_help(
+                    "It asks at PORT. If TLS is spoken there (TLS_CERT without TLS_PORT), it accepts any certificate, and \
+                     presents\nthat of TLS_CERT as its own, which the server accepts also with TLS_CLIENT_CA.",
+                ),
         )
         .subcommand(
             Command::new("help").about("Print this help, or that of a command").arg(Arg::new("command").value_name("COMMAND")),
         )
+}
+
+fn key() -> Command {
+    let name =
+        Arg::new("name").value_name("NAME").required(true).help("The name of the key's owner, for logs and metrics");
+    let printed = "Standard output has the key on its first line, and behind an empty line the entry with its hash.\n\
+                   The key is shown only this once: ACCESS_FILE, the server and its log have the hash alone.";
+    Command::new("key")
+        .about("Create a key, and print it with its entry for ACCESS_FILE")
+        .args([name, help()])
+        .after_help(printed)
 }
 
 fn export() -> Command {
@@ -113,14 +129,7 @@ fn with_settings(command: Command, shown: &[&str]) -> Command {
     });
     command
         .disable_help_flag(true)
-        .arg(
-            Arg::new("help")
-                .short('h')
-                .long("help")
-                .action(ArgAction::HelpShort)
-                .help("Print this help")
-                .display_order(900),
-        )
+        .arg(help())
         .arg(
             Arg::new("help-all")
                 .long("help-all")
@@ -137,6 +146,10 @@ fn with_settings(command: Command, shown: &[&str]) -> Command {
                 .help("Read settings from this TOML file instead of pub-sub.toml"),
         )
         .args(flags)
+}
+
+fn help() -> Arg {
+    Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print this help").display_order(900)
 }
 
 fn setting(name: &'static str) -> Arg {
@@ -159,6 +172,7 @@ fn flag(key: &Key) -> Arg {
 
 fn heading(part: &str) -> &'static str {
     match part {
+        "access" => "Settings of access",
         "broker" => "Settings of topics, messages and consumers",
         "engine" => "Settings of the engine",
         "socket" | "ws" => "Settings of WebSockets",

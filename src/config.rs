@@ -17,13 +17,15 @@ use std::{
 pub use keys::{KEYS, Key};
 use layers::Layers;
 
-use crate::{broker, engine, graphql, listener, socket, ws};
+use crate::{access, broker, engine, graphql, listener, socket, ws};
 
 /// The settings of every part.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Listening, stopping, logging.
     pub server: listener::Settings,
+    /// Which credentials are accepted.
+    pub access: access::Settings,
     /// What the broker may hold.
     pub broker: broker::Settings,
     /// Where it stores.
@@ -88,14 +90,23 @@ impl Config {
         if self.broker.max_bytes_per_topic > self.broker.max_history_bytes {
             return Err("MAX_BYTES_PER_TOPIC: must not exceed MAX_HISTORY_BYTES".to_owned());
         }
+        self.access.check()?;
+        self.server.tls.validate()?;
+        if self.server.tls.port.is_some_and(|port| port != 0 && port == self.server.port) {
+            return Err("TLS_PORT: must not be PORT, where plain HTTP is spoken".to_owned());
+        }
         self.engine.engine(self.broker.engine_bounds()).map(drop)
     }
 
     /// The effective settings as lines of TOML.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let lines: Vec<_> = KEYS.iter().map(|key| format!("{} = {}", key.name, (key.get)(self))).collect();
-        lines.join("\n") + "\n"
+        let line = |key: &Key| match (key.get)(self) {
+            // Given as empty it would be refused.
+            value if key.refuses_empty() && value == "\"\"" => format!("# {} is not set", key.name),
+            value => format!("{} = {value}", key.name),
+        };
+        KEYS.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
     }
 }
 
@@ -177,6 +188,65 @@ mod tests {
             jail.create_file("pub-sub.toml", "port = = 80")?;
             assert!(!Config::load(None, &[]).unwrap_err().to_string().contains('\n'));
             assert!(Config::load(Some(Path::new("missing.toml")), &[]).is_err());
+            Ok(())
+        });
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "figment's own error in figment's own closure")]
+    fn an_empty_access_setting_does_not_open_the_server() {
+        Jail::expect_with(|jail| {
+            for key in KEYS.iter().filter(|key| key.refuses_empty()) {
+                jail.clear_env();
+                let name = key.name.to_uppercase();
+                let error = |flags: &[(&str, &str)]| {
+                    let flags: Vec<_> = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+                    Config::load(None, &flags).unwrap_err().to_string()
+                };
+                jail.set_env(&name, "");
+                assert!(error(&[]).starts_with(&format!("{name}: must not be empty")), "{}", error(&[]));
+                jail.clear_env();
+                assert!(error(&[(key.name, "")]).starts_with(&format!("--{}: must ", key.name.replace('_', "-"))));
+                jail.create_file("pub-sub.toml", &format!("{} = \"\"", key.name))?;
+                assert!(error(&[]).starts_with(&format!("{}: must ", key.name)), "{}", error(&[]));
+                jail.create_file("pub-sub.toml", "")?;
+                if key.secret {
+                    let name = format!("{name}_FILE");
+                    jail.set_env(&name, "");
+                    assert!(error(&[]).starts_with(&format!("{name}: must not be empty")), "{}", error(&[]));
+                    jail.create_file("secret", "\n")?;
+                    jail.set_env(&name, "secret");
+                    assert!(error(&[]).starts_with(&format!("{name}: must not be empty")), "{}", error(&[]));
+                    jail.set_env(&name, "no-such-file");
+                    assert!(error(&[]).starts_with(&format!("{name}: no-such-file: ")), "{}", error(&[]));
+                }
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "figment's own error in figment's own closure")]
+    fn keys_and_secrets_are_masked() {
+        Jail::expect_with(|jail| {
+            jail.clear_env();
+            jail.create_file("key", "hunter2\n")?;
+            jail.set_env("API_KEY_FILE", "key");
+            jail.set_env("JWT_SECRET", "hunter2");
+            let config = Config::load(None, &[]).unwrap();
+            assert_eq!(config.access.api_key.reveal(), "hunter2");
+            let printed = config.to_toml();
+            assert!(printed.contains("api_key = \"***\"") && printed.contains("jwt_secret = \"***\""), "{printed}");
+            assert!(!printed.contains("hunter2") && !format!("{config:?}").contains("hunter2"));
+            // Whoever uses what is printed as a file does not get a key that everybody knows.
+            jail.clear_env();
+            jail.create_file("pub-sub.toml", &printed)?;
+            let error = Config::load(None, &[]).unwrap_err().to_string();
+            assert!(error.starts_with("api_key: is what `pub-sub config` prints"), "{error}");
+            for bad in [" hunter2", "hunter2 ", "hun\nter2"] {
+                let error = Config::load(None, &flags(&[("api_key", bad)])).unwrap_err().to_string();
+                assert!(error.starts_with("--api-key: must not") && !error.contains("ter2"), "{error}");
+            }
             Ok(())
         });
     }

@@ -43,16 +43,14 @@ use async_graphql::{ObjectType, SDLExportOptions, Schema, SchemaBuilder};
 use axum::{Router, routing::get};
 use tokio::time::Instant;
 
-use crate::{
-    broker::{self, Client, MetricSample},
-    socket::Sockets,
-};
+use crate::{access::Access, broker::MetricSample, socket::Sockets};
 use document::DocumentCache;
 pub use document::DocumentLimits;
 use execute::{Executor, Renderings};
 use mutation::Mutation;
 use persisted::Persisted;
 use query::Query;
+pub use response::refuse;
 use single::Streams;
 use subgraph::{ApiSchema, SubgraphQuery};
 use subscription::SubscriptionRoot;
@@ -134,8 +132,8 @@ const INPUT_TYPES: [&str; 8] = ["AckMode", "Cursor", "DateTime", "Filter", "JSON
 /// What the door needs to know about its server.
 #[derive(Clone)]
 pub struct Context {
-    /// What the door has of the broker.
-    pub client: Client,
+    /// Finds out who connects.
+    pub access: Access,
     /// When the server started.
     pub started: Instant,
     /// What WebSockets share.
@@ -167,7 +165,7 @@ impl Counts {
     pub fn metric_samples(&self) -> Vec<MetricSample> {
         let counter = |name, help, count: &AtomicU64| {
             let value = count.load(Ordering::Relaxed);
-            MetricSample { name, counter: true, help, value }
+            MetricSample { name, label: None, counter: true, help, value }
         };
         vec![
             counter(
@@ -182,6 +180,7 @@ impl Counts {
             ),
             MetricSample {
                 name: "graphql_document_cache_bytes",
+                label: None,
                 counter: false,
                 help: "Bytes of checked GraphQL documents that are kept.",
                 value: self.documents.bytes() as u64,
@@ -190,9 +189,12 @@ impl Counts {
     }
 }
 
+/// The paths whose errors have GraphQL's form.
+pub const PATHS: [&str; 2] = ["/graphql", "/graphql/ws"];
+
 /// The door's routes, and what it counts.
 pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
-    let (executor, counts) = executor(context.client.clone(), context.started, &settings);
+    let (executor, counts) = executor(context.started, &settings);
     let router = Router::new()
         .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
         .route("/graphql/ws", get(http::upgrade))
@@ -200,9 +202,9 @@ pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
     (router, counts)
 }
 
-fn executor(client: Client, started: Instant, settings: &Settings) -> (Executor, Counts) {
-    let validator = Validator::new(schema(client.clone(), started, settings, true));
-    let schema = schema(client, started, settings, false);
+fn executor(started: Instant, settings: &Settings) -> (Executor, Counts) {
+    let validator = Validator::new(schema(started, settings, true));
+    let schema = schema(started, settings, false);
     let counts =
         Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
     let Counts { renderings, documents } = counts.clone();
@@ -226,16 +228,14 @@ pub mod fuzz {
     };
 
     /// What executes the requests of all transports.
-    pub fn executor(client: super::Client, settings: &super::Settings) -> Executor {
-        super::executor(client, super::Instant::now(), settings).0
+    pub fn executor(settings: &super::Settings) -> Executor {
+        super::executor(super::Instant::now(), settings).0
     }
 }
 
 /// The schema. One that only validates executes nothing.
-fn schema(client: Client, started: Instant, settings: &Settings, validate_only: bool) -> ApiSchema {
-    let query = Query { client: client.clone(), started };
-    let subscription = SubscriptionRoot { client: client.clone() };
-    let mutation = Mutation { client };
+fn schema(started: Instant, settings: &Settings, validate_only: bool) -> ApiSchema {
+    let (query, mutation, subscription) = (Query { started }, Mutation, SubscriptionRoot);
     if settings.federation {
         let builder = Schema::build(SubgraphQuery(query), mutation, subscription);
         ApiSchema::subgraph(bounded(builder, settings, validate_only), settings.max_complexity)
@@ -268,7 +268,7 @@ fn bounded<Q: ObjectType + 'static>(
 pub fn sdl(federation: bool) -> String {
     let settings = Settings { federation, ..Settings::default() };
     let options = SDLExportOptions::new();
-    let sdl = match schema(Client::in_memory(broker::Settings::default()), Instant::now(), &settings, false) {
+    let sdl = match schema(Instant::now(), &settings, false) {
         ApiSchema::Plain(schema) => {
             schema.sdl_with_options(options.sorted_arguments().sorted_enum_items().include_specified_by())
         }

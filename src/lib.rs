@@ -8,7 +8,13 @@
 //! config.rs          gathers every part's settings; config/keys.rs is the one table of them, config/layers.rs reads file,
 //!                    environment and flags
 //! server.rs          joins the doors, stops in good order
-//! listener.rs        serves HTTP over connections; listener/host.rs: where to listen; deadline.rs: how long they may be idle
+//! listener.rs        serves HTTP over connections
+//!   host.rs acceptor.rs                   where to listen; a connection from its arrival to its protocol
+//!   arrival.rs proxy_header.rs tls.rs     before the first request: the PROXY protocol, the handshake of TLS
+//!   http1.rs http2.rs respond.rs          the two versions of HTTP; what holds for every request
+//!   stream.rs pieces.rs                   errors of hyper in our form, and how connections close; bodies in pieces
+//!   deadline.rs refusal.rs addresses.rs   how long connections may be idle; those that are too many; counts by address
+//! proxies.rs         the proxies that are trusted, and the client's address behind them
 //!
 //! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
 //!   http.rs ws.rs stream.rs single.rs     over HTTP, WebSocket, event streams; one event stream for many operations
@@ -20,6 +26,7 @@
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams
 //! ws.rs              /ws: one JSON object a frame
 //! metrics.rs         /metrics for Prometheus, gathered from the parts
+//! browser.rs         which pages may use the server from a browser; browser/origin.rs: whose they are
 //! pages.rs           the pages for browsers
 //! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
@@ -30,6 +37,14 @@
 //! headers.rs         headers as RFC 9110 writes them; body.rs: reading request bodies
 //! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
+//!
+//! access.rs          credentials: what turns text into verified facts
+//!   rights.rs name.rs                     what a principal may do, and what it may be called
+//!   key.rs file.rs file_fields.rs         keys and their hashes; the access file
+//!   token.rs claims.rs refusal.rs         JSON Web Tokens: verified, their claims checked, why they are refused
+//!   key_set.rs signature.rs jwks.rs       the keys of tokens; signatures by ring; sets of keys and PEM files
+//!   fetch.rs fetching.rs                  sets of keys from a URL, and when they are fetched
+//!   watch.rs settings.rs                  files that are read again; which credentials are accepted
 //!
 //! broker.rs          publishing, subscribing, history, limits; no transport
 //!   client.rs                             what doors have of it, for one principal
@@ -80,6 +95,7 @@
 //! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
 //! - Architecture invariant: doors (`graphql`, `rest`, `ws`) have a client of the broker for one principal, never the broker
 //!   itself, and know neither each other nor `config`; only `server` knows all.
+//! - Architecture invariant: `access` knows the types of `broker` that permissions are made of, and nothing else.
 //! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main`
 //!   knows it.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
@@ -123,15 +139,20 @@
 //! - **in flight**: on its way to the client. **acknowledge**: say that it arrived, so that the consumer's position
 //!   moves.
 //! - **overflow**: what a subscription chose for the case that it falls behind.
+//! - **origin**: scheme, host and port that a page in a browser comes from. **own origin**: this server's. **foreign**: one
+//!   whose pages may not use this server.
 //! - **engine**: where messages, topics and positions are stored. **door**: a transport: `graphql`, `rest`, `ws`.
+//! - **key**: random text that a client sends as its credential; the server knows its hash. **token**: a JSON Web Token.
 //! - **registry**: all topics of an instance. **instance**: one process; with `ENGINE=nats` several share what they
 //!   have.
 
 // Each part's `fuzz` shows its private parts to the targets in `fuzz/`, in their builds alone.
 #![cfg_attr(fuzzing, allow(missing_docs, reason = "what they show is private, and documented as such"))]
 
+pub mod access;
 mod body;
 pub mod broker;
+pub mod browser;
 pub mod channel;
 pub mod config;
 pub mod engine;
@@ -142,6 +163,7 @@ pub mod listener;
 pub mod metrics;
 mod pages;
 pub mod problem;
+pub mod proxies;
 pub mod rest;
 pub mod server;
 pub mod socket;

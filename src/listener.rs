@@ -1,35 +1,35 @@
 //! Listening: accepts connections and serves HTTP over each, with what is known of the connection in every request.
 
+mod acceptor;
+mod addresses;
+mod arrival;
 mod deadline;
 mod host;
+mod http1;
+mod http2;
+mod pieces;
+mod proxy_header;
 mod refusal;
 mod respond;
 mod stream;
+mod tls;
 
 use std::{
-    convert::Infallible,
-    future::{Future, poll_fn},
     net::{IpAddr, Ipv4Addr},
-    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use axum::Router;
-use deadline::{Activity, Answering, Deadline, Watched};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
-pub use host::{Host, NotAHost, bind};
-pub use refusal::Refusals;
-use respond::{WatchedBody, respond};
-use stream::HttpStream;
+pub use acceptor::{Acceptor, Shared};
+pub use host::{Host, Listeners, NotAHost, bind};
+pub use tls::Settings as TlsSettings;
 
-use crate::{broker::MetricSample, socket::ConnectionInfo};
+use crate::{broker::MetricSample, browser::AllowedOrigins, proxies::TrustedProxies};
 
 /// Listening, stopping, logging.
 #[derive(Clone, Debug)]
@@ -42,14 +42,22 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// How long a draining server waits for its connections.
     pub drain: Duration,
+    /// TLS.
+    pub tls: TlsSettings,
+    /// Proxies that are believed when they say whose connection or request they pass on.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// Connections that may be open.
     pub max_connections: usize,
+    /// Connections that one address may have open. 0 = no limit.
+    pub max_connections_per_address: usize,
     /// Bytes of one request body.
     pub max_body_bytes: usize,
     /// How long a client may take to send a request.
     pub request_timeout: Duration,
     /// How long a connection may be idle between two requests.
     pub keep_alive_timeout: Duration,
+    /// The origins whose pages may use the server from a browser, beside its own.
+    pub allowed_origins: AllowedOrigins,
     /// What is logged.
     pub log: String,
     /// `text` or `json`.
@@ -64,12 +72,16 @@ impl Default for Settings {
             drain_delay: Duration::ZERO,
             // Container engines kill after ten seconds.
             drain: Duration::from_secs(8),
+            tls: TlsSettings::default(),
+            trusted_proxies: Arc::default(),
             max_connections: 50_000,
+            max_connections_per_address: 0,
             max_body_bytes: 4 << 20,
             request_timeout: Duration::from_secs(30),
             // Load balancers reuse a connection for up to 60 s. If the server closed it first, a request that is on its
             // way would fail.
             keep_alive_timeout: Duration::from_secs(75),
+            allowed_origins: AllowedOrigins::default(),
             log: "info".to_owned(),
             log_format: "text".to_owned(),
         }
@@ -97,7 +109,7 @@ impl Connections {
     #[must_use]
     pub fn metric_samples(&self) -> Vec<MetricSample> {
         let (name, help) = ("connections", "Connections that are open.");
-        vec![MetricSample { name, counter: false, help, value: self.open() as u64 }]
+        vec![MetricSample { name, label: None, counter: false, help, value: self.open() as u64 }]
     }
 }
 
@@ -109,52 +121,17 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Serves one connection; after `stop` it finishes what it is at.
-pub fn serve(
-    stream: TcpStream,
-    peer: std::net::SocketAddr,
-    app: Router,
-    settings: &Settings,
-    write_timeout: Duration,
-    connections: &Connections,
-    stop: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    tune(&stream, write_timeout);
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.max_buf_size(64 << 10);
-    let unread = Arc::new(AtomicBool::new(false));
-    let info = ConnectionInfo { peer, guard: Arc::new(connections.enter()) };
-    let activity = Activity::new();
-    let mut deadline = Deadline::new(activity.clone(), settings.request_timeout, settings.keep_alive_timeout);
-    let stream = TokioIo::new(HttpStream::new(Watched { stream, activity: activity.clone() }, unread.clone()));
-    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let guard = activity.request();
-        let mut request = request.map(|body| axum::body::Body::new(WatchedBody::new(body, unread.clone())));
-        // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
-        request.extensions_mut().insert(info.clone());
-        let response = respond(app.clone(), request);
-        async move { Ok::<_, Infallible>(response.await.map(|body| Answering { body, _guard: guard })) }
-    });
-    let serving = http.serve_connection(stream, service).with_upgrades();
-    async move {
-        let mut serving = pin!(serving);
-        let stopped = tokio::select! {
-            // The deadline depends on what the connection has just done.
-            biased;
-            // An error is a client that broke the rules or went away: hyper has sent what responses can be sent.
-            _ = serving.as_mut() => false,
-            () = poll_fn(|cx| deadline.poll(cx)) => false,
-            () = stop.cancelled() => true,
-        };
-        if stopped {
-            serving.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                _ = serving => {}
-                () = poll_fn(|cx| deadline.poll(cx)) => {}
-            }
-        }
-    }
+/// How long a connection may wait for its client.
+#[derive(Clone, Copy)]
+struct Times {
+    /// For a request.
+    request: Duration,
+    /// For the next request.
+    keep_alive: Duration,
+    /// For anything, until the client is asked whether it lives.
+    ping: Duration,
+    /// For taking what is written.
+    write: Duration,
 }
 
 fn tune(stream: &TcpStream, write_timeout: Duration) {

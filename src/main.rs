@@ -1,22 +1,16 @@
 //! The command line: reads settings, starts the log, binds, serves, and returns an exit code.
 
 mod command_line;
+mod healthcheck;
 
 use std::{
-    io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::ArgMatches;
-use pub_sub::{
-    config::Config,
-    engine,
-    listener::{self, Host},
-    serve, telemetry, transfer,
-};
+use pub_sub::{access, config::Config, engine, listener, serve, telemetry, transfer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +20,10 @@ fn main() -> ExitCode {
         Some(("help", about)) => command_line::print_help(about.get_one("command"))
             .map(|()| ExitCode::SUCCESS)
             .map_err(|message| (message, ExitCode::from(2))),
+        Some(("key", flags)) => {
+            let name = flags.get_one::<String>("name").map(String::as_str).unwrap_or_default();
+            create_key(name).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::from(2)))
+        }
         Some(("repair", flags)) => repair(&matches, flags.get_flag("dry-run")),
         _ => run(&matches).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::FAILURE)),
     };
@@ -38,6 +36,19 @@ fn main() -> ExitCode {
 fn load(matches: &ArgMatches) -> Result<Config, String> {
     let (file, flags) = command_line::settings(matches);
     Config::load(file.as_deref(), &flags).map_err(|error| error.to_string())
+}
+
+/// Creates a key. Standard output has what scripts need: the key on the first line, then the entry for `ACCESS_FILE`.
+fn create_key(name: &str) -> Result<(), String> {
+    access::check_name(name).map_err(|wrong| format!("NAME: {wrong}"))?;
+    let key = access::generate()?;
+    print(&format!("{key}\n\n{}", access::entry(name, access::KeyHash::of(&key))))?;
+    let _ = writeln!(
+        std::io::stderr(),
+        "\nThe first line is the key. Give it to {name:?} now: it is shown only this once.\n\
+         Append the other lines to ACCESS_FILE, and name the topics, for example subscribe = [\"orders.>\"]."
+    );
+    Ok(())
 }
 
 /// Repairs the log and prints what it did. The exit code tells a script whether the log is sound.
@@ -58,7 +69,7 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         Some(("config", _)) => print(&config.to_toml()),
         Some(("schema", _)) => print(&pub_sub::graphql::sdl(config.graphql.federation)),
         Some(("openapi", _)) => print(&pub_sub::rest::openapi_text()),
-        Some(("healthcheck", _)) => healthcheck(&config.server.host, config.server.port),
+        Some(("healthcheck", _)) => healthcheck::run(&config.server),
         Some(("export", matches)) => export(&config, matches.get_one::<PathBuf>("output")),
         Some(("import", matches)) => import(&config, matches.get_one::<PathBuf>("file")),
         _ => start(config),
@@ -110,7 +121,7 @@ fn start(config: Config) -> Result<(), String> {
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let signalled = until_second_signal(stop.clone())?;
-        let listener = listener::bind(&config.server.host, config.server.port).await?;
+        let listener = listener::bind(&config.server).await?;
         tokio::select! {
             served = serve(listener, config, stop) => served.map_err(|error| error.to_string()),
             () = signalled => {
@@ -135,7 +146,7 @@ async fn wait_for_signals(mut interrupt: Signal, mut terminate: Signal, mut hang
             _ = terminate.recv() => {}
             // A terminal that is closed sends it, and so do tools that rotate logs or reload settings.
             _ = hangup.recv() => {
-                tracing::info!("SIGHUP is ignored: settings are read only at the start");
+                tracing::info!("SIGHUP: the files of access rules, keys and certificates are read again; settings are read only at the start");
                 continue;
             }
         }
@@ -153,42 +164,4 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::warn!(%error, "the limit on open files stays as it was");
     }
-}
-
-/// Asks the server whether it is ready. Container engines run this, so the image needs no curl.
-fn healthcheck(host: &Host, port: u16) -> Result<(), String> {
-    let ask = || -> std::io::Result<String> {
-        let wait = Duration::from_secs(2);
-        let mut stream = connect(host, port, wait)?;
-        stream.set_read_timeout(Some(wait))?;
-        stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response)?;
-        Ok(response)
-    };
-    match ask() {
-        Ok(response) if response.starts_with("HTTP/1.1 200") => Ok(()),
-        Ok(response) => Err(response.lines().next().unwrap_or_default().to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn connect(host: &Host, port: u16, wait: Duration) -> std::io::Result<TcpStream> {
-    // A server that listens on all addresses can be reached on loopback.
-    let address = match host {
-        Host::Address(IpAddr::V4(host)) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        Host::Address(IpAddr::V6(host)) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        Host::Address(host) => *host,
-        Host::Name(name) => {
-            let mut connected = Err(std::io::ErrorKind::NotFound.into());
-            for address in (name.as_str(), port).to_socket_addrs()? {
-                connected = TcpStream::connect_timeout(&address, wait);
-                if connected.is_ok() {
-                    break;
-                }
-            }
-            return connected;
-        }
-    };
-    TcpStream::connect_timeout(&SocketAddr::from((address, port)), wait)
 }

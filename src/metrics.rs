@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use axum::{Router, http::header, routing::get};
 
-use crate::broker::MetricSample;
+use crate::{access::Caller, broker::MetricSample, problem::Problem};
 
 /// A part of the server that has metric samples.
 pub type Part = Box<dyn Fn() -> Vec<MetricSample> + Send + Sync>;
@@ -13,19 +13,28 @@ pub type Part = Box<dyn Fn() -> Vec<MetricSample> + Send + Sync>;
 /// The door's route; each request gathers the samples of all parts.
 pub fn routes(parts: Vec<Part>) -> Router {
     let parts = Arc::new(parts);
-    let gather = move || {
-        let text = render(parts.iter().flat_map(|part| part()));
-        async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+    let gather = move |Caller(client): Caller| {
+        // What is not to be read is not gathered.
+        let text = client.check_stats().map(|()| render(parts.iter().flat_map(|part| part())));
+        async move {
+            let text = text.map_err(Problem::from)?;
+            Ok::<_, Problem>(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+        }
     };
     Router::new().route("/metrics", get(gather))
 }
 
 fn render(samples: impl Iterator<Item = MetricSample>) -> String {
-    let mut text = String::new();
-    for MetricSample { name, counter, help, value } in samples {
+    let (mut text, mut last) = (String::new(), "");
+    for MetricSample { name, label, counter, help, value } in samples {
         let kind = if counter { "counter" } else { "gauge" };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP pubsub_{name} {help}\n# TYPE pubsub_{name} {kind}\npubsub_{name} {value}");
+        if name != last {
+            let _ = writeln!(text, "# HELP pubsub_{name} {help}\n# TYPE pubsub_{name} {kind}");
+        }
+        last = name;
+        let label = label.map(|(label, value)| format!("{{{label}=\"{value}\"}}")).unwrap_or_default();
+        let _ = writeln!(text, "pubsub_{name}{label} {value}");
     }
     text
 }
@@ -36,7 +45,7 @@ mod tests {
 
     #[test]
     fn numbers_have_their_kind() {
-        let sample = MetricSample { name: "x_total", counter: true, help: "How many.", value: 3 };
+        let sample = MetricSample { name: "x_total", label: None, counter: true, help: "How many.", value: 3 };
         assert_eq!(
             render([sample].into_iter()),
             "# HELP pubsub_x_total How many.\n# TYPE pubsub_x_total counter\npubsub_x_total 3\n"

@@ -46,6 +46,19 @@ const OWN_POLICY: &str = "style-src 'self'; img-src data:";
 /// nothing.
 const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
+/// Adds what every page is sent with, beside its policy and what all responses have. `X-Frame-Options` is not among it: each
+/// policy has `frame-ancestors`, which all browsers of today obey.
+fn add_document_headers(headers: &mut HeaderMap) {
+    for (name, value) in [
+        // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        // Other sites must not learn an operator's addresses.
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
 /// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
 /// ask for them.
 pub fn routes() -> Router {
@@ -62,8 +75,7 @@ pub fn graphql(headers: &HeaderMap) -> Response {
     if let Ok(policy) = HeaderValue::try_from(policy) {
         own.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    // Neither a window of another site that opened this page nor a window that the page opens can reach into it.
-    own.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
+    add_document_headers(own);
     response
 }
 
@@ -115,11 +127,8 @@ impl File {
             (header::CACHE_CONTROL, kept),
             (header::VARY, "accept-encoding"),
             (header::CONTENT_SECURITY_POLICY, ASSET_POLICY),
-            // Other sites must not learn an operator's addresses.
+            // A stylesheet loads what it names by its own policy.
             (header::REFERRER_POLICY, "no-referrer"),
-            // Browsers must not guess another type from the content.
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         ] {
             own.insert(name, HeaderValue::from_static(value));
         }

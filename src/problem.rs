@@ -181,6 +181,10 @@ impl Problem {
             // Whole seconds, rounded up: a retry before that would be refused again.
             headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
         }
+        if self.code == Code::Unauthenticated {
+            // RFC 9110, 15.5.2: a 401 names how to authenticate.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"pub-sub\""));
+        }
         if let Some((name, value)) = self.header.as_deref() {
             headers.insert(name, value.clone());
         }
@@ -248,6 +252,8 @@ impl From<Error> for Problem {
         match error {
             Error::BadRequest { field, .. } => Problem { field: Some(field), ..problem(Code::BadRequest) },
             Error::InvalidTopic(_) => problem(Code::InvalidTopic),
+            Error::Unauthenticated(_) => problem(Code::Unauthenticated),
+            Error::Forbidden { .. } => problem(Code::Forbidden),
             Error::TopicNotFound(_) => problem(Code::TopicNotFound),
             Error::TopicExists(_) => problem(Code::TopicExists),
             Error::ConsumerNotFound(_) => problem(Code::NotFound),
@@ -256,7 +262,9 @@ impl From<Error> for Problem {
                 Problem { current_offset: Some(current), field, ..problem(Code::Conflict) }
             }
             Error::PayloadTooLarge { .. } => problem(Code::PayloadTooLarge),
-            Error::RateLimited { wait, .. } => Problem { retry_after: Some(wait), ..problem(Code::RateLimited) },
+            Error::RateLimited { wait, .. } | Error::ClientRateLimited { wait, .. } => {
+                Problem { retry_after: Some(wait), ..problem(Code::RateLimited) }
+            }
             Error::LimitReached { own: true, .. } => {
                 Problem { status: Some(StatusCode::TOO_MANY_REQUESTS), ..problem(Code::LimitReached) }
             }

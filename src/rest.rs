@@ -14,20 +14,21 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     http::header,
+    response::IntoResponse,
     routing::{delete, get, post},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{broker::Client, problem::Problem};
+use crate::{access::Caller, broker::Client, problem::Problem};
 
 pub use openapi::text as openapi_text;
 
 /// What the door needs to know about its server.
 #[derive(Clone)]
 pub struct Context {
-    /// What the door has of the broker.
-    pub client: Client,
+    /// A client of the broker that may only ask how it is.
+    pub probe: Client,
     /// When the server started.
     pub started: Instant,
     /// How many connections are open.
@@ -56,6 +57,10 @@ pub fn routes(context: Context) -> Router {
         .route("/health", get(status::health))
         .route("/health/live", get(status::live))
         .route("/health/ready", get(status::ready))
-        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], openapi::text()) }))
+        .route("/openapi.json", get(openapi))
         .with_state(context)
+}
+
+async fn openapi(_: Caller) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::text())
 }

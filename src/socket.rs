@@ -11,7 +11,11 @@ mod heartbeat;
 mod protocol;
 mod utf8;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -30,6 +34,7 @@ use crate::{
     broker::Inbox,
     headers,
     problem::{Code, Problem},
+    proxies::TrustedProxies,
 };
 
 /// The reader of frames, for the fuzz targets alone.
@@ -83,7 +88,8 @@ pub struct Sockets {
 
 /// A request to become a WebSocket.
 pub struct Upgrade {
-    accept: HeaderValue,
+    /// The response to the client's key. HTTP/2 has none.
+    accept: Option<HeaderValue>,
     offered: Vec<String>,
     pending: hyper::upgrade::OnUpgrade,
     connection: Option<ConnectionInfo>,
@@ -92,10 +98,23 @@ pub struct Upgrade {
 /// What the server knows of a connection and puts into the extensions of each of its requests.
 #[derive(Clone)]
 pub struct ConnectionInfo {
-    /// The client's address, or that of the proxy in front of it.
+    /// The client's address, or that of the proxy in front of it. A proxy that speaks the PROXY protocol has said whose it is.
     pub peer: SocketAddr,
+    /// The subject of the client's certificate as RFC 4514 writes it, such as `CN=billing,O=Example`.
+    pub certificate: Option<Arc<str>>,
+    /// Where `peer` is a trusted proxy: those that are believed in `X-Forwarded-For`.
+    pub proxies: Option<Arc<TrustedProxies>>,
     /// Lives until the connection's end, WebSocket or not: the server counts by it.
     pub guard: Arc<dyn Send + Sync>,
+}
+
+impl ConnectionInfo {
+    /// The address of the client whose request has these headers: that of the connection, or the one that trusted proxies give.
+    #[must_use]
+    pub fn client_address(&self, headers: &HeaderMap) -> IpAddr {
+        let peer = self.peer.ip();
+        self.proxies.as_ref().map_or_else(|| peer.to_canonical(), |proxies| proxies.client_address(peer, headers))
+    }
 }
 
 /// Why a request cannot become a WebSocket.
@@ -141,6 +160,16 @@ fn required<'a>(headers: &'a HeaderMap, name: &'static str, wrong: UpgradeError)
     headers::single(headers, name).map_err(|_| repeated)?.ok_or(wrong)
 }
 
+/// The response to the key of a handshake in HTTP/1.1.
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, UpgradeError> {
+    let wrong = UpgradeError::Malformed("Sec-WebSocket-Key must be 16 bytes in base64");
+    let key = required(headers, "Sec-WebSocket-Key", wrong)?;
+    if !is_key(key) {
+        return Err(wrong);
+    }
+    HeaderValue::from_str(&tungstenite::handshake::derive_accept_key(key.as_bytes())).map_err(|_| wrong)
+}
+
 impl<S: Sync> FromRequestParts<S> for Upgrade {
     type Rejection = UpgradeError;
 
@@ -152,13 +181,7 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
         if required(headers, "Sec-WebSocket-Version", UpgradeError::Version)? != "13" {
             return Err(UpgradeError::Version);
         }
-        let wrong = UpgradeError::Malformed("Sec-WebSocket-Key must be 16 bytes in base64");
-        let key = required(headers, "Sec-WebSocket-Key", wrong)?;
-        if !is_key(key) {
-            return Err(wrong);
-        }
-        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let accept = HeaderValue::from_str(&accept).map_err(|_| wrong)?;
+        let accept = if parts.version == Version::HTTP_2 { None } else { Some(accept_key(headers)?) };
         let offered = headers::items(headers, "Sec-WebSocket-Protocol").map(str::to_owned).collect();
         let pending = parts.extensions.remove().ok_or(UpgradeError::NotAWebSocket)?;
         let connection = parts.extensions.get().cloned();
@@ -168,9 +191,15 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
 
 impl Upgrade {
     /// Whether a request asks to become a WebSocket. `Upgrade` for other protocols, and in HTTP/1.0, counts as absent (RFC 9110,
-    /// 7.8).
+    /// 7.8). In HTTP/2 the request is an extended CONNECT (RFC 8441), which the listener hands on as the GET of HTTP/1.1 that it
+    /// stands for.
     #[must_use]
     pub fn is_asked_for(parts: &Parts) -> bool {
+        let is_extended_connect = parts.version == Version::HTTP_2
+            && parts.extensions.get().is_some_and(|protocol: &hyper::ext::Protocol| protocol.as_str() == "websocket");
+        if is_extended_connect {
+            return parts.method == Method::GET;
+        }
         parts.method == Method::GET
             && parts.version == Version::HTTP_11
             && headers::has_token(&parts.headers, "Connection", "upgrade")
@@ -183,7 +212,7 @@ impl Upgrade {
         &self.offered
     }
 
-    /// Returns the response 101 and runs `protocol` over the connection as a task of its own.
+    /// [`Upgrade::accept_with`] for a protocol that needs no inbox before.
     pub fn accept(
         self,
         sockets: &Sockets,
@@ -192,6 +221,18 @@ impl Upgrade {
     ) -> Response<Body> {
         let inbox = Inbox::default();
         let protocol = protocol(inbox.clone());
+        self.accept_with(sockets, subprotocol, inbox, protocol)
+    }
+
+    /// Returns the response 101 and runs `protocol` over the connection as a task of its own. The inbox is the one that its
+    /// subscriptions announce their news in.
+    pub fn accept_with(
+        self,
+        sockets: &Sockets,
+        subprotocol: Option<&'static str>,
+        inbox: Inbox,
+        protocol: Box<dyn Protocol>,
+    ) -> Response<Body> {
         let (settings, stop) = (sockets.settings.clone(), sockets.stop.clone());
         let (pending, connection) = (self.pending, self.connection);
         sockets.tasks.spawn(async move {
@@ -204,11 +245,14 @@ impl Upgrade {
             drop(connection);
         });
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(accept) = self.accept {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
         let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
         if let Some(name) = subprotocol {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
         }

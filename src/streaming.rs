@@ -58,7 +58,7 @@ struct Streaming<S, G> {
 pub fn response(content_type: &'static str, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE.as_str(), content_type),
-        (header::CACHE_CONTROL.as_str(), "no-cache"),
+        (header::CACHE_CONTROL.as_str(), "no-store"),
         // The same address serves other forms to other clients, and caches must not mix them up.
         (header::VARY.as_str(), "accept"),
         // nginx buffers responses unless told otherwise, which would hold back what is streamed.

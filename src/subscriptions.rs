@@ -136,6 +136,13 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
         Some(name)
     }
 
+    /// Acts on every open subscription.
+    pub fn each(&mut self, mut act: impl FnMut(&mut Subscription)) {
+        for subscription in self.entries.values_mut().filter_map(|entry| entry.subscription.as_mut()) {
+            act(subscription.borrow_mut());
+        }
+    }
+
     /// Unsubscribes all and gives up all names.
     pub fn clear(&mut self) {
         self.entries.clear();

@@ -143,5 +143,5 @@ pub fn deleted_frame(topic: &str) -> String {
 #[must_use]
 pub fn consumer_object(info: &ConsumerInfo) -> String {
     let cursor = info.cursor.map_or_else(String::new, |cursor| format!(r#","cursor":"{cursor}""#));
-    format!(r#"{{"name":{},"resumed":{}{cursor}}}"#, quoted(info.name.as_str()), info.resumed)
+    format!(r#"{{"name":{},"resumed":{}{cursor}}}"#, quoted(info.name.name()), info.resumed)
 }

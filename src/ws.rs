@@ -2,6 +2,8 @@
 
 mod protocol;
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::State,
@@ -10,7 +12,9 @@ use axum::{
 };
 
 use crate::{
-    broker::Client,
+    access::{Access, SignIn, Visitor},
+    broker::Inbox,
+    problem::Problem,
     socket::{Sockets, Upgrade, UpgradeError},
 };
 use protocol::Session;
@@ -37,22 +41,30 @@ impl Default for Settings {
 
 #[derive(Clone)]
 struct RawDoor {
-    client: Client,
+    access: Access,
+    /// How long a connection may be nobody's where everybody has to say who it is.
+    patience: Duration,
     settings: Settings,
     sockets: Sockets,
 }
 
 /// The door's routes.
-pub fn routes(client: Client, settings: Settings, sockets: Sockets) -> Router {
-    Router::new().route("/ws", get(upgrade)).with_state(RawDoor { client, settings, sockets })
+pub fn routes(access: Access, patience: Duration, settings: Settings, sockets: Sockets) -> Router {
+    Router::new().route("/ws", get(upgrade)).with_state(RawDoor { access, patience, settings, sockets })
 }
 
-async fn upgrade(State(door): State<RawDoor>, upgrade: Result<Upgrade, UpgradeError>) -> Response {
-    match upgrade {
-        Ok(upgrade) => {
-            let RawDoor { client, settings, sockets } = door;
-            upgrade.accept(&sockets, None, |inbox| Box::new(Session::new(client, &settings, inbox)))
-        }
-        Err(error) => error.into_response(),
-    }
+async fn upgrade(
+    State(door): State<RawDoor>,
+    visitor: Visitor,
+    upgrade: Result<Upgrade, UpgradeError>,
+) -> Result<Response, Problem> {
+    let RawDoor { access, patience, settings, sockets } = door;
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(error) => return Ok(error.into_response()),
+    };
+    let inbox = Inbox::default();
+    let sign_in = SignIn::new(&access, visitor.connecting()?, &inbox, patience)?;
+    let session = Session::new(sign_in, &settings, inbox.clone());
+    Ok(upgrade.accept_with(&sockets, None, inbox, Box::new(session)))
 }

@@ -28,7 +28,11 @@ use allocation_counter::measure;
 use axum::Router;
 use hyper_util::rt::TokioIo;
 use pub_sub::{
-    broker::{self, BatchLimit, Broker, Inbox, NewMessage, Payload, Principal, Progress, Source, Subscribe, TopicName},
+    access::{self, Access, Visitor},
+    broker::{
+        self, BatchLimit, Broker, ClientInfo, Inbox, NewMessage, Payload, Principal, Progress, Source, Subscribe,
+        TopicName,
+    },
     graphql,
     socket::{self, Sockets},
 };
@@ -118,6 +122,9 @@ impl AsyncWrite for Watched {
     }
 }
 
+/// Where the clients come in.
+const NOWHERE: ClientInfo = ClientInfo { door: "graphql", address: None };
+
 /// The GraphQL door over pipes in memory.
 struct Service {
     broker: Broker,
@@ -134,7 +141,7 @@ impl Service {
         let sockets =
             Sockets { settings: Arc::new(settings), tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let context = graphql::Context {
-            client: broker.client(Principal::Anyone),
+            access: Access::open(&access::Settings::default(), 0).unwrap(),
             started: Instant::now(),
             sockets,
             heartbeat: quiet,
@@ -149,9 +156,11 @@ impl Service {
         // The events of a round fit, so that the server never waits for the client.
         let room = 4_096 + subscriptions * events * 128;
         let (client, server) = duplex(room);
-        let routes = self.routes.clone();
+        let (routes, broker) = (self.routes.clone(), self.broker.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let answer = routes.clone().oneshot(request.map(axum::body::Body::new));
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(Visitor::new(Ok(broker.client(Principal::anyone(), NOWHERE))));
+            let answer = routes.clone().oneshot(request);
             async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
         });
         let watched = TokioIo::new(Watched { pipe: server, looks: self.looks.clone() });

@@ -2,11 +2,15 @@
 
 #![no_main]
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use libfuzzer_sys::fuzz_target;
 use pub_sub::{
-    broker::{self, Broker, Inbox},
+    access::{self, Access, SignIn},
+    broker::{self, Broker, ClientInfo, Inbox, Principal},
     socket::{Flow, Outbox, Protocol},
     ws::{Settings, fuzz::Session},
 };
@@ -23,14 +27,11 @@ fuzz_target!(|input: &[u8]| {
         ..broker::Settings::default()
     });
     let inbox = Inbox::default();
-    let mut talk = Talk {
-        session: Session::new(
-            broker.client(broker::Principal::Anyone),
-            &Settings { max_subscriptions: 4 },
-            inbox.clone(),
-        ),
-        inbox,
-    };
+    let client = broker.client(Principal::anyone(), ClientInfo { door: "ws", address: None });
+    let access = Access::open(&access::Settings::default(), 0).unwrap();
+    let sign_in = SignIn::new(&access, client, &inbox, Duration::from_secs(10)).unwrap();
+    let mut talk =
+        Talk { session: Session::new(sign_in, &Settings { max_subscriptions: 4 }, inbox.clone()), inbox };
     for line in input.split(|byte| *byte == b'\n').take(MAX_FRAMES) {
         // The reader of frames lets nothing else through.
         talk.frame(&String::from_utf8_lossy(line));

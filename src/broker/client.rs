@@ -1,19 +1,22 @@
-//! What the doors have of the broker: every operation that they may use, bound to the principal of the connection. Access
-//! rules will be checked here, at the beginning of each operation, and nowhere else; so a new operation of a door has to be
-//! added here, and says on whose behalf it is used.
+//! What the doors have of the broker: every operation that they may use, on behalf of one principal. Access rules are
+//! checked here, at the beginning of each operation, and nowhere else. `tests/it/layers.rs` finds an operation without one.
+
+use std::net::IpAddr;
 
 use super::{
-    BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Publication,
-    Publishing, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig, TopicInfo, TopicName,
-    Totals,
+    BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Principal,
+    Publication, Publishing, Right, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig,
+    TopicInfo, TopicName, Totals, Watch,
 };
+use crate::channel::{Overflow, Waiter, spread_waits};
 
-/// On whose behalf something is done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Principal {
-    /// A client that has not said who it is, and may do everything.
-    #[default]
-    Anyone,
+/// Where a client has come in.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientInfo {
+    /// The interface that it uses, such as `graphql`.
+    pub door: &'static str,
+    /// Its address, if it is known.
+    pub address: Option<IpAddr>,
 }
 
 /// The broker as one principal sees it; clones are cheap.
@@ -21,28 +24,54 @@ pub enum Principal {
 pub struct Client {
     broker: Broker,
     principal: Principal,
+    info: ClientInfo,
 }
 
 impl Broker {
     /// The broker as `principal` sees it.
     #[must_use]
-    pub fn client(&self, principal: Principal) -> Client {
-        Client { broker: self.clone(), principal }
+    pub fn client(&self, principal: Principal, info: ClientInfo) -> Client {
+        Client { broker: self.clone(), principal, info }
     }
 }
 
-#[expect(clippy::missing_errors_doc, reason = "they are those of the broker's operation")]
+#[expect(clippy::missing_errors_doc, reason = "they are those of the broker's operation, and of the access rules")]
 impl Client {
     /// A client of a broker of its own that keeps everything in memory, for what needs a broker and no server.
     #[must_use]
     pub fn in_memory(settings: Settings) -> Self {
-        Broker::in_memory(settings).client(Principal::Anyone)
+        Broker::in_memory(settings).client(Principal::anyone(), ClientInfo { door: "none", address: None })
     }
 
     /// On whose behalf this client acts.
     #[must_use]
-    pub fn principal(&self) -> Principal {
-        self.principal
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The same client on behalf of another principal.
+    #[must_use]
+    pub fn acting_for(&self, principal: Principal) -> Self {
+        Self { principal, ..self.clone() }
+    }
+
+    /// The same client as one of this interface.
+    #[must_use]
+    pub fn at(mut self, door: &'static str) -> Self {
+        self.info.door = door;
+        self
+    }
+
+    /// Where it has come in.
+    #[must_use]
+    pub fn info(&self) -> ClientInfo {
+        self.info
+    }
+
+    /// Has `key` put into the inbox whenever what the principal may do has changed, until the watch is dropped.
+    #[must_use]
+    pub fn watch(&self, inbox: &Inbox, key: u64) -> Watch {
+        self.principal.watch(&Waiter::new(inbox.clone(), key, Overflow::default(), None))
     }
 
     /// The bounds that hold for everyone.
@@ -51,46 +80,81 @@ impl Client {
         self.broker.settings()
     }
 
+    // ---- topics
+
     /// See [`Broker::create_topic`].
     pub async fn create_topic(&self, name: &TopicName, settings: TopicConfig) -> Result<TopicInfo, Error> {
-        self.broker.create_topic(name, settings).await
+        let managed = async {
+            self.principal.check_topic(Right::Manage, name)?;
+            self.broker.create_topic(name, settings).await
+        };
+        self.audited("createTopic", name.as_str(), managed.await)
     }
 
     /// See [`Broker::update_topic`].
     pub async fn update_topic(&self, name: &TopicName, settings: TopicConfig) -> Result<TopicInfo, Error> {
-        self.broker.update_topic(name, settings).await
+        let managed = async {
+            self.principal.check_topic(Right::Manage, name)?;
+            self.broker.update_topic(name, settings).await
+        };
+        self.audited("updateTopic", name.as_str(), managed.await)
     }
 
     /// See [`Broker::delete_topic`].
     pub async fn delete_topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
-        self.broker.delete_topic(name).await
+        let managed = async {
+            self.principal.check_topic(Right::Manage, name)?;
+            self.broker.delete_topic(name).await
+        };
+        self.audited("deleteTopic", name.as_str(), managed.await)
     }
 
     /// See [`Broker::topic`].
     pub async fn topic(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+        self.principal.check_visible(name)?;
         self.broker.topic(name).await
     }
 
     /// See [`Broker::topic_here`].
     pub fn topic_here(&self, name: &TopicName) -> Result<TopicInfo, Error> {
+        self.principal.check_visible(name)?;
         self.broker.topic_here(name)
     }
 
-    /// See [`Broker::topics`].
-    #[must_use]
-    pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> (Vec<TopicInfo>, bool) {
-        self.broker.topics(prefix, after, limit)
+    /// See [`Broker::topics`]: those that the principal may see.
+    pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<(Vec<TopicInfo>, bool), Error> {
+        let shown = self.principal.shown_list()?;
+        Ok(self.broker.topics(prefix, after, limit, shown.as_ref()))
     }
 
-    /// See [`Broker::count_topics`].
-    #[must_use]
-    pub fn count_topics(&self, prefix: &str) -> usize {
-        self.broker.count_topics(prefix)
+    /// The first topics of all, for whoever may read statistics.
+    pub fn all_topics(&self, limit: usize) -> Result<(Vec<TopicInfo>, bool), Error> {
+        self.principal.check_stats()?;
+        Ok(self.broker.topics("", None, limit, None))
+    }
+
+    /// See [`Broker::count_topics`]: those that the principal may see.
+    pub fn count_topics(&self, prefix: &str) -> Result<usize, Error> {
+        let shown = self.principal.shown_list()?;
+        Ok(self.broker.count_topics(prefix, shown.as_ref()))
+    }
+
+    // ---- messages
+
+    fn check_publish(&self, name: &TopicName) -> Result<(), Error> {
+        self.principal.check_topic(Right::Publish, name)?;
+        if self.principal.take_token()? {
+            return Ok(());
+        }
+        self.info.address.map_or(Ok(()), |address| self.broker.take_token_of(address))
     }
 
     /// See [`Broker::publish`].
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
-        self.broker.publish(name, new_message)
+        match self.check_publish(name) {
+            Ok(()) => self.broker.publish(name, new_message),
+            Err(error) => Err(error).into(),
+        }
     }
 
     /// See [`Broker::publish_many`].
@@ -98,68 +162,157 @@ impl Client {
         &self,
         items: impl Iterator<Item = Result<(TopicName, NewMessage), Error>>,
     ) -> Vec<Result<Publication, Error>> {
-        self.broker.publish_many(items).await
+        let checked = items.map(|item| {
+            let (topic, new_message) = item?;
+            self.check_publish(&topic).map(|()| (topic, new_message))
+        });
+        let mut results = self.broker.publish_many(checked).await;
+        let mut rate = 0;
+        let refused = results.iter_mut().filter_map(|result| match result {
+            Err(Error::ClientRateLimited { per_second, wait }) => {
+                rate = *per_second;
+                Some(wait)
+            }
+            _ => None,
+        });
+        let waits: Vec<_> = refused.collect();
+        spread_waits(rate, waits.into_iter());
+        results
     }
 
     /// See [`Broker::check_subscribe`].
     pub async fn check_subscribe(&self, request: &Subscribe) -> Result<(), Error> {
+        self.principal.check_readable(&request.source)?;
         self.broker.check_subscribe(request).await
     }
 
     /// See [`Broker::subscribe`].
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.broker.subscribe(request, inbox, key).await
+        self.broker.subscribe_as(&self.principal, request, inbox, key).await
     }
 
     /// See [`Broker::subscribe_events`].
-    pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
-        self.broker.subscribe_events(about, inbox, key)
+    pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
+        self.broker.subscribe_events(&self.principal, about, inbox, key)
     }
 
     /// See [`Broker::history`].
     pub async fn history(&self, name: &TopicName, start: Start, limit: BatchLimit) -> Result<Page, Error> {
+        self.principal.check_topic(Right::Subscribe, name)?;
         self.broker.history(name, start, limit).await
     }
 
     /// See [`Broker::history_before`].
     pub async fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.principal.check_topic(Right::Subscribe, name)?;
         self.broker.history_before(name, before, limit).await
     }
 
+    // ---- subscriptions and consumers
+
     /// See [`Broker::subscriptions`].
     pub fn subscriptions(&self, name: &TopicName) -> Result<Vec<SubscriptionInfo>, Error> {
+        self.principal.check_visible(name)?;
+        self.principal.check_stats()?;
         self.broker.subscriptions(name)
     }
 
-    /// See [`Broker::consumers`].
+    /// See [`Broker::consumers`]. Of a pattern's consumers it returns the positions in those topics that the principal may
+    /// read.
     pub async fn consumers(&self, source: &Source) -> Result<Vec<ConsumerStatus>, Error> {
-        self.broker.consumers(source).await
+        self.principal.check_readable(source)?;
+        self.principal.check_stats()?;
+        let mut list = self.broker.consumers(source).await?;
+        for consumer in &mut list {
+            let is_readable = |topic: &TopicName| self.principal.check_topic(Right::Subscribe, topic).is_ok();
+            consumer.position.cursors.retain(|(topic, _)| is_readable(topic));
+        }
+        Ok(list)
     }
 
-    /// See [`Broker::acknowledge`].
-    pub async fn acknowledge(&self, source: &Source, consumer: &ConsumerName, cursor: Cursor) -> Result<(), Error> {
-        self.broker.acknowledge(source, consumer, cursor).await
+    /// See [`Broker::acknowledge`]. Without an owner it is the principal's own consumer, or the only one of the name that it
+    /// manages.
+    pub async fn acknowledge(
+        &self,
+        source: &Source,
+        consumer: &ConsumerName,
+        owner: Option<&str>,
+        cursor: Cursor,
+    ) -> Result<(), Error> {
+        let consumer = self.find_consumer(source, consumer, owner).await?;
+        self.broker.acknowledge(source, &consumer, cursor).await
     }
 
-    /// See [`Broker::delete_consumer`].
-    pub async fn delete_consumer(&self, source: &Source, consumer: &ConsumerName) -> Result<(), Error> {
-        self.broker.delete_consumer(source, consumer).await
+    /// See [`Broker::delete_consumer`]. Without an owner it is the principal's own consumer, or the only one of the name that
+    /// it manages.
+    pub async fn delete_consumer(
+        &self,
+        source: &Source,
+        consumer: &ConsumerName,
+        owner: Option<&str>,
+    ) -> Result<(), Error> {
+        let deleted = async {
+            let consumer = self.find_consumer(source, consumer, owner).await?;
+            self.broker.delete_consumer(source, &consumer).await
+        };
+        self.audited("deleteConsumer", source.as_str(), deleted.await)
     }
+
+    /// The consumer that is meant: the principal's own, or another one's if the principal manages what it reads.
+    async fn find_consumer(
+        &self,
+        source: &Source,
+        consumer: &ConsumerName,
+        owner: Option<&str>,
+    ) -> Result<ConsumerName, Error> {
+        let own = self.principal.own(consumer)?;
+        if owner.is_some_and(|owner| own.owner() != Some(owner)) {
+            self.principal.check_all_of(Right::Manage, source)?;
+            return consumer.owned_by(owner);
+        }
+        if self.principal.check_all_of(Right::Manage, source).is_err() || owner.is_some() {
+            self.principal.check_readable(source)?;
+            return Ok(own);
+        }
+        self.broker.find_consumer(source, own).await
+    }
+
+    // ---- the server
 
     /// See [`Broker::totals`].
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        self.broker.totals()
+    pub fn totals(&self) -> Result<Totals, Error> {
+        self.principal.check_stats()?;
+        Ok(self.broker.totals())
     }
 
-    /// See [`Broker::status`].
+    /// Whether the principal may read statistics and metrics.
+    pub fn check_stats(&self) -> Result<(), Error> {
+        self.principal.check_stats()
+    }
+
+    /// See [`Broker::status`]. Everybody may know.
     #[must_use]
     pub fn status(&self) -> &'static str {
         self.broker.status()
     }
 
-    /// See [`Broker::check_ready`].
+    /// See [`Broker::check_ready`]. Everybody may know.
     pub fn check_ready(&self) -> Result<(), Error> {
         self.broker.check_ready()
+    }
+
+    /// Logs an operation of management with its outcome.
+    fn audited<T>(&self, operation: &'static str, topic: &str, result: Result<T, Error>) -> Result<T, Error> {
+        let outcome = match &result {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        // On a server without access rules there is nothing to say about who it was.
+        let Some(principal) = self.principal.name() else { return result };
+        let ClientInfo { door, address } = self.info;
+        let address = address.map(tracing::field::display);
+        // Debug escapes what could begin a line of its own in the log.
+        tracing::info!(target: "pub_sub::audit", ?principal, operation, ?topic, door, address, ?outcome, "audit");
+        result
     }
 }

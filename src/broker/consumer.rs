@@ -49,7 +49,7 @@ impl Lease {
     }
 
     pub fn name(&self) -> &str {
-        self.info.name.as_str()
+        self.info.name.name()
     }
 
     pub fn is_taken_over(&self) -> bool {

@@ -46,6 +46,28 @@ impl Broker {
         current.map(|channel| channel.name().clone()).or_else(met)
     }
 
+    /// The consumer that a manager of a topic or pattern means by a name without an owner: its `own`, or the only one of
+    /// the name.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] if several principals have one, [`Error::Unavailable`].
+    pub(super) async fn find_consumer(&self, source: &Source, own: ConsumerName) -> Result<ConsumerName, Error> {
+        let key = ConsumerKey { source: source.clone(), name: own };
+        if self.0.consumers.get(&key).is_some() {
+            return Ok(key.name);
+        }
+        let known = self.consumers(source).await?;
+        let mut same = known.into_iter().map(|status| status.name).filter(|name| name.name() == key.name.name());
+        match (same.next(), same.next()) {
+            (None, _) => Ok(key.name),
+            (Some(only), None) => Ok(only),
+            (Some(one), Some(other)) if one != key.name && other != key.name && same.all(|name| name != key.name) => {
+                Err(Error::bad_request("owner", "is needed: several principals have a consumer of this name"))
+            }
+            _ => Ok(key.name),
+        }
+    }
+
     /// Removes a consumer.
     ///
     /// # Errors

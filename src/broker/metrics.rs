@@ -7,8 +7,9 @@ impl Broker {
     #[must_use]
     pub fn metric_samples(&self) -> Vec<MetricSample> {
         let totals = self.totals();
-        let counter = |name, help, value| MetricSample { name, counter: true, help, value };
-        let gauge = |name, help, value: usize| MetricSample { name, counter: false, help, value: value as u64 };
+        let counter = |name, help, value| MetricSample { name, label: None, counter: true, help, value };
+        let gauge =
+            |name, help, value: usize| MetricSample { name, label: None, counter: false, help, value: value as u64 };
         let mut samples = vec![
             gauge("topics", "Topics that exist.", totals.topics),
             gauge("subscriptions", "Live subscriptions.", totals.subscriptions),

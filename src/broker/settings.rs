@@ -14,6 +14,9 @@ pub struct Settings {
     pub max_messages_limit: usize,
     /// Messages a second and topic that may be published, unless the topic sets its own; 0 means no limit.
     pub max_publish_rate: u32,
+    /// Messages a second that one client may publish over all topics, a client being a principal or, without one, an
+    /// address; 0 means no limit.
+    pub max_publish_rate_per_client: u32,
     /// Whether publishing and subscribing make the topic.
     pub auto_create_topics: bool,
     /// Topics that may exist.
@@ -67,6 +70,7 @@ impl Default for Settings {
             max_messages_per_topic: 1_000,
             max_messages_limit: 1_000_000,
             max_publish_rate: 100,
+            max_publish_rate_per_client: 0,
             auto_create_topics: true,
             max_topics: 100_000,
             max_payload_bytes: 1 << 20,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    AnyCursor, Broker, Subscription,
+    AnyCursor, Broker, Principal, Subscription,
     consumer::Lease,
     subscription::ReadFrom,
     topics::{DOTS, is_dots},
@@ -53,11 +53,19 @@ impl Subscribe {
     }
 }
 
+/// On whose behalf and where a subscription begins.
+pub(super) struct Begin<'a> {
+    pub principal: &'a Principal,
+    pub start: Option<Start>,
+    pub resume: Option<Start>,
+    pub waiter: &'a Arc<Waiter>,
+}
+
 /// How often room is made for one consumer, while others take it.
 const MAX_ROOM_ATTEMPTS: usize = 8;
 
 fn check_consumer_name(name: Option<&ConsumerName>) -> Result<(), Error> {
-    if name.is_some_and(|name| is_dots(name.as_str())) {
+    if name.is_some_and(|name| is_dots(name.name())) {
         return Err(Error::bad_request("consumer", DOTS));
     }
     Ok(())
@@ -71,11 +79,30 @@ impl Broker {
     /// start that a pattern cannot have, [`Error::Unavailable`] while draining or where the engine is needed and out of
     /// reach.
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
+        self.subscribe_as(&Principal::anyone(), request, inbox, key).await
+    }
+
+    /// [`Broker::subscribe`] on behalf of a principal: the subscription reads what that one may read at any time.
+    ///
+    /// # Errors
+    /// As there; [`Error::Forbidden`], [`Error::Unauthenticated`].
+    pub(super) async fn subscribe_as(
+        &self,
+        principal: &Principal,
+        mut request: Subscribe,
+        inbox: &Inbox,
+        key: u64,
+    ) -> Result<Subscription, Error> {
+        let version = principal.version();
+        principal.check_readable(&request.source)?;
         self.check_staying()?;
         self.check_opened()?;
+        if let Some((name, _)) = &mut request.consumer {
+            *name = principal.own(name)?;
+        }
         let name = request.consumer.as_ref().map(|(name, _)| name.clone());
-        let waiter = Waiter::new(inbox.clone(), key, request.overflow, name);
-        let wanted = Wanted { filter: request.filter, about: None, overflow: request.overflow };
+        let waiter = Waiter::for_principal(principal.name().cloned(), inbox.clone(), key, request.overflow, name);
+        let wanted = Wanted { filter: request.filter, overflow: request.overflow, ..Wanted::default() };
         let positions = self.0.engine.positions();
         let consumer = request.consumer.map(|(name, ack)| (ConsumerKey { source: request.source.clone(), name }, ack));
         check_consumer_name(consumer.as_ref().map(|(key, _)| &key.name))?;
@@ -90,11 +117,10 @@ impl Broker {
             }
             None => None,
         };
+        let begin = Begin { principal, start: request.start, resume: request.resume, waiter: &waiter };
         let subscribed = match &request.source {
-            Source::Topic(name) => self.subscribe_topic(name, request.start, request.resume, &waiter, lease).await,
-            Source::Pattern(pattern) => {
-                self.subscribe_pattern(pattern, request.start, request.resume, &waiter, lease).await
-            }
+            Source::Topic(name) => self.subscribe_topic(name, begin, lease).await,
+            Source::Pattern(pattern) => self.subscribe_pattern(pattern, begin, lease).await,
         };
         let kept = match subscribed {
             Ok(subscription) => match &subscription.lease {
@@ -112,6 +138,8 @@ impl Broker {
         }
         let mut subscription = kept?;
         subscription.wanted = wanted;
+        // What the principal may read can have changed since the first check.
+        subscription.watch.has_seen(version);
         // The history that it may begin with is there to be read at once.
         waiter.wake();
         Ok(subscription)
@@ -166,14 +194,38 @@ impl Broker {
 
     /// Subscribes to the events of topics whose names match (all, without a pattern): the messages' key is the
     /// topic's name, [`super::TopicEventKind::of`] tells the rest.
-    pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Subscription {
-        let waiter = Waiter::new(inbox.clone(), key, Overflow::default(), None);
-        let mut subscription = self.attach(self.0.registry.events(), waiter, &Start::Live);
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], [`Error::Unauthenticated`].
+    pub fn subscribe_events(
+        &self,
+        principal: &Principal,
+        about: Option<Pattern>,
+        inbox: &Inbox,
+        key: u64,
+    ) -> Result<Subscription, Error> {
+        let waiter = Waiter::for_principal(principal.name().cloned(), inbox.clone(), key, Overflow::default(), None);
+        let mut subscription = self.attach(principal, self.0.registry.events(), waiter.clone(), &Start::Live);
+        subscription.wanted.shown = principal.shown_events(about.as_ref())?;
         subscription.wanted.about = about;
-        subscription
+        // A stream begins by saying that the subscription is open.
+        waiter.wake();
+        Ok(subscription)
     }
 
-    pub(super) fn attach(&self, topic: &Arc<Channel>, waiter: Arc<Waiter>, start: &Start) -> Subscription {
+    /// Whether this is the channel of the topics' events.
+    pub(super) fn is_events(&self, topic: &Arc<Channel>) -> bool {
+        Arc::ptr_eq(topic, self.0.registry.events())
+    }
+
+    pub(super) fn attach(
+        &self,
+        principal: &Principal,
+        topic: &Arc<Channel>,
+        waiter: Arc<Waiter>,
+        start: &Start,
+    ) -> Subscription {
+        let watch = principal.watch(&waiter);
         let (reader, slot) = topic.attach(&waiter, start);
         self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
         let begins_at = AnyCursor::Topic(reader.cursor());
@@ -183,6 +235,7 @@ impl Broker {
             wanted: Wanted::default(),
             lease: None,
             ended: None,
+            watch,
             begins_at,
         }
     }

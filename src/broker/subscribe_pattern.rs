@@ -1,14 +1,10 @@
 //! Subscribing to a pattern: each of its topics from a position of its own, and one position over all of them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
-use super::{AnyCursor, Broker, Subscription, consumer::Lease, subscription::ReadFrom};
+use super::{AnyCursor, Broker, Subscription, consumer::Lease, subscribe::Begin, subscription::ReadFrom};
 use crate::channel::{
-    Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Start, TopicName, Waiter,
-    Wanted,
+    Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Start, TopicName, Wanted,
 };
 
 /// Where the topics of a pattern are read from.
@@ -32,11 +28,10 @@ impl Broker {
     pub(super) async fn subscribe_pattern(
         &self,
         pattern: &Pattern,
-        start: Option<Start>,
-        resume: Option<Start>,
-        waiter: &Arc<Waiter>,
+        begin: Begin<'_>,
         mut lease: Option<Lease>,
     ) -> Result<Subscription, Error> {
+        let Begin { principal, start, resume, waiter } = begin;
         let kept = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::cursors);
         let from = match (resume.or(if kept.is_some() { None } else { start }), kept) {
             (Some(Start::After(_)), _) => {
@@ -60,7 +55,8 @@ impl Broker {
             (None, None) => PatternStart::Start(Start::Live),
         };
         let member = Member::new(waiter.clone());
-        let matching = self.0.registry.join(pattern, member.clone())?;
+        let parts = principal.readable(pattern)?;
+        let matching = self.0.registry.join(pattern, &parts, &member)?;
         if let PatternStart::Position(cursor) = &from
             && matching
                 .positions
@@ -87,10 +83,11 @@ impl Broker {
         self.subscribed();
         Ok(Subscription {
             broker: self.clone(),
-            source: ReadFrom::Pattern { member, _membership: matching.membership },
+            source: ReadFrom::Pattern { pattern: pattern.clone(), member, memberships: matching.memberships },
             wanted: Wanted::default(),
             lease,
             ended: None,
+            watch: principal.watch(waiter),
             begins_at,
         })
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::{
     AnyCursor, Broker, Subscription,
     consumer::Lease,
+    subscribe::Begin,
     topics::{ahead, is_ahead},
 };
-use crate::channel::{Channel, Cursor, Error, Start, TopicName, Waiter};
+use crate::channel::{Channel, Cursor, Error, Start, TopicName};
 
 /// Where a subscription to a topic begins.
 #[derive(Debug, PartialEq)]
@@ -33,11 +34,10 @@ impl Broker {
     pub(super) async fn subscribe_topic(
         &self,
         name: &TopicName,
-        asked: Option<Start>,
-        resume: Option<Start>,
-        waiter: &Arc<Waiter>,
+        begin: Begin<'_>,
         mut lease: Option<Lease>,
     ) -> Result<Subscription, Error> {
+        let Begin { principal, start: asked, resume, waiter } = begin;
         if [&asked, &resume].into_iter().any(|start| matches!(start, Some(Start::AfterPattern(_)))) {
             return Err(Error::bad_request(
                 "after",
@@ -51,7 +51,7 @@ impl Broker {
             let stored = resumed.and_then(|lease| lease.cursors().remove(name));
             let beginning = TopicStart::choose(resume.as_ref(), stored, asked.as_ref());
             let Some(topic) = self.caught_up(name, topic, &beginning).await? else { continue };
-            let mut subscription = self.attach(&topic, waiter.clone(), &beginning.start);
+            let mut subscription = self.attach(principal, &topic, waiter.clone(), &beginning.start);
             if topic.is_closed() {
                 continue;
             }

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{AnyCursor, Broker, consumer::Lease};
+use super::{AnyCursor, Broker, Principal, Right, consumer::Lease, principal::Watch};
 use crate::channel::{
-    ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Membership, ReadStatus, Reader, Waiter, Wanted,
+    ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader,
+    Waiter, Wanted,
 };
 
 /// How many messages one topic of a pattern may deliver in a row while others wait.
@@ -24,7 +25,7 @@ pub enum Progress {
 /// Where a subscription's messages come from.
 pub(super) enum ReadFrom {
     Topic { reader: Reader, waiter: Arc<Waiter>, slot: usize },
-    Pattern { member: Arc<Member>, _membership: Membership },
+    Pattern { pattern: Pattern, member: Arc<Member>, memberships: Memberships },
 }
 
 impl ReadFrom {
@@ -54,6 +55,8 @@ pub struct Subscription {
     pub(super) wanted: Wanted,
     pub(super) lease: Option<Lease>,
     pub(super) ended: Option<Error>,
+    /// Tells when its principal may read something else than before.
+    pub(super) watch: Watch,
     /// Where it began: whoever subscribes after this gets the same.
     pub(super) begins_at: AnyCursor,
 }
@@ -68,6 +71,11 @@ impl Subscription {
             && lease.is_taken_over()
         {
             self.ended = Some(Error::ConsumerTakenOver(lease.name().to_owned()));
+        }
+        if let Some(principal) = self.watch.changed().cloned()
+            && self.ended.is_none()
+        {
+            self.ended = self.look_again(&principal).err();
         }
         if let Some(error) = &self.ended {
             return Progress::Ended(error.clone());
@@ -94,6 +102,38 @@ impl Subscription {
             Progress::Ended(error) => self.ended = Some(error.clone()),
         }
         progress
+    }
+
+    /// Reads on as what the principal may read now.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] or [`Error::Forbidden`] where that is nothing.
+    fn look_again(&mut self, principal: &Principal) -> Result<(), Error> {
+        match &mut self.source {
+            ReadFrom::Topic { reader, .. } if self.broker.is_events(&reader.topic) => {
+                self.wanted.shown = principal.shown_events(self.wanted.about.as_ref())?;
+            }
+            ReadFrom::Topic { reader, .. } => principal.check_topic(Right::Subscribe, reader.topic.name())?,
+            ReadFrom::Pattern { pattern, member, memberships } => {
+                let parts = principal.readable(pattern)?;
+                self.broker.0.registry.rejoin(&parts, member, memberships)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads on on behalf of the same principal by another credential, such as a newer token.
+    pub fn renew(&mut self, principal: &Principal) {
+        if self.watch.principal().is(principal) {
+            let waiter = match &self.source {
+                ReadFrom::Topic { waiter, .. } => waiter,
+                ReadFrom::Pattern { member, .. } => &member.waiter,
+            };
+            self.watch = principal.watch(waiter);
+            // What the new credential allows may be something else.
+            self.watch.has_seen(u64::MAX);
+            waiter.wake();
+        }
     }
 
     /// Everything that was published until now.

@@ -533,6 +533,7 @@ fn filters_pass_and_do_not_count_as_missed() {
     assert_eq!(offsets(&events), [(5, 5), (6, 6), (7, 7), (8, 8)]);
 }
 
+mod access;
 mod resume;
 
 mod consumers {
@@ -698,8 +699,9 @@ fn renderings_and_verdicts_are_made_once() {
 #[test]
 fn events_of_topics_are_a_stream() {
     let broker = broker(10);
-    let mut all = broker.subscribe_events(None, &Inbox::default(), 0);
-    let mut some = broker.subscribe_events(Some(Pattern::parse("a.*").unwrap()), &Inbox::default(), 0);
+    let mut all = broker.subscribe_events(&Principal::anyone(), None, &Inbox::default(), 0).unwrap();
+    let about = Some(Pattern::parse("a.*").unwrap());
+    let mut some = broker.subscribe_events(&Principal::anyone(), about, &Inbox::default(), 0).unwrap();
     now(broker.create_topic(&name("a.1"), TopicConfig::default())).unwrap();
     now(broker.publish(&name("b"), new_message(1))).unwrap();
     now(broker.update_topic(&name("a.1"), TopicConfig { max_messages: Some(5), ..TopicConfig::default() })).unwrap();

@@ -16,6 +16,17 @@ pub enum Error {
         /// What is wrong and what would be right.
         message: String,
     },
+    /// This needs credentials that are valid: there are none, or they are valid no longer.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The principal may not do this. Nothing is said about whether what it concerns exists.
+    #[error("{principal:?} may not {action}")]
+    Forbidden {
+        /// The principal's name.
+        principal: String,
+        /// What it wanted: "publish to topic \"news\"".
+        action: String,
+    },
     /// The topic's name breaks the rule.
     #[error("topic: {0}")]
     InvalidTopic(&'static str),
@@ -47,6 +58,18 @@ pub enum Error {
         wait.as_millis()
     )]
     RateLimited {
+        /// The rate, in messages a second.
+        per_second: u32,
+        /// When the next publish can succeed, in whole milliseconds.
+        wait: Duration,
+    },
+    /// The publish rate of the client is used up, over all topics.
+    #[error(
+        "your publish rate of {per_second} a second is used up; try again in {} ms (max_publish_rate of the key, or \
+         MAX_PUBLISH_RATE_PER_CLIENT)",
+        wait.as_millis()
+    )]
+    ClientRateLimited {
         /// The rate, in messages a second.
         per_second: u32,
         /// When the next publish can succeed, in whole milliseconds.

@@ -38,6 +38,8 @@ pub struct SubscriptionInfo {
     pub overflow: Overflow,
     /// The name of its consumer.
     pub consumer: Option<String>,
+    /// The name of the principal that has subscribed; none on a server without access rules.
+    pub principal: Option<Arc<str>>,
 }
 
 impl Channel {
@@ -83,7 +85,8 @@ impl Channel {
             .map(|(_, waiter)| SubscriptionInfo {
                 lag: total.saturating_sub(waiter.seen.load(Ordering::Relaxed)),
                 overflow: waiter.overflow,
-                consumer: waiter.consumer.as_ref().map(|name| name.as_str().to_owned()),
+                consumer: waiter.consumer.as_ref().map(|name| name.name().to_owned()),
+                principal: waiter.principal.clone(),
             })
             .collect()
     }

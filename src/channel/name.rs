@@ -74,7 +74,18 @@ pub(super) fn check_common(text: &str) -> Result<(), Error> {
     Err(Error::InvalidTopic(problem))
 }
 
-/// Bounded text that a client gives: message ids, keys, consumer names.
+/// Checks text that a client gives for an id, a key or a name: 1 to 255 bytes of UTF-8 without control characters.
+///
+/// # Errors
+/// [`Error::BadRequest`] that names the field.
+pub(super) fn check_label(field: &'static str, text: &str) -> Result<(), Error> {
+    if text.is_empty() || text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
+        return Err(Error::bad_request(field, "must be 1 to 255 bytes of UTF-8 without control characters"));
+    }
+    Ok(())
+}
+
+/// Bounded text that a client gives: message ids and keys.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident, $field:literal) => {
         $(#[$doc])*
@@ -87,12 +98,7 @@ macro_rules! label {
             /// # Errors
             /// [`Error::BadRequest`] that names the field.
             pub fn parse(text: &str) -> Result<Self, Error> {
-                if text.is_empty() || text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
-                    return Err(Error::bad_request(
-                        $field,
-                        "must be 1 to 255 bytes of UTF-8 without control characters",
-                    ));
-                }
+                check_label($field, text)?;
                 Ok(Self(text.into()))
             }
 
@@ -118,10 +124,6 @@ label!(
 label!(
     /// A message's key, for filters and for keeping the latest of each key.
     Key, "key"
-);
-label!(
-    /// The name under which the server keeps a subscriber's position.
-    ConsumerName, "consumer"
 );
 
 impl MessageId {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Error, name::check_common};
+use super::{
+    Error,
+    name::{MAX_NAME_BYTES, check_common},
+};
 
 /// A topic name in which a whole segment may be `*` (any one segment) or the last one `>` (one or more).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,11 +56,75 @@ impl Pattern {
         }
         rest.next().is_none()
     }
+
+    /// The pattern that matches exactly those names that both match; `None` where there are none.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let (mut ours, mut theirs) = (self.0.split('.'), other.0.split('.'));
+        let mut both: Vec<&str> = Vec::new();
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => break,
+                // `>` stands for at least one segment, and this is the first of them.
+                (Some(">"), Some(rest)) => {
+                    both.push(rest);
+                    both.extend(theirs);
+                    break;
+                }
+                (Some(rest), Some(">")) => {
+                    both.push(rest);
+                    both.extend(ours);
+                    break;
+                }
+                (Some("*"), Some(segment)) | (Some(segment), Some("*")) => both.push(segment),
+                (Some(one), Some(same)) if one == same => both.push(one),
+                _ => return None,
+            }
+        }
+        let text = both.join(".");
+        // No name is longer.
+        (text.len() <= MAX_NAME_BYTES).then(|| Self(text.into()))
+    }
+
+    /// Whether every name that `other` matches is matched by this pattern, too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.intersection(other).as_ref() == Some(other)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// An intersection matches what both match, and a pattern covers another one if it matches all that one matches.
+        #[test]
+        fn intersections_match_what_both_match(
+            one in "(a|b|\\*)(\\.(a|b|\\*)){0,2}(\\.>)?|>",
+            two in "(a|b|\\*)(\\.(a|b|\\*)){0,2}(\\.>)?|>",
+        ) {
+            let (one, two) = (Pattern::parse(&one).unwrap(), Pattern::parse(&two).unwrap());
+            let both = one.intersection(&two);
+            prop_assert_eq!(&both, &two.intersection(&one));
+            // Three letters and five segments tell any two of these patterns apart.
+            let mut names = vec![String::new()];
+            let mut covers = true;
+            for _ in 0..5 {
+                names = names.iter().flat_map(|name| ["a", "b", "c"].map(|segment| {
+                    if name.is_empty() { segment.to_owned() } else { format!("{name}.{segment}") }
+                })).collect();
+                for name in &names {
+                    let wanted = one.matches(name) && two.matches(name);
+                    prop_assert_eq!(both.as_ref().is_some_and(|both| both.matches(name)), wanted, "{}", name);
+                    covers &= one.matches(name) || !two.matches(name);
+                }
+            }
+            prop_assert_eq!(one.covers(&two), covers);
+        }
+    }
 
     #[test]
     fn patterns_match_whole_segments() {

@@ -5,15 +5,16 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, hash_map::Entry},
+    collections::{BinaryHeap, HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::{
     Channel, Error, LogPosition, Pattern, PatternCursor, ReadPosition, Reader, TopicName, Waiter, sequencer::MAX_LOGS,
@@ -38,6 +39,8 @@ pub(crate) struct Group {
 /// there.
 pub(crate) struct Member {
     pub waiter: Arc<Waiter>,
+    /// Whether it is in several groups, and so perhaps several times among the subscribers of a topic.
+    in_several: AtomicBool,
     unread: Mutex<Unread>,
 }
 
@@ -83,7 +86,7 @@ impl Unread {
 
 impl Member {
     pub fn new(waiter: Arc<Waiter>) -> Arc<Self> {
-        Arc::new(Self { waiter, unread: Mutex::default() })
+        Arc::new(Self { waiter, in_several: AtomicBool::new(false), unread: Mutex::default() })
     }
 
     /// The topic has something behind `position`, which begins with the number `first`. Called under the locks of the
@@ -120,6 +123,11 @@ impl Member {
         for (log, position) in positions {
             unread.logs[log].position = Some(position);
         }
+    }
+
+    /// The number up to which a log was read.
+    pub fn read_up_to(&self, log: usize) -> u64 {
+        self.unread.lock().logs[log].position.map_or(0, |position| position.sequence)
     }
 
     /// Before its unread messages, if there are any of a log, no position in it may lie.
@@ -181,17 +189,28 @@ impl Member {
             && positions.iter().all(|(log, sequence)| unread.next_of(*log).is_none_or(|next| next > *sequence))
     }
 
+    /// Drops what is unread of other topics than these.
+    pub fn keep(&self, is_kept: impl Fn(&str) -> bool) {
+        let mut unread = self.unread.lock();
+        // Queues skip what has no reader.
+        unread.readers.retain(|_, reader| is_kept(reader.topic.name.as_str()));
+        unread.deleted.retain(|name| is_kept(name.as_str()));
+    }
+
     pub fn has_unread(&self) -> bool {
         let unread = self.unread.lock();
         !unread.readers.is_empty() || !unread.deleted.is_empty()
     }
 }
 
+/// A subscriber's memberships: one for each part of its pattern that it may read.
+pub(crate) type Memberships = SmallVec<[Membership; 1]>;
+
 /// A subscriber's membership of a group; dropping it leaves the group.
 pub(crate) struct Membership {
     group: Arc<Group>,
     slot: usize,
-    pattern: Pattern,
+    pub(super) pattern: Pattern,
     patterns: Weak<Patterns>,
 }
 
@@ -302,6 +321,15 @@ impl Patterns {
         })
     }
 
+    /// Makes `member` a subscriber of each of these patterns. A topic that several of them match reaches it once.
+    ///
+    /// # Errors
+    /// As [`Patterns::join`]; the member has then joined none.
+    pub fn join_all(self: &Arc<Self>, patterns: &[Pattern], member: &Arc<Member>) -> Result<Memberships, Error> {
+        member.in_several.fetch_or(patterns.len() > 1, Ordering::Relaxed);
+        patterns.iter().map(|pattern| self.join(pattern, member.clone())).collect()
+    }
+
     /// Makes `member` a subscriber of `pattern`: every message published from now on in a matching topic reaches it.
     ///
     /// # Errors
@@ -361,7 +389,18 @@ impl Patterns {
     /// How many subscribers a topic has through patterns.
     pub fn subscribers(&self, name: &str, matched: &mut Matched) -> usize {
         self.refresh(name, matched);
-        matched.groups.iter().map(|group| group.members.lock().len()).sum()
+        let mut counted_before = HashSet::new();
+        let mut count_in = |group: &Arc<Group>| {
+            let members = group.members.lock();
+            let repeated = members.iter().filter(|(_, member)| {
+                member.in_several.load(Ordering::Relaxed) && !counted_before.insert(Arc::as_ptr(member))
+            });
+            members.len() - repeated.count()
+        };
+        match &*matched.groups {
+            [only] => only.members.lock().len(),
+            groups => groups.iter().map(&mut count_in).sum(),
+        }
     }
 
     /// How many different patterns are subscribed.

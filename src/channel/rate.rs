@@ -25,6 +25,11 @@ impl Bucket {
         self.per_second
     }
 
+    /// Whether it holds all that it can hold.
+    pub fn is_full(self) -> bool {
+        self.full_at.is_none_or(|at| at <= Instant::now())
+    }
+
     /// Takes one token.
     ///
     /// # Errors

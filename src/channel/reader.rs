@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{
-    BatchLimit, Channel, Cursor, Error, Filter, Gap, GapReason, Message, Overflow, Pattern, PatternCursor,
+    BatchLimit, Channel, Cursor, Error, Filter, Gap, GapReason, Key, Message, Overflow, Pattern, PatternCursor,
     ReadPosition, ReadStatus, TopicName,
 };
 
@@ -41,19 +41,26 @@ impl Event {
     }
 }
 
+/// Whether a subscriber may see the topic of this name.
+pub(crate) type Shown = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// What a subscriber wants of the messages.
 #[derive(Clone, Default)]
 pub(crate) struct Wanted {
     pub filter: Option<Filter>,
     /// For the broker's own events: the topics they are about.
     pub about: Option<Pattern>,
+    /// For the broker's own events: the topics that the subscriber may see; all without this.
+    pub shown: Option<Shown>,
     pub overflow: Overflow,
 }
 
 impl Wanted {
     fn takes(&self, message: &Message) -> bool {
-        let about = |pattern: &Pattern| message.key.as_ref().is_some_and(|key| pattern.matches(key.as_str()));
-        self.about.as_ref().is_none_or(about) && self.filter.as_ref().is_none_or(|filter| message.passes(filter))
+        let name = || message.key.as_ref().map_or("", Key::as_str);
+        self.about.as_ref().is_none_or(|pattern| pattern.matches(name()))
+            && self.shown.as_ref().is_none_or(|shown| shown(name()))
+            && self.filter.as_ref().is_none_or(|filter| message.passes(filter))
     }
 }
 

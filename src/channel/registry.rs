@@ -14,9 +14,9 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Membership, NewMessage, Pattern, Patterns, Payload,
-    Ring, Sequencer, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName, recent_ids::RecentIds,
-    ring::RingOwner, sequencer::MAX_LOGS,
+    Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Memberships, NewMessage, Pattern, Patterns,
+    Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    recent_ids::RecentIds, ring::RingOwner, sequencer::MAX_LOGS,
 };
 
 /// Deletions that are remembered: a subscriber of a pattern that was away learns of them.
@@ -90,7 +90,7 @@ pub(crate) struct Deletion {
 
 /// What a pattern stands for at the moment at which a subscription to it began.
 pub(crate) struct Matching {
-    pub membership: Membership,
+    pub memberships: Memberships,
     pub topics: Vec<Arc<Channel>>,
     /// Topics of the pattern that were deleted, oldest first, as far as that is remembered.
     pub deletions: Vec<Deletion>,
@@ -251,17 +251,17 @@ impl Registry {
         self.names.read().by_epoch.get(&epoch).cloned()
     }
 
-    /// Makes `member` a subscriber of `pattern`, and says what the pattern stands for at this very moment: every
-    /// message with a number above the positions reaches it, and no other.
+    /// Makes `member` a subscriber of those parts of `pattern` that it may read, and says what they stand for at this
+    /// very moment: every message with a number above the positions reaches it, and no other.
     ///
     /// # Errors
-    /// [`Error::LimitReached`] when the pattern would be one too many.
-    pub(crate) fn join(&self, pattern: &Pattern, member: Arc<Member>) -> Result<Matching, Error> {
+    /// [`Error::LimitReached`] when a pattern would be one too many.
+    pub(crate) fn join(&self, pattern: &Pattern, parts: &[Pattern], member: &Arc<Member>) -> Result<Matching, Error> {
         let names = self.names.read();
         // No message is published while these locks are held, and no topic is created or deleted while that of the
         // names is.
         let newest: Vec<_> = self.sequencers.iter().map(|sequencer| sequencer.lock()).collect();
-        let membership = self.patterns.join(pattern, member)?;
+        let memberships = self.patterns.join_all(parts, member)?;
         let position = |(sequencer, newest): (&Arc<Sequencer>, &parking_lot::MutexGuard<'_, u64>)| {
             (sequencer.index, LogPosition { epoch: sequencer.epoch(), sequence: **newest })
         };
@@ -269,9 +269,36 @@ impl Registry {
         let positions = self.sequencers.iter().zip(&newest).filter(|(sequencer, newest)| used(sequencer, ***newest));
         let positions = positions.map(position).collect();
         drop(newest);
-        let topics = names.matching(pattern).collect();
-        let deletions = names.deletions.iter().filter(|deletion| pattern.matches(deletion.name.as_str()));
-        Ok(Matching { membership, topics, deletions: deletions.cloned().collect(), positions })
+        let is_in = |name: &TopicName| parts.iter().any(|part| part.matches(name.as_str()));
+        let topics = names.matching(pattern).filter(|topic| is_in(&topic.name)).collect();
+        let deletions = names.deletions.iter().filter(|deletion| is_in(&deletion.name));
+        Ok(Matching { memberships, topics, deletions: deletions.cloned().collect(), positions })
+    }
+
+    /// Makes a subscriber of a pattern one of these parts of it instead. Messages of what both have in common go on reaching
+    /// it, and what it has not read of the rest is dropped. What is new it reads from where it stands, so that nothing is
+    /// lost that was published since it may read it.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`]; nothing has changed then.
+    pub(crate) fn rejoin(
+        &self,
+        parts: &[Pattern],
+        member: &Arc<Member>,
+        memberships: &mut Memberships,
+    ) -> Result<(), Error> {
+        let names = self.names.read();
+        // The new ones come first, so that no message passes between the two.
+        let before = std::mem::replace(memberships, self.patterns.join_all(parts, member)?);
+        member.keep(|name| parts.iter().any(|part| part.matches(name)));
+        let is_new = |topic: &Arc<Channel>| !before.iter().any(|known| known.pattern.matches(topic.name.as_str()));
+        for topic in parts.iter().flat_map(|part| names.matching(part)).filter(is_new) {
+            let (reader, is_news) = topic.locate(&Start::AfterSequence(member.read_up_to(topic.sequencer.index)));
+            if is_news {
+                member.seed(reader);
+            }
+        }
+        Ok(())
     }
 
     /// The topic of this name.
@@ -394,21 +421,35 @@ impl Registry {
         }
     }
 
-    /// Up to `limit` topics in the order of their names: those that begin with `prefix` and come after `after`; and
-    /// whether there are more.
+    /// Up to `limit` topics in the order of their names, of those that are `shown`: those that begin with `prefix` and
+    /// come after `after`; and whether there are more.
     #[must_use]
-    pub fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> (Vec<TopicInfo>, bool) {
+    pub fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        shown: impl Fn(&str) -> bool,
+    ) -> (Vec<TopicInfo>, bool) {
         let names = self.names.read();
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let mut channels = names.with_prefix(prefix, from).filter_map(|name| names.by_name.get(name));
+        let shown = names.with_prefix(prefix, from).filter(|name| shown(name.as_str()));
+        let mut channels = shown.filter_map(|name| names.by_name.get(name));
         let found: Vec<_> = channels.by_ref().take(limit).cloned().collect();
         let more = channels.next().is_some();
         drop(channels);
         drop(names);
         (found.iter().map(|channel| channel.info()).collect(), more)
+    }
+
+    /// How many topics begin with `prefix`, of those that are `shown`.
+    #[must_use]
+    pub fn count_shown(&self, prefix: &str, shown: impl Fn(&str) -> bool) -> usize {
+        let names = self.names.read();
+        names.with_prefix(prefix, Bound::Included(prefix)).filter(|name| shown(name.as_str())).count()
     }
 
     /// How many topics begin with `prefix`.

@@ -17,13 +17,27 @@ pub struct Waiter {
     pub(crate) seen: AtomicU64,
     pub(crate) overflow: Overflow,
     pub(crate) consumer: Option<ConsumerName>,
+    /// The name of the principal that has subscribed.
+    pub(crate) principal: Option<Arc<str>>,
 }
 
 impl Waiter {
     /// For a subscription that the inbox's owner knows as `key`.
     #[must_use]
     pub fn new(inbox: Inbox, key: u64, overflow: Overflow, consumer: Option<ConsumerName>) -> Arc<Self> {
-        Arc::new(Self { notifier: Notifier::new(inbox, key), seen: AtomicU64::new(0), overflow, consumer })
+        Self::for_principal(None, inbox, key, overflow, consumer)
+    }
+
+    /// The same for a subscription of a principal that has this name.
+    #[must_use]
+    pub fn for_principal(
+        principal: Option<Arc<str>>,
+        inbox: Inbox,
+        key: u64,
+        overflow: Overflow,
+        consumer: Option<ConsumerName>,
+    ) -> Arc<Self> {
+        Arc::new(Self { notifier: Notifier::new(inbox, key), seen: AtomicU64::new(0), overflow, consumer, principal })
     }
 }
 

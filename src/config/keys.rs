@@ -10,6 +10,7 @@ use super::{
     suggest::did_you_mean,
     values::{Setting, mask_urls, value_name},
 };
+use crate::broker::Secret;
 
 /// One setting.
 pub struct Key {
@@ -32,6 +33,13 @@ impl Key {
     /// The name, and the alias if there is one.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.name).chain(self.alias)
+    }
+
+    /// Whether an empty value is an error instead of no value. For credentials it is: a variable that is empty by mistake
+    /// must not open the server.
+    #[must_use]
+    pub fn refuses_empty(&self) -> bool {
+        self.part == "access" && !matches!(self.name, "jwt_leeway" | "jwt_claim" | "auth_query_token")
     }
 
     /// The default as text; empty if nothing is set.
@@ -58,6 +66,32 @@ fn check<T: Setting + PartialOrd>(value: T, least: &T, what: &str) -> Result<T, 
 /// Connections that live shorter than this are closed while a client sends its next request.
 fn at_least_a_second(value: Duration) -> Result<Duration, String> {
     if value < Duration::from_secs(1) { Err("must be 1s or more".to_owned()) } else { Ok(value) }
+}
+
+/// What an empty access setting is told.
+pub(super) const EMPTY: &str = "must not be empty; leave it out if it is not to be set";
+
+fn not_empty(value: String) -> Result<String, String> {
+    if value.trim().is_empty() { Err(EMPTY.to_owned()) } else { Ok(value) }
+}
+
+fn not_empty_secret(value: Secret) -> Result<Secret, String> {
+    match value.reveal().trim() {
+        "" => Err(EMPTY.to_owned()),
+        // Everybody knows it.
+        "***" => Err("is what `pub-sub config` prints instead of a secret".to_owned()),
+        _ => Ok(value),
+    }
+}
+
+fn api_key(value: Secret) -> Result<Secret, String> {
+    let value = not_empty_secret(value)?;
+    let text = value.reveal();
+    // A header could not carry it.
+    if text.trim() != text || text.chars().any(char::is_control) {
+        return Err("must not contain control characters, nor begin or end with white space".to_owned());
+    }
+    Ok(value)
 }
 
 macro_rules! keys {
@@ -111,8 +145,14 @@ fn choose(value: String, choices: &[&str]) -> Result<String, String> {
 keys! {
     port => server.port: "The TCP port to listen on. 0 takes a free port and logs it.";
     host => server.host: "The IP address to listen on, or a host name such as `localhost`. `::` listens on all IPv6 and IPv4 addresses. Of the addresses of a name, the server takes the first that this machine has, IPv4 before IPv6.";
+    tls_cert as "FILE" => server.tls.cert: "A PEM file with the server's certificate, followed by those that lead to its authority. The server then speaks TLS on `PORT`, or on `TLS_PORT`, with HTTP/2 and HTTP/1.1. The files of TLS are read again on SIGHUP and when they change.";
+    tls_key as "FILE" => server.tls.key: "A PEM file with the key of that certificate.";
+    tls_client_ca as "FILE" => server.tls.client_ca: "A PEM file with the authorities of clients' certificates. A client then needs a certificate that one of them has issued.";
+    tls_port => server.tls.port: "The TCP port of TLS, beside plain HTTP on `PORT`. 0 takes a free port and logs it. Empty = TLS is spoken on `PORT`, and plain HTTP is not.";
+    trusted_proxies => server.trusted_proxies: "IP addresses and networks of proxies, such as `10.0.0.0/8`, separated by commas. They are believed when a PROXY protocol header (version 1 or 2) at the start of a connection, or `X-Forwarded-For` in a request, names the client's address. The rightmost address that is not itself trusted counts.";
     max_messages_per_topic >= 1 => broker.max_messages_per_topic: "The number of messages that a topic keeps, unless the topic sets its own bound. The oldest message is evicted first.";
     max_publish_rate => broker.max_publish_rate: "The number of messages that may be published to a topic per second, unless the topic sets its own rate. A burst of one second's worth is allowed. 0 = no limit.";
+    max_publish_rate_per_client => broker.max_publish_rate_per_client: "The number of messages per second that one client may publish to all topics together. A client is a principal or, without credentials, an address; of IPv6, a network of 64 bits. A burst of one second's worth is allowed. A key may have its own rate in `ACCESS_FILE`. 0 = no limit.";
     ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes to read from a WebSocket at once. An idle connection keeps a buffer of this size.";
     ws_write_buffer_size => socket.write_buffer_size: "Bytes that an idle WebSocket keeps for writing. Pending data may grow beyond it and is sent in one write.";
     auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing create a topic that does not exist.";
@@ -135,6 +175,17 @@ keys! {
     nats_tls_ca as "FILE" => engine.nats.tls_ca: "A PEM file of certificates to trust for NATS, in addition to the system's.";
     nats_tls_cert as "FILE" => engine.nats.tls_cert: "A PEM file with this service's own certificate for NATS.";
     nats_tls_key as "FILE" => engine.nats.tls_key: "A PEM file with the key of that certificate.";
+    api_key "secret" if api_key => access.api_key: "A key that may do everything. Clients send it as `Authorization: Bearer KEY`. As soon as this, `ACCESS_FILE` or a key for tokens (`JWT_SECRET`, `JWT_PUBLIC_KEY_FILE`, `JWT_JWKS_URL`, `JWT_JWKS_FILE`) is set, clients need credentials. `API_KEY_FILE` names a file that contains the key.";
+    access_file as "FILE" if not_empty => access.access_file: "A TOML file of keys and what each of them may do. The server reads it again when it changes and on SIGHUP. `pub-sub key NAME` creates a key.";
+    jwt_secret "secret" if not_empty_secret => access.jwt_secret: "The secret that JSON Web Tokens are signed with (HS256). Use at least 32 random bytes: a shorter one can be guessed, and gives a warning. `JWT_SECRET_FILE` names a file that contains it.";
+    jwt_public_key_file as "FILE" if not_empty => access.jwt_public_key_file: "A PEM file with the public key of the issuer of tokens. Its kind says the algorithm: RSA is RS256, P-256 is ES256, Ed25519 is EdDSA. The server reads it again when it changes and on SIGHUP.";
+    jwt_jwks_url as "URL" if not_empty => access.jwt_jwks_url: "Where the issuer of tokens publishes its keys (a JSON Web Key Set). The server fetches them at the start, every 10 minutes, and when a token names an unknown key, but then at most once a minute. It must be `https`, or `http` on this machine. While no keys were fetched, tokens are refused; later the last good keys stay.";
+    jwt_jwks_file as "FILE" if not_empty => access.jwt_jwks_file: "A file with a JSON Web Key Set. The server reads it again when it changes and on SIGHUP.";
+    jwt_issuer if not_empty => access.jwt_issuer: "The issuer (`iss`) that tokens must have. Without it, any issuer counts.";
+    jwt_audience if not_empty => access.jwt_audience: "The audience (`aud`) that tokens must have, alone or in a list. Without it, the audience is not checked.";
+    jwt_leeway => access.jwt_leeway: "By how much the clocks of the issuer of tokens and of this server may differ, at most 1h. A token counts for this long before `nbf` and after `exp`.";
+    jwt_claim if not_empty => access.jwt_claim: "The claim that says what the owner of a token may do: an object with lists of patterns of topics (`publish`, `subscribe`, `manage`) and `stats`. A token without this claim may do nothing.";
+    auth_query_token => access.auth_query_token: "Whether credentials may stand in the URL (`?access_token=`), which proxies and browsers write into logs and histories.";
     drain_delay => server.drain_delay: "How long a stopping server stays open before it drains, so that load balancers notice: `/health/ready` responds with 503, and new subscriptions and WebSockets are refused with `UNAVAILABLE`; everything else goes on.";
     drain_timeout or drain_seconds => server.drain: "How long a draining server waits for its connections before it drops them. `DRAIN_SECONDS` is another name of this setting.";
     max_topics => broker.max_topics: "The number of topics that may exist.";
@@ -143,6 +194,7 @@ keys! {
     max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes of memory for the history of one topic. The oldest message is evicted first.";
     max_history_bytes => broker.max_history_bytes: "Bytes of memory for all histories together. At the bound, a topic evicts its own oldest messages to make room for a new one. If it has none, the new message is refused.";
     max_connections >= 1 => server.max_connections: "The number of connections that may be open. A further one gets a 503 response and is closed.";
+    max_connections_per_address => server.max_connections_per_address: "The number of connections that one client's address may have open. A further one gets a 503 response and is closed. Behind trusted proxies, the address in the PROXY protocol header counts, and connections without that header are not counted. 0 = no limit.";
     max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "The number of subscriptions on one `/ws` connection.";
     max_operations_per_connection >= 1 => graphql.max_operations: "The number of operations, including subscriptions, that may run on one GraphQL WebSocket or on one event stream for many operations.";
     max_frame_bytes >= 1 => socket.max_frame_bytes: "Bytes of one WebSocket message from a client. A larger one closes the connection with 1009.";
@@ -173,6 +225,7 @@ keys! {
     write_timeout => socket.write_timeout: "How long a client may accept no data before the server drops it.";
     request_timeout => server.request_timeout: "How long a client may take to send a request. On a new connection the time starts at once, later with the first byte of the request.";
     keep_alive_timeout if at_least_a_second => server.keep_alive_timeout: "How long a connection may be idle between two requests. The default is longer than the 60 s after which common load balancers close an idle connection, because the side that reuses a connection must be the one that closes it.";
+    allowed_origins => server.allowed_origins: "The origins whose pages may use the server from a browser: a list such as `https://app.example.org,https://example.org`, or `*` for all. Pages of the server's own origin always may. Empty = also pages from every port of `localhost`, `127.0.0.1` and `[::1]`. Pages of other origins cannot read responses, open WebSockets, or send requests that change something.";
     connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), and how long a reserved event stream may wait to be connected.";
     log as "DIRECTIVES" if directives => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
     log_format in &["text", "json"] => server.log_format: "The format of the log on standard error: `text` or `json`, with one line per event.";

@@ -13,7 +13,7 @@ use figment::{
     value::{Dict, Value},
 };
 
-use super::{ConfigError, KEYS, Key, one_line, suggest::did_you_mean};
+use super::{ConfigError, KEYS, Key, keys::EMPTY, one_line, suggest::did_you_mean};
 
 /// A value, and how the user has spelt the setting's name.
 pub(super) struct Given {
@@ -105,7 +105,8 @@ fn unknown(name: &str, value: &Value, path: &Path) -> String {
     format!("{name}: there is no such setting in {file}{hint}; `pub-sub --help-all` lists them")
 }
 
-/// Variables of other programs are left alone: only known names are looked up. An empty variable is not set.
+/// Variables of other programs are left alone: only known names are looked up. An empty variable is not set, or
+/// refused.
 fn of_environment() -> Result<Vec<(&'static Key, Given)>, ConfigError> {
     let mut given = Vec::new();
     for key in KEYS {
@@ -117,7 +118,7 @@ fn of_environment() -> Result<Vec<(&'static Key, Given)>, ConfigError> {
         }
         for name in key.names() {
             let spelling = name.to_uppercase();
-            if let Some(text) = variable(&spelling)? {
+            if let Some(text) = variable(key, &spelling)? {
                 given.push((key, Given { spelling, place: String::new(), value: Value::from(text.as_str()) }));
             }
         }
@@ -131,13 +132,14 @@ fn secret_in_file(key: &Key) -> Result<Option<Given>, ConfigError> {
         return Ok(None);
     }
     let spelling = format!("{}_FILE", key.name.to_uppercase());
-    let Some(path) = variable(&spelling)? else { return Ok(None) };
+    let Some(path) = variable(key, &spelling)? else { return Ok(None) };
     let text = fs::read_to_string(&path).map_err(|error| ConfigError(format!("{spelling}: {path}: {error}")))?;
     Ok(Some(Given { spelling, place: String::new(), value: Value::from(text.trim_end()) }))
 }
 
-fn variable(name: &str) -> Result<Option<String>, ConfigError> {
+fn variable(key: &Key, name: &str) -> Result<Option<String>, ConfigError> {
     match env::var(name) {
+        Ok(text) if text.is_empty() && key.refuses_empty() => Err(ConfigError(format!("{name}: {EMPTY}"))),
         Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(ConfigError(format!("{name}: is not UTF-8 text"))),

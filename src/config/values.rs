@@ -1,11 +1,17 @@
 //! The kinds of values that settings have: how each is read from a layer and written as TOML.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use figment::value::Value;
 
 use super::suggest::did_you_mean;
-use crate::{engine::Secret, graphql::PersistedDocuments, listener::Host};
+use crate::{
+    browser::AllowedOrigins,
+    engine::Secret,
+    graphql::PersistedDocuments,
+    listener::Host,
+    proxies::{NotANetwork, TrustedProxies},
+};
 
 /// The longest duration that a setting takes, a hundred years: clocks can add it without an overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -65,6 +71,34 @@ impl Setting for Host {
     }
 }
 
+impl Setting for Arc<TrustedProxies> {
+    const VALUE_NAME: &'static str = "NETWORKS";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let networks = value.as_str().ok_or_else(|| format!("must be addresses and networks, not {}", shown(value)))?;
+        networks.parse().map(Self::new).map_err(|NotANetwork(part)| {
+            format!("must be IP addresses and networks like 10.0.0.0/8, separated by commas, not {part:?}")
+        })
+    }
+
+    fn write(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for Option<u16> {
+    const VALUE_NAME: &'static str = "NUMBER";
+
+    /// Empty text is no number.
+    fn read(value: &Value) -> Result<Self, String> {
+        if value.as_str() == Some("") { Ok(None) } else { u16::read(value).map(Some) }
+    }
+
+    fn write(&self) -> String {
+        self.map_or_else(|| "\"\"".to_owned(), |number| number.to_string())
+    }
+}
+
 impl Setting for Secret {
     const VALUE_NAME: &'static str = "SECRET";
 
@@ -75,6 +109,21 @@ impl Setting for Secret {
 
     fn write(&self) -> String {
         format!("\"{self:?}\"")
+    }
+}
+
+impl Setting for AllowedOrigins {
+    const VALUE_NAME: &'static str = "ORIGINS";
+
+    /// Text with commas, or a list of texts in a file.
+    fn read(value: &Value) -> Result<Self, String> {
+        let listed = value.as_array().map(|items| items.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        let text = listed.map_or_else(|| value.as_str().map(str::to_owned), |items| items.map(|items| items.join(",")));
+        text.ok_or_else(|| format!("must be a list of origins, not {}", shown(value)))?.parse()
+    }
+
+    fn write(&self) -> String {
+        format!("\"{self}\"")
     }
 }
 

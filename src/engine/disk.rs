@@ -318,7 +318,7 @@ impl Engine for Disk {
     fn metric_samples(&self) -> Vec<MetricSample> {
         let Ok(opened) = self.opened() else { return Vec::new() };
         let metrics = opened.log.metrics();
-        let sample = |name, counter, help, value| MetricSample { name, counter, help, value };
+        let sample = |name, counter, help, value| MetricSample { name, label: None, counter, help, value };
         vec![
             sample("log_bytes", false, "Bytes of the log's segments.", metrics.bytes),
             sample("log_live_bytes", false, "Bytes of the log that are still needed.", metrics.live_bytes),

@@ -16,6 +16,8 @@ pub enum Health {
 pub struct MetricSample {
     /// Its name, with its unit.
     pub name: &'static str,
+    /// A label with its value, where one name has several samples. They follow each other.
+    pub label: Option<(&'static str, &'static str)>,
     /// Whether it only grows.
     pub counter: bool,
     /// What it says.

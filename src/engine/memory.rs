@@ -90,7 +90,7 @@ impl Engine for Memory {
 
 /// [`Error::ConsumerNotFound`].
 pub(crate) fn no_consumer(key: &ConsumerKey) -> Error {
-    Error::ConsumerNotFound(key.name.as_str().to_owned())
+    Error::ConsumerNotFound(key.name.name().to_owned())
 }
 
 impl Positions for Memory {
@@ -99,7 +99,7 @@ impl Positions for Memory {
     }
 
     fn withdraw<'a>(&'a self, consumer: &'a Arc<Consumer>, generation: u64) -> Later<'a, ()> {
-        let taken_over = || Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned());
+        let taken_over = || Error::ConsumerTakenOver(consumer.key().name.name().to_owned());
         ready(
             self.consumers()
                 .and_then(|consumers| consumers.withdraw(consumer, generation).then_some(()).ok_or_else(taken_over)),
@@ -109,7 +109,7 @@ impl Positions for Memory {
     fn mark_dirty(&self, _: &Arc<Consumer>) {}
 
     fn save<'a>(&'a self, consumer: &'a Arc<Consumer>) -> Later<'a, ()> {
-        let taken_over = || Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned());
+        let taken_over = || Error::ConsumerTakenOver(consumer.key().name.name().to_owned());
         ready(if consumer.is_removed() { Err(taken_over()) } else { Ok(()) })
     }
 

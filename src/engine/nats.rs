@@ -399,7 +399,7 @@ impl Engine for Nats {
 
     fn metric_samples(&self) -> Vec<MetricSample> {
         let Ok(inner) = self.inner() else { return Vec::new() };
-        let sample = |name, counter, help, value| MetricSample { name, counter, help, value };
+        let sample = |name, counter, help, value| MetricSample { name, label: None, counter, help, value };
         let classes = inner.classes.lock();
         let sum = |of: fn(&Progress) -> u64| classes.values().map(|progress| of(progress)).sum();
         vec![

@@ -56,7 +56,9 @@ use super::{
     validator::Validator,
 };
 use crate::{
-    broker::{self, AnyCursor, BatchLimit, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind},
+    broker::{
+        self, AnyCursor, BatchLimit, Client, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind,
+    },
     problem::{Code, Problem},
     subscriptions::BATCH_LIMIT,
     wire::{self, Spelling},
@@ -104,6 +106,9 @@ struct ShapeKey {
     query: String,
     operation: Option<String>,
     variables: String,
+    /// Whose it is alone. A topic that comes with an event shows what its reader may see of it; messages are the same for
+    /// all who may read them.
+    principal: Option<usize>,
 }
 
 /// The execution that all subscriptions of one shape share.
@@ -261,12 +266,13 @@ impl Executor {
     }
 
     /// Executes a query or mutation. Also returns whether execution began.
-    pub async fn single(&self, prepared: &Prepared) -> (Response, bool) {
+    pub async fn single(&self, prepared: &Prepared, client: &Client) -> (Response, bool) {
         if let Err(errors) = self.validate(prepared).await {
             return (Response::from_errors(errors), false);
         }
         let counts = Arc::new(BatchCounts::default());
-        let mut response = self.0.schema.execute(Self::request(prepared).data(counts.clone())).await;
+        let request = Self::request(prepared).data(counts.clone()).data(client.clone());
+        let mut response = self.0.schema.execute(request).await;
         response.extensions.extend(counts.extension());
         // Validation leaves no path and no data; a resolver that fails leaves its path.
         let refused = response.data == async_graphql::Value::Null
@@ -285,13 +291,14 @@ impl Executor {
     pub async fn open(
         &self,
         prepared: Prepared,
+        client: &Client,
         inbox: &Inbox,
         key: u64,
         resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
         self.validate(&prepared).await?;
         let subscribing = Arc::new(SubscribeContext { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
-        let request = Self::request(&prepared).data(subscribing.clone());
+        let request = Self::request(&prepared).data(subscribing.clone()).data(client.clone());
         let mut stream = self.0.schema.execute_stream(request);
         // The execution runs until the resolver has subscribed; it then waits for the first item.
         let refused = poll_fn(|cx| match stream.as_mut().poll_next(cx) {
@@ -321,7 +328,11 @@ impl Executor {
             json::write_text(&mut variables, name);
             json::write_value(&mut variables, value);
         }
-        let key = ShapeKey { query: prepared.text, operation: prepared.operation, variables };
+        let principal = match &execution.slot {
+            ItemSlot::Messages { .. } => None,
+            ItemSlot::Events(client, _) => Some(client.principal().number()),
+        };
+        let key = ShapeKey { query: prepared.text, operation: prepared.operation, variables, principal };
         let mut shapes = self.0.shapes.lock();
         if let Some(shape) = shapes.get(&key).and_then(Weak::upgrade) {
             return shape;

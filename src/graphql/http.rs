@@ -24,8 +24,9 @@ use super::{
     single, stream, ws,
 };
 use crate::{
+    access::Visitor,
     body,
-    broker::{Inbox, Start},
+    broker::{Client, Inbox, Start},
     headers, pages,
     problem::{Code, Problem},
     socket::Upgrade,
@@ -39,9 +40,13 @@ pub async fn upgrade(State(door): State<Door>, request: Request) -> Response {
 }
 
 async fn websocket(door: &Door, parts: &mut Parts) -> Response {
+    let client = match Visitor::of(parts).connecting() {
+        Ok(client) => client,
+        Err(problem) => return refuse(&parts.headers, &problem),
+    };
     let known = offers_graphql(parts).await;
     match Upgrade::from_request_parts(parts, &()).await {
-        Ok(upgrade) => ws::accept(door, upgrade, known),
+        Ok(upgrade) => ws::accept(door, client, upgrade, known),
         Err(error) => error.into_response(),
     }
 }
@@ -70,17 +75,25 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         // An empty parameter is an absent one.
         found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
     };
+    let query = parameter("query");
+    let asks_nothing =
+        query.is_none() && ["extensions", "documentId"].into_iter().all(|name| parameter(name).is_none());
+    let wants_stream = accept::best(&parts.headers, &[Form::EventStream]).is_some() && parameter("token").is_some();
+    // The page is the same for everybody, and one can sign in there.
+    if asks_nothing && !wants_stream && accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
+        return pages::graphql(&parts.headers);
+    }
+    let client = match Visitor::of(&parts).client() {
+        Ok(client) => client,
+        Err(problem) => return refuse(&parts.headers, &problem),
+    };
     let token = match single::token(&parts.headers, parameter("token")) {
         Ok(token) => token,
         Err(error) => return malformed(&parts.headers, error.to_string()),
     };
-    let query = parameter("query");
-    if query.is_none() && ["extensions", "documentId"].into_iter().all(|name| parameter(name).is_none()) {
+    if asks_nothing {
         if let Some(token) = token.filter(|_| accept::best(&parts.headers, &[Form::EventStream]).is_some()) {
-            return connect(&door, &parts.headers, &token, is_head);
-        }
-        if accept::best(&parts.headers, &[Form::Json, Form::Html]) == Some(Form::Html) {
-            return pages::graphql(&parts.headers);
+            return connect(&door, &client, &parts.headers, &token, is_head);
         }
         return refuse(&parts.headers, &not_a_request("query: is missing"));
     }
@@ -110,15 +123,20 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
     };
     // HEAD is safe, so it sends nothing over a stream.
     if let Some(token) = token.filter(|_| !is_head) {
-        return over_stream(&door, &parts.headers, &token, asked, true).await;
+        return over_stream(&door, &client, &parts.headers, &token, asked, true).await;
     }
     let resumed = wire::LAST_EVENT_ID_PARAMETERS.into_iter().find_map(parameter);
-    respond_to(&door, &parts.method, &parts.headers, asked, resumed.as_deref()).await
+    let sent = Sent { client: &client, method: &parts.method, headers: &parts.headers };
+    respond_to(&door, sent, asked, resumed.as_deref()).await
 }
 
 /// `POST /graphql`: one request as a JSON object, or several as an array.
-pub async fn post(State(door): State<Door>, request: Request) -> Response {
+pub async fn post(State(door): State<Door>, visitor: Visitor, request: Request) -> Response {
     let headers = request.headers().clone();
+    let client = match visitor.client() {
+        Ok(client) => client,
+        Err(problem) => return refuse(&headers, &problem),
+    };
     let token = match single::token(&headers, url_parameter(&request, "token")) {
         Ok(token) => token,
         Err(error) => return malformed(&headers, error.to_string()),
@@ -128,7 +146,7 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
         && request.body().is_end_stream()
         && accept::named(&headers, &[Form::EventStream]).is_some()
     {
-        return connect(&door, &headers, token, false);
+        return connect(&door, &client, &headers, token, false);
     }
     if let Err(problem) = check_json(&headers) {
         return refuse(&headers, &problem);
@@ -143,13 +161,16 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
             return refuse(&headers, &not_a_request("body: a batch cannot be sent to a stream"));
         }
         return match serde_json::from_str::<Vec<&RawValue>>(text) {
-            Ok(items) => batch(&door, &headers, &items).await,
+            Ok(items) => batch(&door, &client, &headers, &items).await,
             Err(error) => malformed(&headers, format!("body: must be JSON ({error})")),
         };
     }
     match (read(text), token) {
-        (Ok(asked), Some(token)) => over_stream(&door, &headers, &token, asked, false).await,
-        (Ok(asked), None) => respond_to(&door, &Method::POST, &headers, asked, resumed.as_deref()).await,
+        (Ok(asked), Some(token)) => over_stream(&door, &client, &headers, &token, asked, false).await,
+        (Ok(asked), None) => {
+            let sent = Sent { client: &client, method: &Method::POST, headers: &headers };
+            respond_to(&door, sent, asked, resumed.as_deref()).await
+        }
         // JSON that is not a request has another status than a body that is not JSON.
         (Err(unread), _) => match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => refuse(&headers, &not_a_request(unread.message)),
@@ -159,8 +180,8 @@ pub async fn post(State(door): State<Door>, request: Request) -> Response {
 }
 
 /// `PUT /graphql`: reserves a stream of the single-connection mode.
-pub async fn put(State(door): State<Door>, request: Request) -> Response {
-    match door.streams.reserve(&door.context, &door.settings) {
+pub async fn put(State(door): State<Door>, visitor: Visitor, request: Request) -> Response {
+    match visitor.client().and_then(|client| door.streams.reserve(&door.context, &door.settings, &client)) {
         Ok(token) => {
             // Also in the header in which requests will have it: a proxy learns from it which instance they belong to.
             (StatusCode::CREATED, [(single::TOKEN, token.clone())], token).into_response()
@@ -170,11 +191,15 @@ pub async fn put(State(door): State<Door>, request: Request) -> Response {
 }
 
 /// `DELETE /graphql`: stops an operation on a stream of the single-connection mode.
-pub async fn delete(State(door): State<Door>, request: Request) -> Response {
+pub async fn delete(State(door): State<Door>, visitor: Visitor, request: Request) -> Response {
     let headers = request.headers();
+    let client = match visitor.client() {
+        Ok(client) => client,
+        Err(problem) => return refuse(headers, &problem),
+    };
     match (single::token(headers, url_parameter(&request, "token")), url_parameter(&request, "operationId")) {
         (Err(error), _) => malformed(headers, error.to_string()),
-        (Ok(Some(token)), Some(id)) => match door.streams.stop(&token, &id) {
+        (Ok(Some(token)), Some(id)) => match door.streams.stop(&client, &token, &id) {
             Ok(()) => StatusCode::OK.into_response(),
             Err(problem) => refuse(headers, &problem),
         },
@@ -190,19 +215,26 @@ fn url_parameter(request: &Request, name: &str) -> Option<String> {
 }
 
 /// The stream of the single-connection mode, as the response.
-fn connect(door: &Door, headers: &HeaderMap, token: &str, is_head: bool) -> Response {
+fn connect(door: &Door, client: &Client, headers: &HeaderMap, token: &str, is_head: bool) -> Response {
     if is_head {
         // HEAD is safe, so it leaves the reservation to the request that will read the stream.
-        return match door.streams.check(token) {
+        return match door.streams.check(client, token) {
             Ok(()) => streaming::head(Form::EventStream.content_type()),
             Err(problem) => refuse(headers, &problem),
         };
     }
-    door.streams.connect(token, &door.context).unwrap_or_else(|problem| refuse(headers, &problem))
+    door.streams.connect(client, token, &door.context).unwrap_or_else(|problem| refuse(headers, &problem))
 }
 
 /// Executes a request whose results come over a reserved stream.
-async fn over_stream(door: &Door, headers: &HeaderMap, token: &str, mut asked: Asked, by_get: bool) -> Response {
+async fn over_stream(
+    door: &Door,
+    client: &Client,
+    headers: &HeaderMap,
+    token: &str,
+    mut asked: Asked,
+    by_get: bool,
+) -> Response {
     let id = asked.operation_id.take();
     let prepared = door.executor.prepare(asked);
     if by_get && matches!(&prepared, Ok(prepared) if prepared.kind == OperationKind::Mutation) {
@@ -212,7 +244,7 @@ async fn over_stream(door: &Door, headers: &HeaderMap, token: &str, mut asked: A
     // them in it. One that names none is npm graphql-sse: it takes any status but 202 for a fault of the network and sends
     // the request again, so it gets them over the stream.
     let form = accept::named(headers, &SINGLE);
-    match door.streams.execute(&door.executor, token, id.as_deref(), prepared, form.is_some()).await {
+    match door.streams.execute(&door.executor, client, token, id.as_deref(), prepared, form.is_some()).await {
         Ok(None) => StatusCode::ACCEPTED.into_response(),
         Ok(Some(errors)) => request_error(form.unwrap_or(Form::GraphqlResponse), &errors),
         Err(problem) => refuse(headers, &problem),
@@ -236,14 +268,17 @@ fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Who has sent a request, and how.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    client: &'a Client,
+    method: &'a Method,
+    headers: &'a HeaderMap,
+}
+
 /// The response to one request.
-async fn respond_to(
-    door: &Door,
-    method: &Method,
-    headers: &HeaderMap,
-    asked: Asked,
-    resumed: Option<&str>,
-) -> Response {
+async fn respond_to(door: &Door, sent: Sent<'_>, asked: Asked, resumed: Option<&str>) -> Response {
+    let Sent { client, method, headers } = sent;
     // A client that would rather have a stream gets one, also of a single result.
     let single = accept::best(headers, &ALL).filter(|form| SINGLE.contains(form));
     let streaming = accept::best(headers, &STREAMS);
@@ -270,7 +305,7 @@ async fn respond_to(
             match resume {
                 // HEAD is safe: it makes no topic, no subscription and no consumer.
                 Ok(_) if method == Method::HEAD => streaming::head(form.content_type()),
-                Ok(resume) => subscribe(door, form, prepared, resume).await,
+                Ok(resume) => subscribe(door, sent, form, prepared, resume).await,
                 Err(error) => malformed(headers, error.to_string()),
             }
         }
@@ -278,7 +313,7 @@ async fn respond_to(
         OperationKind::Query | OperationKind::Mutation => {
             let (response, executed) = match (single, streaming) {
                 (None, None) => return not_acceptable(),
-                _ => door.executor.single(&prepared).await,
+                _ => door.executor.single(&prepared, client).await,
             };
             match (single, streaming, executed) {
                 (Some(form), _, true) => {
@@ -293,13 +328,23 @@ async fn respond_to(
     }
 }
 
-async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, resume: Option<Start>) -> Response {
+async fn subscribe(
+    door: &Door,
+    Sent { client, headers, .. }: Sent<'_>,
+    form: Form,
+    prepared: super::execute::Prepared,
+    resume: Option<Start>,
+) -> Response {
     let inbox = Inbox::default();
-    match door.executor.open(prepared, &inbox, 0, resume).await {
+    let connection = match client.principal().connect() {
+        Ok(connection) => connection,
+        Err(error) => return refuse(headers, &error.into()),
+    };
+    match door.executor.open(prepared, client, &inbox, 0, resume).await {
         Ok(operation) => {
             let source = stream::Results::new(operation, form);
             let context = &door.context;
-            let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ());
+            let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), connection);
             streaming::response(form.content_type(), body)
         }
         Err(errors) => stream::refused(form, &errors),
@@ -307,7 +352,7 @@ async fn subscribe(door: &Door, form: Form, prepared: super::execute::Prepared, 
 }
 
 /// The response to several requests, in their order. Subscriptions cannot be among them.
-async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Response {
+async fn batch(door: &Door, client: &Client, headers: &HeaderMap, items: &[&RawValue]) -> Response {
     let Some(form) = accept::best(headers, &SINGLE) else { return not_acceptable() };
     let limit = door.settings.max_batch;
     if items.is_empty() || items.len() > limit {
@@ -324,7 +369,7 @@ async fn batch(door: &Door, headers: &HeaderMap, items: &[&RawValue]) -> Respons
                 errors_only(&error("a subscription cannot be part of a batch".to_owned()))
             }
             Ok(prepared) => {
-                let (response, executed) = door.executor.single(&prepared).await;
+                let (response, executed) = door.executor.single(&prepared, client).await;
                 json::write_response(&response, executed)
             }
             Err(errors) => errors_only(&errors),

@@ -18,9 +18,7 @@ use crate::{
 
 /// Changing: topics, messages, consumers.
 #[derive(Description)]
-pub struct Mutation {
-    pub client: Client,
-}
+pub struct Mutation;
 
 /// One message of a batch.
 #[derive(InputObject)]
@@ -61,19 +59,17 @@ impl BatchCounts {
     }
 }
 
-impl Mutation {
-    fn topic(&self, info: TopicInfo) -> Topic {
-        Topic { client: self.client.clone(), info }
-    }
+fn topic(client: &Client, info: TopicInfo) -> Topic {
+    Topic { client: client.clone(), info }
+}
 
-    fn new_message(&self, input: PublishInput) -> Result<(TopicName, NewMessage), Error> {
-        let data = input.data.0.ok_or_else(|| Error::bad_request("data", "is missing"))?;
-        let data = data.within(self.client.settings().max_payload_bytes)?;
-        let id = input.message_id.as_deref().map(String::as_str);
-        let expected_offset = input.expected_offset.map(|offset| offset.0);
-        let new_message = wire::new_message(data, id, input.key.as_deref(), expected_offset)?;
-        Ok((TopicName::parse(&input.topic)?, new_message))
-    }
+fn new_message(client: &Client, input: PublishInput) -> Result<(TopicName, NewMessage), Error> {
+    let data = input.data.0.ok_or_else(|| Error::bad_request("data", "is missing"))?;
+    let data = data.within(client.settings().max_payload_bytes)?;
+    let id = input.message_id.as_deref().map(String::as_str);
+    let expected_offset = input.expected_offset.map(|offset| offset.0);
+    let new_message = wire::new_message(data, id, input.key.as_deref(), expected_offset)?;
+    Ok((TopicName::parse(&input.topic)?, new_message))
 }
 
 fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
@@ -89,6 +85,7 @@ impl Mutation {
     /// Creates a topic. One that only exists implicitly is adopted; a second creation is refused with `TOPIC_EXISTS`.
     async fn create_topic(
         &self,
+        ctx: &Context<'_>,
         #[graphql(
             desc = "1 to 255 bytes of UTF-8 without `*`, `>`, control characters, outer white space and leading `$`."
         )]
@@ -102,30 +99,39 @@ impl Mutation {
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.client.create_topic(&name, settings).await.map_err(refuse)?))
+        let client = ctx.data::<Client>()?;
+        Ok(topic(client, client.create_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Changes a topic's settings; what is not given stays. A smaller history takes effect at once.
     async fn update_topic(
         &self,
+        ctx: &Context<'_>,
         #[graphql(desc = "The topic's name.")] name: String,
         #[graphql(desc = "The bound of its history in messages, from 1.")] max_messages: Option<i32>,
         #[graphql(desc = "Messages a second that may be published; 0 means no limit.")] max_publish_rate: Option<i32>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
         let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
-        Ok(self.topic(self.client.update_topic(&name, settings).await.map_err(refuse)?))
+        let client = ctx.data::<Client>()?;
+        Ok(topic(client, client.update_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Deletes a topic with its history and consumers, and answers what it was. Its subscriptions end.
-    async fn delete_topic(&self, #[graphql(desc = "The topic's name.")] name: String) -> Result<Topic> {
+    async fn delete_topic(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The topic's name.")] name: String,
+    ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        Ok(self.topic(self.client.delete_topic(&name).await.map_err(refuse)?))
+        let client = ctx.data::<Client>()?;
+        Ok(topic(client, client.delete_topic(&name).await.map_err(refuse)?))
     }
 
     /// Publishes a message and answers where it stands, after the engine has accepted it.
     async fn publish(
         &self,
+        ctx: &Context<'_>,
         #[graphql(desc = "The topic's name.")] topic: String,
         #[graphql(
             desc = "Any JSON value, at most 1 MiB as compact text unless the server sets otherwise. Null is a value."
@@ -140,8 +146,9 @@ impl Mutation {
         expected_offset: Option<Long>,
     ) -> Result<Publication> {
         let input = PublishInput { topic, data, message_id, key, expected_offset };
-        let (topic, new_message) = self.new_message(input).map_err(refuse)?;
-        self.client.publish(&topic, new_message).await.map(Publication).map_err(refuse)
+        let client = ctx.data::<Client>()?;
+        let (topic, new_message) = new_message(client, input).map_err(refuse)?;
+        client.publish(&topic, new_message).await.map(Publication).map_err(refuse)
     }
 
     /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
@@ -153,12 +160,13 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,
     ) -> Result<Vec<PublishResult>> {
-        let limit = self.client.settings().max_batch;
+        let client = ctx.data::<Client>()?;
+        let limit = client.settings().max_batch;
         if messages.len() > limit {
             return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
         }
-        let items = messages.into_iter().map(|input| self.new_message(input));
-        let results = self.client.publish_many(items).await;
+        let items = messages.into_iter().map(|input| new_message(client, input));
+        let results = client.publish_many(items).await;
         if let Some(counts) = ctx.data_opt::<Arc<BatchCounts>>() {
             counts.add(&results);
         }
@@ -169,26 +177,37 @@ impl Mutation {
     /// changes nothing.
     async fn acknowledge(
         &self,
+        ctx: &Context<'_>,
         #[graphql(desc = "The topic's name, or the pattern as it was subscribed.")] topic: String,
         #[graphql(desc = "The consumer's name.")] consumer: String,
         #[graphql(desc = "The cursor of the last message processed.")] cursor: Cursor,
+        #[graphql(
+            desc = "The principal whom the consumer belongs to: your own unless given, or the only one of the name among those whose topic you manage."
+        )]
+        owner: Option<String>,
     ) -> Result<bool> {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
         let cursor = cursor.of_topic("cursor").map_err(refuse)?;
-        self.client.acknowledge(&source, &consumer, cursor).await.map_err(refuse)?;
+        ctx.data::<Client>()?.acknowledge(&source, &consumer, owner.as_deref(), cursor).await.map_err(refuse)?;
         Ok(true)
     }
 
     /// Forgets a consumer and its position. A live subscription of it ends.
     async fn delete_consumer(
         &self,
+        ctx: &Context<'_>,
         #[graphql(desc = "The topic's name, or the pattern as it was subscribed.")] topic: String,
         #[graphql(desc = "The consumer's name.")] consumer: String,
+        #[graphql(
+            desc = "The principal whom the consumer belongs to: your own unless given, or the only one of the name among those whose topic you manage."
+        )]
+        owner: Option<String>,
     ) -> Result<bool> {
         let source = Source::parse(&topic).map_err(refuse)?;
         let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
-        self.client.delete_consumer(&source, &consumer).await.map_err(refuse)?;
+        let client = ctx.data::<Client>()?;
+        client.delete_consumer(&source, &consumer, owner.as_deref()).await.map_err(refuse)?;
         Ok(true)
     }
 }

@@ -43,6 +43,7 @@ pub fn respond(form: Form, status: StatusCode, body: String) -> Response {
 }
 
 /// Refuses a request that was not well-formed, or that is not served at all, in a form that the client accepts.
+#[must_use]
 pub fn refuse(headers: &HeaderMap, problem: &Problem) -> Response {
     let error = super::types::problem(problem).into_server_error(Pos::default());
     let error = ServerError { locations: Vec::new(), ..error };

@@ -20,7 +20,7 @@ use super::{
     response::errors_only,
 };
 use crate::{
-    broker::{Error, Inbox},
+    broker::{Client, Error, Inbox, Watch},
     event_stream::{self, ServerSentEvent},
     headers,
     problem::{Code, Problem},
@@ -47,6 +47,8 @@ const RESULTS: u64 = u64::MAX;
 pub struct Streams(Arc<Mutex<HashMap<String, Arc<ReservedStream>>>>);
 
 struct ReservedStream {
+    /// Who has reserved it: nobody else may use it.
+    client: Client,
     inbox: Inbox,
     state: Mutex<StreamState>,
 }
@@ -65,7 +67,7 @@ impl Streams {
     ///
     /// # Errors
     /// Too many streams.
-    pub fn reserve(&self, context: &Context, settings: &Settings) -> Result<String, Problem> {
+    pub fn reserve(&self, context: &Context, settings: &Settings, client: &Client) -> Result<String, Problem> {
         // 122 random bits: whoever has it may use the stream.
         let token = uuid::Uuid::new_v4().to_string();
         {
@@ -73,7 +75,7 @@ impl Streams {
             if streams.len() >= MAX_STREAMS {
                 return Err(Error::LimitReached { what: "event streams", limit: MAX_STREAMS, own: false }.into());
             }
-            streams.insert(token.clone(), Arc::new(ReservedStream::new(settings.max_operations)));
+            streams.insert(token.clone(), Arc::new(ReservedStream::new(settings.max_operations, client)));
         }
         let (streams, stop, reserved) = (Arc::downgrade(&self.0), context.sockets.stop.clone(), token.clone());
         let connect_timeout = settings.connection_init_timeout;
@@ -100,17 +102,19 @@ impl Streams {
         }
     }
 
-    fn find(&self, token: &str) -> Result<Arc<ReservedStream>, Problem> {
+    /// The stream of a token, if the client is the one that has reserved it.
+    fn find(&self, client: &Client, token: &str) -> Result<Arc<ReservedStream>, Problem> {
         let found = self.0.lock().get(token).cloned();
-        found.ok_or_else(|| Problem::new(Code::NotFound, "there is no stream of this token"))
+        let own = found.filter(|stream| stream.client.principal().is(client.principal()));
+        own.ok_or_else(|| Problem::new(Code::NotFound, "there is no stream of this token"))
     }
 
     /// Whether the event stream of a token could be connected.
     ///
     /// # Errors
     /// As [`Streams::connect`].
-    pub fn check(&self, token: &str) -> Result<(), Problem> {
-        if self.find(token)?.state.lock().connected {
+    pub fn check(&self, client: &Client, token: &str) -> Result<(), Problem> {
+        if self.find(client, token)?.state.lock().connected {
             return Err(Problem::new(Code::Conflict, "the stream of this token is open"));
         }
         Ok(())
@@ -120,8 +124,9 @@ impl Streams {
     ///
     /// # Errors
     /// There is no such reservation, or it has its connection.
-    pub fn connect(&self, token: &str, context: &Context) -> Result<Response, Problem> {
-        let stream = self.find(token)?;
+    pub fn connect(&self, client: &Client, token: &str, context: &Context) -> Result<Response, Problem> {
+        let stream = self.find(client, token)?;
+        let connection = client.principal().connect()?;
         {
             // Under both locks, as in `expire`, so that a stream is either connected or expired.
             let streams = self.0.lock();
@@ -135,9 +140,10 @@ impl Streams {
         let inbox = stream.inbox.clone();
         // The body then has something to send, and with it the head of the response goes out at once.
         inbox.wake(RESULTS);
-        let source =
-            ConnectedStream { stream, token: token.to_owned(), streams: Arc::downgrade(&self.0), begun: false };
-        let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), ());
+        let watch = stream.client.watch(&inbox, RESULTS);
+        let (token, streams) = (token.to_owned(), Arc::downgrade(&self.0));
+        let source = ConnectedStream { stream, token, streams, begun: false, watch };
+        let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), connection);
         Ok(streaming::response(Form::EventStream.content_type(), body))
     }
 
@@ -149,19 +155,20 @@ impl Streams {
     pub async fn execute(
         &self,
         executor: &Executor,
+        client: &Client,
         token: &str,
         id: Option<&str>,
         prepared: Result<Prepared, Vec<ServerError>>,
         errors_here: bool,
     ) -> Result<Option<Vec<ServerError>>, Problem> {
-        let stream = self.find(token)?;
+        let stream = self.find(client, token)?;
         let id = id.filter(|id| !id.is_empty() && id.len() <= 255).ok_or_else(|| {
             Problem::new(Code::BadRequest, "extensions.operationId: must be a string of 1 to 255 bytes")
         })?;
         let reserved = stream.begin(id)?;
         let result = match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
-                match executor.open(prepared, &stream.inbox, reserved.key, None).await {
+                match executor.open(prepared, client, &stream.inbox, reserved.key, None).await {
                     Ok(operation) => {
                         reserved.open(operation);
                         return Ok(None);
@@ -169,7 +176,7 @@ impl Streams {
                     Err(errors) => Err(errors),
                 }
             }
-            Ok(prepared) => match executor.single(&prepared).await {
+            Ok(prepared) => match executor.single(&prepared, client).await {
                 (response, true) => Ok(json::write_response(&response, true)),
                 (response, false) => Err(response.errors),
             },
@@ -187,8 +194,8 @@ impl Streams {
     ///
     /// # Errors
     /// There is no such stream.
-    pub fn stop(&self, token: &str, id: &str) -> Result<(), Problem> {
-        let stream = self.find(token)?;
+    pub fn stop(&self, client: &Client, token: &str, id: &str) -> Result<(), Problem> {
+        let stream = self.find(client, token)?;
         let mut state = stream.state.lock();
         let id = wire::quoted(id);
         if let Some(key) = state.operations.key_of(&id) {
@@ -202,11 +209,12 @@ impl Streams {
 }
 
 impl ReservedStream {
-    fn new(max_operations: usize) -> Self {
+    fn new(max_operations: usize, client: &Client) -> Self {
         let limit = Limit { what: "operations on one stream", most: max_operations };
         let inbox = Inbox::default();
         let operations = Subscriptions::new(inbox.clone(), limit);
-        Self { inbox, state: Mutex::new(StreamState { connected: false, operations, ready: Vec::new() }) }
+        let state = Mutex::new(StreamState { connected: false, operations, ready: Vec::new() });
+        Self { client: client.clone(), inbox, state }
     }
 
     /// Reserves an operation's id.
@@ -283,6 +291,8 @@ struct ConnectedStream {
     token: String,
     streams: Weak<Mutex<HashMap<String, Arc<ReservedStream>>>>,
     begun: bool,
+    /// Wakes the stream when what its client may do has changed.
+    watch: Watch,
 }
 
 impl Drop for ConnectedStream {
@@ -300,17 +310,22 @@ impl StreamContent for ConnectedStream {
         if !std::mem::replace(&mut self.begun, true) {
             event_stream::heartbeat(out);
         }
+        if key == RESULTS {
+            self.watch.rearm();
+        }
         let mut guard = self.stream.state.lock();
         let StreamState { operations, ready, .. } = &mut *guard;
         out.append(ready);
-        let Some(Readable { name, subscription, events }) = operations.readable(key) else { return StreamFlow::Go };
-        if let Some(last) = subscription.deliver(events, |result, _| next(out, name, result))
+        if let Some(Readable { name, subscription, events }) = operations.readable(key)
+            && let Some(last) = subscription.deliver(events, |result, _| next(out, name, result))
             && let Some(id) = operations.remove(key)
         {
             next(out, &id, &last);
             complete(out, &id);
         }
-        StreamFlow::Go
+        // Once the credentials are not valid any more, the stream ends with its last operation.
+        let is_over = self.stream.client.principal().check_valid().is_err() && operations.names().next().is_none();
+        if is_over { StreamFlow::End } else { StreamFlow::Go }
     }
 
     fn heartbeat(&mut self, out: &mut Vec<u8>) {

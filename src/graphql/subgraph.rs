@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio_stream::Stream;
 
 use super::{mutation::Mutation, query::Query, subscription::SubscriptionRoot, types::Topic};
-use crate::broker::TopicName;
+use crate::broker::{Client, TopicName};
 
 /// The query root of a subgraph: that of the plain schema, and the way to a topic by its key.
 pub struct SubgraphQuery(pub Query);
@@ -31,12 +31,13 @@ impl ContainerType for SubgraphQuery {
 
     async fn find_entity(&self, ctx: &Context<'_>, representation: &ConstValue) -> ServerResult<Option<ConstValue>> {
         let Some(name) = topic_name(representation) else { return Ok(None) };
+        let client = ctx.data::<Client>().map_err(|error| error.into_server_error(ctx.item.pos))?;
         // Null where there is none: an error would also take away the other entities of the same request.
         let topic = match TopicName::parse(name) {
-            Ok(name) => self.0.client.topic(&name).await.ok(),
+            Ok(name) => client.topic(&name).await.ok(),
             Err(_) => None,
         };
-        let topic = topic.map(|info| Topic { client: self.0.client.clone(), info });
+        let topic = topic.map(|info| Topic { client: client.clone(), info });
         topic.resolve(&ctx.with_selection_set(&ctx.item.node.selection_set), ctx.item).await.map(Some)
     }
 }

@@ -24,9 +24,7 @@ use crate::{
 
 /// Messages and topic events as they happen.
 #[derive(Description)]
-pub struct SubscriptionRoot {
-    pub client: Client,
-}
+pub struct SubscriptionRoot;
 
 /// What a connection hands to the resolver. The resolver puts the subscription into it.
 pub struct SubscribeContext {
@@ -208,16 +206,17 @@ impl SubscriptionRoot {
                 overflow: overflow.map(Into::into),
             })
         };
+        let client = ctx.data::<Client>()?;
         let mut options = options().map_err(refuse)?;
         if let Some(filter) = filter {
-            options.filter = Some(filter_json(&filter.to_json(), &self.client)?);
+            options.filter = Some(filter_json(&filter.to_json(), client)?);
         }
         let source = Source::parse(&topic).map_err(refuse)?;
         let mut request = options.subscribe(source).map_err(refuse)?;
         let subscribing = ctx.data::<Arc<SubscribeContext>>()?;
         request.resume = subscribing.resume.clone();
         let filtered = request.filter.is_some();
-        let subscription = self.client.subscribe(request, &subscribing.inbox, subscribing.key).await.map_err(refuse)?;
+        let subscription = client.subscribe(request, &subscribing.inbox, subscribing.key).await.map_err(refuse)?;
         let (slot, stream) = Slot::new();
         *subscribing.opened.lock() =
             Some(OpenedSubscription { subscription, slot: ItemSlot::Messages { slot, filtered } });
@@ -233,10 +232,11 @@ impl SubscriptionRoot {
     ) -> Result<SlotStream<Option<TopicEvent>>> {
         let about = pattern.as_deref().map(Pattern::parse).transpose().map_err(refuse)?;
         let subscribing = ctx.data::<Arc<SubscribeContext>>()?;
-        let subscription = self.client.subscribe_events(about, &subscribing.inbox, subscribing.key);
+        let client = ctx.data::<Client>()?;
+        let subscription = client.subscribe_events(about, &subscribing.inbox, subscribing.key).map_err(refuse)?;
         let (slot, stream) = Slot::new();
         *subscribing.opened.lock() =
-            Some(OpenedSubscription { subscription, slot: ItemSlot::Events(self.client.clone(), slot) });
+            Some(OpenedSubscription { subscription, slot: ItemSlot::Events(client.clone(), slot) });
         Ok(stream)
     }
 }

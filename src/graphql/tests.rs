@@ -7,21 +7,30 @@ use async_graphql::Variables;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
-use crate::broker::{self, Broker, Inbox, NewMessage, Payload, Principal, TopicName};
+use crate::broker::{self, Broker, Client, ClientInfo, Inbox, NewMessage, Payload, Principal, TopicName};
 use request::Asked;
 
-fn executor(settings: &Settings) -> (Broker, Executor, Arc<Renderings>) {
+/// What executes requests, with a broker of its own.
+struct World {
+    broker: Broker,
+    client: Client,
+    executor: Executor,
+    renderings: Arc<Renderings>,
+}
+
+fn world(settings: &Settings) -> World {
     let broker = Broker::in_memory(broker::Settings { max_publish_rate: 0, ..broker::Settings::default() });
+    let client = broker.client(Principal::anyone(), ClientInfo { door: "graphql", address: None });
     let renderings = Arc::new(Renderings::default());
     let executor = Executor::new(
-        schema(broker.client(Principal::Anyone), Instant::now(), settings, false),
-        Validator::new(schema(broker.client(Principal::Anyone), Instant::now(), settings, true)),
+        schema(Instant::now(), settings, false),
+        Validator::new(schema(Instant::now(), settings, true)),
         settings.documents.clone(),
         Arc::new(DocumentCache::new(1 << 20)),
         Persisted::new(HashMap::new(), false, 1 << 20),
         renderings.clone(),
     );
-    (broker, executor, renderings)
+    World { broker, client, executor, renderings }
 }
 
 fn ask(query: &str) -> Asked {
@@ -42,12 +51,12 @@ async fn publish(broker: &Broker, count: u64) {
 /// 1,000 equal subscriptions and 100 messages: 100 renderings, not 100,000.
 #[tokio::test]
 async fn equal_subscriptions_share_each_rendering() {
-    let (broker, executor, renderings) = executor(&Settings::default());
+    let World { broker, client, executor, renderings } = world(&Settings::default());
     let inbox = Inbox::default();
     let mut operations = Vec::new();
     for key in 0..1_000 {
         let prepared = executor.prepare(ask(r#"subscription { messages(topic: "news") { offset data } }"#)).unwrap();
-        operations.push(executor.open(prepared, &inbox, key, None).await.unwrap());
+        operations.push(executor.open(prepared, &client, &inbox, key, None).await.unwrap());
     }
     let (mut delivered, mut events) = (0, Vec::new());
     for _ in 0..10 {
@@ -67,12 +76,12 @@ async fn equal_subscriptions_share_each_rendering() {
 /// Another shape is rendered for itself; the same shape from the past shares as soon as it has caught up.
 #[tokio::test]
 async fn shapes_are_told_apart() {
-    let (broker, executor, renderings) = executor(&Settings::default());
+    let World { broker, client, executor, renderings } = world(&Settings::default());
     publish(&broker, 1).await;
     let inbox = Inbox::default();
     let open = async |query: &str| {
         let prepared = executor.prepare(ask(query)).unwrap();
-        executor.open(prepared, &inbox, 0, None).await.unwrap()
+        executor.open(prepared, &client, &inbox, 0, None).await.unwrap()
     };
     let mut one = open(r#"subscription { messages(topic: "news", last: 5) { offset } }"#).await;
     let mut other = open(r#"subscription { messages(topic: "news", last: 5) { data } }"#).await;
@@ -103,8 +112,8 @@ async fn lists_are_weighed() {
     ];
     for (document, weight) in documents {
         for (max_complexity, passes) in [(weight, true), (weight - 1, false)] {
-            let (_, executor, _) = executor(&Settings { max_complexity, ..Settings::default() });
-            let (response, executed) = executor.single(&executor.prepare(ask(document)).unwrap()).await;
+            let World { client, executor, .. } = world(&Settings { max_complexity, ..Settings::default() });
+            let (response, executed) = executor.single(&executor.prepare(ask(document)).unwrap(), &client).await;
             assert_eq!(executed, passes, "{document} with a limit of {max_complexity}: {:?}", response.errors);
         }
     }
@@ -113,11 +122,11 @@ async fn lists_are_weighed() {
 /// Sizes that no number of 64 bits can hold multiplied are too large, not small again.
 #[tokio::test]
 async fn a_weight_does_not_wrap() {
-    let (_, executor, _) = executor(&Settings::default());
+    let World { client, executor, .. } = world(&Settings::default());
     let page = |inner: &str| format!("{{ topics(first: 2147483647) {{ nodes {{ {inner} }} }} }}");
     let messages = "messages(last: 2147483647) { edges { node { id data key offset cursor } } }";
     for document in [page(messages), page("consumers { positions { topic } }"), page("name")] {
-        let (response, executed) = executor.single(&executor.prepare(ask(&document)).unwrap()).await;
+        let (response, executed) = executor.single(&executor.prepare(ask(&document)).unwrap(), &client).await;
         assert!(!executed && response.errors[0].message.contains("complex"), "{document}: {:?}", response.errors);
     }
 }
@@ -126,9 +135,9 @@ async fn a_weight_does_not_wrap() {
 #[tokio::test]
 async fn a_subgraph_by_setting() {
     for federation in [true, false] {
-        let (_, executor, _) = executor(&Settings { federation, ..Settings::default() });
+        let World { client, executor, .. } = world(&Settings { federation, ..Settings::default() });
         for document in ["{ _service { sdl } }", "{ _entities(representations: []) { __typename } }"] {
-            let (response, executed) = executor.single(&executor.prepare(ask(document)).unwrap()).await;
+            let (response, executed) = executor.single(&executor.prepare(ask(document)).unwrap(), &client).await;
             assert_eq!(executed && response.errors.is_empty(), federation, "{document}: {:?}", response.errors);
         }
     }
@@ -142,12 +151,12 @@ async fn a_subgraph_by_setting() {
 /// A topic is found by its name; one that does not exist is null and takes nothing from the others.
 #[tokio::test]
 async fn entities_are_found_by_their_key() {
-    let (broker, executor, _) = executor(&Settings { federation: true, ..Settings::default() });
+    let World { broker, client, executor, .. } = world(&Settings { federation: true, ..Settings::default() });
     publish(&broker, 3).await;
     let document = r#"{ _entities(representations: [
         {__typename: "Topic", name: "none"}, {__typename: "Topic", name: "news"}, {__typename: "Topic", name: "a.*"}
     ]) { ... on Topic { messageCount } } }"#;
-    let (response, _) = executor.single(&executor.prepare(ask(document)).unwrap()).await;
+    let (response, _) = executor.single(&executor.prepare(ask(document)).unwrap(), &client).await;
     assert!(response.errors.is_empty(), "{:?}", response.errors);
     let found = json::write_response(&response, true);
     assert_eq!(found, r#"{"data":{"_entities":[null,{"messageCount":3},null]}}"#);
@@ -157,7 +166,7 @@ async fn entities_are_found_by_their_key() {
 #[tokio::test]
 async fn entities_are_weighed() {
     let settings = Settings { federation: true, max_complexity: 1_000, ..Settings::default() };
-    let (_, executor, _) = executor(&settings);
+    let World { client, executor, .. } = world(&settings);
     let one = r#"{__typename: "Topic", name: "a"}"#;
     let fields = "... on Topic { messages(last: 10) { nodes { id data } } }";
     for (count, passes) in [(1, true), (31, true), (32, false)] {
@@ -168,7 +177,7 @@ async fn entities_are_weighed() {
         let variables = serde_json::json!({"r": vec![serde_json::json!({"__typename": "Topic", "name": "a"}); count]});
         let variable = Asked { variables: Variables::from_json(variables), ..ask(&text) };
         for asked in [literal, variable] {
-            let (response, executed) = executor.single(&executor.prepare(asked).unwrap()).await;
+            let (response, executed) = executor.single(&executor.prepare(asked).unwrap(), &client).await;
             assert_eq!(executed, passes, "{count} entities: {:?}", response.errors);
         }
     }
@@ -244,7 +253,7 @@ fn mutated() -> impl Strategy<Value = String> {
 #[test]
 fn no_document_reaches_a_panic() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (_, executor, _) = executor(&Settings::default());
+    let World { client, executor, .. } = world(&Settings::default());
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100_000);
     let passed = std::cell::Cell::new(0);
@@ -255,9 +264,9 @@ fn no_document_reaches_a_panic() {
                 passed.set(passed.get() + 1);
                 runtime.block_on(async {
                     if prepared.kind == document::OperationKind::Subscription {
-                        let _ = executor.open(prepared, &Inbox::default(), 0, None).await;
+                        let _ = executor.open(prepared, &client, &Inbox::default(), 0, None).await;
                     } else {
-                        executor.single(&prepared).await;
+                        executor.single(&prepared, &client).await;
                     }
                 });
             }

@@ -1,7 +1,10 @@
 //! GraphQL over WebSocket: `graphql-transport-ws` to the letter of its protocol, and the legacy `graphql-ws` by a table of
 //! message names.
 
+mod credential;
 mod ids;
+mod names;
+mod pings;
 
 use std::{
     future::Future,
@@ -11,9 +14,12 @@ use std::{
 };
 
 use async_graphql::{Pos, ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+
+use names::{LEGACY, MODERN, Names};
+use pings::{MAX_PONGS, confirm_subscribed, pong};
 
 use super::{
     Door, Settings,
@@ -23,27 +29,16 @@ use super::{
     request::{Asked, read},
 };
 use crate::{
-    broker::Inbox,
+    access::{ACCESS_CHANGED, SignIn},
+    broker::{Client, Error, Inbox, Principal},
+    problem::Problem,
     socket::{CloseCode, ClosesAtOnce, Flow, Outbox, Protocol, Upgrade},
     subscriptions::{Limit, Readable, Subscriptions},
     wire::{self, Fields},
 };
 
-/// The names of a protocol's messages.
-struct Names {
-    subscribe: &'static str,
-    next: &'static str,
-    complete: &'static str,
-    stop: &'static str,
-    legacy: bool,
-}
-
-const MODERN: Names =
-    Names { subscribe: "subscribe", next: "next", complete: "complete", stop: "complete", legacy: false };
-const LEGACY: Names = Names { subscribe: "start", next: "data", complete: "complete", stop: "stop", legacy: true };
-
 /// Accepts with the first of the client's subprotocols that is one of GraphQL's, if it offers one.
-pub fn accept(door: &Door, upgrade: Upgrade, offers_graphql: bool) -> Response {
+pub fn accept(door: &Door, client: Client, upgrade: Upgrade, offers_graphql: bool) -> Response {
     let mut offered = upgrade.offered().iter().filter(|_| offers_graphql);
     let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
     let Door { context, settings, executor, .. } = door;
@@ -51,10 +46,13 @@ pub fn accept(door: &Door, upgrade: Upgrade, offers_graphql: bool) -> Response {
         Some(name) => {
             let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };
             let keep_alive = KEEP_ALIVE.min(context.heartbeat);
-            let session = |inbox| -> Box<dyn Protocol> {
-                Box::new(Session::new(executor.clone(), settings, names, keep_alive, inbox))
+            let inbox = Inbox::default();
+            let sign_in = match SignIn::new(&context.access, client, &inbox, settings.connection_init_timeout) {
+                Ok(sign_in) => sign_in,
+                Err(error) => return Problem::from(error).into_response(),
             };
-            upgrade.accept(&context.sockets, Some(name), session)
+            let session = Session::new(executor.clone(), sign_in, settings, names, keep_alive, inbox.clone());
+            upgrade.accept_with(&context.sockets, Some(name), inbox, Box::new(session))
         }
         // The protocol wants the connection made and closed with 4406, where a client can see the code.
         None => upgrade.accept(&context.sockets, None, |_| {
@@ -68,8 +66,12 @@ enum Phase {
     Waiting {
         until: Instant,
     },
+    /// It has come, and its credentials are being verified.
+    Verifying(Verification),
     Ready,
 }
+
+type Verification = Pin<Box<dyn Future<Output = Result<Principal, Problem>> + Send>>;
 
 /// What an operation led to that was begun.
 enum Outcome {
@@ -93,6 +95,7 @@ struct Running {
 /// One connection.
 pub struct Session {
     executor: Executor,
+    sign_in: SignIn,
     names: &'static Names,
     phase: Phase,
     /// All operations, queries and mutations too, by their ids as JSON text.
@@ -107,22 +110,23 @@ pub struct Session {
     pongs: Vec<String>,
 }
 
-/// Pongs that may wait on one connection; a further ping gets its pong at once.
-const MAX_PONGS: usize = 100;
-
-fn pong(payload: &str, out: &mut Outbox) {
-    out.text(&[br#"{"type":"pong""#, payload.as_bytes(), b"}"]);
-}
-
 /// The longest time between two keep-alive messages to a legacy client, which cannot see WebSocket pings: npm
 /// subscriptions-transport-ws gives up a connection on which nothing came for 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 impl Session {
-    fn new(executor: Executor, settings: &Settings, names: &'static Names, keep_alive: Duration, inbox: Inbox) -> Self {
+    fn new(
+        executor: Executor,
+        sign_in: SignIn,
+        settings: &Settings,
+        names: &'static Names,
+        keep_alive: Duration,
+        inbox: Inbox,
+    ) -> Self {
         let limit = Limit { what: "operations on one connection", most: settings.max_operations };
         Self {
             executor,
+            sign_in,
             names,
             phase: Phase::Waiting { until: Instant::now() + settings.connection_init_timeout },
             operations: Subscriptions::new(inbox, limit),
@@ -146,7 +150,7 @@ impl Session {
         let is_object = payload.is_none_or(|payload| payload.starts_with('{'));
         match &*kind {
             "connection_init" | "ping" | "pong" if !is_object => Err(invalid("payload must be an object")),
-            "connection_init" => self.init(out),
+            "connection_init" => self.init(payload, out),
             "ping" if !names.legacy => {
                 let payload = payload.map(|payload| format!(r#","payload":{payload}"#)).unwrap_or_default();
                 if self.pongs.len() < MAX_PONGS && !self.running.is_empty() {
@@ -175,17 +179,67 @@ impl Session {
         }
     }
 
-    fn init(&mut self, out: &mut Outbox) -> Result<(), Flow> {
+    fn init(&mut self, payload: Option<&str>, out: &mut Outbox) -> Result<(), Flow> {
         // The legacy protocol replies to each.
-        if matches!(self.phase, Phase::Ready) && !self.names.legacy {
+        if !matches!(self.phase, Phase::Waiting { .. }) && !self.names.legacy {
             return Err(close(4429, "Too many initialisation requests"));
         }
+        // Credentials of the upgrade count, and those of the message then do not.
+        if !self.sign_in.needs_credentials() {
+            self.ready(out);
+            return Ok(());
+        }
+        match credential::of_payload(payload) {
+            Ok(Some(credential)) => {
+                self.phase = Phase::Verifying(Box::pin(self.sign_in.authenticate(credential)));
+                self.wake();
+                Ok(())
+            }
+            Ok(None) if self.sign_in.is_nobody() => {
+                let error = self.sign_in.client().principal().has_to_sign_in();
+                Err(self.forbidden(&Problem::from(error), out))
+            }
+            Ok(None) => {
+                self.ready(out);
+                Ok(())
+            }
+            Err(error) => {
+                let problem = self.sign_in.refuse_malformed(&error);
+                Err(self.forbidden(&problem, out))
+            }
+        }
+    }
+
+    /// The end of a connection whose `connection_init` is refused.
+    fn forbidden(&self, problem: &Problem, out: &mut Outbox) -> Flow {
+        if self.names.legacy {
+            // Its clients read the reason from a message, and close by themselves.
+            let message = wire::quoted(&problem.message);
+            out.text(&[br#"{"type":"connection_error","payload":{"message":"#, message.as_bytes(), b"}}"]);
+        }
+        // A reason has at most 123 bytes; those of credentials are shorter.
+        close(4403, &format!("Forbidden: {}", problem.message.chars().take(100).collect::<String>()))
+    }
+
+    /// The credentials were verified.
+    fn verified(&mut self, verified: Result<Principal, Problem>, out: &mut Outbox) -> Flow {
+        match verified.map(|principal| self.sign_in.sign_in(principal)) {
+            Ok(Ok(())) => {
+                self.ready(out);
+                Flow::Go
+            }
+            Ok(Err(error @ Error::LimitReached { .. })) => Flow::Close(CloseCode::TRY_AGAIN_LATER, error.to_string()),
+            Ok(Err(error)) => self.forbidden(&error.into(), out),
+            Err(problem) => self.forbidden(&problem, out),
+        }
+    }
+
+    fn ready(&mut self, out: &mut Outbox) {
         self.phase = Phase::Ready;
         out.text(&[br#"{"type":"connection_ack"}"#]);
         if self.names.legacy {
             self.keep_alive(out);
         }
-        Ok(())
     }
 
     fn keep_alive(&mut self, out: &mut Outbox) {
@@ -207,7 +261,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, id: &str, payload: &str, out: &mut Outbox) -> Result<(), Flow> {
-        if matches!(self.phase, Phase::Waiting { .. }) {
+        if !matches!(self.phase, Phase::Ready) {
             return Err(close(4401, "Unauthorized"));
         }
         let quoted = wire::quoted(id);
@@ -242,18 +296,19 @@ impl Session {
         ids::check_room(self.operations.names(), id).map_err(refused)?;
         let key = self.operations.reserve(id.to_owned()).map_err(refused)?;
         let prepared = self.executor.prepare(asked).inspect_err(|_| _ = self.operations.remove(key))?;
-        let (executor, inbox) = (self.executor.clone(), self.operations.inbox().clone());
+        let (executor, client) = (self.executor.clone(), self.sign_in.client().clone());
+        let inbox = self.operations.inbox().clone();
         let is_subscription = prepared.kind == OperationKind::Subscription;
         // Every message of the operation repeats its id.
         let overhead = id.len();
         let execution = Box::pin(async move {
             if is_subscription {
-                return match executor.open(prepared, &inbox, key, None).await {
+                return match executor.open(prepared, &client, &inbox, key, None).await {
                     Ok(operation) => Outcome::Subscribed(Box::new(operation.with_overhead(overhead))),
                     Err(errors) => Outcome::Refused(errors),
                 };
             }
-            let (response, executed) = executor.single(&prepared).await;
+            let (response, executed) = executor.single(&prepared, &client).await;
             if executed {
                 Outcome::Single(json::write_response(&response, true))
             } else {
@@ -330,20 +385,18 @@ impl Session {
     }
 }
 
-/// Tells a client that its subscription is open, and where it begins.
-fn confirm_subscribed(ack: &str, operation: &Operation, out: &mut Outbox) {
-    let consumer = operation.consumer().map(|consumer| format!(r#","consumer":{consumer}"#)).unwrap_or_default();
-    let (ack, cursor) = (wire::quoted(ack), operation.begins_at());
-    out.text(&[format!(r#"{{"type":"ping","payload":{{"ack":{ack},"cursor":"{cursor}"{consumer}}}}}"#).as_bytes()]);
-}
-
 fn close(code: u16, reason: &str) -> Flow {
     Flow::Close(CloseCode(code), reason.to_owned())
 }
 
 impl Protocol for Session {
+    /// While credentials are verified, what follows waits: it may need them.
+    fn is_ready(&self) -> bool {
+        !matches!(self.phase, Phase::Verifying(_)) || !self.names.legacy
+    }
+
     fn is_busy(&self) -> bool {
-        !self.running.is_empty()
+        !self.running.is_empty() || matches!(self.phase, Phase::Verifying(_))
     }
 
     fn text(&mut self, text: &str, out: &mut Outbox) -> Flow {
@@ -355,6 +408,9 @@ impl Protocol for Session {
     }
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
+        if key == ACCESS_CHANGED {
+            self.sign_in.look_again();
+        }
         let Some(Readable { name, subscription, events }) = self.operations.readable(key) else { return Flow::Go };
         let next = self.names.next.as_bytes();
         let ended = subscription.deliver(events, |result, _| {
@@ -370,6 +426,11 @@ impl Protocol for Session {
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Flow> {
+        if let Phase::Verifying(verification) = &mut self.phase
+            && let Poll::Ready(verified) = verification.as_mut().poll(cx)
+        {
+            return Poll::Ready(self.verified(verified, out));
+        }
         let (mut worked, mut subscribing) = (false, false);
         let mut index = 0;
         while let Some(running) = self.running.get_mut(index) {
@@ -401,17 +462,26 @@ impl Protocol for Session {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Waiting { until } => Some(until),
+        let own = match self.phase {
+            Phase::Waiting { until } => return Some(until),
+            Phase::Verifying(_) => None,
             Phase::Ready => self.keep_alive.1,
-        }
+        };
+        own.into_iter().chain(self.sign_in.until()).min()
     }
 
     fn timeout(&mut self, out: &mut Outbox) -> Flow {
         if matches!(self.phase, Phase::Waiting { .. }) {
             return close(4408, "Connection initialisation timeout");
         }
-        self.keep_alive(out);
+        let now = Instant::now();
+        if self.sign_in.until().is_some_and(|until| until <= now) {
+            let error = self.sign_in.client().principal().has_to_sign_in();
+            return self.forbidden(&error.into(), out);
+        }
+        if self.keep_alive.1.is_some_and(|at| at <= now) {
+            self.keep_alive(out);
+        }
         Flow::Go
     }
 

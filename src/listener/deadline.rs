@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
+
+use super::pieces::Pieces;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -113,12 +114,12 @@ impl Deadline {
 }
 
 /// A stream that notices the first bytes of a request.
-pub(super) struct Watched {
-    pub stream: TcpStream,
+pub(super) struct Watched<S> {
+    pub stream: S,
     pub activity: Arc<Activity>,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -129,7 +130,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -157,7 +158,7 @@ impl AsyncWrite for Watched {
 
 /// The body of a response, during which the connection is busy.
 pub(super) struct Answering {
-    pub body: Body,
+    pub body: Pieces,
     pub _guard: BusyGuard,
 }
 

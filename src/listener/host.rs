@@ -7,7 +7,9 @@ use std::{
     str::FromStr,
 };
 
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+
+use super::Settings;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,11 +67,59 @@ impl Host {
     }
 }
 
-/// Listens on the first address of the host that this machine has.
+/// The sockets on which a server listens.
+pub struct Listeners {
+    main: TcpListener,
+    /// Where there is one, the other speaks plain HTTP.
+    tls: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(main: TcpListener) -> Self {
+        Self { main, tls: None }
+    }
+}
+
+impl Listeners {
+    /// Their addresses, each with whether TLS is spoken there by a server that has a certificate.
+    ///
+    /// # Errors
+    /// When a socket cannot be used.
+    pub fn addresses(&self) -> io::Result<Vec<(SocketAddr, bool)>> {
+        let tls = self.tls.as_ref().map(|listener| Ok((listener.local_addr()?, true)));
+        std::iter::once(Ok((self.main.local_addr()?, self.tls.is_none()))).chain(tls).collect()
+    }
+
+    /// The next connection, with its other end, and whether TLS is spoken over it by a server that has a certificate. Nothing is
+    /// lost when the future is dropped.
+    ///
+    /// # Errors
+    /// Most often, the process has no more file descriptors.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, bool)> {
+        let Some(tls) = &self.tls else {
+            return self.main.accept().await.map(|(stream, peer)| (stream, peer, true));
+        };
+        tokio::select! {
+            accepted = self.main.accept() => accepted.map(|(stream, peer)| (stream, peer, false)),
+            accepted = tls.accept() => accepted.map(|(stream, peer)| (stream, peer, true)),
+        }
+    }
+}
+
+/// Listens where the settings say, on the first address of the host that this machine has.
 ///
 /// # Errors
 /// One line that names the setting.
-pub async fn bind(host: &Host, port: u16) -> Result<TcpListener, String> {
+pub async fn bind(settings: &Settings) -> Result<Listeners, String> {
+    let main = listen(&settings.host, settings.port, "PORT").await?;
+    let tls = match settings.tls.port.filter(|_| settings.tls.is_on()) {
+        Some(port) => Some(listen(&settings.host, port, "TLS_PORT").await?),
+        None => None,
+    };
+    Ok(Listeners { main, tls })
+}
+
+async fn listen(host: &Host, port: u16, setting: &str) -> Result<TcpListener, String> {
     let addresses = host.resolve(port).await.map_err(|error| format!("HOST: cannot resolve {host}: {error}"))?;
     let mut wrong = format!("HOST: {host} has no address");
     for address in addresses {
@@ -77,7 +127,7 @@ pub async fn bind(host: &Host, port: u16) -> Result<TcpListener, String> {
             Ok(listener) => return Ok(listener),
             Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) => {
                 // Not the next address: whoever uses this one would get the clients of this server.
-                return Err(format!("PORT: cannot listen on {address}: {error}"));
+                return Err(format!("{setting}: cannot listen on {address}: {error}"));
             }
             Err(error) => wrong = format!("HOST: cannot listen on {address}: {error}"),
         }
@@ -106,9 +156,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_resolved_when_it_is_bound() {
-        let listener = bind(&Host::Name("localhost".to_owned()), 0).await.unwrap();
+        let listener = listen(&Host::Name("localhost".to_owned()), 0, "PORT").await.unwrap();
         assert!(listener.local_addr().unwrap().ip().is_loopback());
-        let error = bind(&Host::Name("no-such-host.invalid".to_owned()), 0).await.unwrap_err();
+        let error = listen(&Host::Name("no-such-host.invalid".to_owned()), 0, "PORT").await.unwrap_err();
         assert!(error.starts_with("HOST: cannot resolve no-such-host.invalid"), "{error}");
     }
 }

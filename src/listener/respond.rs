@@ -9,7 +9,7 @@ use axum::{
     Router,
     body::Body,
     http::{
-        HeaderValue, Method, Request, StatusCode, Uri, Version, header,
+        HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header,
         uri::{Authority, PathAndQuery},
     },
     response::{IntoResponse, Response},
@@ -22,9 +22,16 @@ use crate::{
     problem::{Code, Problem},
 };
 
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// The policy of a page that loads nothing, runs nothing, and is shown in no other page.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
+
 /// The app's response to a request.
 pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
     let is_head = request.method() == Method::HEAD;
+    if request.version() == Version::HTTP_2 {
+        as_in_http1(&mut request);
+    }
     let mut response = match check_host(&request) {
         Ok(()) => match page_without_slash(&request) {
             Some(location) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, location)]).into_response(),
@@ -37,10 +44,37 @@ pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
     };
     // The router's own response, which has no body.
     if response.status() == StatusCode::METHOD_NOT_ALLOWED && !response.headers().contains_key(header::CONTENT_TYPE) {
-        response = in_full(&other_methods(response.headers().get(header::ALLOW)), is_head);
+        let (parts, body) = in_full(&other_methods(response.headers().get(header::ALLOW)), is_head).into_parts();
+        // The headers that let a page of another origin read it stay; the length is that of no body.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().extend(parts.headers);
+        *response.body_mut() = body;
     }
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    protect(&mut response);
     response
+}
+
+/// The headers that keep a response from being misused in a browser, unless it has its own.
+///
+/// `Strict-Transport-Security` is not among them: it binds all ports of the host name, for as long as it says, so it is for
+/// those to send who decide about the host.
+fn protect(response: &mut Response) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let is_error = response.status().is_client_error() || response.status().is_server_error();
+    let headers = response.headers_mut();
+    // Browsers must not guess another type from the content.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // No cache may keep what only this client may see; with X-API-Key or a cookie no cache would know that.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // A page of another site must not load it as an image or script. Pages of allowed origins use CORS, where this does not
+    // count.
+    headers.entry(CROSS_ORIGIN_RESOURCE_POLICY).or_insert(HeaderValue::from_static("same-origin"));
+    if is_error {
+        // An error may quote the request. Even a browser that took it for a page would run nothing of it.
+        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NOTHING));
+    }
 }
 
 /// The error for a method that a path does not have, with those that it has.
@@ -61,19 +95,40 @@ fn in_full(problem: &Problem, is_head: bool) -> Response {
     response
 }
 
+/// Makes a request of HTTP/2 look as those of HTTP/1.1 do, so that nothing behind this has to know both. The authority stands in
+/// `Host`. The extended CONNECT that begins a WebSocket is a GET; what tells it from others is its protocol (RFC 8441).
+fn as_in_http1(request: &mut Request<Body>) {
+    if let Some(authority) = request.uri().authority()
+        && !request.headers().contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    if request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_some() {
+        *request.method_mut() = Method::GET;
+    }
+}
+
 /// HTTP/1.1 requires one valid `Host`. A proxy and this server could otherwise take a request to be for different hosts (RFC 9112,
-/// 3.2).
+/// 3.2). In HTTP/2 it may stand beside the authority, and must not differ from it (RFC 9113, 8.3.1).
 fn check_host(request: &Request<Body>) -> Result<(), Problem> {
     let mut lines = request.headers().get_all(header::HOST).into_iter();
     let problem = |message| Err(Problem::new(Code::BadRequest, message));
     match (lines.next(), lines.next()) {
         (_, Some(_)) => problem("host: may be given only once"),
-        (None, None) if request.version() == Version::HTTP_11 => problem("host: is missing, and HTTP/1.1 requires it"),
+        (None, None) if request.version() >= Version::HTTP_11 => problem("host: is missing, and HTTP/1.1 requires it"),
         (None, None) => Ok(()),
         (Some(host), None) => {
             let host = host.as_bytes();
             let is_valid = host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'));
-            if is_valid { Ok(()) } else { problem("host: must be a host and perhaps a port") }
+            // In HTTP/1, an address with an authority goes before the header.
+            let authority = request.uri().authority().filter(|_| request.version() == Version::HTTP_2);
+            let differs = authority.is_some_and(|other| !other.as_str().as_bytes().eq_ignore_ascii_case(host));
+            match (is_valid, differs) {
+                (true, false) => Ok(()),
+                (true, true) => problem("host: must not differ from the request's authority"),
+                (false, _) => problem("host: must be a host and perhaps a port"),
+            }
         }
     }
 }
@@ -160,6 +215,27 @@ mod tests {
             let mut uri: Uri = given.parse().unwrap();
             drop_trailing_slash(&mut uri);
             assert_eq!(uri.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn requests_of_http_2() {
+        let request = |uri: &str, host: Option<&str>| {
+            let builder = Request::builder().version(Version::HTTP_2).uri(uri);
+            let builder = host.into_iter().fold(builder, |builder, host| builder.header(header::HOST, host));
+            let mut request = builder.body(Body::empty()).unwrap();
+            as_in_http1(&mut request);
+            request
+        };
+        let good = request("https://example.org:8443/health", None);
+        assert_eq!(good.headers()[header::HOST], "example.org:8443");
+        assert!(check_host(&good).is_ok());
+        assert!(check_host(&request("https://example.org/", Some("EXAMPLE.org"))).is_ok());
+        assert!(check_host(&request("/", Some("example.org"))).is_ok());
+        for (uri, host) in
+            [("https://example.org/", Some("other.org")), ("https://user@example.org/", None), ("/", None)]
+        {
+            assert!(check_host(&request(uri, host)).is_err(), "{uri} {host:?}");
         }
     }
 

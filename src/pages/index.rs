@@ -1,10 +1,11 @@
 //! The page at `/`: what this is, and where its interfaces are; as HTML for browsers, as text for others.
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 
+use super::add_document_headers;
 use crate::headers::acceptance;
 
 /// What this is.
@@ -39,11 +40,12 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (HeaderName::from_static("referrer-policy"), "no-referrer"),
+        // Nothing in it is anybody's own.
+        (header::CACHE_CONTROL, "no-cache"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    add_document_headers(response.headers_mut());
     response
 }
 

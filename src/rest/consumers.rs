@@ -1,14 +1,15 @@
 //! Named consumers: listing, acknowledging, deleting.
 
-use axum::{Json, extract::State};
+use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Context, RestResult,
-    body::{ConsumerPath, NoQuery, Text, TopicPath, fields},
+    RestResult,
+    body::{ConsumerPath, NoQuery, Query, Text, TopicPath, fields},
 };
 use crate::{
+    access::Caller,
     broker::{ConsumerName, Cursor, Source, TopicName},
     problem::ErrorBody,
     wire,
@@ -18,6 +19,9 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 pub struct ConsumerBody {
     name: String,
+    /// The name of the principal whom it belongs to, on a server with access rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     /// `AUTO` or `EXPLICIT`.
     ack: &'static str,
     /// Whether a subscription is live.
@@ -38,16 +42,17 @@ pub struct PositionBody {
 /// The named consumers of a topic or pattern, by name.
 #[utoipa::path(get, path = "/topics/{name}/consumers", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = ConsumerList), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn list_consumers(
-    State(context): State<Context>,
+    Caller(client): Caller,
     TopicPath(name): TopicPath,
     _: NoQuery,
 ) -> RestResult<Json<ConsumerList>> {
     let source = Source::parse(&name)?;
     if let Source::Topic(name) = &source {
-        context.client.topic(name).await?;
+        client.topic(name).await?;
     }
-    let consumers = context.client.consumers(&source).await?.into_iter().map(|status| ConsumerBody {
-        name: status.name.as_str().to_owned(),
+    let consumers = client.consumers(&source).await?.into_iter().map(|status| ConsumerBody {
+        name: status.name.name().to_owned(),
+        owner: status.name.owner().map(str::to_owned),
         ack: status.position.ack.code(),
         connected: status.connected,
         last_used_at: status.position.used_at.to_string(),
@@ -61,27 +66,31 @@ fn position(topic: &TopicName, cursor: Cursor) -> PositionBody {
 }
 
 /// Deletes a consumer and its position; a live subscription of it ends.
-#[utoipa::path(delete, path = "/topics/{name}/consumers/{consumer}", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
+#[utoipa::path(delete, path = "/topics/{name}/consumers/{consumer}", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded"), ("owner" = Option<String>, Query, description = "The principal whom it belongs to; one's own unless given, or the only one of the name among those that one manages")), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
 pub async fn delete_consumer(
-    State(context): State<Context>,
+    Caller(client): Caller,
     ConsumerPath(topic, consumer): ConsumerPath,
-    _: NoQuery,
+    query: Query,
 ) -> RestResult<Json<ConsumerDone>> {
-    context.client.delete_consumer(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?).await?;
+    query.allow(&["owner"])?;
+    let (source, name) = (Source::parse(&topic)?, ConsumerName::parse(&consumer)?);
+    client.delete_consumer(&source, &name, query.text("owner")).await?;
     Ok(Json(ConsumerDone { status: "deleted", topic, consumer, cursor: None }))
 }
 
 /// Moves a consumer's position behind a cursor.
 #[utoipa::path(post, path = "/topics/{name}/consumers/{consumer}/ack", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), request_body(content = AckBody), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
 pub async fn acknowledge(
-    State(context): State<Context>,
+    Caller(client): Caller,
     ConsumerPath(topic, consumer): ConsumerPath,
     _: NoQuery,
     Text(body): Text,
 ) -> RestResult<Json<ConsumerDone>> {
-    let fields = fields(&body, &["cursor"])?;
+    let fields = fields(&body, &["cursor", "owner"])?;
     let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
-    context.client.acknowledge(&Source::parse(&topic)?, &ConsumerName::parse(&consumer)?, cursor).await?;
+    let owner = fields.text("owner")?;
+    let (source, name) = (Source::parse(&topic)?, ConsumerName::parse(&consumer)?);
+    client.acknowledge(&source, &name, owner.as_deref(), cursor).await?;
     Ok(Json(ConsumerDone { status: "acknowledged", topic, consumer, cursor: Some(cursor.to_string()) }))
 }
 
@@ -110,4 +119,6 @@ pub struct ConsumerDone {
 pub struct AckBody {
     /// The cursor of the last message processed.
     cursor: String,
+    /// The principal whom the consumer belongs to: the one that acknowledges unless given, else one whose topic it manages.
+    owner: Option<String>,
 }

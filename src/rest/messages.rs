@@ -1,8 +1,10 @@
 //! A topic's messages: pages of its history, or an event stream.
 
+use std::convert::Infallible;
+
 use axum::{
-    extract::State,
-    http::{HeaderMap, Method, header},
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, Method, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use utoipa::ToSchema;
@@ -13,7 +15,8 @@ use super::{
     sse,
 };
 use crate::{
-    broker::{BatchLimit, Error, Inbox, Source, Start, TopicName},
+    access::Caller,
+    broker::{BatchLimit, Client, Error, Inbox, Source, Start, TopicName},
     headers::{self, acceptance},
     problem::ErrorBody,
     streaming,
@@ -35,29 +38,43 @@ const PAGE: (&str, &str) = ("application", "json");
 #[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("last_n" = Option<u32>, Query, description = "Another name of `last`"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("consumer_ttl" = Option<String>, Query, description = "Of a stream: how long the consumer is kept while nobody uses it, like 15m; CONSUMER_TTL at most and unless given"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn messages(
     State(context): State<Context>,
+    Caller(client): Caller,
     TopicPath(name): TopicPath,
-    method: Method,
-    headers: HeaderMap,
+    Sent { method, headers }: Sent,
     query: Query,
 ) -> RestResult<Response> {
     if prefers_stream(&headers) {
-        return event_stream(&context, &name, &method, &headers, &query).await;
+        return event_stream(&context, &client, &name, &Sent { method, headers }, &query).await;
     }
     if let Some(name) = STREAM_PARAMETERS.into_iter().find(|name| query.text(name).is_some()) {
         return Err(Error::bad_request(name, "needs an event stream (Accept: text/event-stream)").into());
     }
     query.allow(&PAGE_PARAMETERS)?;
     let topic = TopicName::parse(&name)?;
-    let limit = query.limit("limit", context.client.settings().max_batch)?;
+    let limit = query.limit("limit", client.settings().max_batch)?;
     let start = wire::start_from_text(query.last()?, query.text("after"), query.text("since"))?;
     // A page of large messages ends before `limit`, and `next` leads on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
-    let page = context.client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
+    let page = client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
     let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
     let gap = page.gap.as_ref().map(|gap| wire::gap_object(gap, Spelling::SnakeCase));
     let gap = gap.as_deref().unwrap_or("null");
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
     Ok(([(header::CONTENT_TYPE, "application/json"), (header::VARY, "accept")], body).into_response())
+}
+
+/// The method and the headers of a request.
+pub struct Sent {
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl<S: Sync> FromRequestParts<S> for Sent {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self { method: parts.method.clone(), headers: parts.headers.clone() })
+    }
 }
 
 /// Whether the client would rather have a stream than a page. Who names both, and prefers neither, gets the stream: a page needs
@@ -70,9 +87,9 @@ fn prefers_stream(headers: &HeaderMap) -> bool {
 
 async fn event_stream(
     context: &Context,
+    client: &Client,
     name: &str,
-    method: &Method,
-    headers: &HeaderMap,
+    Sent { method, headers }: &Sent,
     query: &Query,
 ) -> RestResult<Response> {
     if query.text("limit").is_some() {
@@ -83,7 +100,7 @@ async fn event_stream(
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
     let text = |name| Ok(query.text(name).map(Into::into));
-    let options = Options::read(query.last()?, text, &context.client.settings().filter)?;
+    let options = Options::read(query.last()?, text, &client.settings().filter)?;
     let mut request = options.subscribe(Source::parse(name)?)?;
     // A browser that reconnects repeats the address with its first start, so `Last-Event-ID` goes before that.
     if let Some(cursor) = resumed {
@@ -91,13 +108,14 @@ async fn event_stream(
     }
     if method == Method::HEAD {
         // HEAD is safe (RFC 9110, 9.2.1): it must not create a topic or a consumer, nor take a consumer over.
-        context.client.check_subscribe(&request).await?;
+        client.check_subscribe(&request).await?;
         return Ok(streaming::head("text/event-stream"));
     }
+    let connection = client.principal().connect()?;
     let inbox = Inbox::default();
-    let subscription = context.client.subscribe(request, &inbox, 0).await?;
+    let subscription = client.subscribe(request, &inbox, 0).await?;
     let stream = sse::TopicStream::new(subscription);
-    let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), ());
+    let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), connection);
     Ok(streaming::response("text/event-stream", body))
 }
 

@@ -2,7 +2,6 @@
 
 use axum::{
     Json,
-    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -10,10 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Context, RestResult,
+    RestResult,
     body::{NoQuery, Text, fields},
 };
 use crate::{
+    access::Caller,
     broker::{Client, Error, NewMessage, Publication, TopicName},
     problem::{ErrorBody, ErrorObject, Problem},
     wire::UnknownFields,
@@ -112,8 +112,8 @@ fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), E
 
 /// Publishes a message, or several as an array; each item of an array has its own result. Unknown fields are refused.
 #[utoipa::path(post, path = "/publish", tag = "publish", request_body(content = PublishBody), responses((status = 200, body = PublishResponse), (status = 207, body = BatchBody, description = "Some messages of a batch were refused. Where all were, the response has the status and headers of the first one's error, and `RefusedBatch` as its body"), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 413, body = ErrorBody, description = "`PAYLOAD_TOO_LARGE`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn publish(State(context): State<Context>, _: NoQuery, Text(body): Text) -> RestResult<Response> {
-    let client = &context.client;
+pub async fn publish(Caller(client): Caller, _: NoQuery, Text(body): Text) -> RestResult<Response> {
+    let client = &client;
     if !body.trim_start().starts_with('[') {
         let (topic, new_message) = new_message(client, &body)?;
         return Ok(Json(Published::from(client.publish(&topic, new_message).await?)).into_response());

@@ -7,7 +7,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Context, RestResult};
-use crate::{broker::Timestamp, problem::ErrorBody};
+use crate::{
+    access::{Caller, Visitor},
+    broker::Timestamp,
+    problem::ErrorBody,
+};
 
 /// The most topics that are listed one by one in the statistics.
 const STATS_TOPICS: usize = 10_000;
@@ -52,9 +56,10 @@ pub struct TopicStats {
 
 /// Numbers about the whole server.
 #[utoipa::path(get, path = "/stats", tag = "status", responses((status = 200, body = Stats)))]
-pub async fn stats(State(context): State<Context>) -> Json<Stats> {
-    let totals = context.client.totals();
-    let (topics, _) = context.client.topics("", None, STATS_TOPICS);
+pub async fn stats(State(context): State<Context>, Caller(client): Caller) -> RestResult<Json<Stats>> {
+    let totals = client.totals()?;
+    // Whoever may read statistics sees everything in them.
+    let (topics, _) = client.all_topics(STATS_TOPICS)?;
     let topics: BTreeMap<_, _> = topics
         .into_iter()
         .map(|info| {
@@ -72,7 +77,7 @@ pub async fn stats(State(context): State<Context>) -> Json<Stats> {
             (stats.name.clone(), stats)
         })
         .collect();
-    Json(Stats {
+    Ok(Json(Stats {
         total_topics: totals.topics,
         total_messages: totals.messages,
         total_published: totals.published,
@@ -82,7 +87,7 @@ pub async fn stats(State(context): State<Context>) -> Json<Stats> {
         uptime_seconds: context.started.elapsed().as_secs(),
         topics,
         generated_at: Timestamp::now().to_string(),
-    })
+    }))
 }
 
 /// How the server is.
@@ -91,6 +96,13 @@ pub struct Health {
     /// `ok`; `draining` while the server stops; `starting` while it has not read yet what exists; `read_only` while it
     /// cannot store.
     status: &'static str,
+    #[serde(flatten)]
+    details: Option<HealthDetails>,
+}
+
+/// What a server with access rules says to those who may read statistics alone.
+#[derive(Serialize, ToSchema)]
+pub struct HealthDetails {
     uptime_seconds: u64,
     /// Another name of `uptime_seconds`.
     uptime_sec: u64,
@@ -102,17 +114,17 @@ pub struct Health {
 
 /// How the server is.
 #[utoipa::path(get, path = "/health", tag = "status", responses((status = 200, body = Health)))]
-pub async fn health(State(context): State<Context>) -> Json<Health> {
-    let totals = context.client.totals();
+pub async fn health(State(context): State<Context>, visitor: Visitor) -> Json<Health> {
+    let totals = visitor.client().ok().and_then(|client| client.totals().ok());
     let uptime = context.started.elapsed().as_secs();
-    Json(Health {
-        status: context.client.status(),
+    let details = totals.map(|totals| HealthDetails {
         uptime_seconds: uptime,
         uptime_sec: uptime,
         topics: totals.topics,
         subscribers: totals.subscriptions,
         version: env!("CARGO_PKG_VERSION"),
-    })
+    });
+    Json(Health { status: context.probe.status(), details })
 }
 
 /// Whether the process serves at all.
@@ -124,7 +136,7 @@ pub async fn live() -> Json<ProbeStatus> {
 /// Whether the server should get traffic.
 #[utoipa::path(get, path = "/health/ready", tag = "status", responses((status = 200, body = ProbeStatus), (status = 503, body = ErrorBody, description = "`UNAVAILABLE`: starting, stopping, or cut off from where it stores")))]
 pub async fn ready(State(context): State<Context>) -> RestResult<Json<ProbeStatus>> {
-    context.client.check_ready()?;
+    context.probe.check_ready()?;
     Ok(Json(ProbeStatus { status: "ready" }))
 }
 

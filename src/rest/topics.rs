@@ -1,14 +1,15 @@
 //! Topics: creating, listing, changing, deleting.
 
-use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use axum::{Json, http::StatusCode, response::IntoResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Context, RestResult,
+    RestResult,
     body::{NoQuery, Query, Text, TopicPath, fields},
 };
 use crate::{
+    access::Caller,
     broker::{Error, TopicConfig, TopicInfo, TopicName},
     problem::ErrorBody,
     wire::Fields,
@@ -102,27 +103,23 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn create_topic(
-    State(context): State<Context>,
-    _: NoQuery,
-    Text(body): Text,
-) -> RestResult<impl IntoResponse> {
+pub async fn create_topic(Caller(client): Caller, _: NoQuery, Text(body): Text) -> RestResult<impl IntoResponse> {
     let fields = fields(&body, &["name", "max_messages", "max_publish_rate"])?;
     let name = TopicName::parse(&fields.required("name")?)?;
-    let info = context.client.create_topic(&name, topic_settings(&fields)?).await?;
+    let info = client.create_topic(&name, topic_settings(&fields)?).await?;
     Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
 }
 
 /// Changes a topic's settings; what is not given stays.
 #[utoipa::path(patch, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), request_body(content = TopicChange), responses((status = 200, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn update_topic(
-    State(context): State<Context>,
+    Caller(client): Caller,
     TopicPath(name): TopicPath,
     _: NoQuery,
     Text(body): Text,
 ) -> RestResult<Json<TopicDone>> {
     let settings = topic_settings(&fields(&body, &["max_messages", "max_publish_rate"])?)?;
-    Ok(TopicDone::new("updated", &context.client.update_topic(&TopicName::parse(&name)?, settings).await?))
+    Ok(TopicDone::new("updated", &client.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
 
 /// Topics by name.
@@ -136,32 +133,28 @@ pub struct TopicList {
 
 /// Topics in the order of their names.
 #[utoipa::path(get, path = "/topics", tag = "topics", params(("prefix" = Option<String>, Query, description = "Only names that begin so"), ("limit" = Option<u32>, Query, description = "1 to MAX_BATCH; 100 unless given"), ("after" = Option<String>, Query, description = "Only names after this one")), responses((status = 200, body = TopicList), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`")))]
-pub async fn list_topics(State(context): State<Context>, query: Query) -> RestResult<Json<TopicList>> {
+pub async fn list_topics(Caller(client): Caller, query: Query) -> RestResult<Json<TopicList>> {
     query.allow(&["prefix", "limit", "after"])?;
-    let limit = query.limit("limit", context.client.settings().max_batch)?;
-    let (topics, more) = context.client.topics(query.text("prefix").unwrap_or_default(), query.text("after"), limit);
+    let limit = query.limit("limit", client.settings().max_batch)?;
+    let (topics, more) = client.topics(query.text("prefix").unwrap_or_default(), query.text("after"), limit)?;
     let next = topics.last().filter(|_| more).map(|last| last.name.to_string());
     Ok(Json(TopicList { topics: topics.into_iter().map(TopicBody::from).collect(), next }))
 }
 
 /// One topic.
 #[utoipa::path(get, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicBody), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
-pub async fn get_topic(
-    State(context): State<Context>,
-    TopicPath(name): TopicPath,
-    _: NoQuery,
-) -> RestResult<Json<TopicBody>> {
-    Ok(Json(context.client.topic(&TopicName::parse(&name)?).await?.into()))
+pub async fn get_topic(Caller(client): Caller, TopicPath(name): TopicPath, _: NoQuery) -> RestResult<Json<TopicBody>> {
+    Ok(Json(client.topic(&TopicName::parse(&name)?).await?.into()))
 }
 
 /// Deletes a topic with its history and consumers; its subscriptions end.
 #[utoipa::path(delete, path = "/topics/{name}", tag = "topics", params(("name" = String, Path, description = "The topic's name, percent-encoded")), responses((status = 200, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`")))]
 pub async fn delete_topic(
-    State(context): State<Context>,
+    Caller(client): Caller,
     TopicPath(name): TopicPath,
     _: NoQuery,
 ) -> RestResult<Json<TopicDone>> {
-    Ok(TopicDone::new("deleted", &context.client.delete_topic(&TopicName::parse(&name)?).await?))
+    Ok(TopicDone::new("deleted", &client.delete_topic(&TopicName::parse(&name)?).await?))
 }
 
 /// What makes a topic.

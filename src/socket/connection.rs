@@ -50,6 +50,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const DELIVERY_PROBE: &[u8] = b"confirm";
 
 /// One connection over `S`.
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false on its own")]
 pub struct Connection<S> {
     io: S,
     protocol: Box<dyn Protocol>,
@@ -65,6 +66,8 @@ pub struct Connection<S> {
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Malformed messages in a row.
     malformed: u32,
+    /// Whether the stream may still hold what it has taken: TLS and HTTP/2 have buffers of their own.
+    is_unflushed: bool,
     /// Whether a delivery probe waits for its pong.
     is_probing: bool,
     is_stopping: bool,
@@ -115,6 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             deadline: None,
             stop: Box::pin(stop.cancelled_owned()),
             malformed: 0,
+            is_unflushed: false,
             is_probing: false,
             is_stopping: false,
             is_read_closed: false,
@@ -254,10 +258,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.out.pending().is_empty() {
-            return Poll::Pending;
+        if !self.out.pending().is_empty() {
+            return Pin::new(&mut self.io).poll_write(cx, self.out.pending());
         }
-        Pin::new(&mut self.io).poll_write(cx, self.out.pending())
+        if self.is_unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.is_unflushed = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -287,6 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Event::Wrote(Ok(0) | Err(_)) | Event::Read(Err(_)) => Err(End::Gone),
             Event::Wrote(Ok(bytes)) => {
                 self.heartbeat.wrote();
+                self.is_unflushed = true;
                 self.out.took(bytes, self.settings.write_buffer_size);
                 Ok(())
             }
@@ -300,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Ok(())
             }
             Event::Deliver(key) => self.deliver(key),
-            Event::Heartbeat => match self.heartbeat.step(!self.out.pending().is_empty()) {
+            Event::Heartbeat => match self.heartbeat.step(self.is_unflushed || !self.out.pending().is_empty()) {
                 Verdict::Wait => Ok(()),
                 Verdict::Ping => {
                     self.out.ping(b"");

@@ -121,7 +121,7 @@ fn check(store: &LoadedEngine, plan: &ImportPlan, config: &Config) -> Result<(),
     }
     for (key, _) in &plan.consumers {
         if store.consumers.get(key).is_some() {
-            let (name, source) = (key.name.as_str(), key.source.as_str());
+            let (name, source) = (key.name.name(), key.source.as_str());
             return Err(format!("consumer {name:?} of {source:?} exists already; nothing was imported"));
         }
     }
@@ -332,7 +332,7 @@ impl RunningImport<'_> {
             match restored {
                 Ok(true) => self.consumers.push(key.clone()),
                 Ok(false) => {
-                    refused = Some(format!("consumer {:?} of {:?} exists", key.name.as_str(), key.source.as_str()));
+                    refused = Some(format!("consumer {:?} of {:?} exists", key.name.name(), key.source.as_str()));
                 }
                 Err(error) => refused = Some(error.to_string()),
             }
@@ -360,7 +360,7 @@ impl RunningImport<'_> {
         let mut left = Vec::new();
         for key in &self.consumers {
             if !matches!(engine.positions().remove(key).await, Ok(()) | Err(Error::ConsumerNotFound(_))) {
-                left.push(format!("consumer {:?}", key.name.as_str()));
+                left.push(format!("consumer {:?}", key.name.name()));
             }
         }
         for channel in &self.channels {

@@ -4,19 +4,23 @@
 //! up the next one; any other frame waits for those before it.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
 
+use tokio::time::Instant;
+
 use crate::{
+    access::{ACCESS_CHANGED, SignIn},
     broker::{
-        Client, ConsumerName, Error, Event, Inbox, Newest, Progress, Publication, Publishing, Source, Subscription,
+        ConsumerName, Error, Event, Inbox, Newest, Principal, Progress, Publication, Publishing, Source, Subscription,
         Timestamp, TopicName,
     },
     problem::Problem,
-    socket::{Flow, Outbox, Protocol},
+    socket::{CloseCode, Flow, Outbox, Protocol},
     subscriptions::{BATCH_LIMIT, Limit, Readable, Subscriptions},
     wire::{self, Fields, Options, UnknownFields},
 };
@@ -45,17 +49,24 @@ const SUBSCRIBE_FIELDS: [&str; 11] = [
     "request_id",
 ];
 /// What an acknowledgement reads.
-const ACK_FIELDS: [&str; 4] = ["topic", "consumer", "cursor", "request_id"];
+const ACK_FIELDS: [&str; 5] = ["topic", "consumer", "owner", "cursor", "request_id"];
+/// What a frame to sign in reads.
+const AUTH_FIELDS: [&str; 2] = ["token", "request_id"];
+
+/// Frames that may fail for want of valid credentials before the connection is closed.
+const MAX_REFUSED_CREDENTIALS: u32 = 3;
 
 /// Other fields are ignored, too.
 const UNKNOWN_FIELDS: UnknownFields = UnknownFields::Ignored(&ORIGINAL_FIELDS);
 
 /// The types of frames that a client may send.
-const TYPES: &str = "subscribe, unsubscribe, publish, ack or ping";
+const TYPES: &str = "subscribe, unsubscribe, publish, ack, auth or ping";
 
 /// One connection.
 pub struct Session {
-    client: Client,
+    sign_in: SignIn,
+    /// Frames that have failed for want of valid credentials.
+    refused_credentials: u32,
     subscriptions: Subscriptions<Source, Subscription>,
     /// Frames whose work has begun and that have had no reply yet, in their order.
     pending: VecDeque<PendingReply>,
@@ -88,6 +99,7 @@ struct PendingReply {
 enum Work {
     Publish(Publishing),
     Acknowledge(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    /// A subscription, or a verification of credentials: what follows depends on it.
     Subscribe(Pin<Box<dyn Future<Output = Outcome> + Send>>),
     /// Done, but the replies to earlier frames come first; `None` once it was taken.
     Done(Option<Outcome>),
@@ -99,6 +111,7 @@ enum Outcome {
     /// Under this key.
     Subscribed(u64, Result<Box<Subscription>, Error>),
     Acknowledged(Result<(), Error>),
+    SignedIn(Result<Principal, Problem>),
 }
 
 impl Work {
@@ -128,10 +141,11 @@ impl Echo {
 }
 
 impl Session {
-    pub fn new(client: Client, settings: &super::Settings, inbox: Inbox) -> Self {
+    pub fn new(sign_in: SignIn, settings: &super::Settings, inbox: Inbox) -> Self {
         let limit = Limit { what: "subscriptions on one connection", most: settings.max_subscriptions };
         Self {
-            client,
+            sign_in,
+            refused_credentials: 0,
             subscriptions: Subscriptions::new(inbox, limit),
             pending: VecDeque::new(),
             held: None,
@@ -146,13 +160,14 @@ impl Session {
             Ok(fields) => fields,
             Err(_) if !self.pending.is_empty() => return None,
             Err(error) => {
-                refuse(out, &Echo::of(None), error);
+                refuse(out, &Echo::of(None), &error.into());
                 return Some(Flow::Malformed);
             }
         };
         let begun = match fields.required("type").as_deref() {
             Ok("publish") => self.publish(&fields, out),
             Ok("ack") => self.acknowledge(&fields, out),
+            Ok("auth") => self.authenticate(&fields, out),
             // It acts and is replied to after those before it.
             _ if !self.pending.is_empty() => return None,
             Ok("subscribe") => self.subscribe(&fields, out),
@@ -167,7 +182,7 @@ impl Session {
         match begun {
             Ok(flow) => Some(flow),
             Err(_) if !self.pending.is_empty() => None,
-            Err(error) => Some(refused(out, &Echo::of(Some(&fields)), error)),
+            Err(error) => Some(self.refused(out, &Echo::of(Some(&fields)), error)),
         }
     }
 
@@ -207,16 +222,69 @@ impl Session {
                 Err(error)
             }
             Outcome::Acknowledged(acknowledged) => acknowledged.map(|()| ack(out, "", echo)),
+            Outcome::SignedIn(Ok(principal)) => match self.signed_in(principal) {
+                Err(error @ Error::LimitReached { .. }) => {
+                    return Flow::Close(CloseCode::TRY_AGAIN_LATER, error.to_string());
+                }
+                signed_in => signed_in.map(|()| ack(out, "", echo)),
+            },
+            Outcome::SignedIn(Err(problem)) => {
+                refuse(out, echo, &problem);
+                return self.count_refused_credentials();
+            }
         };
         match replied {
             Ok(()) => Flow::Go,
-            Err(error) => refused(out, echo, error),
+            Err(error) => self.refused(out, echo, error),
         }
+    }
+
+    /// Replies with the error. Malformed frames in a row are counted, and so are those that nobody may send without saying
+    /// who it is.
+    fn refused(&mut self, out: &mut Outbox, echo: &Echo, error: Error) -> Flow {
+        let malformed = matches!(error, Error::BadRequest { .. });
+        let is_nobody = matches!(error, Error::Unauthenticated(_)) && self.sign_in.is_nobody();
+        refuse(out, echo, &error.into());
+        if is_nobody {
+            return self.count_refused_credentials();
+        }
+        if malformed { Flow::Malformed } else { Flow::Go }
+    }
+
+    fn count_refused_credentials(&mut self) -> Flow {
+        self.refused_credentials += 1;
+        if self.refused_credentials < MAX_REFUSED_CREDENTIALS {
+            return Flow::Go;
+        }
+        Flow::Close(CloseCode(4401), "Unauthorized: too many frames without valid credentials".to_owned())
+    }
+
+    fn authenticate(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
+        fields.allow("frame", &AUTH_FIELDS, UNKNOWN_FIELDS)?;
+        let echo = Echo::of(Some(fields));
+        let work = match fields.required("token") {
+            Ok(token) => {
+                let verification = self.sign_in.authenticate(token.into_owned());
+                Work::Subscribe(Box::pin(async move { Outcome::SignedIn(verification.await) }))
+            }
+            Err(error) => Work::Done(Some(Outcome::SignedIn(Err(self.sign_in.refuse_malformed(&error))))),
+        };
+        Ok(self.begin(echo, work, out))
+    }
+
+    /// From here on the connection is this principal's. Its own subscriptions go on by the newer credential; what anonymous has
+    /// subscribed to stays anonymous's.
+    fn signed_in(&mut self, principal: Principal) -> Result<(), Error> {
+        self.sign_in.sign_in(principal)?;
+        self.refused_credentials = 0;
+        let principal = self.sign_in.client().principal();
+        self.subscriptions.each(|subscription| subscription.renew(principal));
+        Ok(())
     }
 
     fn subscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         fields.allow("frame", &SUBSCRIBE_FIELDS, UNKNOWN_FIELDS)?;
-        let options = Options::of(fields, &self.client.settings().filter)?;
+        let options = Options::of(fields, &self.sign_in.client().settings().filter)?;
         let request = options.subscribe(Source::parse(&fields.required("topic")?)?)?;
         let echo = Echo::of(Some(fields));
         if self.subscriptions.key_of(&request.source).is_some() {
@@ -225,7 +293,7 @@ impl Session {
             return Ok(Flow::Go);
         }
         let key = self.subscriptions.reserve(request.source.clone())?;
-        let (client, inbox) = (self.client.clone(), self.subscriptions.inbox().clone());
+        let (client, inbox) = (self.sign_in.client().clone(), self.subscriptions.inbox().clone());
         let work = async move { Outcome::Subscribed(key, client.subscribe(request, &inbox, key).await.map(Box::new)) };
         Ok(self.begin(echo, Work::Subscribe(Box::pin(work)), out))
     }
@@ -259,8 +327,8 @@ impl Session {
     fn publish(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         fields.allow("frame", &PUBLISH_FIELDS, UNKNOWN_FIELDS)?;
         let topic = TopicName::parse(&fields.required("topic")?)?;
-        let new_message = fields.new_message(UNKNOWN_FIELDS, self.client.settings().max_payload_bytes)?;
-        let publishing = self.client.publish(&topic, new_message);
+        let new_message = fields.new_message(UNKNOWN_FIELDS, self.sign_in.client().settings().max_payload_bytes)?;
+        let publishing = self.sign_in.client().publish(&topic, new_message);
         Ok(self.begin(Echo::of(Some(fields)), Work::Publish(publishing), out))
     }
 
@@ -269,8 +337,11 @@ impl Session {
         fields.allow("frame", &ACK_FIELDS, UNKNOWN_FIELDS)?;
         let consumer = ConsumerName::parse(&fields.required("consumer")?)?;
         let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
-        let client = self.client.clone();
-        let work = async move { Outcome::Acknowledged(client.acknowledge(&source, &consumer, cursor).await) };
+        let owner = fields.text("owner")?.map(Cow::into_owned);
+        let client = self.sign_in.client().clone();
+        let work = async move {
+            Outcome::Acknowledged(client.acknowledge(&source, &consumer, owner.as_deref(), cursor).await)
+        };
         Ok(self.begin(Echo::of(Some(fields)), Work::Acknowledge(Box::pin(work)), out))
     }
 
@@ -330,10 +401,21 @@ impl Protocol for Session {
     }
 
     fn binary(&mut self, _: &[u8], out: &mut Outbox) -> Flow {
-        refused(out, &Echo::of(None), Error::bad_request("frame", "must be text, not binary"))
+        self.refused(out, &Echo::of(None), Error::bad_request("frame", "must be text, not binary"))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.sign_in.until()
+    }
+
+    fn timeout(&mut self, _: &mut Outbox) -> Flow {
+        Flow::Close(CloseCode(4401), "Unauthorized: no valid credentials in time".to_owned())
     }
 
     fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
+        if key == ACCESS_CHANGED {
+            self.sign_in.look_again();
+        }
         let Some(Readable { subscription, events, .. }) = self.subscriptions.readable(key) else { return Flow::Go };
         let progress = subscription.read(BATCH_LIMIT, events);
         for event in events.drain(..) {
@@ -367,15 +449,8 @@ fn ack(out: &mut Outbox, more: &str, echo: &Echo) {
     send(out, &format!(r#""type":"ack","topic":{topic},"status":"ok"{more}"#), echo);
 }
 
-/// Replies with the error. Malformed frames in a row are counted.
-fn refused(out: &mut Outbox, echo: &Echo, error: Error) -> Flow {
-    let malformed = matches!(error, Error::BadRequest { .. });
-    refuse(out, echo, error);
-    if malformed { Flow::Malformed } else { Flow::Go }
-}
-
-fn refuse(out: &mut Outbox, echo: &Echo, error: Error) {
-    let problem = Problem::from(error).to_json();
+fn refuse(out: &mut Outbox, echo: &Echo, problem: &Problem) {
+    let problem = problem.to_json();
     let topic = echo.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
     send(out, &format!(r#""type":"error"{topic},"error":{problem}"#), echo);
 }

@@ -28,14 +28,18 @@ mod nats;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
+mod access;
 mod chaos;
 mod clustered;
 mod contract;
+mod credentials;
 mod durable;
 mod engines;
 mod generated;
 mod instances;
 mod layers;
+mod origins;
 mod readme;
 mod settings;
 mod transfer;
+mod transport;

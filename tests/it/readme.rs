@@ -1,7 +1,7 @@
 //! The documents keep their word: their examples run, top to bottom, against a fresh server.
 //!
-//! - A block of `sh` runs by `bash -eu`; port 8080 in it is the server's. A block of `json` or `text` right after it is
-//!   what it prints. A command that goes on (`curl -N`) is ended when as much as that has come.
+//! - A block of `sh` runs by `bash -eu`; port 8080 in it is the server's, and 8443 is a free one. A block of `json` or
+//!   `text` right after it is what it prints. A command that goes on (`curl -N`) is ended when as much as that has come.
 //! - A block of `jsonl` is a conversation on one `/ws` connection (on `/graphql` with `jsonl graphql`): `→` is sent, `←`
 //!   is the next frame.
 //! - `<!-- test: skip -->` before a block leaves it out.
@@ -167,6 +167,8 @@ fn end_session(leader: u32) {
 /// Runs a script where `pub-sub` is at hand; returns what it printed, and how it went if it ended by itself.
 fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (String, Option<bool>) {
     let script = script.replace("8080", &port.to_string());
+    // Of a server that the script starts.
+    let script = script.replace("8443", &crate::nats::free_port().to_string());
     let ours = Path::new(env!("CARGO_BIN_EXE_pub-sub")).parent().unwrap();
     let path = format!("{}:{}", ours.display(), std::env::var("PATH").unwrap());
     let mut child = Command::new("setsid")
@@ -287,6 +289,11 @@ async fn the_backup_page_keeps_its_word() {
 #[tokio::test]
 async fn the_recipes_keep_their_word() {
     keeps_its_word("docs/recipes.md").await;
+}
+
+#[tokio::test]
+async fn the_security_page_keeps_its_word() {
+    keeps_its_word("docs/security.md").await;
 }
 
 #[test]

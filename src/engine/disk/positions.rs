@@ -32,7 +32,7 @@ impl Disk {
         opened.consumers.with_current(consumer.key(), |current| match current {
             Some(current) => put(&opened.log, current, token),
             None => {
-                let record = Record::ConsumerDeleted { source: source.as_str(), name: name.as_str() };
+                let record = Record::ConsumerDeleted { source: source.as_str(), name: name.stored() };
                 opened.log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
             }
         })?;
@@ -52,7 +52,7 @@ impl Positions for Disk {
     fn withdraw<'a>(&'a self, consumer: &'a Arc<Consumer>, generation: u64) -> Later<'a, ()> {
         Box::pin(async move {
             if !self.opened()?.consumers.withdraw(consumer, generation) {
-                return Err(Error::ConsumerTakenOver(consumer.key().name.as_str().to_owned()));
+                return Err(Error::ConsumerTakenOver(consumer.key().name.name().to_owned()));
             }
             committed(self.drop_position(consumer)?).await
         })

@@ -111,7 +111,7 @@ fn restore_consumers(recovered: &log::Recovered, consumers: &Consumers) -> Vec<A
     let mut held = Vec::new();
     for kept in &recovered.consumers {
         let key = Source::parse(&kept.source)
-            .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&kept.name)? }));
+            .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::from_stored(&kept.name)? }));
         if let (Ok(key), Some((mut position, holder))) = (key, position::decode(&kept.blob)) {
             if holder.is_empty() {
                 consumers.restore(&key, &position);

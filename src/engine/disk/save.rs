@@ -26,8 +26,8 @@ pub(super) fn put(log: &Log<Token>, consumer: &Consumer, token: Token) -> Result
     let ConsumerKey { source, name } = consumer.key();
     let queued = consumer.save(|position, is_held| {
         let blob = position::encode(position, if is_held { HELD } else { "" });
-        let record = Record::ConsumerPut { source: source.as_str(), name: name.as_str(), blob: &blob };
+        let record = Record::ConsumerPut { source: source.as_str(), name: name.stored(), blob: &blob };
         log.append(&record, token).map(drop).map_err(|error| unavailable(&error))
     });
-    queued.unwrap_or_else(|| Err(Error::ConsumerTakenOver(name.as_str().to_owned())))
+    queued.unwrap_or_else(|| Err(Error::ConsumerTakenOver(name.name().to_owned())))
 }

@@ -88,7 +88,7 @@ impl Snapshot {
         let mut consumers = Vec::new();
         for recovered in std::mem::take(&mut log.consumers) {
             let key = Source::parse(&recovered.source)
-                .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::parse(&recovered.name)? }));
+                .and_then(|source| Ok(ConsumerKey { source, name: ConsumerName::from_stored(&recovered.name)? }));
             let (Ok(key), Some((mut position, holder))) = (key, position::decode(&recovered.blob)) else {
                 return Err(format!("DATA_DIR: the position of consumer {:?} cannot be read", recovered.name));
             };

@@ -60,7 +60,7 @@ impl Known {
 }
 
 fn taken_over(key: &ConsumerKey) -> Error {
-    Error::ConsumerTakenOver(key.name.as_str().to_owned())
+    Error::ConsumerTakenOver(key.name.name().to_owned())
 }
 
 /// The consumers on this instance, by key.
@@ -86,12 +86,15 @@ struct Acknowledged {
 }
 
 fn token(key: &ConsumerKey) -> String {
-    format!("{}.{}", encode(key.source.as_str()), encode(key.name.as_str()))
+    format!("{}.{}", encode(key.source.as_str()), encode(key.name.stored()))
 }
 
 fn key_of(token: &str) -> Option<ConsumerKey> {
     let (source, name) = token.split_once('.')?;
-    Some(ConsumerKey { source: Source::parse(&decode(source)?).ok()?, name: ConsumerName::parse(&decode(name)?).ok()? })
+    Some(ConsumerKey {
+        source: Source::parse(&decode(source)?).ok()?,
+        name: ConsumerName::from_stored(&decode(name)?).ok()?,
+    })
 }
 
 impl Shared {

@@ -48,6 +48,8 @@ pub struct SubscriptionStatus {
     overflow: Overflow,
     /// The name of its consumer, if it has one.
     consumer: Option<String>,
+    /// The name of the principal that has subscribed; null on a server without access rules.
+    principal: Option<String>,
 }
 
 /// Whether messages wait for a subscription.
@@ -64,6 +66,8 @@ pub enum SubscriptionState {
 pub struct Consumer {
     /// Its name. 1 to 255 bytes.
     name: String,
+    /// The name of the principal whom it belongs to; null on a server without access rules, and for the administrator's.
+    owner: Option<String>,
     /// When its position moves, as of its newest subscription.
     ack: AckMode,
     /// Whether a subscription is live.
@@ -94,7 +98,8 @@ impl From<ConsumerStatus> for Consumer {
             offset: Long(cursor.offset),
         };
         Self {
-            name: status.name.as_str().to_owned(),
+            name: status.name.name().to_owned(),
+            owner: status.name.owner().map(str::to_owned),
             ack: status.position.ack.into(),
             connected: status.connected,
             last_used_at: DateTime(status.position.used_at),
@@ -210,6 +215,7 @@ impl Topic {
             state: if info.lag == 0 { SubscriptionState::CaughtUp } else { SubscriptionState::Behind },
             overflow: info.overflow.into(),
             consumer: info.consumer,
+            principal: info.principal.map(|name| name.to_string()),
         };
         Ok(list.into_iter().map(status).collect())
     }
@@ -251,10 +257,10 @@ pub struct TopicConnection {
 }
 
 impl TopicConnection {
-    pub fn new(client: &Client, prefix: &str, after: Option<&str>, limit: usize) -> Self {
-        let (topics, more) = client.topics(prefix, after, limit);
-        let total = client.count_topics(prefix);
-        Self { client: client.clone(), topics, more, after: after.is_some(), total }
+    pub fn new(client: &Client, prefix: &str, after: Option<&str>, limit: usize) -> Result<Self> {
+        let (topics, more) = client.topics(prefix, after, limit).map_err(refuse)?;
+        let total = client.count_topics(prefix).map_err(refuse)?;
+        Ok(Self { client: client.clone(), topics, more, after: after.is_some(), total })
     }
 
     fn list(&self) -> impl Iterator<Item = Topic> {

@@ -1,6 +1,8 @@
 // Runs operations of all kinds as event streams, by the protocol GraphQL over SSE. A subscription whose connection breaks
 // goes on after the last position that the server gave (`id:`), so that nothing is lost and nothing comes twice.
 
+import * as signIn from './sign-in.js';
+
 const EXAMPLES = {
   'See what is there': {
     query: `query Overview {
@@ -50,6 +52,8 @@ const MAX_SUBSCRIPTIONS = 5;
 const WAITS = [500, 10_000];
 /** A subscription that ends with one of these codes is sent again. */
 const RETRIED = ['UNAVAILABLE', 'LIMIT_REACHED', 'SLOW_CONSUMER'];
+/** The code of an error by which the server asks for a credential, or another one. */
+const UNAUTHENTICATED = 'UNAUTHENTICATED';
 /** The server sends a comment at least every `PING_INTERVAL`. After a longer silence the connection is considered dead. */
 const SILENCE = 120_000;
 
@@ -108,6 +112,9 @@ function stop(id) {
   query.focus();
 }
 
+/** The server wants a credential, or another one. */
+class Unauthenticated extends Error {}
+
 /** Yields the events of a stream as the HTML standard parses them, and comments as `comment`. */
 async function* events(body, alive) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -143,10 +150,13 @@ async function connect(operation) {
   };
   try {
     alive();
-    const headers = { 'content-type': 'application/json', accept: 'text/event-stream' };
+    operation.credential = signIn.current();
+    const headers = { 'content-type': 'application/json', accept: 'text/event-stream', ...signIn.headers() };
     if (operation.position) headers['last-event-id'] = operation.position;
     const body = JSON.stringify(operation.request);
     const response = await fetch(window.location.pathname, { method: 'POST', headers, body, signal: connection.signal });
+    // The server has executed nothing. It is sent again when the person has signed in.
+    if (response.status === 401) throw new Unauthenticated(await signIn.messageIn(response));
     if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
       const text = await response.text();
       // The server cannot serve it at the moment.
@@ -175,6 +185,11 @@ async function read(operation, stream) {
     if (event === 'next') {
       const result = JSON.parse(data);
       const error = result.errors?.[0];
+      if (error?.extensions?.code === UNAUTHENTICATED) {
+        if (operation.subscribes) throw new Unauthenticated(error.message);
+        // It was executed in part, so it is not sent again.
+        signIn.ask(operation.credential, error.message);
+      }
       if (operation.subscribes && RETRIED.includes(error?.extensions?.code)) throw new Error(error.message);
       showResult(operation, result);
     }
@@ -183,17 +198,29 @@ async function read(operation, stream) {
   throw new Error('the server ended the connection');
 }
 
-/** Runs an operation to its end. Only a subscription is sent again: a mutation may have been executed. */
+/**
+ * Runs an operation to its end. Only a subscription is sent again: a mutation may have been executed, unless the server has
+ * refused the request for its credential.
+ */
 async function follow(operation) {
   for (;;) {
     let problem;
     try {
       if (await connect(operation)) break;
     } catch (error) {
-      problem = error.message;
+      problem = error;
     }
     operation.live = false;
     if (operation.abort.signal.aborted) return;
+    if (problem instanceof Unauthenticated) {
+      showState();
+      const hasSignedIn = await signIn.ask(operation.credential, problem.message);
+      if (operation.abort.signal.aborted) return;
+      if (hasSignedIn) continue;
+      show(operation.title, problem.message, 'bad');
+      break;
+    }
+    problem = problem.message;
     if (!operation.subscribes) {
       show(operation.title, `No result came: ${problem}. Check whether it was executed before you run it again.`, 'bad');
       break;
@@ -251,4 +278,6 @@ form.onsubmit = (event) => {
 form.onkeydown = (event) => {
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 };
+// What was subscribed to with a credential ends with it.
+signIn.onSignOut(() => [...operations.keys()].forEach(stop));
 element('clear').onclick = () => results.replaceChildren();

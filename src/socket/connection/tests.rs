@@ -29,11 +29,11 @@ impl Protocol for Keys {
     }
 }
 
-fn connection(
-    server: tokio::io::DuplexStream,
+fn connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    server: S,
     protocol: impl Protocol + 'static,
     inbox: Inbox,
-) -> Connection<tokio::io::DuplexStream> {
+) -> Connection<S> {
     Connection::new(server, Box::new(protocol), inbox, Arc::default(), None, CancellationToken::new())
 }
 
@@ -117,4 +117,19 @@ async fn everyone_in_the_inbox_is_delivered_to() {
         }
         assert_eq!(deliveries, (0..count).map(|key| (key, 1)).collect());
     }
+}
+
+/// TLS and HTTP/2 keep what is written in buffers of their own until they are flushed.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_is_flushed() {
+    let (mut client, server) = duplex(1 << 20);
+    let inbox = Inbox::default();
+    inbox.wake(7);
+    let running = connection(tokio::io::BufStream::new(server), Keys, inbox).run();
+    let mut frame = [0; 6];
+    tokio::select! {
+        () = running => panic!("it goes on"),
+        read = timeout(Duration::from_secs(5), client.read_exact(&mut frame)) => read.unwrap().unwrap(),
+    };
+    assert_eq!(&frame[2..], b"0007");
 }

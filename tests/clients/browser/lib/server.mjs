@@ -18,8 +18,8 @@ export function binary() {
 }
 
 /** Starts a server, which ends with the test `t`, and returns its origin. */
-export async function start(t) {
-  const env = { PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', LOG: 'info' };
+export async function start(t, settings = {}) {
+  const env = { PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', LOG: 'info', ...settings };
   const child = spawn(binary(), [], { env, stdio: ['ignore', 'ignore', 'pipe'] });
   const gone = new Promise((resolve) => child.once('close', resolve));
   t.after(async () => {

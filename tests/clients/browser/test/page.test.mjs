@@ -1,51 +1,12 @@
 // Uses the page at /graphql as a person does.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { after, test } from 'node:test';
 import { close, open, picture, until } from '../lib/browser.mjs';
-import { createTopic, proxy, publish, start, subscribers, TOP } from '../lib/server.mjs';
+import { asBrowser, execute, graphiql, openOwn, response, run, shows, widths } from '../lib/page.mjs';
+import { createTopic, proxy, publish, start, subscribers } from '../lib/server.mjs';
 
 after(close);
-
-const asBrowser = { accept: 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8' };
-
-/** Whether this binary was built with GraphiQL. */
-async function hasGraphiql(origin) {
-  const page = await fetch(`${origin}/graphql`, { headers: asBrowser });
-  return (await page.text()).includes('<title>pub-sub: GraphiQL</title>');
-}
-
-async function graphiql(t) {
-  const origin = await start(t);
-  if (await hasGraphiql(origin)) return origin;
-  assert.ok(!process.env.CI, 'this binary has no GraphiQL: run `make web`, then build it again');
-  t.skip('this binary has no GraphiQL');
-  return undefined;
-}
-
-/** Returns the text of GraphiQL's response pane. */
-async function response(page) {
-  const text = await page.locator('.graphiql-response .view-lines').innerText();
-  return text.replaceAll('\u00a0', ' ');
-}
-
-const shows = (page, text) => until(`${text} in the response`, async () => (await response(page)).includes(text));
-const execute = (page) => page.locator('.graphiql-execute-button').click();
-
-/** Opens a tab and runs it as soon as it is visible, which is before GraphiQL has parsed its document. */
-async function run(page, name) {
-  await page.evaluate((operation) => {
-    const model = globalThis.__MONACO.editor.getModels().find(({ uri }) => uri.path.endsWith('operation.graphql'));
-    const look = () => {
-      if (!model.getValue().includes(` ${operation}`)) return requestAnimationFrame(look);
-      return document.querySelector('.graphiql-execute-button').click();
-    };
-    look();
-  }, name);
-  await page.getByRole('tab', { name, exact: true }).click();
-}
 
 test('GraphiQL: queries, mutations and subscriptions work, from this server alone', async (t) => {
   const origin = await graphiql(t);
@@ -98,7 +59,7 @@ test('GraphiQL: a phone has room for the document and the response', async (t) =
   await shows(page, '"order": "from outside"');
   await picture(page, 'graphiql-narrow.png');
 
-  const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
+  const { scrollWidth, clientWidth } = await widths(page);
   assert.equal(scrollWidth, clientWidth);
   const [upper, lower] = [await editor.boundingBox(), await result.boundingBox()];
   for (const { x, width, height } of [upper, lower]) {
@@ -144,27 +105,6 @@ test('GraphiQL: its workers, formatter and documentation are there', async (t) =
   await picture(page, 'graphiql-dark.png');
   clean();
 });
-
-/**
- * The page of a binary without GraphiQL. If this binary has GraphiQL, the page's files are served in its place.
- */
-async function openOwn(t, origin, options = {}) {
-  if (!(await hasGraphiql(origin))) return open(t, origin, options);
-  const sources = path.join(TOP, 'src/pages');
-  const policy = `default-src 'none'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'self'; img-src data:; connect-src 'self'`;
-  const files = { '/graphql': 'graphql.html', '/graphql/assets/page.css': 'graphql/page.css', '/graphql/assets/page.js': 'graphql/page.js' };
-  const overlay = async (context) => {
-    // Chromium does not treat a page that did not come over the network as local to this machine.
-    await context.grantPermissions(['local-network-access']);
-    for (const [address, file] of Object.entries(files)) {
-      const answer = { path: path.join(sources, file), headers: { 'content-security-policy': policy } };
-      // The page's own requests go to the address of the document, too.
-      const serve = (route) => (route.request().method() === 'GET' ? route.fulfill(answer) : route.continue());
-      await context.route(`${origin}${address}`, serve);
-    }
-  };
-  return open(t, origin, options, overlay);
-}
 
 for (const colorScheme of ['light', 'dark']) {
   test(`the small page, ${colorScheme}: queries, mutations and subscriptions work, from this server alone`, async (t) => {
@@ -258,7 +198,7 @@ test('the page on a narrow screen needs no scrolling to the side, and nothing co
   const origin = await start(t);
   const { page, clean } = await openOwn(t, origin, { viewport: { width: 360, height: 740 } });
   await page.getByRole('button', { name: 'Run' }).waitFor();
-  const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
+  const { scrollWidth, clientWidth } = await widths(page);
   assert.equal(scrollWidth, clientWidth);
   const boxes = [page.getByLabel('Document'), page.getByLabel('Variables'), page.getByRole('button', { name: 'Run' }), page.locator('#keys'), page.getByText('Results', { exact: true }), page.getByRole('log')];
   const outlines = await Promise.all(boxes.map((box) => box.boundingBox()));
