@@ -121,7 +121,8 @@ impl Client {
         self.broker.topic_here(name)
     }
 
-    /// See [`Broker::topics`]: those that the principal may see.
+    /// Up to `limit` topics that the principal may see, in the order of their names: those that begin with `prefix` and come
+    /// after `after`; and whether there are more.
     pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<(Vec<TopicInfo>, bool), Error> {
         let shown = self.principal.shown_list()?;
         Ok(self.broker.topics(prefix, after, limit, shown.as_ref()))
@@ -133,7 +134,7 @@ impl Client {
         Ok(self.broker.topics("", None, limit, None))
     }
 
-    /// See [`Broker::count_topics`]: those that the principal may see.
+    /// How many topics that the principal may see begin with `prefix`.
     pub fn count_topics(&self, prefix: &str) -> Result<usize, Error> {
         let shown = self.principal.shown_list()?;
         Ok(self.broker.count_topics(prefix, shown.as_ref()))
