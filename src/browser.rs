@@ -7,7 +7,7 @@
 
 mod origin;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     extract::Request,
@@ -17,10 +17,9 @@ use axum::{
         request::Parts,
         uri::Authority,
     },
-    middleware::Next,
     response::Response,
 };
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 pub use origin::{AllowedOrigins, Origin};
@@ -99,13 +98,13 @@ impl Browsers {
         Err(Problem::new(Code::Forbidden, message))
     }
 
-    /// The response to a request that is served.
-    pub async fn serve(&self, visibility: Visibility, request: Request, next: Next) -> Response {
-        match visibility {
-            Visibility::Unaffected => next.run(request).await,
-            Visibility::Hidden => varying(next.run(request).await),
-            Visibility::Shown => self.cors.layer(next).oneshot(request).await.unwrap_or_else(|never| match never {}),
-        }
+    /// The response of `app` to a request, with the headers by which its page may read it.
+    pub async fn show<S>(&self, request: Request, app: S) -> Response
+    where
+        S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        self.cors.layer(app).oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 }
 

@@ -8,6 +8,7 @@
 //! config.rs          gathers every part's settings; config/keys.rs is the one table of them, config/layers.rs reads file,
 //!                    environment and flags
 //! server.rs          joins the doors, stops in good order
+//! front.rs           what every request passes before any interface sees it
 //! listener.rs        serves HTTP over connections
 //!   host.rs acceptor.rs                   where to listen; a connection from its arrival to its protocol
 //!   arrival.rs proxy_header.rs tls.rs     before the first request: the PROXY protocol, the handshake of TLS
@@ -157,6 +158,7 @@ pub mod channel;
 pub mod config;
 pub mod engine;
 mod event_stream;
+pub mod front;
 pub mod graphql;
 mod headers;
 pub mod listener;

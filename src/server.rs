@@ -3,10 +3,8 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::{DefaultBodyLimit, Request, State},
-    http::{header, request::Parts},
-    middleware::{self, Next},
+    extract::DefaultBodyLimit,
+    http::request::Parts,
     response::{IntoResponse, Response},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
@@ -14,16 +12,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::{self, Access},
-    body,
     broker::{Broker, ClientInfo, Principal},
-    browser::{self, Browsers},
+    browser::Browsers,
     config::Config,
+    front::{self, Front},
     graphql,
     listener::{self, Acceptor, Connections, Listeners},
     metrics, pages,
     problem::{Code, Problem},
     rest,
-    socket::{ConnectionInfo, Sockets, Upgrade},
+    socket::Sockets,
     ws,
 };
 
@@ -48,12 +46,12 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     // Cancelled after every publish has its reply: only then it is known what subscribers are still to get.
     let settled = CancellationToken::new();
     let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: settled.clone() };
-    let app = app(&broker, &access, &config, &sockets, &connections);
+    let front = front(&broker, &access, &config, &sockets, &connections);
     say_who_may_come_in(&access, &config);
     tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
     let hard = CancellationToken::new();
     let settings = config.server.clone();
-    let shared = listener::Shared { app, settings, connections: connections.clone(), sockets, hard: hard.clone() };
+    let shared = listener::Shared { front, settings, connections: connections.clone(), sockets, hard: hard.clone() };
     let acceptor = Acceptor::new(shared).map_err(io::Error::other)?;
     for (addr, tls) in listeners.addresses()? {
         tracing::info!(%addr, tls = tls && acceptor.has_tls(), version = env!("CARGO_PKG_VERSION"), "listening");
@@ -121,7 +119,7 @@ fn say_who_may_come_in(access: &Access, config: &Config) {
     }
 }
 
-fn app(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, connections: &Connections) -> Router {
+fn front(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, connections: &Connections) -> Front {
     let started = Instant::now();
     let (heartbeat, request_timeout) = (config.socket.ping_interval, config.server.request_timeout);
     let open = connections.clone();
@@ -138,82 +136,36 @@ fn app(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, con
         graphql::Context { access: access.clone(), started, sockets: sockets.clone(), heartbeat, request_timeout };
     let (graphql, counts) = graphql::routes(context, config.graphql.clone());
     let ws = ws::routes(access.clone(), config.graphql.connection_init_timeout, config.ws.clone(), sockets);
-    let reception =
-        Reception { broker: broker.clone(), access: access.clone(), max_body_bytes: config.server.max_body_bytes };
-    let (broker, access, connections) = (broker.clone(), access.clone(), connections.clone());
     let sign_in = access::routes(access.clone());
+    let (of_broker, of_connections, of_access) = (broker.clone(), connections.clone(), access.clone());
     let metrics = metrics::routes(vec![
-        Box::new(move || broker.metric_samples()),
-        Box::new(move || connections.metric_samples()),
+        Box::new(move || of_broker.metric_samples()),
+        Box::new(move || of_connections.metric_samples()),
         Box::new(move || counts.metric_samples()),
-        Box::new(move || access.metric_samples()),
+        Box::new(move || of_access.metric_samples()),
     ]);
-    rest.merge(graphql)
+    let router = rest
+        .merge(graphql)
         .merge(pages::routes())
         .merge(ws)
         .merge(metrics)
         .merge(sign_in)
         .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
-        .layer(DefaultBodyLimit::max(config.server.max_body_bytes))
-        .layer(middleware::from_fn_with_state(reception, receive))
-        // The outermost: a page may read refusals, too, and a preflight request carries no credentials.
-        .layer(middleware::from_fn({
-            let browsers = Arc::new(Browsers::new(config.server.allowed_origins.clone()));
-            move |request, next| check_origin(browsers.clone(), request, next)
-        }))
+        .layer(DefaultBodyLimit::max(config.server.max_body_bytes));
+    Front::new(front::Parts {
+        router,
+        broker: broker.clone(),
+        access: access.clone(),
+        browsers: Browsers::new(config.server.allowed_origins.clone()),
+        max_body_bytes: config.server.max_body_bytes,
+        refuse,
+    })
 }
 
-/// Refuses what a page of a foreign origin may not do, in the form of errors of the path that it asks for.
-async fn check_origin(browsers: Arc<Browsers>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    match browsers.check(&parts) {
-        Ok(visibility) => browsers.serve(visibility, Request::from_parts(parts, body), next).await,
-        Err(problem) if graphql::PATHS.contains(&parts.uri.path()) => {
-            browser::varying(graphql::refuse(&parts.headers, &problem))
-        }
-        Err(problem) => browser::varying(problem.into_response()),
+/// Refuses a request in the form of errors of the path that it asks for.
+fn refuse(request: &Parts, problem: &Problem) -> Response {
+    if graphql::PATHS.contains(&request.uri.path()) {
+        return graphql::refuse(&request.headers, problem);
     }
-}
-
-/// What every request passes before any interface sees it.
-#[derive(Clone)]
-struct Reception {
-    broker: Broker,
-    access: Access,
-    max_body_bytes: usize,
-}
-
-/// Refuses what no interface has to see, and finds out who sends the request.
-async fn receive(State(reception): State<Reception>, request: Request, next: Next) -> Response {
-    let Reception { broker, access, max_body_bytes } = reception;
-    let (mut parts, body) = request.into_parts();
-    if announces_more_than(max_body_bytes, &parts) {
-        return body::too_large().into_response();
-    }
-    if let Err(problem) = check_staying(&broker, &parts) {
-        return problem.into_response();
-    }
-    let connection = parts.extensions.get::<ConnectionInfo>();
-    let address = connection.map(|connection| connection.client_address(&parts.headers));
-    let door = match parts.uri.path() {
-        "/ws" => "ws",
-        path if path.starts_with("/graphql") => "graphql",
-        _ => "rest",
-    };
-    let client = broker.client(Principal::anyone(), ClientInfo { door, address });
-    let visitor = access.identify(&parts, &client).await;
-    parts.extensions.insert(visitor);
-    next.run(Request::from_parts(parts, body)).await
-}
-
-/// Whether a body is too large by its `Content-Length`, before it comes.
-fn announces_more_than(limit: usize, parts: &Parts) -> bool {
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    length.is_some_and(|length: u64| length > limit as u64)
-}
-
-/// Refuses new WebSockets while the server is leaving. A client of GraphQL tries again, perhaps elsewhere, where the
-/// handshake is refused, but takes a refused subscription for its end.
-fn check_staying(broker: &Broker, parts: &Parts) -> Result<(), Problem> {
-    if Upgrade::is_asked_for(parts) { broker.check_staying().map_err(Problem::from) } else { Ok(()) }
+    problem.clone().into_response()
 }

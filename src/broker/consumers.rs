@@ -13,10 +13,12 @@ impl Broker {
         self.check_opened()?;
         let key = ConsumerKey { source: source.clone(), name: consumer.clone() };
         let positions = self.0.engine.positions();
-        let mut known = self.0.consumers.get(&key);
+        // Of a consumer that is held here, this instance knows all there is.
+        let mut known = self.0.consumers.get(&key).filter(|consumer| consumer.is_held());
         let mut topic = self.topic_of(&key, cursor);
         if known.is_none() || topic.is_none() {
-            // Another instance may have made the consumer or the topic a moment ago.
+            // Another instance may have made the consumer or the topic a moment ago. It may also have deleted a consumer that
+            // is still known here, and made another one of the same name, which is the one that is meant.
             positions.get(&key).await?;
             known = self.0.consumers.get(&key);
             topic = self.topic_of(&key, cursor);

@@ -2,7 +2,6 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use axum::Router;
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -15,12 +14,15 @@ use super::{
     tls::{self, Tls},
     tune,
 };
-use crate::socket::{ConnectionInfo, Sockets};
+use crate::{
+    front::Front,
+    socket::{ConnectionInfo, Sockets},
+};
 
 /// What the connections of a server share.
 pub struct Shared {
     /// What responds to requests.
-    pub app: Router,
+    pub front: Front,
     /// Bounds, times, TLS and proxies.
     pub settings: Settings,
     /// Counts the connections.
@@ -143,9 +145,9 @@ impl Inner {
             // Each is large, and only one is used.
             Opened::Plain(socket) => Box::pin(self.http1(socket, info)).await,
             Opened::Tls(stream) if is_http2 => {
-                let Shared { app, sockets, .. } = &self.shared;
-                let (app, stop, tasks) = (app.clone(), sockets.stop.clone(), sockets.tasks.clone());
-                Box::pin(http2::serve(stream, info, app, self.times, stop, tasks)).await;
+                let Shared { front, sockets, .. } = &self.shared;
+                let (front, stop, tasks) = (front.clone(), sockets.stop.clone(), sockets.tasks.clone());
+                Box::pin(http2::serve(stream, info, front, self.times, stop, tasks)).await;
             }
             Opened::Tls(stream) => Box::pin(self.http1(stream, info)).await,
         }
@@ -167,7 +169,7 @@ impl Inner {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let Shared { app, sockets, .. } = &self.shared;
-        http1::serve(stream, info, app.clone(), self.times, sockets.stop.clone())
+        let Shared { front, sockets, .. } = &self.shared;
+        http1::serve(stream, info, front.clone(), self.times, sockets.stop.clone())
     }
 }

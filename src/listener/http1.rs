@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use axum::Router;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use super::{
     respond::{WatchedBody, respond},
     stream::HttpStream,
 };
-use crate::socket::ConnectionInfo;
+use crate::{front::Front, socket::ConnectionInfo};
 
 /// Bytes of the head of a request, and of what is read and written at once.
 pub(super) const MAX_BUFFER: usize = 64 << 10;
@@ -28,7 +27,7 @@ pub(super) const MAX_BUFFER: usize = 64 << 10;
 pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     info: ConnectionInfo,
-    app: Router,
+    front: Front,
     times: Times,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<S> {
@@ -43,7 +42,7 @@ pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let mut request = request.map(|body| axum::body::Body::new(WatchedBody::new(body, unread.clone())));
         // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
         request.extensions_mut().insert(info.clone());
-        let response = respond(app.clone(), request);
+        let response = respond(front.clone(), request);
         async move {
             Ok::<_, Infallible>(
                 response.await.map(|body| Answering { body: Pieces::new(body, MAX_BUFFER), _guard: guard }),

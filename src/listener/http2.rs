@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Times, http1::MAX_BUFFER, pieces::Pieces, respond::respond};
-use crate::socket::ConnectionInfo;
+use crate::{front::Front, socket::ConnectionInfo};
 
 /// Requests, event streams and WebSockets that may be open on one connection.
 const MAX_STREAMS: u32 = 200;
@@ -203,7 +203,7 @@ fn builder(times: Times, tasks: TaskTracker) -> hyper::server::conn::http2::Buil
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     info: ConnectionInfo,
-    app: Router,
+    front: Front,
     times: Times,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -215,7 +215,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // A WebSocket outlives its request, and the connection must not be idle meanwhile: it takes this guard with it.
         let info = ConnectionInfo { guard: Arc::new((counted.enter(), info.guard.clone())), ..info.clone() };
         request.extensions_mut().insert(info.clone());
-        let (response, streams) = (respond(app.clone(), request), counted.clone());
+        let (response, streams) = (respond(front.clone(), request), counted.clone());
         async move {
             let held = |body| Held { body: Pieces::new(body, PIECE), waiting: streams.wait(), _guard: info.guard };
             Ok::<_, Infallible>(response.await.map(held))

@@ -6,7 +6,6 @@ use std::sync::{
 };
 
 use axum::{
-    Router,
     body::Body,
     http::{
         HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header,
@@ -15,9 +14,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hyper::body::{Frame, Incoming, SizeHint};
-use tower::ServiceExt;
 
 use crate::{
+    front::Front,
     headers,
     problem::{Code, Problem},
 };
@@ -27,7 +26,7 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// The app's response to a request.
-pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
+pub async fn respond(front: Front, mut request: Request<Body>) -> Response {
     let is_head = request.method() == Method::HEAD;
     if request.version() == Version::HTTP_2 {
         as_in_http1(&mut request);
@@ -37,7 +36,7 @@ pub async fn respond(app: Router, mut request: Request<Body>) -> Response {
             Some(location) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, location)]).into_response(),
             None => {
                 drop_trailing_slash(request.uri_mut());
-                app.oneshot(request).await.unwrap_or_else(|never| match never {})
+                front.respond(request).await
             }
         },
         Err(problem) => in_full(&problem, is_head),
