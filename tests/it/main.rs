@@ -38,6 +38,7 @@ mod generated;
 mod instances;
 mod layers;
 mod origins;
+mod permissions;
 mod readme;
 mod settings;
 mod transfer;
