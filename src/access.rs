@@ -43,7 +43,7 @@ pub use key_set::{KeyId, KeySet};
 pub use name::{ANONYMOUS, API_KEY, check_name};
 pub use refusal::Refusal;
 pub use settings::Settings;
-pub use sign_in::{ACCESS_CHANGED, SignIn};
+pub use sign_in::{ACCESS_CHANGED, SignIn, refuse_connection};
 pub use token::{Tokens, Verified};
 pub use visitor::{Caller, Visitor};
 pub use watch::{Reload, WatchedFile};

@@ -23,20 +23,21 @@ export function token(sub, claim, seconds = 3_600) {
 const RIGHTS = { publish: ['news'], subscribe: ['news', 'orders.>'], manage: ['news'], stats: false };
 
 /** A key in an access file, as `pub-sub key` would print it. */
-const entry = (name, key) => `[[key]]
+const entry = (name, key, more) => `[[key]]
 name = "${name}"
 hash = "sha256:${createHash('sha256').update(key).digest('hex')}"
 ${Object.entries(RIGHTS).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join('\n')}
+${more}
 `;
 
 /**
  * Starts a server with all kinds of credentials. `credentials` has one of each by name, `write` changes the keys of the
- * access file, and `fresh` makes a token for `alice`.
+ * access file, with `more` fields for each, and `fresh` makes a token for `alice`.
  */
 export async function guarded(t, env = {}) {
   const directory = mkdtempSync(path.join(os.tmpdir(), 'pub-sub-access-'));
   const ACCESS_FILE = path.join(directory, 'access.toml');
-  const write = (keys) => writeFileSync(ACCESS_FILE, Object.entries(keys).map(([name, key]) => entry(name, key)).join('\n'));
+  const write = (keys, more = '') => writeFileSync(ACCESS_FILE, Object.entries(keys).map(([name, key]) => entry(name, key, more)).join('\n'));
   const billing = randomBytes(16).toString('hex');
   write({ billing });
   const server = await Server.start(t, { API_KEY, ACCESS_FILE, JWT_SECRET, JWT_LEEWAY: '0s', ...env });

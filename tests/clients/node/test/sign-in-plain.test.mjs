@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import WebSocket from 'ws';
 import { bearer, guarded } from '../lib/access.mjs';
-import { after, Inbox, within } from '../lib/wait.mjs';
+import { after, Inbox, until, within } from '../lib/wait.mjs';
 
 const options = { timeout: 60_000 };
 const { EventSourcePolyfill } = polyfill;
@@ -110,6 +110,44 @@ test('/ws: fresh credentials after the end of a token, on the same socket, miss 
   socket.send(subscribe);
   assert.equal((await socket.next()).consumer.resumed, true);
   assert.equal((await socket.next()).data, 1);
+});
+
+test('/ws: a key whose hash is replaced ends at once, and the new key goes on with its consumer', options, async (t) => {
+  const server = await guarded(t);
+  const socket = open(t, server, { headers: bearer(server.credentials['a key of ACCESS_FILE']) });
+  await socket.opened();
+  const subscribe = { type: 'subscribe', topic: 'news', consumer: 'tab-1', ack: 'EXPLICIT' };
+  socket.send(subscribe);
+  assert.equal((await socket.next()).consumer.resumed, false);
+  server.write({ billing: 'its new key' });
+  assert.equal((await socket.next('the end of the old key')).error.code, 'UNAUTHENTICATED');
+  await server.publish('news', 1);
+  const next = open(t, server, { headers: bearer('its new key') });
+  await next.opened();
+  next.send(subscribe);
+  assert.equal((await next.next()).consumer.resumed, true);
+  assert.equal((await next.next()).data, 1);
+});
+
+test('max_connections: one socket too many is closed with 1013, one stream too many gets 429', options, async (t) => {
+  const server = await guarded(t);
+  server.write({ few: 'one connection' }, 'max_connections = 1');
+  const headers = bearer('one connection');
+  const asked = () => fetch(`${server.origin}/topics`, { headers });
+  await until('the server knows the key', async () => (await asked()).status === 200);
+  const first = open(t, server, { headers });
+  await first.opened();
+  await reads(server, first);
+  const refused = await open(t, server, { headers }).next('the close');
+  assert.deepEqual(refused, { closed: 1013, reason: 'the principal has as many connections as it may' });
+  const graphql = new WebSocket(server.ws, 'graphql-transport-ws', { headers });
+  const closed = await within('the close', new Promise((resolve) => graphql.on('close', resolve)));
+  assert.equal(closed, 1013);
+  const stream = await fetch(`${server.origin}/topics/news/messages`, { headers: { ...headers, accept: 'text/event-stream' } });
+  assert.equal(stream.status, 429);
+  assert.equal((await stream.json()).error.code, 'LIMIT_REACHED');
+  // Requests are no connections.
+  assert.equal((await asked()).status, 200);
 });
 
 test('AUTH_QUERY_TOKEN: a credential in the address, by setting only', options, async (t) => {
