@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Times,
     deadline::{Activity, Answering, Deadline, Watched},
+    pieces::Pieces,
     respond::{WatchedBody, respond},
     stream::HttpStream,
 };
@@ -43,7 +44,11 @@ pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
         request.extensions_mut().insert(info.clone());
         let response = respond(app.clone(), request);
-        async move { Ok::<_, Infallible>(response.await.map(|body| Answering { body, _guard: guard })) }
+        async move {
+            Ok::<_, Infallible>(
+                response.await.map(|body| Answering { body: Pieces::new(body, MAX_BUFFER), _guard: guard }),
+            )
+        }
     });
     let serving = http.serve_connection(stream, service).with_upgrades();
     async move {

@@ -28,6 +28,7 @@ mod nats;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
+mod access;
 mod chaos;
 mod clustered;
 mod contract;
