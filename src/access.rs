@@ -13,7 +13,7 @@
 
 mod authority;
 mod claims;
-mod cookie;
+pub(crate) mod cookie;
 mod fetch;
 mod fetching;
 mod file;
@@ -43,10 +43,10 @@ pub use key_set::{KeyId, KeySet};
 pub use name::{ANONYMOUS, API_KEY, check_name};
 pub use refusal::Refusal;
 pub use settings::Settings;
-pub use sign_in::{ACCESS_CHANGED, SignIn};
+pub use sign_in::{ACCESS_CHANGED, SignIn, refuse_connection};
 pub use token::{Tokens, Verified};
 pub use visitor::{Caller, Visitor};
 pub use watch::{Reload, WatchedFile};
 
 pub use cookie::routes;
-pub use found::bearer;
+pub use found::{CREDENTIAL_PARAMETER, bearer};

@@ -39,16 +39,18 @@
 //! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
 //!
-//! access.rs          credentials: what turns text into verified facts
-//!   rights.rs name.rs                     what a principal may do, and what it may be called
-//!   key.rs file.rs file_fields.rs         keys and their hashes; the access file
+//! access.rs          who may come in: finds the principal of a credential
+//!   authority.rs sessions.rs refusals.rs  who is who, and until when; tokens that were verified; refused credentials
+//!   found.rs visitor.rs sign_in.rs cookie.rs    where a request's credential stands; who sends it; WebSockets; /auth/cookie
+//!   key.rs name.rs file.rs file_fields.rs keys and their hashes; names of principals; the access file
 //!   token.rs claims.rs refusal.rs         JSON Web Tokens: verified, their claims checked, why they are refused
 //!   key_set.rs signature.rs jwks.rs       the keys of tokens; signatures by ring; sets of keys and PEM files
 //!   fetch.rs fetching.rs                  sets of keys from a URL, and when they are fetched
 //!   watch.rs settings.rs                  files that are read again; which credentials are accepted
 //!
 //! broker.rs          publishing, subscribing, history, limits; no transport
-//!   client.rs                             what doors have of it, for one principal
+//!   client.rs                             what doors have of it, for one principal: a rule before each operation
+//!   principal.rs rights.rs                on whose behalf, and what that one may do at the moment; rights as patterns
 //!   topics.rs                             the four ways to get a topic
 //!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
@@ -96,7 +98,9 @@
 //! - Architecture invariant: subscribers read channels, and nothing but what an engine has stored is in a channel.
 //! - Architecture invariant: doors (`graphql`, `rest`, `ws`) have a client of the broker for one principal, never the broker
 //!   itself, and know neither each other nor `config`; only `server` knows all.
-//! - Architecture invariant: `access` knows the types of `broker` that permissions are made of, and nothing else.
+//! - Architecture invariant: `access` finds out who somebody is. What that one may do is decided in `broker`, in front of each
+//!   operation of its client, and nowhere else.
+//! - Architecture invariant: the rendering of a message does not depend on the principal, so that all who read it share it.
 //! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main`
 //!   knows it.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
@@ -143,7 +147,12 @@
 //! - **origin**: scheme, host and port that a page in a browser comes from. **own origin**: this server's. **foreign**: one
 //!   whose pages may not use this server.
 //! - **engine**: where messages, topics and positions are stored. **door**: a transport: `graphql`, `rest`, `ws`.
-//! - **key**: random text that a client sends as its credential; the server knows its hash. **token**: a JSON Web Token.
+//! - **principal**: on whose behalf something is done. Its name is that of a key, the `sub` of a token, or `anonymous`.
+//! - **credential**: what a client sends to say who it is. **key**: random text; the server knows its hash. **token**: a
+//!   JSON Web Token.
+//! - **right**: publish, subscribe, manage or statistics. **grant**: what a credential allows, which may change and end. To
+//!   **withdraw** a credential is to end its grant.
+//! - **owner**: the principal whom a consumer belongs to.
 //! - **registry**: all topics of an instance. **instance**: one process; with `ENGINE=nats` several share what they
 //!   have.
 

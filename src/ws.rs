@@ -12,7 +12,7 @@ use axum::{
 };
 
 use crate::{
-    access::{Access, SignIn, Visitor},
+    access::{Access, SignIn, Visitor, refuse_connection},
     broker::Inbox,
     problem::Problem,
     socket::{Sockets, Upgrade, UpgradeError},
@@ -64,7 +64,10 @@ async fn upgrade(
         Err(error) => return Ok(error.into_response()),
     };
     let inbox = Inbox::default();
-    let sign_in = SignIn::new(&access, visitor.connecting()?, &inbox, patience)?;
+    let sign_in = match SignIn::new(&access, visitor.connecting()?, &inbox, patience) {
+        Ok(sign_in) => sign_in,
+        Err(error) => return Ok(refuse_connection(&sockets, upgrade, None, error)),
+    };
     let session = Session::new(sign_in, &settings, inbox.clone());
     Ok(upgrade.accept_with(&sockets, None, inbox, Box::new(session)))
 }

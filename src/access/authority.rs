@@ -231,9 +231,15 @@ impl Access {
             let same = |(old, _): &(KeyRule, Principal)| (old.hash, &old.subject) == (rule.hash, &rule.subject);
             let identity = self.identity(&rule.name, rate, connections);
             identity.set_limits(rate, connections);
-            let principal = match known.remove(&rule.name).filter(same) {
-                Some((_, principal)) => principal,
-                None => Principal::new(identity, grant.clone()),
+            let principal = match known.remove(&rule.name) {
+                Some(kept) if same(&kept) => kept.1,
+                replaced => {
+                    // The name has another key now: the earlier one has to end as if it had been removed.
+                    if let Some((_, earlier)) = replaced {
+                        earlier.withdraw();
+                    }
+                    Principal::new(identity, grant.clone())
+                }
             };
             if is_over(&rule, Timestamp::now()) {
                 principal.withdraw();

@@ -2,16 +2,32 @@
 
 use std::time::Duration;
 
+use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
 use super::Access;
 use crate::{
     broker::{Client, Error, Inbox, Principal, PrincipalConnection, Watch},
     problem::Problem,
+    socket::{CloseCode, ClosesAtOnce, Sockets, Upgrade},
 };
 
 /// The key under which a connection's inbox announces that what its client may do has changed. No subscription has it.
 pub const ACCESS_CHANGED: u64 = u64::MAX;
+
+/// The response to an upgrade that is one connection of the principal too many. The connection is made and closed with 1013,
+/// because browsers hide the response to a refused upgrade from the page.
+pub fn refuse_connection(
+    sockets: &Sockets,
+    upgrade: Upgrade,
+    subprotocol: Option<&'static str>,
+    error: Error,
+) -> Response {
+    let Error::LimitReached { .. } = error else { return Problem::from(error).into_response() };
+    let reason = "the principal has as many connections as it may";
+    upgrade
+        .accept(sockets, subprotocol, |_| Box::new(ClosesAtOnce { code: CloseCode::TRY_AGAIN_LATER, reason, held: () }))
+}
 
 /// The client of one WebSocket.
 pub struct SignIn {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use async_graphql::{Pos, ServerError, http::ALL_WEBSOCKET_PROTOCOLS};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ use super::{
     request::{Asked, read},
 };
 use crate::{
-    access::{ACCESS_CHANGED, SignIn},
+    access::{ACCESS_CHANGED, SignIn, refuse_connection},
     broker::{Client, Error, Inbox, Principal},
     problem::Problem,
     socket::{CloseCode, ClosesAtOnce, Flow, Outbox, Protocol, Upgrade},
@@ -49,7 +49,7 @@ pub fn accept(door: &Door, client: Client, upgrade: Upgrade, offers_graphql: boo
             let inbox = Inbox::default();
             let sign_in = match SignIn::new(&context.access, client, &inbox, settings.connection_init_timeout) {
                 Ok(sign_in) => sign_in,
-                Err(error) => return Problem::from(error).into_response(),
+                Err(error) => return refuse_connection(&context.sockets, upgrade, Some(name), error),
             };
             let session = Session::new(executor.clone(), sign_in, settings, names, keep_alive, inbox.clone());
             upgrade.accept_with(&context.sockets, Some(name), inbox, Box::new(session))

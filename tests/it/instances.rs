@@ -1,5 +1,6 @@
 //! Several instances on one NATS: what users see of it, and what they see when it is gone.
 
+mod access;
 mod cut_off;
 mod rivals;
 mod upheaval;

@@ -39,6 +39,7 @@ mod generated;
 mod instances;
 mod layers;
 mod origins;
+mod permissions;
 mod readme;
 mod settings;
 mod transfer;

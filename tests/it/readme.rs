@@ -1,6 +1,6 @@
 //! The documents keep their word: their examples run, top to bottom, against a fresh server.
 //!
-//! - A block of `sh` runs by `bash -eu`; port 8080 in it is the server's, and 8443 is a free one. A block of `json` or
+//! - A block of `sh` runs by `bash -eu`; port 8080 in it is the server's, and 8081 and 8443 are free ones. A block of `json` or
 //!   `text` right after it is what it prints. A command that goes on (`curl -N`) is ended when as much as that has come.
 //! - A block of `jsonl` is a conversation on one `/ws` connection (on `/graphql` with `jsonl graphql`): `→` is sent, `←`
 //!   is the next frame.
@@ -143,6 +143,8 @@ fn kind(word: &str) -> Option<&'static str> {
         Some("pattern cursor")
     } else if word.len() == 16 && hex(word) {
         Some("epoch")
+    } else if word.strip_prefix("sha256:").is_some_and(|hash| hash.len() == 64 && hex(hash)) {
+        Some("hash")
     } else if word.ends_with('Z') && word.parse::<jiff::Timestamp>().is_ok() {
         Some("time")
     } else {
@@ -168,7 +170,9 @@ fn end_session(leader: u32) {
 fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (String, Option<bool>) {
     let script = script.replace("8080", &port.to_string());
     // Of a server that the script starts.
-    let script = script.replace("8443", &crate::nats::free_port().to_string());
+    let script = ["8081", "8443"].into_iter().fold(script, |script, port| {
+        if script.contains(port) { script.replace(port, &crate::nats::free_port().to_string()) } else { script }
+    });
     let ours = Path::new(env!("CARGO_BIN_EXE_pub-sub")).parent().unwrap();
     let path = format!("{}:{}", ours.display(), std::env::var("PATH").unwrap());
     let mut child = Command::new("setsid")

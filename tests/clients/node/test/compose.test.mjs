@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import os from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -376,4 +377,25 @@ describe('compose.yaml', { concurrency: false }, () => {
     assert.equal(headers['x-forwarded-for'], '127.0.0.1');
     assert.equal(headers.forwarded, undefined);
   });
+});
+
+test('deploy/compose.access.yaml: both instances take the key of the secret, and nothing without it', options, async (t) => {
+  const { services, secrets } = parse(read('deploy/compose.access.yaml'), { merge: true });
+  assert.deepEqual(Object.keys(services), INSTANCES);
+  assert.deepEqual(Object.keys(secrets), ['api_key']);
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'pub-sub-secret-'));
+  after(t, () => rmSync(directory, { recursive: true }));
+  const secret = path.join(directory, 'api_key');
+  // As `openssl rand` writes it, with the end of the line.
+  writeFileSync(secret, 'the-key\n');
+  for (const { environment, secrets: mounted } of Object.values(services)) {
+    assert.deepEqual(mounted, ['api_key']);
+    const { API_KEY_FILE, ...rest } = environment;
+    assert.equal(API_KEY_FILE, '/run/secrets/api_key');
+    const server = await Server.start(t, { ...rest, API_KEY_FILE: secret });
+    const status = async (headers) => (await fetch(`${server.origin}/topics`, { headers })).status;
+    assert.equal(await status({}), 401);
+    assert.equal(await status({ authorization: 'Bearer the-key' }), 200);
+    assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);
+  }
 });
