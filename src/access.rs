@@ -13,7 +13,7 @@
 
 mod authority;
 mod claims;
-mod cookie;
+pub(crate) mod cookie;
 mod fetch;
 mod fetching;
 mod file;
@@ -49,4 +49,4 @@ pub use visitor::{Caller, Visitor};
 pub use watch::{Reload, WatchedFile};
 
 pub use cookie::routes;
-pub use found::bearer;
+pub use found::{CREDENTIAL_PARAMETER, bearer};

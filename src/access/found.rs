@@ -9,7 +9,7 @@ use crate::{broker::Error, browser, headers};
 pub const COOKIE: &str = "pubsub_auth";
 
 /// The parameter of the address that carries a credential, where the server allows that.
-const PARAMETER: &str = "access_token";
+pub const CREDENTIAL_PARAMETER: &str = "access_token";
 
 /// The credential in the headers of a request.
 ///
@@ -54,9 +54,9 @@ pub fn cookie_value(credential: &str) -> String {
 /// The credential in the address. Addresses end up in logs and histories, so the server has to allow this.
 pub fn in_address(uri: &Uri) -> Option<String> {
     // An empty one is an absent one.
-    let query = uri.query().filter(|query| query.contains(PARAMETER))?;
+    let query = uri.query().filter(|query| query.contains(CREDENTIAL_PARAMETER))?;
     let pairs = form_urlencoded::parse(query.as_bytes());
-    let mut found = pairs.filter(|(name, value)| name == PARAMETER && !value.is_empty());
+    let mut found = pairs.filter(|(name, value)| name == CREDENTIAL_PARAMETER && !value.is_empty());
     found.next().map(|(_, value)| value.into_owned())
 }
 

@@ -9,6 +9,7 @@ use axum::{
 
 use super::Context;
 use crate::{
+    access::CREDENTIAL_PARAMETER,
     body,
     broker::Error,
     problem::{Code, Problem},
@@ -96,9 +97,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
-    /// Refuses parameters that the route does not have.
+    /// Refuses parameters that the route does not have. Every route may have a credential in its address; whether that counts
+    /// was decided before.
     pub fn allow(&self, known: &[&'static str]) -> Result<(), Error> {
-        self.0.iter().try_for_each(|(name, _)| wire::refuse_unknown("query", "parameter", name, known))
+        let mut names = self.0.iter().map(|(name, _)| name).filter(|name| *name != CREDENTIAL_PARAMETER);
+        names.try_for_each(|name| wire::refuse_unknown("query", "parameter", name, known))
     }
 
     /// The number of messages to begin with.

@@ -1,8 +1,16 @@
 //! The OpenAPI document of the REST routes, generated from the handlers' own types.
 
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        Components, Content, OpenApi as Description, Ref, ResponseBuilder,
+        path::Operation,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
 
 use super::{consumers, messages, publish, status, topics};
+use crate::access::cookie;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,9 +33,66 @@ use super::{consumers, messages, publish, status, topics};
         status::health,
         status::live,
         status::ready,
-    )
+        cookie::sign_in,
+        cookie::sign_out,
+    ),
+    modifiers(&Credentials)
 )]
 struct Document;
+
+/// The names of the ways to send a credential, any of which will do.
+const SCHEMES: [&str; 3] = ["bearer", "key", "cookie"];
+
+/// The routes that need no credentials.
+const OPEN: [&str; 3] = ["/health", "/health/live", "/health/ready"];
+
+/// Adds to the document what holds for all routes: how credentials are sent, and how they are refused.
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, document: &mut Description) {
+        let components = document.components.get_or_insert_with(Components::default);
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A key or a JSON Web Token."));
+        let header = ApiKeyValue::with_description("X-API-Key", "A key or a JSON Web Token.");
+        let cookie = ApiKeyValue::with_description(
+            cookie::NAME,
+            "Set by `POST /auth/cookie`. It counts for requests of the server's own pages alone.",
+        );
+        let schemes = [
+            SecurityScheme::Http(bearer.build()),
+            SecurityScheme::ApiKey(ApiKey::Header(header)),
+            SecurityScheme::ApiKey(ApiKey::Cookie(cookie)),
+        ];
+        for (name, scheme) in SCHEMES.into_iter().zip(schemes) {
+            components.add_security_scheme(name, scheme);
+        }
+        // A server without access rules asks for none, and anonymous clients may have rights.
+        let optional = std::iter::once(SecurityRequirement::default());
+        let one_of = SCHEMES.into_iter().map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
+        document.security = Some(one_of.chain(optional).collect());
+        for (path, item) in &mut document.paths.paths {
+            let methods = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+            for operation in methods.into_iter().flatten() {
+                if OPEN.contains(&path.as_str()) {
+                    operation.security = Some(Vec::new());
+                } else if path != cookie::PATH {
+                    add_refusals(operation);
+                }
+            }
+        }
+    }
+}
+
+fn add_refusals(operation: &mut Operation) {
+    for (status, description) in [
+        ("401", "`UNAUTHENTICATED`: without valid credentials, where some are needed"),
+        ("403", "`FORBIDDEN`: the principal may not do this, or a web page of this origin may not"),
+    ] {
+        let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        let response = ResponseBuilder::new().description(description).content("application/json", body).build();
+        operation.responses.responses.insert(status.to_owned(), response.into());
+    }
+}
 
 /// The document as JSON text.
 #[must_use]
@@ -47,10 +112,33 @@ mod tests {
         let mut routes: Vec<&str> =
             source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         routes.retain(|route| *route != "/openapi.json");
+        routes.push(cookie::PATH);
         routes.sort_unstable();
         let document = Document::openapi();
         let mut described: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
         described.sort_unstable();
         assert_eq!(described, routes);
+    }
+    /// Every operation says how credentials are sent and refused, but for those that need none.
+    #[test]
+    fn the_document_says_how_to_sign_in() {
+        let document = serde_json::to_value(Document::openapi()).unwrap();
+        let schemes = &document["components"]["securitySchemes"];
+        assert_eq!(schemes["bearer"]["scheme"], "bearer");
+        assert_eq!((&schemes["key"]["in"], &schemes["key"]["name"]), (&"header".into(), &"X-API-Key".into()));
+        assert_eq!((&schemes["cookie"]["in"], &schemes["cookie"]["name"]), (&"cookie".into(), &"pubsub_auth".into()));
+        assert_eq!(document["security"].as_array().map(Vec::len), Some(SCHEMES.len() + 1));
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let is_open = OPEN.contains(&path.as_str());
+                assert_eq!(operation["security"].as_array().is_some_and(Vec::is_empty), is_open, "{method} {path}");
+                let refused = operation["responses"]["403"]["content"]["application/json"]["schema"]["$ref"].as_str();
+                assert_eq!(refused.is_some(), !is_open, "{method} {path}");
+                let refused = operation["responses"]["401"]["content"]["application/json"]["schema"]["$ref"].as_str();
+                // Signing out needs no credentials.
+                let signs_out = path == cookie::PATH && method == "delete";
+                assert_eq!(refused.is_some(), !is_open && !signs_out, "{method} {path}");
+            }
+        }
     }
 }

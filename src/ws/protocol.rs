@@ -445,8 +445,9 @@ impl Protocol for Session {
 }
 
 fn ack(out: &mut Outbox, more: &str, echo: &Echo) {
-    let topic = echo.topic.as_deref().unwrap_or("null");
-    send(out, &format!(r#""type":"ack","topic":{topic},"status":"ok"{more}"#), echo);
+    // Signing in concerns no topic.
+    let topic = echo.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
+    send(out, &format!(r#""type":"ack"{topic},"status":"ok"{more}"#), echo);
 }
 
 fn refuse(out: &mut Outbox, echo: &Echo, problem: &Problem) {

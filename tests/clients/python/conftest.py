@@ -47,6 +47,8 @@ class Server:
     def __init__(self, **env):
         self.env = env
         self.session = requests.Session()
+        if "API_KEY" in env:
+            self.session.headers["Authorization"] = f"Bearer {env['API_KEY']}"
         self.start(0)
 
     def start(self, port):

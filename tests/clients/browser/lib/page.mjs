@@ -14,8 +14,8 @@ export async function hasGraphiql(origin) {
 }
 
 /** Starts a server whose page is GraphiQL, and skips the test where there is none. */
-export async function graphiql(t) {
-  const origin = await start(t);
+export async function graphiql(t, settings = {}) {
+  const origin = await start(t, settings);
   if (await hasGraphiql(origin)) return origin;
   assert.ok(!process.env.CI, 'this binary has no GraphiQL: run `make web`, then build it again');
   t.skip('this binary has no GraphiQL');

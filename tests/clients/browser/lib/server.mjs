@@ -17,6 +17,9 @@ export function binary() {
   return built[0];
 }
 
+/** The header that the tests' own requests to a server need. */
+const credentials = new Map();
+
 /** Starts a server, which ends with the test `t`, and returns its origin. */
 export async function start(t, settings = {}) {
   const env = { PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', LOG: 'info', ...settings };
@@ -37,7 +40,9 @@ export async function start(t, settings = {}) {
     child.on('error', reject);
     child.on('exit', (code, signal) => reject(new Error(`pub-sub did not start (${code ?? signal}): ${said}`)));
   });
-  return `http://127.0.0.1:${port}`;
+  const origin = `http://127.0.0.1:${port}`;
+  if (settings.API_KEY) credentials.set(origin, { authorization: `Bearer ${settings.API_KEY}` });
+  return origin;
 }
 
 /**
@@ -85,7 +90,7 @@ export async function createTopic(origin, name, maxMessages) {
 export async function publish(origin, topic, data) {
   const response = await fetch(`${origin}/graphql`, {
     method: 'POST',
-    headers: { 'content-type': 'application/json' },
+    headers: { 'content-type': 'application/json', ...credentials.get(origin) },
     body: JSON.stringify({
       query: 'mutation ($topic: String!, $data: JSON!) { publish(topic: $topic, data: $data) { offset } }',
       variables: { topic, data },
@@ -98,6 +103,6 @@ export async function publish(origin, topic, data) {
 
 /** Returns the number of live subscriptions. */
 export async function subscribers(origin) {
-  const response = await fetch(`${origin}/graphql?query={stats{subscribers}}`);
+  const response = await fetch(`${origin}/graphql?query={stats{subscribers}}`, { headers: credentials.get(origin) });
   return (await response.json()).data.stats.subscribers;
 }

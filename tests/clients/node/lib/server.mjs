@@ -77,14 +77,19 @@ export class Server extends Endpoint {
     await this.#launch(this.port);
   }
 
+  /** Sends a request over REST, with the server's `API_KEY` if it has one. */
+  #ask(path, { headers, ...more } = {}) {
+    const { API_KEY } = this.#env;
+    return fetch(`${this.origin}${path}`, { ...more, headers: { ...headers, ...(API_KEY && { authorization: `Bearer ${API_KEY}` }) } });
+  }
+
+  #post(path, body) {
+    return this.#ask(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+  }
+
   /** Publishes over REST, whatever transport the test is about. */
   async publish(topic, data, more = {}) {
-    const body = JSON.stringify({ topic, data, ...more });
-    const response = await fetch(`${this.origin}/publish`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body,
-    });
+    const response = await this.#post('/publish', JSON.stringify({ topic, data, ...more }));
     const answer = await response.json();
     if (!response.ok) throw new Error(`publish: ${JSON.stringify(answer)}`);
     return answer;
@@ -93,23 +98,23 @@ export class Server extends Endpoint {
   /** Publishes the numbers from 1 to `last` in one request. */
   async publishNumbers(topic, last) {
     const body = JSON.stringify(Array.from({ length: last }, (_, index) => ({ topic, data: index + 1 })));
-    const response = await fetch(`${this.origin}/publish`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    const response = await this.#post('/publish', body);
     const { results } = await response.json();
     if (!response.ok || results.some(({ error }) => error)) throw new Error(`publish: ${JSON.stringify(results)}`);
   }
 
   async topic(name) {
-    const response = await fetch(`${this.origin}/topics/${encodeURIComponent(name)}`);
+    const response = await this.#ask(`/topics/${encodeURIComponent(name)}`);
     return response.ok ? response.json() : null;
   }
 
   async deleteTopic(name) {
-    const response = await fetch(`${this.origin}/topics/${encodeURIComponent(name)}`, { method: 'DELETE' });
+    const response = await this.#ask(`/topics/${encodeURIComponent(name)}`, { method: 'DELETE' });
     if (!response.ok) throw new Error(`delete ${name}: ${response.status}`);
   }
 
   async consumers(topic) {
-    const response = await fetch(`${this.origin}/topics/${encodeURIComponent(topic)}/consumers`);
+    const response = await this.#ask(`/topics/${encodeURIComponent(topic)}/consumers`);
     return (await response.json()).consumers;
   }
 
