@@ -112,8 +112,8 @@ async fn asked_by_others(client: &Client, topic: &str, cursor: &str) -> BTreeMap
         "mutation { deleteConsumer(topic: T, consumer: \"worker\") }",
         "mutation { deleteConsumer(topic: T, consumer: \"worker\", owner: \"api_key\") }",
     ] {
-        let asked = query.replace("T,", &format!("{topic:?},")).replace("T)", &format!("{topic:?})"));
-        let response = client.graphql_raw(&asked.replace('C', &format!("{cursor:?}")), json!({})).await;
+        let asked = query.replace(": T", &format!(": {topic:?}")).replace(": C", &format!(": {cursor:?}"));
+        let response = client.graphql_raw(&asked, json!({})).await;
         assert!(response.text.contains("FORBIDDEN"), "{query}: {response:?}");
         // The names have the same length, so columns are the same.
         told.insert(query.to_owned(), format!("{} {}", response.status, leveled(&response.text, topic)));
@@ -238,7 +238,7 @@ async fn by_patterns_and_events() {
     let mut all = RawWs::to(&curious, ">", Start::Last(1_000)).await;
     assert_eq!(numbers(&all.messages(5).await), [1, 2, 3, 4, 5]);
     let mut events = GraphqlWs::open(&curious).await;
-    let subscription = json!({"query": "subscription { topicEvents { type name } }"});
+    let subscription = json!({"query": "subscription { topicEvents { kind name } }"});
     let begun = json!({"id": "events", "type": "subscribe", "payload": subscription});
     events.socket.send(begun.to_string()).await;
     events.socket.send(r#"{"type":"ping"}"#).await;
