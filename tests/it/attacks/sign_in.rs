@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{ADMIN_KEY, Innocent, Restricted, graphql_socket, key_of, metric, rule, token};
 use crate::{
     doors::{Door, Event, Options, RawWs, Start, numbers, raw_ws::Socket},
-    harness::eventually,
+    harness::{DEADLINE, eventually},
     process::Process,
 };
 
@@ -47,7 +47,8 @@ async fn three_refused_frames_close_the_connection() {
 /// Whoever is granted nothing has three frames of any kind.
 #[tokio::test]
 async fn nobody_has_three_frames() {
-    let server = Restricted::start("");
+    // It is not the silence that ends these connections.
+    let server = Restricted::with("", |config| config.graphql.connection_init_timeout = 10 * DEADLINE);
     let frames = [
         json!({"type": "subscribe", "topic": "news"}),
         json!({"type": "publish", "topic": "news", "data": 1}),
