@@ -49,10 +49,12 @@ async fn three_refused_frames_close_the_connection() {
 async fn nobody_has_three_frames() {
     // It is not the silence that ends these connections.
     let server = Restricted::with("", |config| config.graphql.connection_init_timeout = 10 * DEADLINE);
+    // A cursor that is well-formed, so that nothing else is wrong.
+    let cursor = server.admin.publish("news", 1.into()).await["cursor"].clone();
     let frames = [
         json!({"type": "subscribe", "topic": "news"}),
         json!({"type": "publish", "topic": "news", "data": 1}),
-        json!({"type": "ack", "topic": "news", "consumer": "a", "cursor": "1-01"}),
+        json!({"type": "ack", "topic": "news", "consumer": "a", "cursor": cursor}),
         json!({"type": "subscribe", "topic": ">"}),
     ];
     for first in 0..frames.len() {
@@ -69,7 +71,12 @@ async fn nobody_has_three_frames() {
 async fn a_flood_of_credentials() {
     const CONNECTIONS: usize = 8;
     const ROUNDS: usize = 100;
-    let process = Process::start(&[("API_KEY", ADMIN_KEY), ("JWT_SECRET", super::TOKEN_SECRET)]);
+    let process = Process::start(&[
+        ("API_KEY", ADMIN_KEY),
+        ("JWT_SECRET", super::TOKEN_SECRET),
+        // The innocent one publishes as fast as it receives.
+        ("MAX_PUBLISH_RATE", "0"),
+    ]);
     let admin = process.client.signed_in(ADMIN_KEY);
     let mut innocent = Innocent::of(&admin).await;
     innocent.receives().await;
