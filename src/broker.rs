@@ -217,14 +217,14 @@ impl Broker {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-        shown: Option<Shown>,
+        shown: Option<&Shown>,
     ) -> (Vec<TopicInfo>, bool) {
-        self.0.registry.page(prefix, after, limit, |name| shown.as_ref().is_none_or(|shown| shown(name)))
+        self.0.registry.page(prefix, after, limit, |name| shown.is_none_or(|shown| shown(name)))
     }
 
     /// How many topics begin with `prefix`, of those that are shown.
     #[must_use]
-    pub(crate) fn count_topics(&self, prefix: &str, shown: Option<Shown>) -> usize {
+    pub(crate) fn count_topics(&self, prefix: &str, shown: Option<&Shown>) -> usize {
         match shown {
             Some(shown) => self.0.registry.count_shown(prefix, |name| shown(name)),
             None => self.0.registry.count(prefix),

@@ -196,7 +196,7 @@ mod tests {
     #[expect(clippy::result_large_err, reason = "figment's own error in figment's own closure")]
     fn an_empty_access_setting_does_not_open_the_server() {
         Jail::expect_with(|jail| {
-            for key in KEYS.iter().filter(|key| key.part == "access") {
+            for key in KEYS.iter().filter(|key| key.refuses_empty()) {
                 jail.clear_env();
                 let name = key.name.to_uppercase();
                 let error = |flags: &[(&str, &str)]| {

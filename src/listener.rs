@@ -7,6 +7,7 @@ mod deadline;
 mod host;
 mod http1;
 mod http2;
+mod pieces;
 mod proxy_header;
 mod refusal;
 mod respond;

@@ -124,7 +124,7 @@ impl Client {
     /// See [`Broker::topics`]: those that the principal may see.
     pub fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<(Vec<TopicInfo>, bool), Error> {
         let shown = self.principal.shown_list()?;
-        Ok(self.broker.topics(prefix, after, limit, shown))
+        Ok(self.broker.topics(prefix, after, limit, shown.as_ref()))
     }
 
     /// The first topics of all, for whoever may read statistics.
@@ -136,7 +136,7 @@ impl Client {
     /// See [`Broker::count_topics`]: those that the principal may see.
     pub fn count_topics(&self, prefix: &str) -> Result<usize, Error> {
         let shown = self.principal.shown_list()?;
-        Ok(self.broker.count_topics(prefix, shown))
+        Ok(self.broker.count_topics(prefix, shown.as_ref()))
     }
 
     // ---- messages

@@ -205,9 +205,11 @@ impl Broker {
         key: u64,
     ) -> Result<Subscription, Error> {
         let waiter = Waiter::for_principal(principal.name().cloned(), inbox.clone(), key, Overflow::default(), None);
-        let mut subscription = self.attach(principal, self.0.registry.events(), waiter, &Start::Live);
+        let mut subscription = self.attach(principal, self.0.registry.events(), waiter.clone(), &Start::Live);
         subscription.wanted.shown = principal.shown_events(about.as_ref())?;
         subscription.wanted.about = about;
+        // A stream begins by saying that the subscription is open.
+        waiter.wake();
         Ok(subscription)
     }
 

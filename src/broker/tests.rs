@@ -533,6 +533,7 @@ fn filters_pass_and_do_not_count_as_missed() {
     assert_eq!(offsets(&events), [(5, 5), (6, 6), (7, 7), (8, 8)]);
 }
 
+mod access;
 mod resume;
 
 mod consumers {

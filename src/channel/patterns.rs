@@ -125,6 +125,11 @@ impl Member {
         }
     }
 
+    /// The number up to which a log was read.
+    pub fn read_up_to(&self, log: usize) -> u64 {
+        self.unread.lock().logs[log].position.map_or(0, |position| position.sequence)
+    }
+
     /// Before its unread messages, if there are any of a log, no position in it may lie.
     pub fn begin_before_unread(&self) {
         let mut unread = self.unread.lock();
@@ -205,7 +210,7 @@ pub(crate) type Memberships = SmallVec<[Membership; 1]>;
 pub(crate) struct Membership {
     group: Arc<Group>,
     slot: usize,
-    pattern: Pattern,
+    pub(super) pattern: Pattern,
     patterns: Weak<Patterns>,
 }
 

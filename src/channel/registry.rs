@@ -15,7 +15,7 @@ use slab::Slab;
 
 use super::{
     Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Memberships, NewMessage, Pattern, Patterns,
-    Payload, Ring, Sequencer, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
     recent_ids::RecentIds, ring::RingOwner, sequencer::MAX_LOGS,
 };
 
@@ -276,7 +276,8 @@ impl Registry {
     }
 
     /// Makes a subscriber of a pattern one of these parts of it instead. Messages of what both have in common go on reaching
-    /// it, and what it has not read of the rest is dropped.
+    /// it, and what it has not read of the rest is dropped. What is new it reads from where it stands, so that nothing is
+    /// lost that was published since it may read it.
     ///
     /// # Errors
     /// [`Error::LimitReached`]; nothing has changed then.
@@ -286,9 +287,17 @@ impl Registry {
         member: &Arc<Member>,
         memberships: &mut Memberships,
     ) -> Result<(), Error> {
+        let names = self.names.read();
         // The new ones come first, so that no message passes between the two.
-        *memberships = self.patterns.join_all(parts, member)?;
+        let before = std::mem::replace(memberships, self.patterns.join_all(parts, member)?);
         member.keep(|name| parts.iter().any(|part| part.matches(name)));
+        let is_new = |topic: &Arc<Channel>| !before.iter().any(|known| known.pattern.matches(topic.name.as_str()));
+        for topic in parts.iter().flat_map(|part| names.matching(part)).filter(is_new) {
+            let (reader, is_news) = topic.locate(&Start::AfterSequence(member.read_up_to(topic.sequencer.index)));
+            if is_news {
+                member.seed(reader);
+            }
+        }
         Ok(())
     }
 

@@ -39,7 +39,7 @@ impl Key {
     /// must not open the server.
     #[must_use]
     pub fn refuses_empty(&self) -> bool {
-        self.part == "access"
+        self.part == "access" && !matches!(self.name, "jwt_leeway" | "jwt_claim" | "auth_query_token")
     }
 
     /// The default as text; empty if nothing is set.

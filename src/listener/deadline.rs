@@ -12,12 +12,14 @@ use std::{
     time::Duration,
 };
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
+
+use super::pieces::Pieces;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -155,12 +157,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 }
 
 /// The body of a response, during which the connection is busy.
-pub(super) struct Answering<G> {
-    pub body: Body,
-    pub _guard: G,
+pub(super) struct Answering {
+    pub body: Pieces,
+    pub _guard: BusyGuard,
 }
 
-impl<G: Unpin> HttpBody for Answering<G> {
+impl HttpBody for Answering {
     type Data = Bytes;
     type Error = axum::Error;
 

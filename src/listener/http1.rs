@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Times,
     deadline::{Activity, Answering, Deadline, Watched},
+    pieces::Pieces,
     respond::{WatchedBody, respond},
     stream::HttpStream,
 };
@@ -51,7 +52,8 @@ pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         request.extensions_mut().insert(info.clone());
         let response = respond(app.clone(), request);
         async move {
-            let mut response = response.await.map(|body| Answering { body, _guard: guard });
+            let mut response =
+                response.await.map(|body| Answering { body: Pieces::new(body, MAX_BUFFER), _guard: guard });
             if is_unread.load(Ordering::Relaxed) {
                 // hyper then closes the connection after the response, and a client that is not told sends its next request
                 // over it (RFC 9112, 9.6).

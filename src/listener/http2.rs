@@ -3,30 +3,39 @@
 use std::{
     convert::Infallible,
     future::Future,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{Router, body::Body};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use slab::Slab;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Times, deadline::Answering, http1::MAX_BUFFER, respond::respond};
+use super::{Times, http1::MAX_BUFFER, pieces::Pieces, respond::respond};
 use crate::socket::ConnectionInfo;
 
 /// Requests, event streams and WebSockets that may be open on one connection.
 const MAX_STREAMS: u32 = 200;
 
-/// Bytes that one response may have on its way to the socket, as with HTTP/1.
-const MAX_SEND_BUFFER: usize = MAX_BUFFER;
+/// Bytes of a response that are handed on at once, and that may be on their way to the socket. There are many streams, so this is
+/// less than with HTTP/1: one frame of the usual size.
+const PIECE: usize = 16 << 10;
+
+/// The shortest time between two looks at responses that wait.
+const LEAST_LOOK: Duration = Duration::from_millis(50);
 
 /// Streams that a client has reset before they were accepted ("rapid reset"). Behind that the connection is closed. hyper's default
 /// is the same; it stands here because the tests of attacks rely on it.
@@ -49,15 +58,27 @@ struct Streams {
     quiet_since: AtomicU64,
     /// Whether there was a stream.
     is_used: AtomicBool,
+    /// Since when each response waits for its client, in milliseconds from `begun`. The bound is that of streams.
+    waiting: Mutex<Slab<Arc<AtomicU64>>>,
 }
 
 /// Counts one stream until it is dropped.
 struct StreamGuard(Arc<Streams>);
 
+/// A response that waits for its client to take what was handed on.
+struct Waiting {
+    streams: Arc<Streams>,
+    key: usize,
+    since: Arc<AtomicU64>,
+}
+
+/// A response that waits for nothing but its own next piece.
+const NOT_WAITING: u64 = u64::MAX;
+
 impl Streams {
     fn new() -> Arc<Self> {
         let (open, quiet_since, is_used) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { begun: Instant::now(), open, quiet_since, is_used })
+        Arc::new(Self { begun: Instant::now(), open, quiet_since, is_used, waiting: Mutex::default() })
     }
 
     fn enter(self: &Arc<Self>) -> StreamGuard {
@@ -88,10 +109,66 @@ impl Streams {
     }
 }
 
+impl Streams {
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    fn wait(self: &Arc<Self>) -> Waiting {
+        let since = Arc::new(AtomicU64::new(self.now()));
+        let key = self.waiting.lock().insert(since.clone());
+        Waiting { streams: self.clone(), key, since }
+    }
+
+    /// Ends when a client has taken nothing of a response for this time. One stream can stand still while others move, because
+    /// each has a window of its own, so the kernel's time limit does not see it.
+    async fn stalled(&self, limit: Duration) {
+        let is_over = |since: &Arc<AtomicU64>| {
+            let since = since.load(Ordering::Relaxed);
+            since != NOT_WAITING && self.now().saturating_sub(since) >= limit.as_millis() as u64
+        };
+        while !self.waiting.lock().iter().any(|(_, since)| is_over(since)) {
+            sleep((limit / 4).max(LEAST_LOOK)).await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.streams.waiting.lock().try_remove(self.key);
+    }
+}
+
+/// The body of a response, with whether it waits for its client.
+struct Held {
+    body: Pieces,
+    waiting: Waiting,
+    _guard: Arc<dyn Send + Sync>,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let since = if polled.is_ready() { self.waiting.streams.now() } else { NOT_WAITING };
+        self.waiting.since.store(since, Ordering::Relaxed);
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let since = self.0.begun.elapsed().as_millis() as u64;
-        self.0.quiet_since.fetch_max(since, Ordering::AcqRel);
+        self.0.quiet_since.fetch_max(self.0.now(), Ordering::AcqRel);
         self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -111,7 +188,7 @@ fn builder(times: Times, tasks: TaskTracker) -> hyper::server::conn::http2::Buil
     http.timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_BUFFER as u32)
-        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_send_buf_size(PIECE)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         // Finds clients that have gone, and those that never finish the head of a request: in its midst no ping can be answered.
@@ -138,19 +215,24 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // A WebSocket outlives its request, and the connection must not be idle meanwhile: it takes this guard with it.
         let info = ConnectionInfo { guard: Arc::new((counted.enter(), info.guard.clone())), ..info.clone() };
         request.extensions_mut().insert(info.clone());
-        let response = respond(app.clone(), request);
-        async move { Ok::<_, Infallible>(response.await.map(|body| Answering { body, _guard: info.guard })) }
+        let (response, streams) = (respond(app.clone(), request), counted.clone());
+        async move {
+            let held = |body| Held { body: Pieces::new(body, PIECE), waiting: streams.wait(), _guard: info.guard };
+            Ok::<_, Infallible>(response.await.map(held))
+        }
     });
     let mut serving = pin!(builder(times, tasks).serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         // An error is a client that broke the rules or went away.
         _ = serving.as_mut() => return,
+        () = streams.stalled(times.write) => return,
         () = streams.idle(times) => {}
         () = stop.cancelled() => {}
     }
     serving.as_mut().graceful_shutdown();
     tokio::select! {
         _ = serving => {}
+        () = streams.stalled(times.write) => {}
         () = streams.quiet(Instant::now(), || GOODBYE_TIME) => {}
     }
 }

@@ -288,7 +288,8 @@ impl ExportWriter {
         };
         self.put(&Line::Consumer(ConsumerLine {
             source: key.source.as_str().into(),
-            name: key.name.stored().into(),
+            name: key.name.name().into(),
+            owner: key.name.owner().map(Into::into),
             ack: AckText(position.ack),
             used_at: TimeText(position.used_at),
             ttl_ms: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),

@@ -102,6 +102,9 @@ pub(super) struct ConsumerLine<'a> {
     pub source: Cow<'a, str>,
     #[serde(borrow)]
     pub name: Cow<'a, str>,
+    /// The principal whom it belongs to, if it has an owner.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Cow<'a, str>>,
     pub ack: AckText,
     pub used_at: TimeText,
     /// How long the consumer is kept while nobody uses it, in milliseconds, if its owner has set a time.

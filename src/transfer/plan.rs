@@ -251,7 +251,8 @@ impl<'a> PlanReader<'a> {
             self.stage = ReadStage::Consumers;
         }
         let source = Source::parse(&consumer.source).map_err(|error| error.to_string())?;
-        let name = ConsumerName::from_stored(&consumer.name).map_err(|error| error.to_string())?;
+        let name = ConsumerName::parse(&consumer.name).and_then(|name| name.owned_by(consumer.owner.as_deref()));
+        let name = name.map_err(|error| error.to_string())?;
         let key = ConsumerKey { source, name };
         if !self.names.insert(key.clone()) {
             return Err(format!("consumer {:?} of {:?} comes a second time", key.name.name(), key.source.as_str()));

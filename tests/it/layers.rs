@@ -103,6 +103,52 @@ fn imports_point_inwards() {
     }
 }
 
+/// What anybody may use, whoever they are: it says nothing about topics, or its rules stand in what it calls.
+const WITHOUT_RULE: [&str; 11] = [
+    "in_memory",
+    "principal",
+    "acting_for",
+    "at",
+    "info",
+    "watch",
+    "settings",
+    "status",
+    "check_ready",
+    // They pass the principal on.
+    "subscribe",
+    "subscribe_events",
+];
+
+/// Every operation that the doors have begins with its access rule.
+#[test]
+fn every_operation_has_a_rule() {
+    let (_, _, code) = sources().into_iter().find(|(name, ..)| name == "broker/client.rs").unwrap();
+    let operations = code.split("\n    pub ").filter(|part| part.split('(').next().unwrap().contains("fn "));
+    let operations: Vec<&str> = operations.skip(1).collect();
+    assert!(operations.len() > 20, "the operations were not found");
+    let mut found = BTreeSet::new();
+    for operation in operations {
+        let signature = operation.split('(').next().unwrap();
+        let name = signature.rsplit(' ').next().unwrap();
+        let rules = ["self.principal.check", "self.principal.shown_list", "self.check_publish", "self.find_consumer"];
+        let has_rule = rules.iter().any(|rule| operation.contains(rule));
+        assert!(has_rule != WITHOUT_RULE.contains(&name), "the operation {name} has no rule, or needs none");
+        found.insert(name);
+    }
+    assert!(WITHOUT_RULE.iter().all(|name| found.contains(name)), "{found:?}");
+}
+
+/// Messages are rendered once for all who ask for the same, so what is rendered must not depend on who asks. What does has a
+/// client of the broker, and is a topic's.
+#[test]
+fn renderings_are_the_same_for_everybody() {
+    let (_, _, code) = sources().into_iter().find(|(name, ..)| name == "graphql/types/message.rs").unwrap();
+    for word in ["Client", "Principal", "Context", "ctx"] {
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(words.all(|found| found != word), "the resolvers of a message name {word}");
+    }
+}
+
 /// The locks of a topic are the channel's own: others use its verbs, which take them in their order.
 #[test]
 fn only_the_channel_takes_a_topics_locks() {

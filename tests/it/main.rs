@@ -31,6 +31,7 @@ mod proxy;
 #[path = "../../src/access/signer.rs"]
 mod signer;
 
+mod access;
 mod attacks;
 mod chaos;
 mod clustered;

@@ -204,7 +204,13 @@ fn help_is_short_and_all_of_it_is_there() {
 /// As compose files and CI systems write variables that have no value.
 #[test]
 fn an_empty_variable_is_not_set() {
-    let names: Vec<_> = KEYS.iter().flat_map(|key| key.names()).map(str::to_uppercase).collect();
+    // Where an empty one would open the server, it refuses the start: `credentials.rs` tests that.
+    let opens = |name: &str| {
+        let prefixes = ["api_key", "access_file", "jwt_secret", "jwt_public", "jwt_jwks", "jwt_issuer", "jwt_audience"];
+        prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let names = KEYS.iter().flat_map(|key| key.names()).filter(|name| !opens(name));
+    let names: Vec<_> = names.map(str::to_uppercase).collect();
     let mut variables: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     variables.push(("NATS_PASSWORD_FILE", ""));
     let output = command(&variables).arg("config").output().unwrap();
@@ -272,7 +278,12 @@ async fn a_hangup_does_not_end_it() {
     for count in 1..=2 {
         server.signal("HUP");
         eventually("line in the log", || async {
-            (server.log().iter().filter(|line| line.contains("SIGHUP: certificates are read again")).count() == count)
+            (server
+                .log()
+                .iter()
+                .filter(|line| line.contains("SIGHUP: the files of access rules, keys and certificates are read again"))
+                .count()
+                == count)
                 .then_some(())
         })
         .await;

@@ -11,7 +11,10 @@ use crate::channel::{
 };
 
 fn key(channel: &Channel, name: &str) -> Result<ConsumerKey, Failure> {
-    Ok(ConsumerKey { source: Source::Topic(channel.name().clone()), name: ConsumerName::parse(name)? })
+    Ok(ConsumerKey {
+        source: Source::Topic(channel.name().clone()),
+        name: ConsumerName::parse(name)?.owned_by(Some("billing"))?,
+    })
 }
 
 fn holder(inbox: &Inbox) -> Arc<Waiter> {

@@ -107,6 +107,26 @@ async fn slow_but_steady_is_fine() {
     assert_eq!(raw.response().await.unwrap().0.status, 200);
 }
 
+/// A response that takes longer than an idle connection lives, to a client that reads slowly and steadily.
+#[tokio::test]
+async fn slow_readers_get_all_of_it() {
+    let server = TestServer::with(|config| {
+        config.server.keep_alive_timeout = Duration::from_secs(1);
+        config.server.request_timeout = Duration::from_secs(1);
+    });
+    server.publish_all("news", (0..1_000).map(|_| "x".repeat(8_000).into())).await;
+    let mut raw = Raw::connect(server.addr).await;
+    raw.write("GET /topics/news/messages?limit=1000 HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n").await;
+    let head = raw.head().await.unwrap();
+    let length: usize = head.headers["content-length"].parse().unwrap();
+    assert!(length > 7_000_000, "{head:?}");
+    for piece in 0..30 {
+        assert!(raw.exactly(length / 30).await.is_some(), "cut off in piece {piece} of 30");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(raw.exactly(length % 30).await.is_some());
+}
+
 #[tokio::test]
 async fn huge_heads() {
     let server = TestServer::start();

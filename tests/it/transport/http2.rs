@@ -244,3 +244,25 @@ async fn no_http_2_without_tls() {
     within("response", stream.read_to_string(&mut response)).await.unwrap();
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
+
+/// A client that takes what it can is waited for, also when that takes longer than an idle connection lives.
+#[tokio::test]
+async fn slow_but_steady_is_fine() {
+    let server = Secure::with(&[("KEEP_ALIVE_TIMEOUT", "1s"), ("WRITE_TIMEOUT", "1s"), ("PING_INTERVAL", "200ms")]);
+    server.process.client.publish_all("news", (0..500).map(|_| "x".repeat(1_000).into())).await;
+    let mut client = Client::of(&server).await;
+    let page = request(&server, "/topics/news/messages?limit=500").body(()).unwrap();
+    let (response, _) = client.send.send_request(page, true).unwrap();
+    let response = within("response", response).await.unwrap();
+    let length: usize = response.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    let (begun, mut seen, mut body) = (std::time::Instant::now(), 0, response.into_body());
+    while let Some(piece) = within("piece", body.data()).await {
+        let bytes = piece.unwrap().len();
+        seen += bytes;
+        body.flow_control().release_capacity(bytes).unwrap();
+        // Slower than an idle connection, faster than one that stands still.
+        tokio::time::sleep(std::time::Duration::from_millis(80)).await;
+    }
+    assert_eq!(seen, length);
+    assert!(length > 500_000 && begun.elapsed() > std::time::Duration::from_secs(2), "{length} {:?}", begun.elapsed());
+}

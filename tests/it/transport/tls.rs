@@ -128,11 +128,13 @@ async fn certificates_are_read_again() {
     is_shown(&server, &renewed).await;
 
     // The key of another certificate is one warning, however often it is looked at.
-    let pair = server.files.issue("another");
-    server.files.write("key.pem", &pair.key);
     let warnings = |text: &str| server.process.log().iter().filter(|line| line.contains(text)).count();
     let broken = "the TLS files are broken; the earlier certificate stays in use";
-    eventually("warning", || async { (warnings(broken) == 1).then_some(()) }).await;
+    // It may have seen one file of the two that were renewed.
+    let before = warnings(broken);
+    let pair = server.files.issue("another");
+    server.files.write("key.pem", &pair.key);
+    eventually("warning", || async { (warnings(broken) == before + 1).then_some(()) }).await;
     assert!(server.process.log().iter().any(|line| line.contains("TLS_KEY: ") && line.contains("WARN")));
     assert_eq!(shown(&server).await, renewed);
     std::fs::remove_file(server.files.path("cert.pem")).unwrap();
@@ -140,7 +142,7 @@ async fn certificates_are_read_again() {
     assert_eq!(shown(&server).await, renewed);
     server.files.write("cert.pem", &pair.cert);
     eventually("another certificate", || async { (shown(&server).await != renewed).then_some(()) }).await;
-    assert_eq!((warnings(broken), warnings("the TLS files cannot be read")), (1, 1));
+    assert_eq!((warnings(broken), warnings("the TLS files cannot be read")), (before + 1, 1));
     assert!(!server.process.log().join("\n").contains("PRIVATE KEY"));
 
     // A signal reads them, and says how that went, even if nothing has changed.
