@@ -4,9 +4,13 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use axum::http::{HeaderValue, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -39,14 +43,20 @@ pub(super) fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let stream = TokioIo::new(HttpStream::new(Watched { stream, activity: activity.clone() }, unread.clone()));
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let guard = activity.request();
+        let is_unread = unread.clone();
         let mut request = request.map(|body| axum::body::Body::new(WatchedBody::new(body, unread.clone())));
         // A WebSocket outlives its HTTP connection: the guard goes with whichever lives longer.
         request.extensions_mut().insert(info.clone());
         let response = respond(front.clone(), request);
         async move {
-            Ok::<_, Infallible>(
-                response.await.map(|body| Answering { body: Pieces::new(body, MAX_BUFFER), _guard: guard }),
-            )
+            let mut response =
+                response.await.map(|body| Answering { body: Pieces::new(body, MAX_BUFFER), _guard: guard });
+            if is_unread.load(Ordering::Relaxed) {
+                // hyper then closes the connection after the response, and a client that is not told sends its next request
+                // over it (RFC 9112, 9.6).
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let serving = http.serve_connection(stream, service).with_upgrades();

@@ -228,12 +228,29 @@ impl Response {
 pub struct Client {
     pub addr: SocketAddr,
     http: reqwest::Client,
+    /// What it sends in `Authorization`, at every door.
+    credential: Option<Arc<str>>,
 }
 
 impl Client {
     pub fn new(addr: SocketAddr) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
-        Self { addr, http }
+        Self { addr, http, credential: None }
+    }
+
+    /// The same client with a key or a token, which every door opened by it sends, too.
+    pub fn signed_in(&self, credential: &str) -> Self {
+        Self { credential: Some(credential.into()), ..self.clone() }
+    }
+
+    /// The line of a request's head that says who the client is; empty if it does not say so.
+    pub fn credential_line(&self) -> String {
+        self.credential.as_ref().map(|it| format!("Authorization: Bearer {it}\r\n")).unwrap_or_default()
+    }
+
+    /// The value of that line.
+    pub fn authorization(&self) -> Option<String> {
+        self.credential.as_ref().map(|it| format!("Bearer {it}"))
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -241,7 +258,11 @@ impl Client {
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, self.url(path))
+        let request = self.http.request(method, self.url(path));
+        match self.authorization() {
+            Some(value) => request.header("authorization", value),
+            None => request,
+        }
     }
 
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Response {

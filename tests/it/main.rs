@@ -23,12 +23,16 @@ mod harness;
 mod process;
 mod raw;
 
+// The same tokens as in the unit tests, made without the library that checks them.
 #[path = "../support/nats.rs"]
 mod nats;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../../src/access/signer.rs"]
+mod signer;
 
 mod access;
+mod attacks;
 mod chaos;
 mod clustered;
 mod contract;

@@ -34,6 +34,12 @@ fn empty_directory() -> std::path::PathBuf {
     path
 }
 
+/// The address in a line of the log, in either format.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("addr=").or_else(|| line.split_once("\"addr\":\""))?;
+    rest.split(['"', ' ']).next()?.parse().ok()
+}
+
 impl Process {
     pub fn start(environment: &[(&str, &str)]) -> Self {
         let mut command = command(&[("HOST", "127.0.0.1"), ("PORT", "0")]);
@@ -49,8 +55,7 @@ impl Process {
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if line.contains("listening")
-                    && let Some(addr) =
-                        line.split_once("addr=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
+                    && let Some(addr) = address_in(&line)
                 {
                     let _ = found.send(addr);
                 }

@@ -44,6 +44,26 @@ async fn garbage() {
     server.assert_alive().await;
 }
 
+/// Where the server closes the connection after a response because it has not read the body, the response says so: a client that
+/// keeps connections would send its next request over it.
+#[tokio::test]
+async fn a_body_that_was_not_read_ends_the_connection() {
+    let server = TestServer::start();
+    let body = "x".repeat(100_000);
+    for (request, status, closes) in [
+        ("PUT /publish", 405, true),
+        ("POST /none", 404, true),
+        ("POST /publish", 400, false),
+        ("GET /health", 200, true),
+    ] {
+        let mut raw = Raw::connect(server.addr).await;
+        raw.write(format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+        let (head, _) = raw.response().await.unwrap();
+        let said = head.headers.get("connection").map(String::as_str);
+        assert_eq!((head.status, said == Some("close")), (status, closes), "{request}: {head:?}");
+    }
+}
+
 /// A client that never ends its head is not waited for; one that does nothing at all neither.
 #[tokio::test]
 async fn slow_heads() {

@@ -84,8 +84,9 @@ impl Door for GraphqlSingle {
         assert_eq!(reserved.status, 201, "{reserved:?}");
         let token = reserved.text;
         let request = format!(
-            "GET /graphql HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{TOKEN}: {token}\r\n\r\n",
-            client.addr
+            "GET /graphql HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{TOKEN}: {token}\r\n{}\r\n",
+            client.addr,
+            client.credential_line()
         );
         let stream = EventStream::open(client, &request).await.unwrap_or_else(|refused| panic!("{refused:?}"));
         let (queue, operations) = (VecDeque::new(), HashMap::new());

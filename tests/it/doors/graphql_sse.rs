@@ -38,8 +38,9 @@ impl Door for GraphqlSse {
         let body = json!({"query": subscription(topic, &start, options)}).to_string();
         let request = format!(
             "POST /graphql HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n\
-             {resume}Content-Length: {}\r\n\r\n{body}",
+             {resume}{}Content-Length: {}\r\n\r\n{body}",
             self.client.addr,
+            self.client.credential_line(),
             body.len()
         );
         let stream = EventStream::open(&self.client, &request).await.map_err(|(head, body)| {

@@ -87,8 +87,9 @@ impl Door for Multipart {
         let mut raw = Raw::connect(self.client.addr).await;
         raw.write(format!(
             "POST /graphql HTTP/1.1\r\nHost: {}\r\nAccept: multipart/mixed;subscriptionSpec=\"1.0\"\r\n\
-             Content-Type: application/json\r\n{resume}Content-Length: {}\r\n\r\n{body}",
+             Content-Type: application/json\r\n{resume}{}Content-Length: {}\r\n\r\n{body}",
             self.client.addr,
+            self.client.credential_line(),
             body.len()
         ))
         .await;

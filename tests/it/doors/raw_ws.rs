@@ -38,6 +38,9 @@ impl Socket {
         if let Some(name) = protocol {
             request.headers_mut().insert("sec-websocket-protocol", name.parse().unwrap());
         }
+        if let Some(value) = client.authorization() {
+            request.headers_mut().insert("authorization", value.parse().unwrap());
+        }
         let tcp = crate::raw::connect(client.addr).await;
         let (stream, response) = within("WebSocket", client_async(request, tcp)).await?;
         assert_eq!(response.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap()), protocol);

@@ -147,10 +147,11 @@ impl Door for Sse {
         ];
         query.extend(named.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode((*value)?)))));
         let request = format!(
-            "GET /topics/{}/messages?{} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{resume}\r\n",
+            "GET /topics/{}/messages?{} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{resume}{}\r\n",
             encode(topic),
             query.join("&"),
-            self.client.addr
+            self.client.addr,
+            self.client.credential_line()
         );
         self.stream = Some(EventStream::open(&self.client, &request).await.map_err(|(_, body)| code_in(&body))?);
         Ok(())
