@@ -51,7 +51,9 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
     let hard = CancellationToken::new();
     let settings = config.server.clone();
-    let shared = listener::Shared { front, settings, connections: connections.clone(), sockets, hard: hard.clone() };
+    let reload = access.reload().clone();
+    let shared =
+        listener::Shared { reload, front, settings, connections: connections.clone(), sockets, hard: hard.clone() };
     let acceptor = Acceptor::new(shared).map_err(io::Error::other)?;
     for (addr, tls) in listeners.addresses()? {
         tracing::info!(%addr, tls = tls && acceptor.has_tls(), version = env!("CARGO_PKG_VERSION"), "listening");

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     broker::{Client, ClientInfo, Error, Grant, Identity, Kind, MetricSample, Principal, Timestamp},
     problem::{Code, Problem},
-    socket::ConnectionInfo,
+    socket::{ConnectionInfo, Upgrade},
 };
 
 /// How often what has expired is looked for. Subscriptions end within a second.
@@ -203,11 +203,20 @@ impl Access {
             );
         }
         let credential = match found::in_headers(&parts.headers) {
-            Ok(in_headers) => in_headers
-                .or_else(|| found::in_cookie(parts))
-                .or_else(|| self.0.settings.auth_query_token.then(|| found::in_address(&parts.uri)).flatten()),
+            Ok(in_headers) => {
+                in_headers.or_else(|| self.0.settings.auth_query_token.then(|| found::in_address(&parts.uri)).flatten())
+            }
             Err(error) => return Visitor::new(Err(self.refuse_malformed(&error, client.info()))),
         };
+        let cookie = if credential.is_none() { found::in_cookie(parts) } else { None };
+        if let Some(cookie) = cookie {
+            return match self.authenticate(&cookie, client.info()).await {
+                Ok(principal) => Visitor::new(Ok(client.acting_for(principal))),
+                // The browser adds it, whether the page wants that or not. A message over the socket may have a better one.
+                Err(_) if Upgrade::is_asked_for(parts) => Visitor::new(Ok(client.acting_for(self.anonymous()))),
+                Err(problem) => Visitor::new(Err(problem)),
+            };
+        }
         let Some(credential) = credential else {
             let principal = certificate.and_then(|subject| self.of_certificate(subject));
             return Visitor::new(Ok(client.acting_for(principal.unwrap_or_else(|| self.anonymous()))));

@@ -226,7 +226,7 @@ keys! {
     request_timeout => server.request_timeout: "How long a client may take to send a request. On a new connection the time starts at once, later with the first byte of the request.";
     keep_alive_timeout if at_least_a_second => server.keep_alive_timeout: "How long a connection may be idle between two requests. The default is longer than the 60 s after which common load balancers close an idle connection, because the side that reuses a connection must be the one that closes it.";
     allowed_origins => server.allowed_origins: "The origins whose pages may use the server from a browser: a list such as `https://app.example.org,https://example.org`, or `*` for all. Pages of the server's own origin always may. Empty = also pages from every port of `localhost`, `127.0.0.1` and `[::1]`. Pages of other origins cannot read responses, open WebSockets, or send requests that change something.";
-    connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), and how long a reserved event stream may wait to be connected.";
+    connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), how long a reserved event stream may wait to be connected, and how long a WebSocket stays open that needs credentials and has no valid ones (close code 4401 on `/ws`, else 4403).";
     log as "DIRECTIVES" if directives => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
     log_format in &["text", "json"] => server.log_format: "The format of the log on standard error: `text` or `json`, with one line per event.";
 }

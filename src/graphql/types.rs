@@ -4,7 +4,7 @@ mod message;
 mod publication;
 mod topic;
 
-use async_graphql::{Description, Error, ErrorExtensions, Object, Result, SimpleObject, Value};
+use async_graphql::{Context, Description, Error, ErrorExtensions, Object, Result, SimpleObject, Value};
 
 pub use message::{Message, MessageConnection, PageInfo};
 pub use publication::{Publication, PublishResult};
@@ -118,15 +118,37 @@ impl Stats {
 }
 
 /// How the server is.
-#[derive(SimpleObject)]
+#[derive(Description)]
 pub struct Health {
+    pub status: &'static str,
+    pub uptime_seconds: Long,
+}
+
+#[Object(use_type_description)]
+impl Health {
     /// `ok`; `draining` while the server stops; `starting` while it has not read yet what exists; `read_only` while it
     /// cannot store.
-    pub status: &'static str,
+    async fn status(&self) -> &'static str {
+        self.status
+    }
+
     /// Seconds since the server started.
-    pub uptime_seconds: Long,
+    async fn uptime_seconds(&self, ctx: &Context<'_>) -> Result<Long> {
+        check_known(ctx)?;
+        Ok(Long(self.uptime_seconds.0))
+    }
+
     /// The server's version.
-    pub version: &'static str,
+    async fn version(&self, ctx: &Context<'_>) -> Result<&'static str> {
+        check_known(ctx)?;
+        Ok(env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// Strangers learn of a server with access rules how it is, and nothing else.
+fn check_known(ctx: &Context<'_>) -> Result<()> {
+    let principal = ctx.data::<Client>()?.principal();
+    if principal.is_anonymous() { Err(refuse(principal.has_to_sign_in())) } else { Ok(()) }
 }
 
 /// The filter as the broker's language says it.

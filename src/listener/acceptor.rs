@@ -15,6 +15,7 @@ use super::{
     tune,
 };
 use crate::{
+    access::Reload,
     front::Front,
     socket::{ConnectionInfo, Sockets},
 };
@@ -29,6 +30,8 @@ pub struct Shared {
     pub connections: Connections,
     /// Runs WebSockets. Connections are tasks there, too, and finish what they are at after its signal to stop.
     pub sockets: Sockets,
+    /// Asks for the files of TLS to be read again.
+    pub reload: Reload,
     /// When cancelled, connections are dropped.
     pub hard: CancellationToken,
 }
@@ -53,7 +56,8 @@ impl Acceptor {
     pub fn new(shared: Shared) -> Result<Self, String> {
         let Shared { settings, sockets, .. } = &shared;
         let tls = tls::load(&settings.tls)?.map(|(tls, seen)| {
-            let (watching, stop) = (tls::watch(settings.tls.clone(), tls.clone(), seen), sockets.stop.clone());
+            let (watching, stop) =
+                (tls::watch(settings.tls.clone(), tls.clone(), seen, shared.reload.clone()), sockets.stop.clone());
             sockets.tasks.spawn(async move { stop.run_until_cancelled(watching).await });
             tls
         });

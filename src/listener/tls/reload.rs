@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
 
 use super::{Files, Settings, Tls, current};
+use crate::access::Reload;
 
 /// How often the files are looked at. What has changed counts within five seconds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -32,12 +32,13 @@ impl Seen {
     }
 
     /// Looks at the files, and uses them if they have changed. Broken ones are reported once, and change nothing.
-    fn look(&mut self, settings: &Settings, tls: &Tls) {
+    fn look(&mut self, settings: &Settings, tls: &Tls, reload: &Reload) {
         let files = match Files::read(settings) {
             Ok(files) => files,
             Err(error) if self.unreadable.as_ref() == Some(&error) => return,
             Err(error) => {
                 tracing::warn!(%error, "the TLS files cannot be read; the earlier certificate stays in use");
+                reload.failed();
                 self.unreadable = Some(error);
                 return;
             }
@@ -53,6 +54,7 @@ impl Seen {
             }
             Err(error) => {
                 tracing::warn!(%error, "the TLS files are broken; the earlier certificate stays in use");
+                reload.failed();
             }
         }
         self.files = Some(files);
@@ -60,25 +62,19 @@ impl Seen {
 }
 
 /// Follows the files for as long as the server runs.
-pub async fn watch(settings: Settings, tls: Tls, mut seen: Seen) {
+pub async fn watch(settings: Settings, tls: Tls, mut seen: Seen, reload: Reload) {
     let settings = Arc::new(settings);
     let mut looking = interval(LOOK_INTERVAL);
     looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Without the signal the files are looked at all the same.
-    let mut hangup = signal(SignalKind::hangup()).ok();
+    let mut asked = reload.listen();
     loop {
-        match &mut hangup {
-            None => drop(looking.tick().await),
-            Some(hangup) => {
-                tokio::select! {
-                    _ = looking.tick() => {}
-                    Some(()) = hangup.recv() => seen.forget(),
-                }
-            }
+        tokio::select! {
+            _ = looking.tick() => {}
+            Ok(()) = asked.changed() => seen.forget(),
         }
-        let (settings, tls) = (settings.clone(), tls.clone());
+        let (settings, tls, reload) = (settings.clone(), tls.clone(), reload.clone());
         let looked = spawn_blocking(move || {
-            seen.look(&settings, &tls);
+            seen.look(&settings, &tls, &reload);
             seen
         });
         // The pool of threads goes away with the runtime, and this task, too.

@@ -190,3 +190,25 @@ async fn a_credential_in_the_address_counts_by_setting_alone() {
         assert_eq!(socket.closed().await, Some(4403), "{payload}");
     }
 }
+
+/// A browser adds a cookie whether its page wants that or not, so one that is not valid any more does not keep a page from
+/// signing in over a WebSocket.
+#[tokio::test]
+async fn a_stale_cookie_is_no_credential_of_a_socket() {
+    let server = Restricted::start(&rule("one", "subscribe = [\">\"]"));
+    let address = server.nobody().addr;
+    for (path, protocol) in [("/ws", ""), ("/graphql", "Sec-WebSocket-Protocol: graphql-transport-ws\r\n")] {
+        let mut raw = Raw::connect(address).await;
+        // `gone` in base64.
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nCookie: pubsub_auth=Z29uZQ\r\n\
+             {UPGRADE}{protocol}\r\n"
+        );
+        raw.write(request).await;
+        assert_eq!(raw.head().await.unwrap().status, 101, "{path}");
+        // A request over HTTP has nothing else to say who it is.
+        let mut raw = Raw::connect(address).await;
+        raw.write(format!("GET /topics HTTP/1.1\r\nHost: {address}\r\nCookie: pubsub_auth=Z29uZQ\r\n\r\n")).await;
+        assert_eq!(raw.head().await.unwrap().status, 401);
+    }
+}

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Innocent, Restricted, graphql_socket, key_of, rule, token};
 use crate::{
-    doors::{Door, Options, RawWs, Sse, Start, raw_ws::Socket},
+    doors::{
+        Door, Options, RawWs, Sse, Start,
+        raw_ws::{Frame, Socket},
+    },
     harness::{Client, TestServer, eventually},
 };
 
@@ -23,8 +26,7 @@ async fn connections_of_a_key() {
     let mut signed_in = RawWs::open(server.nobody()).await;
     assert_eq!(signed_in.ask(json!({"type": "auth", "token": key_of("few")})).await["type"], "ack");
     // One more of any kind is refused.
-    let refused = Socket::try_connect(&few, "/ws", None).await.err();
-    assert!(refused.is_some_and(|error| error.to_string().contains("429")));
+    assert_eq!(Socket::connect(&few, "/ws", None).await.closed().await, Some(1013));
     let codes = [
         Sse::open(&few).await.subscribe("news", Start::Live, &Options::default()).await.unwrap_err(),
         crate::doors::GraphqlSse::open(&few)
@@ -53,7 +55,12 @@ async fn connections_of_a_key() {
     // Signing in again takes no second place, and what is closed gives its place back.
     assert_eq!(signed_in.ask(json!({"type": "auth", "token": key_of("few")})).await["type"], "ack");
     drop(stream);
-    eventually("a free place", || async { Socket::try_connect(&few, "/ws", None).await.ok() }).await;
+    eventually("a free place", || async {
+        let mut socket = Socket::connect(&few, "/ws", None).await;
+        socket.send(r#"{"type":"ping"}"#).await;
+        matches!(socket.frame().await, Frame::Text(_)).then_some(())
+    })
+    .await;
 }
 
 /// What of so many at once was accepted.

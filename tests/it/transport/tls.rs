@@ -143,6 +143,9 @@ async fn certificates_are_read_again() {
     server.files.write("cert.pem", &pair.cert);
     eventually("another certificate", || async { (shown(&server).await != renewed).then_some(()) }).await;
     assert_eq!((warnings(broken), warnings("the TLS files cannot be read")), (before + 1, 1));
+    let metrics = client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let failures = format!("\npubsub_access_reload_failures_total {}\n", before + 2);
+    assert!(metrics.contains(&failures), "{metrics}");
     assert!(!server.process.log().join("\n").contains("PRIVATE KEY"));
 
     // A signal reads them, and says how that went, even if nothing has changed.
