@@ -4,7 +4,7 @@ mod message;
 mod publication;
 mod topic;
 
-use async_graphql::{Context, Description, Error, ErrorExtensions, Object, Result, SimpleObject, Value};
+use async_graphql::{Context, Description, Error, ErrorExtensions, Object, Result, Value};
 
 pub use message::{Message, MessageConnection, PageInfo};
 pub use publication::{Publication, PublishResult};
