@@ -30,8 +30,7 @@ fuzz_target!(|input: &[u8]| {
     let client = broker.client(Principal::anyone(), ClientInfo { door: "ws", address: None });
     let access = Access::open(&access::Settings::default(), 0).unwrap();
     let sign_in = SignIn::new(&access, client, &inbox, Duration::from_secs(10)).unwrap();
-    let mut talk =
-        Talk { session: Session::new(sign_in, &Settings { max_subscriptions: 4 }, inbox.clone()), inbox };
+    let mut talk = Talk { session: Session::new(sign_in, &Settings { max_subscriptions: 4 }, inbox.clone()), inbox };
     for line in input.split(|byte| *byte == b'\n').take(MAX_FRAMES) {
         // The reader of frames lets nothing else through.
         talk.frame(&String::from_utf8_lossy(line));

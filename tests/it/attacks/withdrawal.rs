@@ -1,6 +1,8 @@
 //! Keys that are removed, narrowed and widened in the access file while they are used.
 
-use super::{Innocent, Restricted, rule};
+use pub_sub::access::KeyHash;
+
+use super::{Innocent, Restricted, key_of, rule};
 use crate::{
     doors::{Door, Event, Options, RawWs, Start, numbers},
     harness::{Client, eventually},
@@ -9,6 +11,7 @@ use crate::{
 
 every_pushing_door! {
     a_removed_key_loses_its_streams,
+    a_replaced_key_loses_its_streams,
     a_narrowed_key_keeps_the_rest,
 }
 
@@ -44,6 +47,22 @@ async fn a_removed_key_loses_its_streams<D: Door>() {
     let mut door = D::to(&reader, "news", Start::After(seen[1].cursor.clone())).await;
     assert_eq!(numbers(&door.messages(2).await), [3, 4]);
     innocent.receives().await;
+}
+
+/// A key that is exchanged for another one under the same name is withdrawn, with all that it had open.
+async fn a_replaced_key_loses_its_streams<D: Door>() {
+    let server = Restricted::start(&READS("\">\""));
+    let reader = server.key("reader");
+    let mut door = D::to(&reader, "news", Start::Live).await;
+    let newer =
+        READS("\">\"").replace(&KeyHash::of(&key_of("reader")).to_string(), &KeyHash::of("psk_newer").to_string());
+    server.write_rules(&newer);
+    assert_eq!(door.event().await, Event::Error("UNAUTHENTICATED".to_owned()));
+    reader.get("/topics").await.expect_error(401, "UNAUTHENTICATED");
+    let newer = server.nobody().signed_in("psk_newer");
+    let mut door = D::to(&newer, "news", Start::Live).await;
+    server.admin.publish("news", 1.into()).await;
+    assert_eq!(numbers(&door.messages(1).await), [1]);
 }
 
 async fn a_narrowed_key_keeps_the_rest<D: Door>() {

@@ -131,6 +131,12 @@ async fn websockets_by_extended_connect() {
     let other = request(&server, "/ws").method(Method::CONNECT).extension(Protocol::from_static("connect-udp"));
     let refused = client.ask(other.header("sec-websocket-version", "13").body(()).unwrap()).await.unwrap();
     assert_eq!(refused.0.as_u16(), 426);
+    // A foreign page has no way around the check of its origin.
+    for path in ["/ws", "/graphql"] {
+        let foreign = connect(path, "13").header("origin", "https://evil.example");
+        let refused = client.ask(foreign.body(()).unwrap()).await.unwrap();
+        assert_eq!(refused.0.as_u16(), 403, "{path}");
+    }
     let nowhere = client.ask(connect("/nowhere", "13").body(()).unwrap()).await.unwrap();
     assert_eq!(nowhere.0.as_u16(), 404);
 }
