@@ -12,6 +12,7 @@ mod document;
 mod execute;
 mod generations;
 mod http;
+mod ids;
 mod json;
 mod mutation;
 mod persisted;

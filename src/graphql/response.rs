@@ -39,7 +39,9 @@ pub fn executed_status(response: &async_graphql::Response) -> StatusCode {
 
 /// A response with this body.
 pub fn respond(form: Form, status: StatusCode, body: String) -> Response {
-    (status, [(header::CONTENT_TYPE, form.content_type())], Body::from(body)).into_response()
+    // The same address serves other forms to other clients, and caches must not mix them up.
+    let headers = [(header::CONTENT_TYPE, form.content_type()), (header::VARY, "accept")];
+    (status, headers, Body::from(body)).into_response()
 }
 
 /// Refuses a request that was not well-formed, or that is not served at all, in a form that the client accepts.

@@ -16,7 +16,7 @@ use super::{
     accept::Form,
     document::OperationKind,
     execute::{Executor, Operation, Prepared},
-    json,
+    ids, json,
     response::errors_only,
 };
 use crate::{
@@ -162,15 +162,16 @@ impl Streams {
         errors_here: bool,
     ) -> Result<Option<Vec<ServerError>>, Problem> {
         let stream = self.find(client, token)?;
-        let id = id.filter(|id| !id.is_empty() && id.len() <= 255).ok_or_else(|| {
-            Problem::new(Code::BadRequest, "extensions.operationId: must be a string of 1 to 255 bytes")
+        let id = id.filter(|id| !id.is_empty()).ok_or_else(|| {
+            Problem::new(Code::BadRequest, "extensions.operationId: must be a string that is not empty")
         })?;
         let reserved = stream.begin(id)?;
         let result = match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
                 match executor.open(prepared, client, &stream.inbox, reserved.key, None).await {
                     Ok(operation) => {
-                        reserved.open(operation);
+                        // Every event repeats the id.
+                        reserved.open(operation.with_overhead(id.len()));
                         return Ok(None);
                     }
                     Err(errors) => Err(errors),
@@ -222,12 +223,14 @@ impl ReservedStream {
         let mut state = self.state.lock();
         let quoted = wire::quoted(id);
         if state.operations.key_of(&quoted).is_some() {
-            return Err(Problem::new(Code::Conflict, format!("operation {id:?} is running")));
+            return Err(Problem::new(Code::Conflict, "an operation with this operationId is running"));
         }
         if state.ready.len() >= ENOUGH_READY {
             let what = "bytes of results that nobody takes on one stream";
             return Err(Error::LimitReached { what, limit: ENOUGH_READY, own: true }.into());
         }
+        ids::check_length(&quoted)?;
+        ids::check_room(state.operations.names(), &quoted)?;
         let key = state.operations.reserve(quoted)?;
         Ok(ReservedId { stream: self, key, opened: false })
     }

@@ -2,7 +2,6 @@
 //! message names.
 
 mod credential;
-mod ids;
 mod names;
 mod pings;
 
@@ -25,7 +24,7 @@ use super::{
     Door, Settings,
     document::OperationKind,
     execute::{Executor, Operation},
-    json,
+    ids, json,
     request::{Asked, read},
 };
 use crate::{

@@ -2,11 +2,12 @@
 //! doors take.
 
 use futures_util::StreamExt;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    doors::raw_ws::Socket,
+    doors::{raw_ws::Socket, sse::EventStream},
     harness::{Response, TestServer, within},
 };
 
@@ -325,6 +326,31 @@ async fn ids_of_operations_have_any_length() {
         assert!(reason.len() <= 123, "{reason}");
         server.wait_for_subscribers("news", 0).await;
     }
+}
+
+#[tokio::test]
+async fn ids_of_operations_on_event_streams_have_any_length() {
+    let server = TestServer::start();
+    let token = server.send(server.request(Method::PUT, "/graphql")).await.text;
+    let connect =
+        format!("GET /graphql?token={token} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\r\n", server.addr);
+    let Ok(mut stream) = EventStream::open(&server, &connect).await else { panic!("it is no stream") };
+    let operate = async |id: &str| {
+        let body = json!({"query": "{ health { status } }", "extensions": {"operationId": id}});
+        let request = server.request(Method::POST, "/graphql").header("x-graphql-event-stream-token", &token);
+        server.send(request.header("accept", "application/json").json(&body)).await
+    };
+    for id in ["x".repeat(256), "🌍".repeat(1_000), "x".repeat(1_000_000)] {
+        assert_eq!(operate(&id).await.status, 202);
+        for event in ["next", "complete"] {
+            let sent = stream.next().await.unwrap();
+            let data: Value = serde_json::from_str(&sent.data).unwrap();
+            assert_eq!((sent.event.as_str(), data["id"].as_str()), (event, Some(id.as_str())));
+        }
+    }
+    let refused = operate(&"x".repeat(1 << 20)).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert_eq!(refused.headers["vary"], "accept");
 }
 
 /// GraphQL over HTTP as released: the status says what happened, in both media types.

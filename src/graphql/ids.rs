@@ -2,15 +2,15 @@
 
 use crate::broker::Error;
 
-/// Bytes of all operations' ids on one connection, as JSON text, as which every message repeats them. The first operation may
-/// have a longer one: an id may be as long as a frame.
+/// Bytes of all operations' ids on one WebSocket or one event stream, as JSON text, as which every message repeats them. The first operation may
+/// have a longer one: an id may be as long as a frame or a body.
 const MAX_ID_BYTES: usize = 1 << 20;
 
 /// Checks whether there is room for another operation's id beside those of the running ones.
 ///
 /// # Errors
 /// [`Error::LimitReached`].
-pub(super) fn check_room<'a>(mut ids: impl Iterator<Item = &'a String>, id: &str) -> Result<(), Error> {
+pub fn check_room<'a>(mut ids: impl Iterator<Item = &'a String>, id: &str) -> Result<(), Error> {
     let Some(first) = ids.next() else { return Ok(()) };
     if first.len() + ids.map(String::len).sum::<usize>() + id.len() > MAX_ID_BYTES {
         let what = "bytes of operation ids on one connection";
@@ -19,8 +19,20 @@ pub(super) fn check_room<'a>(mut ids: impl Iterator<Item = &'a String>, id: &str
     Ok(())
 }
 
+/// Checks the length of an id that stands in a body, where a bound of frames does not hold.
+///
+/// # Errors
+/// [`Error::BadRequest`].
+pub fn check_length(id: &str) -> Result<(), Error> {
+    if id.len() > MAX_ID_BYTES {
+        let message = format!("must be at most {MAX_ID_BYTES} bytes as JSON");
+        return Err(Error::bad_request("extensions.operationId", message));
+    }
+    Ok(())
+}
+
 /// Why an id is refused, in the words of npm graphql-ws. A close frame has room for 123 bytes.
-pub(super) fn exists(id: &str) -> String {
+pub fn exists(id: &str) -> String {
     const MOST: usize = 123 - "Subscriber for  already exists".len();
     if id.len() <= MOST {
         return format!("Subscriber for {id} already exists");
