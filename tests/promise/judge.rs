@@ -186,9 +186,15 @@ impl<'a> Judge<'a> {
             let n = incarnation.log.get(&offset);
             n.is_none_or(|n| self.model.publishes[*n as usize].sent <= at)
         };
+        // Where topics share their offsets, so many messages of this one have to be there.
+        let are_there = |at: Micros, gap: &Gap| {
+            let sent = incarnation.log.range(gap.from..gap.to.max(gap.from) + 1);
+            let sent = sent.filter(|(_, n)| self.model.publishes[**n as usize].sent <= at).count() as u64;
+            self.model.dense || gap.missed.is_none_or(|missed| missed <= sent + self.model.unseen(&incarnation.topic))
+        };
         segment.newest < place.offset
             && segment.items.iter().all(|(at, seen)| match seen {
-                Seen::Gap(gap) => sent_before(*at, gap.to),
+                Seen::Gap(gap) => sent_before(*at, gap.to) && are_there(*at, gap),
                 _ => true,
             })
     }
@@ -213,6 +219,11 @@ impl<'a> Judge<'a> {
         });
         // A new incarnation is not the one that the position is of; it may be one of which nothing else is known.
         if new && matches!(&self.leg.ask.start, Start::After { place, .. } if place.epoch == epoch) {
+            return false;
+        }
+        // So it is with the position of a consumer. The next incarnation may have no message that anybody has seen.
+        let stored = self.leg.told.as_ref().filter(|told| told.resumed).and_then(|told| told.place.as_ref());
+        if new && segment.is_first && stored.is_some_and(|place| place.epoch == epoch) {
             return false;
         }
         let newest = Place { epoch: epoch.to_owned(), offset: u64::MAX };
