@@ -19,7 +19,8 @@
 //!
 //! graphql.rs         /graphql: schema and executor are async-graphql's, the transports are ours
 //!   http.rs ws.rs stream.rs single.rs     over HTTP, WebSocket, event streams; one event stream for many operations
-//!   request.rs response.rs accept.rs      requests as all transports write them; responses; which form is wanted
+//!   request.rs response.rs accept.rs ids.rs    requests as all transports write them; responses; which form is wanted;
+//!                                         ids of operations
 //!   document.rs persisted.rs generations.rs    checks a document before async-graphql sees it; documents by hash; caches
 //!   execute.rs validator.rs               prepares, validates, executes; renders each message once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
@@ -35,7 +36,7 @@
 //! subscriptions.rs   the subscriptions of one connection, by key and by the client's name
 //! streaming.rs       response bodies that are streams; event_stream.rs: how server-sent events are written
 //! wire.rs            the JSON that the doors share: writing it; fields.rs, options.rs: reading it
-//! headers.rs         headers as RFC 9110 writes them; body.rs: reading request bodies
+//! headers.rs         headers as RFC 9110 writes them; query_string.rs: parameters; body.rs: reading request bodies
 //! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
 //!
@@ -55,7 +56,7 @@
 //!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs               publishing; consumers from outside a subscription
-//!   any_cursor.rs settings.rs             a cursor of either kind; the bounds
+//!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
 //!
 //! engine.rs          the trait: what survives the process, what instances share
 //!   positions.rs reply.rs health.rs       consumers' positions; an outcome now or later; what an engine says about itself
@@ -175,6 +176,7 @@ pub mod metrics;
 mod pages;
 pub mod problem;
 pub mod proxies;
+mod query_string;
 pub mod rest;
 pub mod server;
 pub mod socket;

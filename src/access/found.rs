@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, Uri, header, request::Parts};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use crate::{broker::Error, browser, headers};
+use crate::{broker::Error, browser, headers, query_string};
 
 /// The cookie that carries the credential of a browser's event streams.
 pub const COOKIE: &str = "pubsub_auth";
@@ -53,11 +53,15 @@ pub fn cookie_value(credential: &str) -> String {
 
 /// The credential in the address. Addresses end up in logs and histories, so the server has to allow this.
 pub fn in_address(uri: &Uri) -> Option<String> {
+    if !uri.query()?.contains(CREDENTIAL_PARAMETER) {
+        return None;
+    }
     // An empty one is an absent one.
-    let query = uri.query().filter(|query| query.contains(CREDENTIAL_PARAMETER))?;
-    let pairs = form_urlencoded::parse(query.as_bytes());
-    let mut found = pairs.filter(|(name, value)| name == CREDENTIAL_PARAMETER && !value.is_empty());
-    found.next().map(|(_, value)| value.into_owned())
+    let found = query_string::parameters(uri)
+        .ok()?
+        .into_iter()
+        .find(|(name, value)| name == CREDENTIAL_PARAMETER && !value.is_empty());
+    found.map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use async_graphql::ServerError;
 use async_graphql_axum::GraphQLProtocol;
 use axum::{
-    extract::{FromRequestParts, Query as UrlQuery, Request, State},
+    extract::{FromRequestParts, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -29,6 +29,7 @@ use crate::{
     broker::{Client, Inbox, Start},
     headers, pages,
     problem::{Code, Problem},
+    query_string,
     socket::Upgrade,
     streaming, wire,
 };
@@ -68,8 +69,10 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         return websocket(&door, &mut parts).await;
     }
     let is_head = parts.method == Method::HEAD;
-    let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|UrlQuery(pairs)| pairs);
-    let pairs = pairs.unwrap_or_default();
+    let pairs = match query_string::parameters(&parts.uri) {
+        Ok(pairs) => pairs,
+        Err(error) => return malformed(&parts.headers, error.to_string()),
+    };
     let parameter = |name: &str| {
         let found = pairs.iter().rev().find(|(known, _)| known == name);
         // An empty parameter is an absent one.
@@ -209,8 +212,7 @@ pub async fn delete(State(door): State<Door>, visitor: Visitor, request: Request
 
 /// A parameter of the address; an empty one is an absent one.
 fn url_parameter(request: &Request, name: &str) -> Option<String> {
-    let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(request.uri()).map(|UrlQuery(pairs)| pairs);
-    let mut pairs = pairs.unwrap_or_default().into_iter().rev();
+    let mut pairs = query_string::parameters(request.uri()).unwrap_or_default().into_iter().rev();
     pairs.find(|(known, _)| known == name).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 

@@ -13,6 +13,7 @@ use crate::{
     body,
     broker::Error,
     problem::{Code, Problem},
+    query_string,
     wire::{self, Fields, UnknownFields},
 };
 
@@ -88,11 +89,8 @@ pub struct Query(Vec<(String, String)>);
 impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let query = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
-        query
-            .map(|axum::extract::Query(pairs)| Self(pairs))
-            .map_err(|_| Problem::new(Code::BadRequest, "query: cannot be read"))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(query_string::parameters(&parts.uri)?))
     }
 }
 

@@ -99,7 +99,8 @@ impl Reader<'_> {
         let Some((mut feed, index)) = self.old.take() else { return };
         let stands = {
             let chain = self.round.chains[self.index].lock().unwrap();
-            accepted && chain.last().is_some_and(|leg| leg.stood.is_some())
+            // One that was never accepted may still wait for the cluster, longer than this waits.
+            accepted && chain[index].stood.is_some() && chain.last().is_some_and(|leg| leg.stood.is_some())
         };
         let visit = Visit { until: None, stalls: 0, answers_pings: false, leave: Leave::Drop };
         let notice = async {

@@ -379,3 +379,15 @@ async fn noise_on_ws() {
     }
     server.assert_alive().await;
 }
+
+/// What is not UTF-8 is refused, not replaced: the client would get something that it did not ask for.
+#[tokio::test]
+async fn query_strings_are_utf8() {
+    let server = TestServer::start();
+    for path in ["/topics?prefix=%FF", "/topics/news/messages?after=%C3", "/topics/news/consumers?%FF=1"] {
+        server.get(path).await.expect_error(400, "BAD_REQUEST");
+    }
+    let refused = server.get("/graphql?query=%7B__typename%7D&variables=%FF").await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert_eq!(server.get("/topics?prefix=%C3%BC").await.status, 200);
+}
