@@ -2,6 +2,7 @@
 
 mod attacks;
 mod http2;
+mod principals;
 mod proxies;
 mod tls;
 
