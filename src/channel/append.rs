@@ -217,11 +217,12 @@ impl Channel {
         self.ring.lock().known(id).is_some()
     }
 
-    /// The publication at this offset, else the one that this id is remembered for; and whether the channel is closed.
+    /// The publication at this offset, else the one that this id is remembered for; and whether the channel was closed
+    /// before it. One that it had before it was closed may have left the history since.
     pub(crate) fn publication_at(&self, offset: u64, id: &MessageId, duplicate: bool) -> (Option<Publication>, bool) {
         let ring = self.ring.lock();
         let kept = ring.message_at(offset).map(|message| Publication::of(&message, duplicate));
-        (kept.or_else(|| ring.known(id)), ring.closed)
+        (kept.or_else(|| ring.known(id)), ring.closed && offset > ring.newest())
     }
 
     /// What this instance knows of a message that was sent to another store: see [`Sent`]. `young` is how many of the

@@ -154,3 +154,25 @@ proptest! {
         }
     }
 }
+
+/// A message that the channel had before it was closed was published, even if it has left the history: whoever published it
+/// must not publish it again into the topic's next incarnation.
+#[test]
+fn what_was_there_before_the_end_was_published() {
+    let mut world = World::new();
+    world.registry.apply(&world.channel, false, TopicConfig::keeping(1));
+    for index in 0..3 {
+        world.log.push(10 * (index as u64 + 1));
+        let message = world.message(index);
+        world.channel.feed(message);
+    }
+    world.channel.close();
+    let id = MessageId::parse("none").unwrap();
+    let seen = |offset| {
+        let (known, is_behind_end) = world.channel.publication_at(offset, &id, false);
+        (known.is_some(), is_behind_end)
+    };
+    assert_eq!(seen(30), (true, false), "it is kept");
+    assert_eq!(seen(10), (false, false), "it has left the history");
+    assert_eq!(seen(31), (false, true), "the topic was deleted before");
+}

@@ -283,10 +283,10 @@ async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool
     if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
         return Err(Error::Unknown(id.clone()).into());
     }
-    let (known, closed) = channel.publication_at(sequence, id, duplicate);
+    let (known, is_behind_end) = channel.publication_at(sequence, id, duplicate);
     match known {
         // It was stored after the topic's deletion, so nobody reads it.
-        None if closed => Err(Refusal::Closed),
+        None if is_behind_end => Err(Refusal::Closed),
         // If it has another offset here, it was stored before and the cluster had forgotten it, or it was never
         // stored here.
         Some(first) => Ok(Publication { duplicate: duplicate || first.cursor.offset != sequence, ..first }),
@@ -372,6 +372,8 @@ fn decide(outgoing: &Outgoing, may_be_stored: bool, synced: Result<(), Error>) -
             let own = may_be_stored && message.cursor.offset > outgoing.known_before;
             Some(Ok(Publication::of(&message, !own)))
         }
+        // It may have stood in the topic and left the history before the topic was deleted.
+        (None, _) if closed && may_be_stored => Some(Err(Error::Unknown(id.clone()).into())),
         (None, _) if closed => Some(Err(Refusal::Closed)),
         (None, Ok(())) if outgoing.expected == Some(newest) => None,
         (None, Ok(())) => Some(Err(Error::Conflict { current: newest }.into())),
