@@ -195,34 +195,29 @@ impl Access {
 
     /// Finds out who sends a request.
     pub async fn identify(&self, parts: &Parts, client: &Client) -> Visitor {
-        let certificate = parts.extensions.get::<ConnectionInfo>().and_then(|info| info.certificate.as_deref());
-        if !self.0.is_restricted {
-            let principal = certificate.and_then(|subject| self.of_certificate(subject));
-            return Visitor::new(
-                Ok(principal.map_or_else(|| client.clone(), |principal| client.acting_for(principal))),
-            );
-        }
-        let credential = match found::in_headers(&parts.headers) {
-            Ok(in_headers) => {
-                in_headers.or_else(|| self.0.settings.auth_query_token.then(|| found::in_address(&parts.uri)).flatten())
-            }
-            Err(error) => return Visitor::new(Err(self.refuse_malformed(&error, client.info()))),
-        };
-        let cookie = if credential.is_none() { found::in_cookie(parts) } else { None };
-        if let Some(cookie) = cookie {
-            return match self.authenticate(&cookie, client.info()).await {
-                Ok(principal) => Visitor::new(Ok(client.acting_for(principal))),
-                // The browser adds it, whether the page wants that or not. A message over the socket may have a better one.
-                Err(_) if Upgrade::is_asked_for(parts) => Visitor::new(Ok(client.acting_for(self.anonymous()))),
-                Err(problem) => Visitor::new(Err(problem)),
-            };
-        }
-        let Some(credential) = credential else {
-            let principal = certificate.and_then(|subject| self.of_certificate(subject));
-            return Visitor::new(Ok(client.acting_for(principal.unwrap_or_else(|| self.anonymous()))));
-        };
-        let principal = self.authenticate(&credential, client.info()).await;
+        let principal = self.principal_of(parts, client.info()).await;
         Visitor::new(principal.map(|principal| client.acting_for(principal)))
+    }
+
+    async fn principal_of(&self, parts: &Parts, from: ClientInfo) -> Result<Principal, Problem> {
+        let without_credential = || {
+            let certificate = parts.extensions.get::<ConnectionInfo>().and_then(|info| info.certificate.as_deref());
+            certificate.and_then(|subject| self.of_certificate(subject)).unwrap_or_else(|| self.anonymous())
+        };
+        if !self.0.is_restricted {
+            return Ok(without_credential());
+        }
+        let in_headers = found::in_headers(&parts.headers).map_err(|error| self.refuse_malformed(&error, from))?;
+        let in_address = || self.0.settings.auth_query_token.then(|| found::in_address(&parts.uri)).flatten();
+        if let Some(credential) = in_headers.or_else(in_address) {
+            return self.authenticate(&credential, from).await;
+        }
+        let Some(cookie) = found::in_cookie(parts) else { return Ok(without_credential()) };
+        match self.authenticate(&cookie, from).await {
+            // The browser adds it, whether the page wants that or not. A message over the socket may have a better one.
+            Err(_) if Upgrade::is_asked_for(parts) => Ok(without_credential()),
+            found => found,
+        }
     }
 
     // ---- changes

@@ -55,13 +55,6 @@ impl Client {
         Self { principal, ..self.clone() }
     }
 
-    /// The same client as one of this interface.
-    #[must_use]
-    pub fn at(mut self, door: &'static str) -> Self {
-        self.info.door = door;
-        self
-    }
-
     /// Where it has come in.
     #[must_use]
     pub fn info(&self) -> ClientInfo {

@@ -215,7 +215,10 @@ impl Principal {
         }
     }
 
-    /// Whether what it may do depends on rights that allow only some things. `allowed` says whether they allow this.
+    /// Whether it may do everything, or has rights of which `allowed` says that they allow this `action`.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], [`Error::Unauthenticated`].
     fn check(&self, allowed: impl FnOnce(&Rights) -> bool, action: impl FnOnce() -> String) -> Result<(), Error> {
         match self.grant()?.as_deref() {
             None | Some(Grant::Everything) => Ok(()),
