@@ -30,10 +30,10 @@ use std::sync::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Epoch, Error, Event,
-    Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId,
-    NewMessage, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId, Source, Start,
-    SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Deliver, Epoch,
+    Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message,
+    MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId,
+    Source, Start, SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
@@ -352,6 +352,12 @@ impl Broker {
     pub fn check_ready(&self) -> Result<(), Error> {
         self.check_staying()?;
         self.check_writable()
+    }
+
+    /// Those who deliver the topics' news directly, to be run as tasks. Without them every subscription wakes its own task.
+    pub fn deliverers(&self) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
+        let deliveries = self.0.registry.deliveries();
+        (0..deliveries.len()).map(|index| deliveries.clone().run(index))
     }
 
     fn check_not_draining(&self) -> Result<(), Error> {

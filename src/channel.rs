@@ -10,16 +10,19 @@ mod config;
 mod consumer;
 mod consumer_name;
 mod cursor;
+mod deliveries;
 mod error;
 mod events;
 mod filter;
 mod gap;
 mod inbox;
+mod incarnation;
 mod info;
 mod message;
 mod name;
 mod new_message;
 mod overflow;
+mod owner;
 mod page;
 mod pattern;
 mod patterns;
@@ -47,6 +50,8 @@ mod sync {
     };
 
     pub use parking_lot::Mutex;
+
+    pub use super::owner::Owner;
 }
 
 use std::sync::{
@@ -71,24 +76,28 @@ pub use events::TopicEventKind;
 pub use filter::{Filter, FilterError, FilterLimits, quote};
 pub use gap::{Gap, GapReason};
 pub use inbox::{Inbox, Notifier};
+pub use incarnation::Incarnation;
 pub use info::{SubscriptionInfo, TopicInfo};
 pub use message::{Message, ShapeId};
 pub use name::{Key, MAX_NAME_BYTES, MessageId, TopicName};
 pub use new_message::{Committed, NewMessage, Origin};
 pub use overflow::Overflow;
+pub use owner::{Deliver, Owner};
 pub use page::Page;
 pub use pattern::Pattern;
 pub use payload::{Defect, MAX_NESTING, Payload};
 pub use publication::{KnownId, Publication};
 pub use reader::{BEHIND_MESSAGES, Event};
 pub use reading::{BatchLimit, ReadStatus, Start};
-pub use registry::{Incarnation, Registry, RegistrySettings};
+pub use registry::{Registry, RegistrySettings};
 pub use sequencer::{LogPosition, PatternCursor};
 pub use source::Source;
 pub use timestamp::Timestamp;
 pub use waiter::Waiter;
 
 pub(crate) use consumer::Saving;
+pub(crate) use deliveries::Deliveries;
+use deliveries::News;
 pub(crate) use patterns::{Member, Memberships, Patterns};
 pub(crate) use rate::{Bucket, spread_waits};
 pub(crate) use reader::{ALONE, Reader, Shown, Wanted};
@@ -113,7 +122,7 @@ use sequencer::Sequencer;
 /// 6. the set of patterns
 /// 7. the members of a pattern
 /// 8. what a member has unread
-/// 9. an inbox
+/// 9. an inbox, or the queue of a deliverer
 ///
 /// The locks of the recent ids, and of what was rendered for a message, are taken last, and none is taken under them.
 /// The locks of two topics are not held at once. The channel of the broker's own events is a case apart: an event is
@@ -130,6 +139,8 @@ pub struct Channel {
     ring: Mutex<Ring>,
     /// Those who read this very topic; who reads it by a pattern stands with the pattern.
     waiters: Mutex<Slab<Arc<Waiter>>>,
+    /// What its subscribers have not been told yet.
+    news: News,
     patterns: Arc<Patterns>,
     /// The order that its messages share with those of other topics.
     sequencer: Arc<Sequencer>,

@@ -75,10 +75,12 @@
 //!   info.rs page.rs                       what can be seen of it; pages of history
 //!   ring.rs          the history, which is the broadcast channel; recent_ids.rs: ids that outlive their messages
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
+//!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
 //!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern
 //!   registry.rs events.rs                 all topics; what happens to them
 //!   config.rs        a topic's settings, from the doors to the stores
 //!   pattern.rs filter.rs overflow.rs consumer.rs            what a subscriber may ask for
+//!   incarnation.rs                        what an engine knows of one
 //!   name.rs payload.rs source.rs          types that are checked once, at the border
 //!   message.rs new_message.rs publication.rs gap.rs cursor.rs timestamp.rs    what goes through a channel
 //! ```
@@ -86,11 +88,12 @@
 //! # A message's way
 //!
 //! socket -> door decodes into a topic's name and a new message, both checked by their types -> `Client::publish` ->
-//! the engine accepts it, at once or later -> the ring: one lock, offset, push, unlock -> waiting subscriptions are put
-//! into their connections' inboxes -> position back to the publisher. Each connection's own task wakes, reads a bounded
-//! batch from the ring, writes what was rendered once for all who want the same shape, and flushes once. No forwarding
-//! task, no queue between the broker and the socket, no copy of the payload on the way; back-pressure is the cursor
-//! standing still.
+//! the engine accepts it, at once or later -> the ring: one lock, offset, push, unlock -> the topic is put into a
+//! deliverer's queue -> position back to the publisher. The deliverer goes through the topic's subscriptions: for each
+//! whose connection is idle it reads a bounded batch from the ring, writes what was rendered once for all who want the same
+//! shape, and flushes once. A connection that is busy, that speaks HTTP, or that reads by a pattern finds the news in its
+//! inbox, and its own task does the same. No forwarding task, no queue between the broker and the socket, no copy of the
+//! payload on the way; back-pressure is the cursor standing still.
 //!
 //! # Architecture invariants
 //!
@@ -138,6 +141,7 @@
 //!   one topic.
 //! - **inbox**: where a connection learns which of its subscriptions have news. **notifier**: a subscription's end of
 //!   it.
+//! - **deliverer**: a task that delivers a topic's news to those connections that are idle.
 //! - **batch**: what one read returns, within a **batch limit**.
 //! - **pattern**: a name with wildcards. **member**: one subscriber of a pattern.
 //! - **consumer**: a name under which the server keeps a subscriber's **position**. **lease**: a subscription's hold on

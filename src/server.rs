@@ -7,7 +7,10 @@ use axum::{
     http::request::Parts,
     response::{IntoResponse, Response},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -49,6 +52,7 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     let front = front(&broker, &access, &config, &sockets, &connections);
     say_who_may_come_in(&access, &config);
     tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
+    let mut deliverers: JoinSet<()> = broker.deliverers().collect();
     let hard = CancellationToken::new();
     let settings = config.server.clone();
     let reload = access.reload().clone();
@@ -72,6 +76,8 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     let until = Instant::now() + config.server.drain;
     // The other half of the time is left for telling subscribers.
     let _ = timeout(config.server.drain / 2, broker.settled()).await;
+    // What they have not delivered yet is now announced to the connections, before these are told to deliver it and end.
+    deliverers.shutdown().await;
     settled.cancel();
     tasks.close();
     if timeout_at(until, tasks.wait()).await.is_err() {

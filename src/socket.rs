@@ -1,6 +1,6 @@
 //! WebSockets for the doors that speak over them: the upgrade, the frames, and the connections that move them.
 //!
-//! The frames are our own (`frame.rs`) because of what delivery needs: messages rendered once are copied straight into
+//! The frames are our own (`frame.rs`, `outbox.rs`) because of what delivery needs: messages rendered once are copied straight into
 //! one buffer, all that is pending leaves in one write, an idle connection holds two small buffers, and after a close frame
 //! the connection still reads, so that the client gets to see the code. The `tungstenite` crate helps with the handshake.
 //! The tests use it as their client, because it is another implementation.
@@ -8,6 +8,7 @@
 mod connection;
 mod frame;
 mod heartbeat;
+mod outbox;
 mod protocol;
 mod utf8;
 
@@ -27,7 +28,8 @@ use hyper_util::rt::TokioIo;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use connection::Connection;
-pub use frame::{CloseCode, Outbox};
+pub use frame::CloseCode;
+pub use outbox::Outbox;
 pub use protocol::{ClosesAtOnce, Flow, Protocol};
 
 use crate::{
@@ -47,9 +49,9 @@ pub mod fuzz {
 /// Bounds and times of every WebSocket.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes asked of the socket at once, and kept for reading by an idle connection.
+    /// Bytes asked of the socket at once at first.
     pub read_buffer_size: usize,
-    /// Bytes kept for writing by an idle connection; pending messages are gathered beyond it.
+    /// Bytes with which the buffer for writing begins; pending messages are gathered beyond it.
     pub write_buffer_size: usize,
     /// Bytes of one message from a client, all its frames together.
     pub max_frame_bytes: usize,

@@ -11,18 +11,28 @@ use std::{
     hash::Hash,
 };
 
+use slab::Slab;
+
 use crate::broker::{BatchLimit, Error, Event, Inbox, Subscription};
 
 /// What one subscription may deliver before the others of its connection have their turn: as much as fits one write well.
 pub const BATCH_LIMIT: BatchLimit = BatchLimit { messages: 64, bytes: 64 << 10 };
 
+/// Names up to which looking through all of them is as fast as an index, which takes memory. Most connections have one.
+const UNINDEXED: usize = 8;
+
+/// Keys tell the place of a subscription in the lower bits, and which of all that ever stood there it is in the upper ones.
+const PLACE_BITS: u32 = 24;
+
 /// The subscriptions of one connection. `N` is how the client names them, `S` is or holds a [`Subscription`].
 pub struct Subscriptions<N, S> {
     inbox: Inbox,
     limit: Limit,
-    next_key: u64,
-    entries: HashMap<u64, Entry<N, S>>,
-    keys: HashMap<N, u64>,
+    /// Names that were ever taken.
+    reserved: u64,
+    entries: Slab<Entry<N, S>>,
+    /// The key of each name, once there are more than [`UNINDEXED`]; then until all are given up.
+    index: HashMap<N, u64>,
     /// The subscriptions that have a named consumer.
     named: Vec<u64>,
     /// Lent to each subscription while it is read, so that reading allocates nothing; empty in between.
@@ -30,6 +40,7 @@ pub struct Subscriptions<N, S> {
 }
 
 struct Entry<N, S> {
+    key: u64,
     name: N,
     /// `None` while it is being opened.
     subscription: Option<S>,
@@ -60,9 +71,9 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
         Self {
             inbox,
             limit,
-            next_key: 0,
-            entries: HashMap::new(),
-            keys: HashMap::new(),
+            reserved: 0,
+            entries: Slab::new(),
+            index: HashMap::new(),
             named: Vec::new(),
             events: Vec::new(),
         }
@@ -78,12 +89,15 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
     where
         N: Borrow<Q>,
     {
-        self.keys.get(name).copied()
+        if self.index.is_empty() {
+            return self.entries.iter().find(|(_, entry)| entry.name.borrow() == name).map(|(_, entry)| entry.key);
+        }
+        self.index.get(name).copied()
     }
 
     /// All names that are taken.
     pub fn names(&self) -> impl Iterator<Item = &N> {
-        self.keys.keys()
+        self.entries.iter().map(|(_, entry)| &entry.name)
     }
 
     /// Takes a free name and returns the key to subscribe with. No key is given out twice.
@@ -91,26 +105,42 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
     /// # Errors
     /// [`Error::LimitReached`].
     pub fn reserve(&mut self, name: N) -> Result<u64, Error> {
-        debug_assert!(!self.keys.contains_key(&name), "the name is taken");
+        debug_assert!(self.key_of(&name).is_none(), "the name is taken");
         let Limit { what, most } = self.limit;
+        let most = most.min(1 << PLACE_BITS);
         if self.entries.len() >= most {
             return Err(Error::LimitReached { what, limit: most, own: true });
         }
-        let key = self.next_key;
-        self.next_key += 1;
-        self.keys.insert(name.clone(), key);
-        self.entries.insert(key, Entry { name, subscription: None });
+        // The first takes the room of one. A `Vec` would make room for four.
+        if self.entries.capacity() == 0 {
+            self.entries.reserve_exact(1);
+        }
+        let entry = self.entries.vacant_entry();
+        let key = self.reserved << PLACE_BITS | entry.key() as u64;
+        self.reserved += 1;
+        if !self.index.is_empty() {
+            self.index.insert(name.clone(), key);
+        }
+        entry.insert(Entry { key, name, subscription: None });
+        if self.index.is_empty() && self.entries.len() > UNINDEXED {
+            self.index = self.entries.iter().map(|(_, entry)| (entry.name.clone(), entry.key)).collect();
+        }
         Ok(key)
+    }
+
+    fn entry(&mut self, key: u64) -> Option<&mut Entry<N, S>> {
+        self.entries.get_mut(place(key)).filter(|entry| entry.key == key)
     }
 
     /// Adds the subscription that was opened with a reserved key. Where the name was given up meanwhile, the subscription is
     /// dropped, which unsubscribes.
     pub fn open(&mut self, key: u64, subscription: S) {
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        if subscription.borrow().consumer().is_some() {
+        let is_named = subscription.borrow().consumer().is_some();
+        let Some(entry) = self.entry(key) else { return };
+        entry.subscription = Some(subscription);
+        if is_named {
             self.named.push(key);
         }
-        entry.subscription = Some(subscription);
         // Its news may have been taken out of the inbox before the subscription stood here, and it is announced only once
         // until it is read.
         self.inbox.wake(key);
@@ -118,27 +148,28 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
 
     /// The subscription under a key, if it is open.
     pub fn get(&self, key: u64) -> Option<&S> {
-        self.entries.get(&key)?.subscription.as_ref()
+        self.entries.get(place(key)).filter(|entry| entry.key == key)?.subscription.as_ref()
     }
 
     /// The subscription that the inbox has announced, if it is still open.
     pub fn readable(&mut self, key: u64) -> Option<Readable<'_, N, S>> {
-        let Entry { name, subscription } = self.entries.get_mut(&key)?;
-        Some(Readable { name, subscription: subscription.as_mut()?, events: &mut self.events })
+        let entry = self.entries.get_mut(place(key)).filter(|entry| entry.key == key)?;
+        Some(Readable { name: &entry.name, subscription: entry.subscription.as_mut()?, events: &mut self.events })
     }
 
     /// Gives up a name, whether its subscription is open or not. Returns the name, and drops the subscription, which
     /// unsubscribes.
     pub fn remove(&mut self, key: u64) -> Option<N> {
-        let Entry { name, .. } = self.entries.remove(&key)?;
-        self.keys.remove(&name);
+        self.entry(key)?;
+        let Entry { name, .. } = self.entries.try_remove(place(key))?;
+        self.index.remove(&name);
         self.named.retain(|named| *named != key);
         Some(name)
     }
 
     /// Acts on every open subscription.
     pub fn each(&mut self, mut act: impl FnMut(&mut Subscription)) {
-        for subscription in self.entries.values_mut().filter_map(|entry| entry.subscription.as_mut()) {
+        for subscription in self.entries.iter_mut().filter_map(|(_, entry)| entry.subscription.as_mut()) {
             act(subscription.borrow_mut());
         }
     }
@@ -146,7 +177,7 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
     /// Unsubscribes all and gives up all names.
     pub fn clear(&mut self) {
         self.entries.clear();
-        self.keys.clear();
+        self.index.clear();
         self.named.clear();
     }
 
@@ -164,11 +195,15 @@ impl<N: Clone + Eq + Hash, S: BorrowMut<Subscription>> Subscriptions<N, S> {
 
     fn each_named(&mut self, mut act: impl FnMut(&mut Subscription)) {
         for key in &self.named {
-            if let Some(Entry { subscription: Some(subscription), .. }) = self.entries.get_mut(key) {
+            if let Some(Entry { subscription: Some(subscription), .. }) = self.entries.get_mut(place(*key)) {
                 act(subscription.borrow_mut());
             }
         }
     }
+}
+
+fn place(key: u64) -> usize {
+    (key & ((1 << PLACE_BITS) - 1)) as usize
 }
 
 #[cfg(test)]
@@ -233,6 +268,26 @@ mod tests {
         assert!(again != a && again != b, "what comes late for an earlier key must not find a later subscription");
         table.clear();
         assert_eq!((table.key_of("a"), table.key_of("b")), (None, None));
+    }
+
+    #[test]
+    fn many_names_are_found_as_few_are() {
+        let mut table: Subscriptions<String, Subscription> =
+            Subscriptions::new(Inbox::default(), Limit { most: 100, ..LIMIT });
+        let mut taken = std::collections::BTreeMap::new();
+        for step in 0..400 {
+            let name = (step * 7 % 40).to_string();
+            assert_eq!(table.key_of(&name), taken.get(&name).copied(), "step {step}");
+            match taken.remove(&name) {
+                Some(key) => assert_eq!(table.remove(key), Some(name)),
+                None => _ = taken.insert(name.clone(), table.reserve(name).unwrap()),
+            }
+            assert_eq!(table.names().count(), taken.len());
+        }
+        for (name, key) in taken {
+            assert_eq!((table.key_of(&name), table.remove(key)), (Some(key), Some(name)));
+        }
+        assert_eq!(table.key_of("1"), None);
     }
 
     /// What is announced before the subscription stands in the table is not lost.

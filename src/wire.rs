@@ -52,6 +52,17 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// Appends text as a JSON string.
+pub fn write_quoted(out: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(quoted(text).as_bytes());
+    }
+}
+
 /// The message as the event frame of `/ws`.
 fn event_frame(message: &Message) -> Bytes {
     message.rendering(EVENT_FRAME, |message| {
@@ -84,14 +95,19 @@ pub fn message_object(message: &Message) -> String {
 }
 
 fn write_message(out: &mut String, message: &Message) {
-    let (topic, id) = (quoted(message.topic.as_str()), quoted(message.id.as_str()));
     let Cursor { offset, .. } = message.cursor;
-    let (data, cursor, at) = (message.data.as_str(), message.cursor, message.published_at);
-    // Writing to a String cannot fail.
-    let _ = write!(out, r#""topic":{topic},"data":{data},"id":{id}"#);
+    let (cursor, at) = (message.cursor, message.published_at);
+    out.push_str(r#""topic":"#);
+    quote(message.topic.as_str(), out);
+    out.push_str(r#","data":"#);
+    out.push_str(message.data.as_str());
+    out.push_str(r#","id":"#);
+    quote(message.id.as_str(), out);
     if let Some(key) = &message.key {
-        let _ = write!(out, r#","key":{}"#, quoted(key.as_str()));
+        out.push_str(r#","key":"#);
+        quote(key.as_str(), out);
     }
+    // Writing to a String cannot fail.
     // `ts` is the time's older name, and stays for those who read it.
     let _ = write!(out, r#","offset":{offset},"cursor":"{cursor}","published_at":"{at}","ts":"{at}""#);
 }

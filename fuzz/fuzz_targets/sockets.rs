@@ -32,7 +32,7 @@ fn read(bytes: &[u8], step: usize) -> Seen {
     let mut inbound = Inbound::new(MAX_BYTES, KEEP);
     let mut seen = Vec::new();
     for piece in bytes.chunks(step) {
-        inbound.reserve();
+        inbound.release();
         inbound.buffer.extend_from_slice(piece);
         loop {
             match inbound.next() {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
 use super::{
     Admission, Channel, Committed, Cursor, Error, KnownId, Message, MessageId, NewMessage, Numbering, Publication,
     ReadPosition, Refusal, Remembered, Ring, Stage, Staging, ring,
@@ -61,7 +59,8 @@ impl Channel {
         *last = sequence;
         self.announce(&mut ring, before, sequence);
         drop(last);
-        self.wake(ring);
+        drop(ring);
+        self.tell();
         Ok(publication)
     }
 
@@ -104,7 +103,8 @@ impl Channel {
         *last = sequence.max(*last);
         self.announce(&mut ring, before, sequence);
         drop(last);
-        self.wake(ring);
+        drop(ring);
+        self.tell();
         Feed::Taken
     }
 
@@ -129,13 +129,16 @@ impl Channel {
         let (before, floor) = (ring.end(), ring.floor());
         let mut last = self.sequencer.lock();
         let mut outcomes = Vec::with_capacity(count);
-        let first = ring.commit(count, &mut outcomes);
+        let committed = ring.commit(count, &mut outcomes);
         let moved = Some(ring.floor()).filter(|now| *now != floor);
-        if let Some((first, newest)) = first {
+        if let Some((first, newest)) = committed {
             *last = newest.max(*last);
             self.announce(&mut ring, before, first);
-            drop(last);
-            self.wake(ring);
+        }
+        drop(last);
+        drop(ring);
+        if committed.is_some() {
+            self.tell();
         }
         // Readers are woken first: a server that stops once every publish has its outcome still delivers what it has
         // accepted.
@@ -159,7 +162,8 @@ impl Channel {
             let first = before.after.max(*last).saturating_add(1);
             self.announce(&mut ring, before, first);
             drop(last);
-            self.wake(ring);
+            drop(ring);
+            self.wake_all();
         }
     }
 
@@ -245,14 +249,6 @@ impl Channel {
         ring.patterns = matched;
     }
 
-    /// Wakes everybody that waits for this very topic, outside the ring's lock: readers that already run need it.
-    fn wake(&self, ring: MutexGuard<'_, Ring>) {
-        drop(ring);
-        for (_, waiter) in self.waiters.lock().iter() {
-            waiter.wake();
-        }
-    }
-
     /// Ends the topic's incarnation: appending fails from here on, readers read what there is and then learn it.
     pub(crate) fn close(self: &Arc<Self>) {
         let mut ring = self.ring.lock();
@@ -262,6 +258,7 @@ impl Channel {
         let last = self.sequencer.lock();
         self.announce(&mut ring, end, *last);
         drop(last);
-        self.wake(ring);
+        drop(ring);
+        self.wake_all();
     }
 }

@@ -12,11 +12,17 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::sync::{Arc, AtomicBool, Mutex, Ordering};
+use super::sync::{Arc, AtomicBool, Mutex, Ordering, Owner};
 
 /// The connection's end.
 #[derive(Clone, Default)]
-pub struct Inbox(Arc<Mutex<ReadyKeys>>);
+pub struct Inbox(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    keys: Mutex<ReadyKeys>,
+    owner: Owner,
+}
 
 #[derive(Default)]
 struct ReadyKeys {
@@ -33,7 +39,7 @@ impl Inbox {
 
     /// [`Inbox::next`] for those who are polled.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<u64> {
-        let mut state = self.0.lock();
+        let mut state = self.0.keys.lock();
         if let Some(key) = state.ready.pop_front() {
             return Poll::Ready(key);
         }
@@ -46,13 +52,19 @@ impl Inbox {
     /// The next key, if there is one now.
     #[must_use]
     pub fn try_next(&self) -> Option<u64> {
-        self.0.lock().ready.pop_front()
+        self.0.keys.lock().ready.pop_front()
+    }
+
+    /// The connection itself, for those who can deliver to it directly.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.0.owner
     }
 
     /// Says that there is something under `key`.
     pub fn wake(&self, key: u64) {
         let waker = {
-            let mut state = self.0.lock();
+            let mut state = self.0.keys.lock();
             state.ready.push_back(key);
             state.waker.take()
         };
@@ -80,6 +92,14 @@ impl Notifier {
     pub fn wake(&self) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             self.inbox.wake(self.key);
+        }
+    }
+
+    /// There is something to read: delivers it at once if the connection is idle, and wakes it if not. Does nothing while the
+    /// subscription stands in the inbox, because the connection then reads it by itself.
+    pub fn deliver(&self) {
+        if !self.queued.load(Ordering::Acquire) && !self.inbox.owner().deliver(self.key) {
+            self.wake();
         }
     }
 

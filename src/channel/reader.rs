@@ -93,15 +93,6 @@ impl Reader {
         Self { topic, position, gap, next_sequence: 0, caught_up: false, behind: false }
     }
 
-    fn miss(&mut self, gap: Option<Gap>) {
-        if let Some(gap) = gap {
-            self.gap = Some(match self.gap.take() {
-                Some(before) => before.and_then(&gap),
-                None => gap,
-            });
-        }
-    }
-
     /// Reads one batch. A gap is delivered as soon as it is met, whatever follows, since other topics may be read next
     /// and a position over all of them may not pass it. Only what a subscriber of one topic skips by its own choice is
     /// gathered into one gap as long as it goes on. `newest` is asked under the topic's lock for the newest number in
@@ -116,28 +107,26 @@ impl Reader {
     ) -> Result<ReadStatus, Error> {
         let mut batch = SmallVec::<[Arc<Message>; LIVE_MESSAGES]>::new();
         let mut superseded = Vec::new();
-        let topic = self.topic.clone();
+        let Self { topic, position, gap: missed, next_sequence, caught_up, behind } = self;
         let ring = topic.ring.lock();
-        self.behind |= self.caught_up && ring.end().seen.saturating_sub(self.position.seen) > BEHIND_MESSAGES;
-        if self.behind && wanted.overflow == Overflow::Latest {
-            let skipped = ring.skip_to_newest(&mut self.position);
-            self.miss(skipped);
+        *behind |= *caught_up && ring.end().seen.saturating_sub(position.seen) > BEHIND_MESSAGES;
+        if *behind && wanted.overflow == Overflow::Latest {
+            miss(missed, ring.skip_to_newest(position));
         }
-        let holds_gap = newest.is_none() && self.behind && wanted.overflow == Overflow::LatestPerKey;
+        let holds_gap = newest.is_none() && *behind && wanted.overflow == Overflow::LatestPerKey;
         let newest = newest.map_or(u64::MAX, |newest| newest());
-        let (gap, rest) = ring.read(&mut self.position, limit, newest, &mut batch);
-        if gap.is_some() && self.caught_up && wanted.overflow == Overflow::Disconnect {
+        let (gap, rest) = ring.read(position, limit, newest, &mut batch);
+        if gap.is_some() && *caught_up && wanted.overflow == Overflow::Disconnect {
             return Err(Error::SlowConsumer);
         }
-        self.miss(gap);
-        if self.behind && wanted.overflow == Overflow::LatestPerKey {
+        miss(missed, gap);
+        if *behind && wanted.overflow == Overflow::LatestPerKey {
             superseded.extend(batch.iter().map(|message| ring.superseded(message)));
         }
-        match ring.next_sequence(self.position) {
-            Some(next) if rest == ReadStatus::More => self.next_sequence = next,
+        match ring.next_sequence(*position) {
+            Some(next) if rest == ReadStatus::More => *next_sequence = next,
             _ => {
-                self.caught_up = true;
-                self.behind = false;
+                (*caught_up, *behind) = (true, false);
                 at_end();
             }
         }
@@ -150,20 +139,21 @@ impl Reader {
                 continue;
             }
             if skipped {
-                self.miss(Some(Gap {
+                let of = Gap {
                     topic: message.topic.clone(),
                     missed: Some(1),
                     from_offset: message.cursor.offset,
                     to_offset: message.cursor.offset,
                     reason: GapReason::SlowConsumer,
-                }));
+                };
+                miss(missed, Some(of));
                 continue;
             }
-            events.extend(self.gap.take().map(Event::Gap));
+            events.extend(missed.take().map(Event::Gap));
             events.push(Event::Message(message, None));
         }
         if !(rest == ReadStatus::More && holds_gap) {
-            events.extend(self.gap.take().map(Event::Gap));
+            events.extend(missed.take().map(Event::Gap));
         }
         Ok(rest)
     }
@@ -178,5 +168,15 @@ impl Reader {
         let missed_from = self.gap.as_ref().map(|gap| gap.from_offset.saturating_sub(1));
         let offset = missed_from.map_or(self.position.after, |from| from.min(self.position.after));
         Cursor { epoch: self.topic.epoch, offset }
+    }
+}
+
+/// Adds a gap to what was missed before it.
+fn miss(missed: &mut Option<Gap>, gap: Option<Gap>) {
+    if let Some(gap) = gap {
+        *missed = Some(match missed.take() {
+            Some(before) => before.and_then(&gap),
+            None => gap,
+        });
     }
 }

@@ -14,9 +14,9 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Alive, Budget, Channel, Epoch, Error, Key, LogPosition, Member, Memberships, NewMessage, Pattern, Patterns,
-    Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
-    recent_ids::RecentIds, ring::RingOwner, sequencer::MAX_LOGS,
+    Alive, Budget, Channel, Deliveries, Epoch, Error, Incarnation, Key, LogPosition, Member, Memberships, NewMessage,
+    News, Pattern, Patterns, Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig, TopicEventKind,
+    TopicInfo, TopicName, recent_ids::RecentIds, ring::RingOwner, sequencer::MAX_LOGS,
 };
 
 /// Deletions that are remembered: a subscriber of a pattern that was away learns of them.
@@ -57,25 +57,6 @@ impl RegistrySettings {
     }
 }
 
-/// An incarnation of a topic, as an engine knows it.
-#[derive(Clone, Debug)]
-pub struct Incarnation {
-    /// Its name.
-    pub name: TopicName,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// When it began.
-    pub created_at: Timestamp,
-    /// Made by a publish or a subscribe, not by a creation.
-    pub implicit: bool,
-    /// What it sets for itself.
-    pub config: TopicConfig,
-    /// The engine's own number for it, if it numbers its topics: above 0, and never given twice.
-    pub serial: Option<u64>,
-    /// Which of the engine's logs its messages are in.
-    pub log: usize,
-}
-
 /// A topic that was deleted.
 #[derive(Clone, Debug)]
 pub(crate) struct Deletion {
@@ -102,15 +83,6 @@ impl Matching {
     /// The newest number of a log.
     pub fn sequence_of(&self, log: usize) -> Option<u64> {
         self.positions.iter().find(|(known, _)| *known == log).map(|(_, position)| position.sequence)
-    }
-}
-
-impl Incarnation {
-    /// A new one that begins now, made by a creation.
-    #[must_use]
-    pub fn new(name: &TopicName, config: TopicConfig) -> Self {
-        let (epoch, created_at) = (Epoch::random(), Timestamp::now());
-        Self { name: name.clone(), epoch, created_at, implicit: false, config, serial: None, log: 0 }
     }
 }
 
@@ -201,6 +173,7 @@ impl Registry {
             implicit: AtomicBool::new(false),
             ring: Mutex::new(ring),
             waiters: Mutex::new(Slab::new()),
+            news: News::new(Deliveries::new()),
             patterns: Patterns::new(0),
             sequencer: Arc::new(Sequencer::new(0)),
             _alive: Alive::new(&Arc::default()),
@@ -344,6 +317,7 @@ impl Registry {
             implicit: AtomicBool::new(implicit),
             ring: Mutex::new(ring),
             waiters: Mutex::new(Slab::new()),
+            news: News::new(self.deliveries().clone()),
             patterns: self.patterns.clone(),
             sequencer: self.sequencer(log).clone(),
             _alive: Alive::new(&self.alive),
@@ -471,6 +445,11 @@ impl Registry {
     /// The broker's own events: topics created, updated, deleted.
     pub(crate) fn events(&self) -> &Arc<Channel> {
         &self.events
+    }
+
+    /// Those who deliver the news of all topics.
+    pub(crate) fn deliveries(&self) -> &Arc<Deliveries> {
+        self.events.news.deliveries()
     }
 
     /// How many different patterns are subscribed.

@@ -1,6 +1,10 @@
 //! Times.
 
-use std::{fmt, str::FromStr};
+use std::{
+    cell::RefCell,
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use super::Error;
 
@@ -20,8 +24,26 @@ impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();
-        write!(f, "{at:.3}")
+        let (second, millisecond) = (at.as_millisecond().div_euclid(1_000), at.as_millisecond().rem_euclid(1_000));
+        SECOND.with_borrow_mut(|known| {
+            if known.0 != Some(second) {
+                known.1.clear();
+                write!(known.1, "{:.0}", jiff::Timestamp::from_second(second).unwrap_or_default())?;
+                // The milliseconds come between.
+                known.1.pop();
+                known.0 = Some(second);
+            }
+            f.write_str(&known.1)
+        })?;
+        let digit = |value: i64| b'0' + (value % 10) as u8;
+        let rest = [b'.', digit(millisecond / 100), digit(millisecond / 10), digit(millisecond), b'Z'];
+        f.write_str(std::str::from_utf8(&rest).map_err(|_| fmt::Error)?)
     }
+}
+
+thread_local! {
+    /// The second that was written last, and its text up to the second, since most times that are written are of one second.
+    static SECOND: RefCell<(Option<i64>, String)> = const { RefCell::new((None, String::new())) };
 }
 
 impl FromStr for Timestamp {
@@ -76,5 +98,11 @@ mod tests {
         assert_eq!(read("1969-12-31T23:59:59.9995Z"), Ok(-1));
         assert!(read("2026-01-31T12:00:00 01:00").unwrap_err().to_string().contains("%2B"));
         assert!(!Timestamp(i64::MAX).to_string().is_empty());
+        for at in
+            [0, -1, -1_001, 999, 1_000, 1_769_860_800_123, 1_769_860_800_007, 1_769_860_801_000, -62_167_219_200_001]
+        {
+            let wanted = format!("{:.3}", jiff::Timestamp::from_millisecond(at).unwrap());
+            assert_eq!(Timestamp(at).to_string(), wanted);
+        }
     }
 }

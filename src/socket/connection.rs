@@ -1,5 +1,6 @@
 //! One WebSocket connection, run by one task: it waits for the client's frames, for subscriptions that have something to
-//! read, for the socket to take more, for its timers and for the server's stop.
+//! read, for the socket to take more, for its timers and for the server's stop. While it waits, those who deliver a topic's
+//! news may read its subscriptions and write to its socket, as its own task would do.
 //!
 //! There is no queue between the broker and the socket. While the socket takes what is written, subscriptions are read;
 //! while it does not, their cursors stand still and only the history grows, within its bound.
@@ -8,14 +9,15 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Sleep, sleep_until, timeout},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -25,7 +27,7 @@ use super::{
     frame::{Inbound, Incoming},
     heartbeat::{Heartbeat, Verdict},
 };
-use crate::broker::Inbox;
+use crate::broker::{Deliver, Inbox};
 
 /// Bytes that may wait for the socket before subscriptions are no longer read: enough to fill a write, little beside
 /// what the kernel buffers.
@@ -73,7 +75,14 @@ pub struct Connection<S> {
     is_stopping: bool,
     /// Whether the client has gone, but its last messages are still to be taken.
     is_read_closed: bool,
+    /// Wakes the connection's own task, once that has waited.
+    waker: Option<Waker>,
+    /// How the connection ends, where that came out while something was delivered from outside of its task.
+    end: Option<End>,
 }
+
+/// A connection that its own task and those who deliver news take in turns; `None` once it ends.
+struct Shared<S>(Mutex<Option<Connection<S>>>);
 
 /// What a connection waits for.
 enum Event {
@@ -96,7 +105,13 @@ enum End {
     Server(CloseCode, String),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Deliver for Shared<S> {
+    fn deliver(&self, key: u64) -> bool {
+        self.0.try_lock().is_some_and(|mut connection| connection.as_mut().is_some_and(|it| it.deliver_now(key)))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     /// A connection that speaks `protocol` until `stop` is cancelled. News of its subscriptions come to `inbox`.
     pub fn new(
         io: S,
@@ -111,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             protocol,
             inbox,
             inbound: Inbound::new(settings.max_frame_bytes, settings.read_buffer_size),
-            out: Outbox::default(),
+            out: Outbox::new(settings.write_buffer_size),
             heartbeat: Heartbeat::new(&settings),
             settings,
             peer,
@@ -122,21 +137,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             is_probing: false,
             is_stopping: false,
             is_read_closed: false,
+            waker: None,
+            end: None,
         }
     }
 
     /// Runs the connection to its end.
-    pub async fn run(mut self) {
-        let end = loop {
-            if let Err(end) = self.step().await {
-                break end;
-            }
-        };
-        self.close_handshake(end).await;
+    pub async fn run(self) {
+        let inbox = self.inbox.clone();
+        let shared = Arc::new(Shared(Mutex::new(Some(self))));
+        let weak: Weak<Shared<S>> = Arc::downgrade(&shared);
+        inbox.owner().set(weak);
+        let ended = poll_fn(|cx| {
+            let mut connection = shared.0.lock();
+            let Some(running) = connection.as_mut() else { return Poll::Ready(None) };
+            running.poll_end(cx).map(|end| connection.take().map(|connection| (connection, end)))
+        });
+        if let Some((connection, end)) = ended.await {
+            // On the heap, so that the connection does not hold room for it while it runs.
+            Box::pin(connection.close_handshake(end)).await;
+        }
     }
 
-    /// Does what can be done now, then waits for one event.
-    async fn step(&mut self) -> Result<(), End> {
+    /// Ready when the connection ends.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        loop {
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(end);
+            }
+            if let Err(end) = self.work() {
+                return Poll::Ready(end);
+            }
+            let Poll::Ready(event) = self.poll_event(cx) else { return Poll::Pending };
+            if let Err(end) = self.handle(event) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Does what can be done now, before the connection waits for an event.
+    fn work(&mut self) -> Result<(), End> {
         // What came in while the outbox was too full is still in the buffer.
         self.handle_frames()?;
         if self.is_read_closed && self.protocol.is_ready() {
@@ -153,9 +196,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             // In every step, because a client that never stops sending must not hold back what it subscribed to.
             self.deliver(key)?;
         }
-        self.inbound.reserve();
-        let event = poll_fn(|cx| self.poll_event(cx)).await;
-        self.handle(event)
+        self.inbound.release();
+        Ok(())
+    }
+
+    /// Delivers to one subscription and writes that to the socket, from outside of the connection's task. What it cannot finish
+    /// here is left to that task.
+    fn deliver_now(&mut self, key: u64) -> bool {
+        let is_idle = self.out.pending().is_empty() && !self.is_stopping && !self.is_read_closed && self.end.is_none();
+        if !is_idle {
+            return false;
+        }
+        let Some(waker) = self.waker.take() else { return false };
+        self.end = proceed(self.protocol.deliver(key, &mut self.out)).err();
+        if self.end.is_none() {
+            self.probe_delivery();
+            // Whatever waits for the socket wakes the connection's task.
+            self.end = self.write_now(&mut Context::from_waker(&waker)).err();
+        }
+        if self.end.is_some() {
+            waker.wake_by_ref();
+        }
+        self.waker = Some(waker);
+        true
+    }
+
+    /// Writes as much as the socket takes.
+    fn write_now(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Poll::Ready(wrote) = self.poll_write(cx) {
+            self.handle(Event::Wrote(wrote))?;
+        }
+        Ok(())
     }
 
     /// Takes the client's messages that have come, as long as the outbox has room for the replies.
@@ -276,8 +347,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if self.is_read_closed || self.out.pending().len() >= TOO_MUCH_PENDING || !has_room {
             return Poll::Pending;
         }
-        // Nothing is lost when this future is dropped before it is ready.
-        pin!(self.io.read_buf(&mut self.inbound.buffer)).poll(cx)
+        let io = Pin::new(&mut self.io);
+        let read = self.inbound.read(|room| {
+            let mut room = ReadBuf::new(room);
+            match io.poll_read(cx, &mut room) {
+                Poll::Ready(Ok(())) => Ok(room.filled().len()),
+                Poll::Ready(Err(error)) => Err(Some(error)),
+                Poll::Pending => Err(None),
+            }
+        });
+        match read {
+            Ok(bytes) => Poll::Ready(Ok(bytes)),
+            Err(Some(error)) => Poll::Ready(Err(error)),
+            Err(None) => Poll::Pending,
+        }
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -299,7 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Event::Wrote(Ok(bytes)) => {
                 self.heartbeat.wrote();
                 self.is_unflushed = true;
-                self.out.took(bytes, self.settings.write_buffer_size);
+                self.out.took(bytes);
                 Ok(())
             }
             Event::Read(Ok(0)) if self.protocol.is_ready() || self.inbound.buffer.is_empty() => Err(End::Gone),

@@ -1,4 +1,6 @@
-//! WebSocket frames (RFC 6455, section 5), the server's side: reading masked ones, writing plain ones.
+//! WebSocket frames (RFC 6455, section 5) as the server reads them, which are masked.
+
+use std::cell::RefCell;
 
 use bytes::{Buf, BytesMut};
 
@@ -41,12 +43,12 @@ pub enum Incoming<'a> {
     Close(Option<CloseCode>),
 }
 
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
+pub(super) const CONTINUATION: u8 = 0;
+pub(super) const TEXT: u8 = 1;
+pub(super) const BINARY: u8 = 2;
+pub(super) const CLOSE: u8 = 8;
+pub(super) const PING: u8 = 9;
+pub(super) const PONG: u8 = 10;
 
 /// Puts messages together from bytes as they come.
 pub struct Inbound {
@@ -63,7 +65,18 @@ pub struct Inbound {
     /// Checks the text of a message that is not complete.
     utf8: Utf8Check,
     max_bytes: usize,
-    keep: usize,
+    /// Bytes to read at once at first.
+    read_size: usize,
+    /// Bytes to read at once next: more while the client sends much.
+    room: usize,
+}
+
+/// Bytes that are read at once at most, unless a setting asks for more.
+const MAX_READ: usize = 64 << 10;
+
+thread_local! {
+    /// What the connections of a thread read into.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Header {
@@ -75,10 +88,10 @@ struct Header {
 }
 
 impl Inbound {
-    /// Messages of up to `max_bytes`; an idle one holds `keep` bytes.
-    pub fn new(max_bytes: usize, keep: usize) -> Self {
+    /// Messages of up to `max_bytes`, read by `read_size` bytes at once at first. An idle one holds no buffer.
+    pub fn new(max_bytes: usize, read_size: usize) -> Self {
         Self {
-            buffer: BytesMut::with_capacity(keep),
+            buffer: BytesMut::new(),
             handed_out: 0,
             unmasked: 0,
             partial: Vec::new(),
@@ -86,19 +99,33 @@ impl Inbound {
             partial_done: false,
             utf8: Utf8Check::default(),
             max_bytes,
-            keep,
+            read_size,
+            room: read_size,
         }
     }
 
-    /// Makes room for the next read.
-    pub fn reserve(&mut self) {
+    /// Reads with `read`, which gets a buffer that all connections of a thread share: what an idle one waits with takes no
+    /// memory. Returns how many bytes came, or what `read` returned instead.
+    pub fn read<E>(&mut self, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
         self.drop_handed_out();
-        if self.buffer.is_empty() && self.buffer.capacity() > 4 * self.keep {
-            self.buffer = BytesMut::with_capacity(self.keep);
+        SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < self.room {
+                scratch.resize(self.room, 0);
+            }
+            let bytes = read(&mut scratch[..self.room])?;
+            let more = if bytes == self.room { 2 * bytes } else { bytes };
+            self.room = more.min(MAX_READ).max(self.read_size);
+            self.buffer.extend_from_slice(&scratch[..bytes]);
+            Ok(bytes)
+        })
+    }
+
+    /// Gives the buffer back when everything in it was taken.
+    pub fn release(&mut self) {
+        self.drop_handed_out();
+        if self.buffer.is_empty() && self.buffer.capacity() > 0 {
+            self.buffer = BytesMut::new();
         }
-        // The buffer doubles and does not trust a header's length, so a length that is only announced takes no memory.
-        let room = self.keep.max(self.buffer.len().min(64 << 10));
-        self.buffer.reserve(room);
     }
 
     fn drop_handed_out(&mut self) {
@@ -232,76 +259,6 @@ fn unmask(payload: &mut [u8], mut mask: [u8; 4], before: usize) {
     }
 }
 
-/// What is to be written: frames one after the other, ready for the socket.
-#[derive(Default)]
-pub struct Outbox {
-    buffer: Vec<u8>,
-    written: usize,
-}
-
-impl Outbox {
-    /// Adds a text message made of these parts.
-    pub fn text(&mut self, parts: &[&[u8]]) {
-        self.frame(TEXT, parts);
-    }
-
-    /// Adds a binary message.
-    #[cfg(test)]
-    pub(super) fn binary(&mut self, payload: &[u8]) {
-        self.frame(BINARY, &[payload]);
-    }
-
-    pub(super) fn ping(&mut self, payload: &[u8]) {
-        self.frame(PING, &[payload]);
-    }
-
-    pub(super) fn pong(&mut self, payload: &[u8]) {
-        self.frame(PONG, &[payload]);
-    }
-
-    /// A reason longer than a control frame carries (123 bytes) is cut at a character.
-    pub(super) fn close(&mut self, code: Option<CloseCode>, reason: &str) {
-        let Some(code) = code else { return self.frame(CLOSE, &[]) };
-        self.frame(CLOSE, &[&code.0.to_be_bytes(), &reason.as_bytes()[..reason.floor_char_boundary(123)]]);
-    }
-
-    fn frame(&mut self, opcode: u8, parts: &[&[u8]]) {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        self.buffer.push(0x80 | opcode);
-        if length < 126 {
-            self.buffer.push(length as u8);
-        } else if let Ok(length) = u16::try_from(length) {
-            self.buffer.push(126);
-            self.buffer.extend_from_slice(&length.to_be_bytes());
-        } else {
-            self.buffer.push(127);
-            self.buffer.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-        for part in parts {
-            self.buffer.extend_from_slice(part);
-        }
-    }
-
-    /// What the socket has not taken yet.
-    #[must_use]
-    pub fn pending(&self) -> &[u8] {
-        &self.buffer[self.written..]
-    }
-
-    /// The socket took so many bytes; an emptied outbox keeps `keep` bytes.
-    pub(super) fn took(&mut self, bytes: usize, keep: usize) {
-        self.written += bytes;
-        if self.written == self.buffer.len() {
-            self.written = 0;
-            self.buffer.clear();
-            self.buffer.shrink_to(keep);
-        } else if self.written > self.buffer.len() / 2 && self.written > 64 << 10 {
-            self.buffer.drain(..self.written);
-            self.written = 0;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,7 +281,7 @@ mod tests {
         let mut inbound = Inbound::new(1_000, 16);
         let mut seen = Vec::new();
         for chunk in bytes.chunks(step) {
-            inbound.reserve();
+            inbound.release();
             inbound.buffer.extend_from_slice(chunk);
             while let Some(message) = inbound.next()? {
                 seen.push(format!("{message:?}"));
@@ -391,17 +348,36 @@ mod tests {
         let mut inbound = Inbound::new(1 << 30, 16);
         inbound.buffer.extend_from_slice(&[0x81, 0xff, 0, 0, 0, 0, 0x3f, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(inbound.next(), Ok(None));
-        inbound.reserve();
+        inbound.release();
         assert!(inbound.buffer.capacity() < 1_000);
     }
 
     #[test]
-    fn long_reasons_are_cut_at_a_character() {
-        let mut outbox = Outbox::default();
-        outbox.close(Some(CloseCode::POLICY), &"é".repeat(100));
-        assert_eq!(outbox.pending()[1], 2 + 122);
-        let sent = outbox.pending().len();
-        outbox.took(sent, 0);
-        assert!(outbox.pending().is_empty());
+    fn an_idle_connection_holds_no_buffer() {
+        let mut inbound = Inbound::new(1_000, 16);
+        let frame = masked(0x81, b"text");
+        let read = inbound.read(|room| {
+            room[..frame.len()].copy_from_slice(&frame);
+            Ok::<_, ()>(frame.len())
+        });
+        assert_eq!(read, Ok(frame.len()));
+        assert_eq!(inbound.next(), Ok(Some(Incoming::Text("text"))));
+        inbound.release();
+        assert_eq!(inbound.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn a_client_that_sends_much_is_read_by_more_at_once() {
+        let mut inbound = Inbound::new(1 << 20, 100);
+        let mut sizes = Vec::new();
+        for bytes in [100, 200, 400, 150, 20] {
+            let read = inbound.read(|room| {
+                sizes.push(room.len());
+                Ok::<_, ()>(bytes)
+            });
+            assert_eq!(read, Ok(bytes));
+        }
+        assert_eq!(sizes, [100, 200, 400, 800, 150]);
+        assert_eq!(inbound.read(|room| Err::<usize, _>(room.len())), Err(100));
     }
 }

@@ -124,6 +124,16 @@ impl<'a> Fields<'a> {
         self.present(name).map(read).transpose()
     }
 
+    /// A string as JSON text, which is the client's own unless that has escapes. `None` for anything else.
+    #[must_use]
+    pub fn quoted(&self, name: &'static str) -> Option<Cow<'a, str>> {
+        let raw = self.present(name)?.get();
+        if raw.starts_with('"') && !raw.contains('\\') {
+            return Some(Cow::Borrowed(raw));
+        }
+        self.text(name).ok().flatten().map(|text| Cow::Owned(super::quoted(&text)))
+    }
+
     /// A string that must be there.
     ///
     /// # Errors
@@ -212,6 +222,9 @@ mod tests {
         assert!(fields.required("missing").is_err());
         assert!(fields.text("n").is_err());
         assert!(fields.number::<u32>("topic", 9).is_err());
+        assert_eq!((fields.quoted("topic").as_deref(), fields.quoted("n")), (Some("\"b\""), None));
+        let escaped = self::fields(r#"{"a":"\u0061\n","b":"\ud800"}"#).unwrap();
+        assert_eq!((escaped.quoted("a").as_deref(), escaped.quoted("b")), (Some(r#""a\n""#), None));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     future::Future,
+    io::Write as _,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -78,21 +79,22 @@ pub struct Session {
 }
 
 /// What a reply repeats of its request.
-struct Echo {
+#[derive(Default)]
+struct Echo<'a> {
     /// As JSON text.
-    topic: Option<String>,
+    topic: Option<Cow<'a, str>>,
     /// As JSON text.
-    request_id: Option<String>,
+    request_id: Option<Cow<'a, str>>,
 }
 
 struct Leaving {
     key: u64,
     newest: Newest,
-    echo: Echo,
+    echo: Echo<'static>,
 }
 
 struct PendingReply {
-    echo: Echo,
+    echo: Echo<'static>,
     work: Work,
 }
 
@@ -133,10 +135,14 @@ impl Work {
     }
 }
 
-impl Echo {
-    fn of(fields: Option<&Fields<'_>>) -> Self {
-        let text = |name| fields?.text(name).ok().flatten().map(|text| wire::quoted(&text));
-        Self { topic: text("topic"), request_id: text("request_id") }
+impl<'a> Echo<'a> {
+    fn of(fields: &Fields<'a>) -> Self {
+        Self { topic: fields.quoted("topic"), request_id: fields.quoted("request_id") }
+    }
+
+    fn into_owned(self) -> Echo<'static> {
+        let owned = |text: Option<Cow<'a, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        Echo { topic: owned(self.topic), request_id: owned(self.request_id) }
     }
 }
 
@@ -160,7 +166,7 @@ impl Session {
             Ok(fields) => fields,
             Err(_) if !self.pending.is_empty() => return None,
             Err(error) => {
-                refuse(out, &Echo::of(None), &error.into());
+                refuse(out, &Echo::default(), &error.into());
                 return Some(Flow::Malformed);
             }
         };
@@ -173,7 +179,7 @@ impl Session {
             Ok("subscribe") => self.subscribe(&fields, out),
             Ok("unsubscribe") => self.unsubscribe(&fields, out),
             Ok("ping") => {
-                send(out, r#""type":"pong""#, &Echo::of(Some(&fields)));
+                send(out, &Echo::of(&fields), |out| out.extend_from_slice(br#""type":"pong""#));
                 Ok(Flow::Go)
             }
             Ok(_) => Err(Error::bad_request("type", format!("must be {TYPES}"))),
@@ -182,19 +188,19 @@ impl Session {
         match begun {
             Ok(flow) => Some(flow),
             Err(_) if !self.pending.is_empty() => None,
-            Err(error) => Some(self.refused(out, &Echo::of(Some(&fields)), error)),
+            Err(error) => Some(self.refused(out, &Echo::of(&fields), error)),
         }
     }
 
     /// Begins the work of a frame: replies if it is done at once, and keeps it if not.
-    fn begin(&mut self, echo: Echo, mut work: Work, out: &mut Outbox) -> Flow {
+    fn begin(&mut self, echo: Echo<'_>, mut work: Work, out: &mut Outbox) -> Flow {
         // Most work is done at once. The rest has begun by this, and is polled again with the connection's own waker.
         match work.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) if self.pending.is_empty() => return self.finish(&echo, done, out),
             Poll::Ready(done) => work = Work::Done(Some(done)),
             Poll::Pending => {}
         }
-        self.pending.push_back(PendingReply { echo, work });
+        self.pending.push_back(PendingReply { echo: echo.into_owned(), work });
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -202,18 +208,26 @@ impl Session {
     }
 
     /// Replies to a frame whose work is done.
-    fn finish(&mut self, echo: &Echo, outcome: Outcome, out: &mut Outbox) -> Flow {
+    fn finish(&mut self, echo: &Echo<'_>, outcome: Outcome, out: &mut Outbox) -> Flow {
         let replied = match outcome {
             Outcome::Published(published) => published.map(|done| {
-                let duplicate = if done.duplicate { r#","duplicate":true"# } else { "" };
-                let id = wire::quoted(done.id.as_str());
-                let (offset, cursor) = (done.cursor.offset, done.cursor);
-                ack(out, &format!(r#","id":{id},"offset":{offset},"cursor":"{cursor}"{duplicate}"#), echo);
+                ack(out, echo, |out| {
+                    out.extend_from_slice(br#","id":"#);
+                    wire::write_quoted(out, done.id.as_str());
+                    let (offset, cursor) = (done.cursor.offset, done.cursor);
+                    let duplicate = if done.duplicate { r#","duplicate":true"# } else { "" };
+                    // Writing to a Vec cannot fail.
+                    let _ = write!(out, r#","offset":{offset},"cursor":"{cursor}"{duplicate}"#);
+                });
             }),
             Outcome::Subscribed(key, Ok(subscription)) => {
                 let info = subscription.consumer().map(wire::consumer_object);
                 // The subscription is read only after this returns, so the ack goes out before any replay.
-                ack(out, &info.map(|info| format!(r#","consumer":{info}"#)).unwrap_or_default(), echo);
+                ack(out, echo, |out| {
+                    if let Some(info) = info {
+                        let _ = write!(out, r#","consumer":{info}"#);
+                    }
+                });
                 self.subscriptions.open(key, *subscription);
                 Ok(())
             }
@@ -221,12 +235,12 @@ impl Session {
                 self.subscriptions.remove(key);
                 Err(error)
             }
-            Outcome::Acknowledged(acknowledged) => acknowledged.map(|()| ack(out, "", echo)),
+            Outcome::Acknowledged(acknowledged) => acknowledged.map(|()| ack(out, echo, |_| {})),
             Outcome::SignedIn(Ok(principal)) => match self.signed_in(principal) {
                 Err(error @ Error::LimitReached { .. }) => {
                     return Flow::Close(CloseCode::TRY_AGAIN_LATER, error.to_string());
                 }
-                signed_in => signed_in.map(|()| ack(out, "", echo)),
+                signed_in => signed_in.map(|()| ack(out, echo, |_| {})),
             },
             Outcome::SignedIn(Err(problem)) => {
                 refuse(out, echo, &problem);
@@ -241,7 +255,7 @@ impl Session {
 
     /// Replies with the error. Malformed frames in a row are counted, and so are those that nobody may send without saying
     /// who it is.
-    fn refused(&mut self, out: &mut Outbox, echo: &Echo, error: Error) -> Flow {
+    fn refused(&mut self, out: &mut Outbox, echo: &Echo<'_>, error: Error) -> Flow {
         let malformed = matches!(error, Error::BadRequest { .. });
         let is_nobody = matches!(error, Error::Unauthenticated(_)) && self.sign_in.is_nobody();
         refuse(out, echo, &error.into());
@@ -261,7 +275,7 @@ impl Session {
 
     fn authenticate(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         fields.allow("frame", &AUTH_FIELDS, UNKNOWN_FIELDS)?;
-        let echo = Echo::of(Some(fields));
+        let echo = Echo::of(fields);
         let work = match fields.required("token") {
             Ok(token) => {
                 let verification = self.sign_in.authenticate(token.into_owned());
@@ -286,10 +300,10 @@ impl Session {
         fields.allow("frame", &SUBSCRIBE_FIELDS, UNKNOWN_FIELDS)?;
         let options = Options::of(fields, &self.sign_in.client().settings().filter)?;
         let request = options.subscribe(Source::parse(&fields.required("topic")?)?)?;
-        let echo = Echo::of(Some(fields));
+        let echo = Echo::of(fields);
         if self.subscriptions.key_of(&request.source).is_some() {
             // Subscribing twice to a topic is one delivery.
-            ack(out, "", &echo);
+            ack(out, &echo, |_| {});
             return Ok(Flow::Go);
         }
         let key = self.subscriptions.reserve(request.source.clone())?;
@@ -300,13 +314,13 @@ impl Session {
 
     fn unsubscribe(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
         let source = Source::parse(&fields.required("topic")?)?;
-        let echo = Echo::of(Some(fields));
+        let echo = Echo::of(fields);
         let known = self.subscriptions.key_of(&source);
         let Some((key, newest)) = known.and_then(|key| Some((key, self.subscriptions.get(key)?.newest()))) else {
-            ack(out, "", &echo);
+            ack(out, &echo, |_| {});
             return Ok(Flow::Go);
         };
-        self.leaving = Some(Leaving { key, newest, echo });
+        self.leaving = Some(Leaving { key, newest, echo: echo.into_owned() });
         self.leave(out);
         Ok(Flow::Go)
     }
@@ -320,7 +334,7 @@ impl Session {
         }
         self.subscriptions.remove(key);
         if let Some(Leaving { echo, .. }) = self.leaving.take() {
-            ack(out, "", &echo);
+            ack(out, &echo, |_| {});
         }
     }
 
@@ -329,7 +343,7 @@ impl Session {
         let topic = TopicName::parse(&fields.required("topic")?)?;
         let new_message = fields.new_message(UNKNOWN_FIELDS, self.sign_in.client().settings().max_payload_bytes)?;
         let publishing = self.sign_in.client().publish(&topic, new_message);
-        Ok(self.begin(Echo::of(Some(fields)), Work::Publish(publishing), out))
+        Ok(self.begin(Echo::of(fields), Work::Publish(publishing), out))
     }
 
     fn acknowledge(&mut self, fields: &Fields<'_>, out: &mut Outbox) -> Result<Flow, Error> {
@@ -342,7 +356,7 @@ impl Session {
         let work = async move {
             Outcome::Acknowledged(client.acknowledge(&source, &consumer, owner.as_deref(), cursor).await)
         };
-        Ok(self.begin(Echo::of(Some(fields)), Work::Acknowledge(Box::pin(work)), out))
+        Ok(self.begin(Echo::of(fields), Work::Acknowledge(Box::pin(work)), out))
     }
 
     fn end(&mut self, key: u64, error: Error, out: &mut Outbox) {
@@ -380,7 +394,7 @@ impl Protocol for Session {
         let mut worked = false;
         while let Some(PendingReply { echo, work }) = self.pending.front_mut() {
             let Poll::Ready(done) = work.poll(cx) else { break };
-            let echo = Echo { topic: echo.topic.take(), request_id: echo.request_id.take() };
+            let echo = std::mem::take(echo);
             self.pending.pop_front();
             worked = true;
             let flow = self.finish(&echo, done, out);
@@ -401,7 +415,7 @@ impl Protocol for Session {
     }
 
     fn binary(&mut self, _: &[u8], out: &mut Outbox) -> Flow {
-        self.refused(out, &Echo::of(None), Error::bad_request("frame", "must be text, not binary"))
+        self.refused(out, &Echo::default(), Error::bad_request("frame", "must be text, not binary"))
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -444,20 +458,40 @@ impl Protocol for Session {
     }
 }
 
-fn ack(out: &mut Outbox, more: &str, echo: &Echo) {
-    // Signing in concerns no topic.
-    let topic = echo.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
-    send(out, &format!(r#""type":"ack"{topic},"status":"ok"{more}"#), echo);
+fn ack(out: &mut Outbox, echo: &Echo<'_>, more: impl FnOnce(&mut Vec<u8>)) {
+    send(out, echo, |out| {
+        out.extend_from_slice(br#""type":"ack""#);
+        write_topic(out, echo);
+        out.extend_from_slice(br#","status":"ok""#);
+        more(out);
+    });
 }
 
-fn refuse(out: &mut Outbox, echo: &Echo, problem: &Problem) {
-    let problem = problem.to_json();
-    let topic = echo.topic.as_ref().map(|topic| format!(r#","topic":{topic}"#)).unwrap_or_default();
-    send(out, &format!(r#""type":"error"{topic},"error":{problem}"#), echo);
+fn refuse(out: &mut Outbox, echo: &Echo<'_>, problem: &Problem) {
+    send(out, echo, |out| {
+        out.extend_from_slice(br#""type":"error""#);
+        write_topic(out, echo);
+        let _ = write!(out, r#","error":{}"#, problem.to_json());
+    });
+}
+
+/// Signing in concerns no topic.
+fn write_topic(out: &mut Vec<u8>, echo: &Echo<'_>) {
+    if let Some(topic) = &echo.topic {
+        out.extend_from_slice(br#","topic":"#);
+        out.extend_from_slice(topic.as_bytes());
+    }
 }
 
 /// Adds what every reply carries: the client's `request_id`, if it gave one, and the time.
-fn send(out: &mut Outbox, body: &str, echo: &Echo) {
-    let request_id = echo.request_id.as_ref().map(|id| format!(r#","request_id":{id}"#)).unwrap_or_default();
-    out.text(&[format!(r#"{{{body}{request_id},"ts":"{}"}}"#, Timestamp::now()).as_bytes()]);
+fn send(out: &mut Outbox, echo: &Echo<'_>, body: impl FnOnce(&mut Vec<u8>)) {
+    out.text_with(|out| {
+        out.push(b'{');
+        body(out);
+        if let Some(id) = &echo.request_id {
+            out.extend_from_slice(br#","request_id":"#);
+            out.extend_from_slice(id.as_bytes());
+        }
+        let _ = write!(out, r#","ts":"{}"}}"#, Timestamp::now());
+    });
 }

@@ -4,12 +4,14 @@ mod suite;
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::{io::duplex, sync::oneshot};
 
 use super::*;
+use crate::broker::Notifier;
 
 /// Sends the key of every delivery and does nothing else.
 struct Keys;
@@ -29,7 +31,7 @@ impl Protocol for Keys {
     }
 }
 
-fn connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
+fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     server: S,
     protocol: impl Protocol + 'static,
     inbox: Inbox,
@@ -132,4 +134,73 @@ async fn what_is_written_is_flushed() {
         read = timeout(Duration::from_secs(5), client.read_exact(&mut frame)) => read.unwrap().unwrap(),
     };
     assert_eq!(&frame[2..], b"0007");
+}
+
+/// Sends the key of every delivery; the last key ends the connection.
+struct EndsAt(u64);
+
+impl Protocol for EndsAt {
+    fn text(&mut self, _: &str, _: &mut Outbox) -> Flow {
+        Flow::Go
+    }
+
+    fn binary(&mut self, _: &[u8], _: &mut Outbox) -> Flow {
+        Flow::Go
+    }
+
+    fn deliver(&mut self, key: u64, out: &mut Outbox) -> Flow {
+        out.text(&[format!("{key:04}").as_bytes()]);
+        if key == self.0 { Flow::Close(CloseCode(4000), "done".to_owned()) } else { Flow::Go }
+    }
+}
+
+/// What is delivered from outside of the connection's task stands in the client's stream at once and in order, also where
+/// the socket takes only a part, and so does the end.
+#[tokio::test(start_paused = true)]
+async fn news_are_delivered_without_the_connections_task() {
+    let (mut client, server) = duplex(8);
+    let inbox = Inbox::default();
+    let deliver = |key| Notifier::new(inbox.clone(), key).deliver();
+    // Nobody waits yet, so this stays in the inbox.
+    deliver(0);
+    let mut running = pin!(connection(server, EndsAt(9), inbox.clone()).run());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(running.as_mut().poll(&mut cx).is_pending());
+    let mut frame = [0; 6];
+    client.read_exact(&mut frame).await.unwrap();
+    assert_eq!(&frame[2..], b"0000");
+
+    // The task is not polled from here on.
+    deliver(1);
+    client.read_exact(&mut frame).await.unwrap();
+    assert_eq!(&frame[2..], b"0001");
+    deliver(2);
+    // The pipe has room for two of these six bytes, and for none of what follows.
+    deliver(3);
+    deliver(4);
+    assert_eq!(inbox.try_next(), Some(4), "the connection is busy, so its own task has to do it");
+    inbox.wake(4);
+    client.read_exact(&mut frame).await.unwrap();
+    assert_eq!(&frame[2..], b"0002");
+
+    let rest = async {
+        let mut keys = Vec::new();
+        for _ in 0..2 {
+            client.read_exact(&mut frame).await.unwrap();
+            keys.push(frame[2..].to_vec());
+        }
+        deliver(9);
+        let mut rest = Vec::new();
+        // The text of the last key, and the close frame.
+        rest.resize(6 + 8, 0);
+        client.read_exact(&mut rest).await.unwrap();
+        drop(client);
+        (keys, rest)
+    };
+    let ((), (keys, rest)) = timeout(Duration::from_secs(60), async { tokio::join!(running, rest) }).await.unwrap();
+    assert_eq!(keys, [b"0003".to_vec(), b"0004".to_vec()]);
+    assert_eq!(rest, b"\x81\x040009\x88\x06\x0f\xa0done");
+    // The connection has ended, so nobody is there to be delivered to.
+    deliver(5);
+    assert_eq!(inbox.try_next(), Some(5));
 }
