@@ -13,8 +13,8 @@ use super::{
 /// ordinary burst does not count.
 pub const BEHIND_MESSAGES: u64 = 64;
 
-/// Messages of one batch that are read without an allocation: a live reader finds one or a few.
-const LIVE_MESSAGES: usize = 8;
+/// Messages of one batch that are read without an allocation: all that a connection reads at once.
+const LIVE_MESSAGES: usize = 64;
 
 /// What a subscription delivers.
 #[derive(Clone, Debug)]

@@ -191,6 +191,10 @@ impl Ring {
 
     /// Where the messages after `offset` begin in the ring.
     fn index_after(&self, offset: u64) -> usize {
+        // A reader that has read everything asks most often.
+        if self.messages.back().is_none_or(|newest| newest.cursor.offset <= offset) {
+            return self.messages.len();
+        }
         // Where offsets grow by one, as they usually do, no search is needed.
         if let Some(oldest) = self.messages.front() {
             let guess =
