@@ -43,7 +43,13 @@ pub fn completions(matches: &ArgMatches, mut all: Command) -> Result<(), String>
     let Some(shell) = matches.get_one::<Shell>("shell") else { return Ok(()) };
     let mut text = Vec::new();
     clap_complete::generate(*shell, &mut all, "pub-sub", &mut text);
-    output::print(&String::from_utf8_lossy(&text)).map_err(|problem| match problem {
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if *shell == Shell::Bash {
+        // clap_complete writes the dash in the name of the program as `__`, and then takes that for the border between a
+        // command and its subcommand, so that no command would be found.
+        text = text.replace("pub__subcmd__sub", "pub__sub");
+    }
+    output::print(&text).map_err(|problem| match problem {
         super::Problem::Usage(text) | super::Problem::Failed(text) => text,
     })
 }

@@ -113,7 +113,7 @@ fn ends() -> [Arg; 4] {
             .value_name("N")
             .value_parser(value_parser!(u64).range(1..))
             .help("End after N messages"),
-        duration("timeout").help("End when no message has come for this long, like 5s: with 0, or with 1 before --count"),
+        duration("timeout").help("End when no message has come for this long, like 5s: the exit code is 0, or 1 if --count was not reached"),
         duration("retry-for").help(
             "How long to try to reach the server, also at the start; otherwise the first attempt decides, and later ones \
              never end",

@@ -27,14 +27,15 @@ fn completions_are_valid() {
     // As a shell completes: the commands, and the flags of one.
     let complete = |words: &str, at: &str| {
         let script = format!(
-            "source {file}; COMP_WORDS=({words}); COMP_CWORD={at}; _pub__sub pub-sub \"${{COMP_WORDS[{at}]}}\" x; echo \"${{COMPREPLY[@]}}\"",
+            "source {file}; COMP_WORDS=({words}); COMP_CWORD={at}; _pub__sub pub-sub \"${{COMP_WORDS[{at}]}}\"; echo \"${{COMPREPLY[@]}}\"",
             file = file.display()
         );
         let output = Command::new("bash").args(["-c", &script]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!(complete("pub-sub to", "1").trim(), "topics");
-    assert!(complete("pub-sub sub --fail", "2").contains("--fail-on-gap"));
+    assert_eq!(complete("pub-sub sub --fail", "2").trim(), "--fail-on-gap");
+    assert_eq!(complete("pub-sub topics cr", "2").trim(), "create");
 }
 
 /// The pages are what `man` understands; without it, at least what such a page has.

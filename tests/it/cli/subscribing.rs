@@ -201,6 +201,40 @@ async fn a_reader_that_goes_ends_it_in_silence() {
     }
 }
 
+/// A pipe that is full holds nothing up but the output: a signal still ends the command.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_though_nobody_reads() {
+    let server = in_memory(|_| {});
+    server.publish_all("news", (0..500).map(|_| Value::from("x".repeat(1_000)))).await;
+    let address = url(server.addr);
+    let mut sub = command(&[("PUB_SUB_URL", &address)]).args(["sub", "news", "--last", "500"]).spawn().unwrap();
+    let stdout = sub.stdout.take().unwrap();
+    eventually("a full pipe", || async { (rustix::io::ioctl_fionread(&stdout).unwrap() > 60_000).then_some(()) }).await;
+    let sent = std::process::Command::new("kill").arg("-INT").arg(sub.id().to_string()).status();
+    assert!(sent.unwrap().success());
+    let status = eventually("the end", || {
+        let ended = sub.try_wait().unwrap();
+        async move { ended }
+    })
+    .await;
+    assert_eq!(status.code(), Some(0));
+}
+
+/// A device that takes nothing is a failure, unlike a reader that has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said() {
+    let server = in_memory(|_| {});
+    server.publish("news", 1.into()).await;
+    let address = url(server.addr);
+    for arguments in [&["sub", "news", "--last", "1"][..], &["topics"]] {
+        let mut full = command(&[("PUB_SUB_URL", &address)]);
+        full.args(arguments).stdout(std::fs::File::create("/dev/full").unwrap());
+        let ended = tokio::task::spawn_blocking(move || full.output().unwrap()).await.unwrap();
+        let refusal = refused(&ended, 1);
+        assert!(refusal.contains("cannot write to standard output: No space left"), "{refusal}");
+    }
+}
+
 /// Credentials travel with every request, and what is missing is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_signs_in() {
