@@ -47,18 +47,19 @@ const MIN_SIZE: u64 = 64;
 
 pub(super) fn command() -> Command {
     let number = |name: &'static str, default: &'static str| {
+        let least = u64::from(name != "subscribers");
         Arg::new(name)
             .long(name)
             .value_name("N")
             .default_value(default)
-            .value_parser(value_parser!(u64).range(1..=1_000_000_000))
+            .value_parser(value_parser!(u64).range(least..=1_000_000_000))
     };
     Command::new("bench")
         .about("Load a server, and measure throughput, latency and losses")
         .after_help(MORE)
         .disable_help_flag(true)
         .arg(number("publishers", "1").help("How many connections publish"))
-        .arg(number("subscribers", "1").help("How many connections subscribe"))
+        .arg(number("subscribers", "1").help("How many connections subscribe; with 0 it measures publishing alone"))
         .arg(number("messages", "10000").help("How many messages are published in all"))
         .arg(number("size", "100").help("Bytes of data in each message, at least 64"))
         .arg(

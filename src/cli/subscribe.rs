@@ -6,6 +6,7 @@ mod frame;
 mod gap;
 mod request;
 mod seen;
+mod unacknowledged;
 
 use std::time::Duration;
 

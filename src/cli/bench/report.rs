@@ -142,7 +142,9 @@ impl fmt::Display for Report {
         )?;
         let latencies: Vec<_> =
             self.latencies().into_iter().map(|(name, value)| format!("{name} {value:.3} ms")).collect();
-        writeln!(f, "latency    {}", latencies.join(", "))?;
+        if !latencies.is_empty() {
+            writeln!(f, "latency    {}", latencies.join(", "))?;
+        }
         writeln!(f, "missed     {} told by {}", plural(delivered.missed, "message"), plural(delivered.gaps, "gap"))?;
         let repeated = match delivered.repeated {
             0 => String::new(),

@@ -1,6 +1,6 @@
 //! Follows a subscription across connections, and prints what comes.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use hyper::Method;
@@ -18,6 +18,7 @@ use super::{
     frame::{Item, Message, Subscribed},
     request::Request,
     seen::Seen,
+    unacknowledged::Unacknowledged,
 };
 use crate::client::{Backoff, Failure, Remote, encode};
 
@@ -83,14 +84,7 @@ pub struct Follow {
     /// Whether there was a connection before.
     was_connected: bool,
     seen: Seen,
-    /// Of a consumer: the cursor up to which each topic was taken for output, and not acknowledged yet.
-    taken: HashMap<String, String>,
-    /// The same of what was written.
-    written: HashMap<String, String>,
-    /// The same of what was acknowledged, where it is not known whether the server has read that.
-    sent: HashMap<String, String>,
-    /// Acknowledgements that the server has not replied to.
-    unanswered: u64,
+    unacknowledged: Unacknowledged,
 }
 
 impl Follow {
@@ -108,10 +102,7 @@ impl Follow {
             retry_for: None,
             was_connected: false,
             seen: Seen::default(),
-            taken: HashMap::new(),
-            written: HashMap::new(),
-            sent: HashMap::new(),
-            unanswered: 0,
+            unacknowledged: Unacknowledged::default(),
         }
     }
 
@@ -143,12 +134,14 @@ impl Follow {
                 Stop::Failed(problem) => return Err(problem),
                 Stop::Lost(failure) => failure,
             };
-            // The connection may have been lost with lines that were not written yet.
-            if let Some(Stop::Ended(ended)) = self.write().await.err() {
-                return Ok(ended);
-            }
             self.connection = None;
-            self.unanswered = 0;
+            // The connection may have been lost with lines that were not written yet.
+            match self.write_lines().await {
+                Err(Stop::Ended(ended)) => return Ok(ended),
+                Err(Stop::Failed(problem)) => return Err(problem),
+                Err(Stop::Lost(_)) | Ok(()) => {}
+            }
+            self.unacknowledged.lost();
             let wait = backoff.next(failure.retry_after());
             if !self.may_try_again(&failure, reached.elapsed() + wait) {
                 return Err(failure.into());
@@ -214,6 +207,10 @@ impl Follow {
             note("connected again");
         }
         let was_connected = std::mem::replace(&mut self.was_connected, true);
+        if !was_connected {
+            // Before that, no message could come.
+            self.heard.set();
+        }
         // Without a position, nothing else tells what the server has forgotten.
         if was_connected && begun.resumed == Some(false) && self.position.is_none() {
             note("the server does not know this consumer any more: what was published meanwhile may be missed");
@@ -239,7 +236,7 @@ impl Follow {
                     note(&format!("the topic {topic:?} was deleted"));
                     return Ok(());
                 }
-                self.write().await?;
+                self.write_lines().await?;
                 Err(Stop::Ended(Ended::Deleted(topic)))
             }
             Item::Confirm => {
@@ -248,14 +245,11 @@ impl Follow {
                 if let Some(connection) = &mut self.connection {
                     connection.flush().await?;
                 }
-                self.sent = std::mem::take(&mut self.written);
+                self.unacknowledged.confirm();
                 Ok(())
             }
             Item::Acknowledged(replied) => {
-                self.unanswered = self.unanswered.saturating_sub(1);
-                if self.unanswered == 0 {
-                    self.sent.clear();
-                }
+                self.unacknowledged.replied();
                 if let Err(refusal) = replied {
                     note(&format!("an acknowledgement was refused: {refusal}"));
                 }
@@ -280,13 +274,13 @@ impl Follow {
             self.output.line(if self.form == Form::Whole { &message.text } else { &message.data });
         }
         if self.request.consumer.is_some() {
-            self.taken.insert(message.topic, message.cursor);
+            self.unacknowledged.take(message.topic, message.cursor);
         }
         self.position = Some(message.position);
         if is_new && let Some(left) = &mut self.left {
             *left -= 1;
             if *left == 0 {
-                self.write().await?;
+                self.write_lines().await?;
                 return Err(Stop::Ended(Ended::Count));
             }
         }
@@ -297,36 +291,37 @@ impl Follow {
         if !self.fail_on_gap {
             return Ok(());
         }
-        self.write().await?;
+        self.write_lines().await?;
         Err(Stop::Ended(Ended::Missed))
     }
 
     /// Writes the lines that were taken, and acknowledges them if that is this program's to do.
     async fn write(&mut self) -> Result<(), Stop> {
-        match self.output.flush().await {
-            Ok(Ok(())) => {}
-            Ok(Err(output::Closed)) => return Err(Stop::Ended(Ended::Outside(Ending::OutputClosed))),
-            Err(error) => return Err(Stop::Failed(output::failed(&error))),
-        }
-        self.written.extend(self.taken.drain());
+        self.write_lines().await?;
         if self.request.is_explicit() {
             self.acknowledge().await?;
         }
         Ok(())
     }
 
+    /// Writes the lines that were taken. Where nothing follows, [`Follow::finish`] acknowledges them.
+    async fn write_lines(&mut self) -> Result<(), Stop> {
+        match self.output.flush().await {
+            Ok(Ok(())) => {}
+            Ok(Err(output::Closed)) => return Err(Stop::Ended(Ended::Outside(Ending::OutputClosed))),
+            Err(error) => return Err(Stop::Failed(output::failed(&error))),
+        }
+        self.unacknowledged.wrote();
+        Ok(())
+    }
+
     async fn acknowledge(&mut self) -> Result<(), Failure> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
-        if self.written.is_empty() {
-            return Ok(());
-        }
-        for cursor in self.written.values() {
+        let cursors = self.unacknowledged.send();
+        for cursor in &cursors {
             connection.acknowledge(&self.request, cursor).await?;
-            self.unanswered += 1;
         }
-        connection.flush().await?;
-        self.sent.extend(self.written.drain());
-        Ok(())
+        if cursors.is_empty() { Ok(()) } else { connection.flush().await }
     }
 
     /// Acknowledges what was written.
@@ -336,10 +331,8 @@ impl Follow {
     pub async fn finish(&mut self) {
         self.connection = None;
         let Some(consumer) = self.request.consumer.as_deref() else { return };
-        let mut last = std::mem::take(&mut self.sent);
-        last.extend(self.written.drain());
         let path = format!("/topics/{}/consumers/{}/ack", encode(&self.request.source), encode(consumer));
-        for cursor in last.into_values() {
+        for cursor in self.unacknowledged.last() {
             let body = json!({"cursor": cursor}).to_string();
             let acknowledged = timeout(LAST_WORDS, self.remote.send(Method::POST, &path, Some(body))).await;
             let acknowledged =

@@ -23,6 +23,8 @@ async fn every_interface_can_be_measured() {
         assert!(quantiles[0] > 0.0 && quantiles.is_sorted(), "{report}");
     }
     assert_eq!(server.get("/topics").await.expect(200)["topics"], Value::Array(Vec::new()));
+    let publishing = report(&run(server.addr, &["bench", "--messages", "50", "--subscribers", "0", "--json"]).await);
+    assert_eq!((&publishing["published"], &publishing["delivered"]), (&50.into(), &0.into()), "{publishing}");
     let text = printed(&run(server.addr, &["bench", "--messages", "10", "--rate", "1000"]).await);
     let heads: Vec<_> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(heads, ["published", "delivered", "latency", "missed", "lost"], "{text}");

@@ -99,6 +99,6 @@ async fn a_pattern_is_acknowledged_in_every_topic() {
     let first = printed(&run(server.addr, &[&arguments[..], &["--count", "6"]].concat()).await);
     assert_eq!(first.lines().count(), 6);
     server.publish("orders.b", 3.into()).await;
-    let second = printed(&run(server.addr, &[&arguments[..], &["--timeout", "300ms"]].concat()).await);
+    let second = printed(&run(server.addr, &[&arguments[..], &["--timeout", "3s"]].concat()).await);
     assert_eq!(second, "3\n");
 }

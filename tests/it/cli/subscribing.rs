@@ -125,10 +125,10 @@ async fn a_subscription_begins_and_ends_where_it_should() {
     assert_eq!(sub(&["--since", "1h", "--count", "1"]).await, "{\"n\":1.5}\n");
     assert_eq!(sub(&["--last", "4", "--key", "sport", "--count", "1"]).await, "{\"total\":7}\n");
     let filter = "{\"field\":\"total\",\"gt\":5}";
-    assert_eq!(sub(&["--last", "4", "--filter", filter, "--timeout", "300ms"]).await, "{\"total\":7}\n");
+    assert_eq!(sub(&["--last", "4", "--filter", filter, "--timeout", "3s"]).await, "{\"total\":7}\n");
     // Nothing more comes: that is success unless more was wanted.
     assert_eq!(sub(&["--timeout", "50ms"]).await, "");
-    let short = run(server.addr, &["sub", "news", "--last", "1", "--count", "2", "--timeout", "200ms"]).await;
+    let short = run(server.addr, &["sub", "news", "--last", "1", "--count", "2", "--timeout", "3s"]).await;
     assert!(refused(&short, 1).contains("1 of 2 messages have come"), "{short:?}");
     let whole = sub(&["--last", "1", "--count", "1", "--json"]).await;
     let event: Value = serde_json::from_str(&whole).unwrap();
