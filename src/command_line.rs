@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use pub_sub::config::{KEYS, Key};
 
+use crate::cli;
+
 /// The settings that the help of the server shows.
 const SERVE: &[&str] = &[
     "port",
@@ -47,16 +49,23 @@ pub fn command() -> Command {
         .subcommand(
             with_settings(Command::new("openapi"), &[]).about("Print the OpenAPI document of the REST routes"),
         )
-        .subcommand(
-            with_settings(Command::new("healthcheck"), &["port", "host", "tls_cert", "tls_key", "tls_port"])
-                .about("Ask the server on this machine whether it is ready; exit with 1 if not")
-                .after_help(
-                    "It asks at PORT. If TLS is spoken there (TLS_CERT without TLS_PORT), it accepts any certificate, and \
-                     presents\nthat of TLS_CERT as its own, which the server accepts also with TLS_CLIENT_CA.",
-                ),
-        )
+        .subcommand(health())
+        .subcommands(cli::commands())
         .subcommand(
             Command::new("help").about("Print this help, or that of a command").arg(Arg::new("command").value_name("COMMAND")),
+        )
+}
+
+fn health() -> Command {
+    with_settings(Command::new("health"), &["port", "host", "tls_cert", "tls_key", "tls_port"])
+        .visible_alias("healthcheck")
+        .about("Ask a server whether it is ready; exit with 1 if not")
+        .arg(cli::json_argument("Print what the server says about itself as JSON"))
+        .args(cli::server_arguments())
+        .after_help(
+            "Without --url it asks the server on this machine at PORT. If TLS is spoken there (TLS_CERT without TLS_PORT),\n\
+             it accepts any certificate, and presents that of TLS_CERT as its own, which the server accepts also with\n\
+             TLS_CLIENT_CA.",
         )
 }
 

@@ -5,6 +5,12 @@
 //!
 //! ```text
 //! main.rs            the process: settings, log, bind, serve, exit code; command_line.rs: commands, flags, help
+//! cli.rs             the commands that talk to a server, over public protocols only: pub, sub, topics, bench, health
+//!   publish.rs subscribe.rs               lines in, in their order and once; lines out, across connections
+//!   topics.rs bench.rs health.rs          managing topics; throughput, latency, losses; whether a server is ready
+//!   arguments.rs ending.rs                flags that commands share; what ends a command that would go on
+//!   output.rs notes.rs completions.rs     standard output; standard error; completions and manual pages
+//! client.rs          how they reach a server: address.rs, remote.rs (HTTP), event_stream.rs, web_socket.rs, tls.rs, failure.rs
 //! config.rs          gathers every part's settings; config/keys.rs is the one table of them, config/layers.rs reads file,
 //!                    environment and flags
 //! server.rs          joins the doors, stops in good order
@@ -107,6 +113,7 @@
 //! - Architecture invariant: the rendering of a message does not depend on the principal, so that all who read it share it.
 //! - Architecture invariant: `transfer` knows `engine`, `channel` and `config`, no broker and no door, and only `main`
 //!   knows it.
+//! - Architecture invariant: `cli` knows `client`, and neither knows a part of the server: they speak its protocols.
 //! - Architecture invariant: only `problem` maps errors to codes and codes to statuses.
 //! - Architecture invariant: no lock is held over an await; there is no unbounded queue; no subscriber can make a
 //!   publisher wait.

@@ -1,5 +1,7 @@
 //! The command line: reads settings, starts the log, binds, serves, and returns an exit code.
 
+mod cli;
+mod client;
 mod command_line;
 mod healthcheck;
 
@@ -25,12 +27,27 @@ fn main() -> ExitCode {
             create_key(name).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::from(2)))
         }
         Some(("repair", flags)) => repair(&matches, flags.get_flag("dry-run")),
-        _ => run(&matches).map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::FAILURE)),
+        Some(("completions", flags)) => plain(cli::completions(flags, command_line::command())),
+        Some(("man", flags)) => plain(cli::manual(flags, command_line::command())),
+        Some(("health", flags)) if !cli::is_remote(flags) => plain(check_health(&matches, flags)),
+        Some((name, flags)) if let Some(done) = cli::run(name, flags) => done,
+        _ => plain(run(&matches)),
     };
     done.unwrap_or_else(|(message, code)| {
         let _ = writeln!(std::io::stderr(), "pub-sub: {message}");
         code
     })
+}
+
+/// A command that succeeds or fails.
+fn plain(done: Result<(), String>) -> Result<ExitCode, (String, ExitCode)> {
+    done.map(|()| ExitCode::SUCCESS).map_err(|message| (message, ExitCode::FAILURE))
+}
+
+/// Asks the server that the settings describe.
+fn check_health(matches: &ArgMatches, flags: &ArgMatches) -> Result<(), String> {
+    healthcheck::run(&load(matches)?.server)?;
+    cli::print_health(flags)
 }
 
 fn load(matches: &ArgMatches) -> Result<Config, String> {
@@ -69,7 +86,6 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         Some(("config", _)) => print(&config.to_toml()),
         Some(("schema", _)) => print(&pub_sub::graphql::sdl(config.graphql.federation)),
         Some(("openapi", _)) => print(&pub_sub::rest::openapi_text()),
-        Some(("healthcheck", _)) => healthcheck::run(&config.server),
         Some(("export", matches)) => export(&config, matches.get_one::<PathBuf>("output")),
         Some(("import", matches)) => import(&config, matches.get_one::<PathBuf>("file")),
         _ => start(config),

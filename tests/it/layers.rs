@@ -87,6 +87,13 @@ fn imports_point_inwards() {
                 }
             }
             "main" | "lib" => {}
+            // The commands that talk to a server know its public protocols alone: no part of it is theirs.
+            "cli" | "client" => {
+                let known = &["client", "cli"][..if part == "cli" { 2 } else { 1 }];
+                let outside: Vec<_> = named.iter().filter(|other| !known.contains(&other.as_str())).collect();
+                assert!(outside.is_empty(), "{name} names {outside:?}");
+                assert!(!code.contains("pub_sub::"), "{name} names a part of the server");
+            }
             "server" => may_not(&["transfer"]),
             "transfer" => {
                 let known = ["transfer", "config", "engine", "channel"];

@@ -34,6 +34,7 @@ mod signer;
 mod access;
 mod attacks;
 mod chaos;
+mod cli;
 mod clustered;
 mod contract;
 mod credentials;

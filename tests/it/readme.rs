@@ -178,6 +178,8 @@ fn run(script: &str, directory: &Path, port: u16, wanted_lines: usize) -> (Strin
     let mut child = Command::new("setsid")
         .args(["bash", "-euo", "pipefail", "-c", &script])
         .env("PATH", path)
+        // The default of the command line is the port that the documents show.
+        .env("PUB_SUB_URL", format!("http://localhost:{port}"))
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -278,6 +280,11 @@ async fn keeps_its_word(name: &str) {
 #[tokio::test]
 async fn the_readme_keeps_its_word() {
     keeps_its_word("README.md").await;
+}
+
+#[tokio::test]
+async fn the_command_line_page_keeps_its_word() {
+    keeps_its_word("docs/command-line.md").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! TLS, HTTP/2 and proxies: the connection below the doors, on the real binary.
 
 mod attacks;
+mod command_line;
 mod http2;
 mod principals;
 mod proxies;

@@ -1,0 +1,64 @@
+//! `pub-sub topics` and `pub-sub health`.
+
+use serde_json::{Value, json};
+
+use super::{in_memory, printed, refused, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_changed_and_deleted() {
+    let server = in_memory(|_| {});
+    let topics = async |arguments: &[&str]| run(server.addr, &[&["topics"], arguments].concat()).await;
+    let created = topics(&["create", "news", "--max-messages", "5", "--max-publish-rate", "7"]).await;
+    assert_eq!(printed(&created), "created news\n");
+    assert!(refused(&topics(&["create", "news"]).await, 1).contains("(TOPIC_EXISTS)"));
+    server.publish_numbers("news", 1..=2).await;
+    let shown = printed(&topics(&["show", "news"]).await);
+    assert!(shown.contains("max publish rate   7\n") && shown.contains("message count      2\n"), "{shown}");
+
+    let updated = printed(&topics(&["update", "news", "--max-messages", "1", "--json"]).await);
+    assert_eq!(serde_json::from_str::<Value>(&updated).unwrap()["status"], "updated");
+    assert!(refused(&topics(&["update", "news"]).await, 2).contains("--max-messages or --max-publish-rate"));
+
+    printed(&topics(&["create", "wörter/x"]).await);
+    let list = printed(&topics(&[]).await);
+    let lines: Vec<_> = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(lines[0], ["NAME", "MESSAGES", "SUBSCRIBERS", "KEEPS", "RATE", "LAST", "PUBLISHED"]);
+    assert_eq!(lines[1][..5], ["news", "1", "0", "1", "7"]);
+    assert_eq!(lines[2], ["wörter/x", "0", "0", "1000", "-", "-"]);
+    assert!(!list.contains('\x1b'), "no colours in a pipe: {list:?}");
+
+    let gone = topics(&["delete", "none", "news", "wörter/x"]).await;
+    assert_eq!(String::from_utf8(gone.stdout.clone()).unwrap(), "deleted news\ndeleted wörter/x\n");
+    assert!(refused(&gone, 1).contains("\"none\" does not exist"));
+    assert_eq!(server.get("/topics").await.expect(200)["topics"], json!([]));
+}
+
+/// A list is as long as it is, whatever a page of the server holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_are_complete() {
+    let server = in_memory(|_| {});
+    for number in 0..250 {
+        server.create(&format!("t{number:03}")).await;
+    }
+    let lines = printed(&run(server.addr, &["topics", "list", "--json"]).await);
+    let names: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, (0..250).map(|number| format!("t{number:03}")).collect::<Vec<_>>());
+    let some = printed(&run(server.addr, &["topics", "--prefix", "t00", "--json"]).await);
+    assert_eq!(some.lines().count(), 10);
+    let before = printed(&run(server.addr, &["topics", "--json", "--prefix", "t01", "list"]).await);
+    assert_eq!(before.lines().count(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_that_of_the_server_at_the_url() {
+    let server = in_memory(|_| {});
+    let line = printed(&run(server.addr, &["health"]).await);
+    assert!(line.starts_with("ready, version ") && line.ends_with(" 0 topics, 0 subscribers\n"), "{line}");
+    let json = printed(&run(server.addr, &["healthcheck", "--json"]).await);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["status"], "ok");
+    let nobody = crate::nats::free_port();
+    assert!(refused(&run(([127, 0, 0, 1], nobody).into(), &["health"]).await, 1).contains("is the server running at"));
+}
