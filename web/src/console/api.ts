@@ -41,6 +41,12 @@ type Result = { data?: unknown; errors?: GraphQlError[] };
 /** The credential for which the person was asked for another one, and gave none. Nobody is asked for it twice unasked. */
 let dismissed: string | undefined;
 
+/** Whoever signs out does not want to be asked, either. */
+export function signOut(): void {
+  dismissed = '';
+  session.signOut();
+}
+
 async function post(body: string): Promise<Result | { refusal: string }> {
   try {
     const headers = {

@@ -1,6 +1,6 @@
 // The top of every page: where one is, whether the page is connected, who one is.
 
-import { session } from './api.ts';
+import { session, signOut } from './api.ts';
 import { access, line, now } from './page.ts';
 import { health } from './store.ts';
 import { SignIn } from './sign-in.tsx';
@@ -41,7 +41,7 @@ function Account() {
   const isSignedIn = access.value.credential !== '';
   return (
     <>
-      <button type="button" class="small" onClick={() => (isSignedIn ? session.signOut() : void session.ask())}>
+      <button type="button" class="small" onClick={() => (isSignedIn ? signOut() : void session.ask())}>
         {isSignedIn ? 'Sign out' : 'Sign in'}
       </button>
       <span role="status" class="unseen">
@@ -67,7 +67,9 @@ export function Header() {
           <span class="version">{value?.version}</span>
         </a>
         <nav aria-label="Pages">
-          <a href="#/">Topics</a>
+          <a class="home" href="#/">
+            Topics
+          </a>
           <a href="graphql">GraphiQL</a>
         </nav>
         <Connection />

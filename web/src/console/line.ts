@@ -94,7 +94,8 @@ export class Line {
           closed: (event) => {
             clearTimeout(silence);
             this.#client = undefined;
-            void client.dispose();
+            // Later, so that the library first tells its subscriptions that they broke: one that is disposed of completes them.
+            setTimeout(() => Promise.resolve(client.dispose()).catch(() => {}));
             resolve({ code: (event as Closed).code, wasLive });
           },
         },

@@ -14,7 +14,9 @@ export type Curve = {
 
 /** The colours of a first and a second curve, as the stylesheet names them. */
 const COLOURS = ['--accent', '--second'];
-const HEIGHT = 120;
+const HEIGHT = 96;
+/** The steps of the axis with the values, which are whole numbers. */
+const STEPS = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
 const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
 
@@ -39,7 +41,7 @@ function optionsOf(element: HTMLElement, curves: number): uPlot.Options {
     },
     axes: [
       { ...axis, size: 24, incrs: [60], values: '{HH}:{mm}' },
-      { ...axis, size: 44, space: 30, values: (_plot, splits) => splits.map((value) => compact.format(value)) },
+      { ...axis, size: 44, space: 30, incrs: STEPS, values: (_plot, splits) => splits.map((value) => compact.format(value)) },
     ],
     series: [
       {},

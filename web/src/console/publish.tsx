@@ -62,7 +62,7 @@ export function Publish({ topic }: { topic: string }) {
         {({ id }) => (
           <textarea
             id={id}
-            rows={3}
+            rows={2}
             autocomplete="off"
             autocapitalize="off"
             spellcheck={false}
@@ -74,18 +74,18 @@ export function Publish({ topic }: { topic: string }) {
         )}
       </Field>
       <div class="pair">
-        <Field label="Key (optional)">
+        <Field label="Key">
           {({ id }) => (
-            <input id={id} autocomplete="off" spellcheck={false} value={key} onInput={(event) => setKey(event.currentTarget.value)} />
+            <input id={id} autocomplete="off" spellcheck={false} placeholder="optional" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
           )}
         </Field>
-        <Field label="Id (optional)">
+        <Field label="Id">
           {({ id }) => (
             <input
               id={id}
               autocomplete="off"
               spellcheck={false}
-              placeholder="made by the server"
+              placeholder="optional"
               value={messageId}
               onInput={(event) => setMessageId(event.currentTarget.value)}
             />

@@ -91,30 +91,35 @@ function ConsumerLine(props: { consumer: Consumer; topic: Topic; factor: number 
     // The end as the page has read it: what was published after that stays unacknowledged.
     await execute(AcknowledgeDocument, { topic: topic.name, consumer: name, owner, cursor: topic.cursor });
   });
+  const { name, owner, ack, connected, lastUsedAt } = consumer;
   return (
-    <tr>
-      <th scope="row">
-        {consumer.name}
-        <span class="below shown">
-          {consumer.connected ? 'connected' : `used ${ago(consumer.lastUsedAt, now.value)}`} · {consumer.ack === 'AUTO' ? 'automatic' : 'explicit'}
-          {consumer.owner ? ` · ${consumer.owner}` : ''}
-        </span>
-        <Problem text={problem} />
-      </th>
-      <td class="number">{position ? count(position.offset) : '–'}</td>
-      <td class={`number ${lag > 0 ? 'behind' : ''}`}>
-        {factor !== null && factor !== 1 && lag > 0 ? '≈ ' : ''}
-        {count(lag)}
-      </td>
-      <td class="buttons">
-        <button type="button" class="small" disabled={isBusy || lag === 0} aria-label={`Acknowledge everything for ${consumer.name}`} onClick={run}>
-          Acknowledge all
-        </button>
-        <button type="button" class="small danger" aria-label={`Delete the consumer ${consumer.name}`} onClick={onDelete}>
-          Delete
-        </button>
-      </td>
-    </tr>
+    <>
+      <tr class="first">
+        <th scope="row">{name}</th>
+        <td class="number">{position ? count(position.offset) : '–'}</td>
+        <td class={`number ${lag > 0 ? 'behind' : ''}`}>
+          {factor !== null && factor !== 1 && lag > 0 ? '≈ ' : ''}
+          {count(lag)}
+        </td>
+      </tr>
+      <tr>
+        <td colSpan={3}>
+          <div class="actions">
+            <span class="faint">
+              {connected ? 'connected' : `used ${ago(lastUsedAt, now.value)}`} · {ack === 'AUTO' ? 'automatic' : 'explicit'}
+              {owner ? ` · ${owner}` : ''}
+            </span>
+            <button type="button" class="small" disabled={isBusy || lag === 0} aria-label={`Acknowledge all for ${name}`} onClick={run}>
+              Acknowledge all
+            </button>
+            <button type="button" class="small danger" aria-label={`Delete the consumer ${name}`} onClick={onDelete}>
+              Delete
+            </button>
+          </div>
+          <Problem text={problem} />
+        </td>
+      </tr>
+    </>
   );
 }
 
@@ -148,9 +153,6 @@ export function Consumers(props: { answer: Answer<Consumer[]>; topic: Topic; fac
                 </th>
                 <th scope="col" class="number">
                   Lag
-                </th>
-                <th scope="col">
-                  <span class="unseen">Actions</span>
                 </th>
               </tr>
             </thead>

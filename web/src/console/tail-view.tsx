@@ -3,14 +3,13 @@
 import { signal, type Signal } from '@preact/signals';
 import { Component } from 'preact';
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { execute, session } from './api.ts';
+import { endpoint, execute, session } from './api.ts';
 import { Follower, type Start } from './follower.ts';
 import { TopicDocument } from './generated.ts';
 import { pretty } from './json.ts';
 import { access, anotherCredential, line } from './page.ts';
 import { Position } from './position.tsx';
 import { publishCommand } from './shell.ts';
-import { endpoint } from './api.ts';
 import { MAX_ROWS, Tail, type Row } from './tail.ts';
 import { Command, Copy } from './ui.tsx';
 import { clock, count, counted, date, missedIn, offsetsOf, reasonOf } from './words.ts';
@@ -154,7 +153,7 @@ function Details({ row, onReplay, onClose }: { row: Row; onReplay: (start: Start
       <dl>
         <dt>Published</dt>
         <dd>
-          {date(message.publishedAt)} <span class="faint">{message.publishedAt}</span>
+          {date(message.publishedAt)} <span class="faint utc">{message.publishedAt}</span>
         </dd>
         {message.key !== null && (
           <>
@@ -221,7 +220,8 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
   const isHeld = isPaused || isUp;
   const { rows } = tail;
 
-  useEffect(() => {
+  // Before the next frame: rows that leave would move those that a person reads.
+  useLayoutEffect(() => {
     if (isHeld) tail.hold();
     else follower.release();
   }, [isHeld, tail, follower]);
@@ -252,7 +252,8 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
     setUp(false);
   };
 
-  const onScroll = () => {
+  /** Takes over where the rows have been scrolled to. Above the end they wait. */
+  const place = () => {
     const element = box.current;
     if (!element) return;
     setTop(element.scrollTop);
@@ -268,6 +269,7 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
     const y = index * height;
     if (y < element.scrollTop) element.scrollTop = y;
     if (y + height > element.scrollTop + element.clientHeight) element.scrollTop = y + height - element.clientHeight;
+    place();
   };
 
   const onKeyDown = (event: KeyboardEvent) => {
@@ -302,17 +304,21 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
   const number = Math.ceil(inSight / height) + 2 * BEYOND;
   const shown = rows.slice(first, first + number);
   const waiting = tail.held.length;
+  const isPausedNow = isHeld && follower.phase === 'live';
 
   return (
     <section class="card tail" aria-labelledby="tail-title">
       <div class="bar">
         <h2 id="tail-title">Messages</h2>
-        <span class={`phase ${follower.phase}`} role="status">
-          {isHeld && follower.phase === 'live' ? 'Paused' : PHASES[follower.phase]}
+        <span class={`phase ${isPausedNow ? 'held' : follower.phase}`} role="status">
+          {isPausedNow ? 'Paused' : PHASES[follower.phase]}
         </span>
         <span class="tallies">
           <span>{counted(tail.received, 'message')}</span>
-          <span class={tail.gaps > 0 ? 'gap' : 'faint'}>{counted(tail.missed, 'message').replace('message', 'missed').replace('misseds', 'missed')}</span>
+          <span class={tail.gaps > 0 ? 'gap' : 'faint'}>
+            {count(tail.missed)}
+            {tail.isExact ? '' : ' or more'} missed
+          </span>
         </span>
         <Position onReplay={replay} />
         <button type="button" class="small pause" aria-pressed={isHeld} onClick={() => (isHeld ? resume() : setPaused(true))}>
@@ -331,7 +337,7 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
         tabIndex={0}
         aria-label={`Messages of ${topic}, oldest first`}
         aria-activedescendant={selected && shown.includes(selected) ? `row-${selected.id}` : undefined}
-        onScroll={onScroll}
+        onScroll={place}
         onKeyDown={onKeyDown}
         onClick={onClick}
       >

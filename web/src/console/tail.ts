@@ -41,6 +41,8 @@ export class Tail {
   received = 0;
   missed = 0;
   gaps = 0;
+  /** Whether `missed` is exact: a clustered engine may not know. */
+  isExact = true;
   /** So many rows have left the page. Whoever keeps a place among the rows moves it by the difference. */
   departed = 0;
   #nextId = 1;
@@ -55,6 +57,7 @@ export class Tail {
   gap(gap: Gap): void {
     this.gaps += 1;
     this.missed += gap.missed ?? 0;
+    if (gap.missed === null) this.isExact = false;
     this.#add({ kind: 'gap', id: this.#nextId++, gap });
   }
 
@@ -81,7 +84,7 @@ export class Tail {
   }
 
   clear(): void {
-    Object.assign(this, { rows: [], held: [], received: 0, missed: 0, gaps: 0, departed: 0 });
+    Object.assign(this, { rows: [], held: [], received: 0, missed: 0, gaps: 0, isExact: true, departed: 0 });
     this.#characters = 0;
     this.#heldCharacters = 0;
   }

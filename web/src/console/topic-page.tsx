@@ -134,22 +134,20 @@ function Lags({ lags, readings }: { lags: { subscriptions: Series; consumers: Se
   return <Plot title="Greatest lag" times={lags.subscriptions.times} curves={curves} />;
 }
 
-function Body({ topic, readings, lags }: { topic: Topic; readings: Readings; lags: { subscriptions: Series; consumers: Series } }) {
+function Side({ topic, readings, lags }: { topic: Topic; readings: Readings; lags: { subscriptions: Series; consumers: Series } }) {
   const numbers = numbersOf(topic.name);
   const { value, isEstimate } = numbers.now;
   const { times, values } = numbers.rate.series;
   return (
-    <>
-      <div class="side">
-        <Publish topic={topic.name} />
-        <section class="card" aria-label="The last minutes">
-          <Plot title="Messages / s" times={times} curves={[{ name: 'published', now: rate(value, isEstimate), values }]} />
-          <Lags lags={lags} readings={readings} />
-        </section>
-        <Consumers answer={readings.consumers} topic={topic} factor={numbers.factor} />
-        <Subscriptions answer={readings.subscriptions} />
-      </div>
-    </>
+    <div class="side">
+      <Publish topic={topic.name} />
+      <section class="card" aria-label="The last minutes">
+        <Plot title="Messages / s" times={times} curves={[{ name: 'published', now: rate(value, isEstimate), values }]} />
+        <Lags lags={lags} readings={readings} />
+      </section>
+      <Consumers answer={readings.consumers} topic={topic} factor={numbers.factor} />
+      <Subscriptions answer={readings.subscriptions} />
+    </div>
   );
 }
 
@@ -195,7 +193,7 @@ export function TopicPage({ name }: { name: string }) {
       {topic && (
         <div class="columns">
           <TailView key={name} topic={name} isEmpty={topic.lastOffset === 0} />
-          <Body topic={topic} readings={readings} lags={lags} />
+          <Side topic={topic} readings={readings} lags={lags} />
         </div>
       )}
       {!topic && isRead && !problem && <NoTopic name={name} />}
