@@ -33,7 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let graphql = page(&root, if is_built { GRAPHIQL } else { OWN })?;
     writeln!(code, "/// The page at `/graphql`.\nstatic GRAPHQL: Page = {graphql};")?;
     let console = if is_built { format!("Some({})", page(&root, CONSOLE)?) } else { "None".to_owned() };
-    writeln!(code, "/// The page at `/`, where there is more than an index.\nstatic CONSOLE: Option<Page> = {console};")?;
+    writeln!(
+        code,
+        "/// The page at `/`, where there is more than an index.\nstatic CONSOLE: Option<Page> = {console};"
+    )?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join("pages.rs"), code)?;
     Ok(())
 }

@@ -238,7 +238,9 @@ mod tests {
 
     #[test]
     fn a_host_cannot_add_to_the_policy() {
-        assert!(policy(OWN_POLICY, Some("[::1]:8080")).ends_with("connect-src 'self' ws://[::1]:8080 wss://[::1]:8080"));
+        assert!(
+            policy(OWN_POLICY, Some("[::1]:8080")).ends_with("connect-src 'self' ws://[::1]:8080 wss://[::1]:8080")
+        );
         for host in [None, Some(""), Some("a b"), Some("a;script-src"), Some("*"), Some("a,b"), Some("a'b")] {
             assert!(policy(OWN_POLICY, host).ends_with("connect-src 'self'"), "{host:?}");
         }

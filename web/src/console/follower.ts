@@ -146,7 +146,8 @@ export class Follower {
   #acknowledged(cursor: string | undefined): void {
     this.#position ??= cursor;
     if (this.#brokenAt !== undefined) {
-      const lasted = span((Date.now() - this.#brokenAt) / 1_000);
+      const seconds = (Date.now() - this.#brokenAt) / 1_000;
+      const lasted = seconds < 1 ? 'less than a second' : span(seconds);
       const place = this.#offset === undefined ? 'where it stood' : `after offset ${this.#offset}`;
       this.#note(`Connected again after ${lasted}. The tail continues ${place}.`);
       this.#brokenAt = undefined;

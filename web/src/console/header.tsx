@@ -2,6 +2,7 @@
 
 import { session, signOut } from './api.ts';
 import { access, line, now } from './page.ts';
+import { route } from './routes.ts';
 import { health } from './store.ts';
 import { SignIn } from './sign-in.tsx';
 
@@ -67,7 +68,7 @@ export function Header() {
           <span class="version">{value?.version}</span>
         </a>
         <nav aria-label="Pages">
-          <a class="home" href="#/">
+          <a class="home" href="#/" aria-current={route.value.page === 'topics' ? 'page' : undefined}>
             Topics
           </a>
           <a href="graphql">GraphiQL</a>

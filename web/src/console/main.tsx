@@ -4,7 +4,7 @@ import './style.css';
 import { render } from 'preact';
 import { useEffect } from 'preact/hooks';
 import { Header } from './header.tsx';
-import { access, begin, repeat } from './page.ts';
+import { access, begin, repeat, SELDOM_MS } from './page.ts';
 import { followAddress, route } from './routes.ts';
 import { forgetAll, readHealth } from './store.ts';
 import { TopicPage } from './topic-page.tsx';
@@ -20,7 +20,7 @@ access.subscribe(({ credential: present }) => {
 function Console() {
   const place = route.value;
   const name = place.page === 'topic' ? place.name : '';
-  useEffect(() => repeat(readHealth), []);
+  useEffect(() => repeat(readHealth, SELDOM_MS), []);
   useEffect(() => {
     document.title = name ? `${name} · pub-sub` : 'Topics · pub-sub';
     // Whoever uses a keyboard or a screen reader goes on from the new page's heading.

@@ -21,17 +21,17 @@ const isSeen = () => document.visibilityState === 'visible';
 
 /** The time between two readings; longer while nobody looks. In milliseconds. */
 const READ_MS = 1_000;
-const UNSEEN_READ_MS = 5_000;
+export const SELDOM_MS = 5_000;
 
-/** Calls `read` again and again, each time after the one before has ended. Returns what ends that. */
-export function repeat(read: () => Promise<void>): () => void {
+/** Calls `read` every so many milliseconds, each time after the one before has ended. Returns what ends that. */
+export function repeat(read: () => Promise<void>, every = READ_MS): () => void {
   let isOver = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const turn = async () => {
     const began = Date.now();
     await read();
     if (isOver) return;
-    const wait = (isSeen() ? READ_MS : UNSEEN_READ_MS) - (Date.now() - began);
+    const wait = (isSeen() ? every : SELDOM_MS) - (Date.now() - began);
     timer = setTimeout(turn, Math.max(100, wait));
   };
   void turn();

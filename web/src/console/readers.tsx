@@ -5,7 +5,7 @@ import { execute } from './api.ts';
 import { AcknowledgeDocument, DeleteConsumerDocument } from './generated.ts';
 import type { ConsumersQuery, SubscriptionsQuery, TopicQuery } from './generated.ts';
 import { access, now } from './page.ts';
-import type { Answer } from './store.ts';
+import { isNoRight, type Answer } from './store.ts';
 import { Confirm, useAction } from './topic-forms.tsx';
 import { Problem } from './ui.tsx';
 import { ago, count } from './words.ts';
@@ -16,8 +16,7 @@ type Topic = NonNullable<TopicQuery['topic']>;
 
 /** Why a list is not there. */
 function Missing({ what, answer }: { what: string; answer: Answer<unknown> }) {
-  const code = answer.problem?.code;
-  if (code !== 'FORBIDDEN' && code !== 'UNAUTHENTICATED') return <p class="faint">{answer.problem?.message ?? 'Reading…'}</p>;
+  if (!isNoRight(answer.problem)) return <p class="faint">{answer.problem?.message ?? 'Reading…'}</p>;
   const who = access.value.credential ? 'your key or token does not have' : 'those who are not signed in do not have';
   return (
     <p class="faint">

@@ -38,9 +38,9 @@ export class Rate {
 
   /**
    * Adds what was read at a time in milliseconds. In another epoch the number begins again, and so does the rate. `factor`
-   * is how many messages one step of the number stands for.
+   * is how many messages one step of the number stands for; null while that is not known.
    */
-  read(at: number, epoch: string, total: number, factor = 1): void {
+  read(at: number, epoch: string, total: number, factor: number | null = 1): void {
     const last = this.#readings.at(-1);
     // A server that answers late gives two answers at once, from which no rate can be made.
     if (last && at - last.at < 200) return;
@@ -48,7 +48,7 @@ export class Rate {
     const before = this.#readings.at(-1);
     this.#readings.push({ at, epoch, total });
     while (this.#readings.length > 2 && at - this.#readings[1]!.at >= MEAN_MS) this.#readings.shift();
-    this.series.push(at, before ? (factor * (total - before.total) * 1_000) / (at - before.at) : null);
+    this.series.push(at, before && factor !== null ? (factor * (total - before.total) * 1_000) / (at - before.at) : null);
   }
 
   /** The mean over the last seconds; null while there is nothing to make it from. */

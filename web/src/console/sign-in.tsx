@@ -5,6 +5,7 @@ import { check, credentialIn } from '../session.js';
 import { endpoint, session } from './api.ts';
 import { access } from './page.ts';
 import { Dialog, Field, Problem } from './ui.tsx';
+import { sentence } from './words.ts';
 
 export function SignIn() {
   const { message } = access.value;
@@ -58,7 +59,7 @@ function Form({ message }: { message: string }) {
           />
         )}
       </Field>
-      <Problem id="credential-problem" text={wrong || message} />
+      <Problem id="credential-problem" text={sentence(wrong || message)} />
       <div class="actions">
         <button type="button" onClick={() => session.dismiss()}>
           Cancel

@@ -25,11 +25,13 @@ export class Numbers {
   preview: Preview | null = null;
   /** The topic's end when the preview was read, or was refused. */
   previewedAt = -1;
+  /** When it was read, as a number that grows. */
+  turn = 0;
 
   read(at: number, topic: TopicLineFragment): void {
     // While the history is not full, the page sees for itself whether the offsets are dense.
     if (this.factor === null && topic.messageCount === topic.lastOffset) this.factor = 1;
-    this.rate.read(at, topic.epoch, topic.lastOffset, this.factor ?? 1);
+    this.rate.read(at, topic.epoch, topic.lastOffset, this.factor);
   }
 
   /** Messages a second, and whether that is an estimate. */
@@ -82,6 +84,10 @@ export const problemOf = (error: unknown): { code: string; message: string } => 
   message: messageOf(error),
 });
 
+/** Whether the credential, or none, does not allow it: to ask again would be in vain. */
+export const isNoRight = (problem: { code: string } | null): boolean =>
+  problem?.code === 'FORBIDDEN' || problem?.code === 'UNAUTHENTICATED';
+
 export const topics = signal<Answer<TopicsQuery['topics']>>(none);
 export const health = signal<Answer<ServerQuery['health']>>(none);
 export const stats = signal<Answer<StatsQuery['stats']>>(none);
@@ -101,21 +107,18 @@ export async function readTopics(prefix: string, first: number): Promise<void> {
   }
 }
 
-/** When each topic's newest message was read: a number that grows. */
-const turns = new Map<string, number>();
 let lastTurn = 0;
 
 async function readPreviews(nodes: TopicLineFragment[]): Promise<void> {
   const changed = nodes.filter(({ name, lastOffset }) => numbersOf(name).previewedAt !== lastOffset);
   // Those whose turn was longest ago come first, so that each has its turn.
-  const turn = (topic: TopicLineFragment) => turns.get(topic.name) ?? 0;
-  changed.sort((a, b) => turn(a) - turn(b));
+  changed.sort((a, b) => numbersOf(a.name).turn - numbersOf(b.name).turn);
   const chosen = changed.slice(0, PREVIEWS);
   await Promise.all(
     chosen.map((topic) => {
-      turns.delete(topic.name);
-      turns.set(topic.name, ++lastTurn);
-      return numbersOf(topic.name).readPreview(topic);
+      const numbers = numbersOf(topic.name);
+      numbers.turn = lastTurn += 1;
+      return numbers.readPreview(topic);
     }),
   );
   // The list is shown again with what was read.
@@ -134,8 +137,8 @@ export async function readStats(): Promise<void> {
     refused = null;
   } catch (error) {
     const problem = problemOf(error);
-    if (problem.code) refused = session.credential;
-    stats.value = { value: problem.code ? null : stats.value.value, problem };
+    if (isNoRight(problem)) refused = session.credential;
+    stats.value = { value: isNoRight(problem) ? null : stats.value.value, problem };
   }
 }
 
@@ -151,7 +154,6 @@ export async function readHealth(): Promise<void> {
 /** Forgets everything that was read with another credential. */
 export function forgetAll(): void {
   known.clear();
-  turns.clear();
   topics.value = none;
   stats.value = none;
   refused = null;

@@ -1,18 +1,19 @@
 // The tail of a topic: the rows in sight alone are in the document, and they are drawn once a frame however many come.
 
-import { signal, type Signal } from '@preact/signals';
-import { Component } from 'preact';
+import { signal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { endpoint, execute, session } from './api.ts';
+import { Details } from './details.tsx';
 import { Follower, type Start } from './follower.ts';
 import { TopicDocument } from './generated.ts';
-import { pretty } from './json.ts';
 import { access, anotherCredential, line } from './page.ts';
 import { Position } from './position.tsx';
+import type { Consumer } from './readers.tsx';
 import { publishCommand } from './shell.ts';
+import { RowView } from './tail-row.tsx';
 import { MAX_ROWS, Tail, type Row } from './tail.ts';
-import { Command, Copy } from './ui.tsx';
-import { clock, count, counted, date, missedIn, offsetsOf, reasonOf } from './words.ts';
+import { Command } from './ui.tsx';
+import { count, counted } from './words.ts';
 
 /** The height of a row in pixels, as in the stylesheet: narrow screens and fingers have two lines. */
 const HEIGHTS = { dense: 26, roomy: 48 };
@@ -21,8 +22,6 @@ const ROOMY = '(max-width: 45rem), (pointer: coarse)';
 const BEYOND = 6;
 /** How often a screen reader is told how many messages came, in milliseconds. */
 const TOLD_MS = 5_000;
-/** So many characters of a message's data are in its row. */
-const PREVIEW = 300;
 
 /** A tail that is followed. `version` changes at most once a frame. */
 function useTail(topic: string, start: Start) {
@@ -67,112 +66,6 @@ function useRowHeight(): number {
   return isRoomy ? HEIGHTS.roomy : HEIGHTS.dense;
 }
 
-type RowProps = { row: Row; index: number; total: number; height: number; isSelected: boolean };
-
-class RowView extends Component<RowProps> {
-  override shouldComponentUpdate(next: RowProps): boolean {
-    const { row, index, isSelected, height } = this.props;
-    return row !== next.row || index !== next.index || isSelected !== next.isSelected || height !== next.height;
-  }
-
-  override render({ row, index, total, height, isSelected }: RowProps) {
-    return (
-      <div
-        id={`row-${row.id}`}
-        class={`row ${row.kind}${row.kind === 'note' && row.isBad ? ' bad' : ''}`}
-        role="option"
-        aria-selected={isSelected}
-        aria-posinset={index + 1}
-        aria-setsize={total}
-        style={{ transform: `translateY(${index * height}px)`, height: `${height}px` }}
-      >
-        <Content row={row} />
-      </div>
-    );
-  }
-}
-
-function Content({ row }: { row: Row }) {
-  if (row.kind === 'note') return <span class="text">{row.text}</span>;
-  if (row.kind === 'gap') {
-    const offsets = offsetsOf(row.gap);
-    return (
-      <span class="text">
-        <b>
-          Gap: {missedIn(row.gap)}
-          {offsets && ` (${offsets})`}
-        </b>
-        : {reasonOf(row.gap)}
-      </span>
-    );
-  }
-  const { offset, publishedAt, key, text } = row.message;
-  return (
-    <>
-      <span class="offset">{offset}</span>
-      <span class="time">{clock(publishedAt)}</span>
-      <span class="key">{key}</span>
-      <span class="data">{text.slice(0, PREVIEW)}</span>
-    </>
-  );
-}
-
-/** Everything about a row, with what can be done from there. */
-function Details({ row, onReplay, onClose }: { row: Row; onReplay: (start: Start) => void; onClose: () => void }) {
-  const close = (
-    <button type="button" class="small" onClick={onClose}>
-      Close
-    </button>
-  );
-  if (row.kind === 'note') return null;
-  if (row.kind === 'gap') {
-    return (
-      <section class="details" aria-label="The gap">
-        <div class="actions">
-          <h3>{missedIn(row.gap)}</h3>
-          {close}
-        </div>
-        <p>
-          {offsetsOf(row.gap) && `They are ${offsetsOf(row.gap)}. `}Reason: {reasonOf(row.gap)} (<code>{row.gap.reason}</code>).
-        </p>
-      </section>
-    );
-  }
-  const { message } = row;
-  return (
-    <section class="details" aria-label={`Message ${message.offset}`}>
-      <div class="actions">
-        <h3>Message {message.offset}</h3>
-        <Copy text={message.text} label="Copy data" />
-        <Copy text={message.cursor} label="Copy cursor" />
-        <button type="button" class="small" onClick={() => onReplay({ after: message.cursor })}>
-          Replay after it
-        </button>
-        {close}
-      </div>
-      <dl>
-        <dt>Published</dt>
-        <dd>
-          {date(message.publishedAt)} <span class="faint utc">{message.publishedAt}</span>
-        </dd>
-        {message.key !== null && (
-          <>
-            <dt>Key</dt>
-            <dd>{message.key}</dd>
-          </>
-        )}
-        <dt>Id</dt>
-        <dd>{message.messageId}</dd>
-        <dt>Cursor</dt>
-        <dd>{message.cursor}</dd>
-      </dl>
-      <pre tabIndex={0} aria-label="Data">
-        {pretty(message.text)}
-      </pre>
-    </section>
-  );
-}
-
 const PHASES: Record<string, string> = {
   starting: 'Starting',
   live: 'Live',
@@ -183,7 +76,7 @@ const PHASES: Record<string, string> = {
 };
 
 /** Tells a screen reader what came, from time to time, and each gap. */
-function Spoken({ tail, version }: { tail: Tail; version: Signal<number> }) {
+function Spoken({ tail }: { tail: Tail }) {
   const [text, setText] = useState('');
   useEffect(() => {
     let before = { received: tail.received, gaps: tail.gaps };
@@ -195,7 +88,7 @@ function Spoken({ tail, version }: { tail: Tail; version: Signal<number> }) {
       setText(parts.filter(Boolean).join(', '));
     }, TOLD_MS);
     return () => clearInterval(timer);
-  }, [tail, version]);
+  }, [tail]);
   return (
     <p class="unseen" role="status">
       {text}
@@ -203,7 +96,7 @@ function Spoken({ tail, version }: { tail: Tail; version: Signal<number> }) {
   );
 }
 
-export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }) {
+export function TailView({ topic, isEmpty, consumers }: { topic: string; isEmpty: boolean; consumers: Consumer[] }) {
   const [start, setStart] = useState<Start>({ last: 100 });
   const state = useTail(topic, start);
   const { tail, follower } = state;
@@ -240,6 +133,11 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
     if (element && !isHeld) element.scrollTop = rows.length * height;
   });
 
+  // The details take room from the rows. The one that they are about stays in sight.
+  useLayoutEffect(() => {
+    if (isOpen && selected) reveal(rows.indexOf(selected));
+  }, [isOpen, selected, inSight]);
+
   const replay = (from: Start) => {
     setSelected(null);
     setOpen(false);
@@ -262,13 +160,20 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
 
   const select = (index: number, opens: boolean) => {
     const row = rows[index];
-    const element = box.current;
-    if (!row || !element) return;
+    if (!row) return;
     setSelected(row);
     if (opens) setOpen(true);
+    reveal(index);
+  };
+
+  /** Scrolls as far as is needed to show a row. */
+  const reveal = (index: number) => {
+    const element = box.current;
+    if (!element || index < 0) return;
     const y = index * height;
     if (y < element.scrollTop) element.scrollTop = y;
-    if (y + height > element.scrollTop + element.clientHeight) element.scrollTop = y + height - element.clientHeight;
+    else if (y + height > element.scrollTop + element.clientHeight) element.scrollTop = y + height - element.clientHeight;
+    else return;
     place();
   };
 
@@ -371,8 +276,8 @@ export function TailView({ topic, isEmpty }: { topic: string; isEmpty: boolean }
           {waiting > 0 ? `${count(waiting)}${follower.phase === 'full' ? ' and more' : ''} new` : 'To the newest'} ↓
         </button>
       )}
-      {isOpen && selected && <Details row={selected} onReplay={replay} onClose={() => setOpen(false)} />}
-      <Spoken tail={tail} version={state.version} />
+      {isOpen && selected && <Details topic={topic} row={selected} consumers={consumers} onReplay={replay} onClose={() => setOpen(false)} />}
+      <Spoken tail={tail} />
     </section>
   );
 }

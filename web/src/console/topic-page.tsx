@@ -9,7 +9,7 @@ import { Plot } from './plot.tsx';
 import { Publish } from './publish.tsx';
 import { Consumers, lagOf, Subscriptions, type Consumer, type Subscription } from './readers.tsx';
 import { Series } from './samples.ts';
-import { numbersOf, problemOf, type Answer } from './store.ts';
+import { isNoRight, numbersOf, problemOf, type Answer } from './store.ts';
 import { TailView } from './tail-view.tsx';
 import { DeleteTopic, TopicForm, useAction } from './topic-forms.tsx';
 import { NoAccess } from './topics-page.tsx';
@@ -37,9 +37,6 @@ async function answer<T>(request: Promise<T | null>, before: Answer<T>): Promise
   }
 }
 
-/** What needs the right to statistics is not asked again with a credential that does not have it. */
-const isRefused = ({ problem }: Answer<unknown>) => problem?.code === 'FORBIDDEN' || problem?.code === 'UNAUTHENTICATED';
-
 function useReadings(name: string, credential: string) {
   const [readings, setReadings] = useState(nothing);
   const [lags, setLags] = useState({ subscriptions: new Series(), consumers: new Series() });
@@ -52,10 +49,10 @@ function useReadings(name: string, credential: string) {
     const read = async () => {
       const [topic, subscriptions, consumers] = await Promise.all([
         answer(execute(TopicDocument, { name }, unasked).then((data) => data.topic), last.topic),
-        isRefused(last.subscriptions)
+        isNoRight(last.subscriptions.problem)
           ? last.subscriptions
           : answer(execute(SubscriptionsDocument, { name }, unasked).then((data) => data.topic?.subscriptions ?? []), last.subscriptions),
-        isRefused(last.consumers)
+        isNoRight(last.consumers.problem)
           ? last.consumers
           : answer(execute(ConsumersDocument, { name }, unasked).then((data) => data.consumers), last.consumers),
       ]);
@@ -98,7 +95,7 @@ function Figures({ topic }: { topic: Topic }) {
       <Figure name="Newest offset" note={topic.lastPublishedAt ? ago(topic.lastPublishedAt, now.value) : 'no message yet'}>
         {count(topic.lastOffset)}
       </Figure>
-      <Figure name="Subscribers" note="this page is one">
+      <Figure name="Subscribers" note="with this page">
         {count(topic.subscriberCount)}
       </Figure>
     </dl>
@@ -166,7 +163,7 @@ export function TopicPage({ name }: { name: string }) {
   return (
     <main class="topic-page">
       <div class="title">
-        <nav aria-label="Way">
+        <nav aria-label="Breadcrumb">
           <a href="#/">Topics</a>
           <span aria-hidden="true"> / </span>
         </nav>
@@ -192,7 +189,7 @@ export function TopicPage({ name }: { name: string }) {
       {topic && <Figures topic={topic} />}
       {topic && (
         <div class="columns">
-          <TailView key={name} topic={name} isEmpty={topic.lastOffset === 0} />
+          <TailView key={name} topic={name} isEmpty={topic.lastOffset === 0} consumers={readings.consumers.value ?? []} />
           <Side topic={topic} readings={readings} lags={lags} />
         </div>
       )}

@@ -7,7 +7,7 @@ import { access, line, now, repeat } from './page.ts';
 import { Plot } from './plot.tsx';
 import { addressOf } from './routes.ts';
 import { publishCommand } from './shell.ts';
-import { numbersOf, published, readStats, readTopics, stats, STEP, topics } from './store.ts';
+import { isNoRight, numbersOf, published, readStats, readTopics, stats, STEP, topics } from './store.ts';
 import { TopicForm } from './topic-forms.tsx';
 import { Command, Figure, Meter, Sparkline } from './ui.tsx';
 import { ago, bytes, count, rate } from './words.ts';
@@ -85,7 +85,7 @@ function Overview() {
           </>
         )}
       </dl>
-      {problem?.code && listed && (
+      {isNoRight(problem) && listed && (
         <p class="faint aside">The numbers of the whole server need the right to statistics, which {access.value.credential ? 'your key or token does not have' : 'those who are not signed in do not have'}.</p>
       )}
       {value && <Plot title="Messages / s" times={published.series.times} curves={[{ name: 'published', now: rate(total), values: published.series.values }]} />}
@@ -177,7 +177,14 @@ export function TopicsPage() {
   const [isNew, setNew] = useState(false);
   const { credential } = access.value;
   useEffect(() => {
-    const read = () => readTopics(prefix, first);
+    let isReading = false;
+    const read = async () => {
+      // However many topics change at once: what this does not see, the next reading does.
+      if (isReading) return;
+      isReading = true;
+      await readTopics(prefix, first);
+      isReading = false;
+    };
     const ends = [repeat(() => Promise.all([read(), readStats()]).then(() => {})), onTopicEvents(() => void read())];
     return () => ends.forEach((end) => end());
   }, [prefix, first, credential]);
@@ -198,7 +205,7 @@ export function TopicsPage() {
           New topic
         </button>
       </div>
-      <Overview />
+      {topics.value.problem?.code !== 'UNAUTHENTICATED' && <Overview />}
       <List prefix={prefix} more={() => setFirst(first + STEP)} />
       <TopicForm isOpen={isNew} onClose={() => setNew(false)} />
     </main>

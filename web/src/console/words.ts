@@ -83,16 +83,22 @@ export function offsetsOf({ fromOffset, toOffset }: Gap): string {
 /** Why, in a sentence without its stop. A reason that this page does not know yet is shown as it is. */
 export const reasonOf = ({ reason }: Gap): string => REASONS[reason] ?? reason;
 
+/** A message of the server as a sentence. */
+export function sentence(message: string): string {
+  const capital = message.charAt(0).toUpperCase() + message.slice(1);
+  return capital === '' || /[.!?]$/.test(capital) ? capital : `${capital}.`;
+}
+
 /** The error of an operation in plain words. */
 export function explained(code: string, message: string, retryAfterMs?: number): string {
-  const capital = message.charAt(0).toUpperCase() + message.slice(1);
-  const sentence = /[.!?]$/.test(capital) ? capital : `${capital}.`;
   switch (code) {
     case 'FORBIDDEN':
-      return `Your key or token does not allow this. ${sentence}`;
+      return `Your key or token does not allow this. ${sentence(message)}`;
     case 'RATE_LIMITED':
-      return retryAfterMs === undefined ? sentence : `${sentence} Try again in ${count(Math.ceil(retryAfterMs))} ms.`;
+      return retryAfterMs === undefined
+        ? sentence(message)
+        : `${sentence(message)} Try again in ${count(Math.ceil(retryAfterMs))} ms.`;
     default:
-      return sentence;
+      return sentence(message);
   }
 }
