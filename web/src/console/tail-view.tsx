@@ -122,10 +122,14 @@ export function TailView({ topic, isEmpty, consumers }: { topic: string; isEmpty
   useEffect(() => {
     const element = box.current;
     if (!element) return;
-    const size = new ResizeObserver(() => setInSight(element.clientHeight));
+    const size = new ResizeObserver(() => {
+      setInSight(element.clientHeight);
+      // Where the rows wait, more room may show the end: then they go on.
+      if (tail.isHeld) place();
+    });
     size.observe(element);
     return () => size.disconnect();
-  }, []);
+  }, [tail]);
 
   // What follows the end stays there.
   useLayoutEffect(() => {
@@ -133,9 +137,11 @@ export function TailView({ topic, isEmpty, consumers }: { topic: string; isEmpty
     if (element && !isHeld) element.scrollTop = rows.length * height;
   });
 
-  // The details take room from the rows. The one that they are about stays in sight.
+  // The row that the details are about stays in sight.
   useLayoutEffect(() => {
-    if (isOpen && selected) reveal(rows.indexOf(selected));
+    if (!isOpen || !selected) return;
+    reveal(rows.indexOf(selected));
+    place();
   }, [isOpen, selected, inSight]);
 
   const replay = (from: Start) => {
@@ -162,8 +168,14 @@ export function TailView({ topic, isEmpty, consumers }: { topic: string; isEmpty
     const row = rows[index];
     if (!row) return;
     setSelected(row);
-    if (opens) setOpen(true);
+    if (opens) open();
     reveal(index);
+  };
+
+  /** Shows the details. They take room from the rows, which stay where they are and wait. */
+  const open = () => {
+    setOpen(true);
+    setUp(true);
   };
 
   /** Scrolls as far as is needed to show a row. */
@@ -190,7 +202,7 @@ export function TailView({ topic, isEmpty, consumers }: { topic: string; isEmpty
     };
     const to = moves[event.key];
     if (to !== undefined) select(to, false);
-    else if (event.key === 'Enter' && at >= 0) setOpen(true);
+    else if (event.key === 'Enter' && at >= 0) open();
     else if (event.key === 'Escape') setOpen(false);
     else if (event.key === ' ') setPaused(!isPaused);
     else return;
