@@ -1,4 +1,5 @@
-# Builds the page for the browser: GraphiQL with everything that it needs, so that it works without another network.
+# Builds the pages for browsers: the console and GraphiQL with everything that they need, so that they work without another
+# network.
 FROM node:20-bookworm-slim AS web
 WORKDIR /web
 COPY web/package.json web/package-lock.json web/.npmrc ./

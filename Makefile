@@ -23,14 +23,14 @@ help: ## Print this list
 run: ## Serve on port 8080 from a debug build
 	$(CARGO) run
 
-web: node ## Build GraphiQL, which the next build of the server includes
+web: node ## Build the console and GraphiQL, which the next build of the server includes
 	cd web && npm ci --no-audit --no-fund && npm run build
 
 node:
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
-		|| { echo "GraphiQL and the client tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
+		|| { echo "the console, GraphiQL and the client tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
-# `web` comes first, so that the build for the tests has GraphiQL, and is the one that `clients` needs.
+# `web` comes first, so that the build for the tests has the console and GraphiQL, and is the one that `clients` needs.
 test: web fmt-check lint doc unit engines promise fuzz audit clients ## Run all checks and tests
 
 fmt: ## Format the code

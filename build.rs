@@ -1,6 +1,6 @@
-//! Puts the page for the browser into the binary: GraphiQL if `web/` has been built (`make web`), otherwise our own
-//! small page in `src/pages/`. It only reads files, so that `cargo build` needs neither Node nor a network.
-//! `src/pages.rs` serves what this writes.
+//! Puts the pages for browsers into the binary: the console and GraphiQL if `web/` has been built (`make web`), otherwise our
+//! own small page in `src/pages/`. It only reads files, so that `cargo build` needs neither Node nor a network. `src/pages.rs`
+//! serves what this writes.
 
 use std::{
     env,
@@ -11,15 +11,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each page is a document and a folder of files that it loads.
-const BUILT: [&str; 2] = ["web/dist/index.html", "web/dist/assets"];
-const OWN: [&str; 2] = ["src/pages/graphql.html", "src/pages/graphql"];
+/// A page is a document and a folder of files that it loads.
+type Sources = [&'static str; 2];
+
+const CONSOLE: Sources = ["web/dist/console.html", "web/dist/console"];
+const GRAPHIQL: Sources = ["web/dist/graphql.html", "web/dist/graphql"];
+const OWN: Sources = ["src/pages/graphql.html", "src/pages/graphql"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    // The bundler writes the document last: if it exists, the build is complete.
-    let graphiql = root.join(BUILT[0]).exists();
-    let [document, folder] = if graphiql { BUILT } else { OWN };
+    // The bundler writes the documents last: if they exist, the build is complete.
+    let is_built = [CONSOLE, GRAPHIQL].iter().all(|[document, _]| root.join(document).exists());
     // Cargo runs this at every build while a path named here is missing, so each has to exist. While there is no
     // `web/dist`, the folder above changes when it appears.
     let watched = ["web/dist", "web"].into_iter().find(|path| root.join(path).exists());
@@ -27,21 +29,31 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={path}");
     }
 
+    let mut code = format!("/// Whether `web/` was built.\nconst IS_BUILT: bool = {is_built};\n");
+    let graphql = page(&root, if is_built { GRAPHIQL } else { OWN })?;
+    writeln!(code, "/// The page at `/graphql`.\nstatic GRAPHQL: Page = {graphql};")?;
+    let console = if is_built { format!("Some({})", page(&root, CONSOLE)?) } else { "None".to_owned() };
+    writeln!(
+        code,
+        "/// The page at `/`, where there is more than an index.\nstatic CONSOLE: Option<Page> = {console};"
+    )?;
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("pages.rs"), code)?;
+    Ok(())
+}
+
+/// A `Page` of `pages.rs`, as code.
+fn page(root: &Path, [document, folder]: Sources) -> Result<String, Box<dyn Error>> {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(root.join(folder))?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension != "gz"));
     paths.sort();
-
-    let mut code = format!("/// Whether the page is GraphiQL.\nconst GRAPHIQL: bool = {graphiql};\n");
-    writeln!(code, "/// The page itself.\nstatic DOCUMENT: File = {};", file(&root.join(document))?)?;
-    writeln!(code, "/// What it loads, by name.\nstatic ASSETS: [(&str, File); {}] = [", paths.len())?;
+    let mut code = format!("Page {{ document: {}, assets: &[", file(&root.join(document))?);
     for path in paths {
         let name = path.file_name().and_then(|name| name.to_str()).ok_or("a file name that is not UTF-8")?;
         writeln!(code, "    ({name:?}, {}),", file(&path)?)?;
     }
-    code.push_str("];\n");
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("pages.rs"), code)?;
-    Ok(())
+    code.push_str("] }");
+    Ok(code)
 }
 
 /// A `File` of `pages.rs`, as code.

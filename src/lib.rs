@@ -35,7 +35,7 @@
 //! ws.rs              /ws: one JSON object a frame
 //! metrics.rs         /metrics for Prometheus, gathered from the parts
 //! browser.rs         which pages may use the server from a browser; browser/origin.rs: whose they are
-//! pages.rs           the pages for browsers
+//! pages.rs           the pages for browsers: console, GraphiQL, index
 //! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
 //! socket.rs          WebSockets for the doors: upgrade, frames, what a door says (protocol.rs), one task each (connection.rs)

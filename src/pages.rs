@@ -1,5 +1,6 @@
-//! The pages for browsers. At `/` stands what this is (`index.rs`). At `/graphql` it is GraphiQL if it was built (`make web`), else a small page of our own. Either is
-//! whole within the binary (`build.rs` puts it there) and loads nothing from any other host.
+//! The pages for browsers. At `/` it is the console and at `/graphql` GraphiQL, if they were built (`make web`); else there
+//! are an index (`index.rs`) and a small page of our own. Each is whole within the binary (`build.rs` puts it there) and loads
+//! nothing from any other host.
 
 mod index;
 
@@ -19,6 +20,13 @@ use crate::{
 
 include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
+/// A page within the binary.
+struct Page {
+    document: File,
+    /// What it loads, in the order of the names.
+    assets: &'static [(&'static str, File)],
+}
+
 /// A file within the binary.
 struct File {
     /// Its content type.
@@ -32,7 +40,7 @@ struct File {
     gzip: Option<&'static [u8]>,
 }
 
-/// What both pages may do; each adds what it needs. `'none'` first, so that whatever is not named is forbidden: another
+/// What all pages may do; each adds what it needs. `'none'` first, so that whatever is not named is forbidden: another
 /// host's files, inline scripts, `eval`, frames, plugins, forms, `<base>`.
 const POLICY: &str =
     "default-src 'none'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -40,7 +48,7 @@ const POLICY: &str =
 /// nonces: without `'unsafe-inline'` for styles it draws nothing. Fonts and some icons are `data:` addresses in its stylesheet.
 const GRAPHIQL_POLICY: &str =
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; worker-src 'self'";
-/// The page contains its icon as a `data:` address.
+/// The console, and the small page in GraphiQL's place: each contains its icon as a `data:` address.
 const OWN_POLICY: &str = "style-src 'self'; img-src data:";
 /// A script that is loaded as a file ignores this; one that runs as a worker has this policy, and the pages' workers load
 /// nothing.
@@ -59,40 +67,61 @@ fn add_document_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// The routes of what the pages load. The pages themselves stand at addresses that other clients use, too, so the doors there
-/// ask for them.
+/// The routes of the index and of what the pages load. The page at `/graphql` stands at an address that other clients use,
+/// too, so the door there asks for it.
 pub fn routes() -> Router {
-    Router::new().route("/", get(index::index)).route("/graphql/assets/{file}", get(asset))
+    Router::new()
+        .route("/", get(index::index))
+        .route("/console/assets/{file}", get(console_asset))
+        .route("/graphql/assets/{file}", get(graphql_asset))
 }
 
 /// The page at `/graphql`.
 pub fn graphql(headers: &HeaderMap) -> Response {
-    let mut response = DOCUMENT.response(headers);
-    let own = response.headers_mut();
-    // The same address serves JSON to other clients, and caches must not mix the two up.
-    own.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-    let policy = policy(headers.get(header::HOST).and_then(|host| host.to_str().ok()));
-    if let Ok(policy) = HeaderValue::try_from(policy) {
-        own.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
-    add_document_headers(own);
-    response
+    GRAPHQL.response(headers, if IS_BUILT { GRAPHIQL_POLICY } else { OWN_POLICY })
 }
 
-/// `GET /graphql/assets/{file}`: what the page loads.
-async fn asset(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
-    // A path that cannot be decoded names no file, either.
+/// What a path names, or an empty name: a path that cannot be decoded names no file, either.
+type Name = Result<Path<String>, PathRejection>;
+
+/// `GET /graphql/assets/{file}`: what the page at `/graphql` loads.
+async fn graphql_asset(name: Name, headers: HeaderMap) -> Response {
+    asset(Some(&GRAPHQL), name, &headers)
+}
+
+/// `GET /console/assets/{file}`: what the console loads.
+async fn console_asset(name: Name, headers: HeaderMap) -> Response {
+    asset(CONSOLE.as_ref(), name, &headers)
+}
+
+fn asset(page: Option<&Page>, name: Name, headers: &HeaderMap) -> Response {
     let name = name.map_or_else(|_| String::new(), |Path(name)| name);
-    let Ok(at) = ASSETS.binary_search_by_key(&name.as_str(), |(known, _)| known) else {
+    let assets = page.map_or(&[][..], |page| page.assets);
+    let Ok(at) = assets.binary_search_by_key(&name.as_str(), |(known, _)| known) else {
         return Problem::new(Code::NotFound, "the page has no such file").into_response();
     };
-    ASSETS[at].1.response(&headers)
+    assets[at].1.response(headers)
+}
+
+impl Page {
+    /// The response with the document. `part` is what this page may do beside what all may.
+    fn response(&self, headers: &HeaderMap, part: &str) -> Response {
+        let mut response = self.document.response(headers);
+        let own = response.headers_mut();
+        // The same address serves other clients something else, and caches must not mix the two up.
+        own.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+        let policy = policy(part, headers.get(header::HOST).and_then(|host| host.to_str().ok()));
+        if let Ok(policy) = HeaderValue::try_from(policy) {
+            own.insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        add_document_headers(own);
+        response
+    }
 }
 
 /// The page's content security policy. Browsers from before 2022 do not count WebSockets as `'self'`, so the host that was
 /// asked for is named as well, if it is one: nothing a client can send there adds to the policy.
-fn policy(host: Option<&str>) -> String {
-    let part = if GRAPHIQL { GRAPHIQL_POLICY } else { OWN_POLICY };
+fn policy(part: &str, host: Option<&str>) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
     let sockets = match host.filter(|host| !host.is_empty() && host.bytes().all(plain)) {
         Some(host) => format!(" ws://{host} wss://{host}"),
@@ -209,20 +238,26 @@ mod tests {
 
     #[test]
     fn a_host_cannot_add_to_the_policy() {
-        assert!(policy(Some("[::1]:8080")).ends_with("connect-src 'self' ws://[::1]:8080 wss://[::1]:8080"));
+        assert!(
+            policy(OWN_POLICY, Some("[::1]:8080")).ends_with("connect-src 'self' ws://[::1]:8080 wss://[::1]:8080")
+        );
         for host in [None, Some(""), Some("a b"), Some("a;script-src"), Some("*"), Some("a,b"), Some("a'b")] {
-            assert!(policy(host).ends_with("connect-src 'self'"), "{host:?}");
+            assert!(policy(OWN_POLICY, host).ends_with("connect-src 'self'"), "{host:?}");
         }
     }
 
-    #[tokio::test]
-    async fn assets_are_found_by_their_names() {
-        assert!(ASSETS.is_sorted_by_key(|(name, _)| name));
-        for (name, file) in &ASSETS {
-            let response = asset(Ok(Path((*name).to_owned())), HeaderMap::new()).await;
-            assert_eq!(response.headers()[header::CONTENT_TYPE], file.kind, "{name}");
+    #[test]
+    fn assets_are_found_by_their_names() {
+        for page in [Some(&GRAPHQL), CONSOLE.as_ref()].into_iter().flatten() {
+            assert!(page.assets.is_sorted_by_key(|(name, _)| name));
+            for (name, file) in page.assets {
+                let response = asset(Some(page), Ok(Path((*name).to_owned())), &HeaderMap::new());
+                assert_eq!(response.headers()[header::CONTENT_TYPE], file.kind, "{name}");
+            }
         }
-        let missing = asset(Ok(Path("../page.html".to_owned())), HeaderMap::new()).await;
-        assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+        for page in [Some(&GRAPHQL), CONSOLE.as_ref(), None] {
+            let missing = asset(page, Ok(Path("../page.html".to_owned())), &HeaderMap::new());
+            assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+        }
     }
 }

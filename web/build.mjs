@@ -1,5 +1,6 @@
-// Bundles GraphiQL into dist/: index.html, and assets/ with everything that the page loads. `build.rs` puts these files
-// into the binary. This script reads only files in web/, so that a container can run it alone.
+// Bundles the two pages into dist/: the console (console.html, and console/ with everything that it loads), and GraphiQL
+// (graphql.html and graphql/). `build.rs` puts these files into the binary. This script reads only files in web/, so that a
+// container can run it alone.
 
 import { build } from 'esbuild';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,17 +9,14 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 
 process.chdir(fileURLToPath(new URL('.', import.meta.url)));
-const ASSETS = 'dist/assets';
 rmSync('dist', { recursive: true, force: true });
-mkdirSync(ASSETS, { recursive: true });
 
-/** The options of both bundles. Names contain a hash of the content, so that browsers may cache the files forever. */
+/** The options of all bundles. Names contain a hash of the content, so that browsers may cache the files forever. */
 const common = {
   bundle: true,
   minify: true,
   metafile: true,
   target: 'es2022',
-  outdir: ASSETS,
   entryNames: '[name]-[hash]',
   chunkNames: '[name]-[hash]',
   assetNames: '[name]-[hash]',
@@ -26,12 +24,6 @@ const common = {
   // The notices of all packages are in one file (below).
   legalComments: 'none',
   logLevel: 'warning',
-};
-
-/** GraphiQL's stylesheet contains Monaco's. The styles that Monaco's modules import would be duplicates. */
-const monacoStylesOnce = {
-  name: 'monaco-styles-once',
-  setup: ({ onLoad }) => onLoad({ filter: /monaco-editor[\\/]esm[\\/].*\.css$/ }, () => ({ contents: '', loader: 'empty' })),
 };
 
 /** Returns the name of the file that a bundle has for an entry. */
@@ -42,33 +34,11 @@ function output({ metafile }, entry, extension = '.js') {
   return path.basename(name);
 }
 
-const WORKERS = {
-  EDITOR_WORKER: 'node_modules/monaco-editor/esm/vs/editor/editor.worker.js',
-  GRAPHQL_WORKER: 'node_modules/monaco-graphql/esm/graphql.worker.js',
-  JSON_WORKER: 'node_modules/monaco-editor/esm/vs/language/json/json.worker.js',
-};
-const workers = await build({ ...common, entryPoints: Object.values(WORKERS), format: 'iife' });
-const workerNames = Object.entries(WORKERS).map(([name, entry]) => [name, JSON.stringify(output(workers, entry))]);
-
-const main = await build({
-  ...common,
-  entryPoints: ['src/main.jsx'],
-  format: 'esm',
-  splitting: true,
-  jsx: 'automatic',
-  loader: { '.graphql': 'text' },
-  plugins: [monacoStylesOnce],
-  // GraphiQL imports prettier's parsers by old names, which are CommonJS modules. A dynamic import of these has no named
-  // exports.
-  alias: { 'prettier/parser-babel': 'prettier/plugins/babel', 'prettier/parser-graphql': 'prettier/plugins/graphql' },
-  define: { ...common.define, ...Object.fromEntries(workerNames) },
-});
-
 /** Returns the folder of the package that a bundled module belongs to. */
 const packageOf = (module) => module.match(/^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/)?.[0];
 
 /** Collects the licences of all bundled packages, which require that they are distributed with the code. */
-function notices(...bundles) {
+function notices(bundles) {
   const modules = bundles.flatMap(({ metafile }) => Object.keys(metafile.inputs));
   const folders = [...new Set(modules.map(packageOf).filter(Boolean))].sort();
   const texts = folders.map((folder) => {
@@ -79,20 +49,77 @@ function notices(...bundles) {
   });
   return `${texts.join(`\n\n${'-'.repeat(80)}\n\n`)}\n`;
 }
-writeFileSync(`${ASSETS}/licences.txt`, notices(workers, main));
 
-const page = readFileSync('src/index.html', 'utf8')
-  .replace('%SCRIPT%', output(main, 'src/main.jsx'))
-  .replace('%STYLE%', output(main, 'src/main.jsx', '.css'));
-
-for (const file of readdirSync(ASSETS)) {
-  const bytes = readFileSync(`${ASSETS}/${file}`);
-  const packed = gzipSync(bytes, { level: 9 });
-  if (packed.length < bytes.length) writeFileSync(`${ASSETS}/${file}.gz`, packed);
-}
-// This file is written last: without it, `build.rs` considers the build unfinished.
-writeFileSync('dist/index.html', page);
-
-const size = (suffix) => readdirSync(ASSETS).filter(suffix).reduce((sum, file) => sum + readFileSync(`${ASSETS}/${file}`).length, 0);
 const kib = (bytes) => `${Math.round(bytes / 1024)} KiB`;
-console.log(`dist/: ${kib(size((file) => !file.endsWith('.gz')))}, ${kib(size((file) => file.endsWith('.gz')))} as gzip`);
+
+/** Finishes a page whose script and styles the last of these bundles has: notices, compressed files, the document. */
+function finish(page, source, entry, bundles) {
+  const folder = `dist/${page}`;
+  writeFileSync(`${folder}/licences.txt`, notices(bundles));
+  const sizes = { plain: 0, gzip: 0 };
+  for (const file of readdirSync(folder)) {
+    const bytes = readFileSync(`${folder}/${file}`);
+    const packed = gzipSync(bytes, { level: 9 });
+    if (packed.length < bytes.length) writeFileSync(`${folder}/${file}.gz`, packed);
+    if (file === 'licences.txt') continue;
+    sizes.plain += bytes.length;
+    sizes.gzip += Math.min(packed.length, bytes.length);
+  }
+  const document = readFileSync(source, 'utf8')
+    .replace('%SCRIPT%', output(bundles.at(-1), entry))
+    .replace('%STYLE%', output(bundles.at(-1), entry, '.css'));
+  console.log(`dist/${page}: ${kib(sizes.plain)}, ${kib(sizes.gzip)} as gzip`);
+  return document;
+}
+
+async function graphiql() {
+  const outdir = 'dist/graphql';
+  mkdirSync(outdir, { recursive: true });
+  const WORKERS = {
+    EDITOR_WORKER: 'node_modules/monaco-editor/esm/vs/editor/editor.worker.js',
+    GRAPHQL_WORKER: 'node_modules/monaco-graphql/esm/graphql.worker.js',
+    JSON_WORKER: 'node_modules/monaco-editor/esm/vs/language/json/json.worker.js',
+  };
+  const workers = await build({ ...common, outdir, entryPoints: Object.values(WORKERS), format: 'iife' });
+  const workerNames = Object.entries(WORKERS).map(([name, entry]) => [name, JSON.stringify(output(workers, entry))]);
+  /** GraphiQL's stylesheet contains Monaco's. The styles that Monaco's modules import would be duplicates. */
+  const monacoStylesOnce = {
+    name: 'monaco-styles-once',
+    setup: ({ onLoad }) => onLoad({ filter: /monaco-editor[\\/]esm[\\/].*\.css$/ }, () => ({ contents: '', loader: 'empty' })),
+  };
+  const main = await build({
+    ...common,
+    outdir,
+    entryPoints: ['src/graphiql/main.jsx'],
+    format: 'esm',
+    splitting: true,
+    jsx: 'automatic',
+    jsxImportSource: 'react',
+    loader: { '.graphql': 'text' },
+    plugins: [monacoStylesOnce],
+    // GraphiQL imports prettier's parsers by old names, which are CommonJS modules. A dynamic import of these has no named
+    // exports.
+    alias: { 'prettier/parser-babel': 'prettier/plugins/babel', 'prettier/parser-graphql': 'prettier/plugins/graphql' },
+    define: { ...common.define, ...Object.fromEntries(workerNames) },
+  });
+  return finish('graphql', 'src/graphiql/index.html', 'src/graphiql/main.jsx', [workers, main]);
+}
+
+async function consolePage() {
+  const outdir = 'dist/console';
+  mkdirSync(outdir, { recursive: true });
+  const main = await build({
+    ...common,
+    outdir,
+    entryPoints: ['src/console/main.tsx'],
+    format: 'esm',
+    jsx: 'automatic',
+    jsxImportSource: 'preact',
+  });
+  return finish('console', 'src/console/index.html', 'src/console/main.tsx', [main]);
+}
+
+// The documents are written last: without them, `build.rs` considers the build unfinished.
+const [first, second] = await Promise.all([graphiql(), consolePage()]);
+writeFileSync('dist/graphql.html', first);
+writeFileSync('dist/console.html', second);

@@ -1,16 +1,21 @@
-//! The page at `/`: what this is, and where its interfaces are; as HTML for browsers, as text for others.
+//! The page at `/`: the console for browsers, or what this is and where its interfaces are, if the console was not built; for
+//! others the same as text.
 
 use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 
-use super::add_document_headers;
+use super::{CONSOLE, OWN_POLICY, add_document_headers};
 use crate::headers::acceptance;
 
 /// What this is.
 const TITLE: &str = concat!("pub-sub ", env!("CARGO_PKG_VERSION"));
 const ABOUT: &str = "A publish/subscribe service that never loses a message silently.";
+
+/// How to get the console, for whoever sees the index in its place.
+const BUILD: &str = "A server that is built after <code>make web</code> shows the console at this address; until then, \
+                     <a href=\"/graphql\">a small page</a> publishes and subscribes.";
 
 /// The addresses, and what is there.
 const INTERFACES: [(&str, &str); 8] = [
@@ -29,6 +34,9 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
     // Whoever accepts anything, as curl does, reads text in a terminal.
     let (html, text) = (acceptance(&headers, ("text", "html")), acceptance(&headers, ("text", "plain")));
     let is_browser = html.weight > 0 && html.specificity == 2 && html.weight >= text.weight;
+    if let Some(console) = CONSOLE.as_ref().filter(|_| is_browser) {
+        return console.response(&headers, OWN_POLICY);
+    }
     let (kind, body) =
         if is_browser { ("text/html; charset=utf-8", html_page()) } else { ("text/plain; charset=utf-8", text_page()) };
     let mut response = body.into_response();
@@ -63,7 +71,7 @@ fn html_page() -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{TITLE}</title>\n</head>\n<body>\n<h1>{TITLE}</h1>\n<p>{ABOUT}</p>\n<ul>\n{}</ul>\n</body>\n</html>\n",
+         <title>{TITLE}</title>\n</head>\n<body>\n<h1>{TITLE}</h1>\n<p>{ABOUT}</p>\n<p>{BUILD}</p>\n<ul>\n{}</ul>\n</body>\n</html>\n",
         items.concat()
     )
 }

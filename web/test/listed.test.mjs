@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Listed } from '../src/listed.js';
+import { Listed } from '../src/graphiql/listed.js';
 import { Session } from '../src/session.js';
 
 const EXPIRED = { errors: [{ message: 'expired', extensions: { code: 'UNAUTHENTICATED' } }] };

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the page at /graphql in headless Chromium, against PUB_SUB_BIN (or the newer of target/release and
+# Tests the pages in headless Chromium, against PUB_SUB_BIN (or the newer of target/release and
 # target/debug). Installs what it needs: Debian's chromium, and playwright-core from npm to control it.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -32,10 +32,10 @@ export async function close() {
 }
 
 /**
- * Opens a fresh page. `options` are Playwright's, and `prepare` gets the context before anything is loaded. `clean`
+ * Opens a fresh page at `path`. `options` are Playwright's, and `prepare` gets the context before anything is loaded. `clean`
  * fails if the page has done something that it must not do, and lists all of it in order, without what is `expected`.
  */
-export async function open(t, origin, options = {}, prepare = () => {}) {
+export async function open(t, origin, { path: address = '/graphql', ...options } = {}, prepare = () => {}) {
   browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
   const context = await browser.newContext({ viewport: { width: 1_280, height: 800 }, ...options });
   t.after(() => context.close());
@@ -71,7 +71,7 @@ export async function open(t, origin, options = {}, prepare = () => {}) {
     });
   });
 
-  await page.goto(`${origin}/graphql`);
+  await page.goto(origin + address);
   const clean = (...expected) => assert.deepEqual(faults.filter((fault) => !expected.some((text) => fault.includes(text))), []);
   return { page, requests, clean };
 }

@@ -20,15 +20,16 @@ export function binary() {
 /** The header that the tests' own requests to a server need. */
 const credentials = new Map();
 
-/** Starts a server, which ends with the test `t`, and returns its origin. */
-export async function start(t, settings = {}) {
+/** Starts a server, which ends with the test `t` at the latest. Returns its origin, and what ends it. */
+export async function launch(t, settings = {}) {
   const env = { PATH: process.env.PATH, HOST: '127.0.0.1', PORT: '0', LOG: 'info', ...settings };
   const child = spawn(binary(), [], { env, stdio: ['ignore', 'ignore', 'pipe'] });
   const gone = new Promise((resolve) => child.once('close', resolve));
-  t.after(async () => {
+  const stop = async () => {
     child.kill('SIGKILL');
     await gone;
-  });
+  };
+  t.after(stop);
   let said = '';
   child.stderr.setEncoding('utf8');
   const port = await new Promise((resolve, reject) => {
@@ -42,8 +43,11 @@ export async function start(t, settings = {}) {
   });
   const origin = `http://127.0.0.1:${port}`;
   if (settings.API_KEY) credentials.set(origin, { authorization: `Bearer ${settings.API_KEY}` });
-  return origin;
+  return { origin, stop };
 }
+
+/** Starts a server, which ends with the test `t`, and returns its origin. */
+export const start = async (t, settings) => (await launch(t, settings)).origin;
 
 /**
  * Puts a proxy in front of a server. `cut` breaks all its connections and refuses new ones until `mend`.
@@ -78,27 +82,41 @@ export async function proxy(t, origin) {
   return { origin: `http://${hostname}:${server.address().port}`, cut, mend: () => (down = false) };
 }
 
-/** Creates a topic with its own bound. */
-export async function createTopic(origin, name, maxMessages) {
-  const query = `mutation { createTopic(name: "${name}", maxMessages: ${maxMessages}) { name } }`;
-  const headers = { 'content-type': 'application/json' };
-  const response = await fetch(`${origin}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query }) });
-  if (!response.ok) throw new Error(await response.text());
+/** Executes an operation from outside the browser, and returns its data. */
+export async function execute(origin, query, variables = {}) {
+  const headers = { 'content-type': 'application/json', ...credentials.get(origin) };
+  const response = await fetch(`${origin}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables }) });
+  const { data, errors } = await response.json();
+  if (errors) throw new Error(JSON.stringify(errors));
+  return data;
 }
 
-/** Publishes from outside the browser. */
-export async function publish(origin, topic, data) {
-  const response = await fetch(`${origin}/graphql`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...credentials.get(origin) },
-    body: JSON.stringify({
-      query: 'mutation ($topic: String!, $data: JSON!) { publish(topic: $topic, data: $data) { offset } }',
-      variables: { topic, data },
-    }),
-  });
-  const { data: published, errors } = await response.json();
-  if (errors) throw new Error(JSON.stringify(errors));
-  return published.publish.offset;
+/** Creates a topic with its own bounds. */
+export const createTopic = (origin, name, maxMessages, maxPublishRate) =>
+  execute(
+    origin,
+    'mutation ($name: String!, $maxMessages: Int, $maxPublishRate: Int) { createTopic(name: $name, maxMessages: $maxMessages, maxPublishRate: $maxPublishRate) { name } }',
+    { name, maxMessages, maxPublishRate },
+  );
+
+/** Publishes from outside the browser. Returns where the message stands. */
+export async function publishAt(origin, topic, data) {
+  const query = 'mutation ($topic: String!, $data: JSON!) { publish(topic: $topic, data: $data) { offset cursor } }';
+  return (await execute(origin, query, { topic, data })).publish;
+}
+
+/** Publishes from outside the browser. Returns the offset. */
+export const publish = async (origin, topic, data) => (await publishAt(origin, topic, data)).offset;
+
+/** Publishes many messages from outside the browser, with one request for each 500. */
+export async function publishMany(origin, topic, number, make) {
+  const query = 'mutation ($messages: [PublishInput!]!) { publishMany(messages: $messages) { error { message } } }';
+  for (let from = 0; from < number; from += 500) {
+    const messages = Array.from({ length: Math.min(500, number - from) }, (_, index) => ({ topic, data: make(from + index) }));
+    const { publishMany: results } = await execute(origin, query, { messages });
+    const refused = results.find(({ error }) => error);
+    if (refused) throw new Error(refused.error.message);
+  }
 }
 
 /** Returns the number of live subscriptions. */

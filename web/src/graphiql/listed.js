@@ -1,6 +1,6 @@
 // The results of a subscription as GraphiQL shows them, and what happens when the server refuses it.
 
-import { isRefused, unauthenticated } from './session.js';
+import { isRefused, unauthenticated } from '../session.js';
 
 /** So many results of a subscription stay on the page. */
 const KEPT = 100;

@@ -7,7 +7,7 @@ import { GraphiQL } from 'graphiql';
 import { createRoot } from 'react-dom/client';
 import { examples } from './examples.js';
 import { fetcherFor } from './fetcher.js';
-import { Session, tabStorage } from './session.js';
+import { Session, tabStorage } from '../session.js';
 import { SignIn } from './sign-in.jsx';
 
 const session = new Session(tabStorage());

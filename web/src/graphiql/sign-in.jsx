@@ -3,7 +3,7 @@
 import { Button, Dialog, ToolbarButton, useGraphiQLActions } from '@graphiql/react';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { endpoint } from './fetcher.js';
-import { check, credentialIn } from './session.js';
+import { check, credentialIn } from '../session.js';
 
 export function useSession(session) {
   return useSyncExternalStore(session.subscribe, () => session.state);

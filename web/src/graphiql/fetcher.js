@@ -4,7 +4,7 @@ import { createGraphiQLFetcher } from '@graphiql/toolkit';
 import { Kind, OperationTypeNode, parse } from 'graphql';
 import { createClient } from 'graphql-ws';
 import { Listed } from './listed.js';
-import { authorized, hasCredential, isRefused, unauthenticated, withCredential } from './session.js';
+import { authorized, hasCredential, isRefused, unauthenticated, withCredential } from '../session.js';
 
 // The page's own URL is correct behind any proxy, whatever prefix the proxy adds.
 export const endpoint = new URL(window.location.pathname, window.location.href);

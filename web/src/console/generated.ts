@@ -1,0 +1,373 @@
+/** Internal type. DO NOT USE DIRECTLY. */
+type Exact<T extends { [key: string]: unknown }> = { [K in keyof T]: T[K] };
+/** Internal type. DO NOT USE DIRECTLY. */
+export type Incremental<T> = T | { [P in keyof T]?: P extends ' $fragmentName' | '__typename' ? T[P] : never };
+import type { DocumentTypeDecoration } from '@graphql-typed-document-node/core';
+// Written by `npm run generate` from schema.graphql and operations/.
+
+/** When a consumer's position moves. */
+export type AckMode =
+  /** As messages reach the client. */
+  | 'AUTO'
+  /** When the client acknowledges a cursor. */
+  | 'EXPLICIT';
+
+/** What happens to a subscription that falls behind (more than 64 messages wait for it), once it has caught up. */
+export type Overflow =
+  /**
+   * It ends with an error of code `SLOW_CONSUMER` when the history no longer has what it would read next. Subscribing
+   * again is safe.
+   */
+  | 'DISCONNECT'
+  /** It reads on from the history; a gap tells when that is gone. */
+  | 'HISTORY'
+  /** It jumps to the newest message; a gap says what was skipped. */
+  | 'LATEST'
+  /** It gets only the newest message of each key; gaps say what was skipped. Messages without a key are all kept. */
+  | 'LATEST_PER_KEY';
+
+/** Whether messages wait for a subscription. */
+export type SubscriptionState =
+  /** Messages wait for it. */
+  | 'BEHIND'
+  /** It has read everything. */
+  | 'CAUGHT_UP';
+
+/** What became of a topic. */
+export type TopicEventKind =
+  /** It exists now. */
+  | 'CREATED'
+  /** It is gone. */
+  | 'DELETED'
+  /** Its settings changed. */
+  | 'UPDATED';
+
+export type TopicQueryVariables = Exact<{
+  name: string;
+}>;
+
+
+export type TopicQuery = { topic: { createdAt: string, cursor: string, name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number } | null };
+
+export type SubscriptionsQueryVariables = Exact<{
+  name: string;
+}>;
+
+
+export type SubscriptionsQuery = { topic: { subscriptions: Array<{ state: SubscriptionState, lag: number, overflow: Overflow, consumer: string | null, principal: string | null }> } | null };
+
+export type ConsumersQueryVariables = Exact<{
+  name: string;
+}>;
+
+
+export type ConsumersQuery = { consumers: Array<{ name: string, owner: string | null, ack: AckMode, connected: boolean, lastUsedAt: string, positions: Array<{ topic: string, offset: number, cursor: string }> }> };
+
+export type PublishMutationVariables = Exact<{
+  topic: string;
+  data: unknown;
+  key?: string | null | undefined;
+  messageId?: string | number | null | undefined;
+}>;
+
+
+export type PublishMutation = { publish: { messageId: string, offset: number, cursor: string, duplicate: boolean } };
+
+export type AcknowledgeMutationVariables = Exact<{
+  topic: string;
+  consumer: string;
+  owner?: string | null | undefined;
+  cursor: string;
+}>;
+
+
+export type AcknowledgeMutation = { acknowledge: boolean };
+
+export type DeleteConsumerMutationVariables = Exact<{
+  topic: string;
+  consumer: string;
+  owner?: string | null | undefined;
+}>;
+
+
+export type DeleteConsumerMutation = { deleteConsumer: boolean };
+
+export type MessagesSubscriptionVariables = Exact<{
+  topic: string;
+  last?: number | null | undefined;
+  after?: string | null | undefined;
+  since?: string | null | undefined;
+}>;
+
+
+export type MessagesSubscription = { messages: { messageId: string, key: string | null, data: unknown, offset: number, cursor: string, publishedAt: string } | null };
+
+export type TopicLineFragment = { name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number };
+
+export type TopicsQueryVariables = Exact<{
+  prefix?: string | null | undefined;
+  first: number;
+}>;
+
+
+export type TopicsQuery = { topics: { totalCount: number, nodes: Array<{ name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number }>, pageInfo: { hasNextPage: boolean } } };
+
+export type NewestQueryVariables = Exact<{
+  name: string;
+}>;
+
+
+export type NewestQuery = { topic: { epoch: string, recent: { nodes: Array<{ offset: number, cursor: string, previous: string | null }> }, newest: { nodes: Array<{ data: unknown }> } } | null };
+
+export type ServerQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type ServerQuery = { health: { status: string, version: string, uptimeSeconds: number } };
+
+export type StatsQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type StatsQuery = { stats: { topics: number, messages: number, published: number, subscribers: number, historyBytes: number } };
+
+export type CreateTopicMutationVariables = Exact<{
+  name: string;
+  maxMessages?: number | null | undefined;
+  maxPublishRate?: number | null | undefined;
+}>;
+
+
+export type CreateTopicMutation = { createTopic: { name: string } };
+
+export type UpdateTopicMutationVariables = Exact<{
+  name: string;
+  maxMessages?: number | null | undefined;
+  maxPublishRate?: number | null | undefined;
+}>;
+
+
+export type UpdateTopicMutation = { updateTopic: { name: string } };
+
+export type DeleteTopicMutationVariables = Exact<{
+  name: string;
+}>;
+
+
+export type DeleteTopicMutation = { deleteTopic: { name: string } };
+
+export type TopicEventsSubscriptionVariables = Exact<{
+  pattern?: string | null | undefined;
+}>;
+
+
+export type TopicEventsSubscription = { topicEvents: { kind: TopicEventKind, name: string } | null };
+
+export class TypedDocumentString<TResult, TVariables>
+  extends String
+  implements DocumentTypeDecoration<TResult, TVariables>
+{
+  __apiType?: NonNullable<DocumentTypeDecoration<TResult, TVariables>['__apiType']>;
+  private value: string;
+  public __meta__?: Record<string, any> | undefined;
+
+  constructor(value: string, __meta__?: Record<string, any> | undefined) {
+    super(value);
+    this.value = value;
+    this.__meta__ = __meta__;
+  }
+
+  override toString(): string & DocumentTypeDecoration<TResult, TVariables> {
+    return this.value;
+  }
+}
+export const TopicLineFragmentDoc = new TypedDocumentString(`
+    fragment TopicLine on Topic {
+  name
+  epoch
+  implicit
+  messageCount
+  maxMessages
+  maxPublishRate
+  lastOffset
+  lastPublishedAt
+  subscriberCount
+}
+    `, {"fragmentName":"TopicLine"}) as unknown as TypedDocumentString<TopicLineFragment, unknown>;
+export const TopicDocument = new TypedDocumentString(`
+    query Topic($name: String!) {
+  topic(name: $name) {
+    ...TopicLine
+    createdAt
+    cursor
+  }
+}
+    fragment TopicLine on Topic {
+  name
+  epoch
+  implicit
+  messageCount
+  maxMessages
+  maxPublishRate
+  lastOffset
+  lastPublishedAt
+  subscriberCount
+}`) as unknown as TypedDocumentString<TopicQuery, TopicQueryVariables>;
+export const SubscriptionsDocument = new TypedDocumentString(`
+    query Subscriptions($name: String!) {
+  topic(name: $name) {
+    subscriptions {
+      state
+      lag
+      overflow
+      consumer
+      principal
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<SubscriptionsQuery, SubscriptionsQueryVariables>;
+export const ConsumersDocument = new TypedDocumentString(`
+    query Consumers($name: String!) {
+  consumers(topic: $name) {
+    name
+    owner
+    ack
+    connected
+    lastUsedAt
+    positions {
+      topic
+      offset
+      cursor
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<ConsumersQuery, ConsumersQueryVariables>;
+export const PublishDocument = new TypedDocumentString(`
+    mutation Publish($topic: String!, $data: JSON!, $key: String, $messageId: ID) {
+  publish(topic: $topic, data: $data, key: $key, messageId: $messageId) {
+    messageId
+    offset
+    cursor
+    duplicate
+  }
+}
+    `) as unknown as TypedDocumentString<PublishMutation, PublishMutationVariables>;
+export const AcknowledgeDocument = new TypedDocumentString(`
+    mutation Acknowledge($topic: String!, $consumer: String!, $owner: String, $cursor: Cursor!) {
+  acknowledge(topic: $topic, consumer: $consumer, owner: $owner, cursor: $cursor)
+}
+    `) as unknown as TypedDocumentString<AcknowledgeMutation, AcknowledgeMutationVariables>;
+export const DeleteConsumerDocument = new TypedDocumentString(`
+    mutation DeleteConsumer($topic: String!, $consumer: String!, $owner: String) {
+  deleteConsumer(topic: $topic, consumer: $consumer, owner: $owner)
+}
+    `) as unknown as TypedDocumentString<DeleteConsumerMutation, DeleteConsumerMutationVariables>;
+export const MessagesDocument = new TypedDocumentString(`
+    subscription Messages($topic: String!, $last: Int, $after: Cursor, $since: DateTime) {
+  messages(topic: $topic, last: $last, after: $after, since: $since) {
+    messageId
+    key
+    data
+    offset
+    cursor
+    publishedAt
+  }
+}
+    `) as unknown as TypedDocumentString<MessagesSubscription, MessagesSubscriptionVariables>;
+export const TopicsDocument = new TypedDocumentString(`
+    query Topics($prefix: String, $first: Int!) {
+  topics(prefix: $prefix, first: $first) {
+    totalCount
+    nodes {
+      ...TopicLine
+    }
+    pageInfo {
+      hasNextPage
+    }
+  }
+}
+    fragment TopicLine on Topic {
+  name
+  epoch
+  implicit
+  messageCount
+  maxMessages
+  maxPublishRate
+  lastOffset
+  lastPublishedAt
+  subscriberCount
+}`) as unknown as TypedDocumentString<TopicsQuery, TopicsQueryVariables>;
+export const NewestDocument = new TypedDocumentString(`
+    query Newest($name: String!) {
+  topic(name: $name) {
+    epoch
+    recent: messages(last: 10) {
+      nodes {
+        offset
+        cursor
+        previous
+      }
+    }
+    newest: messages(last: 1) {
+      nodes {
+        data
+      }
+    }
+  }
+}
+    `) as unknown as TypedDocumentString<NewestQuery, NewestQueryVariables>;
+export const ServerDocument = new TypedDocumentString(`
+    query Server {
+  health {
+    status
+    version
+    uptimeSeconds
+  }
+}
+    `) as unknown as TypedDocumentString<ServerQuery, ServerQueryVariables>;
+export const StatsDocument = new TypedDocumentString(`
+    query Stats {
+  stats {
+    topics
+    messages
+    published
+    subscribers
+    historyBytes
+  }
+}
+    `) as unknown as TypedDocumentString<StatsQuery, StatsQueryVariables>;
+export const CreateTopicDocument = new TypedDocumentString(`
+    mutation CreateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int) {
+  createTopic(
+    name: $name
+    maxMessages: $maxMessages
+    maxPublishRate: $maxPublishRate
+  ) {
+    name
+  }
+}
+    `) as unknown as TypedDocumentString<CreateTopicMutation, CreateTopicMutationVariables>;
+export const UpdateTopicDocument = new TypedDocumentString(`
+    mutation UpdateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int) {
+  updateTopic(
+    name: $name
+    maxMessages: $maxMessages
+    maxPublishRate: $maxPublishRate
+  ) {
+    name
+  }
+}
+    `) as unknown as TypedDocumentString<UpdateTopicMutation, UpdateTopicMutationVariables>;
+export const DeleteTopicDocument = new TypedDocumentString(`
+    mutation DeleteTopic($name: String!) {
+  deleteTopic(name: $name) {
+    name
+  }
+}
+    `) as unknown as TypedDocumentString<DeleteTopicMutation, DeleteTopicMutationVariables>;
+export const TopicEventsDocument = new TypedDocumentString(`
+    subscription TopicEvents($pattern: String) {
+  topicEvents(pattern: $pattern) {
+    kind
+    name
+  }
+}
+    `) as unknown as TypedDocumentString<TopicEventsSubscription, TopicEventsSubscriptionVariables>;

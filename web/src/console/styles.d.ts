@@ -1,0 +1,2 @@
+// The bundler collects stylesheets that modules import.
+declare module '*.css';

@@ -1,0 +1,147 @@
+// The dialogs that create, change and delete a topic.
+
+import { useState } from 'preact/hooks';
+import { execute, messageOf } from './api.ts';
+import { CreateTopicDocument, DeleteTopicDocument, UpdateTopicDocument } from './generated.ts';
+import type { TopicLineFragment } from './generated.ts';
+import { addressOf } from './routes.ts';
+import { Dialog, Field, Problem } from './ui.tsx';
+import { counted } from './words.ts';
+
+/** Does something on request, and knows whether it is under way and what went wrong. */
+export function useAction(act: () => Promise<void>) {
+  const [problem, setProblem] = useState('');
+  const [isBusy, setBusy] = useState(false);
+  const run = async (event?: Event) => {
+    event?.preventDefault();
+    setBusy(true);
+    setProblem('');
+    try {
+      await act();
+    } catch (error) {
+      setProblem(messageOf(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return { run, problem, isBusy, setProblem };
+}
+
+/** The number in a field; null where it is empty. */
+const numberIn = (text: string) => (text.trim() === '' ? null : Number(text));
+
+const NAME_HINT = 'Up to 255 bytes. Dots separate segments: orders.eu.paid';
+
+/** Creates a topic, or changes `topic`. */
+export function TopicForm(props: { topic?: TopicLineFragment; isOpen: boolean; onClose: () => void }) {
+  const { topic, isOpen, onClose } = props;
+  return (
+    <Dialog title={topic ? 'Change the topic' : 'New topic'} isOpen={isOpen} onClose={onClose}>
+      <Settings topic={topic} onClose={onClose} />
+    </Dialog>
+  );
+}
+
+function Settings({ topic, onClose }: { topic: TopicLineFragment | undefined; onClose: () => void }) {
+  const [name, setName] = useState(topic?.name ?? '');
+  const [size, setSize] = useState(topic ? String(topic.maxMessages) : '');
+  const [rate, setRate] = useState(topic ? String(topic.maxPublishRate) : '');
+  const { run, problem, isBusy } = useAction(async () => {
+    const settings = { name, maxMessages: numberIn(size), maxPublishRate: numberIn(rate) };
+    if (topic) await execute(UpdateTopicDocument, settings);
+    else {
+      await execute(CreateTopicDocument, settings);
+      window.location.hash = addressOf(name);
+    }
+    onClose();
+  });
+  const number = { type: 'number', inputMode: 'numeric', step: 1, placeholder: topic ? '' : 'the server’s' } as const;
+  return (
+    <form onSubmit={run}>
+      {!topic && (
+        <Field label="Name" hint={NAME_HINT}>
+          {({ id, hint }) => (
+            <input
+              id={id}
+              aria-describedby={hint}
+              required
+              autofocus
+              autocomplete="off"
+              autocapitalize="off"
+              spellcheck={false}
+              value={name}
+              onInput={(event) => setName(event.currentTarget.value)}
+            />
+          )}
+        </Field>
+      )}
+      <div class="pair">
+        <Field label="History" hint="Messages that are kept">
+          {({ id, hint }) => (
+            <input id={id} aria-describedby={hint} {...number} min={1} value={size} onInput={(event) => setSize(event.currentTarget.value)} />
+          )}
+        </Field>
+        <Field label="Publish rate" hint="Messages a second at most; 0: no limit">
+          {({ id, hint }) => (
+            <input id={id} aria-describedby={hint} {...number} min={0} value={rate} onInput={(event) => setRate(event.currentTarget.value)} />
+          )}
+        </Field>
+      </div>
+      <Problem text={problem} />
+      <div class="actions">
+        <button type="button" onClick={onClose}>
+          Cancel
+        </button>
+        <button type="submit" class="primary" disabled={isBusy}>
+          {topic ? 'Save' : 'Create'}
+        </button>
+      </div>
+    </form>
+  );
+}
+
+/** Asks once more before something is gone. */
+export function Confirm(props: {
+  title: string;
+  text: string;
+  action: string;
+  isOpen: boolean;
+  act: () => Promise<void>;
+  onClose: () => void;
+}) {
+  const { title, text, action, isOpen, act, onClose } = props;
+  const { run, problem, isBusy, setProblem } = useAction(async () => {
+    await act();
+    onClose();
+  });
+  const close = () => {
+    setProblem('');
+    onClose();
+  };
+  return (
+    <Dialog title={title} isOpen={isOpen} onClose={close}>
+      <form onSubmit={run}>
+        <p>{text}</p>
+        <Problem text={problem} />
+        <div class="actions">
+          <button type="button" autofocus onClick={close}>
+            Cancel
+          </button>
+          <button type="submit" class="danger" disabled={isBusy}>
+            {action}
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+export function DeleteTopic({ topic, isOpen, onClose }: { topic: TopicLineFragment; isOpen: boolean; onClose: () => void }) {
+  const { name, messageCount, subscriberCount } = topic;
+  const act = async () => {
+    await execute(DeleteTopicDocument, { name });
+    window.location.hash = '#/';
+  };
+  const text = `This deletes “${name}” with ${counted(messageCount, 'message')} and all its consumers, and ends ${counted(subscriberCount, 'subscription')}. It cannot be undone.`;
+  return <Confirm title="Delete the topic" text={text} action="Delete" isOpen={isOpen} act={act} onClose={onClose} />;
+}
