@@ -157,7 +157,9 @@ impl Drop for CloseQueue<'_> {
             queue.is_open = false;
             std::mem::take(&mut queue.topics)
         };
-        topics.iter().for_each(|delivery| delivery.topic.wake_until_told());
+        for delivery in &topics {
+            delivery.topic.wake_until_told();
+        }
     }
 }
 

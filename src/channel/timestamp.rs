@@ -35,7 +35,7 @@ impl fmt::Display for Timestamp {
             }
             f.write_str(&known.1)
         })?;
-        let digit = |value: i64| b'0' + (value % 10) as u8;
+        let digit = |value: i64| b'0' + u8::try_from(value % 10).unwrap_or_default();
         let rest = [b'.', digit(millisecond / 100), digit(millisecond / 10), digit(millisecond), b'Z'];
         f.write_str(std::str::from_utf8(&rest).map_err(|_| fmt::Error)?)
     }

@@ -190,9 +190,8 @@ async fn news_are_delivered_without_the_connections_task() {
             keys.push(frame[2..].to_vec());
         }
         deliver(9);
-        let mut rest = Vec::new();
         // The text of the last key, and the close frame.
-        rest.resize(6 + 8, 0);
+        let mut rest = vec![0; 6 + 8];
         client.read_exact(&mut rest).await.unwrap();
         drop(client);
         (keys, rest)
