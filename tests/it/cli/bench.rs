@@ -1,6 +1,8 @@
 //! `pub-sub bench`.
 
+use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tokio_tungstenite::{accept_async, tungstenite::Message};
 
 use super::{in_memory, printed, refused, run};
 
@@ -53,4 +55,48 @@ async fn what_fails_is_said() {
     let refusal = refused(&run(([127, 0, 0, 1], nobody).into(), &["bench"]).await, 1);
     assert!(refusal.contains("is the server running at"), "{refusal}");
     refused(&run(([127, 0, 0, 1], nobody).into(), &["bench", "--door", "window"]).await, 2);
+}
+
+/// A server that accepts everything, and delivers every second message only.
+async fn lose_every_second(listener: tokio::net::TcpListener) {
+    let (news, _) = tokio::sync::broadcast::channel::<String>(1_000);
+    while let Ok((tcp, _)) = listener.accept().await {
+        let (news, mut mine) = (news.clone(), news.subscribe());
+        tokio::spawn(async move {
+            let (mut to, mut from) = accept_async(tcp).await.unwrap().split();
+            let mut is_subscriber = false;
+            loop {
+                tokio::select! {
+                    Some(Ok(frame)) = from.next() => {
+                        let Ok(frame) = serde_json::from_str::<Value>(frame.to_text().unwrap()) else { return };
+                        is_subscriber |= frame["type"] == "subscribe";
+                        if frame["type"] == "publish" && frame["data"]["n"].as_u64().unwrap() % 2 == 0 {
+                            let _ = news.send(frame["data"].to_string());
+                        }
+                        let _ = to.send(Message::text(r#"{"type":"ack","status":"ok"}"#)).await;
+                    }
+                    Ok(data) = mine.recv(), if is_subscriber => {
+                        let event = format!(r#"{{"type":"event","topic":"x","data":{data},"cursor":"c"}}"#);
+                        let _ = to.send(Message::text(event)).await;
+                    }
+                    else => return,
+                }
+            }
+        });
+    }
+}
+
+/// What does not arrive, and what no gap tells of, is a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn losses_are_failures() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = tokio::spawn(lose_every_second(listener));
+    let arguments = ["bench", "--topic", "x", "--messages", "20", "--subscribers", "2", "--wait", "1s", "--json"];
+    let output = run(addr, &arguments).await;
+    refused(&output, 1);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = ["published", "delivered", "missed", "lost"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(found, [20, 20, 0, 20], "{report}");
+    serving.abort();
 }

@@ -33,6 +33,26 @@ async fn topics_are_made_changed_and_deleted() {
     assert_eq!(server.get("/topics").await.expect(200)["topics"], json!([]));
 }
 
+/// Colours are for terminals alone, and not for people who do not want them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_gets_colours() {
+    let server = in_memory(|_| {});
+    // A program that runs another one on a terminal. It is a part of every Debian, but not of every system.
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        return;
+    }
+    let address = super::url(server.addr);
+    let shown = async |variables: &[(&str, &str)]| {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", concat!(env!("CARGO_BIN_EXE_pub-sub"), " topics"), "/dev/null"]);
+        script.env_remove("NO_COLOR").env("PUB_SUB_URL", &address).envs(variables.iter().copied());
+        script.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        printed(&super::output(&mut script, String::new()).await)
+    };
+    assert!(shown(&[]).await.starts_with("\x1b[1mNAME"));
+    assert!(shown(&[("NO_COLOR", "1")]).await.starts_with("NAME"));
+}
+
 /// A list is as long as it is, whatever a page of the server holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_lists_are_complete() {
