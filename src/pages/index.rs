@@ -75,3 +75,14 @@ fn html_page() -> String {
         items.concat()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_says_how_to_get_the_console() {
+        let page = html_page();
+        assert!(page.contains("make web") && page.contains("<a href=\"/graphql\">a small page</a>"), "{page}");
+    }
+}

@@ -40,12 +40,18 @@ type Result = { data?: unknown; errors?: GraphQlError[] };
 
 /** The credential for which the person was asked for another one, and gave none. Nobody is asked for it twice unasked. */
 let dismissed: string | undefined;
+/** The credential with which the server answers nothing, and what it said. The page does not ask it again and again. */
+let lockedOut: { credential: string; message: string } | undefined;
+// Whoever signs in with the same credential once more wants to know whether the server takes it now.
+session.subscribe(() => (lockedOut = undefined));
 
 /** Whoever signs out does not want to be asked, either. */
 export function signOut(): void {
   dismissed = '';
   session.signOut();
 }
+
+const unauthenticatedError = (message: string) => new Refused({ message, extensions: { code: 'UNAUTHENTICATED' } });
 
 async function post(body: string): Promise<Result | { refusal: string }> {
   try {
@@ -77,6 +83,7 @@ export async function execute<Data, Variables>(
 ): Promise<Data> {
   for (;;) {
     const used = session.credential;
+    if (unasked && lockedOut?.credential === used) throw unauthenticatedError(lockedOut.message);
     const result = await post(compact({ query: document.toString(), variables }));
     const wanted = 'refusal' in result ? result.refusal : unauthenticated(result.errors);
     const asks = !unasked || ('refusal' in result && dismissed !== used);
@@ -84,7 +91,8 @@ export async function execute<Data, Variables>(
       if (await session.ask(wanted, used)) continue;
       dismissed = used;
     }
-    if (wanted !== undefined) throw new Refused({ message: wanted, extensions: { code: 'UNAUTHENTICATED' } });
+    if ('refusal' in result) lockedOut = { credential: used, message: result.refusal };
+    if (wanted !== undefined) throw unauthenticatedError(wanted);
     const { data, errors } = result as Result;
     if (errors?.[0]) throw new Refused(errors[0]);
     return data as Data;

@@ -9,7 +9,7 @@ export const line = new Line(endpoint, () => session.headers);
 /** The credential, and the message with which the dialog asks for one; null while it does not. */
 export const access = signal(session.state);
 session.subscribe(() => {
-  if (session.credential !== access.value.credential) line.renew();
+  if (session.credential !== access.value.credential || line.state.peek().phase === 'refused') line.renew();
   access.value = session.state;
 });
 

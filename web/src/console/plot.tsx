@@ -41,7 +41,7 @@ function optionsOf(element: HTMLElement, curves: number): uPlot.Options {
     },
     axes: [
       { ...axis, size: 24, incrs: [60], values: '{HH}:{mm}' },
-      { ...axis, size: 44, space: 30, incrs: STEPS, values: (_plot, splits) => splits.map((value) => compact.format(value)) },
+      { ...axis, size: 44, space: 20, incrs: STEPS, values: (_plot, splits) => splits.map((value) => compact.format(value)) },
     ],
     series: [
       {},

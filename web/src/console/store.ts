@@ -27,6 +27,8 @@ export class Numbers {
   previewedAt = -1;
   /** When it was read, as a number that grows. */
   turn = 0;
+  /** Whether the credential, or none, does not allow to read messages. */
+  isHidden = false;
 
   read(at: number, topic: TopicLineFragment): void {
     // While the history is not full, the page sees for itself whether the offsets are dense.
@@ -45,6 +47,7 @@ export class Numbers {
   /** Reads the newest message, if it is another one than before. */
   async readPreview(topic: TopicLineFragment): Promise<void> {
     this.previewedAt = topic.lastOffset;
+    if (this.isHidden) return;
     try {
       const { topic: read } = await execute(NewestDocument, { name: topic.name }, { unasked: true });
       const newest = read?.recent.nodes.at(-1);
@@ -52,8 +55,9 @@ export class Numbers {
       this.factor = density(read.recent.nodes);
       const data = read.newest.nodes[0]?.data;
       this.preview = newest ? { epoch: read.epoch, offset: newest.offset, text: compact(data) } : null;
-    } catch {
+    } catch (error) {
       // Whoever may not subscribe sees the topic, but none of its messages.
+      this.isHidden = isNoRight(problemOf(error));
       this.preview = null;
     }
   }
@@ -110,7 +114,10 @@ export async function readTopics(prefix: string, first: number): Promise<void> {
 let lastTurn = 0;
 
 async function readPreviews(nodes: TopicLineFragment[]): Promise<void> {
-  const changed = nodes.filter(({ name, lastOffset }) => numbersOf(name).previewedAt !== lastOffset);
+  const changed = nodes.filter(({ name, lastOffset }) => {
+    const { previewedAt, isHidden } = numbersOf(name);
+    return previewedAt !== lastOffset && !isHidden;
+  });
   // Those whose turn was longest ago come first, so that each has its turn.
   changed.sort((a, b) => numbersOf(a.name).turn - numbersOf(b.name).turn);
   const chosen = changed.slice(0, PREVIEWS);
