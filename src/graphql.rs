@@ -8,6 +8,7 @@
 //! who ask for the same (`execute.rs`), and the socket is the one that the raw door uses.
 
 mod accept;
+mod compiled;
 mod document;
 mod execute;
 mod generations;
@@ -15,11 +16,13 @@ mod http;
 mod ids;
 mod json;
 mod mutation;
+mod operation;
 mod persisted;
 mod query;
 mod request;
 mod response;
 mod scalars;
+mod shape;
 mod single;
 mod stream;
 mod subgraph;
@@ -32,6 +35,7 @@ mod ws;
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     path::Path,
     sync::{
         Arc,
@@ -45,13 +49,13 @@ use axum::{Router, routing::get};
 use tokio::time::Instant;
 
 use crate::{access::Access, broker::MetricSample, socket::Sockets};
-use document::DocumentCache;
 pub use document::DocumentLimits;
-use execute::{Executor, Renderings};
+use execute::{Documents, Executor};
 use mutation::Mutation;
 use persisted::Persisted;
 use query::Query;
 pub use response::refuse;
+use shape::Renderings;
 use single::Streams;
 use subgraph::{ApiSchema, SubgraphQuery};
 use subscription::SubscriptionRoot;
@@ -145,19 +149,30 @@ pub struct Context {
     pub request_timeout: Duration,
 }
 
+/// What handlers know; clones share it.
 #[derive(Clone)]
-struct Door {
+struct Door(Arc<Parts>);
+
+struct Parts {
     context: Context,
     settings: Settings,
     executor: Executor,
     streams: Streams,
 }
 
+impl Deref for Door {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
 /// What the door counts.
 #[derive(Clone)]
 pub struct Counts {
     renderings: Arc<Renderings>,
-    documents: Arc<DocumentCache>,
+    documents: Arc<Documents>,
 }
 
 impl Counts {
@@ -171,7 +186,7 @@ impl Counts {
         vec![
             counter(
                 "graphql_renderings_made_total",
-                "Messages executed and written as JSON for GraphQL subscribers.",
+                "Messages written as JSON for GraphQL subscribers.",
                 &self.renderings.made,
             ),
             counter(
@@ -183,7 +198,7 @@ impl Counts {
                 name: "graphql_document_cache_bytes",
                 label: None,
                 counter: false,
-                help: "Bytes of checked GraphQL documents that are kept.",
+                help: "Bytes of checked GraphQL documents that are kept, with what was compiled of them.",
                 value: self.documents.bytes() as u64,
             },
         ]
@@ -196,10 +211,11 @@ pub const PATHS: [&str; 2] = ["/graphql", "/graphql/ws"];
 /// The door's routes, and what it counts.
 pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
     let (executor, counts) = executor(context.started, &settings);
+    let door = Door(Arc::new(Parts { context, settings, executor, streams: Streams::default() }));
     let router = Router::new()
         .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
         .route("/graphql/ws", get(http::upgrade))
-        .with_state(Door { context, settings, executor, streams: Streams::default() });
+        .with_state(door);
     (router, counts)
 }
 
@@ -207,7 +223,7 @@ fn executor(started: Instant, settings: &Settings) -> (Executor, Counts) {
     let validator = Validator::new(schema(started, settings, true));
     let schema = schema(started, settings, false);
     let counts =
-        Counts { renderings: Arc::default(), documents: Arc::new(DocumentCache::new(settings.document_cache_bytes)) };
+        Counts { renderings: Arc::default(), documents: Arc::new(Documents::new(settings.document_cache_bytes)) };
     let Counts { renderings, documents } = counts.clone();
     let persisted = Persisted::new(
         settings.persisted_documents.0.clone(),
@@ -223,9 +239,9 @@ fn executor(started: Instant, settings: &Settings) -> (Executor, Counts) {
 pub mod fuzz {
     pub use super::{
         document::{Document, DocumentError, OperationFacts, OperationKind, steps_taken},
-        execute::{Executor, Operation, Prepared},
-        json::{read_variables, write_response},
-        request::Asked,
+        execute::{Executor, Outcome, Prepared},
+        operation::Operation,
+        request::{Asked, Extensions, Unread, Unresolved},
     };
 
     /// What executes the requests of all transports.

@@ -28,7 +28,10 @@
 //!   request.rs response.rs accept.rs ids.rs    requests as all transports write them; responses; which form is wanted;
 //!                                         ids of operations
 //!   document.rs persisted.rs generations.rs    checks a document before async-graphql sees it; documents by hash; caches
-//!   execute.rs validator.rs               prepares, validates, executes; renders each message once per shape
+//!   execute.rs validator.rs               prepares, validates, executes
+//!   compiled.rs      what is executed again and again, without async-graphql: selection.rs: as pieces of text; variables.rs: what
+//!                    arguments are taken from; mutation.rs subscription.rs: the operations; parts.rs: the fields
+//!   operation.rs shape.rs                 an open subscription; what makes its results, each message once per shape
 //!   query.rs mutation.rs subscription.rs types.rs scalars.rs json.rs    the schema
 //!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams

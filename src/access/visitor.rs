@@ -26,7 +26,7 @@ impl Visitor {
     /// The visitor of a request.
     #[must_use]
     pub fn of(parts: &Parts) -> Self {
-        parts.extensions.get().cloned().unwrap_or(Self(Err(NOT_LOOKED_AT.into())))
+        parts.extensions.get().cloned().unwrap_or_else(|| Self(Err(NOT_LOOKED_AT.into())))
     }
 
     /// The client of a request that is served at once. Whoever may do nothing at all is told to say who it is, whatever it

@@ -1,6 +1,6 @@
 //! In which of the forms that a client accepts a response is written.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 
 use crate::headers::{self, Acceptance};
 
@@ -62,6 +62,11 @@ pub fn named(headers: &HeaderMap, offers: &[Form]) -> Option<Form> {
 
 /// The best of `offers`, among those that `Accept` names at least so exactly.
 fn choose(headers: &HeaderMap, offers: &[Form], least_specificity: u8) -> Option<Form> {
+    let mut lines = headers.get_all(header::ACCEPT).iter();
+    if lines.next().is_none_or(|line| line == "*/*") && lines.next().is_none() {
+        // As most clients have it: anything.
+        return if least_specificity == 0 { offers.first().copied() } else { None };
+    }
     let mut found: Option<(Form, u16)> = None;
     for offer in offers {
         let Acceptance { weight, specificity } = headers::acceptance(headers, offer.media_type());
@@ -74,7 +79,7 @@ fn choose(headers: &HeaderMap, offers: &[Form], least_specificity: u8) -> Option
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderValue, header};
+    use axum::http::HeaderValue;
 
     use super::*;
 

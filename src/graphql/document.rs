@@ -34,7 +34,9 @@ use async_graphql_parser::types::{DocumentOperations, ExecutableDocument, Operat
 use async_graphql_parser::{Error as ParserError, Pos, parse_query};
 use async_graphql_value::{ConstValue, Variables};
 
-pub use cache::DocumentCache;
+pub use absent::is_json;
+pub use cache::{Cached, DocumentCache};
+pub use rewrite::Fragments;
 pub use scan::scan;
 #[cfg(fuzzing)]
 pub use steps::take as steps_taken;
@@ -321,6 +323,20 @@ impl Document {
             }
         };
         Err(DocumentError::new(ErrorKind::Operation, message, Vec::new()))
+    }
+
+    /// The only operation with its name, and the fragments; `None` if there are several operations.
+    #[must_use]
+    pub fn only(&self) -> Option<(Option<&str>, &OperationDefinition, &Fragments)> {
+        let [only] = &*self.operations else { return None };
+        let name = only.name.as_deref();
+        definition(&self.executable, name).map(|definition| (name, definition, &self.executable.fragments))
+    }
+
+    /// How often a variable is used, in all operations together once fragments are expanded.
+    #[must_use]
+    pub fn uses(&self, variable: &str) -> u64 {
+        self.uses.get(variable).copied().unwrap_or(0)
     }
 
     fn definition(&self, name: Option<&str>) -> Result<&OperationDefinition, DocumentError> {

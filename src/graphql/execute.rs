@@ -24,56 +24,74 @@
 //!  5 write      copy the bytes into the socket's buffer            copy the same bytes
 //! ```
 //!
+//! After the first time a document does not need async-graphql (`compiled.rs`): the first two steps only read arguments and
+//! subscribe, and the fourth writes the pieces of the compiled selection. Only what cannot be compiled is executed.
+//!
 //! A result that only one subscriber can get is rendered for it alone: one with a gap before it, or with a position over the
 //! logs of several instances.
 
-use std::{
-    borrow::{Borrow, BorrowMut},
-    collections::HashMap,
-    future::poll_fn,
-    pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll, Waker},
-};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
-use async_graphql::{ErrorExtensions, Pos, Request, Response, ServerError, Variables};
-use bytes::Bytes;
+use async_graphql::{Pos, Request, Response, ServerError, Value, Variables};
 use parking_lot::Mutex;
-use tokio_stream::Stream;
 
 use super::{
-    document::{Document, DocumentCache, DocumentError, DocumentLimits, OperationKind},
+    compiled::{Call, Programs},
+    document::{Cached, DocumentCache, DocumentError, DocumentLimits, OperationKind},
     json,
     mutation::BatchCounts,
+    operation::Operation,
     persisted::Persisted,
-    request::Asked,
+    request::{Asked, Unread, Unresolved},
+    shape::{Executed, Execution, Renderings, Shape, Shapes, internal},
     subgraph::ApiSchema,
-    subscription::{ItemSlot, OpenedSubscription, SubscribeContext},
-    types::{self, Message, TopicEvent},
+    subscription::{Delivery, ItemSlot, OpenedSubscription, SubscribeContext},
+    types,
     validator::Validator,
 };
 use crate::{
-    broker::{
-        self, AnyCursor, BatchLimit, Client, Event, Gap, Inbox, PatternCursor, Progress, ShapeId, Start, TopicEventKind,
-    },
-    problem::{Code, Problem},
-    subscriptions::BATCH_LIMIT,
-    wire::{self, Spelling},
+    broker::{self, Client, Inbox, Start},
+    wire,
 };
+
+/// The documents that are kept, with what was compiled of them.
+pub type Documents = DocumentCache<Programs<Arc<Shape>>>;
 
 /// A request whose document and variables have passed all checks that need no schema.
 pub struct Prepared {
+    with_cursors: bool,
+    work: Work,
+    /// What it does.
+    pub kind: OperationKind,
+}
+
+enum Work {
+    /// The operation was compiled, and its arguments have been read.
+    Compiled(Call<Arc<Shape>>),
+    /// async-graphql executes it.
+    Executed(Box<Whole>),
+}
+
+/// A request with its whole document.
+struct Whole {
     text: String,
     hash: Option<String>,
     operation: Option<String>,
     variables: Variables,
-    with_cursors: bool,
-    document: Arc<Document>,
-    /// What it does.
-    pub kind: OperationKind,
+    document: Arc<Cached<Programs<Arc<Shape>>>>,
+}
+
+/// What a query or mutation led to.
+pub enum Outcome {
+    /// It was executed.
+    Executed {
+        /// The result as JSON.
+        result: String,
+        /// Whether it has errors beside its data.
+        has_errors: bool,
+    },
+    /// It was refused before execution.
+    Refused(Vec<ServerError>),
 }
 
 /// Executes requests; clones share everything.
@@ -84,116 +102,11 @@ struct Shared {
     schema: ApiSchema,
     validator: Validator,
     limits: DocumentLimits,
-    documents: Arc<DocumentCache>,
+    documents: Arc<Documents>,
     persisted: Persisted,
-    shapes: Mutex<HashMap<ShapeKey, Weak<Shape>>>,
-    next_shape: AtomicU64,
-    renderings: Arc<Renderings>,
-}
-
-/// How many times a message was rendered for GraphQL, and how many times it was wanted.
-#[derive(Debug, Default)]
-pub struct Renderings {
-    /// Executed and written as JSON.
-    pub made: AtomicU64,
-    /// Asked for, made or shared.
-    pub wanted: AtomicU64,
-}
-
-/// What makes two subscriptions' renderings the same.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct ShapeKey {
-    query: String,
-    operation: Option<String>,
-    variables: String,
-    /// Whose it is alone. A topic that comes with an event shows what its reader may see of it; messages are the same for
-    /// all who may read them.
-    principal: Option<usize>,
-}
-
-/// The execution that all subscriptions of one shape share.
-struct Shape {
-    id: ShapeId,
-    rendering: Mutex<Execution>,
-    renderings: Arc<Renderings>,
-    key: ShapeKey,
-    executor: Weak<Shared>,
-}
-
-struct Execution {
-    stream: Pin<Box<dyn Stream<Item = Response> + Send>>,
-    slot: ItemSlot,
-}
-
-impl Drop for Shape {
-    fn drop(&mut self) {
-        if let Some(executor) = self.executor.upgrade() {
-            let mut shapes = executor.shapes.lock();
-            // By now there may be a newer shape of the same key.
-            if shapes.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
-                shapes.remove(&self.key);
-            }
-        }
-    }
-}
-
-impl Shape {
-    /// One result as JSON.
-    fn make(&self, item: Option<Item<'_>>) -> String {
-        self.renderings.made.fetch_add(1, Ordering::Relaxed);
-        self.rendering.lock().render(item).unwrap_or_else(|| {
-            let mut result = r#"{"data":null,"errors":"#.to_owned();
-            json::write_errors(&mut result, &[internal()]);
-            result.push('}');
-            result
-        })
-    }
-}
-
-impl Execution {
-    /// Runs one item through the execution. All resolvers of the output types are ready at once.
-    fn render(&mut self, item: Option<Item<'_>>) -> Option<String> {
-        match &self.slot {
-            ItemSlot::Messages { slot, filtered } => {
-                slot.put(item.map(|Item { message, gap, pattern_cursor }| Message {
-                    message: message.clone(),
-                    gap: gap.cloned(),
-                    pattern_cursor: pattern_cursor.cloned(),
-                    filtered: *filtered,
-                }));
-            }
-            ItemSlot::Events(client, slot) => {
-                let event = |Item { message, .. }: Item<'_>| {
-                    let kind = TopicEventKind::of(message)?;
-                    Some(TopicEvent { client: client.clone(), kind, message: message.clone() })
-                };
-                slot.put(item.and_then(event));
-            }
-        }
-        match self.stream.as_mut().poll_next(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(response)) => Some(json::write_response(&response, true)),
-            Poll::Ready(None) | Poll::Pending => None,
-        }
-    }
-}
-
-/// What one result is made of.
-#[derive(Clone, Copy)]
-struct Item<'a> {
-    message: &'a Arc<broker::Message>,
-    gap: Option<&'a Gap>,
-    pattern_cursor: Option<&'a PatternCursor>,
-}
-
-/// An open subscription, read by its connection.
-pub struct Operation {
-    subscription: broker::Subscription,
-    shape: Arc<Shape>,
-    /// The first result says how the consumer was resumed.
-    greeting: Option<String>,
-    /// The position behind the last result, where every result carries it.
-    cursor: Option<String>,
-    batch: BatchLimit,
+    shapes: Arc<Shapes>,
+    /// Whether documents are compiled; tests compare with what is not.
+    compiles: bool,
 }
 
 impl Executor {
@@ -201,20 +114,42 @@ impl Executor {
         schema: ApiSchema,
         validator: Validator,
         limits: DocumentLimits,
-        documents: Arc<DocumentCache>,
+        documents: Arc<Documents>,
         persisted: Persisted,
         renderings: Arc<Renderings>,
     ) -> Self {
-        Self(Arc::new(Shared {
-            schema,
-            validator,
-            limits,
-            documents,
-            persisted,
-            shapes: Mutex::default(),
-            next_shape: AtomicU64::new(wire::FIRST_FREE_SHAPE),
-            renderings,
-        }))
+        let shapes = Shapes::new(renderings, wire::FIRST_FREE_SHAPE);
+        Self(Arc::new(Shared { schema, validator, limits, documents, persisted, shapes, compiles: true }))
+    }
+
+    /// The same without anything ever being compiled. Its shapes have numbers of their own, so that it can be compared with
+    /// another one on the same messages.
+    #[cfg(test)]
+    pub fn never_compiling(self, renderings: Arc<Renderings>) -> Self {
+        let shared = Arc::into_inner(self.0).expect("it is shared by nobody yet");
+        Self(Arc::new(Shared { compiles: false, shapes: Shapes::new(renderings, 1 << 32), ..shared }))
+    }
+
+    /// Reads a request of this client.
+    ///
+    /// # Errors
+    /// What is wrong, naming the parameter.
+    pub fn read(&self, request: Unresolved<'_>, client: &Client) -> Result<Asked, Unread> {
+        match self.compiled(&request, client) {
+            Some(call) => Ok(request.compiled(call)),
+            None => request.resolve(),
+        }
+    }
+
+    /// The request as a call of what was compiled, if its document is known and nothing is unusual.
+    fn compiled(&self, request: &Unresolved<'_>, client: &Client) -> Option<Call<Arc<Shape>>> {
+        let persisted = &self.0.persisted;
+        let cached = match (request.query.as_deref(), request.hash().ok()?) {
+            (Some(text), None) if persisted.accepts_all() => self.0.documents.get(text)?,
+            (None, Some(hash)) => self.0.documents.get(&persisted.find(hash)?)?,
+            _ => return None,
+        };
+        cached.programs()?.call(request.operation.as_deref(), request.variables, client)
     }
 
     /// Checks a request's document and variables.
@@ -223,7 +158,10 @@ impl Executor {
     /// What is wrong, as GraphQL errors.
     pub fn prepare(&self, asked: Asked) -> Result<Prepared, Vec<ServerError>> {
         let one = |error| vec![server_error(error)];
-        let Asked { query, hash, operation, mut variables, with_cursors, .. } = asked;
+        let Asked { query, hash, operation, mut variables, with_cursors, call, .. } = asked;
+        if let Some(call) = call {
+            return Ok(Prepared { with_cursors, kind: call.kind(), work: Work::Compiled(call) });
+        }
         let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
             let error = types::problem(&refusal.into()).into_server_error(Pos::default());
             vec![ServerError { locations: Vec::new(), ..error }]
@@ -235,27 +173,34 @@ impl Executor {
             .check_variables(operation.as_deref(), &variables, &self.0.limits)
             .map_err(|errors| errors.into_iter().map(server_error).collect::<Vec<_>>())?;
         document.fill_defaults(operation.as_deref(), &mut variables);
-        Ok(Prepared { text, hash, operation, variables, with_cursors, document, kind })
+        let whole = Whole { text, hash, operation, variables, document };
+        Ok(Prepared { with_cursors, kind, work: Work::Executed(Box::new(whole)) })
     }
 
-    /// Keeps a document that the schema has found valid, too.
-    fn keep(&self, prepared: &Prepared) {
-        if let Some(hash) = &prepared.hash {
-            self.0.persisted.keep(hash, &prepared.text);
+    /// Keeps a document that the schema has found valid, too, and compiles it.
+    fn keep(&self, whole: &Whole) {
+        let Whole { text, hash, document, .. } = whole;
+        if let Some(hash) = hash {
+            self.0.persisted.keep(hash, text);
+        }
+        if self.0.compiles && !document.is_compiled() {
+            let programs = Programs::compile(document, self.0.limits.max_substituted_bytes);
+            let bytes = programs.as_ref().map_or(0, Programs::bytes);
+            self.0.documents.keep_programs(text, document, programs, bytes);
         }
     }
 
-    fn request(prepared: &Prepared) -> Request {
+    fn request(whole: &Whole) -> Request {
         // The parsed document is enough: async-graphql does not read the text again.
-        let mut request = Request::new(String::new()).variables(prepared.variables.clone());
-        request.operation_name.clone_from(&prepared.operation);
-        request.set_parsed_query(prepared.document.executable(prepared.operation.as_deref(), &prepared.variables));
+        let mut request = Request::new(String::new()).variables(whole.variables.clone());
+        request.operation_name.clone_from(&whole.operation);
+        request.set_parsed_query(whole.document.executable(whole.operation.as_deref(), &whole.variables));
         request
     }
 
     /// Validates the whole document if variables are absent, because then the one to be executed is only a part of it.
-    async fn validate(&self, prepared: &Prepared) -> Result<(), Vec<ServerError>> {
-        let Prepared { document, operation, variables, .. } = prepared;
+    async fn validate(&self, whole: &Whole) -> Result<(), Vec<ServerError>> {
+        let Whole { document, operation, variables, .. } = whole;
         if !document.has_absent(operation.as_deref(), variables) {
             return Ok(());
         }
@@ -265,23 +210,43 @@ impl Executor {
         self.0.validator.validate(request).await
     }
 
-    /// Executes a query or mutation. Also returns whether execution began.
-    pub async fn single(&self, prepared: &Prepared, client: &Client) -> (Response, bool) {
-        if let Err(errors) = self.validate(prepared).await {
-            return (Response::from_errors(errors), false);
+    /// Executes a query or mutation.
+    pub async fn single(&self, prepared: Prepared, client: &Client) -> Outcome {
+        let whole = match prepared.work {
+            Work::Executed(whole) => whole,
+            Work::Compiled(call) => {
+                return match call.execute(client).await {
+                    Some((result, has_errors)) => Outcome::Executed { result, has_errors },
+                    None => Outcome::Refused(vec![internal()]),
+                };
+            }
+        };
+        // On the heap: what is compiled needs much less room.
+        match Box::pin(self.execute(&whole, client)).await {
+            Ok(response) => {
+                self.keep(&whole);
+                let result = json::write_response(&response, true);
+                Outcome::Executed { result, has_errors: !response.errors.is_empty() }
+            }
+            Err(errors) => Outcome::Refused(errors),
         }
+    }
+
+    /// Has async-graphql execute a query or mutation.
+    ///
+    /// # Errors
+    /// Why it was refused before execution.
+    async fn execute(&self, whole: &Whole, client: &Client) -> Result<Response, Vec<ServerError>> {
+        self.validate(whole).await?;
         let counts = Arc::new(BatchCounts::default());
-        let request = Self::request(prepared).data(counts.clone()).data(client.clone());
+        let request = Self::request(whole).data(counts.clone()).data(client.clone());
         let mut response = self.0.schema.execute(request).await;
         response.extensions.extend(counts.extension());
         // Validation leaves no path and no data; a resolver that fails leaves its path.
-        let refused = response.data == async_graphql::Value::Null
+        let refused = response.data == Value::Null
             && !response.errors.is_empty()
             && response.errors.iter().all(|error| error.path.is_empty());
-        if !refused {
-            self.keep(prepared);
-        }
-        (response, !refused)
+        if refused { Err(response.errors) } else { Ok(response) }
     }
 
     /// Opens a subscription whose news come to `inbox` under `key`.
@@ -296,9 +261,46 @@ impl Executor {
         key: u64,
         resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
-        self.validate(&prepared).await?;
-        let subscribing = Arc::new(SubscribeContext { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
-        let request = Self::request(&prepared).data(subscribing.clone()).data(client.clone());
+        let with_cursors = prepared.with_cursors;
+        let (subscription, shape) = match prepared.work {
+            Work::Compiled(call) => self.open_compiled(call, client, inbox, key, resume).await?,
+            Work::Executed(whole) => {
+                let subscribing =
+                    Arc::new(SubscribeContext { inbox: inbox.clone(), key, resume, opened: Mutex::new(None) });
+                Box::pin(self.open_executed(*whole, client, subscribing)).await?
+            }
+        };
+        Ok(Operation::new(subscription, shape, with_cursors))
+    }
+
+    async fn open_compiled(
+        &self,
+        call: Call<Arc<Shape>>,
+        client: &Client,
+        inbox: &Inbox,
+        key: u64,
+        resume: Option<Start>,
+    ) -> Result<(broker::Subscription, Arc<Shape>), Vec<ServerError>> {
+        let Some((program, request)) = call.subscribe() else { return Err(vec![internal()]) };
+        let Some(compiled) = program.subscription() else { return Err(vec![internal()]) };
+        let refused = |error| vec![compiled.refused(error)];
+        let mut request = request.map_err(refused)?;
+        request.resume = resume;
+        let delivery = Delivery::of(&request);
+        let subscription = client.subscribe(request, inbox, key).await.map_err(refused)?;
+        let shapes = &self.0.shapes;
+        let shape = compiled.shape(delivery, |selection| shapes.written(selection, delivery)).clone();
+        Ok((subscription, shape))
+    }
+
+    async fn open_executed(
+        &self,
+        whole: Whole,
+        client: &Client,
+        subscribing: Arc<SubscribeContext>,
+    ) -> Result<(broker::Subscription, Arc<Shape>), Vec<ServerError>> {
+        self.validate(&whole).await?;
+        let request = Self::request(&whole).data(subscribing.clone()).data(client.clone());
         let mut stream = self.0.schema.execute_stream(request);
         // The execution runs until the resolver has subscribed; it then waits for the first item.
         let refused = poll_fn(|cx| match stream.as_mut().poll_next(cx) {
@@ -314,176 +316,33 @@ impl Executor {
         let Some(OpenedSubscription { subscription, slot }) = subscribing.opened.lock().take() else {
             return Err(vec![internal()]);
         };
-        let greeting = subscription.consumer().map(|info| format!(r#""consumer":{}"#, wire::consumer_object(info)));
-        self.keep(&prepared);
-        let cursor = prepared.with_cursors.then(|| subscription.begins_at().to_string());
-        let shape = self.shape(prepared, Execution { stream, slot });
-        Ok(Operation { subscription, shape, greeting, cursor, batch: BATCH_LIMIT })
+        self.keep(&whole);
+        Ok((subscription, self.shape(whole, Execution { stream, slot })))
     }
 
-    /// The shape of equal requests; the first one's execution serves all.
-    fn shape(&self, prepared: Prepared, execution: Execution) -> Arc<Shape> {
-        let mut variables = String::new();
-        for (name, value) in prepared.variables.iter() {
-            json::write_text(&mut variables, name);
-            json::write_value(&mut variables, value);
+    /// The shape of a subscription that was executed: of its selection alone, if that could be compiled.
+    fn shape(&self, whole: Whole, execution: Execution) -> Arc<Shape> {
+        let Whole { text, operation, variables, document, .. } = whole;
+        let shapes = &self.0.shapes;
+        let flag = |name: &str| match variables.get(name) {
+            Some(Value::Boolean(flag)) => Some(*flag),
+            _ => None,
+        };
+        let compiled = document.programs().and_then(|programs| programs.subscription(flag));
+        if let (Some(compiled), ItemSlot::Messages { delivery, .. }) = (compiled, &execution.slot) {
+            return compiled.shape(*delivery, |selection| shapes.written(selection, *delivery)).clone();
+        }
+        let mut given = String::new();
+        for (name, value) in variables.iter() {
+            json::write_text(&mut given, name);
+            json::write_value(&mut given, value);
         }
         let principal = match &execution.slot {
             ItemSlot::Messages { .. } => None,
             ItemSlot::Events(client, _) => Some(client.principal().number()),
         };
-        let key = ShapeKey { query: prepared.text, operation: prepared.operation, variables, principal };
-        let mut shapes = self.0.shapes.lock();
-        if let Some(shape) = shapes.get(&key).and_then(Weak::upgrade) {
-            return shape;
-        }
-        let shape = Arc::new(Shape {
-            id: ShapeId(self.0.next_shape.fetch_add(1, Ordering::Relaxed)),
-            rendering: Mutex::new(execution),
-            renderings: self.0.renderings.clone(),
-            key: key.clone(),
-            executor: Arc::downgrade(&self.0),
-        });
-        shapes.insert(key, Arc::downgrade(&shape));
-        shape
+        shapes.executed(Executed { query: text, operation, variables: given, principal }, execution)
     }
-}
-
-impl Operation {
-    /// Bounds a batch by what the connection adds to every result, such as a long id.
-    pub fn with_overhead(mut self, bytes: usize) -> Self {
-        let messages = BATCH_LIMIT.bytes / bytes.max(1);
-        self.batch.messages = messages.clamp(1, BATCH_LIMIT.messages);
-        self
-    }
-
-    /// Reads one batch; `each` gets every result as JSON, with the position of its message. `Some` is how the stream
-    /// ended: a last result with the error. `events` is a buffer that a connection lends to each of its operations,
-    /// empty before and after.
-    pub fn deliver(
-        &mut self,
-        events: &mut Vec<Event>,
-        mut each: impl FnMut(&[u8], Option<AnyCursor>),
-    ) -> Option<Bytes> {
-        let progress = self.subscription.read(self.batch, events);
-        let mut events = events.drain(..).peekable();
-        while let Some(event) = events.next() {
-            match event {
-                Event::Message(message, position) => {
-                    let result = self.render(&message, None, position.as_ref());
-                    each(&result, Some(position_of(&message, position)));
-                }
-                Event::Gap(gap) => {
-                    // The next message says what was missed before it. Where none follows, a result without one does.
-                    let follows =
-                        |event: &Event| matches!(event, Event::Message(message, _) if message.topic == gap.topic);
-                    if let Some(Event::Message(message, position)) = events.next_if(follows) {
-                        let result = self.render(&message, Some(&gap), position.as_ref());
-                        each(&result, Some(position_of(&message, position)));
-                    } else {
-                        each(&self.without_message(&gap_extension(&gap)), None);
-                    }
-                }
-                // The topic was deleted with messages that were not read, and how many is not known any more.
-                Event::Deleted { topic, unread: true } => {
-                    let extension = format!(r#""deleted":{{"topic":{}}}"#, wire::quoted(topic.as_str()));
-                    each(&self.without_message(&extension), None);
-                }
-                // The stream of a pattern goes on; clients learn of deleted topics by `topicEvents`.
-                Event::Deleted { unread: false, .. } => {}
-            }
-        }
-        let Progress::Ended(error) = progress else { return None };
-        let error = types::refuse(error).into_server_error(Pos::default());
-        let mut last = r#"{"data":null,"errors":"#.to_owned();
-        json::write_errors(&mut last, &[ServerError { locations: Vec::new(), ..error }]);
-        last.push('}');
-        Some(last.into())
-    }
-
-    fn render(
-        &mut self,
-        message: &Arc<broker::Message>,
-        gap: Option<&Gap>,
-        pattern_cursor: Option<&PatternCursor>,
-    ) -> Bytes {
-        if let Some(cursor) = &mut self.cursor {
-            *cursor = pattern_cursor.map_or_else(|| message.cursor.to_string(), ToString::to_string);
-        }
-        let shape = &self.shape;
-        shape.renderings.wanted.fetch_add(1, Ordering::Relaxed);
-        let make = || Bytes::from(shape.make(Some(Item { message, gap, pattern_cursor })));
-        // A gap is this subscriber's alone, and so is a position over several logs.
-        let own = gap.is_some() || pattern_cursor.is_some_and(|cursor| cursor.logs.len() > 1);
-        let result = if own { make() } else { message.rendering(shape.id, |_| make()) };
-        self.extended(result, gap.map(gap_extension))
-    }
-
-    /// A result with what is said beside it.
-    fn extended(&mut self, result: Bytes, first: Option<String>) -> Bytes {
-        let cursor = self.cursor.as_ref().map(|cursor| format!(r#""cursor":"{cursor}""#));
-        let extensions: Vec<_> = [first, self.greeting.take(), cursor].into_iter().flatten().collect();
-        if extensions.is_empty() { result } else { with_extensions(&result, &extensions.join(",")) }
-    }
-
-    /// A result that has null instead of a message.
-    fn without_message(&mut self, extension: &str) -> Bytes {
-        let result = self.shape.make(None);
-        self.extended(result.into(), Some(extension.to_owned()))
-    }
-
-    /// See [`broker::Subscription::begins_at`].
-    pub fn begins_at(&self) -> &AnyCursor {
-        self.subscription.begins_at()
-    }
-
-    /// No acknowledgement comes back on an HTTP stream: what the connection took counts as delivered.
-    pub fn delivered(&mut self) {
-        if self.subscription.mark_in_flight() {
-            self.subscription.acknowledge_in_flight();
-        }
-    }
-
-    /// The consumer of the subscription, as JSON.
-    pub fn consumer(&self) -> Option<String> {
-        self.subscription.consumer().map(wire::consumer_object)
-    }
-}
-
-impl Borrow<broker::Subscription> for Operation {
-    fn borrow(&self) -> &broker::Subscription {
-        &self.subscription
-    }
-}
-
-impl BorrowMut<broker::Subscription> for Operation {
-    fn borrow_mut(&mut self) -> &mut broker::Subscription {
-        &mut self.subscription
-    }
-}
-
-/// The position that a client resumes after: over all topics, if the message came through a pattern.
-fn position_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>) -> AnyCursor {
-    pattern_cursor.map_or(AnyCursor::Topic(message.cursor), AnyCursor::Pattern)
-}
-
-fn gap_extension(gap: &Gap) -> String {
-    format!(r#""gap":{}"#, wire::gap_object(gap, Spelling::CamelCase))
-}
-
-/// Adds extensions to a result that has none.
-fn with_extensions(result: &[u8], extensions: &str) -> Bytes {
-    let body = result.strip_suffix(b"}").unwrap_or(result);
-    [body, br#","extensions":{"#, extensions.as_bytes(), b"}}"].concat().into()
-}
-
-/// The error of a request that ended in a bug. Only the operator is to see what it was, and finds it in the log by its id.
-fn internal() -> ServerError {
-    let id = uuid::Uuid::new_v4();
-    tracing::error!(%id, "an execution ended without a result");
-    let problem = Problem::new(Code::Internal, "something went wrong here; the log has it by its id");
-    let error = types::problem(&problem).extend_with(|_, extensions| extensions.set("errorId", id.to_string()));
-    error.into_server_error(Pos::default())
 }
 
 /// A document's error as async-graphql shows its own.

@@ -63,6 +63,16 @@ impl<V: Clone> GenerationCache<V> {
         Some(found)
     }
 
+    /// Charges the value of this text, if it is kept, with so many bytes more. Counts as a use.
+    pub fn charge(&self, text: &str, more: usize) {
+        let dropped = {
+            let mut generations = self.generations.lock();
+            let Some((text, value, bytes)) = generations.remove(text) else { return };
+            if bytes + more <= self.half { generations.insert(text, value, bytes + more, self.half) } else { None }
+        };
+        drop(dropped);
+    }
+
     /// Keeps a value that is charged with so many bytes, its text included. One that is known stays.
     pub fn insert(&self, text: Arc<str>, value: V, bytes: usize) {
         if bytes <= self.half {
@@ -73,6 +83,14 @@ impl<V: Clone> GenerationCache<V> {
 }
 
 impl<V> Generations<V> {
+    fn remove(&mut self, text: &str) -> Option<(Arc<str>, V, usize)> {
+        [&mut self.young, &mut self.old].into_iter().find_map(|generation| {
+            let (text, (value, bytes)) = generation.entries.remove_entry(text)?;
+            generation.bytes -= bytes;
+            Some((text, value, bytes))
+        })
+    }
+
     /// Puts an entry of no more than `half` bytes into the young generation, and returns what has to be dropped for it. A
     /// text is never in both generations.
     fn insert(&mut self, text: Arc<str>, value: V, bytes: usize, half: usize) -> Option<Generation<V>> {
@@ -107,5 +125,18 @@ mod tests {
             assert_eq!(cache.get("used"), Some(0), "after {number}");
         }
         assert_eq!((cache.get("unused"), cache.get("49")), (None, Some(49)));
+    }
+
+    #[test]
+    fn what_grows_is_charged() {
+        let cache = GenerationCache::new(100);
+        cache.insert("a".into(), 0, 10);
+        cache.charge("a", 30);
+        cache.charge("b", 30);
+        assert_eq!(cache.bytes(), 40);
+        cache.insert("c".into(), 1, 20);
+        assert_eq!((cache.bytes(), cache.get("a")), (60, Some(0)));
+        cache.insert("d".into(), 2, 20);
+        assert_eq!((cache.get("c"), cache.bytes()), (None, 60));
     }
 }

@@ -1,11 +1,13 @@
 //! GraphQL over HTTP, to the letter of its specification: which requests are served, in which form the response is written,
 //! and with which status.
 
+use std::borrow::Cow;
+
 use async_graphql::ServerError;
 use async_graphql_axum::GraphQLProtocol;
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use http_body::Body as _;
@@ -16,8 +18,8 @@ use super::{
     Door,
     accept::{self, ALL, Form, SINGLE, STREAMS},
     document::OperationKind,
-    json,
-    request::{Asked, Extensions, Unread, asked, read, read_extensions},
+    execute::{Outcome, Prepared},
+    request::{Asked, Extensions, Unread, Unresolved, read_extensions},
     response::{
         errors_only, executed_status, malformed, not_a_request, not_acceptable, refuse, request_error, respond,
     },
@@ -73,11 +75,7 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
         Ok(pairs) => pairs,
         Err(error) => return malformed(&parts.headers, error.to_string()),
     };
-    let parameter = |name: &str| {
-        let found = pairs.iter().rev().find(|(known, _)| known == name);
-        // An empty parameter is an absent one.
-        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
-    };
+    let parameter = |name: &str| parameter(&pairs, name);
     let query = parameter("query");
     let asks_nothing =
         query.is_none() && ["extensions", "documentId"].into_iter().all(|name| parameter(name).is_none());
@@ -117,8 +115,14 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
             read_extensions(extensions.get()).map_err(refused)?
         };
         let variables = object("variables")?;
-        let variables = json::read_variables(variables.get()).map_err(|message| refused(Unread::content(message)))?;
-        asked(query, parameter("documentId"), parameter("operationName"), variables, extensions).map_err(refused)
+        let request = Unresolved {
+            query: query.map(Cow::Owned),
+            document: parameter("documentId").map(Cow::Owned),
+            operation: parameter("operationName").map(Cow::Owned),
+            variables: variables.get(),
+            extensions,
+        };
+        door.executor.read(request, &client).map_err(refused)
     };
     let asked = match read() {
         Ok(asked) => asked,
@@ -135,23 +139,24 @@ pub async fn get(State(door): State<Door>, request: Request) -> Response {
 
 /// `POST /graphql`: one request as a JSON object, or several as an array.
 pub async fn post(State(door): State<Door>, visitor: Visitor, request: Request) -> Response {
-    let headers = request.headers().clone();
+    let headers = needed_headers(request.headers());
     let client = match visitor.client() {
         Ok(client) => client,
         Err(problem) => return refuse(&headers, &problem),
     };
-    let token = match single::token(&headers, url_parameter(&request, "token")) {
+    let parameters = query_string::parameters(request.uri()).unwrap_or_default();
+    let token = match single::token(request.headers(), parameter(&parameters, "token")) {
         Ok(token) => token,
         Err(error) => return malformed(&headers, error.to_string()),
     };
-    let resumed = wire::LAST_EVENT_ID_PARAMETERS.iter().find_map(|name| url_parameter(&request, name));
+    let resumed = wire::LAST_EVENT_ID_PARAMETERS.iter().find_map(|name| parameter(&parameters, name));
     if let Some(token) = &token
         && request.body().is_end_stream()
         && accept::named(&headers, &[Form::EventStream]).is_some()
     {
         return connect(&door, &client, &headers, token, false);
     }
-    if let Err(problem) = check_json(&headers) {
+    if let Err(problem) = check_json(request.headers()) {
         return refuse(&headers, &problem);
     }
     let body = match body::read(request, door.context.request_timeout).await {
@@ -164,12 +169,12 @@ pub async fn post(State(door): State<Door>, visitor: Visitor, request: Request) 
             return refuse(&headers, &not_a_request("body: a batch cannot be sent to a stream"));
         }
         return match serde_json::from_str::<Vec<&RawValue>>(text) {
-            Ok(items) => batch(&door, &client, &headers, &items).await,
+            Ok(items) => Box::pin(batch(&door, &client, &headers, &items)).await,
             Err(error) => malformed(&headers, format!("body: must be JSON ({error})")),
         };
     }
-    match (read(text), token) {
-        (Ok(asked), Some(token)) => over_stream(&door, &client, &headers, &token, asked, false).await,
+    match (read(&door, &client, text), token) {
+        (Ok(asked), Some(token)) => Box::pin(over_stream(&door, &client, &headers, &token, asked, false)).await,
         (Ok(asked), None) => {
             let sent = Sent { client: &client, method: &Method::POST, headers: &headers };
             respond_to(&door, sent, asked, resumed.as_deref()).await
@@ -180,6 +185,11 @@ pub async fn post(State(door): State<Door>, visitor: Visitor, request: Request) 
             Err(_) => malformed(&headers, unread.message),
         },
     }
+}
+
+/// Reads one request.
+fn read(door: &Door, client: &Client, text: &str) -> Result<Asked, Unread> {
+    door.executor.read(Unresolved::read(text)?, client)
 }
 
 /// `PUT /graphql`: reserves a stream of the single-connection mode.
@@ -200,7 +210,8 @@ pub async fn delete(State(door): State<Door>, visitor: Visitor, request: Request
         Ok(client) => client,
         Err(problem) => return refuse(headers, &problem),
     };
-    match (single::token(headers, url_parameter(&request, "token")), url_parameter(&request, "operationId")) {
+    let parameters = query_string::parameters(request.uri()).unwrap_or_default();
+    match (single::token(headers, parameter(&parameters, "token")), parameter(&parameters, "operationId")) {
         (Err(error), _) => malformed(headers, error.to_string()),
         (Ok(Some(token)), Some(id)) => match door.streams.stop(&client, &token, &id) {
             Ok(()) => StatusCode::OK.into_response(),
@@ -210,10 +221,24 @@ pub async fn delete(State(door): State<Door>, visitor: Visitor, request: Request
     }
 }
 
-/// A parameter of the address; an empty one is an absent one.
-fn url_parameter(request: &Request, name: &str) -> Option<String> {
-    let mut pairs = query_string::parameters(request.uri()).unwrap_or_default().into_iter().rev();
-    pairs.find(|(known, _)| known == name).map(|(_, value)| value).filter(|value| !value.is_empty())
+/// The headers that are needed once the body was read: reading it takes the request.
+fn needed_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut needed = HeaderMap::new();
+    for name in [header::ACCEPT, HeaderName::from_static("last-event-id")] {
+        for value in headers.get_all(&name) {
+            // One that accepts anything says as much as none.
+            if value != "*/*" || name != header::ACCEPT || headers.get_all(&name).iter().nth(1).is_some() {
+                needed.append(name.clone(), value.clone());
+            }
+        }
+    }
+    needed
+}
+
+/// A parameter of the address, the last one of the name; an empty one is an absent one.
+fn parameter(parameters: &[(String, String)], name: &str) -> Option<String> {
+    let found = parameters.iter().rev().find(|(known, _)| known == name);
+    found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
 }
 
 /// The stream of the single-connection mode, as the response.
@@ -262,6 +287,10 @@ fn mutation_by_get(headers: &HeaderMap) -> Response {
 /// Checks that the body is JSON in UTF-8. Browsers send other types across sites without a preflight request, so refusing them
 /// keeps forged requests out.
 fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    // As most clients write it.
+    if let Ok(Some("application/json")) = headers::single(headers, "Content-Type") {
+        return Ok(());
+    }
     let is_json = body::media_type(headers)?.is_some_and(|kind| kind == "application/json");
     let is_utf8 = body::charset(headers).is_none_or(|charset| matches!(charset.as_str(), "utf-8" | "utf8"));
     if !is_json || !is_utf8 {
@@ -283,7 +312,7 @@ async fn respond_to(door: &Door, sent: Sent<'_>, asked: Asked, resumed: Option<&
     let Sent { client, method, headers } = sent;
     // A client that would rather have a stream gets one, also of a single result.
     let single = accept::best(headers, &ALL).filter(|form| SINGLE.contains(form));
-    let streaming = accept::best(headers, &STREAMS);
+    let streaming = if single.is_some() { None } else { accept::best(headers, &STREAMS) };
     let prepared = match door.executor.prepare(asked) {
         Ok(prepared) => prepared,
         // A client that accepts only a stream gets its errors there.
@@ -307,24 +336,21 @@ async fn respond_to(door: &Door, sent: Sent<'_>, asked: Asked, resumed: Option<&
             match resume {
                 // HEAD is safe: it makes no topic, no subscription and no consumer.
                 Ok(_) if method == Method::HEAD => streaming::head(form.content_type()),
-                Ok(resume) => subscribe(door, sent, form, prepared, resume).await,
+                // On the heap, as other futures here are that are not those of a mutation: a response is moved with them.
+                Ok(resume) => Box::pin(subscribe(door, sent, form, prepared, resume)).await,
                 Err(error) => malformed(headers, error.to_string()),
             }
         }
         OperationKind::Mutation if method != Method::POST => mutation_by_get(headers),
         OperationKind::Query | OperationKind::Mutation => {
-            let (response, executed) = match (single, streaming) {
-                (None, None) => return not_acceptable(),
-                _ => door.executor.single(&prepared, client).await,
-            };
-            match (single, streaming, executed) {
-                (Some(form), _, true) => {
-                    respond(form, executed_status(&response), json::write_response(&response, true))
+            let (Some(form), is_single) = (single.or(streaming), single.is_some()) else { return not_acceptable() };
+            match door.executor.single(prepared, client).await {
+                Outcome::Executed { result, has_errors } if is_single => {
+                    respond(form, executed_status(has_errors), result)
                 }
-                (Some(form), _, false) => request_error(form, &response.errors),
-                (None, Some(form), true) => stream::once(form, &json::write_response(&response, true)),
-                (None, form, false) => stream::refused(form.unwrap_or(Form::EventStream), &response.errors),
-                (None, None, true) => not_acceptable(),
+                Outcome::Executed { result, .. } => stream::once(form, &result),
+                Outcome::Refused(errors) if is_single => request_error(form, &errors),
+                Outcome::Refused(errors) => stream::refused(form, &errors),
             }
         }
     }
@@ -334,7 +360,7 @@ async fn subscribe(
     door: &Door,
     Sent { client, headers, .. }: Sent<'_>,
     form: Form,
-    prepared: super::execute::Prepared,
+    prepared: Prepared,
     resume: Option<Start>,
 ) -> Response {
     let inbox = Inbox::default();
@@ -364,16 +390,17 @@ async fn batch(door: &Door, client: &Client, headers: &HeaderMap, items: &[&RawV
     let mut results = Vec::with_capacity(items.len());
     for item in items {
         let error = |message: String| vec![ServerError::new(message, None)];
-        let prepared =
-            read(item.get()).map_err(|unread| error(unread.message)).and_then(|asked| door.executor.prepare(asked));
+        let prepared = read(door, client, item.get())
+            .map_err(|unread| error(unread.message))
+            .and_then(|asked| door.executor.prepare(asked));
         results.push(match prepared {
             Ok(prepared) if prepared.kind == OperationKind::Subscription => {
                 errors_only(&error("a subscription cannot be part of a batch".to_owned()))
             }
-            Ok(prepared) => {
-                let (response, executed) = door.executor.single(&prepared, client).await;
-                json::write_response(&response, executed)
-            }
+            Ok(prepared) => match door.executor.single(prepared, client).await {
+                Outcome::Executed { result, .. } => result,
+                Outcome::Refused(errors) => errors_only(&errors),
+            },
             Err(errors) => errors_only(&errors),
         });
     }

@@ -1,6 +1,6 @@
 //! Between JSON text and async-graphql's values, without losing what a number was.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use async_graphql::{Name, PathSegment, Response, ServerError, Value, Variables};
 use serde_json::{Number, Value as Json, value::RawValue};
@@ -53,7 +53,7 @@ pub fn write_text(out: &mut String, text: &str) {
 }
 
 /// How deep a variable may nest: data as deep as it may be, in a list of input objects.
-const MAX_VARIABLE_NESTING: usize = MAX_NESTING + 2;
+pub const MAX_VARIABLE_NESTING: usize = MAX_NESTING + 2;
 
 /// Reads a request's variables from JSON text.
 ///
@@ -88,7 +88,7 @@ pub fn read_variables(text: &str) -> Result<Variables, String> {
 
 /// Reads one value. Numbers keep their spelling, which no tree of `serde_json` or async-graphql does for all of them: one
 /// that would be respelled is passed on as JSON text, which only the `JSON` scalar takes.
-fn read_value(text: &str) -> Option<Value> {
+pub fn read_value(text: &str) -> Option<Value> {
     match text.as_bytes().first()? {
         b'{' => {
             let fields: Fields<'_> = serde_json::from_str(text).ok()?;
@@ -122,18 +122,23 @@ pub fn write_response(response: &Response, executed: bool) -> String {
         out.push_str(r#""data":"#);
         write_value(&mut out, &response.data);
     }
-    if !response.errors.is_empty() {
-        out.push_str(if executed { r#","errors":"# } else { r#""errors":"# });
-        write_errors(&mut out, &response.errors);
-    }
-    for (index, (name, value)) in response.extensions.iter().enumerate() {
-        out.push_str(if index == 0 { r#","extensions":{"# } else { "," });
-        write_text(&mut out, name);
-        out.push(':');
-        write_value(&mut out, value);
-    }
-    out.push_str(if response.extensions.is_empty() { "}" } else { "}}" });
+    finish_response(&mut out, &response.errors, &response.extensions);
     out
+}
+
+/// Writes what stands in a response behind its data, and its end.
+pub fn finish_response(out: &mut String, errors: &[ServerError], extensions: &BTreeMap<String, Value>) {
+    if !errors.is_empty() {
+        out.push_str(if out.len() > 1 { r#","errors":"# } else { r#""errors":"# });
+        write_errors(out, errors);
+    }
+    for (index, (name, value)) in extensions.iter().enumerate() {
+        out.push_str(if index == 0 { r#","extensions":{"# } else { "," });
+        write_text(out, name);
+        out.push(':');
+        write_value(out, value);
+    }
+    out.push_str(if extensions.is_empty() { "}" } else { "}}" });
 }
 
 /// Writes a list of errors, each with its code.

@@ -12,7 +12,7 @@ use super::{
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
-    broker::{Client, ConsumerName, Error, NewMessage, Source, TopicConfig, TopicInfo, TopicName},
+    broker::{self, Client, ConsumerName, Error, NewMessage, Payload, Source, TopicConfig, TopicInfo, TopicName},
     wire,
 };
 
@@ -52,24 +52,102 @@ impl BatchCounts {
 
     /// The extension of the operation's result, if anything was refused.
     pub fn extension(&self) -> Option<(String, Value)> {
+        if self.refused.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
         let count = |count: &AtomicUsize| Value::from(count.load(Ordering::Relaxed));
-        let refused = self.refused.load(Ordering::Relaxed) > 0;
         let counts = [(Name::new("published"), count(&self.published)), (Name::new("refused"), count(&self.refused))];
-        refused.then(|| ("publishMany".to_owned(), Value::Object(counts.into())))
+        Some(("publishMany".to_owned(), Value::Object(counts.into())))
     }
+}
+
+/// A message to publish, as a client gave it.
+pub struct Input<'a> {
+    pub topic: &'a str,
+    /// `None` where it is missing.
+    pub data: Option<Payload>,
+    pub id: Option<&'a str>,
+    pub key: Option<&'a str>,
+    pub expected_offset: Option<u64>,
+}
+
+/// What a client acknowledges.
+pub struct Acknowledgement<T> {
+    pub topic: T,
+    pub consumer: T,
+    pub cursor: T,
+    pub owner: Option<T>,
+}
+
+/// The message with its topic.
+///
+/// # Errors
+/// Why it is refused before anything is done.
+pub fn new_message(client: &Client, input: Input<'_>) -> Result<(TopicName, NewMessage), Error> {
+    let data = input.data.ok_or_else(|| Error::bad_request("data", "is missing"))?;
+    let data = data.within(client.settings().max_payload_bytes)?;
+    let new_message = wire::new_message(data, input.id, input.key, input.expected_offset)?;
+    Ok((TopicName::parse(input.topic)?, new_message))
+}
+
+/// Publishes a message.
+///
+/// # Errors
+/// Why it is refused, now or before.
+pub async fn publish(
+    client: &Client,
+    item: Result<(TopicName, NewMessage), Error>,
+) -> Result<broker::Publication, Error> {
+    let (topic, new_message) = item?;
+    client.publish(&topic, new_message).await
+}
+
+/// Publishes messages in their order, and counts them.
+///
+/// # Errors
+/// They are too many.
+pub async fn publish_many(
+    client: &Client,
+    items: impl ExactSizeIterator<Item = Result<(TopicName, NewMessage), Error>>,
+    counts: &BatchCounts,
+) -> Result<Vec<PublishResult>, Error> {
+    let limit = client.settings().max_batch;
+    if items.len() > limit {
+        return Err(Error::bad_request("messages", format!("must hold at most {limit} messages")));
+    }
+    let results = client.publish_many(items).await;
+    counts.add(&results);
+    Ok(results.into_iter().map(Into::into).collect())
+}
+
+/// Moves a consumer's position.
+///
+/// # Errors
+/// Why that is refused.
+pub async fn acknowledge<T: AsRef<str>>(client: &Client, given: &Acknowledgement<T>) -> Result<bool, Error> {
+    let source = Source::parse(given.topic.as_ref())?;
+    let consumer = ConsumerName::parse(given.consumer.as_ref())?;
+    let cursor = Cursor::parse_topic("cursor", given.cursor.as_ref())?;
+    let owner = given.owner.as_ref().map(AsRef::as_ref);
+    client.acknowledge(&source, &consumer, owner, cursor).await?;
+    Ok(true)
 }
 
 fn topic(client: &Client, info: TopicInfo) -> Topic {
     Topic { client: client.clone(), info }
 }
 
-fn new_message(client: &Client, input: PublishInput) -> Result<(TopicName, NewMessage), Error> {
-    let data = input.data.0.ok_or_else(|| Error::bad_request("data", "is missing"))?;
-    let data = data.within(client.settings().max_payload_bytes)?;
-    let id = input.message_id.as_deref().map(String::as_str);
-    let expected_offset = input.expected_offset.map(|offset| offset.0);
-    let new_message = wire::new_message(data, id, input.key.as_deref(), expected_offset)?;
-    Ok((TopicName::parse(&input.topic)?, new_message))
+impl PublishInput {
+    fn new_message(self, client: &Client) -> Result<(TopicName, NewMessage), Error> {
+        let input = Input {
+            topic: &self.topic,
+            data: self.data.0,
+            id: self.message_id.as_deref().map(String::as_str),
+            key: self.key.as_deref(),
+            expected_offset: self.expected_offset.map(|offset| offset.0),
+        };
+        new_message(client, input)
+    }
 }
 
 fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
@@ -147,8 +225,7 @@ impl Mutation {
     ) -> Result<Publication> {
         let input = PublishInput { topic, data, message_id, key, expected_offset };
         let client = ctx.data::<Client>()?;
-        let (topic, new_message) = new_message(client, input).map_err(refuse)?;
-        client.publish(&topic, new_message).await.map(Publication).map_err(refuse)
+        publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
     }
 
     /// Publishes several messages in their order; each has its own result, and one that is refused does not stop those
@@ -161,16 +238,8 @@ impl Mutation {
         #[graphql(desc = "At most 1,000 unless the server sets otherwise.")] messages: Vec<PublishInput>,
     ) -> Result<Vec<PublishResult>> {
         let client = ctx.data::<Client>()?;
-        let limit = client.settings().max_batch;
-        if messages.len() > limit {
-            return Err(refuse(Error::bad_request("messages", format!("must hold at most {limit} messages"))));
-        }
-        let items = messages.into_iter().map(|input| new_message(client, input));
-        let results = client.publish_many(items).await;
-        if let Some(counts) = ctx.data_opt::<Arc<BatchCounts>>() {
-            counts.add(&results);
-        }
-        Ok(results.into_iter().map(Into::into).collect())
+        let items = messages.into_iter().map(|input| input.new_message(client));
+        publish_many(client, items, ctx.data::<Arc<BatchCounts>>()?).await.map_err(refuse)
     }
 
     /// Moves a consumer's position behind a cursor; everything up to it counts as processed. A cursor behind the position
@@ -186,11 +255,8 @@ impl Mutation {
         )]
         owner: Option<String>,
     ) -> Result<bool> {
-        let source = Source::parse(&topic).map_err(refuse)?;
-        let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
-        let cursor = cursor.of_topic("cursor").map_err(refuse)?;
-        ctx.data::<Client>()?.acknowledge(&source, &consumer, owner.as_deref(), cursor).await.map_err(refuse)?;
-        Ok(true)
+        let given = Acknowledgement { topic, consumer, cursor: cursor.0, owner };
+        acknowledge(ctx.data::<Client>()?, &given).await.map_err(refuse)
     }
 
     /// Forgets a consumer and its position. A live subscription of it ends.

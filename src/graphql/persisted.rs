@@ -45,9 +45,19 @@ impl Persisted {
         Self { listed, only_listed, automatic: GenerationCache::new(max_bytes) }
     }
 
+    /// Whether a document may be executed that is on no list.
+    pub fn accepts_all(&self) -> bool {
+        !self.only_listed
+    }
+
+    /// The document of a hash.
+    pub fn find(&self, hash: &str) -> Option<Arc<str>> {
+        self.listed.get(hash).cloned().or_else(|| self.automatic.get(hash))
+    }
+
     /// The document of a request that gives a text, a hash, or both.
     pub fn resolve(&self, text: Option<String>, hash: Option<&str>) -> Result<String, Refusal> {
-        let known = hash.and_then(|hash| self.listed.get(hash).cloned().or_else(|| self.automatic.get(hash)));
+        let known = hash.and_then(|hash| self.find(hash));
         match (text, hash, known) {
             (None, _, None) if self.only_listed => Err(Refusal::NotListed),
             (None, _, None) => Err(Refusal::NotFound),

@@ -119,21 +119,29 @@ impl Cursor {
     ///
     /// # Errors
     /// [`Error::BadRequest`] for other text.
-    pub fn position(&self, field: &'static str) -> Result<AnyCursor, Error> {
-        self.0.parse().map_err(|_| Error::bad_request(field, "is not a cursor that this service gave out"))
+    pub fn position(field: &'static str, text: &str) -> Result<AnyCursor, Error> {
+        text.parse().map_err(|_| Error::bad_request(field, "is not a cursor that this service gave out"))
     }
 
     /// Where a topic's cursor is wanted.
     ///
     /// # Errors
     /// [`Error::BadRequest`] for that of a pattern, and for other text.
-    pub fn of_topic(&self, field: &'static str) -> Result<TopicCursor, Error> {
-        match self.position(field)? {
+    pub fn parse_topic(field: &'static str, text: &str) -> Result<TopicCursor, Error> {
+        match Self::position(field, text)? {
             AnyCursor::Topic(cursor) => Ok(cursor),
             AnyCursor::Pattern(_) => {
                 Err(Error::bad_request(field, "is the cursor of a pattern; a message's own cursor is wanted"))
             }
         }
+    }
+
+    /// The same of this cursor.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_topic(&self, field: &'static str) -> Result<TopicCursor, Error> {
+        Self::parse_topic(field, &self.0)
     }
 }
 

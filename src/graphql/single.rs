@@ -15,8 +15,9 @@ use super::{
     Context, Settings,
     accept::Form,
     document::OperationKind,
-    execute::{Executor, Operation, Prepared},
-    ids, json,
+    execute::{Executor, Outcome, Prepared},
+    ids,
+    operation::Operation,
     response::errors_only,
 };
 use crate::{
@@ -177,9 +178,9 @@ impl Streams {
                     Err(errors) => Err(errors),
                 }
             }
-            Ok(prepared) => match executor.single(&prepared, client).await {
-                (response, true) => Ok(json::write_response(&response, true)),
-                (response, false) => Err(response.errors),
+            Ok(prepared) => match executor.single(prepared, client).await {
+                Outcome::Executed { result, .. } => Ok(result),
+                Outcome::Refused(errors) => Err(errors),
             },
             Err(errors) => Err(errors),
         };

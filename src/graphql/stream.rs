@@ -4,7 +4,7 @@
 use async_graphql::ServerError;
 use axum::response::Response;
 
-use super::{accept::Form, execute::Operation, response::errors_only};
+use super::{accept::Form, operation::Operation, response::errors_only};
 use crate::{
     broker::{AnyCursor, Event},
     event_stream::{self, ServerSentEvent},

@@ -18,7 +18,7 @@ use super::{
     types::{AckMode, Message, Overflow, TopicEvent, filter_json, refuse},
 };
 use crate::{
-    broker::{self, Client, ConsumerName, Error, Inbox, Pattern, Source, Start},
+    broker::{self, Ack, Client, ConsumerName, Error, Inbox, Pattern, Source, Start, Subscribe, Timestamp},
     wire::{self, Options},
 };
 
@@ -44,12 +44,25 @@ pub struct OpenedSubscription {
 /// Where the execution takes its next item from. `None` makes a result without an item, which carries a gap where no message
 /// follows it.
 pub enum ItemSlot {
-    Messages {
-        slot: Slot<Option<Message>>,
-        /// Whether the subscription has a filter.
-        filtered: bool,
-    },
+    Messages { slot: Slot<Option<Message>>, delivery: Delivery },
     Events(Client, Slot<Option<TopicEvent>>),
+}
+
+/// What the results of a subscription to messages depend on beside what it selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Delivery {
+    /// Whether the message before another one may have been passed over by a filter.
+    pub filtered: bool,
+    /// Whether messages come through a pattern.
+    pub through_pattern: bool,
+}
+
+impl Delivery {
+    /// How messages are delivered to this request.
+    pub fn of(request: &Subscribe) -> Self {
+        let through_pattern = matches!(request.source, Source::Pattern(_));
+        Self { filtered: request.filter.is_some(), through_pattern }
+    }
 }
 
 /// Where one side puts an item that the execution's stream takes.
@@ -162,6 +175,45 @@ impl Filter {
     }
 }
 
+/// What a client asks for beside a topic and a filter.
+pub struct MessagesArguments<'a> {
+    pub last: Option<i32>,
+    pub after: Option<&'a str>,
+    pub since: Option<Timestamp>,
+    pub consumer: Option<&'a str>,
+    pub ack: Option<Ack>,
+    pub consumer_ttl: Option<&'a str>,
+    pub overflow: Option<broker::Overflow>,
+}
+
+impl MessagesArguments<'_> {
+    /// The same as the broker's types.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn options(self) -> Result<Options, Error> {
+        let not_negative = |count| u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative"));
+        Ok(Options {
+            last: self.last.map(not_negative).transpose()?,
+            after: self.after.map(|cursor| Cursor::position("after", cursor).map(Into::into)).transpose()?,
+            since: self.since,
+            filter: None,
+            consumer: self.consumer.map(ConsumerName::parse).transpose()?,
+            consumer_ttl: self.consumer_ttl.map(|text| wire::parse_duration("consumer_ttl", text)).transpose()?,
+            ack: self.ack,
+            overflow: self.overflow,
+        })
+    }
+}
+
+/// The request for a topic or pattern.
+///
+/// # Errors
+/// The name breaks the rule, or the options contradict each other.
+pub fn subscribe_request(topic: &str, options: Options) -> Result<Subscribe, Error> {
+    options.subscribe(Source::parse(topic)?)
+}
+
 #[Subscription(name = "Subscription", use_type_description)]
 impl SubscriptionRoot {
     /// The messages of a topic, or of all topics whose names match a pattern (`*` is any one segment, `>` at the end one or
@@ -192,34 +244,28 @@ impl SubscriptionRoot {
             Overflow,
         >,
     ) -> Result<SlotStream<Option<Message>>> {
-        let options = || -> Result<Options, Error> {
-            Ok(Options {
-                last: last
-                    .map(|count| u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative")))
-                    .transpose()?,
-                after: after.map(|cursor| cursor.position("after").map(Into::into)).transpose()?,
-                since: since.map(|time| time.0),
-                filter: None,
-                consumer: consumer.as_deref().map(ConsumerName::parse).transpose()?,
-                consumer_ttl: consumer_ttl.map(|text| wire::parse_duration("consumer_ttl", &text)).transpose()?,
-                ack: ack.map(Into::into),
-                overflow: overflow.map(Into::into),
-            })
+        let arguments = MessagesArguments {
+            last,
+            after: after.as_ref().map(|cursor| cursor.0.as_str()),
+            since: since.map(|time| time.0),
+            consumer: consumer.as_deref(),
+            ack: ack.map(Into::into),
+            consumer_ttl: consumer_ttl.as_deref(),
+            overflow: overflow.map(Into::into),
         };
         let client = ctx.data::<Client>()?;
-        let mut options = options().map_err(refuse)?;
+        let mut options = arguments.options().map_err(refuse)?;
         if let Some(filter) = filter {
             options.filter = Some(filter_json(&filter.to_json(), client)?);
         }
-        let source = Source::parse(&topic).map_err(refuse)?;
-        let mut request = options.subscribe(source).map_err(refuse)?;
+        let mut request = subscribe_request(&topic, options).map_err(refuse)?;
         let subscribing = ctx.data::<Arc<SubscribeContext>>()?;
         request.resume = subscribing.resume.clone();
-        let filtered = request.filter.is_some();
+        let delivery = Delivery::of(&request);
         let subscription = client.subscribe(request, &subscribing.inbox, subscribing.key).await.map_err(refuse)?;
         let (slot, stream) = Slot::new();
         *subscribing.opened.lock() =
-            Some(OpenedSubscription { subscription, slot: ItemSlot::Messages { slot, filtered } });
+            Some(OpenedSubscription { subscription, slot: ItemSlot::Messages { slot, delivery } });
         Ok(stream)
     }
 

@@ -4,10 +4,12 @@ mod message;
 mod publication;
 mod topic;
 
-use async_graphql::{Context, Description, Error, ErrorExtensions, Object, Result, Value};
+use async_graphql::{
+    Context, Description, Error, ErrorExtensions, Object, PathSegment, Pos, Result, ServerError, Value,
+};
 
 pub use message::{Message, MessageConnection, PageInfo};
-pub use publication::{Publication, PublishResult};
+pub use publication::{Publication, PublishError, PublishResult};
 pub use topic::{AckMode, Consumer, Overflow, Topic, TopicConnection, TopicEvent, limit};
 
 use super::scalars::Long;
@@ -20,6 +22,11 @@ use crate::{
 /// The broker's error as GraphQL says it.
 pub fn refuse(error: broker::Error) -> Error {
     problem(&refusal(error))
+}
+
+/// The broker's error as the error of a root field, which stands there in the document and has this key in the response.
+pub fn refuse_at(error: broker::Error, pos: Pos, key: &str) -> ServerError {
+    refuse(error).into_server_error(pos).with_path(vec![PathSegment::Field(key.to_owned())])
 }
 
 /// The broker's error with the wrong input in GraphQL's spelling.

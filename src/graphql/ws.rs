@@ -23,9 +23,10 @@ use pings::{MAX_PONGS, confirm_subscribed, pong};
 use super::{
     Door, Settings,
     document::OperationKind,
-    execute::{Executor, Operation},
+    execute::{Executor, Outcome},
     ids, json,
-    request::{Asked, read},
+    operation::Operation,
+    request::{Asked, Unresolved},
 };
 use crate::{
     access::{ACCESS_CHANGED, SignIn, refuse_connection},
@@ -40,7 +41,7 @@ use crate::{
 pub fn accept(door: &Door, client: Client, upgrade: Upgrade, offers_graphql: bool) -> Response {
     let mut offered = upgrade.offered().iter().filter(|_| offers_graphql);
     let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
-    let Door { context, settings, executor, .. } = door;
+    let (context, settings, executor) = (&door.context, &door.settings, &door.executor);
     match chosen {
         Some(name) => {
             let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };
@@ -73,19 +74,17 @@ enum Phase {
 type Verification = Pin<Box<dyn Future<Output = Result<Principal, Problem>> + Send>>;
 
 /// What an operation led to that was begun.
-enum Outcome {
-    /// Its one result.
-    Single(String),
+enum Begun {
+    /// Its one result, or why it was refused before execution.
+    Ended(Outcome),
     /// Results will come.
     Subscribed(Box<Operation>),
-    /// Refused before execution.
-    Refused(Vec<ServerError>),
 }
 
 /// An operation that has neither ended nor begun to stream.
 struct Running {
     key: u64,
-    execution: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+    execution: Pin<Box<dyn Future<Output = Begun> + Send>>,
     is_subscription: bool,
     /// The client's name for the ping that says that its subscription is open.
     ack: Option<String>,
@@ -271,7 +270,8 @@ impl Session {
             // The legacy protocol lets a repeated id replace the operation.
             self.remove(key);
         }
-        let asked = match read(payload) {
+        let read = |request| self.executor.read(request, self.sign_in.client());
+        let asked = match Unresolved::read(payload).and_then(read) {
             Ok(asked) => asked,
             // A payload of the form that the protocol requires concerns this operation alone, whatever it contains.
             Err(unread) if self.names.legacy || !unread.malformed => {
@@ -303,16 +303,11 @@ impl Session {
         let execution = Box::pin(async move {
             if is_subscription {
                 return match executor.open(prepared, &client, &inbox, key, None).await {
-                    Ok(operation) => Outcome::Subscribed(Box::new(operation.with_overhead(overhead))),
-                    Err(errors) => Outcome::Refused(errors),
+                    Ok(operation) => Begun::Subscribed(Box::new(operation.with_overhead(overhead))),
+                    Err(errors) => Begun::Ended(Outcome::Refused(errors)),
                 };
             }
-            let (response, executed) = executor.single(&prepared, &client).await;
-            if executed {
-                Outcome::Single(json::write_response(&response, true))
-            } else {
-                Outcome::Refused(response.errors)
-            }
+            Begun::Ended(executor.single(prepared, &client).await)
         });
         self.running.push(Running { key, execution, is_subscription, ack });
         self.wake();
@@ -365,21 +360,23 @@ impl Session {
         }
     }
 
-    fn finish(&mut self, key: u64, ack: Option<&str>, outcome: Outcome, out: &mut Outbox) {
-        if let Outcome::Subscribed(operation) = outcome {
-            if let Some(ack) = ack {
-                confirm_subscribed(ack, &operation, out);
+    fn finish(&mut self, key: u64, ack: Option<&str>, begun: Begun, out: &mut Outbox) {
+        let outcome = match begun {
+            Begun::Ended(outcome) => outcome,
+            Begun::Subscribed(operation) => {
+                if let Some(ack) = ack {
+                    confirm_subscribed(ack, &operation, out);
+                }
+                return self.operations.open(key, *operation);
             }
-            return self.operations.open(key, *operation);
-        }
+        };
         let Some(id) = self.remove(key) else { return };
         match outcome {
-            Outcome::Single(result) => {
+            Outcome::Executed { result, .. } => {
                 self.next(&id, result.as_bytes(), out);
                 self.complete(&id, out);
             }
             Outcome::Refused(errors) => self.error(&id, &errors, out),
-            Outcome::Subscribed(_) => {}
         }
     }
 }
@@ -434,9 +431,9 @@ impl Protocol for Session {
         let mut index = 0;
         while let Some(running) = self.running.get_mut(index) {
             match running.execution.as_mut().poll(cx) {
-                Poll::Ready(outcome) => {
+                Poll::Ready(begun) => {
                     let Running { key, ack, .. } = self.running.remove(index);
-                    self.finish(key, ack.as_deref(), outcome, out);
+                    self.finish(key, ack.as_deref(), begun, out);
                     worked = true;
                 }
                 // What the client publishes after it has subscribed is to be delivered, so it waits for the subscription.

@@ -27,7 +27,8 @@ const EACH: &str = "messages";
 const NULL: &[u8] = b"null";
 
 /// Whether a variable's type is `JSON` or `JSON!`.
-pub(super) fn is_json(ty: &Type) -> bool {
+#[must_use]
+pub fn is_json(ty: &Type) -> bool {
     matches!(&ty.base, BaseType::Named(name) if name == JSON)
 }
 

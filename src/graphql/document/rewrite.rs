@@ -25,7 +25,8 @@ use super::steps::tick;
 use super::survey::validation;
 use super::{DocumentError, MUTATION_ROOT, SUBSCRIPTION_ROOT, short};
 
-type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
+/// The fragments of a document, by name.
+pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 type Selections = Vec<Positioned<Selection>>;
 
 /// Rewrites `document` in place.

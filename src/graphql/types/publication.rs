@@ -55,24 +55,24 @@ impl Publication {
 #[derive(SimpleObject)]
 pub struct PublishResult {
     /// Where the message stands; null if it was refused.
-    publication: Option<Publication>,
+    pub publication: Option<Publication>,
     /// Why the message was refused; null if it was not.
-    error: Option<PublishError>,
+    pub error: Option<PublishError>,
 }
 
 /// Why one message of a batch was refused.
 #[derive(SimpleObject)]
 pub struct PublishError {
     /// The code, as in other errors' `extensions.code`.
-    code: String,
+    pub code: String,
     /// One line for people.
-    message: String,
+    pub message: String,
     /// With `RATE_LIMITED` and `UNAVAILABLE`: milliseconds after which it may be tried again.
-    retry_after_ms: Option<Long>,
+    pub retry_after_ms: Option<Long>,
     /// With `CONFLICT`: the topic's newest offset.
-    current_offset: Option<Long>,
+    pub current_offset: Option<Long>,
     /// With `UNKNOWN`: the id with which to publish again, so that the message is stored once whatever happened.
-    message_id: Option<ID>,
+    pub message_id: Option<ID>,
 }
 
 impl From<Result<broker::Publication, broker::Error>> for PublishResult {

@@ -1,6 +1,6 @@
 //! Pings and pongs of the protocol, which are messages.
 
-use crate::{graphql::execute::Operation, socket::Outbox, wire};
+use crate::{graphql::operation::Operation, socket::Outbox, wire};
 
 /// Pongs that may wait on one connection; a further ping gets its pong at once.
 pub const MAX_PONGS: usize = 100;

@@ -10,7 +10,7 @@ fn text(of: usize) -> String {
 #[test]
 fn only_what_passes_is_kept() {
     let limits = DocumentLimits::default();
-    let cache = DocumentCache::new(1 << 20);
+    let cache = DocumentCache::<()>::new(1 << 20);
     let first = cache.get_or_prepare("{a}", &limits).unwrap();
     let second = cache.get_or_prepare("{a}", &limits).unwrap();
     assert!(Arc::ptr_eq(&first, &second));
@@ -27,7 +27,7 @@ fn only_what_passes_is_kept() {
 fn it_stays_within_its_bytes() {
     let limits = DocumentLimits::default();
     let max = 64 * 1024;
-    let cache = DocumentCache::new(max);
+    let cache = DocumentCache::<()>::new(max);
     let used = cache.get_or_prepare("{used}", &limits).unwrap();
     let unused = cache.get_or_prepare("{unused}", &limits).unwrap();
     for of in 0..1_000 {
@@ -44,10 +44,10 @@ fn it_stays_within_its_bytes() {
 #[test]
 fn what_is_too_big_is_not_kept() {
     let limits = DocumentLimits::default();
-    let cache = DocumentCache::new(0);
+    let cache = DocumentCache::<()>::new(0);
     cache.get_or_prepare("{a}", &limits).unwrap();
     assert_eq!(cache.bytes(), 0);
-    let cache = DocumentCache::new(20_000);
+    let cache = DocumentCache::<()>::new(20_000);
     cache.get_or_prepare("{a}", &limits).unwrap();
     let kept = cache.bytes();
     cache.get_or_prepare(&introspection(9), &limits).unwrap();
@@ -57,7 +57,7 @@ fn what_is_too_big_is_not_kept() {
 #[test]
 fn threads_share_it() {
     let limits = DocumentLimits::default();
-    let cache = DocumentCache::new(32 * 1024);
+    let cache = DocumentCache::<()>::new(32 * 1024);
     std::thread::scope(|scope| {
         for offset in 0..4 {
             let (cache, limits) = (&cache, &limits);
