@@ -5,6 +5,7 @@
 
 mod figures;
 mod load;
+mod peers;
 mod plan;
 mod process;
 mod scenarios;
@@ -42,6 +43,9 @@ struct Arguments {
     /// The server's binary; without it, PUB_SUB_BIN or target/release/pub-sub
     #[arg(long)]
     pub_sub: Option<PathBuf>,
+    /// Measure the servers of others that are installed, too, in the scenarios `delivery`
+    #[arg(long)]
+    peers: bool,
     /// Another build of the server, measured beside it as `base`
     #[arg(long)]
     against: Option<PathBuf>,
@@ -70,14 +74,21 @@ fn run(arguments: Arguments) -> io::Result<()> {
         subscribers: arguments.subscribers,
         idle: arguments.idle,
         topics: arguments.topics,
+        peers: arguments.peers,
         only: arguments.only,
     };
+    for binary in [Some(&plan.pub_sub), plan.against.as_ref()].into_iter().flatten() {
+        if !binary.is_file() {
+            let hint = "build it with `cargo build --release`, or name another with --pub-sub";
+            return Err(io::Error::other(format!("there is no {}: {hint}", binary.display())));
+        }
+    }
     let mut wanted = scenarios::all(&plan);
     let chosen = |name: &str| {
         if arguments.scenario.is_empty() {
             name.starts_with("delivery") || name.starts_with("publish")
         } else {
-            arguments.scenario.iter().any(|chosen| name.starts_with(chosen.as_str()))
+            arguments.scenario.iter().any(|chosen| is_called(name, chosen))
         }
     };
     if arguments.list {
@@ -94,6 +105,11 @@ fn run(arguments: Arguments) -> io::Result<()> {
         print!("{}", scenario.run(&plan).to_text());
     }
     Ok(())
+}
+
+/// Whether a scenario is meant: by its name, or the beginning of it up to a `-`.
+fn is_called(name: &str, chosen: &str) -> bool {
+    name.strip_prefix(chosen).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// A process may have as many connections as the system allows.

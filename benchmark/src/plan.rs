@@ -16,6 +16,8 @@ pub struct Plan {
     pub idle: usize,
     /// How many topics there are where there are many.
     pub topics: usize,
+    /// Whether servers of others are measured, too.
+    pub peers: bool,
     /// Only contenders whose name contains one of these.
     pub only: Vec<String>,
 }

@@ -10,16 +10,17 @@ use std::{
 use crate::{
     load::{
         connection::Opening,
-        fleet::{Publish, Wire},
+        fleet::Wire,
         requests::{Request, Responses},
     },
+    peers::{Peer, Publisher},
     plan::Plan,
     process::Server,
 };
 use benchmark::{frame, message};
 
 /// A server under test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     PubSub,
     /// Another build of it, which the user names.
@@ -27,10 +28,12 @@ pub enum Target {
     BareTokio,
     BareEpoll,
     Ordinary,
+    /// A server of others.
+    Peer(Peer),
 }
 
 /// The interface at which a subscriber listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interface {
     Raw,
     GraphQl,
@@ -38,7 +41,7 @@ pub enum Interface {
 }
 
 /// How messages are published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publishing {
     Raw,
     Post,
@@ -53,6 +56,7 @@ impl Target {
             Self::BareTokio => "bare tokio",
             Self::BareEpoll => "bare epoll, coalesced",
             Self::Ordinary => "ordinary Rust",
+            Self::Peer(peer) => peer.name(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Target {
             Self::BareTokio => own("bare-tokio")?,
             Self::BareEpoll => own("bare-epoll")?,
             Self::Ordinary => own("ordinary")?,
+            Self::Peer(peer) => return peer.start(),
         })
     }
 
@@ -79,6 +84,9 @@ impl Target {
         interface: Interface,
         topics: &[usize],
     ) -> io::Result<((TcpStream, Vec<u8>), Wire)> {
+        if let Self::Peer(peer) = self {
+            return peer.subscribe(address, topics);
+        }
         let mut opening = Opening::connect(address)?;
         let wire = match interface {
             Interface::Raw => {
@@ -111,7 +119,10 @@ impl Target {
     }
 
     /// Opens the connection that publishes to subscribers.
-    pub fn publisher(self, address: SocketAddr) -> io::Result<((TcpStream, Vec<u8>), Wire, &'static [u8], Publish)> {
+    pub fn publisher(self, address: SocketAddr) -> io::Result<Publisher> {
+        if let Self::Peer(peer) = self {
+            return peer.publisher(address);
+        }
         let mut opening = Opening::connect(address)?;
         opening.upgrade("/ws", None)?;
         let mark: &[u8] = if self.acknowledges() { br#""offset":"# } else { b"" };
@@ -177,7 +188,8 @@ pub fn subscribe_operation(topic: usize) -> String {
     )
 }
 
-fn publish_frame(out: &mut Vec<u8>, number: u64, topic: usize) {
+/// Appends the frame that publishes message `number`.
+pub fn publish_frame(out: &mut Vec<u8>, number: u64, topic: usize) {
     let text = format!(r#"{{"type":"publish","topic":"{}","data":{}}}"#, topic_name(topic), message::data(number));
     frame::push_masked(out, frame::TEXT, text.as_bytes());
 }

@@ -175,7 +175,12 @@ impl Fleet {
                 let missing = self.subscribers.iter().filter(|subscriber| missing(subscriber)).count();
                 return Err(io::Error::other(format!("{missing} subscribers got no message in time")));
             }
-            if Instant::now() >= again {
+            // Those that have begun have to get everything before there is more.
+            let has_begun_and_waits = |subscriber: &Subscriber| {
+                let mut lanes = subscriber.next.iter().enumerate();
+                lanes.any(|(lane, next)| *next > 0 && *next <= last[subscriber.first + lane])
+            };
+            if Instant::now() >= again && !self.subscribers.iter().any(has_begun_and_waits) {
                 for topic in 0..self.topics {
                     last[topic] = self.number;
                     self.queue(Instant::now());

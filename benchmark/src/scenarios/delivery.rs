@@ -6,6 +6,7 @@ use super::{Contender, Scenario};
 use crate::{
     figures::Sample,
     load::fleet::Fleet,
+    peers::{self, Peer},
     plan::Plan,
     process::Server,
     targets::{Interface, Target},
@@ -16,6 +17,9 @@ const WINDOWS: [(&str, usize); 2] = [("w1", 1), ("w32", 32)];
 
 /// How long a server has for what it does after the last message.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// How long servers of others run before they are measured.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// What is measured with each number of subscribers and each window, as name, contenders and title.
 fn groups() -> Vec<(&'static str, &'static str, Vec<(Target, Interface)>)> {
@@ -54,6 +58,10 @@ fn with_base(contender: (Target, Interface)) -> Vec<(Target, Interface)> {
     }
 }
 
+fn of_peer(peer: Peer) -> (Target, Interface) {
+    (Target::Peer(peer), if peer.is_graphql() { Interface::GraphQl } else { Interface::Raw })
+}
+
 /// The name of a contender.
 pub fn name(target: Target, interface: Interface) -> String {
     let interface = match interface {
@@ -62,7 +70,7 @@ pub fn name(target: Target, interface: Interface) -> String {
         Interface::EventStream => "event stream",
     };
     match target {
-        Target::BareTokio | Target::BareEpoll => target.name().to_owned(),
+        Target::BareTokio | Target::BareEpoll | Target::Peer(_) => target.name().to_owned(),
         Target::PubSub | Target::Base | Target::Ordinary => format!("{}, {interface}", target.name()),
     }
 }
@@ -72,6 +80,9 @@ pub fn scenarios(plan: &Plan) -> Vec<Scenario> {
     for (group, title, mut contenders) in groups() {
         if plan.against.is_some() {
             contenders = contenders.into_iter().flat_map(with_base).collect();
+        }
+        if plan.peers && group == "delivery" {
+            contenders.extend(peers::ALL.into_iter().filter(|peer| peer.is_installed()).map(of_peer));
         }
         for (window_name, window) in WINDOWS {
             for &subscribers in &plan.subscribers {
@@ -96,6 +107,11 @@ pub fn scenarios(plan: &Plan) -> Vec<Scenario> {
 fn measure(plan: &Plan, target: Target, interface: Interface, subscribers: usize, window: usize) -> io::Result<Sample> {
     let server = target.start(plan, &[])?;
     let mut fleet = connect(&server, target, interface, subscribers)?;
+    if let Target::Peer(_) = target {
+        // Some compile their code as they run.
+        fleet.prime()?;
+        fleet.run(window, WARM_UP)?;
+    }
     measured(plan, &server, &mut fleet, window)
 }
 
