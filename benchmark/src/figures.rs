@@ -9,6 +9,8 @@ use crate::load::fleet::{Faults, Outcome};
 /// One measurement.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
+    /// The round in which it was taken: figures of the same round are compared.
+    pub round: usize,
     /// The figure in the unit of the scenario.
     pub value: f64,
     /// The share of the time in which the load client used a core.
@@ -29,7 +31,7 @@ impl Sample {
             client: outcome.client.as_secs_f64() / seconds,
             rate: count as f64 / seconds,
             faults,
-            percentiles: None,
+            ..Self::default()
         }
     }
 
@@ -96,8 +98,9 @@ impl Table {
     /// machine is much the same within one.
     pub fn ratio(&self, contender: &str, other: &str) -> Option<(f64, f64, f64)> {
         let (row, other) = (self.row(contender)?, self.row(other)?);
-        let ratios: Vec<f64> =
-            row.samples.iter().zip(&other.samples).map(|(sample, other)| sample.value / other.value).collect();
+        let of_round = |round| other.samples.iter().find(|sample| sample.round == round);
+        let ratio = |sample: &Sample| of_round(sample.round).map(|other| sample.value / other.value);
+        let ratios: Vec<f64> = row.samples.iter().filter_map(ratio).collect();
         let (least, greatest) =
             (ratios.iter().copied().fold(f64::INFINITY, f64::min), ratios.iter().copied().fold(0.0, f64::max));
         (!ratios.is_empty()).then(|| (median(ratios.into_iter()), least, greatest))

@@ -24,7 +24,6 @@ pub enum Peer {
     Redis,
     Nats,
     Mosquitto,
-    Sockudo,
     Ws,
     SocketIo,
     Yoga,
@@ -33,17 +32,8 @@ pub enum Peer {
 }
 
 /// All of them.
-pub const ALL: [Peer; 9] = [
-    Peer::Redis,
-    Peer::Nats,
-    Peer::Mosquitto,
-    Peer::Sockudo,
-    Peer::Ws,
-    Peer::SocketIo,
-    Peer::Mercurius,
-    Peer::Apollo,
-    Peer::Yoga,
-];
+pub const ALL: [Peer; 8] =
+    [Peer::Redis, Peer::Nats, Peer::Mosquitto, Peer::Ws, Peer::SocketIo, Peer::Mercurius, Peer::Apollo, Peer::Yoga];
 
 /// The publisher's connection: its stream, how it is read, what an acknowledgement contains, and how messages are written.
 pub type Publisher = ((TcpStream, Vec<u8>), Wire, &'static [u8], Publish);
@@ -54,7 +44,6 @@ impl Peer {
             Self::Redis => "Redis pub/sub (TCP)",
             Self::Nats => "nats-server (TCP)",
             Self::Mosquitto => "mosquitto (MQTT, TCP)",
-            Self::Sockudo => "Sockudo (Pusher, WebSocket)",
             Self::Ws => "npm ws",
             Self::SocketIo => "socket.io",
             Self::Yoga => "GraphQL Yoga + graphql-ws",
@@ -84,16 +73,16 @@ impl Peer {
             Self::Yoga => Some("yoga.js"),
             Self::Apollo => Some("apollo.js"),
             Self::Mercurius => Some("mercurius.js"),
-            Self::Redis | Self::Nats | Self::Mosquitto | Self::Sockudo => None,
+            Self::Redis | Self::Nats | Self::Mosquitto => None,
         }
     }
 
-    fn binary(self) -> Option<PathBuf> {
+    /// Where its binary is.
+    pub fn binary(self) -> Option<PathBuf> {
         match self {
             Self::Redis => found("REDIS_SERVER", "redis-server"),
             Self::Nats => found("NATS_SERVER", "nats-server"),
             Self::Mosquitto => found("MOSQUITTO", "mosquitto"),
-            Self::Sockudo => found("SOCKUDO", "sockudo"),
             _ => None,
         }
     }
@@ -116,16 +105,11 @@ impl Peer {
             Self::Nats => {
                 command.args(["--addr", "127.0.0.1", "--port", &port]);
             }
-            Self::Mosquitto => {
+            _ => {
                 let file = scratch("mosquitto.conf")?;
                 let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
                 fs::write(&file, text)?;
                 command.arg("-c").arg(file);
-            }
-            _ => {
-                let file = scratch("sockudo.json")?;
-                fs::write(&file, sockudo_settings(address.port()))?;
-                command.arg("--config").arg(file);
             }
         }
         Server::start_at(command, address)
@@ -149,11 +133,6 @@ impl Peer {
                     opening.send(&mqtt_subscribe(&name))?;
                     // SUBACK of the one topic, at the best service that was asked for.
                     opening.skip_past(&[0x90, 3, 0, 1, 0])?;
-                }
-                Self::Sockudo => {
-                    let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{}"}}}}"#, channel(&name));
-                    opening.send_text(&text)?;
-                    opening.expect("subscription_succeeded")?;
                 }
                 Self::Ws => {
                     opening.send_text(&format!(r#"{{"type":"subscribe","topic":"{name}"}}"#))?;
@@ -187,10 +166,6 @@ impl Peer {
                 // CONNACK: accepted.
                 opening.skip_past(&[0x20, 2, 0, 0])?;
             }
-            Self::Sockudo => {
-                opening.upgrade("/app/app-key?protocol=7&client=benchmark&version=1", None)?;
-                opening.expect("connection_established")?;
-            }
             Self::Ws => opening.upgrade("/ws", None)?,
             Self::SocketIo => {
                 opening.upgrade("/socket.io/?EIO=4&transport=websocket", None)?;
@@ -209,7 +184,7 @@ impl Peer {
 
     /// Opens the connection that publishes.
     pub fn publisher(self, address: SocketAddr) -> io::Result<Publisher> {
-        let mut opening = match self {
+        let opening = match self {
             Self::Yoga | Self::Apollo | Self::Mercurius => {
                 let mut opening = Opening::connect(address)?;
                 opening.upgrade("/ws", None)?;
@@ -217,14 +192,6 @@ impl Peer {
             }
             _ => self.open(address)?,
         };
-        if self == Self::Sockudo {
-            // Only members of a channel may send client events. It does not get its own.
-            opening.send_text(&format!(
-                r#"{{"event":"pusher:subscribe","data":{{"channel":"{}"}}}}"#,
-                channel(&topic_name(0))
-            ))?;
-            opening.expect("subscription_succeeded")?;
-        }
         let mark: &[u8] = if self == Self::Redis { b"\n" } else { b"" };
         Ok((opening.finish()?, self.wire(), mark, self.publish()))
     }
@@ -243,14 +210,6 @@ impl Peer {
             }),
             Self::Mosquitto => Box::new(|out, number, topic| {
                 out.extend_from_slice(&mqtt_publish(&topic_name(topic), &message::data(number)));
-            }),
-            Self::Sockudo => Box::new(|out, number, topic| {
-                let text = format!(
-                    r#"{{"event":"client-message","channel":"{}","data":{}}}"#,
-                    channel(&topic_name(topic)),
-                    message::data(number)
-                );
-                frame::push_masked(out, frame::TEXT, text.as_bytes());
             }),
             Self::SocketIo => Box::new(|out, number, topic| {
                 let text = format!(r#"42["publish","{}",{}]"#, topic_name(topic), message::data(number));
@@ -329,18 +288,4 @@ fn mqtt_publish(topic: &str, data: &str) -> Vec<u8> {
     let mut body = mqtt_text(topic);
     body.extend_from_slice(data.as_bytes());
     mqtt_packet(0x30, &body)
-}
-
-/// Client events need a private channel. The server is set to accept any.
-fn channel(topic: &str) -> String {
-    format!("cache-{topic}")
-}
-
-fn sockudo_settings(port: u16) -> String {
-    format!(
-        r#"{{"debug":false,"host":"127.0.0.1","port":{port},"metrics":{{"enabled":false}},
-"rate_limiter":{{"enabled":false}},
-"app_manager":{{"driver":"memory","array":{{"apps":[{{"id":"app","key":"app-key","secret":"app-secret",
-"enabled":true,"enable_client_messages":true,"max_connections":"100000","max_client_events_per_second":"1000000"}}]}}}}}}"#
-    )
 }

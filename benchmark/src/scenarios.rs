@@ -4,6 +4,7 @@
 mod connections;
 mod delivery;
 mod latency;
+mod nats;
 mod publish;
 mod topics;
 
@@ -27,6 +28,8 @@ pub struct Scenario {
     pub title: String,
     pub unit: &'static str,
     pub contenders: Vec<Contender>,
+    /// Whether it runs only once, because it takes minutes.
+    pub is_long: bool,
 }
 
 /// All scenarios, by the names that a user may give.
@@ -36,6 +39,7 @@ pub fn all(plan: &Plan) -> Vec<Scenario> {
     all.extend(topics::scenarios(plan));
     all.extend(connections::scenarios(plan));
     all.extend(latency::scenarios());
+    all.extend(nats::scenarios());
     all
 }
 
@@ -55,22 +59,25 @@ fn settled_memory(server: &Server) -> io::Result<u64> {
 }
 
 impl Scenario {
-    /// Measures all contenders `runs` times in turn.
-    pub fn run(self, plan: &Plan) -> Table {
+    /// Measures all contenders `runs` times in turn. Also how many measurements failed.
+    pub fn run(self, plan: &Plan) -> (Table, usize) {
         let is_wanted = |contender: &Contender| {
             plan.only.is_empty() || plan.only.iter().any(|part| contender.name.contains(part.as_str()))
         };
         let contenders: Vec<_> = self.contenders.into_iter().filter(is_wanted).collect();
         let mut rows: Vec<_> =
             contenders.iter().map(|contender| Row { contender: contender.name.clone(), samples: Vec::new() }).collect();
-        for round in 0..plan.runs {
+        let mut failures = 0;
+        let runs = if self.is_long { 1 } else { plan.runs };
+        for round in 0..runs {
             for at in 0..contenders.len() {
                 // Every other round goes backwards.
                 let at = if round % 2 == 0 { at } else { contenders.len() - 1 - at };
-                progress(&format!("{} {}/{}: {}", self.name, round + 1, plan.runs, contenders[at].name));
+                progress(&format!("{} {}/{}: {}", self.name, round + 1, runs, contenders[at].name));
                 match (contenders[at].measure)(plan) {
-                    Ok(sample) => rows[at].samples.push(sample),
+                    Ok(sample) => rows[at].samples.push(Sample { round, ..sample }),
                     Err(error) => {
+                        failures += 1;
                         progress("");
                         eprintln!("{}: {}: {error}", self.name, contenders[at].name);
                     }
@@ -79,7 +86,7 @@ impl Scenario {
         }
         progress("");
         rows.retain(|row| !row.samples.is_empty());
-        Table { scenario: self.name, title: self.title, unit: self.unit.to_owned(), rows }
+        (Table { scenario: self.name, title: self.title, unit: self.unit.to_owned(), rows }, failures)
     }
 }
 

@@ -62,17 +62,12 @@ impl Target {
 
     /// Starts the server.
     pub fn start(self, plan: &Plan, settings: &[(&str, &str)]) -> io::Result<Server> {
-        let own = |kind: &str| {
-            let mut command = Command::new(env::current_exe()?.with_file_name("benchmark-servers"));
-            command.arg(kind);
-            Ok::<_, io::Error>(command)
-        };
         Server::start(match self {
             Self::PubSub => pub_sub_command(&plan.pub_sub, settings),
             Self::Base => pub_sub_command(plan.against.as_deref().unwrap_or(&plan.pub_sub), settings),
-            Self::BareTokio => own("bare-tokio")?,
-            Self::BareEpoll => own("bare-epoll")?,
-            Self::Ordinary => own("ordinary")?,
+            Self::BareTokio => own_server("bare-tokio")?,
+            Self::BareEpoll => own_server("bare-epoll")?,
+            Self::Ordinary => own_server("ordinary")?,
             Self::Peer(peer) => return peer.start(),
         })
     }
@@ -216,6 +211,13 @@ fn pub_sub_command(binary: &Path, settings: &[(&str, &str)]) -> Command {
     ]);
     command.envs(settings.iter().copied());
     command
+}
+
+/// One of the servers that are written to compare with.
+pub fn own_server(kind: &str) -> io::Result<Command> {
+    let mut command = Command::new(env::current_exe()?.with_file_name("benchmark-servers"));
+    command.arg(kind);
+    Ok(command)
 }
 
 /// Where the server's release build is.

@@ -34,13 +34,15 @@ pub fn scenarios(plan: &Plan) -> Vec<Scenario> {
         Scenario {
             name: "open".to_owned(),
             title: "Opening a connection and subscribing".to_owned(),
-            unit: "CPU us",
+            unit: "CPU µs",
+            is_long: false,
             contenders: each(open).collect(),
         },
         Scenario {
             name: format!("memory-{idle}"),
             title: format!("Memory of an idle connection with one subscription, of {idle}"),
             unit: "KiB",
+            is_long: false,
             contenders: each(memory).collect(),
         },
         multiplex(),
@@ -48,6 +50,7 @@ pub fn scenarios(plan: &Plan) -> Vec<Scenario> {
             name: "start".to_owned(),
             title: "From the start of the process to the first response".to_owned(),
             unit: "ms",
+            is_long: false,
             contenders: both
                 .map(|target| Contender {
                     name: target.name().to_owned(),
@@ -109,16 +112,23 @@ fn check(fleet: &mut Fleet, target: Target, address: std::net::SocketAddr) -> io
 }
 
 fn multiplex() -> Scenario {
-    let contenders = [Target::PubSub, Target::Ordinary].into_iter().flat_map(|target| {
-        [100, 500, 2_000].map(|subscriptions| Contender {
-            name: format!("{}, {subscriptions}", target.name()),
-            measure: Box::new(move |plan: &Plan| on_one_socket(plan, target, subscriptions)),
-        })
+    // The ordinary server polls every subscription for each message, so 2,000 would take it too long.
+    let measured = [
+        (Target::PubSub, 100),
+        (Target::PubSub, 500),
+        (Target::PubSub, 2_000),
+        (Target::Ordinary, 100),
+        (Target::Ordinary, 500),
+    ];
+    let contenders = measured.into_iter().map(|(target, subscriptions)| Contender {
+        name: format!("{}, {subscriptions}", target.name()),
+        measure: Box::new(move |plan: &Plan| on_one_socket(plan, target, subscriptions)),
     });
     Scenario {
         name: "multiplex".to_owned(),
         title: "Delivery to many GraphQL subscriptions on one WebSocket, one topic each".to_owned(),
-        unit: "CPU us",
+        unit: "CPU µs",
+        is_long: false,
         contenders: contenders.collect(),
     }
 }

@@ -18,6 +18,9 @@ const WINDOWS: [(&str, usize); 2] = [("w1", 1), ("w32", 32)];
 /// How long a server has for what it does after the last message.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// Servers of others are measured with up to so many subscribers: some take minutes for more.
+const MOST_OF_PEERS: usize = 1_000;
+
 /// How long servers of others run before they are measured.
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -81,12 +84,11 @@ pub fn scenarios(plan: &Plan) -> Vec<Scenario> {
         if plan.against.is_some() {
             contenders = contenders.into_iter().flat_map(with_base).collect();
         }
-        if plan.peers && group == "delivery" {
-            contenders.extend(peers::ALL.into_iter().filter(|peer| peer.is_installed()).map(of_peer));
-        }
         for (window_name, window) in WINDOWS {
             for &subscribers in &plan.subscribers {
-                let measured = contenders.iter().map(|&(target, interface)| Contender {
+                let with_peers = plan.peers && group == "delivery" && subscribers <= MOST_OF_PEERS;
+                let peers = peers::ALL.into_iter().filter(|peer| with_peers && peer.is_installed()).map(of_peer);
+                let measured = contenders.iter().copied().chain(peers).map(|(target, interface)| Contender {
                     name: name(target, interface),
                     measure: Box::new(move |plan| measure(plan, target, interface, subscribers, window)),
                 });
@@ -94,7 +96,8 @@ pub fn scenarios(plan: &Plan) -> Vec<Scenario> {
                 scenarios.push(Scenario {
                     name: format!("{group}-{window_name}-{subscribers}"),
                     title: format!("{title}, {subscribers} subscribers, {flight}"),
-                    unit: "CPU us",
+                    unit: "CPU µs",
+                    is_long: false,
                     contenders: measured.collect(),
                 });
             }

@@ -26,6 +26,7 @@ pub fn scenarios() -> Vec<Scenario> {
         name: format!("latency-{subscribers}"),
         title: format!("Latency (99 %) with {subscribers} subscribers and {rate} messages a second"),
         unit: "ms",
+        is_long: false,
         contenders: contenders
             .map(|(target, interface)| Contender {
                 name: delivery::name(target, interface),
@@ -46,6 +47,7 @@ fn many() -> Scenario {
         name: "many-10000".to_owned(),
         title: "10,000 GraphQL subscribers and 30 messages a second for a minute: latency (99 %) and losses".to_owned(),
         unit: "ms",
+        is_long: true,
         contenders: vec![Contender {
             name: delivery::name(Target::PubSub, Interface::GraphQl),
             measure: Box::new(|plan: &Plan| {

@@ -24,7 +24,13 @@ pub fn scenarios(plan: &Plan) -> Vec<Scenario> {
             name: target.name().to_owned(),
             measure: Box::new(move |plan: &Plan| measure(plan, target, publishing)),
         });
-        Scenario { name: name.to_owned(), title: title.to_owned(), unit: "CPU us", contenders: contenders.collect() }
+        Scenario {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            unit: "CPU µs",
+            is_long: false,
+            contenders: contenders.collect(),
+        }
     };
     vec![
         of("publish-raw", "Publish over a raw WebSocket, each acknowledged, 64 under way", Publishing::Raw),

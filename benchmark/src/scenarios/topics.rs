@@ -30,7 +30,8 @@ fn one_subscriber_each() -> Scenario {
     Scenario {
         name: "topics-1000".to_owned(),
         title: "1,000 topics with one subscriber each".to_owned(),
-        unit: "CPU us",
+        unit: "CPU µs",
+        is_long: false,
         contenders: contenders
             .map(|(target, interface)| Contender {
                 name: delivery::name(target, interface),
@@ -58,6 +59,7 @@ fn idle_topics(plan: &Plan) -> Scenario {
         name: format!("idle-topics-{topics}"),
         title: format!("Memory of an idle topic with one message, of {topics}"),
         unit: "KiB",
+        is_long: false,
         contenders: [Target::Ordinary, Target::PubSub]
             .map(|target| Contender {
                 name: target.name().to_owned(),
@@ -91,7 +93,8 @@ fn publish_among(plan: &Plan) -> Scenario {
     Scenario {
         name: "publish-topics".to_owned(),
         title: "Publish over a raw WebSocket among many topics".to_owned(),
-        unit: "CPU us",
+        unit: "CPU µs",
+        is_long: false,
         contenders: contenders.collect(),
     }
 }

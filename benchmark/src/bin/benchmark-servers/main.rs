@@ -3,6 +3,7 @@
 
 mod bare;
 mod bare_epoll;
+mod bare_nats;
 mod bare_tokio;
 mod ordinary;
 mod ordinary_graphql;
@@ -24,22 +25,29 @@ enum Kind {
     BareEpoll,
     /// What an ordinary axum program does.
     Ordinary,
+    /// Bare: a client of NATS that publishes and receives.
+    BareNats,
 }
 
 #[derive(Parser)]
 #[command(about = "The servers that pub-sub is compared with")]
 struct Arguments {
     kind: Kind,
+    /// The NATS server
+    #[arg(default_value = "nats://127.0.0.1:4222")]
+    url: String,
 }
 
 /// Runs a server until the process is ended.
 fn main() -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    match Arguments::parse().kind {
+    let arguments = Arguments::parse();
+    match arguments.kind {
         Kind::BareTokio => bare_tokio::run(),
         Kind::BareEpoll => bare_epoll::run(),
         Kind::Ordinary => ordinary::run(),
+        Kind::BareNats => bare_nats::run(&arguments.url),
     }
 }
 
