@@ -15,7 +15,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise curl audit advisories clients bench image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise curl audit advisories clients bench-engines image
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,7 +31,7 @@ node:
 		|| { echo "the console, GraphiQL and the client tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
 
 # `web` comes first, so that the build for the tests has the console and GraphiQL, and is the one that `clients` needs.
-test: web fmt-check lint doc unit engines promise fuzz audit clients ## Run all checks and tests
+test: web fmt-check lint doc unit engines promise fuzz audit clients bench-smoke ## Run all checks and tests
 
 fmt: ## Format the code
 	$(CARGO) fmt
@@ -105,7 +105,7 @@ clients: web nats-server ## Test stock clients and a browser against this server
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/debug/pub-sub} tests/clients/run.sh
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/debug/pub-sub} CI=true tests/clients/browser/run.sh
 
-bench: nats-server ## Measure the cost of each engine beside memory
+bench-engines: nats-server ## Measure the cost of each engine beside memory
 	$(CARGO) bench --locked --bench engines
 
 image: ## Build the container image
@@ -155,3 +155,43 @@ $(FUZZED): fuzz-%: $(FUZZ) c++
 c++:
 	@command -v c++ >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ >/dev/null) \
 		|| { echo "the fuzzer needs a C++ compiler; install one and try again" >&2; exit 1; }
+
+# ---- the benchmark
+
+BENCHMARK := target/benchmark
+BENCHMARK_BUILD := --locked --manifest-path benchmark/Cargo.toml --target-dir $(BENCHMARK)
+NEWEST_NATS := $(TOOLS)/nats-server/$(lastword $(NATS_VERSIONS))/nats-server
+# What the driver gets besides, for example `--runs 5 --against target/other/pub-sub`.
+ARGUMENTS ?=
+DRIVER = NATS_SERVER=$(CURDIR)/$(NEWEST_NATS) $(BENCHMARK)/release/benchmark
+
+.PHONY: bench bench-quick bench-list bench-build bench-smoke peers
+
+# Without SCENARIO, everything runs and the report is written. With it, tables are printed and nothing is written.
+bench: bench-build $(if $(SCENARIO),,peers) ## Measure pub-sub beside other servers, about an hour; or SCENARIO alone
+	$(DRIVER) $(if $(SCENARIO),--scenario $(SCENARIO),--peers --save $(BENCHMARK)/figures.json --report docs --readme README.md) $(ARGUMENTS)
+
+bench-quick: bench-build ## Measure pub-sub beside the bare and the ordinary server, two minutes
+	$(DRIVER) --quick $(ARGUMENTS)
+
+bench-list: bench-build ## List the scenarios of the benchmark
+	$(DRIVER) --list
+
+# PUB_SUB_BIN names another binary of the server.
+bench-build:
+	$(if $(PUB_SUB_BIN),,$(CARGO) build --release --locked)
+	$(CARGO) build --release --features servers $(BENCHMARK_BUILD)
+
+# Without the servers to compare with, which take minutes to build. The driver checks that every message arrives.
+bench-smoke:
+	$(CARGO) fmt --check --manifest-path benchmark/Cargo.toml
+	$(CARGO) test $(BENCHMARK_BUILD)
+	$(CARGO) build --locked --bin pub-sub --test wake_model
+	$(BENCHMARK)/debug/benchmark --smoke --pub-sub $${PUB_SUB_BIN:-target/debug/pub-sub}
+
+# Each of these goes without if it cannot be installed: the report shows those that were measured.
+peers: node $(NEWEST_NATS)
+	@command -v redis-server >/dev/null || apt-get install -y -qq --no-install-recommends redis-server >/dev/null || true
+	@ls $$(command -v mosquitto) /usr/sbin/mosquitto >/dev/null 2>&1 \
+		|| apt-get install -y -qq --no-install-recommends mosquitto >/dev/null || true
+	cd benchmark/peers && npm ci --no-audit --no-fund

@@ -1,4 +1,4 @@
-//! What each engine costs, beside the one that stores nothing, in the same run: `make bench`.
+//! What each engine costs, beside the one that stores nothing, in the same run: `make bench-engines`.
 //!
 //! Two tables. The engine alone: publishers in tasks that wait for each acknowledgement. The whole server: a process of its own, one
 //! `/ws` connection that publishes with a window of acknowledgements to come, one that subscribes to all of it. Machines differ and

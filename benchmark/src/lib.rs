@@ -1,0 +1,4 @@
+//! What the driver and the servers to compare with share.
+
+pub mod frame;
+pub mod message;
