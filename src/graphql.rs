@@ -32,6 +32,7 @@ mod ws;
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     path::Path,
     sync::{
         Arc,
@@ -41,10 +42,20 @@ use std::{
 };
 
 use async_graphql::{ObjectType, SDLExportOptions, Schema, SchemaBuilder};
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::Method,
+    routing::get,
+};
 use tokio::time::Instant;
 
-use crate::{access::Access, broker::MetricSample, socket::Sockets};
+use crate::{
+    access::{Access, Visitor},
+    broker::MetricSample,
+    front::{Responding, Shortcut},
+    socket::Sockets,
+};
 use document::DocumentCache;
 pub use document::DocumentLimits;
 use execute::{Executor, Renderings};
@@ -145,12 +156,23 @@ pub struct Context {
     pub request_timeout: Duration,
 }
 
+/// What handlers know; clones share it.
 #[derive(Clone)]
-struct Door {
+struct Door(Arc<Parts>);
+
+struct Parts {
     context: Context,
     settings: Settings,
     executor: Executor,
     streams: Streams,
+}
+
+impl Deref for Door {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// What the door counts.
@@ -193,14 +215,18 @@ impl Counts {
 /// The paths whose errors have GraphQL's form.
 pub const PATHS: [&str; 2] = ["/graphql", "/graphql/ws"];
 
-/// The door's routes, and what it counts.
-pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
+/// The door's routes, the one that is used most without the router, and what the door counts.
+pub fn routes(context: Context, settings: Settings) -> (Router, Shortcut, Counts) {
     let (executor, counts) = executor(context.started, &settings);
+    let door = Door(Arc::new(Parts { context, settings, executor, streams: Streams::default() }));
     let router = Router::new()
         .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
         .route("/graphql/ws", get(http::upgrade))
-        .with_state(Door { context, settings, executor, streams: Streams::default() });
-    (router, counts)
+        .with_state(door.clone());
+    let handler = move |visitor: Visitor, request: Request| -> Responding {
+        Box::pin(http::post(State(door.clone()), visitor, request))
+    };
+    (router, Shortcut { method: Method::POST, path: "/graphql", handler: Box::new(handler) }, counts)
 }
 
 fn executor(started: Instant, settings: &Settings) -> (Executor, Counts) {

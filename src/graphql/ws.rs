@@ -40,7 +40,7 @@ use crate::{
 pub fn accept(door: &Door, client: Client, upgrade: Upgrade, offers_graphql: bool) -> Response {
     let mut offered = upgrade.offered().iter().filter(|_| offers_graphql);
     let chosen = offered.find_map(|name| ALL_WEBSOCKET_PROTOCOLS.iter().find(|known| *known == name));
-    let Door { context, settings, executor, .. } = door;
+    let (context, settings, executor) = (&door.context, &door.settings, &door.executor);
     match chosen {
         Some(name) => {
             let names = if *name == "graphql-ws" { &LEGACY } else { &MODERN };
