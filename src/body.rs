@@ -1,12 +1,19 @@
 //! Reading request bodies, in one way for all doors.
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
-    extract::{FromRequest, Request},
+    body::{Body, HttpBody as _},
+    extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
 use crate::{
@@ -14,35 +21,66 @@ use crate::{
     problem::{Code, Problem},
 };
 
-/// Reads the body as text, without a byte order mark. It may take so long to arrive.
+/// Reads the body. It may take so long to arrive; its bound on bytes is that of the server (`front.rs`).
 ///
 /// # Errors
-/// It is compressed, too large, late, broken off, or not in UTF-8.
-pub async fn read(request: Request, within: Duration) -> Result<String, Problem> {
+/// It is compressed, too large, late, broken off, or in another charset than UTF-8.
+pub async fn read(request: Request, within: Duration) -> Result<Bytes, Problem> {
     check_coding(request.headers())?;
     let charset = charset(request.headers());
-    let body = match timeout(within, Bytes::from_request(request, &())).await {
-        Err(_) => {
+    let mut reading = pin!(whole(request.into_body()));
+    // Nearly every body is there at once, and needs no timer.
+    let now = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+    let read = match now {
+        Poll::Ready(read) => read,
+        Poll::Pending => timeout(within, reading).await.map_err(|_| {
             let problem = Problem::new(Code::BadRequest, "body: took too long to arrive");
-            return Err(problem.with_http(StatusCode::REQUEST_TIMEOUT, None));
-        }
-        Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => return Err(too_large()),
-        Ok(Err(_)) => return Err(Problem::new(Code::BadRequest, "body: could not be read")),
-        Ok(Ok(body)) => body,
+            problem.with_http(StatusCode::REQUEST_TIMEOUT, None)
+        })?,
     };
-    if let Some(charset) = charset.filter(|charset| !reads_as_utf8(charset, &body)) {
-        let message = format!("content-type: the charset must be utf-8, not {charset}");
-        return Err(unsupported(message));
+    let body = read.map_err(|error| {
+        let is_large = error.into_inner().is::<LengthLimitError>();
+        if is_large { too_large() } else { Problem::new(Code::BadRequest, "body: could not be read") }
+    })?;
+    match charset.filter(|charset| !reads_as_utf8(charset, &body)) {
+        Some(charset) => Err(unsupported(format!("content-type: the charset must be utf-8, not {charset}"))),
+        None => Ok(body),
     }
-    let text = String::from_utf8(body.into()).map_err(|error| {
-        let message = match error.as_bytes() {
+}
+
+/// A body that comes in one piece is not copied.
+async fn whole(mut body: Body) -> Result<Bytes, axum::Error> {
+    let mut read = Bytes::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if read.is_empty() {
+            read = data;
+        } else {
+            let mut both = read.try_into_mut().unwrap_or_else(|read| BytesMut::from(&read[..]));
+            both.extend_from_slice(&data);
+            read = both.freeze();
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+/// The body as text, without a byte order mark.
+///
+/// # Errors
+/// It is not in UTF-8.
+pub fn text(body: &Bytes) -> Result<&str, Problem> {
+    let text = std::str::from_utf8(body).map_err(|_| {
+        let message = match body[..] {
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "body: must be UTF-8, and begins with the byte order mark of UTF-16",
             _ => "body: must be UTF-8",
         };
         Problem::new(Code::BadRequest, message)
     })?;
     // Tools on Windows write it, and RFC 8259 lets a reader of JSON ignore it.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// The error for a body over the bound.
@@ -91,13 +129,12 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
 
     async fn read_with(name: &'static str, value: &str, body: &[u8]) -> Result<String, (StatusCode, String)> {
         let request = Request::builder().header(name, value).body(Body::from(body.to_vec())).unwrap();
         let read = read(request, Duration::from_secs(5)).await;
+        let read = read.and_then(|body| text(&body).map(str::to_owned));
         read.map_err(|problem| (problem.status(), problem.message.into_owned()))
     }
 

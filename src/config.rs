@@ -175,6 +175,7 @@ mod tests {
                 ("LOG_FORMAT", "xml"),
                 ("LOG", "inof"),
                 ("KEEP_ALIVE_TIMEOUT", "0"),
+                ("WORKER_THREADS", "1025"),
                 ("DRAIN_TIMEOUT", "99999999999999999"),
             ] {
                 jail.set_env(key, value);

@@ -3,20 +3,21 @@
 //!
 //! These are calls and no layers of the router, because a layer boxes a service and a future for each request.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
-    http::{Request, header, request},
+    body::{Body, HttpBody as _},
+    http::{Method, Request, header, request},
     response::{IntoResponse, Response},
 };
+use http_body_util::Limited;
 use tower::{ServiceExt, service_fn};
 
 use crate::{
-    access::Access,
+    access::{Access, Visitor},
     body,
-    broker::{Broker, ClientInfo, Principal},
+    broker::{Broker, ClientInfo},
     browser::{self, Browsers},
     problem::Problem,
     socket::{ConnectionInfo, Upgrade},
@@ -26,10 +27,28 @@ use crate::{
 #[derive(Clone)]
 pub struct Front(Arc<Parts>);
 
+/// A response that is being made.
+pub type Responding = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// What responds to the requests of one route.
+pub type Handler = Box<dyn Fn(Visitor, Request<Body>) -> Responding + Send + Sync>;
+
+/// A route that is found without the router. What publishers send all the time need not go through a dozen boxed services.
+pub struct Shortcut {
+    /// The method.
+    pub method: Method,
+    /// The path as a whole.
+    pub path: &'static str,
+    /// What the router has at this route, too.
+    pub handler: Handler,
+}
+
 /// What it is made of.
 pub struct Parts {
     /// The interfaces.
     pub router: Router,
+    /// Those of their routes that are used most.
+    pub shortcuts: Vec<Shortcut>,
     /// The broker that their clients are of.
     pub broker: Broker,
     /// Finds out who sends a request.
@@ -49,8 +68,8 @@ impl Front {
         Self(Arc::new(parts))
     }
 
-    /// The response to a request.
-    pub async fn respond(self, request: Request<Body>) -> Response {
+    /// The response to a request that came over this connection.
+    pub async fn respond(&self, connection: &ConnectionInfo, request: Request<Body>) -> Response {
         let (parts, body) = request.into_parts();
         // The origin comes first: a page may read the refusals that follow, too, and a preflight request carries no
         // credentials.
@@ -58,42 +77,61 @@ impl Front {
             Ok(visibility) => visibility,
             Err(problem) => return browser::varying((self.0.refuse)(&parts, &problem)),
         };
-        let request = Request::from_parts(parts, body);
         match visibility {
-            browser::Visibility::Unaffected => self.receive(request).await,
-            browser::Visibility::Hidden => browser::varying(self.receive(request).await),
+            browser::Visibility::Unaffected => self.receive(connection, parts, body).await,
+            browser::Visibility::Hidden => browser::varying(self.receive(connection, parts, body).await),
             browser::Visibility::Shown => {
-                let front = self.clone();
-                let receive = service_fn(move |request| {
-                    let front = front.clone();
-                    async move { Ok::<_, Infallible>(front.receive(request).await) }
+                let (front, connection) = (self.clone(), connection.clone());
+                let receive = service_fn(move |request: Request<Body>| {
+                    let (front, connection) = (front.clone(), connection.clone());
+                    let (parts, body) = request.into_parts();
+                    async move { Ok::<_, Infallible>(front.receive(&connection, parts, body).await) }
                 });
-                self.0.browsers.show(request, receive).await
+                // Large, and rare: most requests are not a page's.
+                Box::pin(self.0.browsers.show(Request::from_parts(parts, body), receive)).await
             }
         }
     }
 
     /// The response to a request of whatever page.
-    async fn receive(self, request: Request<Body>) -> Response {
-        let (mut parts, body) = request.into_parts();
-        if announces_more_than(self.0.max_body_bytes, &parts) {
-            return body::too_large().into_response();
-        }
+    async fn receive(&self, connection: &ConnectionInfo, mut parts: request::Parts, body: Body) -> Response {
+        let body = match self.bounded(&parts, body) {
+            Ok(body) => body,
+            Err(problem) => return problem.into_response(),
+        };
         if let Err(problem) = self.check_staying(&parts) {
             return problem.into_response();
         }
-        let connection = parts.extensions.get::<ConnectionInfo>();
-        let address = connection.map(|connection| connection.client_address(&parts.headers));
         let door = match parts.uri.path() {
             "/ws" => "ws",
             path if path.starts_with("/graphql") => "graphql",
             _ => "rest",
         };
-        let client = self.0.broker.client(Principal::anyone(), ClientInfo { door, address });
-        let visitor = self.0.access.identify(&parts, &client).await;
+        let from = ClientInfo { door, address: Some(connection.client_address(&parts.headers)) };
+        let principal = self.0.access.identify(&parts, connection.certificate.as_deref(), from).await;
+        let visitor = Visitor::new(principal.map(|principal| self.0.broker.client(principal, from)));
+        let mut shortcuts = self.0.shortcuts.iter();
+        if let Some(shortcut) = shortcuts.find(|known| known.method == parts.method && known.path == parts.uri.path()) {
+            return (shortcut.handler)(visitor, Request::from_parts(parts, body)).await;
+        }
+        parts.extensions.insert(connection.clone());
         parts.extensions.insert(visitor);
         let response = self.0.router.clone().oneshot(Request::from_parts(parts, body)).await;
         response.unwrap_or_else(|never| match never {})
+    }
+
+    /// The body within its bound: refused by its `Content-Length`, before it comes, or while it is read if it does not say how
+    /// long it is.
+    fn bounded(&self, parts: &request::Parts, body: Body) -> Result<Body, Problem> {
+        let limit = self.0.max_body_bytes;
+        if body.size_hint().exact().is_some_and(|bytes| bytes <= limit as u64) {
+            return Ok(body);
+        }
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length: u64| length > limit as u64) {
+            return Err(body::too_large());
+        }
+        Ok(Body::new(Limited::new(body, limit)))
     }
 
     /// Refuses new WebSockets while the server is leaving. A client of GraphQL tries again, perhaps elsewhere, where the
@@ -101,10 +139,4 @@ impl Front {
     fn check_staying(&self, parts: &request::Parts) -> Result<(), Problem> {
         if Upgrade::is_asked_for(parts) { self.0.broker.check_staying().map_err(Problem::from) } else { Ok(()) }
     }
-}
-
-/// Whether a body is too large by its `Content-Length`, before it comes.
-fn announces_more_than(limit: usize, parts: &request::Parts) -> bool {
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    length.is_some_and(|length: u64| length > limit as u64)
 }

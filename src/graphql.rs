@@ -45,10 +45,20 @@ use std::{
 };
 
 use async_graphql::{ObjectType, SDLExportOptions, Schema, SchemaBuilder};
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::Method,
+    routing::get,
+};
 use tokio::time::Instant;
 
-use crate::{access::Access, broker::MetricSample, socket::Sockets};
+use crate::{
+    access::{Access, Visitor},
+    broker::MetricSample,
+    front::{Responding, Shortcut},
+    socket::Sockets,
+};
 pub use document::DocumentLimits;
 use execute::{Documents, Executor};
 use mutation::Mutation;
@@ -208,15 +218,18 @@ impl Counts {
 /// The paths whose errors have GraphQL's form.
 pub const PATHS: [&str; 2] = ["/graphql", "/graphql/ws"];
 
-/// The door's routes, and what it counts.
-pub fn routes(context: Context, settings: Settings) -> (Router, Counts) {
+/// The door's routes, the one that is used most without the router, and what the door counts.
+pub fn routes(context: Context, settings: Settings) -> (Router, Shortcut, Counts) {
     let (executor, counts) = executor(context.started, &settings);
     let door = Door(Arc::new(Parts { context, settings, executor, streams: Streams::default() }));
     let router = Router::new()
         .route("/graphql", get(http::get).post(http::post).put(http::put).delete(http::delete))
         .route("/graphql/ws", get(http::upgrade))
-        .with_state(door);
-    (router, counts)
+        .with_state(door.clone());
+    let handler = move |visitor: Visitor, request: Request| -> Responding {
+        Box::pin(http::post(State(door.clone()), visitor, request))
+    };
+    (router, Shortcut { method: Method::POST, path: "/graphql", handler: Box::new(handler) }, counts)
 }
 
 fn executor(started: Instant, settings: &Settings) -> (Executor, Counts) {

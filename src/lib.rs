@@ -19,6 +19,7 @@
 //!   host.rs acceptor.rs                   where to listen; a connection from its arrival to its protocol
 //!   arrival.rs proxy_header.rs tls.rs     before the first request: the PROXY protocol, the handshake of TLS
 //!   http1.rs http2.rs respond.rs          the two versions of HTTP; what holds for every request
+//!   direct.rs head.rs chunks.rs ahead.rs  HTTP/1 without hyper: most requests, their heads, streams; what was read ahead
 //!   stream.rs pieces.rs                   errors of hyper in our form, and how connections close; bodies in pieces
 //!   deadline.rs refusal.rs addresses.rs   how long connections may be idle; those that are too many; counts by address
 //! proxies.rs         the proxies that are trusted, and the client's address behind them

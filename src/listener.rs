@@ -2,8 +2,12 @@
 
 mod acceptor;
 mod addresses;
+mod ahead;
 mod arrival;
+mod chunks;
 mod deadline;
+mod direct;
+mod head;
 mod host;
 mod http1;
 mod http2;
@@ -24,12 +28,15 @@ use std::{
 };
 
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 pub use acceptor::{Acceptor, Shared};
 pub use host::{Host, Listeners, NotAHost, bind};
 pub use tls::Settings as TlsSettings;
 
-use crate::{broker::MetricSample, browser::AllowedOrigins, proxies::TrustedProxies};
+use crate::{
+    broker::MetricSample, browser::AllowedOrigins, front::Front, proxies::TrustedProxies, socket::ConnectionInfo,
+};
 
 /// Listening, stopping, logging.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct Settings {
     pub host: Host,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Threads that serve. 0 = one for each core that the process may use.
+    pub worker_threads: usize,
     /// How long a stopping server stays open before it drains.
     pub drain_delay: Duration,
     /// How long a draining server waits for its connections.
@@ -69,6 +78,7 @@ impl Default for Settings {
         Self {
             host: Host::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: 8080,
+            worker_threads: 0,
             drain_delay: Duration::ZERO,
             // Container engines kill after ten seconds.
             drain: Duration::from_secs(8),
@@ -132,6 +142,18 @@ struct Times {
     ping: Duration,
     /// For taking what is written.
     write: Duration,
+}
+
+/// What all requests of a connection have in common.
+struct Served {
+    /// What is known of the connection.
+    info: ConnectionInfo,
+    /// What responds.
+    front: Front,
+    /// How long it may wait.
+    times: Times,
+    /// When cancelled, the connection finishes what it is at.
+    stop: CancellationToken,
 }
 
 fn tune(stream: &TcpStream, write_timeout: Duration) {

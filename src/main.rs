@@ -96,8 +96,13 @@ fn print(text: &str) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
+/// What runs the tasks, on so many threads; 0 = one for each core.
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if threads > 0 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build().map_err(|error| error.to_string())
 }
 
 /// What a transfer logs by default. It reports its result itself, and a refusal is one line. Warnings of the disk engine
@@ -113,7 +118,7 @@ fn begin_transfer(config: &Config) -> Result<(), String> {
 
 fn export(config: &Config, output: Option<&PathBuf>) -> Result<(), String> {
     begin_transfer(config)?;
-    runtime()?.block_on(transfer::export(config, output.map(PathBuf::as_path)))
+    runtime(config.server.worker_threads)?.block_on(transfer::export(config, output.map(PathBuf::as_path)))
 }
 
 fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
@@ -121,7 +126,7 @@ fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
     let file = file.map(PathBuf::as_path).filter(|file| file.as_os_str() != "-");
     // While the file is read, nothing has been written that must be rolled back, so a signal may end the process.
     let import = transfer::Import::read(config, file)?;
-    runtime()?.block_on(async {
+    runtime(config.server.worker_threads)?.block_on(async {
         let stop = CancellationToken::new();
         let signalled = until_second_signal(stop.clone())?;
         tokio::select! {
@@ -134,7 +139,7 @@ fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
 fn start(config: Config) -> Result<(), String> {
     telemetry::start(&config.server.log, &config.server.log_format)?;
     raise_file_limit();
-    runtime()?.block_on(async {
+    runtime(config.server.worker_threads)?.block_on(async {
         let stop = CancellationToken::new();
         let signalled = until_second_signal(stop.clone())?;
         let listener = listener::bind(&config.server).await?;

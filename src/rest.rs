@@ -13,14 +13,20 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::header,
+    extract::Request,
+    http::{Method, header},
     response::IntoResponse,
     routing::{delete, get, post},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{access::Caller, broker::Client, problem::Problem};
+use crate::{
+    access::{Caller, Visitor},
+    broker::Client,
+    front::{Responding, Shortcut},
+    problem::Problem,
+};
 
 pub use openapi::text as openapi_text;
 
@@ -59,6 +65,15 @@ pub fn routes(context: Context) -> Router {
         .route("/health/ready", get(status::ready))
         .route("/openapi.json", get(openapi))
         .with_state(context)
+}
+
+/// The route that publishers use all the time, without the router.
+pub fn shortcut(context: &Context) -> Shortcut {
+    let within = context.request_timeout;
+    let handler = move |visitor: Visitor, request: Request| -> Responding {
+        Box::pin(async move { publish::respond(visitor, request, within).await.into_response() })
+    };
+    Shortcut { method: Method::POST, path: "/publish", handler: Box::new(handler) }
 }
 
 async fn openapi(_: Caller) -> impl IntoResponse {

@@ -3,7 +3,6 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    extract::DefaultBodyLimit,
     http::request::Parts,
     response::{IntoResponse, Response},
 };
@@ -53,11 +52,9 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     say_who_may_come_in(&access, &config);
     tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
     let mut deliverers: JoinSet<()> = broker.deliverers().collect();
-    let hard = CancellationToken::new();
     let settings = config.server.clone();
     let reload = access.reload().clone();
-    let shared =
-        listener::Shared { reload, front, settings, connections: connections.clone(), sockets, hard: hard.clone() };
+    let shared = listener::Shared { reload, front, settings, connections: connections.clone(), sockets };
     let acceptor = Acceptor::new(shared).map_err(io::Error::other)?;
     for (addr, tls) in listeners.addresses()? {
         tracing::info!(%addr, tls = tls && acceptor.has_tls(), version = env!("CARGO_PKG_VERSION"), "listening");
@@ -82,7 +79,7 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     tasks.close();
     if timeout_at(until, tasks.wait()).await.is_err() {
         tracing::warn!(connections = connections.open(), "the drain time is over; dropping what is left");
-        hard.cancel();
+        acceptor.drop_all();
     }
     broker.close().await;
     tracing::info!("stopped");
@@ -131,18 +128,19 @@ fn front(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, c
     let started = Instant::now();
     let (heartbeat, request_timeout) = (config.socket.ping_interval, config.server.request_timeout);
     let open = connections.clone();
-    let rest = rest::routes(rest::Context {
+    let of_rest = rest::Context {
         probe: broker.client(Principal::nobody(), ClientInfo { door: "rest", address: None }),
         started,
         connections: Arc::new(move || open.open()),
         heartbeat,
         request_timeout,
         stop: sockets.stop.clone(),
-    });
+    };
+    let (rest, publish) = (rest::routes(of_rest.clone()), rest::shortcut(&of_rest));
     let sockets = sockets.clone();
     let context =
         graphql::Context { access: access.clone(), started, sockets: sockets.clone(), heartbeat, request_timeout };
-    let (graphql, counts) = graphql::routes(context, config.graphql.clone());
+    let (graphql, post, counts) = graphql::routes(context, config.graphql.clone());
     let ws = ws::routes(access.clone(), config.graphql.connection_init_timeout, config.ws.clone(), sockets);
     let sign_in = access::routes(access.clone());
     let (of_broker, of_connections, of_access) = (broker.clone(), connections.clone(), access.clone());
@@ -158,10 +156,10 @@ fn front(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, c
         .merge(ws)
         .merge(metrics)
         .merge(sign_in)
-        .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
-        .layer(DefaultBodyLimit::max(config.server.max_body_bytes));
+        .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") });
     Front::new(front::Parts {
         router,
+        shortcuts: vec![publish, post],
         broker: broker.clone(),
         access: access.clone(),
         browsers: Browsers::new(config.server.allowed_origins.clone()),

@@ -49,6 +49,8 @@ struct Streaming<S, G> {
     heartbeat: Duration,
     sleep: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Bytes of the last chunk: the next one is probably as large.
+    last_chunk: u32,
     taken: bool,
     ended: bool,
     _guard: G,
@@ -86,6 +88,7 @@ pub fn body<S: StreamContent, G: Send + Unpin + 'static>(
         heartbeat,
         sleep: Box::pin(sleep(heartbeat)),
         stop: Box::pin(stop.cancelled_owned()),
+        last_chunk: 0,
         taken: true,
         ended: false,
         _guard: guard,
@@ -111,6 +114,9 @@ impl<S: StreamContent, G: Send + Unpin + 'static> http_body::Body for Streaming<
                 ready = true;
                 break;
             };
+            if chunk.is_empty() {
+                chunk.reserve(CHUNK.min(this.last_chunk as usize));
+            }
             let flow = this.content.deliver(key, &mut chunk);
             this.ended = flow == StreamFlow::End;
         }
@@ -127,6 +133,7 @@ impl<S: StreamContent, G: Send + Unpin + 'static> http_body::Body for Streaming<
             return if this.ended { Poll::Ready(None) } else { Poll::Pending };
         }
         this.taken = false;
+        this.last_chunk = chunk.len() as u32;
         this.sleep.as_mut().reset(Instant::now() + this.heartbeat);
         // A timer that was reset wakes nobody until it is polled again, which the next call does.
         Poll::Ready(Some(Ok(Frame::data(chunk.into()))))

@@ -13,15 +13,19 @@ pub use fields::{Fields, UnknownFields, decoded, new_message};
 pub use names::refuse_unknown;
 pub use options::{Options, parse_duration, parse_filter, same_last, start_from_text};
 
-use crate::broker::{
-    AnyCursor, ConsumerInfo, Cursor, Error, Gap, Message, PatternCursor, ShapeId, Start, Timestamp, quote,
+use crate::{
+    broker::{AnyCursor, ConsumerInfo, Cursor, Error, Gap, Message, PatternCursor, ShapeId, Start, Timestamp, quote},
+    event_stream::ServerSentEvent,
 };
 
 /// The `/ws` event frame, which is also the data of a server-sent event.
 const EVENT_FRAME: ShapeId = ShapeId(0);
 
+/// The message as a server-sent event.
+const STREAM_EVENT: ShapeId = ShapeId(1);
+
 /// The first shape number that other doors may give out.
-pub const FIRST_FREE_SHAPE: u64 = 1;
+pub const FIRST_FREE_SHAPE: u64 = 2;
 
 /// Parameters by which a client says where it was that cannot send the header `Last-Event-ID`: those of
 /// event-source-polyfill and its kin.
@@ -67,11 +71,15 @@ pub fn write_quoted(out: &mut Vec<u8>, text: &str) {
 fn event_frame(message: &Message) -> Bytes {
     message.rendering(EVENT_FRAME, |message| {
         let mut frame = String::with_capacity(message.data.len() + 272);
-        frame.push_str(r#"{"type":"event","#);
-        write_message(&mut frame, message);
-        frame.push('}');
+        write_frame(&mut frame, message);
         frame.into()
     })
+}
+
+fn write_frame(out: &mut String, message: &Message) {
+    out.push_str(r#"{"type":"event","#);
+    write_message(out, message);
+    out.push('}');
 }
 
 /// The message as the event frame of `/ws` in two parts: what all share, and behind it, where the message came through a
@@ -83,6 +91,23 @@ pub fn event_parts(message: &Message, position: Option<&PatternCursor>) -> (Byte
     frame.truncate(frame.len() - 1);
     (frame, format!(r#","pattern_cursor":"{position}"}}"#))
 }
+
+/// The message as a server-sent event of its topic: its cursor is the event's id, its data are the event frame of `/ws`.
+#[must_use]
+pub fn stream_event(message: &Message) -> Bytes {
+    message.rendering(STREAM_EVENT, |message| {
+        // Not the frame that `/ws` shares: one rendering cannot be asked for while another is made.
+        let mut frame = String::with_capacity(message.data.len() + 272);
+        write_frame(&mut frame, message);
+        let mut event = Vec::with_capacity(frame.len() + 64);
+        let (id, data) = (&message.cursor, frame.as_bytes());
+        ServerSentEvent { id: Some(id), name: MESSAGE_EVENT, data: &[data] }.write(&mut event);
+        event.into()
+    })
+}
+
+/// The name of the server-sent event that is a message.
+pub const MESSAGE_EVENT: &str = "message";
 
 /// The message as an object, as REST lists it.
 #[must_use]

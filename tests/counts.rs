@@ -18,10 +18,19 @@ mod pipes;
 use std::sync::atomic::Ordering;
 
 use allocation_counter::measure;
+use axum::{body::Body, http::Request, response::IntoResponse};
 use http_body_util::BodyExt as _;
 use pipes::Service;
-use pub_sub::broker::{self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Source, Subscribe, TopicName};
-use tokio::runtime::Runtime;
+use pub_sub::{
+    access::{self, Access},
+    broker::{self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Source, Subscribe, TopicName},
+    browser::{AllowedOrigins, Browsers},
+    front::{self, Front},
+    rest,
+    socket::ConnectionInfo,
+};
+use tokio::{runtime::Runtime, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Rounds that each count is taken over, so that what happens now and then (a queue that grows) is not taken for a cost of
 /// every message.
@@ -141,6 +150,60 @@ fn a_burst_wakes_each_connection_once() {
         let burst = cost(sockets, each, EVENTS);
         assert!(burst.looks <= 2 * sockets as u64, "{burst:?}");
     }
+}
+
+/// The server's front with REST behind it, and no limits in the way.
+fn front() -> Front {
+    let broker = broker();
+    let quiet = Duration::from_hours(1);
+    let context = rest::Context {
+        probe: broker.client(Principal::nobody(), NOWHERE),
+        started: Instant::now(),
+        connections: Arc::new(|| 0),
+        heartbeat: quiet,
+        request_timeout: quiet,
+        stop: CancellationToken::new(),
+    };
+    Front::new(front::Parts {
+        router: rest::routes(context.clone()),
+        shortcuts: vec![rest::shortcut(&context)],
+        broker,
+        access: Access::open(&access::Settings::default(), 0).unwrap(),
+        browsers: Browsers::new(AllowedOrigins::default()),
+        max_body_bytes: 1 << 20,
+        refuse: |_, problem| problem.clone().into_response(),
+    })
+}
+
+/// What `POST /publish` allocates from a request that was read to a response that is to be written.
+#[test]
+fn a_post_allocates_little_more_than_its_message() {
+    const COUNT: usize = 1_000;
+    const MOST: u64 = 14;
+    let (runtime, front) = (runtime(), front());
+    let peer = ([127, 0, 0, 1], 1).into();
+    let connection = ConnectionInfo { peer, certificate: None, proxies: None, guard: Arc::new(()) };
+    let requests = || {
+        let request = |_| {
+            let request = Request::post("/publish").header("host", "here").header("content-type", "application/json");
+            request.body(Body::from(r#"{"topic":"news","data":{"number":1}}"#)).unwrap()
+        };
+        (0..COUNT).map(request).collect::<Vec<_>>()
+    };
+    let publish_all = |requests: Vec<Request<Body>>| {
+        let mut responses = Vec::with_capacity(COUNT);
+        let allocations = measure(|| {
+            for request in requests {
+                responses.push(runtime.block_on(front.respond(&connection, request)));
+            }
+        });
+        assert!(responses.iter().all(|response| response.status().is_success()));
+        allocations.count_total
+    };
+    publish_all(requests());
+    let allocations = publish_all(requests());
+    println!("{allocations} allocations for {COUNT} requests");
+    assert!(allocations / COUNT as u64 <= MOST, "{allocations}");
 }
 
 /// Two: the message and its id. A subscriber that is told, reads and lets go adds none, and no future is made.

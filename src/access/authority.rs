@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use axum::http::request::Parts;
 
 use super::{
-    ANONYMOUS, API_KEY, AccessRules, KeyHash, KeyRule, Refusal, Reload, Settings, Tokens, Visitor, WatchedFile, found,
+    ANONYMOUS, API_KEY, AccessRules, KeyHash, KeyRule, Refusal, Reload, Settings, Tokens, WatchedFile, found,
     refusals::{Reason, Refusals},
     sessions::Sessions,
 };
 use crate::{
-    broker::{Client, ClientInfo, Error, Grant, Identity, Kind, MetricSample, Principal, Timestamp},
+    broker::{ClientInfo, Error, Grant, Identity, Kind, MetricSample, Principal, Timestamp},
     problem::{Code, Problem},
-    socket::{ConnectionInfo, Upgrade},
+    socket::Upgrade,
 };
 
 /// How often what has expired is looked for. Subscriptions end within a second.
@@ -193,17 +193,18 @@ impl Access {
         self.refuse(Reason::Malformed, error.to_string(), from)
     }
 
-    /// Finds out who sends a request.
-    pub async fn identify(&self, parts: &Parts, client: &Client) -> Visitor {
-        let principal = self.principal_of(parts, client.info()).await;
-        Visitor::new(principal.map(|principal| client.acting_for(principal)))
-    }
-
-    async fn principal_of(&self, parts: &Parts, from: ClientInfo) -> Result<Principal, Problem> {
-        let without_credential = || {
-            let certificate = parts.extensions.get::<ConnectionInfo>().and_then(|info| info.certificate.as_deref());
-            certificate.and_then(|subject| self.of_certificate(subject)).unwrap_or_else(|| self.anonymous())
-        };
+    /// Finds out on whose behalf a request is sent that came over a connection with this certificate.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` for bad credentials.
+    pub async fn identify(
+        &self,
+        parts: &Parts,
+        certificate: Option<&str>,
+        from: ClientInfo,
+    ) -> Result<Principal, Problem> {
+        let without_credential =
+            || certificate.and_then(|subject| self.of_certificate(subject)).unwrap_or_else(|| self.anonymous());
         if !self.0.is_restricted {
             return Ok(without_credential());
         }

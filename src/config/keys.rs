@@ -68,6 +68,11 @@ fn at_least_a_second(value: Duration) -> Result<Duration, String> {
     if value < Duration::from_secs(1) { Err("must be 1s or more".to_owned()) } else { Ok(value) }
 }
 
+/// More threads than this are a mistake: no machine has as many cores.
+fn threads(value: usize) -> Result<usize, String> {
+    if value > 1_024 { Err(format!("must be 1024 or less, not {value}")) } else { Ok(value) }
+}
+
 /// What an empty access setting is told.
 pub(super) const EMPTY: &str = "must not be empty; leave it out if it is not to be set";
 
@@ -193,6 +198,7 @@ keys! {
     max_messages_limit >= 1 => broker.max_messages_limit: "The largest history, in messages, that a topic may set for itself.";
     max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes of memory for the history of one topic. The oldest message is evicted first.";
     max_history_bytes => broker.max_history_bytes: "Bytes of memory for all histories together. At the bound, a topic evicts its own oldest messages to make room for a new one. If it has none, the new message is refused.";
+    worker_threads if threads => server.worker_threads: "The number of threads that serve connections, at most 1024. 0 = one for each core that the process may use.";
     max_connections >= 1 => server.max_connections: "The number of connections that may be open. A further one gets a 503 response and is closed.";
     max_connections_per_address => server.max_connections_per_address: "The number of connections that one client's address may have open. A further one gets a 503 response and is closed. Behind trusted proxies, the address in the PROXY protocol header counts, and connections without that header are not counted. 0 = no limit.";
     max_subscriptions_per_connection >= 1 => ws.max_subscriptions: "The number of subscriptions on one `/ws` connection.";

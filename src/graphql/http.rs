@@ -159,11 +159,11 @@ pub async fn post(State(door): State<Door>, visitor: Visitor, request: Request) 
     if let Err(problem) = check_json(request.headers()) {
         return refuse(&headers, &problem);
     }
-    let body = match body::read(request, door.context.request_timeout).await {
-        Ok(body) => body,
+    let body = body::read(request, door.context.request_timeout).await;
+    let text = match body.as_ref().map_err(Problem::clone).and_then(body::text) {
+        Ok(text) => text,
         Err(problem) => return refuse(&headers, &problem),
     };
-    let text = body.as_str();
     if text.trim_start().starts_with('[') {
         if token.is_some() {
             return refuse(&headers, &not_a_request("body: a batch cannot be sent to a stream"));

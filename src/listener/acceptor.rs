@@ -2,11 +2,13 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use tokio::{net::TcpStream, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::{net::TcpStream, task::AbortHandle, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use super::{
-    ConnectionGuard, Connections, Settings, Times,
+    ConnectionGuard, Connections, Served, Settings, Times,
     addresses::{AddressGuard, Addresses},
     arrival::{Arrival, Opened, Socket},
     http1, http2,
@@ -32,8 +34,6 @@ pub struct Shared {
     pub sockets: Sockets,
     /// Asks for the files of TLS to be read again.
     pub reload: Reload,
-    /// When cancelled, connections are dropped.
-    pub hard: CancellationToken,
 }
 
 /// Takes connections and serves HTTP over them.
@@ -42,10 +42,24 @@ pub struct Acceptor(Arc<Inner>);
 
 struct Inner {
     shared: Shared,
+    /// The tasks of the connections that are open. A signal to drop them would be looked at whenever one of them wakes.
+    running: Arc<Mutex<Slab<AbortHandle>>>,
     times: Times,
     addresses: Addresses,
     refusals: Refusals,
     tls: Option<Tls>,
+}
+
+/// Removes a connection's task from those that are running, when it is dropped.
+struct Running {
+    all: Arc<Mutex<Slab<AbortHandle>>>,
+    key: usize,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.all.lock().try_remove(self.key);
+    }
 }
 
 impl Acceptor {
@@ -69,7 +83,12 @@ impl Acceptor {
         };
         let addresses = Addresses::new(settings.max_connections_per_address);
         let refusals = Refusals::new(sockets.clone());
-        Ok(Self(Arc::new(Inner { shared, times, addresses, refusals, tls })))
+        Ok(Self(Arc::new(Inner { shared, running: Arc::default(), times, addresses, refusals, tls })))
+    }
+
+    /// Drops all connections.
+    pub fn drop_all(&self) {
+        self.0.running.lock().iter().for_each(|(_, task)| task.abort());
     }
 
     /// Whether the server has a certificate.
@@ -109,13 +128,15 @@ impl Acceptor {
 
 impl Inner {
     fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        let hard = self.shared.hard.clone();
-        self.tasks().spawn(async move {
-            tokio::select! {
-                () = connection => {}
-                () = hard.cancelled() => {}
-            }
+        let mut running = self.running.lock();
+        let vacant = running.vacant_entry();
+        let entry = Running { all: self.running.clone(), key: vacant.key() };
+        // It cannot end before it is entered, because it leaves under the same lock.
+        let task = self.tasks().spawn(async move {
+            let _entry = entry;
+            connection.await;
         });
+        vacant.insert(task.abort_handle());
     }
 
     fn tasks(&self) -> &TaskTracker {
@@ -174,6 +195,7 @@ impl Inner {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let Shared { front, sockets, .. } = &self.shared;
-        http1::serve(stream, info, front.clone(), self.times, sockets.stop.clone())
+        let (front, stop) = (front.clone(), sockets.stop.clone());
+        http1::serve(stream, Served { info, front, times: self.times, stop })
     }
 }

@@ -1,88 +1,43 @@
 //! A connection before its first request: what a proxy says of it, and the handshake of TLS.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, atomic::AtomicBool},
-    task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{proxy_header, stream::HttpStream, tls};
+use super::{ahead::Ahead, proxy_header, stream::HttpStream, tls};
 use crate::problem::{Code, Problem};
 
 /// A socket, and what was read of it before its turn.
-pub(super) struct Socket {
-    tcp: TcpStream,
-    ahead: Vec<u8>,
-}
+pub(super) type Socket = Ahead<TcpStream>;
 
 impl Socket {
-    pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, ahead: Vec::new() }
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream, read: Bytes::new() }
     }
 
     /// Writes at once or not at all.
     pub fn try_write(&self, bytes: &[u8]) {
-        let _ = self.tcp.try_write(bytes);
+        let _ = self.stream.try_write(bytes);
     }
 
     /// Reads the first bytes if none were read yet, and returns the very first. They stay to be read.
     async fn first_byte(&mut self) -> io::Result<u8> {
-        if self.ahead.is_empty() {
+        if self.read.is_empty() {
             let mut piece = [0; 1 << 10];
-            let bytes = self.tcp.read(&mut piece).await?;
-            self.ahead.extend_from_slice(&piece[..bytes]);
+            let bytes = self.stream.read(&mut piece).await?;
+            self.read = Bytes::copy_from_slice(&piece[..bytes]);
         }
-        self.ahead.first().copied().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, buffer);
-        }
-        let bytes = self.ahead.len().min(buffer.remaining());
-        buffer.put_slice(&self.ahead[..bytes]);
-        self.ahead.drain(..bytes);
-        if self.ahead.is_empty() {
-            self.ahead = Vec::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.read.first().copied().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -109,8 +64,10 @@ impl Arrival {
     /// Reads what a trusted proxy says of the connection. Without a header, or where the proxy speaks for itself, nothing changes.
     pub async fn read_proxy_header(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.may_be_proxied) {
-            let Socket { tcp, ahead } = &mut self.socket;
-            self.peer = proxy_header::read(tcp, ahead, self.until).await?.unwrap_or(self.peer);
+            let Socket { stream, read } = &mut self.socket;
+            let mut ahead = Vec::new();
+            self.peer = proxy_header::read(stream, &mut ahead, self.until).await?.unwrap_or(self.peer);
+            *read = ahead.into();
         }
         Ok(())
     }

@@ -69,22 +69,57 @@ impl Drop for BusyGuard {
     }
 }
 
+/// A time that is often put off. Its timer is set when it fires too early, and not each time, which would cost more.
+pub(super) struct Alarm {
+    at: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    pub fn new(at: Instant) -> Self {
+        Self { at, timer: Box::pin(sleep_until(at)) }
+    }
+
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
+    pub fn set(&mut self, at: Instant) {
+        self.at = at;
+    }
+
+    /// Ready when the time has come.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.at < self.timer.deadline() {
+                self.timer.as_mut().reset(self.at);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if self.timer.deadline() >= self.at {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.at);
+        }
+    }
+}
+
 /// The deadline of the phase that a connection is in.
 pub(super) struct Deadline {
     activity: Arc<Activity>,
     head: Duration,
     idle: Duration,
     seen: u32,
-    at: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
+    /// Whether the phase has one.
+    is_limited: bool,
+    alarm: Alarm,
 }
 
 impl Deadline {
-    /// `head`: for sending the head of a request. `idle`: between two requests.
-    pub fn new(activity: Arc<Activity>, head: Duration, idle: Duration) -> Self {
-        let at = Instant::now() + head;
+    /// `first`: when the head of the first request must have come. `head`: the time for sending that of each later one.
+    /// `idle`: the time between two requests.
+    pub fn new(activity: Arc<Activity>, first: Instant, head: Duration, idle: Duration) -> Self {
         let seen = activity.0.load(Ordering::Relaxed);
-        Self { activity, head, idle, seen, at: Some(at), timer: Box::pin(sleep_until(at)) }
+        Self { activity, head, idle, seen, is_limited: true, alarm: Alarm::new(first) }
     }
 
     /// Ready when the deadline has passed. It must be polled after the connection, which changes the phase.
@@ -92,24 +127,17 @@ impl Deadline {
         let now = self.activity.0.load(Ordering::Relaxed);
         if now != self.seen {
             self.seen = now;
-            self.at = match self.activity.phase() {
-                Phase::Idle => Some(Instant::now() + self.idle),
-                Phase::Head => Some(Instant::now() + self.head),
+            let limit = match self.activity.phase() {
+                Phase::Idle => Some(self.idle),
+                Phase::Head => Some(self.head),
                 Phase::Busy => None,
             };
-        }
-        let Some(at) = self.at else { return Poll::Pending };
-        loop {
-            // A timer that fires too early is set again then. Setting it for each request would cost more.
-            if at < self.timer.deadline() {
-                self.timer.as_mut().reset(at);
+            self.is_limited = limit.is_some();
+            if let Some(limit) = limit {
+                self.alarm.set(Instant::now() + limit);
             }
-            ready!(self.timer.as_mut().poll(cx));
-            if self.timer.deadline() >= at {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(at);
         }
+        if self.is_limited { self.alarm.poll(cx) } else { Poll::Pending }
     }
 }
 
@@ -201,10 +229,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_phase_has_its_time() {
         let activity = Activity::new();
-        let mut deadline = Deadline::new(activity.clone(), HEAD, IDLE);
+        let mut deadline = Deadline::new(activity.clone(), Instant::now() + HEAD, HEAD, IDLE);
         assert!(passes_after(&mut deadline, HEAD).await, "a new connection");
 
-        let mut deadline = Deadline::new(activity.clone(), HEAD, IDLE);
+        let mut deadline = Deadline::new(activity.clone(), Instant::now() + HEAD, HEAD, IDLE);
         let busy = activity.request();
         assert!(tokio::time::timeout(IDLE * 10, poll_fn(|cx| deadline.poll(cx))).await.is_err(), "a request");
         drop(busy);
@@ -215,7 +243,7 @@ mod tests {
         activity.set(Phase::Head);
         assert!(passes_after(&mut deadline, HEAD).await, "the head of a later request");
 
-        let mut deadline = Deadline::new(activity.clone(), HEAD, IDLE);
+        let mut deadline = Deadline::new(activity.clone(), Instant::now() + HEAD, HEAD, IDLE);
         for _ in 0..100 {
             drop(activity.request());
             let wait = tokio::time::timeout(IDLE * 9 / 10, poll_fn(|cx| deadline.poll(cx)));

@@ -24,7 +24,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Times, http1::MAX_BUFFER, pieces::Pieces, respond::respond};
+use super::{
+    Times,
+    pieces::Pieces,
+    respond::{MAX_BUFFER, respond},
+};
 use crate::{front::Front, socket::ConnectionInfo};
 
 /// Requests, event streams and WebSockets that may be open on one connection.
@@ -211,14 +215,14 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let streams = Streams::new();
     let counted = streams.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let mut request = request.map(Body::new);
+        let request = request.map(Body::new);
         // A WebSocket outlives its request, and the connection must not be idle meanwhile: it takes this guard with it.
         let info = ConnectionInfo { guard: Arc::new((counted.enter(), info.guard.clone())), ..info.clone() };
-        request.extensions_mut().insert(info.clone());
-        let (response, streams) = (respond(front.clone(), request), counted.clone());
+        let (front, streams) = (front.clone(), counted.clone());
         async move {
+            let response = respond(&front, &info, request).await;
             let held = |body| Held { body: Pieces::new(body, PIECE), waiting: streams.wait(), _guard: info.guard };
-            Ok::<_, Infallible>(response.await.map(held))
+            Ok::<_, Infallible>(response.map(held))
         }
     });
     let mut serving = pin!(builder(times, tasks).serve_connection(TokioIo::new(stream), service));

@@ -22,8 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     arrival::{Arrival, Opened},
-    http1::MAX_BUFFER,
-    respond::WatchedBody,
+    respond::{MAX_BUFFER, WatchedBody},
     stream::HttpStream,
 };
 use crate::{

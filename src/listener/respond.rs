@@ -19,14 +19,18 @@ use crate::{
     front::Front,
     headers,
     problem::{Code, Problem},
+    socket::ConnectionInfo,
 };
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// The policy of a page that loads nothing, runs nothing, and is shown in no other page.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// The app's response to a request.
-pub async fn respond(front: Front, mut request: Request<Body>) -> Response {
+/// Bytes of the head of a request, and of what is read and written at once.
+pub(super) const MAX_BUFFER: usize = 64 << 10;
+
+/// The app's response to a request that came over this connection.
+pub async fn respond(front: &Front, connection: &ConnectionInfo, mut request: Request<Body>) -> Response {
     let is_head = request.method() == Method::HEAD;
     if request.version() == Version::HTTP_2 {
         as_in_http1(&mut request);
@@ -36,7 +40,7 @@ pub async fn respond(front: Front, mut request: Request<Body>) -> Response {
             Some(location) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, location)]).into_response(),
             None => {
                 drop_trailing_slash(request.uri_mut());
-                front.respond(request).await
+                front.respond(connection, request).await
             }
         },
         Err(problem) => in_full(&problem, is_head),
@@ -119,7 +123,7 @@ fn check_host(request: &Request<Body>) -> Result<(), Problem> {
         (None, None) => Ok(()),
         (Some(host), None) => {
             let host = host.as_bytes();
-            let is_valid = host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'));
+            let is_valid = is_plain(host) || (Authority::try_from(host).is_ok() && !host.contains(&b'@'));
             // In HTTP/1, an address with an authority goes before the header.
             let authority = request.uri().authority().filter(|_| request.version() == Version::HTTP_2);
             let differs = authority.is_some_and(|other| !other.as_str().as_bytes().eq_ignore_ascii_case(host));
@@ -132,12 +136,21 @@ fn check_host(request: &Request<Body>) -> Result<(), Problem> {
     }
 }
 
+/// Whether a host is a name or an address in IPv4, perhaps with a port, or empty. Nearly every one is, and needs no parser.
+fn is_plain(host: &[u8]) -> bool {
+    let colon = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(colon);
+    let is_port = (2..=6).contains(&port.len()) && port[1..].iter().all(u8::is_ascii_digit);
+    (port.is_empty() || (is_port && !name.is_empty()))
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+}
+
 /// Where a browser that asks for a page at a path with a slash at its end finds it: the links within pages are relative. The
 /// address is relative, too, because a proxy may serve this server below a prefix.
 fn page_without_slash(request: &Request<Body>) -> Option<HeaderValue> {
+    let name = request.uri().path().strip_suffix('/')?.rsplit('/').next().filter(|name| !name.is_empty())?;
     let is_page = headers::acceptance(request.headers(), ("text", "html")).specificity == 2;
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let name = request.uri().path().strip_suffix('/')?.rsplit('/').next().filter(|name| !name.is_empty())?;
     let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
     HeaderValue::try_from(format!("../{name}{query}")).ok().filter(|_| is_page && is_read)
 }

@@ -1,39 +1,68 @@
 //! Extractors for REST requests. Unlike axum's own, their errors have the one error body.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
-    http::request::Parts,
+    http::{HeaderMap, Uri, request::Parts},
 };
+use bytes::Bytes;
 
 use super::Context;
 use crate::{
     access::CREDENTIAL_PARAMETER,
     body,
     broker::Error,
+    headers,
     problem::{Code, Problem},
     query_string,
     wire::{self, Fields, UnknownFields},
 };
 
-/// The body as text. Its content type does not count unless the body is a form indeed, because `curl -d` sends JSON as a form.
-pub struct Text(pub String);
+/// The body. Its content type does not count unless the body is a form indeed, because `curl -d` sends JSON as a form.
+pub struct Text(Bytes);
 
 impl FromRequest<Context> for Text {
     type Rejection = Problem;
 
     async fn from_request(request: Request, context: &Context) -> Result<Self, Problem> {
-        let kind = body::media_type(request.headers())?.unwrap_or_default();
-        let text = body::read(request, context.request_timeout).await?;
-        let is_form = matches!(kind.as_str(), "application/x-www-form-urlencoded" | "multipart/form-data");
-        if is_form && !text.trim_start().starts_with(['{', '[']) {
-            let message =
-                format!("body: must be JSON with the content type application/json, and this is a form ({kind})");
-            return Err(body::unsupported(message));
-        }
-        Ok(Self(text))
+        Self::read(request, context.request_timeout).await
     }
+}
+
+impl Text {
+    /// Reads the body of a request, which may take so long to arrive.
+    ///
+    /// # Errors
+    /// It is a form, or cannot be read.
+    pub async fn read(request: Request, within: Duration) -> Result<Self, Problem> {
+        let form = form(request.headers())?;
+        let body = Self(body::read(request, within).await?);
+        match form {
+            Some(kind) if !body.as_str()?.trim_start().starts_with(['{', '[']) => {
+                let message =
+                    format!("body: must be JSON with the content type application/json, and this is a form ({kind})");
+                Err(body::unsupported(message))
+            }
+            _ => Ok(body),
+        }
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// It is not in UTF-8.
+    pub fn as_str(&self) -> Result<&str, Problem> {
+        body::text(&self.0)
+    }
+}
+
+/// The media type of a body that a form in a browser sends.
+fn form(headers: &HeaderMap) -> Result<Option<&'static str>, Problem> {
+    const FORMS: [&str; 2] = ["application/x-www-form-urlencoded", "multipart/form-data"];
+    let Some(value) = headers::single(headers, "Content-Type")? else { return Ok(None) };
+    let kind = headers::with_parameters(value).0;
+    Ok(FORMS.into_iter().find(|form| form.eq_ignore_ascii_case(kind)))
 }
 
 /// The fields of a body that is one JSON object. Those that are not `known` are refused.
@@ -49,10 +78,17 @@ pub struct NoQuery;
 impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        Query::from_request_parts(parts, state).await?.allow(&[])?;
-        Ok(Self)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        check_no_query(&parts.uri).map(|()| Self)
     }
+}
+
+/// Checks that the query string has no parameter.
+///
+/// # Errors
+/// One that names the first parameter.
+pub fn check_no_query(uri: &Uri) -> Result<(), Problem> {
+    Ok(Query(query_string::parameters(uri)?).allow(&[])?)
 }
 
 /// A topic's name or a pattern in the path, percent-decoded, not checked yet.

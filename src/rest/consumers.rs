@@ -84,9 +84,9 @@ pub async fn acknowledge(
     Caller(client): Caller,
     ConsumerPath(topic, consumer): ConsumerPath,
     _: NoQuery,
-    Text(body): Text,
+    body: Text,
 ) -> RestResult<Json<ConsumerDone>> {
-    let fields = fields(&body, &["cursor", "owner"])?;
+    let fields = fields(body.as_str()?, &["cursor", "owner"])?;
     let cursor = wire::parse_cursor("cursor", &fields.required("cursor")?)?;
     let owner = fields.text("owner")?;
     let (source, name) = (Source::parse(&topic)?, ConsumerName::parse(&consumer)?);

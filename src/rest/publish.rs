@@ -1,20 +1,23 @@
 //! Publishing, one by one and in batches.
 
+use std::{fmt::Write as _, time::Duration};
+
 use axum::{
     Json,
-    http::StatusCode,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    RestResult,
-    body::{NoQuery, Text, fields},
+    Context, RestResult,
+    body::{Text, check_no_query, fields},
 };
 use crate::{
-    access::Caller,
-    broker::{Client, Error, NewMessage, Publication, TopicName},
+    access::Visitor,
+    broker::{Client, Cursor, Error, NewMessage, Publication, TopicName, quote},
     problem::{ErrorBody, ErrorObject, Problem},
     wire::UnknownFields,
 };
@@ -47,6 +50,22 @@ impl From<Publication> for Published {
             duplicate: done.duplicate,
         }
     }
+}
+
+/// The response with a [`Published`], written without one.
+fn published(done: &Publication) -> Response {
+    let (topic, id) = (done.topic.as_str(), done.id.as_str());
+    let mut body = String::with_capacity(160 + topic.len() + id.len());
+    body.push_str(r#"{"status":"published","topic":"#);
+    quote(topic, &mut body);
+    body.push_str(r#","id":"#);
+    quote(id, &mut body);
+    let Cursor { offset, .. } = done.cursor;
+    // Writing to a String cannot fail.
+    let _ = write!(body, r#","offset":{offset},"cursor":"{}","duplicate":{}}}"#, done.cursor, done.duplicate);
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// One result of a batch: a `Published`, or an `error` as at the other doors.
@@ -112,13 +131,21 @@ fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), E
 
 /// Publishes a message, or several as an array; each item of an array has its own result. Unknown fields are refused.
 #[utoipa::path(post, path = "/publish", tag = "publish", request_body(content = PublishBody), responses((status = 200, body = PublishResponse), (status = 207, body = BatchBody, description = "Some messages of a batch were refused. Where all were, the response has the status and headers of the first one's error, and `RefusedBatch` as its body"), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 413, body = ErrorBody, description = "`PAYLOAD_TOO_LARGE`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, of the topic or of the client, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn publish(Caller(client): Caller, _: NoQuery, Text(body): Text) -> RestResult<Response> {
-    let client = &client;
+pub async fn publish(State(context): State<Context>, visitor: Visitor, request: Request) -> RestResult<Response> {
+    respond(visitor, request, context.request_timeout).await
+}
+
+/// The response to a request to publish, whose body may take so long to arrive.
+pub async fn respond(visitor: Visitor, request: Request, within: Duration) -> RestResult<Response> {
+    let client = &visitor.client()?;
+    check_no_query(request.uri())?;
+    let body = Text::read(request, within).await?;
+    let body = body.as_str()?;
     if !body.trim_start().starts_with('[') {
-        let (topic, new_message) = new_message(client, &body)?;
-        return Ok(Json(Published::from(client.publish(&topic, new_message).await?)).into_response());
+        let (topic, new_message) = new_message(client, body)?;
+        return Ok(published(&client.publish(&topic, new_message).await?));
     }
-    let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(&body)
+    let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(body)
         .map_err(|error| Error::bad_request("body", format!("must be a JSON array of objects ({error})")))?;
     let limit = client.settings().max_batch;
     if items.len() > limit {
@@ -169,4 +196,26 @@ pub struct PublishMessage {
 pub enum PublishResponse {
     One(Published),
     Many(BatchBody),
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+    use crate::{broker::Payload, wire};
+
+    /// However it is written, the body is the one that the document of the API describes.
+    #[tokio::test]
+    async fn one_body() {
+        let client = Client::in_memory(crate::broker::Settings::default());
+        for (topic, id) in [("news", None), ("\"a\\b\" ü", Some("id \"1\""))] {
+            let new_message = wire::new_message(Payload::parse("1", 10).unwrap(), id, None, None).unwrap();
+            let done = client.publish(&TopicName::parse(topic).unwrap(), new_message).await.unwrap();
+            let response = published(&done);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+            let body = to_bytes(response.into_body(), 1_000).await.unwrap();
+            assert_eq!(body, serde_json::to_vec(&Published::from(done)).unwrap());
+        }
+    }
 }

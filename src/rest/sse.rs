@@ -57,10 +57,12 @@ impl StreamContent for TopicStream {
         let progress = self.subscription.read(BATCH_LIMIT, &mut self.events);
         for read in self.events.drain(..) {
             match read {
-                Event::Message(message, position) => {
-                    let (frame, end) = wire::event_parts(&message, position.as_ref());
-                    let id = position.map_or(AnyCursor::Topic(message.cursor), AnyCursor::Pattern);
-                    ServerSentEvent { id: Some(&id), name: "message", data: &[&frame, end.as_bytes()] }.write(out);
+                Event::Message(message, None) => out.extend_from_slice(&wire::stream_event(&message)),
+                Event::Message(message, Some(position)) => {
+                    let (frame, end) = wire::event_parts(&message, Some(&position));
+                    let id = AnyCursor::Pattern(position);
+                    let data = &[&frame[..], end.as_bytes()];
+                    ServerSentEvent { id: Some(&id), name: wire::MESSAGE_EVENT, data }.write(out);
                 }
                 Event::Gap(gap) => notice(out, "gap", &wire::gap_frame(&gap)),
                 Event::Deleted { topic, .. } => notice(out, "deleted", &wire::deleted_frame(topic.as_str())),

@@ -103,8 +103,8 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
-pub async fn create_topic(Caller(client): Caller, _: NoQuery, Text(body): Text) -> RestResult<impl IntoResponse> {
-    let fields = fields(&body, &["name", "max_messages", "max_publish_rate"])?;
+pub async fn create_topic(Caller(client): Caller, _: NoQuery, body: Text) -> RestResult<impl IntoResponse> {
+    let fields = fields(body.as_str()?, &["name", "max_messages", "max_publish_rate"])?;
     let name = TopicName::parse(&fields.required("name")?)?;
     let info = client.create_topic(&name, topic_settings(&fields)?).await?;
     Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
@@ -116,9 +116,9 @@ pub async fn update_topic(
     Caller(client): Caller,
     TopicPath(name): TopicPath,
     _: NoQuery,
-    Text(body): Text,
+    body: Text,
 ) -> RestResult<Json<TopicDone>> {
-    let settings = topic_settings(&fields(&body, &["max_messages", "max_publish_rate"])?)?;
+    let settings = topic_settings(&fields(body.as_str()?, &["max_messages", "max_publish_rate"])?)?;
     Ok(TopicDone::new("updated", &client.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
 

@@ -353,6 +353,17 @@ async fn idle_connections_have_a_time_of_their_own() {
     assert!(Config::default().server.keep_alive_timeout > Duration::from_secs(60), "what load balancers wait");
 }
 
+#[tokio::test]
+async fn threads_that_serve() {
+    let server = Process::start(&[("WORKER_THREADS", "3")]);
+    eventually("three threads", || async {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
+        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+        (names.filter(|name| name.trim() == "tokio-rt-worker").count() == 3).then_some(())
+    })
+    .await;
+}
+
 /// One line says so, however often the server tries.
 #[tokio::test]
 async fn nats_without_jetstream_is_named() {
