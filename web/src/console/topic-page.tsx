@@ -37,24 +37,34 @@ async function answer<T>(request: Promise<T | null>, before: Answer<T>): Promise
   }
 }
 
+/** So many lines of a list are read in a second: a longer one is read less often. */
+const LINES_A_SECOND = 500;
+
+/** Whether a list is read in this second. One that the credential does not allow is not asked for again. */
+function isDue({ value, problem }: Answer<unknown[]>, second: number): boolean {
+  return !isNoRight(problem) && second % Math.max(1, Math.ceil((value?.length ?? 0) / LINES_A_SECOND)) === 0;
+}
+
 function useReadings(name: string, credential: string) {
   const [readings, setReadings] = useState(nothing);
   const [lags, setLags] = useState({ subscriptions: new Series(), consumers: new Series() });
   useEffect(() => {
     let last = nothing;
+    let second = 0;
     const series = { subscriptions: new Series(), consumers: new Series() };
     setReadings(nothing);
     setLags(series);
     const unasked = { unasked: true };
     const read = async () => {
+      second += 1;
       const [topic, subscriptions, consumers] = await Promise.all([
         answer(execute(TopicDocument, { name }, unasked).then((data) => data.topic), last.topic),
-        isNoRight(last.subscriptions.problem)
-          ? last.subscriptions
-          : answer(execute(SubscriptionsDocument, { name }, unasked).then((data) => data.topic?.subscriptions ?? []), last.subscriptions),
-        isNoRight(last.consumers.problem)
-          ? last.consumers
-          : answer(execute(ConsumersDocument, { name }, unasked).then((data) => data.consumers), last.consumers),
+        isDue(last.subscriptions, second)
+          ? answer(execute(SubscriptionsDocument, { name }, unasked).then((data) => data.topic?.subscriptions ?? []), last.subscriptions)
+          : last.subscriptions,
+        isDue(last.consumers, second)
+          ? answer(execute(ConsumersDocument, { name }, unasked).then((data) => data.consumers), last.consumers)
+          : last.consumers,
       ]);
       last = { topic: { ...topic, isRead: true }, subscriptions, consumers };
       const numbers = numbersOf(name);
@@ -63,7 +73,7 @@ function useReadings(name: string, credential: string) {
         const { value } = topic;
         numbers.read(at, value);
         if (numbers.factor === null) await numbers.readPreview(value);
-        const most = (all: number[] | undefined) => (all ? Math.max(0, ...all) : null);
+        const most = (all: number[] | undefined) => (all ? all.reduce((a, b) => Math.max(a, b), 0) : null);
         series.subscriptions.push(at, most(subscriptions.value?.map(({ lag }) => lag)));
         series.consumers.push(at, most(consumers.value?.map((one) => lagOf(one, value, numbers.factor))));
       }
