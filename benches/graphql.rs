@@ -64,7 +64,7 @@ async fn measure(name: &str, count: u64, mut operation: impl AsyncFnMut(u64)) {
     for number in 0..count {
         operation(number).await;
     }
-    let each = (own_cpu() - before).as_secs_f64() * 1e6 / count as f64;
+    let each = own_cpu().saturating_sub(before).as_secs_f64() * 1e6 / count as f64;
     println!("{name:8} {each:7.2} µs");
 }
 

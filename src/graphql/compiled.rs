@@ -53,7 +53,7 @@ pub struct Programs<S> {
     /// The variables in conditions, with their places.
     conditions: Vec<(Box<str>, usize)>,
     /// By the values of those, as bits.
-    programs: Vec<Option<Arc<Program<S>>>>,
+    combinations: Vec<Option<Arc<Program<S>>>>,
 }
 
 /// One operation.
@@ -67,6 +67,9 @@ pub struct Call<S> {
     program: Arc<Program<S>>,
     values: Values,
 }
+
+/// An operation with what its client wants to subscribe to, or why that is refused.
+pub type Subscribing<S> = (Arc<Program<S>>, Result<Subscribe, Error>);
 
 enum Values {
     Mutation(Vec<Step>),
@@ -104,14 +107,14 @@ impl<S> Programs<S> {
                 Program::Subscription(Subscription::compile(&roots, &selector, &variables)?)
             }))
         };
-        let programs: Vec<_> = (0..1 << conditions.len()).map(program).collect();
-        let any = programs.iter().any(Option::is_some);
-        any.then(|| Self { name: name.map(Into::into), variables, conditions: places, programs })
+        let combinations: Vec<_> = (0..1 << conditions.len()).map(program).collect();
+        let any = combinations.iter().any(Option::is_some);
+        any.then(|| Self { name: name.map(Into::into), variables, conditions: places, combinations })
     }
 
     /// The memory that this takes, in bytes.
     pub fn bytes(&self) -> usize {
-        let programs = self.programs.iter().flatten().map(|program| match &**program {
+        let programs = self.combinations.iter().flatten().map(|program| match &**program {
             Program::Mutation(mutation) => mutation.bytes(),
             Program::Subscription(subscription) => subscription.bytes(),
         });
@@ -126,7 +129,7 @@ impl<S> Programs<S> {
         for (at, (name, place)) in self.conditions.iter().enumerate() {
             bits |= usize::from(value(name, *place)?) << at;
         }
-        self.programs.get(bits)?.as_ref()
+        self.combinations.get(bits)?.as_ref()
     }
 
     /// Reads a request for the operation of this name with these variables as JSON text; `None` where async-graphql has to
@@ -170,8 +173,8 @@ impl<S> Call<S> {
         }
     }
 
-    /// A subscription with what its client wants to subscribe to, or why that is refused; `None` for a mutation.
-    pub fn subscribe(self) -> Option<(Arc<Program<S>>, Result<Subscribe, Error>)> {
+    /// What is needed to subscribe; `None` for a mutation.
+    pub fn subscribe(self) -> Option<Subscribing<S>> {
         match self.values {
             Values::Subscription(request) => Some((self.program, *request)),
             Values::Mutation(_) => None,

@@ -105,7 +105,7 @@ impl Part for MessagePart {
             Self::Data => out.push_str(message.data.as_str()),
             Self::Key => nullable(message.key.as_ref(), out, |key, out| json::write_text(out, key.as_str())),
             Self::Offset => number(message.cursor.offset, out),
-            Self::PatternCursor => nullable(pattern_cursor, out, |cursor, out| quoted(cursor, out)),
+            Self::PatternCursor => nullable(pattern_cursor, out, quoted),
             Self::Previous => {
                 let previous =
                     (!filtered && message.prev > 0).then_some(Cursor { offset: message.prev, ..message.cursor });

@@ -158,7 +158,7 @@ fn constant(value: &async_graphql_value::ConstValue) -> Option<Box<RawValue>> {
     RawValue::from_string(text).ok()
 }
 
-impl<'a> Given<'a> {
+impl Given<'_> {
     /// The value of a variable that is true or false.
     pub fn flag(&self, at: usize) -> Option<bool> {
         match self.0.get(at).copied().flatten()?.get() {
@@ -207,7 +207,8 @@ impl<'a> Got<'a> {
         }
     }
 
-    /// A value that may be null or missing, which is the same.
+    /// A value that may be null or missing, which is the same. `None` where it has not the usual form.
+    #[expect(clippy::option_option, reason = "the outer one is for `?`")]
     pub fn optional<T>(self, read: impl FnOnce(&'a RawValue) -> Option<T>) -> Option<Option<T>> {
         match self {
             Self::Value(value) => read(value).map(Some),
