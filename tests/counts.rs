@@ -15,7 +15,10 @@
 #[path = "support/pipes.rs"]
 mod pipes;
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use allocation_counter::measure;
 use axum::{body::Body, http::Request, response::IntoResponse};
@@ -23,7 +26,10 @@ use http_body_util::BodyExt as _;
 use pipes::Service;
 use pub_sub::{
     access::{self, Access},
-    broker::{self, BatchLimit, Broker, Inbox, NewMessage, Payload, Progress, Source, Subscribe, TopicName},
+    broker::{
+        self, BatchLimit, Broker, ClientInfo, Inbox, NewMessage, Payload, Principal, Progress, Source, Subscribe,
+        TopicName,
+    },
     browser::{AllowedOrigins, Browsers},
     front::{self, Front},
     rest,
@@ -38,6 +44,9 @@ const ROUNDS: u64 = 20;
 
 /// Messages that a topic keeps: few, so that a warmed-up one evicts with every publish.
 const HISTORY: usize = 16;
+
+/// Where the clients come in.
+const NOWHERE: ClientInfo = ClientInfo { door: "none", address: None };
 
 /// What every subscriber asks for.
 const SUBSCRIBE: &str = r#"{"query":"subscription{messages(topic:\"news\"){offset data}}"}"#;
