@@ -109,10 +109,12 @@ impl Run {
         rows.sort_by(|one, other| one.1[0].unwrap_or(0.0).total_cmp(&other.1[0].unwrap_or(0.0)));
         for (name, ratios) in rows {
             let [one, many] = ratios.map(|ratio| ratio.map(digits).unwrap_or_default());
-            let _ = writeln!(text, "| {name} | {one} | {many} |");
+            let mark = if name.starts_with("pub-sub") { "**" } else { "" };
+            let _ = writeln!(text, "| {mark}{name}{mark} | {mark}{one}{mark} | {mark}{many}{mark} |");
         }
-        let publish =
-            |scenario: &str| self.table(scenario)?.ratio("pub-sub", "ordinary Rust").map(|(ratio, ..)| digits(ratio));
+        let publish = |scenario: &str| {
+            self.table(scenario)?.ratio("pub-sub", "ordinary Rust").map(|(ratio, ..)| format!("{ratio:.2}"))
+        };
         if let [Some(raw), Some(post), Some(mutation)] =
             ["publish-raw", "publish-post", "publish-mutation"].map(publish)
         {
@@ -236,7 +238,12 @@ pub fn limit_of(scenario: &str) -> &'static str {
 fn heading(scenario: &str) -> String {
     let mut parts = scenario.split('-').skip(1);
     let flight = if parts.next() == Some("w1") { "one at a time" } else { "32 in flight" };
-    format!("{} subscribers, {flight}", parts.next().unwrap_or_default())
+    let subscribers = match parts.next().unwrap_or_default() {
+        "1000" => "1,000",
+        "10000" => "10,000",
+        other => other,
+    };
+    format!("{subscribers} subscribers, {flight}")
 }
 
 fn markdown(table: &Table) -> String {

@@ -16,10 +16,13 @@ use crate::{
     process::Server,
 };
 
+/// Measures once.
+type Measure = Box<dyn Fn(&Plan) -> io::Result<Sample>>;
+
 /// One that is measured.
 pub struct Contender {
     pub name: String,
-    pub measure: Box<dyn Fn(&Plan) -> io::Result<Sample>>,
+    pub measure: Measure,
 }
 
 /// Something to measure.
