@@ -162,6 +162,7 @@ impl Run {
         page.push_str(&self.losses());
         page.push_str(&goals::section(self));
         page.push_str(&self.deliveries());
+        page.push_str(&self.growth());
         page.push_str("## All figures\n\nMedians, with the least and the greatest of the rounds. The ratio is to the first row. *Client* says how busy the\nload client was, of one core.\n");
         for table in &self.tables {
             page.push_str(&markdown(table));
@@ -226,6 +227,27 @@ impl Run {
             plot::DELIVERY
         );
         text
+    }
+
+    /// What a delivery costs with many subscribers, beside few.
+    fn growth(&self) -> String {
+        let mut text = String::new();
+        for (window, flight) in [("w1", "one at a time"), ("w32", "32 in flight")] {
+            let [few, many] = [100, 10_000].map(|count| self.table(&format!("delivery-{window}-{count}")));
+            let (Some(few), Some(many)) = (few, many) else { continue };
+            for row in &many.rows {
+                let Some(beside) = few.row(&row.contender) else { continue };
+                let times = digits(row.median() / beside.median());
+                let _ = writeln!(text, "| {}, {flight} | {times} |", row.contender);
+            }
+        }
+        if text.is_empty() {
+            return text;
+        }
+        format!(
+            "## As it grows\n\nThe CPU time of a delivery to one of 10,000 subscribers, as a multiple of that to one of 100.\n\n\
+             | | 10,000 against 100 |\n|---|---:|\n{text}\n"
+        )
     }
 }
 
