@@ -186,12 +186,13 @@ bench-build:
 bench-smoke:
 	$(CARGO) fmt --check --manifest-path benchmark/Cargo.toml
 	$(CARGO) test $(BENCHMARK_BUILD)
+	$(CARGO) build $(BENCHMARK_BUILD)
 	$(CARGO) build --locked --bin pub-sub --test wake_model
 	$(BENCHMARK)/debug/benchmark --smoke --pub-sub $${PUB_SUB_BIN:-target/debug/pub-sub}
 
-# Each of these goes without if it cannot be installed: the report shows those that were measured.
-peers: node $(NEWEST_NATS)
-	@command -v redis-server >/dev/null || apt-get install -y -qq --no-install-recommends redis-server >/dev/null || true
-	@ls $$(command -v mosquitto) /usr/sbin/mosquitto >/dev/null 2>&1 \
-		|| apt-get install -y -qq --no-install-recommends mosquitto >/dev/null || true
-	cd benchmark/peers && npm ci --no-audit --no-fund
+# What cannot be installed is left out: the report shows the servers that were measured.
+peers:
+	-@$(MAKE) --no-print-directory $(NEWEST_NATS)
+	-@command -v redis-server >/dev/null || apt-get install -y -qq --no-install-recommends redis-server >/dev/null
+	-@ls /usr/sbin/mosquitto >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends mosquitto >/dev/null
+	-@$(MAKE) --no-print-directory node && cd benchmark/peers && npm ci --no-audit --no-fund

@@ -109,10 +109,12 @@ impl Run {
         rows.sort_by(|one, other| one.1[0].unwrap_or(0.0).total_cmp(&other.1[0].unwrap_or(0.0)));
         for (name, ratios) in rows {
             let [one, many] = ratios.map(|ratio| ratio.map(digits).unwrap_or_default());
-            let _ = writeln!(text, "| {name} | {one} | {many} |");
+            let mark = if name.starts_with("pub-sub") { "**" } else { "" };
+            let _ = writeln!(text, "| {mark}{name}{mark} | {mark}{one}{mark} | {mark}{many}{mark} |");
         }
-        let publish =
-            |scenario: &str| self.table(scenario)?.ratio("pub-sub", "ordinary Rust").map(|(ratio, ..)| digits(ratio));
+        let publish = |scenario: &str| {
+            self.table(scenario)?.ratio("pub-sub", "ordinary Rust").map(|(ratio, ..)| format!("{ratio:.2}"))
+        };
         if let [Some(raw), Some(post), Some(mutation)] =
             ["publish-raw", "publish-post", "publish-mutation"].map(publish)
         {
@@ -160,6 +162,7 @@ impl Run {
         page.push_str(&self.losses());
         page.push_str(&goals::section(self));
         page.push_str(&self.deliveries());
+        page.push_str(&self.growth());
         page.push_str("## All figures\n\nMedians, with the least and the greatest of the rounds. The ratio is to the first row. *Client* says how busy the\nload client was, of one core.\n");
         for table in &self.tables {
             page.push_str(&markdown(table));
@@ -225,6 +228,27 @@ impl Run {
         );
         text
     }
+
+    /// What a delivery costs with many subscribers, beside few.
+    fn growth(&self) -> String {
+        let mut text = String::new();
+        for (window, flight) in [("w1", "one at a time"), ("w32", "32 in flight")] {
+            let [few, many] = [100, 10_000].map(|count| self.table(&format!("delivery-{window}-{count}")));
+            let (Some(few), Some(many)) = (few, many) else { continue };
+            for row in &many.rows {
+                let Some(beside) = few.row(&row.contender) else { continue };
+                let times = digits(row.median() / beside.median());
+                let _ = writeln!(text, "| {}, {flight} | {times} |", row.contender);
+            }
+        }
+        if text.is_empty() {
+            return text;
+        }
+        format!(
+            "## As it grows\n\nThe CPU time of a delivery to one of 10,000 subscribers, as a multiple of that to one of 100.\n\n\
+             | | 10,000 against 100 |\n|---|---:|\n{text}\n"
+        )
+    }
 }
 
 /// What a delivery scenario is compared with.
@@ -236,7 +260,12 @@ pub fn limit_of(scenario: &str) -> &'static str {
 fn heading(scenario: &str) -> String {
     let mut parts = scenario.split('-').skip(1);
     let flight = if parts.next() == Some("w1") { "one at a time" } else { "32 in flight" };
-    format!("{} subscribers, {flight}", parts.next().unwrap_or_default())
+    let subscribers = match parts.next().unwrap_or_default() {
+        "1000" => "1,000",
+        "10000" => "10,000",
+        other => other,
+    };
+    format!("{subscribers} subscribers, {flight}")
 }
 
 fn markdown(table: &Table) -> String {

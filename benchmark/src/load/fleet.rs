@@ -181,8 +181,8 @@ impl Fleet {
                 lanes.any(|(lane, next)| *next > 0 && *next <= last[subscriber.first + lane])
             };
             if Instant::now() >= again && !self.subscribers.iter().any(has_begun_and_waits) {
-                for topic in 0..self.topics {
-                    last[topic] = self.number;
+                for last in &mut last {
+                    *last = self.number;
                     self.queue(Instant::now());
                 }
                 self.flush()?;

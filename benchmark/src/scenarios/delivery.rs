@@ -24,8 +24,11 @@ const MOST_OF_PEERS: usize = 1_000;
 /// How long servers of others run before they are measured.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// What is measured with each number of subscribers and each window, as name, contenders and title.
-fn groups() -> Vec<(&'static str, &'static str, Vec<(Target, Interface)>)> {
+/// A name, a title, and the contenders.
+type Group = (&'static str, &'static str, Vec<(Target, Interface)>);
+
+/// What is measured with each number of subscribers and each window.
+fn groups() -> Vec<Group> {
     use Interface::{EventStream, GraphQl, Raw};
     use Target::{BareEpoll, BareTokio, Ordinary, PubSub};
     vec![
