@@ -292,5 +292,5 @@ async fn what_waits_is_small() {
     let chunked = size_of_val(&Chunked::new(stream().await, Bytes::new(), Vec::new(), Body::empty()).run());
     let whole = size_of_val(&http1::serve(stream().await, served));
     println!("direct {direct}, a stream {chunked}, the connection {whole}");
-    assert!(direct <= 5_120 && chunked <= 448 && whole <= 800, "{direct} {chunked} {whole}");
+    assert!(direct <= 4_224 && chunked <= 448 && whole <= 800, "{direct} {chunked} {whole}");
 }
