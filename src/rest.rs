@@ -68,6 +68,7 @@ pub fn routes(context: Context) -> Router {
 }
 
 /// The route that publishers use all the time, without the router.
+#[must_use]
 pub fn shortcut(context: &Context) -> Shortcut {
     let within = context.request_timeout;
     let handler = move |visitor: Visitor, request: Request| -> Responding {

@@ -253,7 +253,7 @@ const PUBLISH: &str = r#"{"query":"mutation($data:JSON!){publish(topic:\"news\",
 #[test]
 fn a_mutation_by_post_allocates_little() {
     const COUNT: u64 = 1_000;
-    const EACH: u64 = 28;
+    const EACH: u64 = 25;
     let (runtime, topic) = (runtime(), topic());
     let service = runtime.block_on(async { Service::start(broker()) });
     warm_up(&service.broker, &topic);
