@@ -12,9 +12,7 @@ use pub_sub::{
     broker::{self, Client, Inbox},
     graphql::{
         Settings,
-        fuzz::{
-            Document, DocumentError, Executor, OperationFacts, OperationKind, Outcome, Unresolved, steps_taken,
-        },
+        fuzz::{Document, DocumentError, Executor, OperationFacts, OperationKind, Outcome, Unresolved, steps_taken},
     },
 };
 use serde_json::value::RawValue;
