@@ -12,7 +12,10 @@ use pub_sub::{
     broker::{self, Client, Inbox},
     graphql::{
         Settings,
-        fuzz::{Document, DocumentError, Executor, OperationFacts, OperationKind, Outcome, Unresolved, steps_taken},
+        fuzz::{
+            Document, DocumentError, Executor, Extensions, OperationFacts, OperationKind, Outcome, Unresolved,
+            steps_taken,
+        },
     },
 };
 use serde_json::value::RawValue;
@@ -133,7 +136,7 @@ async fn execute(world: &World, text: &str, name: Option<&str>, variables: &str)
         document: None,
         operation: name.map(Into::into),
         variables,
-        extensions: Default::default(),
+        extensions: Extensions::default(),
     };
     let Ok(asked) = world.executor.read(request, &world.client) else { return };
     let Ok(prepared) = world.executor.prepare(asked) else { return };
