@@ -1,7 +1,7 @@
 //! WebSockets for the doors that speak over them: the upgrade, the frames, and the connections that move them.
 //!
 //! The frames are our own (`frame.rs`, `outbox.rs`) because of what delivery needs: messages rendered once are copied straight into
-//! one buffer, all that is pending leaves in one write, an idle connection holds two small buffers, and after a close frame
+//! one buffer, all that is pending leaves in one write, an idle connection holds no buffer, and after a close frame
 //! the connection still reads, so that the client gets to see the code. The `tungstenite` crate helps with the handshake.
 //! The tests use it as their client, because it is another implementation.
 

@@ -1,4 +1,4 @@
-//! `pub-sub bench`: loads a server, and measures what comes of it.
+//! `pub-sub bench`: publishes to a server and subscribes to it, and measures throughput, latency and losses.
 
 mod door;
 mod publisher;
