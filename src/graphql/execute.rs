@@ -47,7 +47,7 @@ use super::{
     subgraph::ApiSchema,
     subscription::{Delivery, ItemSlot, OpenedSubscription, SubscribeContext},
     types,
-    validator::Validator,
+    validator::{Validator, in_document_order},
 };
 use crate::{
     broker::{self, Client, Inbox, Start},
@@ -246,7 +246,7 @@ impl Executor {
         let refused = response.data == Value::Null
             && !response.errors.is_empty()
             && response.errors.iter().all(|error| error.path.is_empty());
-        if refused { Err(response.errors) } else { Ok(response) }
+        if refused { Err(in_document_order(response.errors)) } else { Ok(response) }
     }
 
     /// Opens a subscription whose news come to `inbox` under `key`.
@@ -310,7 +310,7 @@ impl Executor {
         });
         match refused.await {
             None => {}
-            Some(Some(response)) if !response.errors.is_empty() => return Err(response.errors),
+            Some(Some(response)) if !response.errors.is_empty() => return Err(in_document_order(response.errors)),
             Some(_) => return Err(vec![internal()]),
         }
         let Some(OpenedSubscription { subscription, slot }) = subscribing.opened.lock().take() else {

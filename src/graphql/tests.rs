@@ -283,3 +283,25 @@ fn no_document_reaches_a_panic() {
         .unwrap();
     assert!(passed.get() > 100, "mutation leaves enough documents whole: {}", passed.get());
 }
+
+/// What is wrong with a document is said in the same order each time, although async-graphql validates its fragments in any.
+#[tokio::test]
+async fn errors_are_in_the_order_of_the_document() {
+    let World { client, executor, .. } = world(&Settings::default());
+    let query = "query($text: String) { ...A ...B ...C }
+        fragment A on Query { health { status @skip(if: $text) } }
+        fragment B on Query { health { status @skip(if: $text) } }
+        fragment C on Query { health { status @skip(if: $text) } }";
+    let refused = async || match executor.prepare(ask(query)) {
+        Err(errors) => errors,
+        Ok(prepared) => match executor.single(prepared, &client).await {
+            Outcome::Executed { result, .. } => panic!("{result}"),
+            Outcome::Refused(errors) => errors,
+        },
+    };
+    for _ in 0..50 {
+        let errors = refused().await;
+        let lines: Vec<_> = errors.iter().flat_map(|error| error.locations.first()).map(|at| at.line).collect();
+        assert!(lines.len() > 1 && lines.is_sorted(), "{errors:?}");
+    }
+}

@@ -25,8 +25,19 @@ impl Validator {
     /// What is wrong with it.
     pub async fn validate(&self, request: Request) -> Result<(), Vec<ServerError>> {
         let errors = self.0.execute(request).await.errors;
-        if errors.iter().any(|error| error.source::<Valid>().is_some()) { Ok(()) } else { Err(errors) }
+        let valid = errors.iter().any(|error| error.source::<Valid>().is_some());
+        if valid { Ok(()) } else { Err(in_document_order(errors)) }
     }
+}
+
+/// Sorts errors by their places in the document. async-graphql validates the fragments of a document in an order that is
+/// another one each time, and so are its errors.
+pub fn in_document_order(mut errors: Vec<ServerError>) -> Vec<ServerError> {
+    errors.sort_by(|a, b| {
+        let place = |error: &ServerError| error.locations.first().map(|at| (at.line, at.column));
+        place(a).cmp(&place(b)).then_with(|| a.message.cmp(&b.message))
+    });
+    errors
 }
 
 /// Ends a request that has been validated.
