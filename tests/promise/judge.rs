@@ -226,10 +226,20 @@ impl<'a> Judge<'a> {
         if new && segment.is_first && stored.is_some_and(|place| place.epoch == epoch) {
             return false;
         }
+        // That of a pattern does not name the incarnations in which it stands.
+        let stands_in_it = self.begin.is_resumed() && first.is_some_and(|first| first <= span.lo);
+        if new && segment.is_first && stands_in_it && self.is_deleted_sometime(incarnation) {
+            return false;
+        }
         let newest = Place { epoch: epoch.to_owned(), offset: u64::MAX };
         !gone
             && (new || first.is_none_or(|first| !segment.is_first || first > span.lo))
             && self.may_be_of(segment, &newest)
+    }
+
+    /// Whether somebody has deleted this incarnation, or may have.
+    fn is_deleted_sometime(&self, incarnation: &Incarnation) -> bool {
+        incarnation.deleted.is_some() || self.model.deleting.iter().any(|(topic, _)| *topic == incarnation.topic)
     }
 
     /// The incarnation that a segment without a message is about, where there is no doubt.
@@ -489,7 +499,9 @@ impl<'a> Judge<'a> {
     fn check_until(&self, incarnation: &Incarnation, epoch: &str, span: Span, until: Micros) -> Result<(), String> {
         let deleting = self.model.deleting.iter().filter(|(topic, _)| *topic == incarnation.topic);
         let until = deleting.fold(until, |until, (_, sent)| until.min(*sent));
-        let newest = newest_before(self.model, incarnation, until, None);
+        // An instance that stops tells what it has accepted itself. What another one has may come to it too late.
+        let by = (self.leg.end == End::Away).then_some(self.leg.instance);
+        let newest = newest_before(self.model, incarnation, until, by);
         match self.untold(incarnation, span.hi, newest) {
             None => Ok(()),
             Some(untold) => Err(format!(
