@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Lines of history that a finding shows at most.
-const HISTORY_LINES: usize = 150;
+const HISTORY_LINES: usize = 600;
 
 /// Microseconds since the checker began.
 pub type Micros = u64;
