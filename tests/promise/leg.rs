@@ -232,6 +232,11 @@ impl Leg {
 
     /// What was asked and seen, in a few lines.
     pub fn summary(&self) -> String {
+        self.summary_with(60)
+    }
+
+    /// The same with so many of the last events.
+    pub fn summary_with(&self, events: usize) -> String {
         let mut text = format!(
             "{} at {:?} (instance {}): {:?} overflow {} filter {} consumer {:?} beside {:?}\n    sent {} stood {:?} told {:?} ended {:?} at {}",
             self.ask.target.name,
@@ -249,9 +254,10 @@ impl Leg {
             self.ended,
         );
         if self.ask.consumer.is_some() {
-            text += &format!("\n    confirmed {} events, acknowledged {:?}", self.confirmed, self.acknowledged.last());
+            let acknowledged = &self.acknowledged[self.acknowledged.len().saturating_sub(3)..];
+            text += &format!("\n    confirmed {} events, acknowledged {acknowledged:?}", self.confirmed);
         }
-        for (at, seen) in &self.events[self.events.len().saturating_sub(60)..] {
+        for (at, seen) in &self.events[self.events.len().saturating_sub(events)..] {
             text += &match seen {
                 Seen::Message { topic, place, .. } => {
                     format!("\n    {at} {topic} {}/{}", crate::model::short(&place.epoch), place.offset)

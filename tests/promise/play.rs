@@ -175,8 +175,9 @@ fn fail(round: &Round<'_>, index: usize, leg: usize, why: &str) {
     let name = format!("reader{index}");
     let legs = round.chains[index].lock().unwrap();
     let mut text = format!("{name}, subscription {leg}: {why}");
-    for (number, leg) in legs.iter().enumerate().take(leg + 1).skip(leg.saturating_sub(2)) {
-        text += &format!("\n  {number}: {}", leg.summary());
+    for (number, one) in legs.iter().enumerate().take(leg + 1) {
+        let events = if number + 2 < leg { 3 } else { 60 };
+        text += &format!("\n  {number}: {}", one.summary_with(events));
     }
     let topics: Vec<_> = legs.get(leg).map_or_else(Vec::new, |leg| {
         round.topics.iter().filter(|topic| leg.ask.target.covers(topic)).map(String::as_str).collect()
