@@ -158,8 +158,7 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
                         return;
                     }
                     let channel = &channels[usize::try_from(number % channels.len() as u64).unwrap()];
-                    let new_message =
-                        NewMessage { data: data.clone(), id: None, key: None, expected_offset: None, origin: None };
+                    let new_message = NewMessage::of(data.clone());
                     engine.append(channel, new_message).await.unwrap();
                 }
             })

@@ -21,6 +21,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod trace;
 
 use std::sync::{
     Arc,
@@ -31,9 +32,10 @@ use std::sync::{
 pub use crate::channel::quote;
 pub use crate::channel::{
     Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Deliver, Epoch,
-    Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message,
-    MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId,
-    Source, Start, SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Headers, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING,
+    Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus,
+    ShapeId, Source, Start, SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo,
+    TopicName,
 };
 pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
@@ -46,6 +48,7 @@ pub use rights::{Right, Rights};
 pub use settings::Settings;
 pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};
+pub use trace::{TRACE_PARENT, TRACE_STATE, TraceContext};
 
 use crate::{
     channel::{ConsumerLimits, Consumers, Registry, RegistrySettings, Shown},

@@ -8,7 +8,7 @@ use std::{convert::Infallible, pin::Pin, sync::Arc};
 use axum::{
     Router,
     body::{Body, HttpBody as _},
-    http::{Method, Request, header, request},
+    http::{HeaderMap, Method, Request, header, request},
     response::{IntoResponse, Response},
 };
 use http_body_util::Limited;
@@ -17,7 +17,7 @@ use tower::{ServiceExt, service_fn};
 use crate::{
     access::{Access, Visitor},
     body,
-    broker::{Broker, ClientInfo},
+    broker::{Broker, ClientInfo, TRACE_PARENT, TRACE_STATE, TraceContext},
     browser::{self, Browsers},
     problem::Problem,
     socket::{ConnectionInfo, Upgrade},
@@ -109,7 +109,11 @@ impl Front {
         };
         let from = ClientInfo { door, address: Some(connection.client_address(&parts.headers)) };
         let principal = self.0.access.identify(&parts, connection.certificate.as_deref(), from).await;
-        let visitor = Visitor::new(principal.map(|principal| self.0.broker.client(principal, from)));
+        let client = principal.map(|principal| self.0.broker.client(principal, from));
+        let visitor = Visitor::new(match trace_context(&parts.headers) {
+            Some(trace) => client.map(|client| client.traced(trace)),
+            None => client,
+        });
         let mut shortcuts = self.0.shortcuts.iter();
         if let Some(shortcut) = shortcuts.find(|known| known.method == parts.method && known.path == parts.uri.path()) {
             return (shortcut.handler)(visitor, Request::from_parts(parts, body)).await;
@@ -139,4 +143,14 @@ impl Front {
     fn check_staying(&self, parts: &request::Parts) -> Result<(), Problem> {
         if Upgrade::is_asked_for(parts) { self.0.broker.check_staying().map_err(Problem::from) } else { Ok(()) }
     }
+}
+
+/// The trace that a request is part of, if its client says so in the one valid way.
+fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut parents = headers.get_all(TRACE_PARENT).iter();
+    let (parent, None) = (parents.next()?, parents.next()) else { return None };
+    // Several lines are one list.
+    let states = headers.get_all(TRACE_STATE).iter().map(|state| state.to_str());
+    let states: Vec<_> = states.collect::<Result<_, _>>().unwrap_or_default();
+    TraceContext::parse(parent.to_str().ok()?, Some(states.join(",").as_str()).filter(|state| !state.is_empty()))
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-pub use fields::{Fields, UnknownFields, decoded, new_message};
+pub use fields::{BesideData, Fields, UnknownFields, decoded, new_message};
 pub use names::refuse_unknown;
 pub use options::{Options, parse_duration, parse_filter, same_last, start_from_text};
 
@@ -131,6 +131,10 @@ fn write_message(out: &mut String, message: &Message) {
     if let Some(key) = &message.key {
         out.push_str(r#","key":"#);
         quote(key.as_str(), out);
+    }
+    if let Some(headers) = &message.headers {
+        out.push_str(r#","headers":"#);
+        out.push_str(headers.as_json());
     }
     // Writing to a String cannot fail.
     // `ts` is the time's older name, and stays for those who read it.

@@ -68,13 +68,7 @@ fn topic() -> TopicName {
 }
 
 fn new_message() -> NewMessage {
-    NewMessage {
-        data: Payload::parse(r#"{"number":1}"#, 100).unwrap(),
-        id: None,
-        key: None,
-        expected_offset: None,
-        origin: None,
-    }
+    NewMessage::of(Payload::parse(r#"{"number":1}"#, 100).unwrap())
 }
 
 /// Publishes as a door does when the position is there at once; anything else would be a future made for it.

@@ -53,7 +53,7 @@ impl Visitor {
     /// # Errors
     /// `UNAUTHENTICATED` for bad credentials.
     pub fn connecting(self) -> Result<Client, Problem> {
-        self.0
+        self.0.map(Client::untraced)
     }
 }
 

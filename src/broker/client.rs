@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{
     BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Principal,
     Publication, Publishing, Right, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig,
-    TopicInfo, TopicName, Totals, Watch,
+    TopicInfo, TopicName, Totals, TraceContext, Watch,
 };
 use crate::channel::{Overflow, Waiter, spread_waits};
 
@@ -25,13 +25,14 @@ pub struct Client {
     broker: Broker,
     principal: Principal,
     info: ClientInfo,
+    trace: Option<TraceContext>,
 }
 
 impl Broker {
     /// The broker as `principal` sees it.
     #[must_use]
     pub fn client(&self, principal: Principal, info: ClientInfo) -> Client {
-        Client { broker: self.clone(), principal, info }
+        Client { broker: self.clone(), principal, info, trace: None }
     }
 }
 
@@ -53,6 +54,18 @@ impl Client {
     #[must_use]
     pub fn acting_for(&self, principal: Principal) -> Self {
         Self { principal, ..self.clone() }
+    }
+
+    /// The same client for a request that is part of a trace: what it publishes is, too.
+    #[must_use]
+    pub fn traced(&self, trace: TraceContext) -> Self {
+        Self { trace: Some(trace), ..self.clone() }
+    }
+
+    /// The same client outside of any trace, for a connection with requests of its own.
+    #[must_use]
+    pub fn untraced(self) -> Self {
+        Self { trace: None, ..self }
     }
 
     /// Where it has come in.
@@ -143,10 +156,17 @@ impl Client {
         self.info.address.map_or(Ok(()), |address| self.broker.take_token_of(address))
     }
 
+    fn in_trace(&self, new_message: NewMessage) -> NewMessage {
+        match &self.trace {
+            Some(trace) => trace.added_to(new_message),
+            None => new_message,
+        }
+    }
+
     /// See [`Broker::publish`].
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
         match self.check_publish(name) {
-            Ok(()) => self.broker.publish(name, new_message),
+            Ok(()) => self.broker.publish(name, self.in_trace(new_message)),
             Err(error) => Err(error).into(),
         }
     }
@@ -158,7 +178,7 @@ impl Client {
     ) -> Vec<Result<Publication, Error>> {
         let checked = items.map(|item| {
             let (topic, new_message) = item?;
-            self.check_publish(&topic).map(|()| (topic, new_message))
+            self.check_publish(&topic).map(|()| (topic, self.in_trace(new_message)))
         });
         let mut results = self.broker.publish_many(checked).await;
         let mut rate = 0;

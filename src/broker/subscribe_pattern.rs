@@ -51,7 +51,11 @@ impl Broker {
                 }
                 PatternStart::Start(start)
             }
-            (None, Some(cursors)) => PatternStart::Kept { cursors, since: lease.as_ref().and_then(Lease::since) },
+            (None, Some(cursors)) => {
+                let since = lease.as_ref().and_then(Lease::since);
+                self.catch_up_consumer(&cursors, since.as_ref()).await?;
+                PatternStart::Kept { cursors, since }
+            }
             (None, None) => PatternStart::Start(Start::Live),
         };
         let member = Member::new(waiter.clone());
@@ -90,6 +94,22 @@ impl Broker {
             watch: principal.watch(waiter),
             begins_at,
         })
+    }
+
+    /// Learns what another instance may have delivered to a consumer, and in which incarnations of its topics. An instance
+    /// that did not know those would take its own, earlier ones for new.
+    async fn catch_up_consumer(
+        &self,
+        cursors: &HashMap<TopicName, Cursor>,
+        since: Option<&PatternCursor>,
+    ) -> Result<(), Error> {
+        if let Some(since) = since {
+            self.0.engine.catch_up_logs(since).await?;
+        }
+        match cursors.iter().max_by_key(|(_, cursor)| cursor.offset) {
+            Some((name, cursor)) => self.0.engine.catch_up(name, Some(*cursor)).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -32,13 +32,7 @@ fn name(text: &str) -> TopicName {
 }
 
 fn new_message(data: impl std::fmt::Display) -> NewMessage {
-    NewMessage {
-        data: Payload::parse(&data.to_string(), 1_000).unwrap(),
-        id: None,
-        key: None,
-        expected_offset: None,
-        origin: None,
-    }
+    NewMessage::of(Payload::parse(&data.to_string(), 1_000).unwrap())
 }
 
 fn keyed(data: u64, key: &str) -> NewMessage {

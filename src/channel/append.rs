@@ -90,11 +90,10 @@ impl Channel {
         let at = ring.last_published_at.map_or(message.at, |last| last.max(message.at));
         let cursor = Cursor { epoch: self.epoch, offset: message.offset };
         let new_message = NewMessage {
-            data: message.data,
             id: Some(message.id),
             key: message.key,
-            expected_offset: None,
-            origin: None,
+            headers: message.headers,
+            ..NewMessage::of(message.data)
         };
         ring.bucket.charge();
         let sequence = message.offset;

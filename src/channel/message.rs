@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Cursor, Filter, Key, MessageId, NewMessage, Payload, Timestamp, TopicName};
+use super::{Cursor, Filter, Headers, Key, MessageId, NewMessage, Payload, Timestamp, TopicName};
 
 /// Which form of a message is meant: all who ask for the same shape share one rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,8 @@ pub struct Message {
     pub data: Payload,
     /// When it was accepted; never decreases within a topic.
     pub published_at: Timestamp,
+    /// What goes with the data.
+    pub headers: Option<Headers>,
     derived: Mutex<Derived>,
 }
 
@@ -62,6 +64,7 @@ impl Message {
             key: new_message.key,
             data: new_message.data,
             published_at,
+            headers: new_message.headers,
             derived: Mutex::default(),
         })
     }
@@ -100,7 +103,7 @@ impl Message {
 
     /// What the message counts against the bounds on history bytes: its texts and what holds them.
     pub(super) fn cost(&self) -> usize {
-        cost(&self.data, self.id.as_str().len(), self.key.as_ref())
+        cost(&self.data, self.id.as_str().len(), self.key.as_ref(), self.headers.as_ref())
     }
 }
 
@@ -117,12 +120,14 @@ impl NewMessage {
             &self.data,
             self.id.as_ref().map_or(uuid::fmt::Hyphenated::LENGTH, |id| id.as_str().len()),
             self.key.as_ref(),
+            self.headers.as_ref(),
         )
     }
 }
 
 /// A message's texts and what holds them.
-fn cost(data: &Payload, id_bytes: usize, key: Option<&Key>) -> usize {
+fn cost(data: &Payload, id_bytes: usize, key: Option<&Key>, headers: Option<&Headers>) -> usize {
     const FIXED: usize = size_of::<Message>() + 64;
-    FIXED + data.len() + id_bytes + key.map_or(0, |key| key.as_str().len())
+    let key_bytes = key.map_or(0, |key| key.as_str().len());
+    FIXED + data.len() + id_bytes + key_bytes + headers.map_or(0, |headers| headers.as_json().len())
 }

@@ -1,6 +1,6 @@
 //! A message on its way into a topic: from its publisher, or from the store that has numbered it.
 
-use super::{Key, MessageId, Payload, Timestamp};
+use super::{Headers, Key, MessageId, Payload, Timestamp};
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct NewMessage {
     pub expected_offset: Option<u64>,
     /// Set for an imported message: it was published before, in another incarnation of its topic.
     pub origin: Option<Origin>,
+    /// What goes with the data.
+    pub headers: Option<Headers>,
 }
 
 /// What a message keeps of its first publication. The topic's rate limited that one, so it does not limit the import.
@@ -43,9 +45,17 @@ pub struct Committed {
     pub key: Option<Key>,
     /// Its data.
     pub data: Payload,
+    /// Its headers.
+    pub headers: Option<Headers>,
 }
 
 impl NewMessage {
+    /// A message that has nothing but its data.
+    #[must_use]
+    pub fn of(data: Payload) -> Self {
+        Self { data, id: None, key: None, expected_offset: None, origin: None, headers: None }
+    }
+
     /// The id of the message to be: the publisher's, else the one it had before, else a new one.
     pub(crate) fn message_id(&self) -> MessageId {
         let made_up = || self.origin.as_ref()?.made_up_id.clone();

@@ -390,8 +390,7 @@ impl Registry {
         let key = Key::parse(name.as_str());
         if let (Ok(data), Ok(key)) = (data, key) {
             // The events' own channel has no limits, so there is nothing to refuse.
-            let _ =
-                self.events.append(NewMessage { data, id: None, key: Some(key), expected_offset: None, origin: None });
+            let _ = self.events.append(NewMessage { key: Some(key), ..NewMessage::of(data) });
         }
     }
 

@@ -62,6 +62,7 @@ impl World {
             given_id: false,
             key: None,
             data: Payload::parse(&offset.to_string(), 100).unwrap(),
+            headers: None,
         }
     }
 

@@ -18,7 +18,7 @@ use super::{Outcome, Problem, arguments, arguments::text};
 
 const MORE: &str = "DATA that is JSON is published as that, and anything else as a string. Each DATA is one message.\n\
     Lines of a file or of standard input must be JSON, unless --text makes a string of each. With --json they are\n\
-    objects with \"topic\", \"data\", \"key\" and \"id\", of which only \"data\" is needed where TOPIC is given; other fields are\n\
+    objects with \"topic\", \"data\", \"key\", \"id\" and \"headers\", of which only \"data\" is needed where TOPIC is given; other fields are\n\
     ignored, so what `pub-sub sub --json` prints can be published again.\n\n\
     Messages are stored in the order of their lines. Each gets an id before it is sent, so that after a lost connection it\n\
     is sent again and stored once. A publish rate makes pub wait.\n\n\
@@ -48,7 +48,7 @@ pub(super) fn command() -> Command {
                 .value_parser(arguments::parse_duration)
                 .help("How long to try to reach the server, also at the start; otherwise the first attempt decides, and later ones end after 30s"),
         )
-        .arg(arguments::json("Lines are objects with topic, data, key and id; print one for each message, with its offset and cursor"))
+        .arg(arguments::json("Lines are objects with topic, data, key, id and headers; print one for each message, with its offset and cursor"))
         .args(arguments::server())
         .arg(arguments::help())
 }
@@ -73,7 +73,7 @@ fn input_arguments() -> [Arg; 4] {
     ]
 }
 
-fn message_arguments() -> [Arg; 3] {
+fn message_arguments() -> [Arg; 4] {
     [
         Arg::new("key").long("key").value_name("KEY").help("The key of every message that has none of its own"),
         Arg::new("id")
@@ -87,7 +87,19 @@ fn message_arguments() -> [Arg; 3] {
             .requires("data")
             .value_parser(value_parser!(u64))
             .help("Publish only if this is the topic's newest offset; 0 if it has no message"),
+        Arg::new("header")
+            .long("header")
+            .value_name("NAME=VALUE")
+            .action(ArgAction::Append)
+            .value_parser(header)
+            .help("A header of every message that has none of its own; can be given several times"),
     ]
+}
+
+/// `NAME=VALUE`. What a header may be is the server's to say.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Outcome, Problem> {
@@ -97,6 +109,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Outcome, Problem> {
         key: text(matches, "key").map(str::to_owned),
         id: text(matches, "id").map(str::to_owned),
         expected_offset: matches.get_one::<u64>("expected-offset").copied(),
+        headers: matches.get_many("header").map(|headers| headers.cloned().collect()),
         is_text: matches.get_flag("text"),
         is_object: json,
     };

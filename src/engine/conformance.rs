@@ -141,13 +141,7 @@ fn fresh(what: &str) -> Result<TopicName, Failure> {
 const CONFIG: TopicConfig = TopicConfig::keeping(100);
 
 fn new_message(data: impl fmt::Display) -> Result<NewMessage, Failure> {
-    Ok(NewMessage {
-        data: Payload::parse(&data.to_string(), 1 << 20)?,
-        id: None,
-        key: None,
-        expected_offset: None,
-        origin: None,
-    })
+    Ok(NewMessage::of(Payload::parse(&data.to_string(), 1 << 20)?))
 }
 
 /// Reads a channel to what is its end now.

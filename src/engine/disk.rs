@@ -57,8 +57,8 @@ pub struct Settings {
     pub dedup_bytes: u64,
 }
 
-/// The longest id and key, and what a record has beside them and the data.
-const BESIDE_DATA: usize = 4 << 10;
+/// The longest id, key and headers, and what a record has beside them and the data.
+const BESIDE_DATA: usize = 8 << 10;
 
 /// The largest position of a consumer.
 const POSITION_BYTES: usize = 1 << 20;
@@ -69,7 +69,7 @@ const QUEUE_BYTES: usize = 16 << 20;
 /// Ids that may be on their way to the disk at once: a fraction of what its queue holds.
 const IDS_AT_ONCE: usize = 4_096;
 
-/// The largest payload that a record of the log holds with its id and key.
+/// The largest payload that a record of the log holds with its id, key and headers.
 pub const MAX_PAYLOAD_BYTES: usize = 62 << 20;
 
 /// Brings whether a record is stored.
@@ -263,6 +263,7 @@ impl Engine for Disk {
                     id_is_given: given_id,
                     key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
                     data: message.data.as_str().as_bytes(),
+                    headers: message.headers.as_ref().map(|headers| headers.as_json().as_bytes()),
                 });
                 opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
             });

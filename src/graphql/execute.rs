@@ -50,7 +50,7 @@ use super::{
     validator::{Validator, in_document_order},
 };
 use crate::{
-    broker::{self, Client, Inbox, Start},
+    broker::{self, Client, Inbox, Start, TraceContext},
     wire,
 };
 
@@ -60,6 +60,7 @@ pub type Documents = DocumentCache<Programs<Arc<Shape>>>;
 /// A request whose document and variables have passed all checks that need no schema.
 pub struct Prepared {
     with_cursors: bool,
+    trace: Option<TraceContext>,
     work: Work,
     /// What it does.
     pub kind: OperationKind,
@@ -158,9 +159,9 @@ impl Executor {
     /// What is wrong, as GraphQL errors.
     pub fn prepare(&self, asked: Asked) -> Result<Prepared, Vec<ServerError>> {
         let one = |error| vec![server_error(error)];
-        let Asked { query, hash, operation, mut variables, with_cursors, call, .. } = asked;
+        let Asked { query, hash, operation, mut variables, with_cursors, trace, call, .. } = asked;
         if let Some(call) = call {
-            return Ok(Prepared { with_cursors, kind: call.kind(), work: Work::Compiled(call) });
+            return Ok(Prepared { with_cursors, trace, kind: call.kind(), work: Work::Compiled(call) });
         }
         let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
             let error = types::problem(&refusal.into()).into_server_error(Pos::default());
@@ -174,7 +175,7 @@ impl Executor {
             .map_err(|errors| errors.into_iter().map(server_error).collect::<Vec<_>>())?;
         document.fill_defaults(operation.as_deref(), &mut variables);
         let whole = Whole { text, hash, operation, variables, document };
-        Ok(Prepared { with_cursors, kind, work: Work::Executed(Box::new(whole)) })
+        Ok(Prepared { with_cursors, trace, kind, work: Work::Executed(Box::new(whole)) })
     }
 
     /// Keeps a document that the schema has found valid, too, and compiles it.
@@ -212,6 +213,8 @@ impl Executor {
 
     /// Executes a query or mutation.
     pub async fn single(&self, prepared: Prepared, client: &Client) -> Outcome {
+        let traced = prepared.trace.map(|trace| client.traced(trace));
+        let client = traced.as_ref().unwrap_or(client);
         let whole = match prepared.work {
             Work::Executed(whole) => whole,
             Work::Compiled(call) => {

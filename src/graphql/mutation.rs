@@ -8,12 +8,12 @@ use std::sync::{
 use async_graphql::{Context, Description, ID, InputObject, Name, Object, Result, Value};
 
 use super::{
-    scalars::{Cursor, Data, Long},
+    scalars::{Cursor, Data, Headers, Long},
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
     broker::{self, Client, ConsumerName, Error, NewMessage, Payload, Source, TopicConfig, TopicInfo, TopicName},
-    wire,
+    wire::{self, BesideData},
 };
 
 /// Changing: topics, messages, consumers.
@@ -34,6 +34,8 @@ pub struct PublishInput {
     key: Option<String>,
     /// Publish only if this is the topic's newest offset; 0 means that it has had no message.
     expected_offset: Option<Long>,
+    /// What goes with the data, such as the context of a trace.
+    headers: Option<Headers>,
 }
 
 /// How many messages the batches of one operation have published and refused.
@@ -66,9 +68,7 @@ pub struct Input<'a> {
     pub topic: &'a str,
     /// `None` where it is missing.
     pub data: Option<Payload>,
-    pub id: Option<&'a str>,
-    pub key: Option<&'a str>,
-    pub expected_offset: Option<u64>,
+    pub beside: BesideData<'a>,
 }
 
 /// What a client acknowledges.
@@ -86,7 +86,7 @@ pub struct Acknowledgement<T> {
 pub fn new_message(client: &Client, input: Input<'_>) -> Result<(TopicName, NewMessage), Error> {
     let data = input.data.ok_or_else(|| Error::bad_request("data", "is missing"))?;
     let data = data.within(client.settings().max_payload_bytes)?;
-    let new_message = wire::new_message(data, input.id, input.key, input.expected_offset)?;
+    let new_message = wire::new_message(data, input.beside)?;
     Ok((TopicName::parse(input.topic)?, new_message))
 }
 
@@ -142,9 +142,12 @@ impl PublishInput {
         let input = Input {
             topic: &self.topic,
             data: self.data.0,
-            id: self.message_id.as_deref().map(String::as_str),
-            key: self.key.as_deref(),
-            expected_offset: self.expected_offset.map(|offset| offset.0),
+            beside: BesideData {
+                id: self.message_id.as_deref().map(String::as_str),
+                key: self.key.as_deref(),
+                expected_offset: self.expected_offset.map(|offset| offset.0),
+                headers: self.headers.as_ref().map(|headers| headers.0.as_str()),
+            },
         };
         new_message(client, input)
     }
@@ -222,8 +225,9 @@ impl Mutation {
         #[graphql(desc = "For filters and for keeping the latest of each key. 1 to 255 bytes.")] key: Option<String>,
         #[graphql(desc = "Publish only if this is the topic's newest offset; 0 means that it has had no message.")]
         expected_offset: Option<Long>,
+        #[graphql(desc = "What goes with the data, such as the context of a trace.")] headers: Option<Headers>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, message_id, key, expected_offset };
+        let input = PublishInput { topic, data, message_id, key, expected_offset, headers };
         let client = ctx.data::<Client>()?;
         publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
     }

@@ -6,7 +6,10 @@ use async_graphql::Variables;
 use serde_json::value::RawValue;
 
 use super::{compiled::Call, json, shape::Shape};
-use crate::wire::Fields;
+use crate::{
+    broker::{TRACE_PARENT, TRACE_STATE, TraceContext},
+    wire::Fields,
+};
 
 /// A request as a client sent it.
 #[derive(Default)]
@@ -25,6 +28,8 @@ pub struct Asked {
     pub ack: Option<String>,
     /// Whether every result is to carry the position to resume after.
     pub with_cursors: bool,
+    /// The trace that the request is part of.
+    pub trace: Option<TraceContext>,
     /// The operation with the values of its arguments, if it was compiled. The request then needs nothing else.
     pub call: Option<Call<Arc<Shape>>>,
 }
@@ -98,8 +103,8 @@ impl<'a> Unresolved<'a> {
 
     /// The request for what was compiled.
     pub fn compiled(self, call: Call<Arc<Shape>>) -> Asked {
-        let Extensions { operation_id, ack, with_cursors, .. } = self.extensions;
-        Asked { operation_id, ack, with_cursors, call: Some(call), ..Asked::default() }
+        let Extensions { operation_id, ack, with_cursors, trace, .. } = self.extensions;
+        Asked { operation_id, ack, with_cursors, trace, call: Some(call), ..Asked::default() }
     }
 
     /// The request with its variables.
@@ -114,9 +119,9 @@ impl<'a> Unresolved<'a> {
         if self.query.is_none() && hash.is_none() {
             return Err(Unread::form("query: is missing"));
         }
-        let Extensions { operation_id, ack, with_cursors, .. } = self.extensions;
+        let Extensions { operation_id, ack, with_cursors, trace, .. } = self.extensions;
         let (query, operation) = (self.query.map(Cow::into_owned), self.operation.map(Cow::into_owned));
-        Ok(Asked { query, hash, operation, variables, operation_id, ack, with_cursors, call: None })
+        Ok(Asked { query, hash, operation, variables, operation_id, ack, with_cursors, trace, call: None })
     }
 }
 
@@ -141,6 +146,8 @@ pub struct Extensions {
     ack: Option<String>,
     /// Whether every result is to carry the position to resume after.
     with_cursors: bool,
+    /// The trace that the request is part of.
+    trace: Option<TraceContext>,
 }
 
 /// Reads a request's extensions. Their form is that they are an object. What they contain belongs to each extension.
@@ -167,5 +174,11 @@ pub fn read_extensions(text: &str) -> Result<Extensions, Unread> {
         operation_id: string(&fields, PATH, "operationId").map(owned).map_err(own)?,
         ack: string(&fields, PATH, "ack").map(owned).map_err(own)?,
         with_cursors: guarantee.is_some(),
+        // What cannot be used is ignored, as in a header.
+        trace: fields
+            .text(TRACE_PARENT)
+            .ok()
+            .flatten()
+            .and_then(|parent| TraceContext::parse(&parent, fields.text(TRACE_STATE).ok().flatten().as_deref())),
     })
 }

@@ -65,6 +65,32 @@ impl InputType for Data {
     }
 }
 
+/// A small map of strings, as a JSON object: at most 32, names of 1 to 64 letters, digits and other characters of an HTTP token,
+/// values of at most 1,024 bytes without control characters and outer white space, all together at most 4,096 bytes as JSON.
+/// Names that begin with `nats-` or `pubsub-` are reserved.
+#[derive(Clone, Debug)]
+pub struct Headers(pub String);
+
+/// A small map of strings, as a JSON object: at most 32, names of 1 to 64 letters, digits and other characters of an HTTP token,
+/// values of at most 1,024 bytes without control characters and outer white space, all together at most 4,096 bytes as JSON.
+/// Names that begin with `nats-` or `pubsub-` are reserved.
+#[Scalar(name = "Headers")]
+impl ScalarType for Headers {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        if !matches!(value, Value::Object(_)) {
+            return Err(InputValueError::expected_type(value));
+        }
+        // Their bounds are checked when a message is made of them, so that in a batch that message alone is refused.
+        let mut text = String::new();
+        json::write_value(&mut text, &value);
+        Ok(Self(text))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Binary(self.0.clone().into())
+    }
+}
+
 /// A whole number of 64 bits, from 0. As an input it may also be given as a string of digits, since many clients' numbers
 /// hold only 53 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,10 +50,7 @@ async fn publish(broker: &Broker, count: u64) {
     let topic = TopicName::parse("news").unwrap();
     for number in 1..=count {
         let data = Payload::parse(&number.to_string(), 100).unwrap();
-        broker
-            .publish(&topic, NewMessage { data, id: None, key: None, expected_offset: None, origin: None })
-            .await
-            .unwrap();
+        broker.publish(&topic, NewMessage::of(data)).await.unwrap();
     }
 }
 

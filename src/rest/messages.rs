@@ -140,6 +140,8 @@ pub struct MessageBody {
     data: serde_json::Value,
     id: String,
     key: Option<String>,
+    /// What the publisher gave with the data; absent if nothing.
+    headers: Option<std::collections::BTreeMap<String, String>>,
     offset: u64,
     cursor: String,
     /// When it was accepted (RFC 3339).

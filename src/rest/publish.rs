@@ -1,6 +1,6 @@
 //! Publishing, one by one and in batches.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use axum::{
     Json,
@@ -124,7 +124,7 @@ fn batch_response(results: Vec<Result<Publication, Problem>>) -> Response {
 }
 
 fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), Error> {
-    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset"])?;
+    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset", "headers"])?;
     let topic = TopicName::parse(&fields.required("topic")?)?;
     Ok((topic, fields.new_message(UnknownFields::Refused, client.settings().max_payload_bytes)?))
 }
@@ -179,6 +179,9 @@ pub struct PublishItem {
     key: Option<String>,
     /// Publish only if this is the topic's newest offset.
     expected_offset: Option<u64>,
+    /// What goes with the data, such as `traceparent`: at most 32 strings, names of 1 to 64 letters, digits and `-_.` (and other
+    /// characters of a token), values of at most 1,024 bytes, all together at most 4,096 bytes as JSON.
+    headers: Option<BTreeMap<String, String>>,
 }
 
 /// A message with its id.
@@ -210,7 +213,8 @@ mod tests {
     async fn one_body() {
         let client = Client::in_memory(crate::broker::Settings::default());
         for (topic, id) in [("news", None), ("\"a\\b\" ü", Some("id \"1\""))] {
-            let new_message = wire::new_message(Payload::parse("1", 10).unwrap(), id, None, None).unwrap();
+            let new_message = wire::BesideData { id, ..Default::default() };
+            let new_message = wire::new_message(Payload::parse("1", 10).unwrap(), new_message).unwrap();
             let done = client.publish(&TopicName::parse(topic).unwrap(), new_message).await.unwrap();
             let response = published(&done);
             assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");

@@ -20,7 +20,7 @@ use super::{
     note,
 };
 use crate::{
-    channel::{ConsumerKey, Key, KnownId, Position, RegistrySettings, Source, Timestamp},
+    channel::{ConsumerKey, Headers, Key, KnownId, Position, RegistrySettings, Source, Timestamp},
     config::Config,
     engine::{
         disk::{Snapshot, StoredId, StoredMessage},
@@ -135,6 +135,7 @@ fn write_channels(
                 given_id: *given_id,
                 key: message.key.as_ref().map(Key::as_str),
                 data: message.data.as_str(),
+                headers: message.headers.as_ref().map(Headers::as_json),
             })?;
             before = message.cursor.offset;
         }
@@ -257,10 +258,14 @@ impl ExportWriter {
     }
 
     fn message(&mut self, message: StoredMessage<'_>) -> Result<(), String> {
-        let StoredMessage { offset, after_loss, at, id, given_id, key, data } = message;
+        let StoredMessage { offset, after_loss, at, id, given_id, key, data, headers } = message;
         // The data is parsed again, because an export must not hold anything that an import refuses.
         let data: &RawValue =
             serde_json::from_str(data).map_err(|error| format!("the data of message {offset}: {error}"))?;
+        let headers: Option<&RawValue> = headers
+            .map(serde_json::from_str)
+            .transpose()
+            .map_err(|error| format!("the headers of message {offset}: {error}"))?;
         self.counts.messages += 1;
         self.progress.at(self.counts.messages, "exported");
         self.put(&Line::Message(MessageLine {
@@ -269,6 +274,7 @@ impl ExportWriter {
             id: id.into(),
             given: given_id,
             key: key.map(Cow::Borrowed),
+            headers,
             published_at: TimeText(at),
             data,
         }))

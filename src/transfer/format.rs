@@ -13,8 +13,9 @@ use crate::channel::{Ack, Epoch, Timestamp, TopicConfig};
 /// The name of the format in the first line.
 pub(super) const FORMAT: &str = "pub-sub";
 
-/// The version of all lines. A reader accepts its own and earlier versions. Version 1 has no ids without messages.
-pub(super) const VERSION: u32 = 2;
+/// The version of all lines. A reader accepts its own and earlier versions. Version 1 has no ids without
+/// messages, and version 2 no headers.
+pub(super) const VERSION: u32 = 3;
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
@@ -80,6 +81,9 @@ pub(super) struct MessageLine<'a> {
     pub given: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Cow<'a, str>>,
+    /// An object of strings.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<&'a RawValue>,
     pub published_at: TimeText,
     #[serde(borrow)]
     pub data: &'a RawValue,

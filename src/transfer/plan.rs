@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     channel::{
-        ConsumerKey, ConsumerName, Cursor, Epoch, Error, Key, KnownId, MessageId, NewMessage, Origin, Payload,
+        ConsumerKey, ConsumerName, Cursor, Epoch, Error, Headers, Key, KnownId, MessageId, NewMessage, Origin, Payload,
         Position, Source, Timestamp, TopicConfig, TopicName,
     },
     config::Config,
@@ -339,11 +339,11 @@ pub(super) fn new_message(message: &format::MessageLine<'_>, max_payload_bytes: 
         let id = MessageId::parse(&message.id)?;
         let (id, made_up_id) = if message.given { (Some(id), None) } else { (None, Some(id)) };
         Ok(NewMessage {
-            data: Payload::existing(message.data, max_payload_bytes)?,
             id,
             key: message.key.as_deref().map(Key::parse).transpose()?,
-            expected_offset: None,
+            headers: message.headers.map_or(Ok(None), |headers| Headers::parse(headers.get()))?,
             origin: Some(Origin { at: message.published_at.0, made_up_id }),
+            ..NewMessage::of(Payload::existing(message.data, max_payload_bytes)?)
         })
     };
     read().map_err(|error: Error| error.to_string())

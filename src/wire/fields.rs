@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::names::{refuse_misspelt, refuse_unknown};
-use crate::broker::{Error, Key, MessageId, NewMessage, Payload};
+use crate::broker::{Error, Headers, Key, MessageId, NewMessage, Payload};
 
 /// The fields of one JSON object, each still as text. Of a repeated key the last counts.
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -25,7 +25,7 @@ pub enum UnknownFields {
 }
 
 /// What stands beside `message`, not within it.
-const BESIDE_MESSAGE: [&str; 3] = ["data", "key", "expected_offset"];
+const BESIDE_MESSAGE: [&str; 4] = ["data", "key", "expected_offset", "headers"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -156,7 +156,8 @@ impl<'a> Fields<'a> {
         self.present(name).map(|value| value.get().parse().map_err(|_| wrong())).transpose()
     }
 
-    /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`.
+    /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`,
+    /// `headers`.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
@@ -170,7 +171,7 @@ impl<'a> Fields<'a> {
         let (data, inner_id) = match &nested {
             None => (self.raw("data"), None),
             Some(message) => {
-                message.allow("message", &["id", "payload", "data", "key", "expected_offset"], unknown)?;
+                message.allow("message", &["id", "payload", "data", "key", "expected_offset", "headers"], unknown)?;
                 if let Some(outer) = BESIDE_MESSAGE.into_iter().find(|name| message.raw(name).is_some()) {
                     let error = format!("has no `{outer}`: that stands beside `message`");
                     return Err(Error::bad_request("message", error));
@@ -182,7 +183,8 @@ impl<'a> Fields<'a> {
         let id = self.text("id")?.or(inner_id);
         let data = Payload::from_raw(data, max_payload_bytes)?;
         let expected_offset = self.number("expected_offset", u64::MAX)?;
-        new_message(data, id.as_deref(), self.text("key")?.as_deref(), expected_offset)
+        let (key, headers) = (self.text("key")?, self.present("headers").map(RawValue::get));
+        new_message(data, BesideData { id: id.as_deref(), key: key.as_deref(), expected_offset, headers })
     }
 }
 
@@ -212,22 +214,31 @@ pub fn decoded(value: &RawValue) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(out))
 }
 
+/// What a client may give with the data of a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BesideData<'a> {
+    /// The publisher's id.
+    pub id: Option<&'a str>,
+    /// The key.
+    pub key: Option<&'a str>,
+    /// What the topic's newest offset has to be.
+    pub expected_offset: Option<u64>,
+    /// The headers, as JSON text.
+    pub headers: Option<&'a str>,
+}
+
 /// A message to publish, made of what a client gave.
 ///
 /// # Errors
 /// [`Error::BadRequest`] that names the field.
-pub fn new_message(
-    data: Payload,
-    id: Option<&str>,
-    key: Option<&str>,
-    expected_offset: Option<u64>,
-) -> Result<NewMessage, Error> {
+pub fn new_message(data: Payload, beside: BesideData<'_>) -> Result<NewMessage, Error> {
+    let BesideData { id, key, expected_offset, headers } = beside;
     Ok(NewMessage {
-        data,
         id: id.map(MessageId::parse).transpose()?,
         key: key.map(Key::parse).transpose()?,
         expected_offset,
-        origin: None,
+        headers: headers.map_or(Ok(None), Headers::parse)?,
+        ..NewMessage::of(data)
     })
 }
 
@@ -283,6 +294,10 @@ mod tests {
         assert_eq!(new_message(r#"{"data":null}"#).unwrap().data.as_str(), "null");
         let nested = new_message(r#"{"message":{"id":"7","payload":[1, 2]}}"#).unwrap();
         assert_eq!((nested.data.as_str(), nested.id.unwrap().as_str()), ("[1,2]", "7"));
+        let with_headers = |headers: &str| new_message(&format!("{{\"data\":1,\"headers\":{headers}}}"));
+        assert_eq!(with_headers(r#"{"a":"b"}"#).unwrap().headers.unwrap().as_json(), r#"{"a":"b"}"#);
+        assert!(with_headers("null").unwrap().headers.is_none() && with_headers("{}").unwrap().headers.is_none());
+        assert!(with_headers("[]").is_err() && with_headers("\"a\"").is_err() && with_headers("{\"a\":1}").is_err());
         for bad in [
             r"{}",
             r#"{"data":1,"message":{"payload":2}}"#,
@@ -292,6 +307,7 @@ mod tests {
             // What stands beside `message` must not get lost within it.
             r#"{"message":{"payload":1,"key":"a"}}"#,
             r#"{"message":{"payload":1,"expectedOffset":1}}"#,
+            r#"{"message":{"payload":1,"headers":{"a":"b"}}}"#,
         ] {
             assert!(new_message(bad).is_err(), "{bad}");
         }

@@ -8,6 +8,7 @@ mod cuts;
 mod delivery;
 mod gaps;
 mod graphql;
+mod headers;
 mod http;
 mod ids;
 mod letters;

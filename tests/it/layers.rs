@@ -111,7 +111,7 @@ fn imports_point_inwards() {
 }
 
 /// What anybody may use, whoever they are: it says nothing about topics, or its rules stand in what it calls.
-const WITHOUT_RULE: [&str; 10] = [
+const WITHOUT_RULE: [&str; 12] = [
     "in_memory",
     "principal",
     "acting_for",
@@ -120,6 +120,8 @@ const WITHOUT_RULE: [&str; 10] = [
     "settings",
     "status",
     "check_ready",
+    "traced",
+    "untraced",
     // They pass the principal on.
     "subscribe",
     "subscribe_events",

@@ -143,7 +143,7 @@ fn read(export: &str) -> Content {
     let mut content = Content::default();
     let mut lines = export.lines();
     let header: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
-    assert_eq!((&header["format"], &header["version"]), (&"pub-sub".into(), &2.into()));
+    assert_eq!((&header["format"], &header["version"]), (&"pub-sub".into(), &3.into()));
     let (mut last, mut messages, mut known_ids, mut ended) = (String::new(), 0_u64, 0_u64, false);
     for text in lines {
         assert!(!ended, "{text} behind the end");

@@ -1,6 +1,7 @@
 //! The messages to publish, one for each argument or line.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, Read as _},
 };
@@ -24,6 +25,7 @@ pub struct Defaults {
     pub key: Option<String>,
     pub id: Option<String>,
     pub expected_offset: Option<u64>,
+    pub headers: Option<BTreeMap<String, String>>,
     /// Whether data are strings, also where they are JSON.
     pub is_text: bool,
     /// Whether lines are objects with a message in each.
@@ -41,6 +43,7 @@ pub struct Line {
     pub key: Option<String>,
     pub id: String,
     pub expected_offset: Option<u64>,
+    pub headers: Option<BTreeMap<String, String>>,
 }
 
 /// What a line holds: a message, or nothing that can be published. An error ends the input.
@@ -54,7 +57,7 @@ pub struct Input {
 }
 
 /// A line that is an object.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Object {
     topic: Option<String>,
     #[serde(default, deserialize_with = "present")]
@@ -62,6 +65,7 @@ struct Object {
     key: Option<String>,
     id: Option<String>,
     expected_offset: Option<u64>,
+    headers: Option<BTreeMap<String, String>>,
 }
 
 impl Input {
@@ -155,7 +159,7 @@ fn payload(number: u64, text: &str, defaults: &Defaults) -> Result<Line, (u64, S
         let wrong = |error| (number, format!("is not JSON ({error}); --text publishes lines as strings"));
         read.map_err(wrong)?.get().to_owned()
     };
-    line(number, Object { topic: None, data: None, key: None, id: None, expected_offset: None }, data, defaults)
+    line(number, Object::default(), data, defaults)
 }
 
 /// A line that is an object with a message in it.
@@ -176,6 +180,7 @@ fn line(number: u64, object: Object, data: String, defaults: &Defaults) -> Resul
         // Made here, and not at the server, so that it is the same in every attempt.
         id: object.id.or_else(|| defaults.id.clone()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         expected_offset: object.expected_offset.or(defaults.expected_offset),
+        headers: object.headers.or_else(|| defaults.headers.clone()),
     })
 }
 
@@ -204,7 +209,12 @@ mod tests {
         assert_eq!((line.topic.as_str(), line.data.as_str(), line.id.as_str()), ("a", "null", "7"));
         assert_eq!((line.key.as_deref(), line.expected_offset), (Some("k"), Some(4)));
         assert_eq!(object(1, r#"{"data":1}"#, &defaults()).unwrap().topic, "news");
-        for bad in [r#"{"topic":"a"}"#, "1", "{", r#"{"data":1,"key":2}"#] {
+        let headers = |value: &str| [("a".to_owned(), value.to_owned())].into();
+        let with_header = Defaults { headers: Some(headers("1")), ..defaults() };
+        assert_eq!(object(1, r#"{"data":1}"#, &with_header).unwrap().headers, Some(headers("1")));
+        let own = object(1, r#"{"data":1,"headers":{"a":"2"}}"#, &with_header).unwrap();
+        assert_eq!(own.headers, Some(headers("2")));
+        for bad in [r#"{"topic":"a"}"#, "1", "{", r#"{"data":1,"key":2}"#, r#"{"data":1,"headers":{"a":1}}"#] {
             assert!(object(9, bad, &defaults()).is_err(), "{bad}");
         }
         assert!(object(1, r#"{"data":1}"#, &Defaults::default()).unwrap_err().1.contains("topic"));

@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{CONFIG, Failure, Instance, ensure, eventually, fresh, kept, new_message, read, reader, within};
 use crate::channel::{
-    Channel, Cursor, Error, Event, Key, KnownId, MessageId, NewMessage, Origin, Payload, Publication, ReadStatus,
-    Refusal, Start, Timestamp, TopicConfig,
+    Channel, Cursor, Error, Event, Headers, Key, KnownId, MessageId, NewMessage, Origin, Payload, Publication,
+    ReadStatus, Refusal, Start, Timestamp, TopicConfig,
 };
 
 pub(super) async fn what_is_acknowledged_is_readable(a: &Instance, b: &Instance) -> Result<(), Failure> {
@@ -41,6 +41,12 @@ pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, 
     ensure(kept(&there)? == ["1"], || format!("the other instance has {:?} after catching up", kept(&there)))
 }
 
+/// Headers with texts that an engine may find hard, or none.
+fn headers_of(index: usize, text: &str) -> Result<Option<Headers>, Error> {
+    let pairs = [("a", text.trim()), ("A", ""), ("!#$%&'*+-.^_`|~9", "%0A =20 \"\\"), ("traceparent", "00-1-2-01")];
+    Headers::of(pairs.into_iter().take(index % (pairs.len() + 1)))
+}
+
 pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("whole")?;
     let here = a.create(&name, CONFIG).await?;
@@ -51,11 +57,10 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
     for (index, text) in texts.iter().enumerate() {
         let data = format!("{{\"n\":[123456789012345678901234567890.5e400,{index}],\"ü\":\"\\ud83d\\ude00\\u0000\"}}");
         let new_message = NewMessage {
-            data: Payload::parse(&data, 1_000)?,
             id: (index % 2 == 0).then(|| MessageId::parse(text)).transpose()?,
             key: Some(Key::parse(text)?),
-            expected_offset: None,
-            origin: None,
+            headers: headers_of(index, text)?,
+            ..NewMessage::of(Payload::parse(&data, 1_000)?)
         };
         last = a.append(&here, new_message).await?.cursor.offset;
     }
@@ -66,9 +71,11 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
         let text = texts.get(index).copied().unwrap_or_default();
         ensure(one.key.as_ref().map(Key::as_str) == Some(text), || format!("key {:?}, not {text:?}", one.key))?;
         ensure(index % 2 == 1 || one.id.as_str() == text, || format!("id {:?}, not {text:?}", one.id))?;
+        ensure(one.headers == headers_of(index, text)?, || format!("headers {:?}", one.headers))?;
         let same = one.id == other.id
             && one.key == other.key
             && one.data == other.data
+            && one.headers == other.headers
             && one.cursor == other.cursor
             && one.published_at == other.published_at;
         ensure(same, || format!("{one:?} differs between instances"))?;

@@ -44,6 +44,7 @@
 mod contents;
 mod cut_files;
 mod error;
+mod fields;
 mod files;
 mod footprint;
 mod frame;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     channel::{
-        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Deletion, Epoch, Incarnation, Key, MessageId,
+        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Deletion, Epoch, Headers, Incarnation, Key, MessageId,
         NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicConfig, TopicName,
     },
     engine::position,
@@ -224,13 +224,15 @@ fn restore(topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Opt
 fn message_of(stored: &RecoveredMessage) -> Option<NewMessage> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
     Some(NewMessage {
-        data: Payload::stored(text(&stored.data)?),
         id: Some(MessageId::parse(text(&stored.id)?).ok()?),
         key: match &stored.key {
             Some(key) => Some(Key::parse(text(key)?).ok()?),
             None => None,
         },
-        expected_offset: None,
-        origin: None,
+        headers: match &stored.headers {
+            Some(headers) => Some(Headers::stored(text(headers)?)),
+            None => None,
+        },
+        ..NewMessage::of(Payload::stored(text(&stored.data)?))
     })
 }

@@ -68,6 +68,8 @@ pub struct StoredMessage<'a> {
     pub key: Option<&'a str>,
     /// Its data, as JSON.
     pub data: &'a str,
+    /// Its headers, as a JSON object.
+    pub headers: Option<&'a str>,
 }
 
 impl Snapshot {
@@ -120,9 +122,9 @@ impl Snapshot {
             let stored = self.log.message(stored_at, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
             let text = |bytes| std::str::from_utf8(bytes).ok();
             let read = || {
-                let key = match stored.key {
-                    Some(key) => Some(text(key)?),
-                    None => None,
+                let optional = |bytes: Option<_>| match bytes {
+                    Some(bytes) => text(bytes).map(Some),
+                    None => Some(None),
                 };
                 Some(StoredMessage {
                     offset: stored.offset,
@@ -132,8 +134,9 @@ impl Snapshot {
                     at: Timestamp(stored.at_ms),
                     id: text(stored.id)?,
                     given_id: stored.id_is_given,
-                    key,
+                    key: optional(stored.key)?,
                     data: text(stored.data)?,
+                    headers: optional(stored.headers)?,
                 })
             };
             let message = read()

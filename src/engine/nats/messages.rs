@@ -4,11 +4,12 @@ mod missed;
 
 use std::{
     collections::{HashMap, HashSet},
+    str::FromStr as _,
     sync::Arc,
     time::Duration,
 };
 
-use async_nats::{HeaderMap, header};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -23,7 +24,7 @@ use super::{
     topics::Topics,
 };
 use crate::channel::{
-    Channel, Committed, Epoch, Feed, Key, KnownId, MessageId, NewMessage, Numbering, Payload, Timestamp,
+    Channel, Committed, Epoch, Feed, Headers, Key, KnownId, MessageId, NewMessage, Numbering, Payload, Timestamp,
 };
 use missed::{MissedMessages, Step};
 
@@ -55,6 +56,12 @@ pub(super) fn headers(channel: &Channel, id: &MessageId, new_message: &NewMessag
     }
     if let Some(origin) = &new_message.origin {
         headers.insert(AT_HEADER, origin.at.0.to_string());
+    }
+    for (name, value) in new_message.headers.iter().flat_map(Headers::pairs) {
+        // Both were checked when they were read: neither is ours or the cluster's.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_str(&name), HeaderValue::from_str(&value)) {
+            headers.insert(name, value);
+        }
     }
     if let Some(expected) = new_message.expected_offset {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
@@ -97,6 +104,13 @@ fn published_at(item: &Item) -> Timestamp {
     first.map_or(item.at, |at| Timestamp(at.as_millisecond()))
 }
 
+/// The headers that the publisher gave: those that are neither ours nor the cluster's. Of others than this service, what is
+/// no header to us is left out.
+fn publishers_headers(headers: &HeaderMap) -> Option<Headers> {
+    let all = headers.iter().filter_map(|(name, values)| Some((name.as_ref(), values.first()?.as_str())));
+    Headers::fitting(all)
+}
+
 /// Decodes a message. Others than this service may publish into the stream. What they leave out is generated, and a
 /// payload that is not JSON becomes a JSON string.
 fn read(item: &Item, prev: u64) -> Committed {
@@ -110,7 +124,8 @@ fn read(item: &Item, prev: u64) -> Committed {
         .unwrap_or_else(|_| Payload::null());
     let key = item.header(KEY_HEADER).and_then(decode).and_then(|key| Key::parse(&key).ok());
     let at = published_at(item);
-    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(generated), given_id, key, data }
+    let headers = item.headers.as_ref().and_then(publishers_headers);
+    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(generated), given_id, key, data, headers }
 }
 
 /// A message that belongs to no topic and will be deleted.

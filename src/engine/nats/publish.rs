@@ -197,7 +197,7 @@ async fn await_response(
             Attempt::Stored { sequence, duplicate } => {
                 let may_be_own = duplicate && may_be_stored && sequence > outgoing.known_before;
                 let own = may_be_own && is_own(link, outgoing, sequence).await;
-                return stored(link, outgoing, sequence, duplicate && !own).await;
+                return stored(link, outgoing, sequence, duplicate && !own, may_be_stored).await;
             }
             Attempt::ConditionFailed => match check_condition(link, outgoing, may_be_stored).await {
                 ConditionOutcome::Decided(result) => return result,
@@ -231,7 +231,7 @@ async fn await_response(
 
 fn too_large(link: &Link) -> Error {
     // The server's limit includes the headers.
-    const HEADERS: usize = 4 << 10;
+    const HEADERS: usize = 8 << 10;
     Error::PayloadTooLarge { limit: link.max_payload().unwrap_or_default().saturating_sub(HEADERS) }
 }
 
@@ -277,15 +277,24 @@ async fn is_own(link: &Link, outgoing: &Outgoing, sequence: u64) -> bool {
     timeout(GRACE, ask).await.ok().flatten().unwrap_or(true)
 }
 
-/// The cluster has stored the message. The response waits until this instance's channel has it, too.
-async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool) -> Result<Publication, Refusal> {
+/// The cluster has stored the message. The response waits until this instance's channel has it, too. `may_be_stored`: an
+/// earlier attempt without a response may have stored it before.
+async fn stored(
+    link: &Link,
+    outgoing: &Outgoing,
+    sequence: u64,
+    duplicate: bool,
+    may_be_stored: bool,
+) -> Result<Publication, Refusal> {
     let Outgoing { channel, id, progress, .. } = outgoing;
     if timeout(BUDGET, progress.wait(sequence)).await.is_err() {
         return Err(Error::Unknown(id.clone()).into());
     }
     let (known, is_behind_end) = channel.publication_at(sequence, id, duplicate);
     match known {
-        // It was stored after the topic's deletion, so nobody reads it.
+        // What was stored now is behind the topic's end, so nobody reads it. But an earlier attempt may have been before the
+        // end and was read: published again, in the next incarnation, the message would come twice.
+        None if is_behind_end && may_be_stored => before_end(outgoing),
         None if is_behind_end => Err(Refusal::Closed),
         // If it has another offset here, it was stored before and the cluster had forgotten it, or it was never
         // stored here.
@@ -296,6 +305,16 @@ async fn stored(link: &Link, outgoing: &Outgoing, sequence: u64, duplicate: bool
             let (topic, cursor) = (channel.name().clone(), Cursor { epoch: channel.epoch(), offset });
             Ok(Publication { id: id.clone(), topic, cursor, published_at, duplicate })
         }
+    }
+}
+
+/// The outcome of a message whose topic was deleted while nobody knew whether it was stored.
+fn before_end(outgoing: &Outgoing) -> Result<Publication, Refusal> {
+    let Outgoing { channel, id, known_before, .. } = outgoing;
+    match channel.find_sent(id, Some(NEWEST_SEARCHED)).message {
+        Some(message) => Ok(Publication::of(&message, message.cursor.offset <= *known_before)),
+        // It may have left the history before the topic was deleted.
+        None => Err(Error::Unknown(id.clone()).into()),
     }
 }
 

@@ -32,6 +32,7 @@ pub enum MessagePart {
     Topic,
     Data,
     Key,
+    Headers,
     Offset,
     PatternCursor,
     Previous,
@@ -87,6 +88,7 @@ impl Part for MessagePart {
             "topic" => Self::Topic,
             "data" => Self::Data,
             "key" => Self::Key,
+            "headers" => Self::Headers,
             "offset" => Self::Offset,
             "patternCursor" => Self::PatternCursor,
             "previous" => Self::Previous,
@@ -104,6 +106,9 @@ impl Part for MessagePart {
             Self::Topic => json::write_text(out, message.topic.as_str()),
             Self::Data => out.push_str(message.data.as_str()),
             Self::Key => nullable(message.key.as_ref(), out, |key, out| json::write_text(out, key.as_str())),
+            Self::Headers => {
+                nullable(message.headers.as_ref(), out, |headers, out| out.push_str(headers.as_json()));
+            }
             Self::Offset => number(message.cursor.offset, out),
             Self::PatternCursor => nullable(pattern_cursor, out, quoted),
             Self::Previous => {

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::{
     broker::{
-        self, AnyCursor, Broker, Client, ClientInfo, Inbox, Key, MessageId, NewMessage, Payload, Principal, Timestamp,
-        TopicName,
+        self, AnyCursor, Broker, Client, ClientInfo, Headers, Inbox, Key, MessageId, NewMessage, Payload, Principal,
+        Timestamp, TopicName,
     },
     graphql::{
         Settings,
@@ -72,6 +72,7 @@ impl Choices<'_> {
                 ("topic", ""),
                 ("data", ""),
                 ("key", ""),
+                ("headers", ""),
                 ("offset", ""),
                 ("cursor", ""),
                 ("patternCursor", ""),
@@ -150,7 +151,9 @@ impl Choices<'_> {
         let id = self.argument("messageId", &["\"x\"", "7", "null", "\"\""], ("id", "ID"), true);
         let key = self.argument("key", &["\"k\"", "null"], ("key", "String"), true);
         let offset = self.argument("expectedOffset", &["0", "\"3\"", "null"], ("offset", "Long"), true);
-        [topic, data, id, key, offset].concat()
+        let literals = ["{}", "{a: \"b\"}", "{a: 1}", "{b: \"\", a: \"\\n\"}", "null"];
+        let headers = self.argument("headers", &literals, ("headers", "Headers"), true);
+        [topic, data, id, key, offset, headers].concat()
     }
 
     fn mutation(&mut self) -> String {
@@ -228,11 +231,16 @@ impl Choices<'_> {
                 "id" => (&["\"x\"", "\"y\"", "8", "null"], &["true", "1.5", "\"\""]),
                 "key" | "owner" => (&["\"k\"", "\"\\n\"", "null"], &["1", "\"\""]),
                 "offset" => (&["0", "1", "\"2\"", "null"], &["-1", "1.0", "\"x\"", "99999999999999999999"]),
+                "headers" => (
+                    &["{}", "{\"b\":\"\",\"a\":\"\\u0041\"}", "{\"a\":1}", "{\"a b\":\"\"}", "null"],
+                    &["[]", "\"{}\"", "{\"a\":\"\",\"a\":\"\"}", "{\"a\":\"\\ud83d\"}"],
+                ),
                 "messages" => (
                     &[
                         "[]",
                         "[{\"topic\":\"news\",\"data\":1},{\"data\":null,\"topic\":\"b*\",\"key\":\"k\"}]",
                         "[{\"topic\":\"news\",\"data\":\"\\u0041\",\"messageId\":\"x\",\"expectedOffset\":0}]",
+                        "[{\"topic\":\"news\",\"data\":1,\"headers\":{\"a\":\"b\"}},{\"topic\":\"news\",\"data\":1,\"headers\":{\"a\":[]}}]",
                     ],
                     &[
                         "null",
@@ -423,11 +431,10 @@ async fn publish(broker: &Broker, choices: &mut Choices<'_>) {
     let id = choices.pick(&[None, Some("\"quoted\" \\ ü")]);
     let key = choices.pick(&[None, Some("k"), Some("\"")]);
     let new_message = NewMessage {
-        data: Payload::parse(data, 100).unwrap(),
         id: id.map(|id| MessageId::parse(id).unwrap()),
         key: key.map(|key| Key::parse(key).unwrap()),
-        expected_offset: None,
-        origin: None,
+        headers: Headers::parse(choices.pick(&["{}", r#"{"a":"\u00e9\\\"","b":""}"#])).unwrap(),
+        ..NewMessage::of(Payload::parse(data, 100).unwrap())
     };
     broker.publish(&topic, new_message).await.unwrap();
 }

@@ -249,6 +249,12 @@ pub fn long(value: &RawValue) -> Option<u64> {
     whole(digits.strip_prefix('"').and_then(|digits| digits.strip_suffix('"')).unwrap_or(digits))
 }
 
+/// An object as JSON text.
+pub fn object(value: &RawValue) -> Option<&str> {
+    let text = value.get();
+    (text.starts_with('{') && Defect::of(text, json::MAX_VARIABLE_NESTING).is_none()).then_some(text)
+}
+
 /// An `Int`.
 pub fn int(value: &RawValue) -> Option<i32> {
     whole(value.get())

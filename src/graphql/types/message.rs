@@ -7,7 +7,7 @@ use async_graphql::{Description, Enum, ID, Object, SimpleObject};
 use super::int;
 use crate::{
     broker::{self, Gap as BrokerGap, GapReason as BrokerGapReason, Page, PatternCursor},
-    graphql::scalars::{Cursor, DateTime, Json, Long},
+    graphql::scalars::{Cursor, DateTime, Headers, Json, Long},
 };
 
 /// Why messages could not be delivered.
@@ -84,6 +84,11 @@ impl Message {
     /// The publisher's key, if it gave one. 1 to 255 bytes.
     async fn key(&self) -> Option<&str> {
         self.message.key.as_ref().map(broker::Key::as_str)
+    }
+
+    /// What the publisher gave with the data; null if nothing.
+    async fn headers(&self) -> Option<Headers> {
+        self.message.headers.as_ref().map(|headers| Headers(headers.as_json().to_owned()))
     }
 
     /// The message's number in its topic: grows strictly within an epoch, from 1.

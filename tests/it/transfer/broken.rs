@@ -16,7 +16,7 @@ pub fn segments(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// An export with a line of each kind.
-const SMALL: &str = r#"{"format":"pub-sub","version":2,"exportedAt":"2026-11-26T15:00:00.000Z","engine":"disk"}
+const SMALL: &str = r#"{"format":"pub-sub","version":3,"exportedAt":"2026-11-26T15:00:00.000Z","engine":"disk"}
 {"topic":{"name":"news","epoch":"96f7d2ac6ce15aca","createdAt":"2026-11-26T14:00:00.000Z","implicit":false,"maxMessages":1000,"maxPublishRate":100,"floor":4,"last":9}}
 {"message":{"offset":5,"id":"goal-1","given":true,"key":"spört","publishedAt":"2026-11-26T14:00:01.000Z","data":{"home":1,"away":[0,"x"]}}}
 {"message":{"offset":9,"id":"01a209a7","given":false,"publishedAt":"2026-11-26T14:00:02.000Z","data":12345678901234567890}}
@@ -100,8 +100,8 @@ fn whatever_is_damaged_is_found() {
 fn what_makes_no_sense_is_refused() {
     for (number, shown, instead, why) in [
         (1, "pub-sub", "sub-pub", "is of format \"sub-pub\", not \"pub-sub\""),
-        (1, ":2,", ":3,", "is of version 3; this build reads versions 1 to 2"),
-        (1, ":2,", ":0,", "is of version 0; this build reads versions 1 to 2"),
+        (1, ":3,", ":4,", "is of version 4; this build reads versions 1 to 3"),
+        (1, ":3,", ":0,", "is of version 0; this build reads versions 1 to 3"),
         (1, "{\"format\"", "[\"format\"", "is not the first line of an export"),
         (2, "1000", "0", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),
         (2, "1000", "1000001", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),

@@ -7,7 +7,7 @@ use super::*;
 /// An export of one topic that keeps three messages, of which none is left but these ids are known: each with the seconds
 /// since its message was published.
 fn export_of(ids: &[(&str, u64)]) -> String {
-    let mut export = r#"{"format":"pub-sub","version":2,"exportedAt":"2026-11-26T15:00:00.000Z","engine":"disk"}
+    let mut export = r#"{"format":"pub-sub","version":3,"exportedAt":"2026-11-26T15:00:00.000Z","engine":"disk"}
 {"topic":{"name":"news","epoch":"96f7d2ac6ce15aca","createdAt":"2026-11-26T14:00:00.000Z","implicit":false,"maxMessages":3,"floor":9,"last":9}}
 "#
     .to_owned();

@@ -4,9 +4,12 @@
 //! signed ones in zigzag encoding. Texts and byte strings are preceded by their length, except the last field of a
 //! record, which takes the rest of the payload.
 //!
-//! The format has one version: a change here that an older build would misread increments [`super::files::FORMAT`].
+//! A change here that an older build would misread increments [`super::files::FORMAT`].
 
-use super::frame::{close_frame, open_frame};
+use super::{
+    fields::{ConsumerId, FieldReader, Malformed, NOT_UTF8, put_bytes, put_i64, put_u64},
+    frame::{close_frame, open_frame},
+};
 
 /// The most bytes that the fields around a record's texts and byte strings can take.
 pub(super) const FIELDS: usize = 96;
@@ -28,6 +31,8 @@ const ID: u8 = 10;
 const IMPLICIT: u8 = 1;
 const ID_IS_GIVEN: u8 = 1;
 const HAS_KEY: u8 = 2;
+/// Since format 3.
+const HAS_HEADERS: u8 = 4;
 
 /// A record that a caller appends. It borrows, and its bytes are copied once, into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,7 @@ pub struct MessageRecord<'a> {
     pub id_is_given: bool,
     pub key: Option<&'a [u8]>,
     pub data: &'a [u8],
+    pub headers: Option<&'a [u8]>,
 }
 
 impl Record<'_> {
@@ -80,7 +86,9 @@ impl Record<'_> {
             Self::TopicCreated { name, settings, .. } => name.len() + settings.len(),
             Self::TopicUpdated { settings, .. } => settings.len(),
             Self::TopicDeleted { name, .. } => name.len(),
-            Self::Message(m) => m.id.len() + m.key.map_or(0, <[u8]>::len) + m.data.len(),
+            Self::Message(m) => {
+                m.id.len() + m.key.map_or(0, <[u8]>::len) + m.headers.map_or(0, <[u8]>::len) + m.data.len()
+            }
             Self::ConsumerPut { source, name, blob } => source.len() + name.len() + blob.len(),
             Self::ConsumerDeleted { source, name } => source.len() + name.len(),
             Self::Id { id, .. } => id.len(),
@@ -160,10 +168,16 @@ impl MessageRecord<'_> {
         put_u64(out, sequence);
         put_u64(out, sequence.saturating_sub(m.prev_sequence));
         put_i64(out, m.at_ms);
-        out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        out.push(
+            flag(m.id_is_given, ID_IS_GIVEN) | flag(m.key.is_some(), HAS_KEY) | flag(m.headers.is_some(), HAS_HEADERS),
+        );
         put_bytes(out, m.id);
         if let Some(key) = m.key {
             put_bytes(out, key);
+        }
+        if let Some(headers) = m.headers {
+            put_bytes(out, headers);
         }
         out.extend_from_slice(m.data);
     }
@@ -285,20 +299,6 @@ pub(super) enum StoredRecord<'a> {
     CleanShutdown,
 }
 
-/// The consumer that a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConsumerId<'a> {
-    pub source: &'a str,
-    pub name: &'a str,
-    /// Source and name as they are encoded. This is a map key that can be looked up without an allocation.
-    pub key: &'a [u8],
-}
-
-/// A payload whose checksum is right but whose content this version does not understand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Malformed(pub &'static str);
-
 impl<'a> StoredRecord<'a> {
     /// Decodes one payload, without allocating.
     ///
@@ -362,12 +362,14 @@ impl<'a> StoredRecord<'a> {
         let sequence = fields.u64()?;
         let prev_sequence = sequence.saturating_sub(fields.u64()?);
         let at_ms = fields.i64()?;
-        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
+        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY | HAS_HEADERS)?;
         let id = fields.bytes()?;
         let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
+        let headers = if flags & HAS_HEADERS != 0 { Some(fields.bytes()?) } else { None };
         let id_is_given = flags & ID_IS_GIVEN != 0;
         let data = fields.rest();
-        let message = MessageRecord { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
+        let message =
+            MessageRecord { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data, headers };
         Ok(Self::Message { message, sequence })
     }
 
@@ -399,97 +401,5 @@ impl<'a> StoredRecord<'a> {
             | Self::ConsumerDeleted { sequence, .. } => *sequence,
             Self::Reservation { .. } | Self::CleanShutdown => 0,
         }
-    }
-}
-
-fn put_u64(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_u64(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Reads fields from what is left of a payload.
-struct FieldReader<'a>(&'a [u8]);
-
-const TRUNCATED: Malformed = Malformed("a record ends within a field");
-const NOT_UTF8: Malformed = Malformed("a text is not UTF-8");
-
-impl<'a> FieldReader<'a> {
-    fn byte(&mut self) -> Result<u8, Malformed> {
-        let (&byte, rest) = self.0.split_first().ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(byte)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(*array)
-    }
-
-    fn flags(&mut self, known: u8) -> Result<u8, Malformed> {
-        let flags = self.byte()?;
-        if flags & !known == 0 { Ok(flags) } else { Err(Malformed("a record has an unknown flag")) }
-    }
-
-    fn u64(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                break;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("a number has more than 64 bits"))
-    }
-
-    /// Reads an offset that is stored as its distance below another one.
-    fn below(&mut self, offset: u64) -> Result<u64, Malformed> {
-        match self.u64()? {
-            0 => Err(Malformed("a message's prev or floor is not below its offset")),
-            back => offset.checked_sub(back).ok_or(Malformed("a message's prev or floor is below 0")),
-        }
-    }
-
-    fn i64(&mut self) -> Result<i64, Malformed> {
-        let value = self.u64()?;
-        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
-        let length = usize::try_from(self.u64()?).map_err(|_| TRUNCATED)?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
-    fn text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| NOT_UTF8)
-    }
-
-    fn consumer(&mut self) -> Result<ConsumerId<'a>, Malformed> {
-        let before = self.0;
-        let (source, name) = (self.text()?, self.text()?);
-        Ok(ConsumerId { source, name, key: &before[..before.len() - self.0.len()] })
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
     }
 }

@@ -82,6 +82,7 @@ pub struct RecoveredMessage {
     pub id_is_given: bool,
     pub key: Option<Bytes>,
     pub data: Bytes,
+    pub headers: Option<Bytes>,
 }
 
 impl RecoveredMessage {
@@ -100,6 +101,7 @@ impl RecoveredMessage {
             id_is_given: message.id_is_given,
             key: message.key.map(Bytes::copy_from_slice),
             data: Bytes::copy_from_slice(message.data),
+            headers: message.headers.map(Bytes::copy_from_slice),
         }
     }
 }

@@ -126,6 +126,7 @@ fn message(topic_id: u64, offset: u64, data: &[u8]) -> Record<'_> {
 fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'_> {
     let key = offset.is_multiple_of(2).then_some(&b"k"[..]);
     let id_is_given = offset.is_multiple_of(3);
+    let headers = offset.is_multiple_of(3).then_some(&b"{}"[..]);
     let at_ms = offset as i64;
     Record::Message(MessageRecord {
         topic_id,
@@ -138,6 +139,7 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
         id_is_given,
         key,
         data,
+        headers,
     })
 }
 
@@ -189,6 +191,7 @@ fn recovery_returns_everything_that_was_stored() {
     let (two, three) = (&topic.messages[0], &topic.messages[1]);
     assert_eq!((two.prev, two.at_ms, two.id_is_given, two.key.as_deref()), (1, 2, false, Some(&b"k"[..])));
     assert_eq!((&two.id[..], &two.data[..]), (&b"id"[..], &b"two"[..]));
+    assert_eq!((two.headers.as_deref(), three.headers.as_deref()), (None, Some(&b"{}"[..])));
     assert_eq!((three.id_is_given, three.key.as_deref(), three.data.len()), (true, None, 300));
     assert_eq!((recovered.topics[1].implicit, &recovered.topics[1].settings[..]), (false, &[8, 1][..]));
     let consumer = RecoveredConsumer { source: "a".into(), name: "x".into(), blob: Bytes::from_static(b"2") };

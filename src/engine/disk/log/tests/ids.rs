@@ -24,6 +24,7 @@ fn given(topic_id: u64, offset: u64, at_ms: i64, id: &[u8]) -> Record<'_> {
         id_is_given: true,
         key: None,
         data,
+        headers: None,
     };
     Record::Message(message)
 }
