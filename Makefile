@@ -15,7 +15,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise curl audit advisories clients bench-engines image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise explore curl audit advisories clients bench-engines image
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,11 @@ web: node ## Build the console and GraphiQL, which the next build of the server 
 node:
 	@command -v npm >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null) \
 		|| { echo "the console, GraphiQL and the client tests need Node.js 20 with npm; install it and try again" >&2; exit 1; }
+
+# What goes in is checked with the same random decisions each time, so that a change is judged by itself; `make explore` makes
+# others, and is what finds new faults.
+test: export PROPTEST_RNG_SEED ?= 20261128
+test: export SEED ?= 20261128
 
 # `web` comes first, so that the build for the tests has the console and GraphiQL, and is the one that `clients` needs.
 test: web fmt-check lint doc unit engines promise fuzz audit clients bench-smoke ## Run all checks and tests
@@ -61,9 +66,13 @@ engine-%: nats-server
 	TEST_ENGINE=$* RUST_TEST_THREADS=$(THREADS) $(CARGO) test --locked --test it -- contract:: --skip ::memory::
 
 # SEED repeats the decisions of another run. ENGINE is memory, disk or nats; the default is all three in turn.
-promise: SECONDS ?= 60
+promise: SECONDS ?= 30
 promise: nats-server ## Check random use of every interface against a model for SECONDS; prints its SEED
 	SEED=$(SEED) ENGINE=$(ENGINE) SECONDS=$(SECONDS) $(CARGO) test --locked --test promise
+
+explore: nats-server fuzz-long ## Look for new faults with other random decisions for half an hour
+	PROPTEST_CASES=$${PROPTEST_CASES:-20000} $(CARGO) test --locked --lib
+	$(MAKE) promise SECONDS=300
 
 # The tests run the README's examples, which use curl.
 curl:
