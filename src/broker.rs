@@ -24,7 +24,7 @@ mod topics;
 mod trace;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -48,7 +48,7 @@ pub use rights::{Right, Rights};
 pub use settings::Settings;
 pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};
-pub use trace::{TRACE_PARENT, TRACE_STATE, TraceContext};
+pub use trace::{Publish, TRACE_PARENT, TRACE_STATE, TraceContext, Tracer};
 
 use crate::{
     channel::{ConsumerLimits, Consumers, Registry, RegistrySettings, Shown},
@@ -73,6 +73,7 @@ struct Shared {
     draining: AtomicBool,
     publishes: InFlight,
     client_rates: ClientRates,
+    tracer: OnceLock<Arc<dyn Tracer>>,
 }
 
 /// Numbers about the whole broker at one moment.
@@ -136,7 +137,17 @@ impl Broker {
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             publishes: InFlight::default(),
+            tracer: OnceLock::new(),
         }))
+    }
+
+    /// Has what happens to messages recorded from here on. Only the first tracer counts.
+    pub fn trace_by(&self, tracer: Arc<dyn Tracer>) {
+        let _ = self.0.tracer.set(tracer);
+    }
+
+    fn tracer(&self) -> Option<&Arc<dyn Tracer>> {
+        self.0.tracer.get()
     }
 
     /// The settings it was made with.

@@ -17,7 +17,7 @@ use std::{
 pub use keys::{KEYS, Key};
 use layers::Layers;
 
-use crate::{access, broker, engine, graphql, listener, socket, ws};
+use crate::{access, broker, engine, graphql, listener, socket, traces, ws};
 
 /// The settings of every part.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub ws: ws::Settings,
     /// The GraphQL door.
     pub graphql: graphql::Settings,
+    /// Where traces go.
+    pub traces: traces::Settings,
 }
 
 /// What is wrong with the settings, in one line that names the key.
@@ -92,6 +94,7 @@ impl Config {
         }
         self.access.check()?;
         self.server.tls.validate()?;
+        self.traces.check()?;
         if self.server.tls.port.is_some_and(|port| port != 0 && port == self.server.port) {
             return Err("TLS_PORT: must not be PORT, where plain HTTP is spoken".to_owned());
         }

@@ -49,6 +49,7 @@
 //! headers.rs         headers as RFC 9110 writes them; query_string.rs: parameters; body.rs: reading request bodies
 //! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
+//! traces.rs          traces for an OpenTelemetry collector; traces/post.rs: how they get there
 //!
 //! access.rs          who may come in: finds the principal of a credential
 //!   authority.rs sessions.rs refusals.rs  who is who, and until when; tokens that were verified; refused credentials
@@ -198,6 +199,7 @@ pub mod socket;
 mod streaming;
 mod subscriptions;
 pub mod telemetry;
+pub mod traces;
 pub mod transfer;
 mod wire;
 pub mod ws;

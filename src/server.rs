@@ -24,6 +24,7 @@ use crate::{
     problem::{Code, Problem},
     rest,
     socket::Sockets,
+    traces::Traces,
     ws,
 };
 
@@ -43,6 +44,10 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     let access = Access::open(&config.access, config.broker.max_publish_rate_per_client).map_err(io::Error::other)?;
     let engine = config.engine.engine(config.broker.engine_bounds()).map_err(io::Error::other)?;
     let broker = Broker::open(config.broker.clone(), engine).await.map_err(io::Error::other)?;
+    let traces = Traces::open(&config.traces).map_err(io::Error::other)?;
+    if let Some(traces) = &traces {
+        broker.trace_by(traces.clone());
+    }
     let connections = Connections::default();
     let tasks = TaskTracker::new();
     // Cancelled after every publish has its reply: only then it is known what subscribers are still to get.
@@ -82,6 +87,9 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
         acceptor.drop_all();
     }
     broker.close().await;
+    if let Some(traces) = traces {
+        traces.close().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

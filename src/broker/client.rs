@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::{
     BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Principal,
-    Publication, Publishing, Right, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig,
-    TopicInfo, TopicName, Totals, TraceContext, Watch,
+    Publication, Publish, Publishing, Right, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo,
+    TopicConfig, TopicInfo, TopicName, Totals, TraceContext, Watch,
 };
 use crate::channel::{Overflow, Waiter, spread_waits};
 
@@ -156,17 +156,45 @@ impl Client {
         self.info.address.map_or(Ok(()), |address| self.broker.take_token_of(address))
     }
 
-    fn in_trace(&self, new_message: NewMessage) -> NewMessage {
-        match &self.trace {
-            Some(trace) => trace.added_to(new_message),
+    /// The message with the context of the trace that it is part of, and what records that it is published.
+    fn in_trace(&self, name: &TopicName, new_message: NewMessage) -> (NewMessage, Option<Box<dyn Publish>>) {
+        let recorded = self.broker.tracer().and_then(|tracer| {
+            let given = TraceContext::of(new_message.headers.as_ref());
+            tracer.publish(name, given.as_ref().or(self.trace.as_ref()), self.info.door)
+        });
+        let context = recorded.as_ref().map(|recorded| recorded.context());
+        let new_message = match context.as_ref().or(self.trace.as_ref()) {
+            Some(context) => context.added_to(new_message),
             None => new_message,
+        };
+        (new_message, recorded)
+    }
+
+    fn publish_in_trace(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
+        let (new_message, recorded) = self.in_trace(name, new_message);
+        let publishing = self.broker.publish(name, new_message);
+        let Some(recorded) = recorded else { return publishing };
+        let is_ordered = publishing.is_ordered();
+        match publishing.now() {
+            Ok(result) => {
+                recorded.end(&result);
+                result.into()
+            }
+            Err(later) => {
+                let outcome = async move {
+                    let result = later.await;
+                    recorded.end(&result);
+                    result
+                };
+                if is_ordered { Publishing::pending(outcome) } else { Publishing::unordered(outcome) }
+            }
         }
     }
 
     /// See [`Broker::publish`].
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
         match self.check_publish(name) {
-            Ok(()) => self.broker.publish(name, self.in_trace(new_message)),
+            Ok(()) => self.publish_in_trace(name, new_message),
             Err(error) => Err(error).into(),
         }
     }
@@ -176,11 +204,24 @@ impl Client {
         &self,
         items: impl Iterator<Item = Result<(TopicName, NewMessage), Error>>,
     ) -> Vec<Result<Publication, Error>> {
+        let mut traced = Vec::new();
         let checked = items.map(|item| {
-            let (topic, new_message) = item?;
-            self.check_publish(&topic).map(|()| (topic, self.in_trace(new_message)))
+            let checked = item.and_then(|(topic, new_message)| {
+                self.check_publish(&topic)?;
+                let (new_message, recorded) = self.in_trace(&topic, new_message);
+                Ok(((topic, new_message), recorded))
+            });
+            let (item, recorded) =
+                checked.map_or_else(|error| (Err(error), None), |(item, recorded)| (Ok(item), recorded));
+            traced.push(recorded);
+            item
         });
         let mut results = self.broker.publish_many(checked).await;
+        for (recorded, result) in traced.into_iter().zip(&results) {
+            if let Some(recorded) = recorded {
+                recorded.end(result);
+            }
+        }
         let mut rate = 0;
         let refused = results.iter_mut().filter_map(|result| match result {
             Err(Error::ClientRateLimited { per_second, wait }) => {
@@ -202,7 +243,9 @@ impl Client {
 
     /// See [`Broker::subscribe`].
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.broker.subscribe_as(&self.principal, request, inbox, key).await
+        let mut subscription = self.broker.subscribe_as(&self.principal, request, inbox, key).await?;
+        subscription.traced_at = self.broker.tracer().map(|_| self.info.door);
+        Ok(subscription)
     }
 
     /// See [`Broker::subscribe_events`].

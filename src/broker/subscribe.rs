@@ -237,6 +237,7 @@ impl Broker {
             ended: None,
             watch,
             begins_at,
+            traced_at: None,
         }
     }
 

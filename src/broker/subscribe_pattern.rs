@@ -93,6 +93,7 @@ impl Broker {
             ended: None,
             watch: principal.watch(waiter),
             begins_at,
+            traced_at: None,
         })
     }
 

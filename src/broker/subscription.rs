@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{AnyCursor, Broker, Principal, Right, consumer::Lease, principal::Watch};
+use super::{AnyCursor, Broker, Principal, Right, TraceContext, consumer::Lease, principal::Watch};
 use crate::channel::{
     ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader,
     Waiter, Wanted,
@@ -59,6 +59,8 @@ pub struct Subscription {
     pub(super) watch: Watch,
     /// Where it began: whoever subscribes after this gets the same.
     pub(super) begins_at: AnyCursor,
+    /// The interface that it came in through, if its deliveries are recorded.
+    pub(super) traced_at: Option<&'static str>,
 }
 
 impl Subscription {
@@ -80,6 +82,7 @@ impl Subscription {
         if let Some(error) = &self.ended {
             return Progress::Ended(error.clone());
         }
+        let before = events.len();
         let progress = match &mut self.source {
             ReadFrom::Topic { reader, waiter, .. } => {
                 let rest = reader.read(&self.wanted, limit, events, ALONE, || {});
@@ -96,12 +99,28 @@ impl Subscription {
             }
             ReadFrom::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
         };
+        if let Some(door) = self.traced_at {
+            self.record(door, events.get(before..).unwrap_or_default());
+        }
         match &progress {
             Progress::More => self.source.waiter().wake(),
             Progress::CaughtUp => {}
             Progress::Ended(error) => self.ended = Some(error.clone()),
         }
         progress
+    }
+
+    /// Records the deliveries of messages whose traces are sampled.
+    fn record(&self, door: &'static str, events: &[Event]) {
+        let Some(tracer) = self.broker.tracer() else { return };
+        let consumer = self.lease.as_ref().map(Lease::name);
+        for event in events {
+            if let Event::Message(message, _) = event
+                && let Some(context) = TraceContext::of(message.headers.as_ref()).filter(TraceContext::is_sampled)
+            {
+                tracer.deliver(message, &context, door, consumer);
+            }
+        }
     }
 
     /// Reads on as what the principal may read now.

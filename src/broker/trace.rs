@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::NewMessage;
-use crate::channel::Headers;
+use crate::channel::{Error, Headers, Message, Publication, TopicName};
 
 /// The name under which a message carries the context.
 pub const TRACE_PARENT: &str = "traceparent";
@@ -29,6 +29,39 @@ impl TraceContext {
         is_parent(parent).then(|| Self { parent: parent.into(), state: state.map(Into::into) })
     }
 
+    /// The context of a span that this server has begun.
+    #[must_use]
+    pub fn recorded(parent: &str, state: Option<&str>) -> Self {
+        Self { parent: parent.into(), state: state.map(Into::into) }
+    }
+
+    /// The context that a message carries.
+    #[must_use]
+    pub fn of(headers: Option<&Headers>) -> Option<Self> {
+        let headers = headers?;
+        Self::parse(&headers.get(TRACE_PARENT)?, headers.get(TRACE_STATE).as_deref())
+    }
+
+    /// `version-trace-parent-flags`, in hexadecimal digits.
+    #[must_use]
+    pub fn parent(&self) -> &str {
+        &self.parent
+    }
+
+    /// What tracing systems add.
+    #[must_use]
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
+    /// Whether whoever began the trace records it.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        let flags =
+            self.parent.get(PARENT_BYTES - 2..PARENT_BYTES).and_then(|flags| u8::from_str_radix(flags, 16).ok());
+        flags.is_some_and(|flags| flags & 1 == 1)
+    }
+
     /// The message with this context among its headers, unless its publisher gave one of its own.
     pub(super) fn added_to(&self, mut new_message: NewMessage) -> NewMessage {
         let given = new_message.headers.take();
@@ -41,6 +74,26 @@ impl TraceContext {
         }
         NewMessage { headers, ..new_message }
     }
+}
+
+/// Records what happens to messages that are part of traces.
+pub trait Tracer: Send + Sync {
+    /// Begins to publish a message into a topic, perhaps as a part of `within`. `None` if that is not recorded.
+    fn publish(&self, topic: &TopicName, within: Option<&TraceContext>, door: &'static str)
+    -> Option<Box<dyn Publish>>;
+
+    /// A message that carries `within`, a context that is sampled, was handed to the connection of a subscriber, or of a
+    /// named consumer.
+    fn deliver(&self, message: &Message, within: &TraceContext, door: &'static str, consumer: Option<&str>);
+}
+
+/// A message that is being published.
+pub trait Publish: Send {
+    /// What the message is to carry.
+    fn context(&self) -> TraceContext;
+
+    /// It was published, or refused.
+    fn end(self: Box<Self>, result: &Result<Publication, Error>);
 }
 
 /// Whether this is `version-trace-parent-flags` in small hexadecimal digits, with neither id zero.
@@ -97,5 +150,19 @@ mod tests {
         };
         assert_eq!(with(r#"{"a":"b"}"#), format!(r#"{{"a":"b","traceparent":"{PARENT}","tracestate":"a=1"}}"#));
         assert_eq!(with(r#"{"traceparent":"mine"}"#), r#"{"traceparent":"mine"}"#);
+        let carried = Headers::parse(&with("{}")).unwrap();
+        assert_eq!(TraceContext::of(carried.as_ref()), Some(context));
+        assert_eq!(
+            (TraceContext::of(None), TraceContext::of(Headers::parse(r#"{"a":"b"}"#).unwrap().as_ref())),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn flags_say_whether_a_trace_is_recorded() {
+        for (flags, sampled) in [("00", false), ("01", true), ("02", false), ("03", true), ("ff", true)] {
+            let context = TraceContext::parse(&format!("{}{flags}", &PARENT[..53]), None).unwrap();
+            assert_eq!(context.is_sampled(), sampled, "{flags}");
+        }
     }
 }

@@ -73,6 +73,10 @@ fn threads(value: usize) -> Result<usize, String> {
     if value > 1_024 { Err(format!("must be 1024 or less, not {value}")) } else { Ok(value) }
 }
 
+fn percent(value: u32) -> Result<u32, String> {
+    if value > 100 { Err(format!("must be 100 or less, not {value}")) } else { Ok(value) }
+}
+
 /// What an empty access setting is told.
 pub(super) const EMPTY: &str = "must not be empty; leave it out if it is not to be set";
 
@@ -234,5 +238,9 @@ keys! {
     allowed_origins => server.allowed_origins: "The origins whose pages may use the server from a browser: a list such as `https://app.example.org,https://example.org`, or `*` for all. Pages of the server's own origin always may. Empty = also pages from every port of `localhost`, `127.0.0.1` and `[::1]`. Pages of other origins cannot read responses, open WebSockets, or send requests that change something.";
     connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), how long a reserved event stream may wait to be connected, and how long a WebSocket stays open that needs credentials and has no valid ones (close code 4401 on `/ws`, else 4403).";
     log as "DIRECTIVES" if directives => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
+    otlp_endpoint as "URL" => traces.endpoint: "Where traces go: the URL of an OpenTelemetry collector that takes OTLP over HTTP, such as `http://localhost:4318`. Spans are posted to `/v1/traces` below it. Empty = nothing is recorded.";
+    otlp_headers "secret" => traces.headers: "Headers for the collector, as `name=value` separated by commas, such as `authorization=Bearer KEY`. `OTLP_HEADERS_FILE` names a file that contains them.";
+    otlp_sample_percent if percent => traces.sample_percent: "How many of a hundred traces that begin at this server are recorded. One that a client has begun is recorded if the client records it.";
+    otlp_messaging_attributes => traces.messaging_attributes: "Whether spans have the attributes of OpenTelemetry's conventions for messaging (`messaging.system`, `messaging.destination.name` and so on), which are still in development.";
     log_format in &["text", "json"] => server.log_format: "The format of the log on standard error: `text` or `json`, with one line per event.";
 }

@@ -47,5 +47,6 @@ mod origins;
 mod permissions;
 mod readme;
 mod settings;
+mod traces;
 mod transfer;
 mod transport;
