@@ -18,7 +18,9 @@ mod gap;
 mod inbox;
 mod incarnation;
 mod info;
+mod lag;
 mod message;
+pub(crate) mod moment;
 mod name;
 mod new_message;
 mod overflow;
@@ -37,6 +39,7 @@ mod restoring;
 mod ring;
 mod sequencer;
 mod source;
+mod subscriber;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -67,7 +70,8 @@ pub use append::Feed;
 pub(crate) use append::Sent;
 pub use config::{TopicBounds, TopicConfig};
 pub use consumer::{
-    Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLimits, ConsumerStatus, Consumers, Position,
+    Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLag, ConsumerLimits, ConsumerStatus, Consumers, Position,
+    Sought,
 };
 pub use consumer_name::ConsumerName;
 pub use cursor::{Cursor, Epoch};
@@ -77,7 +81,8 @@ pub use filter::{Filter, FilterError, FilterLimits, quote};
 pub use gap::{Gap, GapReason};
 pub use inbox::{Inbox, Notifier};
 pub use incarnation::Incarnation;
-pub use info::{SubscriptionInfo, TopicInfo};
+pub use info::TopicInfo;
+pub use lag::{SubscriptionInfo, SubscriptionState};
 pub use message::{Message, ShapeId};
 pub use name::{Key, MAX_NAME_BYTES, MessageId, TopicName};
 pub use new_message::{Committed, NewMessage, Origin};
@@ -92,10 +97,11 @@ pub use reading::{BatchLimit, ReadStatus, Start};
 pub use registry::{Registry, RegistrySettings};
 pub use sequencer::{LogPosition, PatternCursor};
 pub use source::Source;
+pub use subscriber::SubscriptionId;
 pub use timestamp::Timestamp;
 pub use waiter::Waiter;
 
-pub(crate) use consumer::Saving;
+pub(crate) use consumer::{Saving, Standing};
 pub(crate) use deliveries::Deliveries;
 use deliveries::News;
 pub(crate) use patterns::{Member, Memberships, Patterns};
@@ -107,6 +113,7 @@ pub(crate) use registry::{Deletion, Matching};
 use ring::{Budget, Ring};
 pub(crate) use ring::{Numbering, Stage, Staging};
 use sequencer::Sequencer;
+pub(crate) use subscriber::Subscriber;
 
 /// One incarnation of a topic on this instance.
 ///

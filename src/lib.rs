@@ -61,11 +61,12 @@
 //!
 //! broker.rs          publishing, subscribing, history, limits; no transport
 //!   client.rs                             what doors have of it, for one principal: a rule before each operation
+//!   client_info.rs                        where that one has come in
 //!   principal.rs rights.rs                on whose behalf, and what that one may do at the moment; rights as patterns
 //!   topics.rs                             the four ways to get a topic
 //!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
-//!   publish.rs consumers.rs               publishing; consumers from outside a subscription
+//!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
 //!
 //! engine.rs          the trait: what survives the process, what instances share
@@ -82,9 +83,10 @@
 //! channel.rs         a topic on this instance, whatever the engine: its locks are its own, others use its verbs
 //!   append.rs restoring.rs                how messages get in: append, stage and commit, feed; and from a store at the start
 //!   attach.rs reader.rs reading.rs        how readers begin and read
-//!   info.rs page.rs                       what can be seen of it; pages of history
+//!   info.rs page.rs lag.rs                what can be seen of it; pages of history; its subscriptions, and how far behind they are
 //!   ring.rs          the history, which is the broadcast channel; recent_ids.rs: ids that outlive their messages
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
+//!   subscriber.rs moment.rs               who it is; moments, to measure how long something took
 //!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
 //!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern
 //!   registry.rs events.rs                 all topics; what happens to them
@@ -160,6 +162,8 @@
 //! - **in flight**: on its way to the client. **acknowledge**: say that it arrived, so that the consumer's position
 //!   moves.
 //! - **overflow**: what a subscription chose for the case that it falls behind.
+//! - **lag**: the messages that a subscription has not read, or that lie behind a consumer's position. **seek**: move a
+//!   consumer to another position, forward or back.
 //! - **origin**: scheme, host and port that a page in a browser comes from. **own origin**: this server's. **foreign**: one
 //!   whose pages may not use this server.
 //! - **engine**: where messages, topics and positions are stored. **door**: a transport: `graphql`, `rest`, `ws`.

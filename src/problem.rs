@@ -47,6 +47,8 @@ pub enum Code {
     TopicDeleted,
     /// A newer connection uses the consumer.
     ConsumerTakenOver,
+    /// Somebody who manages the topic has ended the subscription.
+    Disconnected,
     /// The server or its engine cannot now; nothing was stored.
     Unavailable,
     /// The engine did not say in time whether the message is stored.
@@ -57,7 +59,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 19] = [
+    pub const ALL: [Code; 20] = [
         Code::BadRequest,
         Code::InvalidTopic,
         Code::Unauthenticated,
@@ -74,6 +76,7 @@ impl Code {
         Code::SlowConsumer,
         Code::TopicDeleted,
         Code::ConsumerTakenOver,
+        Code::Disconnected,
         Code::Unavailable,
         Code::Unknown,
         Code::Internal,
@@ -98,6 +101,7 @@ impl Code {
             Code::SlowConsumer => ("SLOW_CONSUMER", StatusCode::SERVICE_UNAVAILABLE),
             Code::TopicDeleted => ("TOPIC_DELETED", StatusCode::GONE),
             Code::ConsumerTakenOver => ("CONSUMER_TAKEN_OVER", StatusCode::CONFLICT),
+            Code::Disconnected => ("DISCONNECTED", StatusCode::SERVICE_UNAVAILABLE),
             Code::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Code::Unknown => ("UNKNOWN", StatusCode::GATEWAY_TIMEOUT),
             Code::Internal => ("INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
@@ -256,7 +260,7 @@ impl From<Error> for Problem {
             Error::Forbidden { .. } => problem(Code::Forbidden),
             Error::TopicNotFound(_) => problem(Code::TopicNotFound),
             Error::TopicExists(_) => problem(Code::TopicExists),
-            Error::ConsumerNotFound(_) => problem(Code::NotFound),
+            Error::ConsumerNotFound(_) | Error::SubscriptionNotFound(_) => problem(Code::NotFound),
             Error::Conflict { current } => {
                 let field = Some("expected_offset");
                 Problem { current_offset: Some(current), field, ..problem(Code::Conflict) }
@@ -277,6 +281,7 @@ impl From<Error> for Problem {
             Error::SlowConsumer => problem(Code::SlowConsumer),
             Error::TopicDeleted(_) => problem(Code::TopicDeleted),
             Error::ConsumerTakenOver(_) => problem(Code::ConsumerTakenOver),
+            Error::Disconnected => problem(Code::Disconnected),
         }
     }
 }

@@ -1,23 +1,14 @@
 //! What the doors have of the broker: every operation that they may use, on behalf of one principal. Access rules are
 //! checked here, at the beginning of each operation, and nowhere else. `tests/it/layers.rs` finds an operation without one.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{
-    BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Principal,
-    Publication, Publishing, Right, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo, TopicConfig,
-    TopicInfo, TopicName, Totals, Watch,
+    AnyCursor, BatchLimit, Broker, ClientInfo, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page,
+    Pattern, Principal, Publication, Publishing, Right, Settings, Source, Start, Subscribe, Subscription,
+    SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals, Watch,
 };
 use crate::channel::{Overflow, Waiter, spread_waits};
-
-/// Where a client has come in.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientInfo {
-    /// The interface that it uses, such as `graphql`.
-    pub door: &'static str,
-    /// Its address, if it is known.
-    pub address: Option<IpAddr>,
-}
 
 /// The broker as one principal sees it; clones are cheap.
 #[derive(Clone)]
@@ -40,7 +31,7 @@ impl Client {
     /// A client of a broker of its own that keeps everything in memory, for what needs a broker and no server.
     #[must_use]
     pub fn in_memory(settings: Settings) -> Self {
-        Broker::in_memory(settings).client(Principal::anyone(), ClientInfo { door: "none", address: None })
+        Broker::in_memory(settings).client(Principal::anyone(), ClientInfo::NONE)
     }
 
     /// On whose behalf this client acts.
@@ -182,12 +173,12 @@ impl Client {
 
     /// See [`Broker::subscribe`].
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.broker.subscribe_as(&self.principal, request, inbox, key).await
+        self.broker.subscribe_as(&self.principal, self.info, request, (inbox, key)).await
     }
 
     /// See [`Broker::subscribe_events`].
     pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.broker.subscribe_events(&self.principal, about, inbox, key)
+        self.broker.subscribe_events(&self.principal, self.info, about, (inbox, key))
     }
 
     /// See [`Broker::history`].
@@ -205,10 +196,37 @@ impl Client {
     // ---- subscriptions and consumers
 
     /// See [`Broker::subscriptions`].
-    pub fn subscriptions(&self, name: &TopicName) -> Result<Vec<SubscriptionInfo>, Error> {
+    pub fn subscriptions(&self, name: &TopicName, most: usize) -> Result<Vec<SubscriptionInfo>, Error> {
         self.principal.check_visible(name)?;
         self.principal.check_stats()?;
-        self.broker.subscriptions(name)
+        self.broker.subscriptions(name, most)
+    }
+
+    /// Ends a subscription of this instance: the principal's own, or one to what it manages. The client learns that by an
+    /// error, and may subscribe again. Returns what it had subscribed to.
+    pub fn disconnect(&self, id: SubscriptionId) -> Result<Source, Error> {
+        let found = self.find_subscription(id);
+        let topic = found.as_ref().map_or(String::new(), |(_, source)| source.as_str().to_owned());
+        let disconnected = found.map(|(waiter, source)| {
+            waiter.disconnect();
+            source
+        });
+        self.audited("disconnect", &topic, disconnected)
+    }
+
+    /// The subscription that is meant, if the principal may end it. Whoever may not even see what it has subscribed to does not
+    /// learn that it exists.
+    fn find_subscription(&self, id: SubscriptionId) -> Result<(Arc<Waiter>, Source), Error> {
+        let unknown = || Error::SubscriptionNotFound(id.to_string());
+        self.principal.check_valid()?;
+        let (waiter, source) = self.broker.find_subscription(id).ok_or_else(unknown)?;
+        let is_own = !self.principal.is_anonymous() && waiter.subscriber.principal.as_ref() == self.principal.name();
+        match self.principal.check_all_of(Right::Manage, &source) {
+            Err(_) if is_own => {}
+            Err(_) if self.principal.check_readable(&source).is_err() => return Err(unknown()),
+            checked => checked?,
+        }
+        Ok((waiter, source))
     }
 
     /// See [`Broker::consumers`]. Of a pattern's consumers it returns the positions in those topics that the principal may
@@ -220,6 +238,7 @@ impl Client {
         for consumer in &mut list {
             let is_readable = |topic: &TopicName| self.principal.check_topic(Right::Subscribe, topic).is_ok();
             consumer.position.cursors.retain(|(topic, _)| is_readable(topic));
+            consumer.lags = self.broker.lags(&consumer.position);
         }
         Ok(list)
     }
@@ -250,6 +269,26 @@ impl Client {
             self.broker.delete_consumer(source, &consumer).await
         };
         self.audited("deleteConsumer", source.as_str(), deleted.await)
+    }
+
+    /// See [`Broker::seek_consumer`]. Without an owner it is the principal's own consumer, or the only one of the name that it
+    /// manages.
+    pub async fn seek_consumer(
+        &self,
+        source: &Source,
+        consumer: &ConsumerName,
+        owner: Option<&str>,
+        to: Start,
+    ) -> Result<AnyCursor, Error> {
+        let sought = async {
+            let consumer = self.find_consumer(source, consumer, owner).await?;
+            let parts = match source {
+                Source::Topic(_) => Vec::new(),
+                Source::Pattern(pattern) => self.principal.readable(pattern)?,
+            };
+            self.broker.seek_consumer(source, &parts, &consumer, to).await
+        };
+        self.audited("seekConsumer", source.as_str(), sought.await)
     }
 
     /// The consumer that is meant: the principal's own, or another one's if the principal manages what it reads.

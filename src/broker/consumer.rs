@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, PatternCursor, TopicName},
+    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, PatternCursor, Standing, TopicName},
     engine::Engine,
 };
 
@@ -21,6 +21,8 @@ pub(super) struct Lease {
     /// Of a pattern: the position over all topics that was read, and the one that is on its way to the client.
     passed: Option<PatternCursor>,
     in_flight_position: Option<PatternCursor>,
+    /// How often the consumer had been moved when the subscription last began to read from its position.
+    seeks: u64,
 }
 
 /// How far a topic was read.
@@ -33,7 +35,7 @@ pub(super) struct Read {
 
 impl Lease {
     pub fn new(engine: Arc<dyn Engine>, name: &ConsumerName, ack: Ack, claim: Claim) -> Self {
-        let Claim { consumer, generation, resumed } = claim;
+        let Claim { consumer, generation, resumed, seeks } = claim;
         let info = ConsumerInfo { name: name.clone(), resumed, cursor: None };
         Self {
             info,
@@ -45,6 +47,7 @@ impl Lease {
             in_flight: HashMap::new(),
             passed: None,
             in_flight_position: None,
+            seeks,
         }
     }
 
@@ -54,6 +57,20 @@ impl Lease {
 
     pub fn is_taken_over(&self) -> bool {
         self.consumer.is_taken_over(self.generation)
+    }
+
+    /// Where the consumer was moved since the subscription has read from its position, if it was. What was read before counts
+    /// no more, even if it arrives.
+    pub fn sought(&mut self) -> Option<Standing> {
+        if !self.consumer.was_sought(self.seeks) {
+            return None;
+        }
+        let standing = self.consumer.standing();
+        self.seeks = standing.seeks;
+        self.read.clear();
+        self.in_flight.clear();
+        (self.passed, self.in_flight_position) = (None, None);
+        Some(standing)
     }
 
     pub fn cursors(&self) -> HashMap<TopicName, Cursor> {
@@ -126,10 +143,7 @@ impl Lease {
 
     pub fn acknowledge_in_flight(&mut self) {
         let cursors = self.in_flight.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
-        if self.consumer.reached(self.generation, cursors) {
-            if let Some(position) = self.in_flight_position.take() {
-                self.consumer.set_since(position);
-            }
+        if self.consumer.reached((self.generation, self.seeks), cursors, self.in_flight_position.take()) {
             self.engine.positions().mark_dirty(&self.consumer);
         }
     }

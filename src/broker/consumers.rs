@@ -1,7 +1,9 @@
 //! Named consumers from outside a subscription: acknowledging, listing, removing.
 
 use super::{Broker, topics};
-use crate::channel::{ConsumerKey, ConsumerName, ConsumerStatus, Cursor, Error, Source, TopicName};
+use crate::channel::{
+    ConsumerKey, ConsumerLag, ConsumerName, ConsumerStatus, Cursor, Error, Position, Source, TopicName,
+};
 
 impl Broker {
     /// Moves a consumer's position behind `cursor`.
@@ -89,6 +91,15 @@ impl Broker {
     pub async fn consumers(&self, source: &Source) -> Result<Vec<ConsumerStatus>, Error> {
         self.check_opened()?;
         self.0.engine.positions().list(source).await
+    }
+
+    /// How far somebody at these positions is behind in each topic, as far as this instance knows. In a topic that is gone
+    /// there is nothing to read.
+    pub(super) fn lags(&self, position: &Position) -> Vec<ConsumerLag> {
+        let lag = |(topic, cursor): &(TopicName, Cursor)| {
+            self.0.registry.find(topic).map_or(ConsumerLag::default(), |channel| channel.lag_behind(*cursor))
+        };
+        position.cursors.iter().map(lag).collect()
     }
 
     /// Removes consumers whose time is over. To be called now and then.

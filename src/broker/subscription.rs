@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{AnyCursor, Broker, Principal, Right, consumer::Lease, principal::Watch};
 use crate::channel::{
     ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader,
-    Waiter, Wanted,
+    Waiter, Wanted, moment,
 };
 
 /// How many messages one topic of a pattern may deliver in a row while others wait.
@@ -29,7 +29,7 @@ pub(super) enum ReadFrom {
 }
 
 impl ReadFrom {
-    fn waiter(&self) -> &Waiter {
+    pub fn waiter(&self) -> &Waiter {
         match self {
             ReadFrom::Topic { waiter, .. } => waiter,
             ReadFrom::Pattern { member, .. } => &member.waiter,
@@ -77,6 +77,12 @@ impl Subscription {
         {
             self.ended = self.look_again(&principal).err();
         }
+        if self.source.waiter().is_disconnected() && self.ended.is_none() {
+            self.ended = Some(Error::Disconnected);
+        }
+        if self.ended.is_none() {
+            self.ended = self.follow_seek(events).err();
+        }
         if let Some(error) = &self.ended {
             return Progress::Ended(error.clone());
         }
@@ -84,6 +90,7 @@ impl Subscription {
             ReadFrom::Topic { reader, waiter, .. } => {
                 let rest = reader.read(&self.wanted, limit, events, ALONE, || {});
                 waiter.seen.store(reader.seen(), Ordering::Relaxed);
+                waiter.offset.store(reader.cursor().offset, Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
                     lease.delivered(reader.topic.name(), reader.cursor());
                 }
@@ -96,9 +103,11 @@ impl Subscription {
             }
             ReadFrom::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
         };
+        let waiter = self.source.waiter();
+        waiter.read_at.store(moment::micros(), Ordering::Relaxed);
         match &progress {
-            Progress::More => self.source.waiter().wake(),
-            Progress::CaughtUp => {}
+            Progress::More => waiter.wake(),
+            Progress::CaughtUp => waiter.has_caught_up.store(true, Ordering::Relaxed),
             Progress::Ended(error) => self.ended = Some(error.clone()),
         }
         progress

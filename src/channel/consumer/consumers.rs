@@ -45,6 +45,8 @@ pub struct Claim {
     pub generation: u64,
     /// Whether it was known.
     pub resumed: bool,
+    /// How often the consumer had been moved by then.
+    pub seeks: u64,
 }
 
 impl Consumers {
@@ -82,12 +84,13 @@ impl Consumers {
         state.ack = ack;
         state.use_it();
         let older = state.holder.replace(holder.clone());
+        let seeks = consumer.seeks.load(Ordering::Relaxed);
         drop(state);
         drop(all);
         if let Some(older) = older {
             older.wake();
         }
-        Ok(Claim { consumer, generation, resumed })
+        Ok(Claim { consumer, generation, resumed, seeks })
     }
 
     /// Whether one more consumer may be made.
