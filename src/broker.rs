@@ -10,7 +10,10 @@ mod client_info;
 mod client_rates;
 mod consumer;
 mod consumers;
+mod family;
+mod measures;
 mod metrics;
+mod open;
 mod principal;
 mod publish;
 mod rights;
@@ -32,17 +35,22 @@ use std::sync::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerLag, ConsumerName, ConsumerStatus, Cursor, Defect, Deliver,
-    Epoch, Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING,
-    Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus,
-    ShapeId, Source, Start, SubscriptionId, SubscriptionInfo, SubscriptionState, Timestamp, TopicBounds, TopicConfig,
-    TopicEventKind, TopicInfo, TopicName,
+    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerLag, ConsumerName, ConsumerStatus, Counted, Cursor, Defect,
+    Deliver, Epoch, Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES,
+    MAX_NESTING, Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor, Payload,
+    Publication, ReadStatus, ShapeId, Source, Start, SubscriptionId, SubscriptionInfo, SubscriptionState, Timestamp,
+    TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
 pub use client::Client;
 pub use client_info::ClientInfo;
 use client_rates::ClientRates;
+pub use family::{MetricFamily, MetricKind, MetricSeries, MetricValue, bounds_in_seconds};
+use measures::Measures;
+pub use metrics::MAX_METRICS_TOPICS;
+pub use open::ClientConnection;
+use open::OpenConnections;
 pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, Watch, WeakPrincipal};
 use publish::InFlight;
 pub use publish::Publishing;
@@ -76,6 +84,8 @@ struct Shared {
     draining: AtomicBool,
     publishes: InFlight,
     client_rates: ClientRates,
+    measures: Measures,
+    open: Arc<OpenConnections>,
 }
 
 /// Numbers about the whole broker at one moment.
@@ -140,6 +150,8 @@ impl Broker {
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             publishes: InFlight::default(),
+            measures: Measures::default(),
+            open: Arc::default(),
         }))
     }
 

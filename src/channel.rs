@@ -9,6 +9,7 @@ mod attach;
 mod config;
 mod consumer;
 mod consumer_name;
+mod count;
 mod cursor;
 mod deliveries;
 mod error;
@@ -74,6 +75,7 @@ pub use consumer::{
     Sought,
 };
 pub use consumer_name::ConsumerName;
+pub use count::{BOUNDS, Counted};
 pub use cursor::{Cursor, Epoch};
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
@@ -83,7 +85,7 @@ pub use inbox::{Inbox, Notifier};
 pub use incarnation::Incarnation;
 pub use info::TopicInfo;
 pub use lag::{SubscriptionInfo, SubscriptionState};
-pub use message::{Message, ShapeId};
+pub use message::{Message, ShapeId, renderings};
 pub use name::{Key, MAX_NAME_BYTES, MessageId, TopicName};
 pub use new_message::{Committed, NewMessage, Origin};
 pub use overflow::Overflow;
@@ -102,6 +104,7 @@ pub use timestamp::Timestamp;
 pub use waiter::Waiter;
 
 pub(crate) use consumer::{Saving, Standing};
+pub(crate) use count::{Counter, Histogram};
 pub(crate) use deliveries::Deliveries;
 use deliveries::News;
 pub(crate) use patterns::{Member, Memberships, Patterns};

@@ -37,12 +37,13 @@
 //!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams
 //! ws.rs              /ws: one JSON object a frame
-//! metrics.rs         /metrics for Prometheus, gathered from the parts
+//! metrics.rs         /metrics for Prometheus, gathered from the parts; what the process itself uses (process.rs)
 //! browser.rs         which pages may use the server from a browser; browser/origin.rs: whose they are
 //! pages.rs           the pages for browsers: console, GraphiQL, index
 //! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
-//! socket.rs          WebSockets for the doors: upgrade, frames, what a door says (protocol.rs), one task each (connection.rs)
+//! socket.rs          WebSockets for the doors: upgrade, frames, what a door says (protocol.rs), one task each (connection.rs),
+//!                    and how many of them are told to end (stops.rs)
 //! subscriptions.rs   the subscriptions of one connection, by key and by the client's name
 //! streaming.rs       response bodies that are streams; event_stream.rs: how server-sent events are written
 //! wire.rs            the JSON that the doors share: writing it; fields.rs, options.rs: reading it
@@ -68,6 +69,8 @@
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
+//!   measures.rs open.rs                   what it counts as it works; the sockets and streams that are open
+//!   metrics.rs family.rs                  its metrics; families of series
 //!
 //! engine.rs          the trait: what survives the process, what instances share
 //!   positions.rs reply.rs health.rs       consumers' positions; an outcome now or later; what an engine says about itself
@@ -86,7 +89,7 @@
 //!   info.rs page.rs lag.rs                what can be seen of it; pages of history; its subscriptions, and how far behind they are
 //!   ring.rs          the history, which is the broadcast channel; recent_ids.rs: ids that outlive their messages
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
-//!   subscriber.rs moment.rs               who it is; moments, to measure how long something took
+//!   subscriber.rs moment.rs count.rs      who it is; moments, to measure how long something took; counters for many threads
 //!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
 //!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern
 //!   registry.rs events.rs                 all topics; what happens to them

@@ -1,6 +1,10 @@
 //! The one table of errors: the code and the HTTP status of each, and the object by which every door says it.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -121,6 +125,14 @@ impl Code {
     }
 }
 
+/// How often each code was told in this process, in the order of [`Code::ALL`].
+static TOLD: [AtomicU64; Code::ALL.len()] = [const { AtomicU64::new(0) }; Code::ALL.len()];
+
+/// How often each code was told in this process.
+pub fn counted() -> impl Iterator<Item = (&'static str, u64)> {
+    Code::ALL.into_iter().zip(&TOLD).map(|(code, told)| (code.as_str(), told.load(Ordering::Relaxed)))
+}
+
 /// An error as a client sees it. What it does not say (causes, addresses) goes to the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -144,6 +156,9 @@ pub struct Problem {
 impl Problem {
     /// A problem with a code and a message.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        for (_, told) in Code::ALL.into_iter().zip(&TOLD).filter(|(known, _)| *known == code) {
+            told.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             code,
             message: message.into(),

@@ -20,13 +20,13 @@ use axum::{
     routing::{delete, get, post},
 };
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Caller, Visitor},
     broker::Client,
     front::{Responding, Shortcut},
     problem::Problem,
+    socket::Stops,
 };
 
 pub use openapi::text as openapi_text;
@@ -44,8 +44,8 @@ pub struct Context {
     pub heartbeat: Duration,
     /// How long a client may take to send a body.
     pub request_timeout: Duration,
-    /// When cancelled, event streams end.
-    pub stop: CancellationToken,
+    /// When told, event streams end.
+    pub stops: Stops,
 }
 
 type RestResult<T> = Result<T, Problem>;

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::{
-    AnyCursor, BatchLimit, Broker, ClientInfo, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page,
-    Pattern, Principal, Publication, Publishing, Right, Settings, Source, Start, Subscribe, Subscription,
-    SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals, Watch,
+    AnyCursor, BatchLimit, Broker, ClientConnection, ClientInfo, ConsumerName, ConsumerStatus, Cursor, Error, Inbox,
+    NewMessage, Page, Pattern, Principal, Publication, Publishing, Right, Settings, Source, Start, Subscribe,
+    Subscription, SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals, Watch,
+    measures::Arrival,
 };
 use crate::channel::{Overflow, Waiter, spread_waits};
 
@@ -50,6 +51,11 @@ impl Client {
     #[must_use]
     pub fn info(&self) -> ClientInfo {
         self.info
+    }
+
+    /// Counts a socket or an event stream of this client, until the guard is dropped. `protocol` is `websocket` or `event-stream`.
+    pub fn connect(&self, protocol: &'static str) -> Result<ClientConnection, Error> {
+        Ok(ClientConnection::new(self.principal.connect()?, &self.broker.0.open, self.info.door, protocol))
     }
 
     /// Has `key` put into the inbox whenever what the principal may do has changed, until the watch is dropped.
@@ -136,9 +142,10 @@ impl Client {
 
     /// See [`Broker::publish`].
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
+        let arrival = Arrival::at(self.info.door);
         match self.check_publish(name) {
-            Ok(()) => self.broker.publish(name, new_message),
-            Err(error) => Err(error).into(),
+            Ok(()) => self.broker.publish_from(arrival, name, new_message),
+            Err(error) => Err(self.broker.refused(error)).into(),
         }
     }
 
@@ -149,9 +156,10 @@ impl Client {
     ) -> Vec<Result<Publication, Error>> {
         let checked = items.map(|item| {
             let (topic, new_message) = item?;
-            self.check_publish(&topic).map(|()| (topic, new_message))
+            let checked = self.check_publish(&topic).map(|()| (topic, new_message));
+            checked.map_err(|error| self.broker.refused(error))
         });
-        let mut results = self.broker.publish_many(checked).await;
+        let mut results = self.broker.publish_many(self.info.door, checked).await;
         let mut rate = 0;
         let refused = results.iter_mut().filter_map(|result| match result {
             Err(Error::ClientRateLimited { per_second, wait }) => {
@@ -327,6 +335,18 @@ impl Client {
     #[must_use]
     pub fn status(&self) -> &'static str {
         self.broker.status()
+    }
+
+    /// Whether the server is about to stop, so that nothing may begin that would have to end soon. Everybody may know.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.broker.check_staying().is_err()
+    }
+
+    /// Whether the server drains. Everybody may know.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.broker.is_draining()
     }
 
     /// See [`Broker::check_ready`]. Everybody may know.

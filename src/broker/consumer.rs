@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, PatternCursor, Standing, TopicName},
+    channel::{
+        Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, Event, PatternCursor, Standing, TopicName,
+    },
     engine::Engine,
 };
 
@@ -23,6 +25,10 @@ pub(super) struct Lease {
     in_flight_position: Option<PatternCursor>,
     /// How often the consumer had been moved when the subscription last began to read from its position.
     seeks: u64,
+    /// When the first message was accepted that was read since messages were last marked as in flight, and the first that is
+    /// in flight; 0 without any that was read as it came.
+    first_read: u64,
+    first_in_flight: u64,
 }
 
 /// How far a topic was read.
@@ -48,6 +54,8 @@ impl Lease {
             passed: None,
             in_flight_position: None,
             seeks,
+            first_read: 0,
+            first_in_flight: 0,
         }
     }
 
@@ -135,17 +143,36 @@ impl Lease {
         self.consumer.set_since(position);
     }
 
+    /// These events were read as they came.
+    pub fn accepted(&mut self, read: &[Event]) {
+        let first = read.iter().find_map(|event| match event {
+            Event::Message(message, _) => Some(message.accepted_at),
+            Event::Gap(_) | Event::Deleted { .. } => None,
+        });
+        if self.first_read == 0 && self.ack == Ack::Auto {
+            self.first_read = first.unwrap_or(0);
+        }
+    }
+
     pub fn mark_in_flight(&mut self) -> bool {
+        let first = std::mem::take(&mut self.first_read);
+        if self.first_in_flight == 0 {
+            self.first_in_flight = first;
+        }
         self.in_flight.extend(self.read.drain());
         self.in_flight_position = self.passed.take().or(self.in_flight_position.take());
         !self.in_flight.is_empty()
     }
 
-    pub fn acknowledge_in_flight(&mut self) {
+    /// Returns when the first message was accepted of those that have arrived by this, if it was read as it came.
+    pub fn acknowledge_in_flight(&mut self) -> Option<u64> {
+        let first = std::mem::take(&mut self.first_in_flight);
         let cursors = self.in_flight.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
         if self.consumer.reached((self.generation, self.seeks), cursors, self.in_flight_position.take()) {
             self.engine.positions().mark_dirty(&self.consumer);
+            return Some(first).filter(|first| *first > 0);
         }
+        None
     }
 }
 

@@ -31,13 +31,17 @@ impl Broker {
                 "is of another incarnation of the topic, or of a topic that this consumer does not read",
             ));
         };
-        match self.look_up(&topic, Some(cursor)).await {
+        let channel = match self.look_up(&topic, Some(cursor)).await {
             Ok(channel) if topics::is_ahead(&channel, cursor) => return Err(topics::ahead("cursor")),
             Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
             // The messages of an earlier incarnation are gone, so the cursor cannot be ahead of them.
-            Ok(_) | Err(_) => {}
+            found => found.ok().filter(|channel| channel.epoch() == cursor.epoch),
+        };
+        positions.acknowledge(&known, &topic, cursor).await?;
+        if let Some(accepted_at) = channel.and_then(|channel| channel.accepted_at(cursor.offset)) {
+            self.0.measures.confirmed(accepted_at);
         }
-        positions.acknowledge(&known, &topic, cursor).await
+        Ok(())
     }
 
     /// The topic of the cursor, if the consumer reads it: as it is now, or as the consumer has met it.

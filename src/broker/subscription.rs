@@ -65,6 +65,7 @@ impl Subscription {
     /// Reads one batch into `events`, oldest first. Never waits: the inbox tells under the subscription's key when
     /// to read again; when there is more at once, the key already stands at its end.
     pub fn read(&mut self, limit: BatchLimit, events: &mut Vec<Event>) -> Progress {
+        let before = events.len();
         // This comes first: whatever happens from here on, a take-over too, puts the key into the inbox again.
         self.source.waiter().rearm();
         if let Some(lease) = &self.lease
@@ -104,7 +105,16 @@ impl Subscription {
             ReadFrom::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
         };
         let waiter = self.source.waiter();
-        waiter.read_at.store(moment::micros(), Ordering::Relaxed);
+        let now = moment::micros();
+        waiter.read_at.store(now, Ordering::Relaxed);
+        let read = events.get(before..).unwrap_or_default();
+        if !read.is_empty() {
+            let is_live = waiter.has_caught_up.load(Ordering::Relaxed);
+            self.broker.0.measures.delivered(waiter.subscriber.door, read, now, is_live);
+            if let Some(lease) = self.lease.as_mut().filter(|_| is_live) {
+                lease.accepted(read);
+            }
+        }
         match &progress {
             Progress::More => waiter.wake(),
             Progress::CaughtUp => waiter.has_caught_up.store(true, Ordering::Relaxed),
@@ -185,8 +195,10 @@ impl Subscription {
 
     /// With `ack: AUTO`: what was in flight has arrived; the consumer's position moves behind it.
     pub fn acknowledge_in_flight(&mut self) {
-        if let Some(lease) = &mut self.lease {
-            lease.acknowledge_in_flight();
+        if let Some(lease) = &mut self.lease
+            && let Some(accepted_at) = lease.acknowledge_in_flight()
+        {
+            self.broker.0.measures.confirmed(accepted_at);
         }
     }
 }

@@ -183,6 +183,16 @@ impl Channel {
         ConsumerLag { messages, time: waited(ring.oldest_unread(position), Timestamp::now()) }
     }
 
+    /// When this instance had the message at an offset, in the microseconds of [`moment`], if it is kept.
+    pub(crate) fn accepted_at(&self, offset: u64) -> Option<u64> {
+        self.ring.lock().message_at(offset).map(|message| message.accepted_at)
+    }
+
+    /// How many messages were readable here since the instance knows the topic.
+    pub(crate) fn total(&self) -> u64 {
+        self.ring.lock().end().seen
+    }
+
     /// The subscription of this topic, not through a pattern, that has this id.
     pub(crate) fn find_subscription(&self, id: SubscriptionId) -> Option<Arc<Waiter>> {
         let waiters = self.waiters.lock();

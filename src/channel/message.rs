@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Cursor, Filter, Key, MessageId, NewMessage, Payload, Timestamp, TopicName};
+use super::{Counter, Cursor, Filter, Key, MessageId, NewMessage, Payload, Timestamp, TopicName, moment};
 
 /// Which form of a message is meant: all who ask for the same shape share one rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,18 @@ pub struct Message {
     /// When it was accepted; never decreases within a topic.
     pub published_at: Timestamp,
     derived: Mutex<Derived>,
+    /// When this instance had it, in the microseconds of [`moment`].
+    pub(crate) accepted_at: u64,
+}
+
+/// Renderings of this process: those that were made, and those that were made before for another subscriber.
+static MADE: Counter = Counter::new();
+static SHARED: Counter = Counter::new();
+
+/// How many renderings of messages were made in this process, and how many were shared that had been made before.
+#[must_use]
+pub fn renderings() -> (u64, u64) {
+    (MADE.value(), SHARED.value())
 }
 
 impl Message {
@@ -63,6 +75,7 @@ impl Message {
             data: new_message.data,
             published_at,
             derived: Mutex::default(),
+            accepted_at: moment::micros(),
         })
     }
 
@@ -71,8 +84,10 @@ impl Message {
     pub fn rendering(&self, shape: ShapeId, render: impl FnOnce(&Message) -> Bytes) -> Bytes {
         let mut derived = self.derived.lock();
         if let Some((_, made)) = derived.renderings.iter().find(|(id, _)| *id == shape) {
+            SHARED.add(1);
             return made.clone();
         }
+        MADE.add(1);
         let made = render(self);
         if !derived.cold && made.len() <= MAX_KEPT_RENDERING_BYTES {
             derived.renderings.push((shape, made.clone()));

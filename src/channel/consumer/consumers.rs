@@ -216,6 +216,12 @@ impl Consumers {
         consumers.filter(|consumer| consumer.is_held()).cloned().collect()
     }
 
+    /// How many are known here.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.lock().count
+    }
+
     /// Every one that is known here.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Consumer>> {

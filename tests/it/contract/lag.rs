@@ -101,7 +101,10 @@ async fn everything_is_shown() {
 
 #[tokio::test]
 async fn the_furthest_behind_come_first() {
-    let server = TestServer::with(|config| config.broker.max_messages_per_topic = 20_000);
+    let server = TestServer::with(|config| {
+        config.broker.max_messages_per_topic = 20_000;
+        config.broker.metrics_topics = 1;
+    });
     server.create("news").await;
     let mut one = RawWs::to(&server, "news", Start::Live).await;
     let mut other = GraphqlWs::to(&server, "news", Start::Live).await;
@@ -115,6 +118,9 @@ async fn the_furthest_behind_come_first() {
     .await;
     assert_eq!((&listed[0]["door"], &listed[1]["door"]), (&"graphql".into(), &"ws".into()));
     assert!(listed[0]["lag"].as_u64().unwrap() > 0 && listed[1]["lag"] == 0);
+    let metrics = server.get("/metrics").await.text;
+    let lag = metrics.lines().find_map(|line| line.strip_prefix("pubsub_topic_lag_messages_max{topic=\"news\"} "));
+    assert!(lag.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
     // Behind at first, and stalled when that has lasted.
     assert!(["BEHIND", "STALLED"].contains(&listed[0]["state"].as_str().unwrap()), "{}", listed[0]);
     eventually("a stalled subscription", || async {
