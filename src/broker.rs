@@ -6,13 +6,18 @@
 
 mod any_cursor;
 mod client;
+mod client_info;
 mod client_rates;
 mod consumer;
 mod consumers;
+mod family;
+mod measures;
 mod metrics;
+mod open;
 mod principal;
 mod publish;
 mod rights;
+mod seek;
 mod settings;
 mod subscribe;
 mod subscribe_pattern;
@@ -31,16 +36,22 @@ use std::sync::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Deliver, Epoch,
-    Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Headers, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING,
-    Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus,
-    ShapeId, Source, Start, SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo,
-    TopicName,
+    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerLag, ConsumerName, ConsumerStatus, Counted, Cursor, Defect,
+    Deliver, Epoch, Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Headers, Inbox, Key,
+    MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor,
+    Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionId, SubscriptionInfo, SubscriptionState,
+    Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::{MetricSample, Secret};
 pub use any_cursor::AnyCursor;
-pub use client::{Client, ClientInfo};
+pub use client::Client;
+pub use client_info::ClientInfo;
 use client_rates::ClientRates;
+pub use family::{MetricFamily, MetricKind, MetricSeries, MetricValue, bounds_in_seconds};
+use measures::Measures;
+pub use metrics::MAX_METRICS_TOPICS;
+pub use open::ClientConnection;
+use open::OpenConnections;
 pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, Watch, WeakPrincipal};
 use publish::InFlight;
 pub use publish::Publishing;
@@ -51,7 +62,7 @@ pub use subscription::{Newest, Progress, Subscription};
 pub use trace::{Publish, TRACE_PARENT, TRACE_STATE, TraceContext, Tracer};
 
 use crate::{
-    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings, Shown},
+    channel::{ConsumerLimits, Consumers, Registry, RegistrySettings, Shown, Waiter},
     engine::{Engine, Health, Memory},
 };
 
@@ -68,12 +79,16 @@ struct Shared {
     engine: Arc<dyn Engine>,
     published: AtomicU64,
     subscriptions: AtomicUsize,
+    /// The number of the next subscription. It begins at random, so that no other instance gives the same.
+    next_subscription: AtomicU64,
     /// The server is about to drain; no new subscription begins.
     leaving: AtomicBool,
     draining: AtomicBool,
     publishes: InFlight,
     client_rates: ClientRates,
     tracer: OnceLock<Arc<dyn Tracer>>,
+    measures: Measures,
+    open: Arc<OpenConnections>,
 }
 
 /// Numbers about the whole broker at one moment.
@@ -134,10 +149,13 @@ impl Broker {
             engine,
             published: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
+            next_subscription: AtomicU64::new(Epoch::random().to_bits() << 32),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             publishes: InFlight::default(),
             tracer: OnceLock::new(),
+            measures: Measures::default(),
+            open: Arc::default(),
         }))
     }
 
@@ -283,12 +301,18 @@ impl Broker {
         Ok(channel.page_before(before.map(|cursor| cursor.offset), limit))
     }
 
-    /// The live subscriptions of a topic on this instance, those through patterns not included.
+    /// The live subscriptions of a topic on this instance, those through patterns too: the `most` that are furthest behind, the
+    /// furthest first.
     ///
     /// # Errors
     /// [`Error::TopicNotFound`].
-    pub fn subscriptions(&self, name: &TopicName) -> Result<Vec<SubscriptionInfo>, Error> {
-        Ok(self.find(name)?.subscriptions())
+    pub fn subscriptions(&self, name: &TopicName, most: usize) -> Result<Vec<SubscriptionInfo>, Error> {
+        Ok(self.find(name)?.subscriptions(most))
+    }
+
+    /// A live subscription of this instance, and what it has subscribed to.
+    fn find_subscription(&self, id: SubscriptionId) -> Option<(Arc<Waiter>, Source)> {
+        self.0.registry.find_subscription(id)
     }
 
     /// Numbers about the whole broker.

@@ -9,6 +9,7 @@ mod attach;
 mod config;
 mod consumer;
 mod consumer_name;
+mod count;
 mod cursor;
 mod deliveries;
 mod error;
@@ -19,7 +20,9 @@ mod headers;
 mod inbox;
 mod incarnation;
 mod info;
+mod lag;
 mod message;
+pub(crate) mod moment;
 mod name;
 mod new_message;
 mod overflow;
@@ -38,6 +41,7 @@ mod restoring;
 mod ring;
 mod sequencer;
 mod source;
+mod subscriber;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -68,9 +72,11 @@ pub use append::Feed;
 pub(crate) use append::Sent;
 pub use config::{TopicBounds, TopicConfig};
 pub use consumer::{
-    Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLimits, ConsumerStatus, Consumers, Position,
+    Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLag, ConsumerLimits, ConsumerStatus, Consumers, Position,
+    Sought,
 };
 pub use consumer_name::ConsumerName;
+pub use count::{BOUNDS, Counted};
 pub use cursor::{Cursor, Epoch};
 pub use error::{Error, Refusal};
 pub use events::TopicEventKind;
@@ -79,8 +85,9 @@ pub use gap::{Gap, GapReason};
 pub use headers::Headers;
 pub use inbox::{Inbox, Notifier};
 pub use incarnation::Incarnation;
-pub use info::{SubscriptionInfo, TopicInfo};
-pub use message::{Message, ShapeId};
+pub use info::TopicInfo;
+pub use lag::{SubscriptionInfo, SubscriptionState};
+pub use message::{Message, ShapeId, renderings};
 pub use name::{Key, MAX_NAME_BYTES, MessageId, TopicName};
 pub use new_message::{Committed, NewMessage, Origin};
 pub use overflow::Overflow;
@@ -94,10 +101,12 @@ pub use reading::{BatchLimit, ReadStatus, Start};
 pub use registry::{Registry, RegistrySettings};
 pub use sequencer::{LogPosition, PatternCursor};
 pub use source::Source;
+pub use subscriber::SubscriptionId;
 pub use timestamp::Timestamp;
 pub use waiter::Waiter;
 
-pub(crate) use consumer::Saving;
+pub(crate) use consumer::{Saving, Standing};
+pub(crate) use count::{Counter, Histogram};
 pub(crate) use deliveries::Deliveries;
 use deliveries::News;
 pub(crate) use patterns::{Member, Memberships, Patterns};
@@ -109,6 +118,7 @@ pub(crate) use registry::{Deletion, Matching};
 use ring::{Budget, Ring};
 pub(crate) use ring::{Numbering, Stage, Staging};
 use sequencer::Sequencer;
+pub(crate) use subscriber::Subscriber;
 
 /// One incarnation of a topic on this instance.
 ///

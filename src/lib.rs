@@ -37,12 +37,13 @@
 //!   subgraph.rs                           the schema for a router
 //! rest.rs            /topics /publish /stats /health, pages and plain event streams
 //! ws.rs              /ws: one JSON object a frame
-//! metrics.rs         /metrics for Prometheus, gathered from the parts
+//! metrics.rs         /metrics for Prometheus, gathered from the parts; what the process itself uses (process.rs)
 //! browser.rs         which pages may use the server from a browser; browser/origin.rs: whose they are
 //! pages.rs           the pages for browsers: console, GraphiQL, index
 //! transfer.rs        `pub-sub export` and `import`: what an engine keeps as lines of JSON, and back into any engine
 //!
-//! socket.rs          WebSockets for the doors: upgrade, frames, what a door says (protocol.rs), one task each (connection.rs)
+//! socket.rs          WebSockets for the doors: upgrade, frames, what a door says (protocol.rs), one task each (connection.rs),
+//!                    and how many of them are told to end (stops.rs)
 //! subscriptions.rs   the subscriptions of one connection, by key and by the client's name
 //! streaming.rs       response bodies that are streams; event_stream.rs: how server-sent events are written
 //! wire.rs            the JSON that the doors share: writing it; fields.rs, options.rs: reading it
@@ -62,12 +63,15 @@
 //!
 //! broker.rs          publishing, subscribing, history, limits; no transport
 //!   client.rs                             what doors have of it, for one principal: a rule before each operation
+//!   client_info.rs                        where that one has come in
 //!   principal.rs rights.rs                on whose behalf, and what that one may do at the moment; rights as patterns
 //!   topics.rs                             the four ways to get a topic
 //!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
-//!   publish.rs consumers.rs               publishing; consumers from outside a subscription
+//!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
+//!   measures.rs open.rs                   what it counts as it works; the sockets and streams that are open
+//!   metrics.rs family.rs                  its metrics; families of series
 //!
 //! engine.rs          the trait: what survives the process, what instances share
 //!   positions.rs reply.rs health.rs       consumers' positions; an outcome now or later; what an engine says about itself
@@ -83,9 +87,10 @@
 //! channel.rs         a topic on this instance, whatever the engine: its locks are its own, others use its verbs
 //!   append.rs restoring.rs                how messages get in: append, stage and commit, feed; and from a store at the start
 //!   attach.rs reader.rs reading.rs        how readers begin and read
-//!   info.rs page.rs                       what can be seen of it; pages of history
+//!   info.rs page.rs lag.rs                what can be seen of it; pages of history; its subscriptions, and how far behind they are
 //!   ring.rs          the history, which is the broadcast channel; recent_ids.rs: ids that outlive their messages
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
+//!   subscriber.rs moment.rs count.rs      who it is; moments, to measure how long something took; counters for many threads
 //!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
 //!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern
 //!   registry.rs events.rs                 all topics; what happens to them
@@ -161,6 +166,8 @@
 //! - **in flight**: on its way to the client. **acknowledge**: say that it arrived, so that the consumer's position
 //!   moves.
 //! - **overflow**: what a subscription chose for the case that it falls behind.
+//! - **lag**: the messages that a subscription has not read, or that lie behind a consumer's position. **seek**: move a
+//!   consumer to another position, forward or back.
 //! - **origin**: scheme, host and port that a page in a browser comes from. **own origin**: this server's. **foreign**: one
 //!   whose pages may not use this server.
 //! - **engine**: where messages, topics and positions are stored. **door**: a transport: `graphql`, `rest`, `ws`.

@@ -1,6 +1,10 @@
 //! The one table of errors: the code and the HTTP status of each, and the object by which every door says it.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -47,6 +51,8 @@ pub enum Code {
     TopicDeleted,
     /// A newer connection uses the consumer.
     ConsumerTakenOver,
+    /// Somebody who manages the topic has ended the subscription.
+    Disconnected,
     /// The server or its engine cannot now; nothing was stored.
     Unavailable,
     /// The engine did not say in time whether the message is stored.
@@ -57,7 +63,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 19] = [
+    pub const ALL: [Code; 20] = [
         Code::BadRequest,
         Code::InvalidTopic,
         Code::Unauthenticated,
@@ -74,6 +80,7 @@ impl Code {
         Code::SlowConsumer,
         Code::TopicDeleted,
         Code::ConsumerTakenOver,
+        Code::Disconnected,
         Code::Unavailable,
         Code::Unknown,
         Code::Internal,
@@ -98,6 +105,7 @@ impl Code {
             Code::SlowConsumer => ("SLOW_CONSUMER", StatusCode::SERVICE_UNAVAILABLE),
             Code::TopicDeleted => ("TOPIC_DELETED", StatusCode::GONE),
             Code::ConsumerTakenOver => ("CONSUMER_TAKEN_OVER", StatusCode::CONFLICT),
+            Code::Disconnected => ("DISCONNECTED", StatusCode::SERVICE_UNAVAILABLE),
             Code::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Code::Unknown => ("UNKNOWN", StatusCode::GATEWAY_TIMEOUT),
             Code::Internal => ("INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
@@ -115,6 +123,14 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         self.row().1
     }
+}
+
+/// How often each code was told in this process, in the order of [`Code::ALL`].
+static TOLD: [AtomicU64; Code::ALL.len()] = [const { AtomicU64::new(0) }; Code::ALL.len()];
+
+/// How often each code was told in this process.
+pub fn counted() -> impl Iterator<Item = (&'static str, u64)> {
+    Code::ALL.into_iter().zip(&TOLD).map(|(code, told)| (code.as_str(), told.load(Ordering::Relaxed)))
 }
 
 /// An error as a client sees it. What it does not say (causes, addresses) goes to the log.
@@ -140,6 +156,9 @@ pub struct Problem {
 impl Problem {
     /// A problem with a code and a message.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        for (_, told) in Code::ALL.into_iter().zip(&TOLD).filter(|(known, _)| *known == code) {
+            told.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             code,
             message: message.into(),
@@ -256,7 +275,7 @@ impl From<Error> for Problem {
             Error::Forbidden { .. } => problem(Code::Forbidden),
             Error::TopicNotFound(_) => problem(Code::TopicNotFound),
             Error::TopicExists(_) => problem(Code::TopicExists),
-            Error::ConsumerNotFound(_) => problem(Code::NotFound),
+            Error::ConsumerNotFound(_) | Error::SubscriptionNotFound(_) => problem(Code::NotFound),
             Error::Conflict { current } => {
                 let field = Some("expected_offset");
                 Problem { current_offset: Some(current), field, ..problem(Code::Conflict) }
@@ -277,6 +296,7 @@ impl From<Error> for Problem {
             Error::SlowConsumer => problem(Code::SlowConsumer),
             Error::TopicDeleted(_) => problem(Code::TopicDeleted),
             Error::ConsumerTakenOver(_) => problem(Code::ConsumerTakenOver),
+            Error::Disconnected => problem(Code::Disconnected),
         }
     }
 }

@@ -7,6 +7,7 @@ mod openapi;
 mod publish;
 mod sse;
 mod status;
+mod subscriptions;
 mod topics;
 
 use std::{sync::Arc, time::Duration};
@@ -19,13 +20,13 @@ use axum::{
     routing::{delete, get, post},
 };
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Caller, Visitor},
     broker::Client,
     front::{Responding, Shortcut},
     problem::Problem,
+    socket::Stops,
 };
 
 pub use openapi::text as openapi_text;
@@ -43,8 +44,8 @@ pub struct Context {
     pub heartbeat: Duration,
     /// How long a client may take to send a body.
     pub request_timeout: Duration,
-    /// When cancelled, event streams end.
-    pub stop: CancellationToken,
+    /// When told, event streams end.
+    pub stops: Stops,
 }
 
 type RestResult<T> = Result<T, Problem>;
@@ -55,9 +56,12 @@ pub fn routes(context: Context) -> Router {
         .route("/topics", get(topics::list_topics).post(topics::create_topic))
         .route("/topics/{name}", get(topics::get_topic).delete(topics::delete_topic).patch(topics::update_topic))
         .route("/topics/{name}/messages", get(messages::messages))
+        .route("/topics/{name}/subscriptions", get(subscriptions::list_subscriptions))
+        .route("/subscriptions/{id}", delete(subscriptions::disconnect))
         .route("/topics/{name}/consumers", get(consumers::list_consumers))
         .route("/topics/{name}/consumers/{consumer}", delete(consumers::delete_consumer))
         .route("/topics/{name}/consumers/{consumer}/ack", post(consumers::acknowledge))
+        .route("/topics/{name}/consumers/{consumer}/seek", post(consumers::seek))
         .route("/publish", post(publish::publish))
         .route("/stats", get(status::stats))
         .route("/health", get(status::health))

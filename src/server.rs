@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::{self, Access},
-    broker::{Broker, ClientInfo, Principal},
+    broker::{Broker, ClientInfo, MetricFamily, Principal},
     browser::Browsers,
     config::Config,
     front::{self, Front},
@@ -23,7 +23,7 @@ use crate::{
     metrics, pages,
     problem::{Code, Problem},
     rest,
-    socket::Sockets,
+    socket::{Sockets, Stops},
     traces::Traces,
     ws,
 };
@@ -52,7 +52,13 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     let tasks = TaskTracker::new();
     // Cancelled after every publish has its reply: only then it is known what subscribers are still to get.
     let settled = CancellationToken::new();
-    let sockets = Sockets { settings: Arc::new(config.socket.clone()), tasks: tasks.clone(), stop: settled.clone() };
+    let sockets = Sockets {
+        settings: Arc::new(config.socket.clone()),
+        tasks: tasks.clone(),
+        stop: settled.clone(),
+        stops: Stops::default(),
+    };
+    let stops = sockets.stops.clone();
     let front = front(&broker, &access, &config, &sockets, &connections);
     say_who_may_come_in(&access, &config);
     tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
@@ -82,7 +88,9 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     deliverers.shutdown().await;
     settled.cancel();
     tasks.close();
-    if timeout_at(until, tasks.wait()).await.is_err() {
+    let spread = spread_of(connections.open(), until.saturating_duration_since(Instant::now()));
+    let ended = async { tokio::join!(stops.tell_over(spread), tasks.wait()) };
+    if timeout_at(until, ended).await.is_err() {
         tracing::warn!(connections = connections.open(), "the drain time is over; dropping what is left");
         acceptor.drop_all();
     }
@@ -92,6 +100,14 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// So few clients may come back at once: they are no crowd.
+const NO_CROWD: usize = 100;
+
+/// Over how much of the time that is left so many connections are told to end. The last of it is for those told last.
+fn spread_of(connections: usize, left: Duration) -> Duration {
+    if connections <= NO_CROWD { Duration::ZERO } else { left * 3 / 4 }
 }
 
 /// Accepts connections until `end`.
@@ -142,7 +158,7 @@ fn front(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, c
         connections: Arc::new(move || open.open()),
         heartbeat,
         request_timeout,
-        stop: sockets.stop.clone(),
+        stops: sockets.stops.clone(),
     };
     let (rest, publish) = (rest::routes(of_rest.clone()), rest::shortcut(&of_rest));
     let sockets = sockets.clone();
@@ -153,10 +169,10 @@ fn front(broker: &Broker, access: &Access, config: &Config, sockets: &Sockets, c
     let sign_in = access::routes(access.clone());
     let (of_broker, of_connections, of_access) = (broker.clone(), connections.clone(), access.clone());
     let metrics = metrics::routes(vec![
-        Box::new(move || of_broker.metric_samples()),
-        Box::new(move || of_connections.metric_samples()),
-        Box::new(move || counts.metric_samples()),
-        Box::new(move || of_access.metric_samples()),
+        Box::new(move || of_broker.metric_families()),
+        Box::new(move || MetricFamily::from_samples(of_connections.metric_samples())),
+        Box::new(move || MetricFamily::from_samples(counts.metric_samples())),
+        Box::new(move || MetricFamily::from_samples(of_access.metric_samples())),
     ]);
     let router = rest
         .merge(graphql)

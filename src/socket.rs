@@ -10,6 +10,7 @@ mod frame;
 mod heartbeat;
 mod outbox;
 mod protocol;
+mod stops;
 mod utf8;
 
 use std::{
@@ -31,6 +32,7 @@ use connection::Connection;
 pub use frame::CloseCode;
 pub use outbox::Outbox;
 pub use protocol::{ClosesAtOnce, Flow, Protocol};
+pub use stops::Stops;
 
 use crate::{
     broker::Inbox,
@@ -84,8 +86,10 @@ pub struct Sockets {
     pub settings: Arc<Settings>,
     /// Every connection is a task here.
     pub tasks: TaskTracker,
-    /// When cancelled, connections deliver what was accepted and close.
+    /// When cancelled, the server drains: connections that wait for nothing close.
     pub stop: CancellationToken,
+    /// When told, those that stay open for subscribers deliver what was accepted and close.
+    pub stops: Stops,
 }
 
 /// A request to become a WebSocket.
@@ -235,7 +239,7 @@ impl Upgrade {
         inbox: Inbox,
         protocol: Box<dyn Protocol>,
     ) -> Response<Body> {
-        let (settings, stop) = (sockets.settings.clone(), sockets.stop.clone());
+        let (settings, stop) = (sockets.settings.clone(), sockets.stops.join());
         let (pending, connection) = (self.pending, self.connection);
         sockets.tasks.spawn(async move {
             // An error here is a client that went away during the handshake: nobody is left to send a response to.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Access;
 use crate::{
-    broker::{Client, Error, Inbox, Principal, PrincipalConnection, Watch},
+    broker::{Client, ClientConnection, Error, Inbox, Principal, Watch},
     problem::Problem,
     socket::{CloseCode, ClosesAtOnce, Sockets, Upgrade},
 };
@@ -36,7 +36,7 @@ pub struct SignIn {
     inbox: Inbox,
     watch: Watch,
     /// Counts for the bound of the principal.
-    connection: Option<PrincipalConnection>,
+    connection: ClientConnection,
     /// How long it may be nobody.
     patience: Duration,
     /// When that is over.
@@ -49,7 +49,7 @@ impl SignIn {
     /// # Errors
     /// [`Error::LimitReached`] for one connection of the principal too many.
     pub fn new(access: &Access, client: Client, inbox: &Inbox, patience: Duration) -> Result<Self, Error> {
-        let connection = client.principal().connect()?;
+        let connection = client.connect("websocket")?;
         let watch = client.watch(inbox, ACCESS_CHANGED);
         let mut sign_in =
             Self { access: access.clone(), client, inbox: inbox.clone(), watch, connection, patience, until: None };
@@ -101,7 +101,7 @@ impl SignIn {
             return Err(current.not_this_connection());
         }
         if !current.is(&principal) {
-            self.connection = principal.connect()?;
+            self.connection.pass_to(principal.connect()?);
         }
         self.client = self.client.acting_for(principal);
         self.watch = self.client.watch(&self.inbox, ACCESS_CHANGED);

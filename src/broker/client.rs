@@ -1,23 +1,15 @@
 //! What the doors have of the broker: every operation that they may use, on behalf of one principal. Access rules are
 //! checked here, at the beginning of each operation, and nowhere else. `tests/it/layers.rs` finds an operation without one.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{
-    BatchLimit, Broker, ConsumerName, ConsumerStatus, Cursor, Error, Inbox, NewMessage, Page, Pattern, Principal,
-    Publication, Publish, Publishing, Right, Settings, Source, Start, Subscribe, Subscription, SubscriptionInfo,
-    TopicConfig, TopicInfo, TopicName, Totals, TraceContext, Watch,
+    AnyCursor, BatchLimit, Broker, ClientConnection, ClientInfo, ConsumerName, ConsumerStatus, Cursor, Error, Inbox,
+    NewMessage, Page, Pattern, Principal, Publication, Publish, Publishing, Right, Settings, Source, Start, Subscribe,
+    Subscription, SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals, TraceContext, Watch,
+    measures::Arrival,
 };
 use crate::channel::{Overflow, Waiter, spread_waits};
-
-/// Where a client has come in.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientInfo {
-    /// The interface that it uses, such as `graphql`.
-    pub door: &'static str,
-    /// Its address, if it is known.
-    pub address: Option<IpAddr>,
-}
 
 /// The broker as one principal sees it; clones are cheap.
 #[derive(Clone)]
@@ -41,7 +33,7 @@ impl Client {
     /// A client of a broker of its own that keeps everything in memory, for what needs a broker and no server.
     #[must_use]
     pub fn in_memory(settings: Settings) -> Self {
-        Broker::in_memory(settings).client(Principal::anyone(), ClientInfo { door: "none", address: None })
+        Broker::in_memory(settings).client(Principal::anyone(), ClientInfo::NONE)
     }
 
     /// On whose behalf this client acts.
@@ -72,6 +64,11 @@ impl Client {
     #[must_use]
     pub fn info(&self) -> ClientInfo {
         self.info
+    }
+
+    /// Counts a socket or an event stream of this client, until the guard is dropped. `protocol` is `websocket` or `event-stream`.
+    pub fn connect(&self, protocol: &'static str) -> Result<ClientConnection, Error> {
+        Ok(ClientConnection::new(self.principal.connect()?, &self.broker.0.open, self.info.door, protocol))
     }
 
     /// Has `key` put into the inbox whenever what the principal may do has changed, until the watch is dropped.
@@ -170,9 +167,9 @@ impl Client {
         (new_message, recorded)
     }
 
-    fn publish_in_trace(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
+    fn publish_in_trace(&self, arrival: Arrival, name: &TopicName, new_message: NewMessage) -> Publishing {
         let (new_message, recorded) = self.in_trace(name, new_message);
-        let publishing = self.broker.publish(name, new_message);
+        let publishing = self.broker.publish_from(arrival, name, new_message);
         let Some(recorded) = recorded else { return publishing };
         let is_ordered = publishing.is_ordered();
         match publishing.now() {
@@ -193,9 +190,10 @@ impl Client {
 
     /// See [`Broker::publish`].
     pub fn publish(&self, name: &TopicName, new_message: NewMessage) -> Publishing {
+        let arrival = Arrival::at(self.info.door);
         match self.check_publish(name) {
-            Ok(()) => self.publish_in_trace(name, new_message),
-            Err(error) => Err(error).into(),
+            Ok(()) => self.publish_in_trace(arrival, name, new_message),
+            Err(error) => Err(self.broker.refused(error)).into(),
         }
     }
 
@@ -207,7 +205,7 @@ impl Client {
         let mut traced = Vec::new();
         let checked = items.map(|item| {
             let checked = item.and_then(|(topic, new_message)| {
-                self.check_publish(&topic)?;
+                self.check_publish(&topic).map_err(|error| self.broker.refused(error))?;
                 let (new_message, recorded) = self.in_trace(&topic, new_message);
                 Ok(((topic, new_message), recorded))
             });
@@ -216,7 +214,7 @@ impl Client {
             traced.push(recorded);
             item
         });
-        let mut results = self.broker.publish_many(checked).await;
+        let mut results = self.broker.publish_many(self.info.door, checked).await;
         for (recorded, result) in traced.into_iter().zip(&results) {
             if let Some(recorded) = recorded {
                 recorded.end(result);
@@ -243,14 +241,12 @@ impl Client {
 
     /// See [`Broker::subscribe`].
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        let mut subscription = self.broker.subscribe_as(&self.principal, request, inbox, key).await?;
-        subscription.traced_at = self.broker.tracer().map(|_| self.info.door);
-        Ok(subscription)
+        self.broker.subscribe_as(&self.principal, self.info, request, (inbox, key)).await
     }
 
     /// See [`Broker::subscribe_events`].
     pub fn subscribe_events(&self, about: Option<Pattern>, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.broker.subscribe_events(&self.principal, about, inbox, key)
+        self.broker.subscribe_events(&self.principal, self.info, about, (inbox, key))
     }
 
     /// See [`Broker::history`].
@@ -268,10 +264,37 @@ impl Client {
     // ---- subscriptions and consumers
 
     /// See [`Broker::subscriptions`].
-    pub fn subscriptions(&self, name: &TopicName) -> Result<Vec<SubscriptionInfo>, Error> {
+    pub fn subscriptions(&self, name: &TopicName, most: usize) -> Result<Vec<SubscriptionInfo>, Error> {
         self.principal.check_visible(name)?;
         self.principal.check_stats()?;
-        self.broker.subscriptions(name)
+        self.broker.subscriptions(name, most)
+    }
+
+    /// Ends a subscription of this instance: the principal's own, or one to what it manages. The client learns that by an
+    /// error, and may subscribe again. Returns what it had subscribed to.
+    pub fn disconnect(&self, id: SubscriptionId) -> Result<Source, Error> {
+        let found = self.find_subscription(id);
+        let topic = found.as_ref().map_or(String::new(), |(_, source)| source.as_str().to_owned());
+        let disconnected = found.map(|(waiter, source)| {
+            waiter.disconnect();
+            source
+        });
+        self.audited("disconnect", &topic, disconnected)
+    }
+
+    /// The subscription that is meant, if the principal may end it. Whoever may not even see what it has subscribed to does not
+    /// learn that it exists.
+    fn find_subscription(&self, id: SubscriptionId) -> Result<(Arc<Waiter>, Source), Error> {
+        let unknown = || Error::SubscriptionNotFound(id.to_string());
+        self.principal.check_valid()?;
+        let (waiter, source) = self.broker.find_subscription(id).ok_or_else(unknown)?;
+        let is_own = !self.principal.is_anonymous() && waiter.subscriber.principal.as_ref() == self.principal.name();
+        match self.principal.check_all_of(Right::Manage, &source) {
+            Err(_) if is_own => {}
+            Err(_) if self.principal.check_readable(&source).is_err() => return Err(unknown()),
+            checked => checked?,
+        }
+        Ok((waiter, source))
     }
 
     /// See [`Broker::consumers`]. Of a pattern's consumers it returns the positions in those topics that the principal may
@@ -283,6 +306,7 @@ impl Client {
         for consumer in &mut list {
             let is_readable = |topic: &TopicName| self.principal.check_topic(Right::Subscribe, topic).is_ok();
             consumer.position.cursors.retain(|(topic, _)| is_readable(topic));
+            consumer.lags = self.broker.lags(&consumer.position);
         }
         Ok(list)
     }
@@ -313,6 +337,26 @@ impl Client {
             self.broker.delete_consumer(source, &consumer).await
         };
         self.audited("deleteConsumer", source.as_str(), deleted.await)
+    }
+
+    /// See [`Broker::seek_consumer`]. Without an owner it is the principal's own consumer, or the only one of the name that it
+    /// manages.
+    pub async fn seek_consumer(
+        &self,
+        source: &Source,
+        consumer: &ConsumerName,
+        owner: Option<&str>,
+        to: Start,
+    ) -> Result<AnyCursor, Error> {
+        let sought = async {
+            let consumer = self.find_consumer(source, consumer, owner).await?;
+            let parts = match source {
+                Source::Topic(_) => Vec::new(),
+                Source::Pattern(pattern) => self.principal.readable(pattern)?,
+            };
+            self.broker.seek_consumer(source, &parts, &consumer, to).await
+        };
+        self.audited("seekConsumer", source.as_str(), sought.await)
     }
 
     /// The consumer that is meant: the principal's own, or another one's if the principal manages what it reads.
@@ -351,6 +395,18 @@ impl Client {
     #[must_use]
     pub fn status(&self) -> &'static str {
         self.broker.status()
+    }
+
+    /// Whether the server is about to stop, so that nothing may begin that would have to end soon. Everybody may know.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.broker.check_staying().is_err()
+    }
+
+    /// Whether the server drains. Everybody may know.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.broker.is_draining()
     }
 
     /// See [`Broker::check_ready`]. Everybody may know.

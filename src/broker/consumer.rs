@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    channel::{Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, PatternCursor, TopicName},
+    channel::{
+        Ack, Claim, Consumer, ConsumerInfo, ConsumerName, Cursor, Error, Event, PatternCursor, Standing, TopicName,
+    },
     engine::Engine,
 };
 
@@ -21,6 +23,12 @@ pub(super) struct Lease {
     /// Of a pattern: the position over all topics that was read, and the one that is on its way to the client.
     passed: Option<PatternCursor>,
     in_flight_position: Option<PatternCursor>,
+    /// How often the consumer had been moved when the subscription last began to read from its position.
+    seeks: u64,
+    /// When the first message was accepted that was read since messages were last marked as in flight, and the first that is
+    /// in flight; 0 without any that was read as it came.
+    first_read: u64,
+    first_in_flight: u64,
 }
 
 /// How far a topic was read.
@@ -33,7 +41,7 @@ pub(super) struct Read {
 
 impl Lease {
     pub fn new(engine: Arc<dyn Engine>, name: &ConsumerName, ack: Ack, claim: Claim) -> Self {
-        let Claim { consumer, generation, resumed } = claim;
+        let Claim { consumer, generation, resumed, seeks } = claim;
         let info = ConsumerInfo { name: name.clone(), resumed, cursor: None };
         Self {
             info,
@@ -45,6 +53,9 @@ impl Lease {
             in_flight: HashMap::new(),
             passed: None,
             in_flight_position: None,
+            seeks,
+            first_read: 0,
+            first_in_flight: 0,
         }
     }
 
@@ -54,6 +65,20 @@ impl Lease {
 
     pub fn is_taken_over(&self) -> bool {
         self.consumer.is_taken_over(self.generation)
+    }
+
+    /// Where the consumer was moved since the subscription has read from its position, if it was. What was read before counts
+    /// no more, even if it arrives.
+    pub fn sought(&mut self) -> Option<Standing> {
+        if !self.consumer.was_sought(self.seeks) {
+            return None;
+        }
+        let standing = self.consumer.standing();
+        self.seeks = standing.seeks;
+        self.read.clear();
+        self.in_flight.clear();
+        (self.passed, self.in_flight_position) = (None, None);
+        Some(standing)
     }
 
     pub fn cursors(&self) -> HashMap<TopicName, Cursor> {
@@ -118,20 +143,36 @@ impl Lease {
         self.consumer.set_since(position);
     }
 
+    /// These events were read as they came.
+    pub fn accepted(&mut self, read: &[Event]) {
+        let first = read.iter().find_map(|event| match event {
+            Event::Message(message, _) => Some(message.accepted_at),
+            Event::Gap(_) | Event::Deleted { .. } => None,
+        });
+        if self.first_read == 0 && self.ack == Ack::Auto {
+            self.first_read = first.unwrap_or(0);
+        }
+    }
+
     pub fn mark_in_flight(&mut self) -> bool {
+        let first = std::mem::take(&mut self.first_read);
+        if self.first_in_flight == 0 {
+            self.first_in_flight = first;
+        }
         self.in_flight.extend(self.read.drain());
         self.in_flight_position = self.passed.take().or(self.in_flight_position.take());
         !self.in_flight.is_empty()
     }
 
-    pub fn acknowledge_in_flight(&mut self) {
+    /// Returns when the first message was accepted of those that have arrived by this, if it was read as it came.
+    pub fn acknowledge_in_flight(&mut self) -> Option<u64> {
+        let first = std::mem::take(&mut self.first_in_flight);
         let cursors = self.in_flight.drain().map(|(topic, Read { cursor, ended })| (topic, cursor, ended));
-        if self.consumer.reached(self.generation, cursors) {
-            if let Some(position) = self.in_flight_position.take() {
-                self.consumer.set_since(position);
-            }
+        if self.consumer.reached((self.generation, self.seeks), cursors, self.in_flight_position.take()) {
             self.engine.positions().mark_dirty(&self.consumer);
+            return Some(first).filter(|first| *first > 0);
         }
+        None
     }
 }
 

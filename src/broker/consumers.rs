@@ -1,7 +1,9 @@
 //! Named consumers from outside a subscription: acknowledging, listing, removing.
 
 use super::{Broker, topics};
-use crate::channel::{ConsumerKey, ConsumerName, ConsumerStatus, Cursor, Error, Source, TopicName};
+use crate::channel::{
+    ConsumerKey, ConsumerLag, ConsumerName, ConsumerStatus, Cursor, Error, Position, Source, TopicName,
+};
 
 impl Broker {
     /// Moves a consumer's position behind `cursor`.
@@ -29,13 +31,17 @@ impl Broker {
                 "is of another incarnation of the topic, or of a topic that this consumer does not read",
             ));
         };
-        match self.look_up(&topic, Some(cursor)).await {
+        let channel = match self.look_up(&topic, Some(cursor)).await {
             Ok(channel) if topics::is_ahead(&channel, cursor) => return Err(topics::ahead("cursor")),
             Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
             // The messages of an earlier incarnation are gone, so the cursor cannot be ahead of them.
-            Ok(_) | Err(_) => {}
+            found => found.ok().filter(|channel| channel.epoch() == cursor.epoch),
+        };
+        positions.acknowledge(&known, &topic, cursor).await?;
+        if let Some(accepted_at) = channel.and_then(|channel| channel.accepted_at(cursor.offset)) {
+            self.0.measures.confirmed(accepted_at);
         }
-        positions.acknowledge(&known, &topic, cursor).await
+        Ok(())
     }
 
     /// The topic of the cursor, if the consumer reads it: as it is now, or as the consumer has met it.
@@ -89,6 +95,15 @@ impl Broker {
     pub async fn consumers(&self, source: &Source) -> Result<Vec<ConsumerStatus>, Error> {
         self.check_opened()?;
         self.0.engine.positions().list(source).await
+    }
+
+    /// How far somebody at these positions is behind in each topic, as far as this instance knows. In a topic that is gone
+    /// there is nothing to read.
+    pub(super) fn lags(&self, position: &Position) -> Vec<ConsumerLag> {
+        let lag = |(topic, cursor): &(TopicName, Cursor)| {
+            self.0.registry.find(topic).map_or(ConsumerLag::default(), |channel| channel.lag_behind(*cursor))
+        };
+        position.cursors.iter().map(lag).collect()
     }
 
     /// Removes consumers whose time is over. To be called now and then.

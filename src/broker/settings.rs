@@ -45,6 +45,8 @@ pub struct Settings {
     pub dedup_bytes: usize,
     /// Bounds on filters.
     pub filter: FilterLimits,
+    /// Topics that have series of their own in the metrics: those with the most messages.
+    pub metrics_topics: usize,
 }
 
 impl Settings {
@@ -85,6 +87,7 @@ impl Default for Settings {
             dedup_window: Duration::from_mins(5),
             dedup_bytes: 64 << 20,
             filter: FilterLimits::default(),
+            metrics_topics: 0,
         }
     }
 }

@@ -6,14 +6,14 @@ use std::{
 };
 
 use super::{
-    AnyCursor, Broker, Principal, Subscription,
+    AnyCursor, Broker, ClientInfo, Principal, Subscription,
     consumer::Lease,
     subscription::ReadFrom,
     topics::{DOTS, is_dots},
 };
 use crate::channel::{
-    Ack, Channel, Claim, ConsumerKey, ConsumerName, Error, Filter, Inbox, Overflow, Pattern, Source, Start, Waiter,
-    Wanted,
+    Ack, Channel, Claim, ConsumerKey, ConsumerName, Error, Filter, Inbox, Overflow, Pattern, Source, Start, Subscriber,
+    SubscriptionId, Waiter, Wanted,
 };
 
 /// What a subscriber asks for.
@@ -79,7 +79,24 @@ impl Broker {
     /// start that a pattern cannot have, [`Error::Unavailable`] while draining or where the engine is needed and out of
     /// reach.
     pub async fn subscribe(&self, request: Subscribe, inbox: &Inbox, key: u64) -> Result<Subscription, Error> {
-        self.subscribe_as(&Principal::anyone(), request, inbox, key).await
+        self.subscribe_as(&Principal::anyone(), ClientInfo::NONE, request, (inbox, key)).await
+    }
+
+    /// What is known of a subscriber that begins now.
+    fn subscriber(
+        &self,
+        principal: &Principal,
+        info: ClientInfo,
+        overflow: Overflow,
+        consumer: Option<ConsumerName>,
+    ) -> Subscriber {
+        Subscriber {
+            id: SubscriptionId(self.0.next_subscription.fetch_add(1, Ordering::Relaxed)),
+            principal: principal.name().cloned(),
+            door: info.door,
+            address: info.address,
+            ..Subscriber::unknown(overflow, consumer)
+        }
     }
 
     /// [`Broker::subscribe`] on behalf of a principal: the subscription reads what that one may read at any time.
@@ -89,9 +106,9 @@ impl Broker {
     pub(super) async fn subscribe_as(
         &self,
         principal: &Principal,
+        info: ClientInfo,
         mut request: Subscribe,
-        inbox: &Inbox,
-        key: u64,
+        (inbox, key): (&Inbox, u64),
     ) -> Result<Subscription, Error> {
         let version = principal.version();
         principal.check_readable(&request.source)?;
@@ -101,8 +118,14 @@ impl Broker {
             *name = principal.own(name)?;
         }
         let name = request.consumer.as_ref().map(|(name, _)| name.clone());
-        let waiter = Waiter::for_principal(principal.name().cloned(), inbox.clone(), key, request.overflow, name);
-        let wanted = Wanted { filter: request.filter, overflow: request.overflow, ..Wanted::default() };
+        let subscriber = Subscriber {
+            filter: request.filter.clone(),
+            pattern: request.source.as_pattern().cloned(),
+            ..self.subscriber(principal, info, request.overflow, name)
+        };
+        let waiter = Waiter::of(subscriber, inbox.clone(), key);
+        let (filter, overflow) = (request.filter, request.overflow);
+        let wanted = Wanted { filter, overflow, waiter: Some(waiter.clone()), ..Wanted::default() };
         let positions = self.0.engine.positions();
         let consumer = request.consumer.map(|(name, ack)| (ConsumerKey { source: request.source.clone(), name }, ack));
         check_consumer_name(consumer.as_ref().map(|(key, _)| &key.name))?;
@@ -200,11 +223,12 @@ impl Broker {
     pub fn subscribe_events(
         &self,
         principal: &Principal,
+        info: ClientInfo,
         about: Option<Pattern>,
-        inbox: &Inbox,
-        key: u64,
+        (inbox, key): (&Inbox, u64),
     ) -> Result<Subscription, Error> {
-        let waiter = Waiter::for_principal(principal.name().cloned(), inbox.clone(), key, Overflow::default(), None);
+        let subscriber = self.subscriber(principal, info, Overflow::default(), None);
+        let waiter = Waiter::of(subscriber, inbox.clone(), key);
         let mut subscription = self.attach(principal, self.0.registry.events(), waiter.clone(), &Start::Live);
         subscription.wanted.shown = principal.shown_events(about.as_ref())?;
         subscription.wanted.about = about;
@@ -237,7 +261,6 @@ impl Broker {
             ended: None,
             watch,
             begins_at,
-            traced_at: None,
         }
     }
 

@@ -1,14 +1,24 @@
 //! Subscribing to a pattern: each of its topics from a position of its own, and one position over all of them.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{AnyCursor, Broker, Subscription, consumer::Lease, subscribe::Begin, subscription::ReadFrom};
 use crate::channel::{
     Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Start, TopicName, Wanted,
 };
 
+/// Why a message's own cursor is refused.
+pub(super) const PATTERN_CURSOR_NEEDED: &str = "is a position in one topic; a pattern takes a pattern cursor (patternCursor \
+     in GraphQL, pattern_cursor on /ws, the id of an event stream)";
+
+/// What learns where each topic of a pattern begins to be read.
+pub(super) type Noting<'a> = &'a mut dyn FnMut(&TopicName, Cursor) -> Result<(), Error>;
+
 /// Where the topics of a pattern are read from.
-enum PatternStart {
+pub(super) enum PatternStart {
     /// All from the same start.
     Start(Start),
     /// After a position over all of them.
@@ -35,11 +45,7 @@ impl Broker {
         let kept = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::cursors);
         let from = match (resume.or(if kept.is_some() { None } else { start }), kept) {
             (Some(Start::After(_)), _) => {
-                return Err(Error::bad_request(
-                    "after",
-                    "is a position in one topic; a pattern takes a pattern cursor (patternCursor in GraphQL, pattern_cursor \
-                     on /ws, the id of an event stream)",
-                ));
+                return Err(Error::bad_request("after", PATTERN_CURSOR_NEEDED));
             }
             (Some(Start::AfterPattern(cursor)), _) => {
                 self.0.engine.catch_up_logs(&cursor).await?;
@@ -60,17 +66,14 @@ impl Broker {
         };
         let member = Member::new(waiter.clone());
         let parts = principal.readable(pattern)?;
-        let matching = self.0.registry.join(pattern, &parts, &member)?;
-        if let PatternStart::Position(cursor) = &from
-            && matching
-                .positions
-                .iter()
-                .any(|(_, newest)| cursor.sequence_in(newest.epoch).is_some_and(|sequence| sequence > newest.sequence))
-        {
-            return Err(Error::bad_request("after", "is ahead of the topics"));
-        }
         let goes_on = matches!(from, PatternStart::Kept { .. });
-        from.seed(&matching, &member, lease.as_mut().filter(|_| !goes_on))?;
+        let matching = match lease.as_mut().filter(|_| !goes_on) {
+            Some(lease) => {
+                let mut begin = |topic: &TopicName, cursor| lease.begin(topic, cursor);
+                self.begin_pattern(pattern, &parts, &member, &from, Some(&mut begin))?
+            }
+            None => self.begin_pattern(pattern, &parts, &member, &from, None)?,
+        };
         if let (PatternStart::Kept { cursors, .. }, Some(lease)) = (&from, &mut lease) {
             // Positions in topics that are gone are dropped where the deletion is not remembered: no event can be made
             // of them.
@@ -93,7 +96,6 @@ impl Broker {
             ended: None,
             watch: principal.watch(waiter),
             begins_at,
-            traced_at: None,
         })
     }
 
@@ -112,11 +114,37 @@ impl Broker {
             None => Ok(()),
         }
     }
+
+    /// Makes `member` a subscriber of those parts of a pattern, which reads from this start; `note` learns where each topic
+    /// begins.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`], [`Error::BadRequest`] for a position ahead of the topics, those of `note`.
+    pub(super) fn begin_pattern(
+        &self,
+        pattern: &Pattern,
+        parts: &[Pattern],
+        member: &Arc<Member>,
+        from: &PatternStart,
+        note: Option<Noting<'_>>,
+    ) -> Result<Matching, Error> {
+        let matching = self.0.registry.join(pattern, parts, member)?;
+        if let PatternStart::Position(cursor) = from
+            && matching
+                .positions
+                .iter()
+                .any(|(_, newest)| cursor.sequence_in(newest.epoch).is_some_and(|sequence| sequence > newest.sequence))
+        {
+            return Err(Error::bad_request("after", "is ahead of the topics"));
+        }
+        from.seed(&matching, member, note)?;
+        Ok(matching)
+    }
 }
 
 impl PatternStart {
-    /// Sets where each topic is read from. `lease` is a consumer whose positions begin there.
-    fn seed(&self, matching: &Matching, member: &Member, mut lease: Option<&mut Lease>) -> Result<(), Error> {
+    /// Sets where each topic is read from. `note` learns it, for a consumer whose positions begin there.
+    fn seed(&self, matching: &Matching, member: &Member, mut note: Option<Noting<'_>>) -> Result<(), Error> {
         match self {
             PatternStart::Position(cursor) => member.begin(matching.positions.iter().map(|(log, newest)| {
                 let sequence = cursor.sequence_in(newest.epoch).unwrap_or(0);
@@ -124,14 +152,14 @@ impl PatternStart {
             })),
             PatternStart::Start(_) | PatternStart::Kept { .. } => member.begin(matching.positions.iter().copied()),
         }
-        if matches!(self, PatternStart::Start(Start::Live)) && lease.is_none() {
+        if matches!(self, PatternStart::Start(Start::Live)) && note.is_none() {
             return Ok(());
         }
         for topic in &matching.topics {
             let TopicBeginning { start, earlier_incarnation } = self.beginning(topic, matching);
             let (reader, is_news) = topic.locate(&start);
-            if let Some(lease) = &mut lease {
-                lease.begin(topic.name(), earlier_incarnation.unwrap_or_else(|| reader.cursor()))?;
+            if let Some(note) = &mut note {
+                note(topic.name(), earlier_incarnation.unwrap_or_else(|| reader.cursor()))?;
             }
             if is_news {
                 member.seed(reader);

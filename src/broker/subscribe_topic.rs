@@ -10,6 +10,9 @@ use super::{
 };
 use crate::channel::{Channel, Cursor, Error, Start, TopicName};
 
+/// Why the cursor of a pattern is refused.
+pub(super) const TOPIC_CURSOR_NEEDED: &str = "is the cursor of a pattern; a topic takes a message's own cursor";
+
 /// Where a subscription to a topic begins.
 #[derive(Debug, PartialEq)]
 struct TopicStart {
@@ -39,10 +42,7 @@ impl Broker {
     ) -> Result<Subscription, Error> {
         let Begin { principal, start: asked, resume, waiter } = begin;
         if [&asked, &resume].into_iter().any(|start| matches!(start, Some(Start::AfterPattern(_)))) {
-            return Err(Error::bad_request(
-                "after",
-                "is the cursor of a pattern; a topic takes a message's own cursor",
-            ));
+            return Err(Error::bad_request("after", TOPIC_CURSOR_NEEDED));
         }
         // The loop goes round when the topic was deleted meanwhile: the next round finds, or makes, what there is now.
         loop {

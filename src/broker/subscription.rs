@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{AnyCursor, Broker, Principal, Right, TraceContext, consumer::Lease, principal::Watch};
 use crate::channel::{
     ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader,
-    Waiter, Wanted,
+    Waiter, Wanted, moment,
 };
 
 /// How many messages one topic of a pattern may deliver in a row while others wait.
@@ -29,7 +29,7 @@ pub(super) enum ReadFrom {
 }
 
 impl ReadFrom {
-    fn waiter(&self) -> &Waiter {
+    pub fn waiter(&self) -> &Waiter {
         match self {
             ReadFrom::Topic { waiter, .. } => waiter,
             ReadFrom::Pattern { member, .. } => &member.waiter,
@@ -59,14 +59,13 @@ pub struct Subscription {
     pub(super) watch: Watch,
     /// Where it began: whoever subscribes after this gets the same.
     pub(super) begins_at: AnyCursor,
-    /// The interface that it came in through, if its deliveries are recorded.
-    pub(super) traced_at: Option<&'static str>,
 }
 
 impl Subscription {
     /// Reads one batch into `events`, oldest first. Never waits: the inbox tells under the subscription's key when
     /// to read again; when there is more at once, the key already stands at its end.
     pub fn read(&mut self, limit: BatchLimit, events: &mut Vec<Event>) -> Progress {
+        let before = events.len();
         // This comes first: whatever happens from here on, a take-over too, puts the key into the inbox again.
         self.source.waiter().rearm();
         if let Some(lease) = &self.lease
@@ -79,14 +78,20 @@ impl Subscription {
         {
             self.ended = self.look_again(&principal).err();
         }
+        if self.source.waiter().is_disconnected() && self.ended.is_none() {
+            self.ended = Some(Error::Disconnected);
+        }
+        if self.ended.is_none() {
+            self.ended = self.follow_seek(events).err();
+        }
         if let Some(error) = &self.ended {
             return Progress::Ended(error.clone());
         }
-        let before = events.len();
         let progress = match &mut self.source {
             ReadFrom::Topic { reader, waiter, .. } => {
                 let rest = reader.read(&self.wanted, limit, events, ALONE, || {});
                 waiter.seen.store(reader.seen(), Ordering::Relaxed);
+                waiter.offset.store(reader.cursor().offset, Ordering::Relaxed);
                 if let Some(lease) = &mut self.lease {
                     lease.delivered(reader.topic.name(), reader.cursor());
                 }
@@ -99,20 +104,30 @@ impl Subscription {
             }
             ReadFrom::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
         };
-        if let Some(door) = self.traced_at {
-            self.record(door, events.get(before..).unwrap_or_default());
+        let waiter = self.source.waiter();
+        let now = moment::micros();
+        waiter.read_at.store(now, Ordering::Relaxed);
+        let read = events.get(before..).unwrap_or_default();
+        if !read.is_empty() {
+            let is_live = waiter.has_caught_up.load(Ordering::Relaxed);
+            self.broker.0.measures.delivered(waiter.subscriber.door, read, now, is_live);
+            if let Some(lease) = self.lease.as_mut().filter(|_| is_live) {
+                lease.accepted(read);
+            }
+            self.record(read);
         }
         match &progress {
-            Progress::More => self.source.waiter().wake(),
-            Progress::CaughtUp => {}
+            Progress::More => waiter.wake(),
+            Progress::CaughtUp => waiter.has_caught_up.store(true, Ordering::Relaxed),
             Progress::Ended(error) => self.ended = Some(error.clone()),
         }
         progress
     }
 
     /// Records the deliveries of messages whose traces are sampled.
-    fn record(&self, door: &'static str, events: &[Event]) {
+    fn record(&self, events: &[Event]) {
         let Some(tracer) = self.broker.tracer() else { return };
+        let door = self.source.waiter().subscriber.door;
         let consumer = self.lease.as_ref().map(Lease::name);
         for event in events {
             if let Event::Message(message, _) = event
@@ -195,8 +210,10 @@ impl Subscription {
 
     /// With `ack: AUTO`: what was in flight has arrived; the consumer's position moves behind it.
     pub fn acknowledge_in_flight(&mut self) {
-        if let Some(lease) = &mut self.lease {
-            lease.acknowledge_in_flight();
+        if let Some(lease) = &mut self.lease
+            && let Some(accepted_at) = lease.acknowledge_in_flight()
+        {
+            self.broker.0.measures.confirmed(accepted_at);
         }
     }
 }

@@ -693,9 +693,11 @@ fn renderings_and_verdicts_are_made_once() {
 #[test]
 fn events_of_topics_are_a_stream() {
     let broker = broker(10);
-    let mut all = broker.subscribe_events(&Principal::anyone(), None, &Inbox::default(), 0).unwrap();
+    let mut all =
+        broker.subscribe_events(&Principal::anyone(), ClientInfo::NONE, None, (&Inbox::default(), 0)).unwrap();
     let about = Some(Pattern::parse("a.*").unwrap());
-    let mut some = broker.subscribe_events(&Principal::anyone(), about, &Inbox::default(), 0).unwrap();
+    let mut some =
+        broker.subscribe_events(&Principal::anyone(), ClientInfo::NONE, about, (&Inbox::default(), 0)).unwrap();
     now(broker.create_topic(&name("a.1"), TopicConfig::default())).unwrap();
     now(broker.publish(&name("b"), new_message(1))).unwrap();
     now(broker.update_topic(&name("a.1"), TopicConfig { max_messages: Some(5), ..TopicConfig::default() })).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Channel, Reader, Start, Waiter};
+use super::{Channel, Cursor, Gap, GapReason, ReadPosition, Reader, Start, Waiter};
 
 impl Channel {
     /// Adds a waiting subscription, and returns its reader and the slot with which it is detached.
@@ -12,12 +12,22 @@ impl Channel {
         let slot = self.waiters.lock().insert(waiter.clone());
         let (reader, _) = self.locate(start);
         waiter.seen.store(reader.position.seen, Ordering::Relaxed);
+        waiter.offset.store(reader.cursor().offset, Ordering::Relaxed);
         (reader, slot)
     }
 
     /// Removes the waiting subscription that [`Channel::attach`] has put into this slot. To be called once.
     pub(crate) fn detach(&self, slot: usize) {
         self.waiters.lock().try_remove(slot);
+    }
+
+    /// What a reader passes over that goes on behind `cursor`, if that is ahead of where it stands.
+    pub(crate) fn skipped(&self, from: ReadPosition, cursor: Cursor) -> Option<Gap> {
+        let ring = self.ring.lock();
+        let (at, _) = ring.locate(&Start::After(cursor), self.created_at);
+        // Where the cursor's message is not kept any more, the reader goes on with the oldest that is, and is told so there.
+        let to = ReadPosition { after: cursor.offset, ..at };
+        if cursor.epoch == self.epoch { ring.skipped(from, to, GapReason::Seek) } else { None }
     }
 
     /// A reader at a start, and whether there is anything for it to read.

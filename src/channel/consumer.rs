@@ -2,6 +2,7 @@
 //! keeps of one beyond this process is its [`Position`].
 
 mod consumers;
+mod seek;
 
 use std::{
     collections::HashMap,
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 use super::{ConsumerName, Cursor, Epoch, Error, PatternCursor, Source, Timestamp, TopicName, Waiter};
 
 pub use consumers::{Claim, ConsumerLimits, Consumers};
+pub use seek::Sought;
+pub(crate) use seek::Standing;
 
 /// Bytes that the positions of one consumer may take when they are written down: a clustered engine stores a consumer
 /// in one message, of which many servers allow a mebibyte.
@@ -82,6 +85,8 @@ pub struct Position {
     /// How long it is kept while nobody uses it, if its newest subscription has said so: then it may also go earlier,
     /// where another needs its room.
     pub ttl: Option<Duration>,
+    /// How often it was moved by a seek. Instances that share it tell by this that it may go back.
+    pub seeks: u64,
 }
 
 /// A consumer as listed.
@@ -93,6 +98,17 @@ pub struct ConsumerStatus {
     pub position: Position,
     /// Whether a subscription is live.
     pub connected: bool,
+    /// How far it is behind in each topic of its position, in the same order; empty where nobody has asked.
+    pub lags: Vec<ConsumerLag>,
+}
+
+/// How far a consumer is behind in one topic, as far as this instance knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerLag {
+    /// Messages behind its position.
+    pub messages: u64,
+    /// For how long the oldest of them that is kept has waited.
+    pub time: Duration,
 }
 
 /// Lets one save at a time be on its way for each consumer, and the next follow if the position has moved meanwhile.
@@ -139,6 +155,8 @@ pub struct Consumer {
     key: ConsumerKey,
     /// Grows with each subscription: only the newest may move the position.
     generation: AtomicU64,
+    /// How often it was moved: written under the lock of the state.
+    seeks: AtomicU64,
     state: Mutex<ConsumerState>,
     /// Whether a save of its position is under way.
     pub(crate) saving: SavingState,
@@ -209,11 +227,12 @@ impl ConsumerState {
         }
     }
 
-    fn position(&self) -> Position {
+    fn position(&self, seeks: &AtomicU64) -> Position {
         let mut cursors: Vec<_> = self.cursors.iter().map(|(topic, cursor)| (topic.clone(), *cursor)).collect();
         cursors.sort_by(|a, b| a.0.cmp(&b.0));
         let used_at = if self.holder.is_some() { Timestamp::now() } else { self.used_at };
-        Position { ack: self.ack, cursors, since: self.since.clone(), used_at, ttl: self.ttl }
+        let seeks = seeks.load(Ordering::Relaxed);
+        Position { ack: self.ack, cursors, since: self.since.clone(), used_at, ttl: self.ttl, seeks }
     }
 }
 
@@ -233,7 +252,8 @@ impl Consumer {
             elsewhere: None,
             removed: false,
         };
-        Arc::new(Self { key, generation: AtomicU64::new(0), state: Mutex::new(state), saving: SavingState::default() })
+        let (generation, seeks) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { key, generation, seeks, state: Mutex::new(state), saving: SavingState::default() })
     }
 
     /// Who it is.
@@ -245,7 +265,7 @@ impl Consumer {
     /// What is to be kept of it now.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.state.lock().position()
+        self.state.lock().position(&self.seeks)
     }
 
     /// Hands what is to be saved of it, and whether a subscription of this instance has it, to an engine. Returns `None`
@@ -253,7 +273,7 @@ impl Consumer {
     /// for the removal comes after what it queues here.
     pub(crate) fn save<T>(&self, save: impl FnOnce(&Position, bool) -> T) -> Option<T> {
         let state = self.state.lock();
-        (!state.removed).then(|| save(&state.position(), state.holder.is_some()))
+        (!state.removed).then(|| save(&state.position(&self.seeks), state.holder.is_some()))
     }
 
     /// Whether it was deleted or has expired: the consumer that has its name now, if any, is another one.
@@ -285,6 +305,7 @@ impl Consumer {
         state.bytes = 0;
         state.ack = position.ack;
         state.ttl = position.ttl;
+        self.seeks.store(position.seeks, Ordering::Release);
         state.since.clone_from(&position.since);
         for (topic, cursor) in &position.cursors {
             // The limit is lower than it was: in the topics beyond it the consumer begins again.
@@ -384,14 +405,23 @@ impl Consumer {
         });
     }
 
-    /// The `generation`-th subscription says that these positions were reached; a newer one's do not move.
-    /// Each says whether the topic's deletion was reached, too: its position is dropped then.
-    pub(crate) fn reached(&self, generation: u64, cursors: impl Iterator<Item = (TopicName, Cursor, bool)>) -> bool {
-        // A newer subscription takes its generation under the lock of the state, so the generation is checked under
-        // that lock, too.
+    /// The `generation`-th subscription says that these positions were reached, as one that had read on since the consumer
+    /// was moved for the `seeks`-th time; a newer one's do not move. Each says whether the topic's deletion was reached, too:
+    /// its position is dropped then. `since` is the position over all topics of a pattern that was reached.
+    pub(crate) fn reached(
+        &self,
+        (generation, seeks): (u64, u64),
+        cursors: impl Iterator<Item = (TopicName, Cursor, bool)>,
+        since: Option<PatternCursor>,
+    ) -> bool {
+        // A newer subscription takes its generation under the lock of the state, and a seek counts under it, so both are
+        // checked under that lock, too.
         let mut state = self.state.lock();
-        if self.is_taken_over(generation) {
+        if self.is_taken_over(generation) || self.was_sought(seeks) {
             return false;
+        }
+        if since.is_some() {
+            state.since = since;
         }
         for (topic, cursor, ended) in cursors {
             if ended {
@@ -424,6 +454,7 @@ impl Consumer {
     #[must_use]
     pub fn status(&self) -> ConsumerStatus {
         let state = self.state.lock();
-        ConsumerStatus { name: self.key.name.clone(), position: state.position(), connected: state.is_held() }
+        let position = state.position(&self.seeks);
+        ConsumerStatus { name: self.key.name.clone(), position, connected: state.is_held(), lags: Vec::new() }
     }
 }

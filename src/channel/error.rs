@@ -39,6 +39,9 @@ pub enum Error {
     /// There is no consumer of this name.
     #[error("consumer {0:?} does not exist")]
     ConsumerNotFound(String),
+    /// There is no such subscription on this instance.
+    #[error("subscription {0} does not exist on this instance")]
+    SubscriptionNotFound(String),
     /// `expected_offset` does not hold.
     #[error("expected_offset: the topic's newest offset is {current}")]
     Conflict {
@@ -100,6 +103,9 @@ pub enum Error {
     /// A newer connection uses this consumer.
     #[error("a newer connection uses consumer {0:?}")]
     ConsumerTakenOver(String),
+    /// Somebody who manages the topic has ended the subscription.
+    #[error("the subscription was ended by somebody who manages the topic; subscribing again is allowed")]
+    Disconnected,
 }
 
 impl Error {

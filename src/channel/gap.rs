@@ -11,6 +11,8 @@ pub enum GapReason {
     Expired,
     /// The asked position is of another incarnation of the topic.
     NewEpoch,
+    /// The subscriber's consumer was moved forward: it passes over what lies between.
+    Seek,
 }
 
 impl GapReason {
@@ -21,6 +23,7 @@ impl GapReason {
             GapReason::SlowConsumer => "SLOW_CONSUMER",
             GapReason::Expired => "EXPIRED",
             GapReason::NewEpoch => "NEW_EPOCH",
+            GapReason::Seek => "SEEK",
         }
     }
 }

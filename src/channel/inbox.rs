@@ -106,8 +106,10 @@ impl Notifier {
     /// To be called before reading: news from here on wakes again.
     ///
     /// The lock of what is read does the rest. A publisher whose message the read does not see takes that lock after
-    /// the reader, so it finds the flag down and wakes.
+    /// the reader, so it finds the flag down and wakes. What stands under no lock (a consumer was taken over, the
+    /// subscription is to end) is written before [`Notifier::wake`]: either that finds the flag down, or this finds it up and
+    /// with it what was written before.
     pub fn rearm(&self) {
-        self.queued.store(false, Ordering::Release);
+        self.queued.swap(false, Ordering::AcqRel);
     }
 }

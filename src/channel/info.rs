@@ -1,8 +1,8 @@
-//! What can be seen of a topic: its state at one moment, its subscriptions, all that it keeps.
+//! What can be seen of a topic: its state at one moment, and all that it keeps.
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Channel, Cursor, Epoch, KnownId, Message, Overflow, Timestamp, TopicBounds, TopicName};
+use super::{Channel, Cursor, Epoch, KnownId, Message, Timestamp, TopicBounds, TopicName};
 
 /// What is known of a topic at one moment.
 #[derive(Clone, Debug)]
@@ -27,19 +27,6 @@ pub struct TopicInfo {
     pub implicit: bool,
     /// When its newest message was published.
     pub last_published_at: Option<Timestamp>,
-}
-
-/// One live subscription as seen from its topic.
-#[derive(Clone, Debug)]
-pub struct SubscriptionInfo {
-    /// Messages published that the subscription has not read yet.
-    pub lag: u64,
-    /// What happens when it falls behind.
-    pub overflow: Overflow,
-    /// The name of its consumer.
-    pub consumer: Option<String>,
-    /// The name of the principal that has subscribed; none on a server without access rules.
-    pub principal: Option<Arc<str>>,
 }
 
 impl Channel {
@@ -75,20 +62,6 @@ impl Channel {
         let any = self.patterns.subscribers(self.name.as_str(), &mut matched) > 0;
         ring.patterns = matched;
         any
-    }
-
-    pub(crate) fn subscriptions(&self) -> Vec<SubscriptionInfo> {
-        let total = self.ring.lock().end().seen;
-        self.waiters
-            .lock()
-            .iter()
-            .map(|(_, waiter)| SubscriptionInfo {
-                lag: total.saturating_sub(waiter.seen.load(Ordering::Relaxed)),
-                overflow: waiter.overflow,
-                consumer: waiter.consumer.as_ref().map(|name| name.name().to_owned()),
-                principal: waiter.principal.clone(),
-            })
-            .collect()
     }
 
     /// All that is kept of it at one moment.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Cursor, Filter, Headers, Key, MessageId, NewMessage, Payload, Timestamp, TopicName};
+use super::{Counter, Cursor, Filter, Headers, Key, MessageId, NewMessage, Payload, Timestamp, TopicName, moment};
 
 /// Which form of a message is meant: all who ask for the same shape share one rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,18 @@ pub struct Message {
     /// What goes with the data.
     pub headers: Option<Headers>,
     derived: Mutex<Derived>,
+    /// When this instance had it, in the microseconds of [`moment`].
+    pub(crate) accepted_at: u64,
+}
+
+/// Renderings of this process: those that were made, and those that were made before for another subscriber.
+static MADE: Counter = Counter::new();
+static SHARED: Counter = Counter::new();
+
+/// How many renderings of messages were made in this process, and how many were shared that had been made before.
+#[must_use]
+pub fn renderings() -> (u64, u64) {
+    (MADE.value(), SHARED.value())
 }
 
 impl Message {
@@ -66,6 +78,7 @@ impl Message {
             published_at,
             headers: new_message.headers,
             derived: Mutex::default(),
+            accepted_at: moment::micros(),
         })
     }
 
@@ -74,8 +87,10 @@ impl Message {
     pub fn rendering(&self, shape: ShapeId, render: impl FnOnce(&Message) -> Bytes) -> Bytes {
         let mut derived = self.derived.lock();
         if let Some((_, made)) = derived.renderings.iter().find(|(id, _)| *id == shape) {
+            SHARED.add(1);
             return made.clone();
         }
+        MADE.add(1);
         let made = render(self);
         if !derived.cold && made.len() <= MAX_KEPT_RENDERING_BYTES {
             derived.renderings.push((shape, made.clone()));

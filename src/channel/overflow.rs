@@ -16,3 +16,16 @@ pub enum Overflow {
     /// It ends with [`Error::SlowConsumer`] when the history no longer has what it would read next.
     Disconnect,
 }
+
+impl Overflow {
+    /// The choice's name at every door.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Overflow::History => "HISTORY",
+            Overflow::Latest => "LATEST",
+            Overflow::LatestPerKey => "LATEST_PER_KEY",
+            Overflow::Disconnect => "DISCONNECT",
+        }
+    }
+}

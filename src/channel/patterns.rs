@@ -17,7 +17,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    Channel, Error, LogPosition, Pattern, PatternCursor, ReadPosition, Reader, TopicName, Waiter, sequencer::MAX_LOGS,
+    Channel, Error, LogPosition, Pattern, PatternCursor, ReadPosition, Reader, SubscriptionId, TopicName, Waiter,
+    sequencer::MAX_LOGS,
 };
 
 /// The patterns that match one topic, as of a version of the set.
@@ -189,6 +190,16 @@ impl Member {
             && positions.iter().all(|(log, sequence)| unread.next_of(*log).is_none_or(|next| next > *sequence))
     }
 
+    /// Where it stands in a topic of which it has something to read.
+    pub fn standing(&self, serial: u64) -> Option<ReadPosition> {
+        self.unread.lock().readers.get(&serial).map(|reader| reader.position)
+    }
+
+    /// The topics of which it has something to read, and where it stands in each.
+    pub fn unread(&self) -> Vec<(Arc<Channel>, ReadPosition)> {
+        self.unread.lock().readers.values().map(|reader| (reader.topic.clone(), reader.position)).collect()
+    }
+
     /// Drops what is unread of other topics than these.
     pub fn keep(&self, is_kept: impl Fn(&str) -> bool) {
         let mut unread = self.unread.lock();
@@ -262,6 +273,17 @@ impl Node {
         if let Some(child) = &self.any {
             child.collect(others, found, steps);
         }
+    }
+
+    /// The subscription of the first member that is meant.
+    fn find(&self, is_meant: &impl Fn(&Arc<Member>) -> bool) -> Option<Arc<Waiter>> {
+        let groups = self.here.iter().chain(&self.rest);
+        let in_group = |group: &Arc<Group>| {
+            let members = group.members.lock();
+            members.iter().map(|(_, member)| member).find(|member| is_meant(member)).map(|it| it.waiter.clone())
+        };
+        let children = self.literal.values().chain(self.any.as_deref());
+        groups.into_iter().find_map(in_group).or_else(|| children.into_iter().find_map(|child| child.find(is_meant)))
     }
 
     /// The slot of the pattern's group, with the nodes that lead to it.
@@ -401,6 +423,27 @@ impl Patterns {
             [only] => only.members.lock().len(),
             groups => groups.iter().map(&mut count_in).sum(),
         }
+    }
+
+    /// The subscribers that a topic has through patterns, each once.
+    pub fn members(&self, name: &str, matched: &mut Matched) -> Vec<Arc<Member>> {
+        self.refresh(name, matched);
+        let mut found = Vec::new();
+        let mut in_several = HashSet::new();
+        for group in &matched.groups {
+            let members = group.members.lock();
+            let once = members
+                .iter()
+                .map(|(_, member)| member)
+                .filter(|member| !member.in_several.load(Ordering::Relaxed) || in_several.insert(Arc::as_ptr(member)));
+            found.extend(once.cloned());
+        }
+        found
+    }
+
+    /// The subscription to a pattern that has this id.
+    pub fn find_subscription(&self, id: SubscriptionId) -> Option<Arc<Waiter>> {
+        self.root.read().find(&|member: &Arc<Member>| member.waiter.subscriber.id == id)
     }
 
     /// How many different patterns are subscribed.

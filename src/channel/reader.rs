@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{
     BatchLimit, Channel, Cursor, Error, Filter, Gap, GapReason, Key, Message, Overflow, Pattern, PatternCursor,
-    ReadPosition, ReadStatus, TopicName,
+    ReadPosition, ReadStatus, Start, TopicName, Waiter,
 };
 
 /// A subscription is behind when more messages than this wait for it: more than one batch, so that the
@@ -53,9 +53,28 @@ pub(crate) struct Wanted {
     /// For the broker's own events: the topics that the subscriber may see; all without this.
     pub shown: Option<Shown>,
     pub overflow: Overflow,
+    /// Counts what the filter does and what is missed.
+    pub waiter: Option<Arc<Waiter>>,
 }
 
 impl Wanted {
+    /// What was missed, as an event that the subscriber is about to get.
+    fn told(&self, missed: &mut Option<Gap>) -> Option<Event> {
+        let gap = missed.take()?;
+        if let Some(waiter) = &self.waiter {
+            waiter.note_gap(&gap);
+        }
+        Some(Event::Gap(gap))
+    }
+
+    fn count_filtered(&self, examined: usize, passed: u64) {
+        if self.filter.is_some()
+            && let Some(waiter) = &self.waiter
+        {
+            waiter.note_filtered(examined as u64, passed);
+        }
+    }
+
     fn takes(&self, message: &Message) -> bool {
         let name = || message.key.as_ref().map_or("", Key::as_str);
         self.about.as_ref().is_none_or(|pattern| pattern.matches(name()))
@@ -132,12 +151,14 @@ impl Reader {
         }
         drop(ring);
 
+        let (examined, mut passed) = (batch.len(), 0);
         let mut superseded = superseded.into_iter();
         for message in batch {
             let skipped = superseded.next().unwrap_or(false);
             if !wanted.takes(&message) {
                 continue;
             }
+            passed += 1;
             if skipped {
                 let of = Gap {
                     topic: message.topic.clone(),
@@ -149,13 +170,27 @@ impl Reader {
                 miss(missed, Some(of));
                 continue;
             }
-            events.extend(missed.take().map(Event::Gap));
+            events.extend(wanted.told(missed));
             events.push(Event::Message(message, None));
         }
         if !(rest == ReadStatus::More && holds_gap) {
-            events.extend(missed.take().map(Event::Gap));
+            events.extend(wanted.told(missed));
         }
+        wanted.count_filtered(examined, passed);
         Ok(rest)
+    }
+
+    /// Goes on behind another position, as one that begins there. Returns what it passes over by that.
+    pub fn seek(&mut self, cursor: Cursor) -> Option<Gap> {
+        let mut missed = self.gap.take();
+        let skipped = self.topic.skipped(self.position, cursor);
+        if skipped.is_none() && missed.as_ref().is_some_and(|missed| cursor.offset < missed.from_offset) {
+            // It goes back, so what it was about to be told may come again.
+            missed = None;
+        }
+        miss(&mut missed, skipped);
+        (*self, _) = self.topic.locate(&Start::After(cursor));
+        missed
     }
 
     /// How many of the topic's messages it has passed.

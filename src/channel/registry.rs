@@ -15,8 +15,9 @@ use slab::Slab;
 
 use super::{
     Alive, Budget, Channel, Deliveries, Epoch, Error, Incarnation, Key, LogPosition, Member, Memberships, NewMessage,
-    News, Pattern, Patterns, Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig, TopicEventKind,
-    TopicInfo, TopicName, recent_ids::RecentIds, ring::RingOwner, sequencer::MAX_LOGS,
+    News, Pattern, Patterns, Payload, Ring, Sequencer, Source, Start, SubscriptionId, Timestamp, TopicBounds,
+    TopicConfig, TopicEventKind, TopicInfo, TopicName, Waiter, recent_ids::RecentIds, ring::RingOwner,
+    sequencer::MAX_LOGS,
 };
 
 /// Deletions that are remembered: a subscriber of a pattern that was away learns of them.
@@ -444,6 +445,16 @@ impl Registry {
     /// The broker's own events: topics created, updated, deleted.
     pub(crate) fn events(&self) -> &Arc<Channel> {
         &self.events
+    }
+
+    /// The live subscription of this instance that has this id. Looks at all of them.
+    pub(crate) fn find_subscription(&self, id: SubscriptionId) -> Option<(Arc<Waiter>, Source)> {
+        if let Some(waiter) = self.patterns.find_subscription(id) {
+            let pattern = waiter.subscriber.pattern.clone()?;
+            return Some((waiter, Source::Pattern(pattern)));
+        }
+        let found = |topic: Arc<Channel>| Some((topic.find_subscription(id)?, Source::Topic(topic.name.clone())));
+        self.all().into_iter().find_map(found)
     }
 
     /// Those who deliver the news of all topics.

@@ -24,6 +24,15 @@ impl Source {
         }
     }
 
+    /// The pattern, if it is one.
+    #[must_use]
+    pub fn as_pattern(&self) -> Option<&Pattern> {
+        match self {
+            Source::Topic(_) => None,
+            Source::Pattern(pattern) => Some(pattern),
+        }
+    }
+
     /// The name or pattern as the client wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -10,7 +10,7 @@ use super::{
     suggest::did_you_mean,
     values::{Setting, mask_urls, value_name},
 };
-use crate::broker::Secret;
+use crate::broker::{MAX_METRICS_TOPICS, Secret};
 
 /// One setting.
 pub struct Key {
@@ -75,6 +75,15 @@ fn threads(value: usize) -> Result<usize, String> {
 
 fn percent(value: u32) -> Result<u32, String> {
     if value > 100 { Err(format!("must be 100 or less, not {value}")) } else { Ok(value) }
+}
+
+/// Each topic has several series, and whoever stores them pays for each.
+fn series(value: usize) -> Result<usize, String> {
+    if value > MAX_METRICS_TOPICS {
+        Err(format!("must be {MAX_METRICS_TOPICS} or less, not {value}"))
+    } else {
+        Ok(value)
+    }
 }
 
 /// What an empty access setting is told.
@@ -196,7 +205,7 @@ keys! {
     jwt_claim if not_empty => access.jwt_claim: "The claim that says what the owner of a token may do: an object with lists of patterns of topics (`publish`, `subscribe`, `manage`) and `stats`. A token without this claim may do nothing.";
     auth_query_token => access.auth_query_token: "Whether credentials may stand in the URL (`?access_token=`), which proxies and browsers write into logs and histories.";
     drain_delay => server.drain_delay: "How long a stopping server stays open before it drains, so that load balancers notice: `/health/ready` responds with 503, and new subscriptions and WebSockets are refused with `UNAVAILABLE`; everything else goes on.";
-    drain_timeout or drain_seconds => server.drain: "How long a draining server waits for its connections before it drops them. `DRAIN_SECONDS` is another name of this setting.";
+    drain_timeout or drain_seconds => server.drain: "How long a draining server waits for its connections before it drops them. More than 100 connections are told to end one after the other over three quarters of this time, so that their clients do not come back all at once. `DRAIN_SECONDS` is another name of this setting.";
     max_topics => broker.max_topics: "The number of topics that may exist.";
     max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in the data of one message.";
     max_messages_limit >= 1 => broker.max_messages_limit: "The largest history, in messages, that a topic may set for itself.";
@@ -237,6 +246,7 @@ keys! {
     keep_alive_timeout if at_least_a_second => server.keep_alive_timeout: "How long a connection may be idle between two requests. The default is longer than the 60 s after which common load balancers close an idle connection, because the side that reuses a connection must be the one that closes it.";
     allowed_origins => server.allowed_origins: "The origins whose pages may use the server from a browser: a list such as `https://app.example.org,https://example.org`, or `*` for all. Pages of the server's own origin always may. Empty = also pages from every port of `localhost`, `127.0.0.1` and `[::1]`. Pages of other origins cannot read responses, open WebSockets, or send requests that change something.";
     connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), how long a reserved event stream may wait to be connected, and how long a WebSocket stays open that needs credentials and has no valid ones (close code 4401 on `/ws`, else 4403).";
+    metrics_topics if series => broker.metrics_topics: "The number of topics, at most 1000, that have series of their own in `/metrics`: those with the most messages. 0 = none.";
     log as "DIRECTIVES" if directives => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
     otlp_endpoint as "URL" => traces.endpoint: "Where traces go: the URL of an OpenTelemetry collector that takes OTLP over HTTP, such as `http://localhost:4318`. Spans are posted to `/v1/traces` below it. Empty = nothing is recorded.";
     otlp_headers "secret" => traces.headers: "Headers for the collector, as `name=value` separated by commas, such as `authorization=Bearer KEY`. `OTLP_HEADERS_FILE` names a file that contains them.";

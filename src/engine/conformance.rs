@@ -206,6 +206,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         consumers::an_acknowledgement_is_for_one_consumer,
         consumers::a_deleted_consumer_is_not_saved,
         consumers::a_consumer_is_forgotten,
+        consumers::a_consumer_is_moved,
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Append, Engine, Later, Opening, Positions, ready};
 use crate::channel::{
     Ack, Channel, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Incarnation, NewMessage,
-    Position, Registry, Source, TopicConfig, TopicName, Waiter,
+    Position, Registry, Sought, Source, TopicConfig, TopicName, Waiter,
 };
 
 /// Topics, messages and positions as long as the process lives.
@@ -135,6 +135,10 @@ impl Positions for Memory {
         consumer.advance(topic, cursor);
         consumer.touch();
         ready(Ok(()))
+    }
+
+    fn seek<'a>(&'a self, consumer: &'a Arc<Consumer>, to: &'a Sought) -> Later<'a, ()> {
+        ready(if consumer.is_removed() { Err(no_consumer(consumer.key())) } else { consumer.seek(to) })
     }
 
     fn remove<'a>(&'a self, key: &'a ConsumerKey) -> Later<'a, ()> {

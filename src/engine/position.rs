@@ -21,6 +21,13 @@ struct Written<'a> {
     /// Where instances share positions: the subscription that has it, by a name of its own.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     holder: &'a str,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    seeks: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The position, and who has it, as bytes.
@@ -33,6 +40,7 @@ pub(super) fn encode(position: &Position, holder: &str) -> Vec<u8> {
         since: position.since.as_ref().map(ToString::to_string),
         ttl: position.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         holder,
+        seeks: position.seeks,
     };
     // Strings and numbers always have a form in JSON.
     serde_json::to_vec(&written).unwrap_or_default()
@@ -47,7 +55,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Position, String)> {
     let cursors = written.cursors.into_iter().filter_map(cursor).collect();
     let ttl = written.ttl.map(Duration::from_millis);
     let since = written.since.and_then(|since| since.parse().ok());
-    Some((Position { ack, used_at: Timestamp(written.used_at), cursors, since, ttl }, written.holder.to_owned()))
+    let (used_at, seeks) = (Timestamp(written.used_at), written.seeks);
+    Some((Position { ack, used_at, cursors, since, ttl, seeks }, written.holder.to_owned()))
 }
 
 #[cfg(test)]
@@ -64,6 +73,7 @@ mod tests {
             ttl: Some(Duration::from_millis(1_500)),
             since: Some("p0123456789abcdef-17f".parse().unwrap()),
             cursors: vec![at("a.1", 0), at("ünï \"x\"", u64::MAX)],
+            seeks: 3,
         };
         assert_eq!(decode(&encode(&position, "x")), Some((position, "x".to_owned())));
         for bad in ["", "{}", "[]", r#"{"ack":"LATER","used_at":1,"places":[]}"#, r#"{"ack":"AUTO"}"#] {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Later;
-use crate::channel::{Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Cursor, Position, Source, TopicName, Waiter};
+use crate::channel::{
+    Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Cursor, Position, Sought, Source, TopicName, Waiter,
+};
 #[allow(unused_imports, reason = "the documentation names them")]
 use crate::channel::{Consumers, Error};
 
@@ -51,6 +53,14 @@ pub trait Positions: Send + Sync {
     /// # Errors
     /// [`Error::ConsumerNotFound`] for a consumer that was deleted, [`Error::Unavailable`].
     fn acknowledge<'a>(&'a self, consumer: &'a Arc<Consumer>, topic: &'a TopicName, cursor: Cursor) -> Later<'a, ()>;
+
+    /// Moves a consumer to other positions, forward or back, wherever it is held, and saves them. A live subscription of it, on
+    /// whatever instance, goes on from there: at once on this one.
+    ///
+    /// # Errors
+    /// [`Error::ConsumerNotFound`] for a consumer that was deleted; [`Error::LimitReached`] for more topics than it may hold;
+    /// [`Error::Unavailable`]: then it may have moved for as long as this process lives.
+    fn seek<'a>(&'a self, consumer: &'a Arc<Consumer>, to: &'a Sought) -> Later<'a, ()>;
 
     /// Removes a consumer; a live subscription of it ends.
     ///

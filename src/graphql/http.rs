@@ -364,7 +364,7 @@ async fn subscribe(
     resume: Option<Start>,
 ) -> Response {
     let inbox = Inbox::default();
-    let connection = match client.principal().connect() {
+    let connection = match client.connect("event-stream") {
         Ok(connection) => connection,
         Err(error) => return refuse(headers, &error.into()),
     };
@@ -372,7 +372,7 @@ async fn subscribe(
         Ok(operation) => {
             let source = stream::Results::new(operation, form);
             let context = &door.context;
-            let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), connection);
+            let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stops.join(), connection);
             streaming::response(form.content_type(), body)
         }
         Err(errors) => stream::refused(form, &errors),

@@ -8,11 +8,13 @@ use std::sync::{
 use async_graphql::{Context, Description, ID, InputObject, Name, Object, Result, Value};
 
 use super::{
-    scalars::{Cursor, Data, Headers, Long},
+    scalars::{Cursor, Data, DateTime, Headers, Long},
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
-    broker::{self, Client, ConsumerName, Error, NewMessage, Payload, Source, TopicConfig, TopicInfo, TopicName},
+    broker::{
+        self, Client, ConsumerName, Error, NewMessage, Payload, Source, Start, TopicConfig, TopicInfo, TopicName,
+    },
     wire::{self, BesideData},
 };
 
@@ -36,6 +38,26 @@ pub struct PublishInput {
     expected_offset: Option<Long>,
     /// What goes with the data, such as the context of a trace.
     headers: Option<Headers>,
+}
+
+/// Where a consumer is moved: exactly one of these.
+#[derive(InputObject)]
+pub struct SeekInput {
+    /// Behind this position: a message's own cursor, or, of a pattern, a pattern cursor.
+    after: Option<Cursor>,
+    /// Before the first message published at or after this time.
+    since: Option<DateTime>,
+    /// Before the last so many kept messages; 0 is the end.
+    last: Option<i32>,
+}
+
+impl SeekInput {
+    fn start(&self) -> Result<Start, Error> {
+        let not_negative = |count| u32::try_from(count).map_err(|_| Error::bad_request("last", "must not be negative"));
+        let last = self.last.map(not_negative).transpose()?;
+        let after = self.after.as_ref().map(|cursor| cursor.0.as_str());
+        wire::seek_target(last, after, self.since.map(|time| time.0))
+    }
 }
 
 /// How many messages the batches of one operation have published and refused.
@@ -262,6 +284,40 @@ impl Mutation {
     ) -> Result<bool> {
         let given = Acknowledgement { topic, consumer, cursor: cursor.0, owner };
         acknowledge(ctx.data::<Client>()?, &given).await.map_err(refuse)
+    }
+
+    /// Moves a consumer to another position, forward or back, and answers which: of a pattern, its pattern cursor. A live
+    /// subscription of it goes on from there by itself; what it passes over by that is told as a gap with reason `SEEK`.
+    /// Whoever moves another principal's consumer must manage the topic.
+    async fn seek_consumer(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The topic's name, or the pattern as it was subscribed.")] topic: String,
+        #[graphql(desc = "The consumer's name.")] consumer: String,
+        #[graphql(desc = "Where to: exactly one of its fields.")] to: SeekInput,
+        #[graphql(
+            desc = "The principal whom the consumer belongs to: your own unless given, or the only one of the name among those whose topic you manage."
+        )]
+        owner: Option<String>,
+    ) -> Result<Cursor> {
+        let source = Source::parse(&topic).map_err(refuse)?;
+        let consumer = ConsumerName::parse(&consumer).map_err(refuse)?;
+        let to = to.start().map_err(refuse)?;
+        let client = ctx.data::<Client>()?;
+        let moved = client.seek_consumer(&source, &consumer, owner.as_deref(), to).await.map_err(refuse)?;
+        Ok(Cursor(moved.to_string()))
+    }
+
+    /// Ends a live subscription of this instance with an error of code `DISCONNECTED`; its client may subscribe again. One of
+    /// another principal may be ended by whoever manages what it reads.
+    async fn disconnect(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The subscription's id, as its topic lists it.")] subscription: ID,
+    ) -> Result<bool> {
+        let id = subscription.parse().map_err(refuse)?;
+        ctx.data::<Client>()?.disconnect(id).map_err(refuse)?;
+        Ok(true)
     }
 
     /// Forgets a consumer and its position. A live subscription of it ends.

@@ -127,7 +127,7 @@ impl Streams {
     /// There is no such reservation, or it has its connection.
     pub fn connect(&self, client: &Client, token: &str, context: &Context) -> Result<Response, Problem> {
         let stream = self.find(client, token)?;
-        let connection = client.principal().connect()?;
+        let connection = client.connect("event-stream")?;
         {
             // Under both locks, as in `expire`, so that a stream is either connected or expired.
             let streams = self.0.lock();
@@ -144,7 +144,7 @@ impl Streams {
         let watch = stream.client.watch(&inbox, RESULTS);
         let (token, streams) = (token.to_owned(), Arc::downgrade(&self.0));
         let source = ConnectedStream { stream, token, streams, begun: false, watch };
-        let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stop.clone(), connection);
+        let body = streaming::body(source, inbox, context.heartbeat, context.sockets.stops.join(), connection);
         Ok(streaming::response(Form::EventStream.content_type(), body))
     }
 

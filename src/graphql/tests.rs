@@ -107,7 +107,8 @@ async fn lists_are_weighed() {
         ("{ topics(first: 10) { nodes { name } } }", 1 + 10 * 2),
         ("{ topics { totalCount } }", 1 + 100),
         ("{ topic(name: \"a\") { messages(last: 7) { nodes { id data } } } }", 1 + 1 + 7 * 3),
-        ("{ topic(name: \"a\") { subscriptions { lag state } } }", 1 + 1 + 20 * 2),
+        ("{ topic(name: \"a\") { subscriptions { lag state } } }", 1 + 1 + 100 * 2),
+        ("{ topic(name: \"a\") { subscriptions(first: 3) { lag state } } }", 1 + 1 + 3 * 2),
         ("{ topic(name: \"a\") { consumers { name } } }", 1 + 1 + 20),
         ("{ consumers(topic: \"a\") { name positions { topic offset } } }", 1 + 20 * (1 + 1 + 20 * 2)),
         (

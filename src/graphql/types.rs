@@ -2,6 +2,7 @@
 
 mod message;
 mod publication;
+mod subscription_status;
 mod topic;
 
 use async_graphql::{
@@ -10,7 +11,8 @@ use async_graphql::{
 
 pub use message::{Message, MessageConnection, PageInfo};
 pub use publication::{Publication, PublishError, PublishResult};
-pub use topic::{AckMode, Consumer, Overflow, Topic, TopicConnection, TopicEvent, limit};
+pub use subscription_status::Overflow;
+pub use topic::{AckMode, Consumer, Topic, TopicConnection, TopicEvent, limit};
 
 use super::scalars::Long;
 use crate::{

@@ -282,14 +282,19 @@ impl Session {
                 return Err(close(4400, &format!("Invalid message received: payload.{}", unread.message)));
             }
         };
-        if let Err(errors) = self.begin(&quoted, asked) {
-            self.error(&quoted, &errors, out);
+        match self.begin(&quoted, asked) {
+            Ok(Flow::Go) => Ok(()),
+            Ok(flow) => Err(flow),
+            Err(errors) => {
+                self.error(&quoted, &errors, out);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    /// Begins an operation under an id that is free.
-    fn begin(&mut self, id: &str, mut asked: Asked) -> Result<(), Vec<ServerError>> {
+    /// Begins an operation under an id that is free. Where the server is about to stop, no subscription begins, and nothing once
+    /// it drains: clients take a refusal for the operation's end, but repeat what had no result on their next connection.
+    fn begin(&mut self, id: &str, mut asked: Asked) -> Result<Flow, Vec<ServerError>> {
         let ack = asked.ack.take().filter(|_| !self.names.legacy);
         let refused = |error| vec![super::types::refuse(error).into_server_error(Pos::default())];
         ids::check_room(self.operations.names(), id).map_err(refused)?;
@@ -298,6 +303,10 @@ impl Session {
         let (executor, client) = (self.executor.clone(), self.sign_in.client().clone());
         let inbox = self.operations.inbox().clone();
         let is_subscription = prepared.kind == OperationKind::Subscription;
+        if client.is_draining() || (is_subscription && client.is_leaving()) {
+            self.operations.remove(key);
+            return Ok(Flow::Leave);
+        }
         // Every message of the operation repeats its id.
         let overhead = id.len();
         let execution = Box::pin(async move {
@@ -311,7 +320,7 @@ impl Session {
         });
         self.running.push(Running { key, execution, is_subscription, ack });
         self.wake();
-        Ok(())
+        Ok(Flow::Go)
     }
 
     /// Has [`Protocol::poll_work`] called again.

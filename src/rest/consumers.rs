@@ -7,10 +7,11 @@ use utoipa::ToSchema;
 use super::{
     RestResult,
     body::{ConsumerPath, NoQuery, Query, Text, TopicPath, fields},
+    subscriptions::milliseconds,
 };
 use crate::{
     access::Caller,
-    broker::{ConsumerName, Cursor, Source, TopicName},
+    broker::{ConsumerLag, ConsumerName, Cursor, Source, TopicName},
     problem::ErrorBody,
     wire,
 };
@@ -37,6 +38,10 @@ pub struct PositionBody {
     topic: String,
     cursor: String,
     offset: u64,
+    /// Messages of the topic behind it, as far as this instance knows them.
+    lag: u64,
+    /// For how many milliseconds the oldest of them that is kept has waited.
+    lag_ms: u64,
 }
 
 /// The named consumers of a topic or pattern, by name.
@@ -56,13 +61,19 @@ pub async fn list_consumers(
         ack: status.position.ack.code(),
         connected: status.connected,
         last_used_at: status.position.used_at.to_string(),
-        positions: status.position.cursors.into_iter().map(|(topic, cursor)| position(&topic, cursor)).collect(),
+        positions: status.position.cursors.into_iter().zip(status.lags).map(position).collect(),
     });
     Ok(Json(ConsumerList { consumers: consumers.collect() }))
 }
 
-fn position(topic: &TopicName, cursor: Cursor) -> PositionBody {
-    PositionBody { topic: topic.to_string(), cursor: cursor.to_string(), offset: cursor.offset }
+fn position(((topic, cursor), lag): ((TopicName, Cursor), ConsumerLag)) -> PositionBody {
+    PositionBody {
+        topic: topic.to_string(),
+        cursor: cursor.to_string(),
+        offset: cursor.offset,
+        lag: lag.messages,
+        lag_ms: milliseconds(lag.time),
+    }
 }
 
 /// Deletes a consumer and its position; a live subscription of it ends.
@@ -94,6 +105,24 @@ pub async fn acknowledge(
     Ok(Json(ConsumerDone { status: "acknowledged", topic, consumer, cursor: Some(cursor.to_string()) }))
 }
 
+/// Moves a consumer to another position, forward or back. A live subscription of it goes on from there by itself; what it passes
+/// over by that is told as a gap with reason `SEEK`.
+#[utoipa::path(post, path = "/topics/{name}/consumers/{consumer}/seek", tag = "consumers", params(("name" = String, Path, description = "The topic's name or the pattern, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), request_body(content = SeekBody), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, `NOT_FOUND`")))]
+pub async fn seek(
+    Caller(client): Caller,
+    ConsumerPath(topic, consumer): ConsumerPath,
+    _: NoQuery,
+    body: Text,
+) -> RestResult<Json<ConsumerDone>> {
+    let fields = fields(body.as_str()?, &["after", "since", "last", "owner"])?;
+    let since = fields.text("since")?.map(|time| time.parse()).transpose()?;
+    let to = wire::seek_target(fields.number("last", u32::MAX)?, fields.text("after")?.as_deref(), since)?;
+    let owner = fields.text("owner")?;
+    let (source, name) = (Source::parse(&topic)?, ConsumerName::parse(&consumer)?);
+    let moved = client.seek_consumer(&source, &name, owner.as_deref(), to).await?;
+    Ok(Json(ConsumerDone { status: "moved", topic, consumer, cursor: Some(moved.to_string()) }))
+}
+
 /// Named consumers.
 #[derive(Serialize, ToSchema)]
 pub struct ConsumerList {
@@ -103,12 +132,12 @@ pub struct ConsumerList {
 /// What was done to a consumer.
 #[derive(Serialize, ToSchema)]
 pub struct ConsumerDone {
-    /// `deleted` or `acknowledged`.
+    /// `deleted`, `acknowledged` or `moved`.
     status: &'static str,
     /// The topic or pattern.
     topic: String,
     consumer: String,
-    /// The cursor that was acknowledged.
+    /// The cursor that was acknowledged, or the one after which the consumer goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
 }
@@ -120,5 +149,19 @@ pub struct AckBody {
     /// The cursor of the last message processed.
     cursor: String,
     /// The principal whom the consumer belongs to: the one that acknowledges unless given, else one whose topic it manages.
+    owner: Option<String>,
+}
+
+/// Where a consumer is moved: exactly one of `after`, `since` and `last`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read field by field; this says in the document what they hold")]
+pub struct SeekBody {
+    /// Behind this position: a message's own cursor, or, of a pattern, a pattern cursor.
+    after: Option<String>,
+    /// Before the first message published at or after this time (RFC 3339).
+    since: Option<String>,
+    /// Before the last so many kept messages; 0 is the end.
+    last: Option<u32>,
+    /// The principal whom the consumer belongs to: the one that moves it unless given, else one whose topic it manages.
     owner: Option<String>,
 }

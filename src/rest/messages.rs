@@ -111,11 +111,11 @@ async fn event_stream(
         client.check_subscribe(&request).await?;
         return Ok(streaming::head("text/event-stream"));
     }
-    let connection = client.principal().connect()?;
+    let connection = client.connect("event-stream")?;
     let inbox = Inbox::default();
     let subscription = client.subscribe(request, &inbox, 0).await?;
     let stream = sse::TopicStream::new(subscription);
-    let body = streaming::body(stream, inbox, context.heartbeat, context.stop.clone(), connection);
+    let body = streaming::body(stream, inbox, context.heartbeat, context.stops.join(), connection);
     Ok(streaming::response("text/event-stream", body))
 }
 

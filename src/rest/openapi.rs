@@ -9,7 +9,7 @@ use utoipa::{
     },
 };
 
-use super::{consumers, messages, publish, status, topics};
+use super::{consumers, messages, publish, status, subscriptions, topics};
 use crate::access::cookie;
 
 #[derive(OpenApi)]
@@ -28,6 +28,9 @@ use crate::access::cookie;
         consumers::list_consumers,
         consumers::delete_consumer,
         consumers::acknowledge,
+        consumers::seek,
+        subscriptions::list_subscriptions,
+        subscriptions::disconnect,
         publish::publish,
         status::stats,
         status::health,

@@ -253,9 +253,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                 Incoming::Close(code) => return Err(End::Client(code)),
             };
             self.count_malformed(&flow)?;
-            proceed(flow)?;
+            self.proceed(flow)?;
         }
         Ok(())
+    }
+
+    /// Goes on as the protocol says.
+    fn proceed(&mut self, flow: Flow) -> Result<(), End> {
+        self.is_stopping |= flow == Flow::Leave;
+        proceed(flow)
     }
 
     fn count_malformed(&mut self, flow: &Flow) -> Result<(), End> {
@@ -377,7 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 
     fn handle(&mut self, event: Event) -> Result<(), End> {
         match event {
-            Event::Worked(flow) => proceed(flow),
+            Event::Worked(flow) => self.proceed(flow),
             Event::Wrote(Ok(0) | Err(_)) | Event::Read(Err(_)) => Err(End::Gone),
             Event::Wrote(Ok(bytes)) => {
                 self.heartbeat.wrote();
@@ -439,7 +445,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 
 fn proceed(flow: Flow) -> Result<(), End> {
     match flow {
-        Flow::Go | Flow::Malformed => Ok(()),
+        Flow::Go | Flow::Malformed | Flow::Leave => Ok(()),
         Flow::Close(code, reason) => Err(End::Server(code, reason)),
     }
 }

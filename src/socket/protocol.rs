@@ -13,6 +13,9 @@ pub enum Flow {
     Go,
     /// The message was malformed; it goes on unless there are too many in a row.
     Malformed,
+    /// The server is about to stop, and the client has work that it can do elsewhere: it ends as soon as what was accepted is
+    /// delivered.
+    Leave,
     /// It ends with this code and reason.
     Close(CloseCode, String),
 }

@@ -109,6 +109,7 @@ impl ImportPlan {
             ack: position.ack,
             used_at: position.used_at,
             ttl: position.ttl,
+            seeks: 0,
         }
     }
 }
@@ -273,6 +274,7 @@ impl<'a> PlanReader<'a> {
             used_at: consumer.used_at.0,
             since: None,
             ttl: consumer.ttl_ms.map(Duration::from_millis),
+            seeks: 0,
         };
         self.plan.consumers.push((key, position));
         self.plan.counts.consumers += 1;
@@ -401,8 +403,8 @@ mod tests {
         let place = |offset: &u64| {
             let name = TopicName::parse("t").unwrap();
             let old = Cursor { epoch: Epoch::from_bits(epoch), offset: *offset };
-            let position =
-                Position { ack: Ack::Auto, cursors: vec![(name, old)], used_at: Timestamp(0), since: None, ttl: None };
+            let (cursors, used_at) = (vec![(name, old)], Timestamp(0));
+            let position = Position { ack: Ack::Auto, cursors, used_at, since: None, ttl: None, seeks: 0 };
             match plan.position(&position, |_| Some(new)).cursors[0].1 {
                 Cursor { epoch, offset } if epoch == new => offset.max(1),
                 cursor => {

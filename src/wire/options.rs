@@ -124,6 +124,16 @@ pub fn start_from_text(last: Option<u32>, after: Option<&str>, since: Option<&st
     start(last, after, since.map(str::parse).transpose()?)
 }
 
+/// Where a consumer is moved: exactly one of the three.
+///
+/// # Errors
+/// [`Error::BadRequest`] for none or more than one, or one that cannot be read.
+pub fn seek_target(last: Option<u32>, after: Option<&str>, since: Option<Timestamp>) -> Result<Start, Error> {
+    let after = after.map(|cursor| parse_position("after", cursor)).transpose()?;
+    start(last, after, since)?
+        .ok_or_else(|| Error::bad_request("after", "is missing: one of after, since and last says where to"))
+}
+
 /// A duration: a whole number with its unit, `ms`, `s`, `m`, `h` or `d`.
 ///
 /// # Errors

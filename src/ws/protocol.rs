@@ -258,11 +258,15 @@ impl Session {
     fn refused(&mut self, out: &mut Outbox, echo: &Echo<'_>, error: Error) -> Flow {
         let malformed = matches!(error, Error::BadRequest { .. });
         let is_nobody = matches!(error, Error::Unauthenticated(_)) && self.sign_in.is_nobody();
+        // While the server drains, a client that has more to do does it elsewhere.
+        let leaves = matches!(error, Error::Unavailable(_)) && self.sign_in.client().is_draining();
         refuse(out, echo, &error.into());
-        if is_nobody {
-            return self.count_refused_credentials();
+        match () {
+            () if leaves => Flow::Leave,
+            () if is_nobody => self.count_refused_credentials(),
+            () if malformed => Flow::Malformed,
+            () => Flow::Go,
         }
-        if malformed { Flow::Malformed } else { Flow::Go }
     }
 
     fn count_refused_credentials(&mut self) -> Flow {

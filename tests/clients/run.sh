@@ -32,6 +32,7 @@ command -v npm >/dev/null || install 'npm' npm
 command -v python3 >/dev/null || install 'Python' python3
 command -v curl >/dev/null || install 'curl' curl
 command -v haproxy >/dev/null || install 'HAProxy' haproxy
+command -v promtool >/dev/null || install 'promtool, which checks the alert rules' prometheus
 python3 -c 'import ensurepip, venv' 2>/dev/null || install 'the venv module of Python' python3-venv
 
 if [ -n "${PUB_SUB_BIN:-}" ]; then
@@ -60,6 +61,10 @@ if [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$pinned" ]; then
 fi
 ready=$SECONDS
 
+# Prometheus' own tool reads the alert rules.
+promtool check rules "$top/operations/alerts.yml"
+rules_status=$?
+
 # The time limits are for a client that hangs; a run takes a fraction of them. Python's tests run after Node's, so that
 # the two do not share the cores. The files of Node's tests run in parallel.
 (cd "$here/node" && timeout --kill-after=10 540 node --test --test-concurrency=2 --test-reporter=spec test/*.test.mjs)
@@ -68,6 +73,6 @@ node_status=$?
 python_status=$?
 
 verdict() { [ "$1" = 0 ] && echo passed || echo "FAILED (exit $1)"; }
-printf '\ntests/clients: Node clients %s, Python clients %s; %d s of set-up, %d s of tests, %s\n' \
-    "$(verdict $node_status)" "$(verdict $python_status)" $((ready - started)) $((SECONDS - ready)) "$PUB_SUB_BIN"
-[ "$node_status" = 0 ] && [ "$python_status" = 0 ]
+printf '\ntests/clients: Node clients %s, Python clients %s, alert rules %s; %d s of set-up, %d s of tests, %s\n' \
+    "$(verdict $node_status)" "$(verdict $python_status)" "$(verdict $rules_status)" $((ready - started)) $((SECONDS - ready)) "$PUB_SUB_BIN"
+[ "$node_status" = 0 ] && [ "$python_status" = 0 ] && [ "$rules_status" = 0 ]

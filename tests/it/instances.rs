@@ -174,6 +174,15 @@ async fn a_consumer_moves<D: Door>() {
     let mut there = D::with(&b, "news", Start::Live, &options).await;
     assert_eq!(here.event().await, Event::Error("CONSUMER_TAKEN_OVER".to_owned()));
     assert_eq!(there.messages(10).await, seen);
+    // Moved at the one, while the other one delivers: it goes on from there.
+    a.post("/topics/news/consumers/worker/seek", &json!({"last": 4})).await.expect(200);
+    assert_eq!(there.messages(4).await, seen[6..]);
+    b.post("/topics/news/consumers/worker/seek", &json!({"after": seen[0].cursor})).await.expect(200);
+    assert_eq!(there.messages(9).await, seen[1..]);
+    for client in [&a, &b] {
+        let listed = client.get("/topics/news/consumers").await.expect(200);
+        assert_eq!(listed["consumers"][0]["positions"][0]["cursor"], seen[0].cursor.as_str());
+    }
     // Acknowledged at the one, while the other one delivers.
     a.post("/topics/news/consumers/worker/ack", &json!({"cursor": seen[3].cursor})).await.expect(200);
     there.close().await;

@@ -111,17 +111,20 @@ fn imports_point_inwards() {
 }
 
 /// What anybody may use, whoever they are: it says nothing about topics, or its rules stand in what it calls.
-const WITHOUT_RULE: [&str; 12] = [
+const WITHOUT_RULE: [&str; 15] = [
     "in_memory",
     "principal",
     "acting_for",
     "info",
     "watch",
+    "connect",
     "settings",
     "status",
     "check_ready",
     "traced",
     "untraced",
+    "is_leaving",
+    "is_draining",
     // They pass the principal on.
     "subscribe",
     "subscribe_events",

@@ -43,6 +43,7 @@ mod engines;
 mod generated;
 mod instances;
 mod layers;
+mod metrics;
 mod origins;
 mod permissions;
 mod readme;

@@ -144,11 +144,12 @@ const CURSOR: &str = "00aa00aa00aa00aa-01";
 
 async fn over_rest(server: &TestServer, key: &str, operation: &str) -> Option<String> {
     let (method, path) = operation.split_once(' ').unwrap();
-    let path = path.replace("{name}", "t").replace("{consumer}", "c");
+    let path = path.replace("{name}", "t").replace("{consumer}", "c").replace("{id}", "0000000000000000");
     let body = match operation {
         "POST /publish" => json!({"topic": "t", "data": 1}),
         "POST /topics" => json!({"name": "t"}),
         "POST /topics/{name}/consumers/{consumer}/ack" => json!({"cursor": CURSOR}),
+        "POST /topics/{name}/consumers/{consumer}/seek" => json!({"last": 1}),
         _ => json!({}),
     };
     let request = server.request(Method::from_bytes(method.as_bytes()).unwrap(), &path).bearer_auth(key);
@@ -172,6 +173,8 @@ async fn over_graphql(server: &TestServer, key: &str, operation: &str) -> Option
         "updateTopic" => "mutation { updateTopic(name: \"t\", maxMessages: 5) { name } }",
         "deleteTopic" => "mutation { deleteTopic(name: \"t\") { name } }",
         "acknowledge" => "mutation { acknowledge(topic: \"t\", consumer: \"c\", cursor: \"00aa00aa00aa00aa-01\") }",
+        "seekConsumer" => "mutation { seekConsumer(topic: \"t\", consumer: \"c\", to: {last: 1}) }",
+        "disconnect" => "mutation { disconnect(subscription: \"0000000000000000\") }",
         "deleteConsumer" => "mutation { deleteConsumer(topic: \"t\", consumer: \"c\") }",
         "consumers" => "{ consumers(topic: \"t\") { name } }",
         "stats" => "{ stats { topics } }",

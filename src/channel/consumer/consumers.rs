@@ -45,6 +45,8 @@ pub struct Claim {
     pub generation: u64,
     /// Whether it was known.
     pub resumed: bool,
+    /// How often the consumer had been moved by then.
+    pub seeks: u64,
 }
 
 impl Consumers {
@@ -82,12 +84,13 @@ impl Consumers {
         state.ack = ack;
         state.use_it();
         let older = state.holder.replace(holder.clone());
+        let seeks = consumer.seeks.load(Ordering::Relaxed);
         drop(state);
         drop(all);
         if let Some(older) = older {
             older.wake();
         }
-        Ok(Claim { consumer, generation, resumed })
+        Ok(Claim { consumer, generation, resumed, seeks })
     }
 
     /// Whether one more consumer may be made.
@@ -211,6 +214,12 @@ impl Consumers {
         let all = self.all.lock();
         let consumers = all.by_source.values().flat_map(HashMap::values);
         consumers.filter(|consumer| consumer.is_held()).cloned().collect()
+    }
+
+    /// How many are known here.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.lock().count
     }
 
     /// Every one that is known here.

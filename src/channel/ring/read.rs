@@ -183,14 +183,25 @@ impl Ring {
     pub fn skip_to_newest(&self, position: &mut ReadPosition) -> Option<Gap> {
         let target =
             self.messages.back().map_or(self.end(), |newest| ReadPosition { after: newest.prev, seen: self.total - 1 });
-        if position.after >= target.after {
-            return None;
-        }
-        let countable = self.lost_ranges == 0 && position.after >= self.lost_until;
-        let missed = countable.then(|| target.seen.saturating_sub(position.seen));
-        let gap = self.gap(position.after, target.after, missed, GapReason::SlowConsumer);
+        let gap = self.skipped(*position, target, GapReason::SlowConsumer)?;
         *position = target;
         Some(gap)
+    }
+
+    /// What a receiver passes over that goes on at `to` instead of `from`; `None` where it goes back or stays.
+    pub fn skipped(&self, from: ReadPosition, to: ReadPosition, reason: GapReason) -> Option<Gap> {
+        if from.after >= to.after {
+            return None;
+        }
+        let countable = self.lost_ranges == 0 && from.after >= self.lost_until && to.after >= self.floor();
+        let missed = countable.then(|| to.seen.saturating_sub(from.seen));
+        Some(self.gap(from.after, to.after, missed, reason))
+    }
+
+    /// When the oldest kept message was published that a receiver at `position` has not passed.
+    pub fn oldest_unread(&self, position: ReadPosition) -> Option<Timestamp> {
+        let index = usize::try_from(position.seen.saturating_sub(self.gone())).unwrap_or(usize::MAX);
+        self.messages.get(index).map(|message| message.published_at)
     }
 
     /// The kept messages, oldest first, and of each whether its id is the publisher's.

@@ -6,8 +6,8 @@ use tokio::time::sleep;
 
 use super::{CONFIG, Failure, Instance, ensure, eventually, fresh, new_message, within};
 use crate::channel::{
-    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Position, Source, Timestamp,
-    TopicName, Waiter,
+    Ack, Channel, Claim, ConsumerKey, ConsumerName, Cursor, Error, Inbox, Overflow, Position, Sought, Source,
+    Timestamp, TopicName, Waiter,
 };
 
 fn key(channel: &Channel, name: &str) -> Result<ConsumerKey, Failure> {
@@ -65,8 +65,8 @@ pub(super) async fn a_position_comes_from_elsewhere(a: &Instance, b: &Instance) 
     b.channel(here.name()).await?;
     let key = key(&here, "moved")?;
     let used_at = Timestamp(Timestamp::now().0 - 60_000);
-    let position =
-        Position { ack: Ack::Explicit, cursors: vec![(here.name().clone(), cursor)], used_at, since: None, ttl: None };
+    let cursors = vec![(here.name().clone(), cursor)];
+    let position = Position { ack: Ack::Explicit, cursors, used_at, since: None, ttl: None, seeks: 0 };
     ensure(a.engine.positions().import(&key, &position).await?, || "not taken".to_owned())?;
     for instance in [a, b] {
         let found = instance.engine.positions().get(&key).await?;
@@ -97,7 +97,9 @@ pub(super) async fn a_newer_subscription_takes_over(a: &Instance, b: &Instance) 
     ensure(newer.try_next().is_none(), || "the newer one is woken".to_owned())?;
     // What the older one says now does not count.
     let late = [(here.name().clone(), cursor, false)];
-    ensure(!first.consumer.reached(first.generation, late.into_iter()), || "the older one still moves".to_owned())?;
+    ensure(!first.consumer.reached((first.generation, first.seeks), late.into_iter(), None), || {
+        "the older one still moves".to_owned()
+    })?;
     ensure(offsets(b, &key).await? == [0], || "moved by one that was taken over".to_owned())?;
     let listed = b.engine.positions().list(&key.source).await?;
     ensure(listed.iter().any(|status| status.connected), || "nobody is connected".to_owned())
@@ -209,6 +211,46 @@ pub(super) async fn a_consumer_is_forgotten(a: &Instance, b: &Instance) -> Resul
         Ok(())
     })
     .await?
+}
+
+/// A consumer is moved back and forward, wherever it is held. What its subscription had on its way before moves it no more.
+pub(super) async fn a_consumer_is_moved(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let here = a.create(&fresh("consumers")?, CONFIG).await?;
+    let mut cursors = Vec::new();
+    for number in 0..3 {
+        cursors.push(a.append(&here, new_message(number)?).await?.cursor);
+    }
+    let [one, two, three] = cursors[..] else { return Err(Failure("three were published".to_owned())) };
+    b.channel(here.name()).await?;
+    let key = key(&here, "moved")?;
+    let inbox = Inbox::default();
+    let waiter = holder(&inbox);
+    let claimed = a.engine.positions().claim(&key, Ack::Explicit, &waiter).await?;
+    claimed.consumer.begin(here.name(), two)?;
+    a.engine.positions().save(&claimed.consumer).await?;
+    for (instance, to) in [(a, one), (b, three), (b, one), (a, two)] {
+        let known = eventually("the consumer is known", || instance.consumers.get(&key)).await?;
+        let seeks = claimed.consumer.position().seeks;
+        let sought = Sought { cursors: vec![(here.name().clone(), to)], since: None };
+        instance.engine.positions().seek(&known, &sought).await?;
+        for instance in [a, b] {
+            let found = offsets(instance, &key).await?;
+            ensure(found == [to.offset], || format!("{found:?}, not {}", to.offset))?;
+        }
+        eventually("its subscription is told", || claimed.consumer.was_sought(seeks).then_some(())).await?;
+        eventually("its subscription is woken", || inbox.try_next()).await?;
+        waiter.rearm();
+        let late = [(here.name().clone(), three, false)];
+        ensure(!claimed.consumer.reached((claimed.generation, seeks), late.into_iter(), None), || {
+            "what was on its way still moves it".to_owned()
+        })?;
+        a.engine.positions().save(&claimed.consumer).await?;
+        let found = offsets(b, &key).await?;
+        ensure(found == [to.offset], || format!("{found:?} after a save, not {}", to.offset))?;
+    }
+    a.engine.positions().remove(&key).await?;
+    let refused = a.engine.positions().seek(&claimed.consumer, &Sought::default()).await;
+    ensure(matches!(refused, Err(Error::ConsumerNotFound(_))), || format!("{refused:?} for a deleted consumer"))
 }
 
 /// For a restart: a consumer that stands behind the channel's newest message.

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     channel::{
-        Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Position, Source, TopicName,
-        Waiter,
+        Ack, Claim, Consumer, ConsumerKey, ConsumerStatus, Consumers, Cursor, Error, Position, Sought, Source,
+        TopicName, Waiter,
     },
     engine::{Later, Positions, memory::no_consumer, ready},
 };
@@ -102,6 +102,16 @@ impl Positions for Disk {
         Box::pin(async move {
             consumer.advance(topic, cursor);
             consumer.touch();
+            match self.save(consumer).await {
+                Err(Error::ConsumerTakenOver(_)) => Err(no_consumer(consumer.key())),
+                saved => saved,
+            }
+        })
+    }
+
+    fn seek<'a>(&'a self, consumer: &'a Arc<Consumer>, to: &'a Sought) -> Later<'a, ()> {
+        Box::pin(async move {
+            consumer.seek(to)?;
             match self.save(consumer).await {
                 Err(Error::ConsumerTakenOver(_)) => Err(no_consumer(consumer.key())),
                 saved => saved,

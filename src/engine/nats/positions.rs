@@ -29,7 +29,7 @@ use super::{
 use crate::{
     channel::{
         Ack, Claim, Consumer, ConsumerKey, ConsumerName, ConsumerStatus, Consumers, Cursor, Error, Position, Saving,
-        Source, TopicName, Waiter,
+        Sought, Source, TopicName, Waiter,
     },
     engine::{Later, Positions, memory::no_consumer, position},
 };
@@ -298,8 +298,10 @@ impl Shared {
         };
         known.hold = Hold::parse(&holder);
         if known.is_mine() && known.hold.stage != Stage::Left {
-            // This is an entry that this instance has written, or an acknowledgement through another instance.
-            if let Some(consumer) = self.consumers.get(&key) {
+            // This is an entry that this instance has written, or an acknowledgement or a seek through another instance.
+            if let Some(consumer) = self.consumers.get(&key)
+                && !consumer.follow_seek(&position)
+            {
                 for (topic, cursor) in &position.cursors {
                     consumer.advance_known(topic, *cursor);
                 }
@@ -411,6 +413,21 @@ impl Positions for Nats {
             let acknowledged = Acknowledged { consumer: consumer.clone(), topic: topic.clone(), cursor, tell };
             self.shared()?.acknowledge(acknowledged);
             told.await.unwrap_or(Err(Error::Unavailable("the server is shutting down")))
+        })
+    }
+
+    fn seek<'a>(&'a self, consumer: &'a Arc<Consumer>, to: &'a Sought) -> Later<'a, ()> {
+        Box::pin(async move {
+            let (shared, key) = (self.shared()?, consumer.key());
+            let token = token(key);
+            // The instance whose subscription has the consumer follows the entry, as this one does.
+            let write = shared.write(&token, |known| {
+                if !known.live || consumer.is_removed() {
+                    return Err(no_consumer(key));
+                }
+                Ok(Some(position::encode(&consumer.position().sought(to), &known.hold.to_string())))
+            });
+            write.await
         })
     }
 

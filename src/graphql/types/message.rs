@@ -20,6 +20,8 @@ pub enum GapReason {
     Expired,
     /// The asked position is of another incarnation of the topic: it was recreated, or its log was reset.
     NewEpoch,
+    /// The subscriber's consumer was moved forward by `seekConsumer`, and passes over these.
+    Seek,
 }
 
 /// What a subscriber missed at one position of its stream.

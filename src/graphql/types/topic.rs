@@ -4,28 +4,14 @@ use std::sync::Arc;
 
 use async_graphql::{Description, Enum, ID, Object, Result, SimpleObject};
 
-use super::{MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse};
+use super::{
+    MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse,
+    subscription_status::{SubscriptionStatus, milliseconds},
+};
 use crate::{
-    broker::{
-        self, Ack, BatchLimit, Client, ConsumerStatus, Overflow as BrokerOverflow, Source, Start, TopicInfo, TopicName,
-    },
+    broker::{self, Ack, BatchLimit, Client, ConsumerLag, ConsumerStatus, Source, Start, TopicInfo, TopicName},
     graphql::scalars::{Cursor, DateTime, Long},
 };
-
-/// What happens to a subscription that falls behind (more than 64 messages wait for it), once it has caught up.
-#[derive(Enum, Clone, Copy, PartialEq, Eq)]
-#[graphql(remote = "BrokerOverflow")]
-pub enum Overflow {
-    /// It reads on from the history; a gap tells when that is gone.
-    History,
-    /// It jumps to the newest message; a gap says what was skipped.
-    Latest,
-    /// It gets only the newest message of each key; gaps say what was skipped. Messages without a key are all kept.
-    LatestPerKey,
-    /// It ends with an error of code `SLOW_CONSUMER` when the history no longer has what it would read next. Subscribing
-    /// again is safe.
-    Disconnect,
-}
 
 /// When a consumer's position moves.
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
@@ -35,30 +21,6 @@ pub enum AckMode {
     Auto,
     /// When the client acknowledges a cursor.
     Explicit,
-}
-
-/// A live subscription as its topic sees it.
-#[derive(SimpleObject)]
-pub struct SubscriptionStatus {
-    /// Messages published that it has not read yet.
-    lag: Long,
-    /// `CAUGHT_UP`, or `BEHIND` while messages wait for it.
-    state: SubscriptionState,
-    /// What happens when it falls behind.
-    overflow: Overflow,
-    /// The name of its consumer, if it has one.
-    consumer: Option<String>,
-    /// The name of the principal that has subscribed; null on a server without access rules.
-    principal: Option<String>,
-}
-
-/// Whether messages wait for a subscription.
-#[derive(Enum, Clone, Copy, PartialEq, Eq)]
-pub enum SubscriptionState {
-    /// It has read everything.
-    CaughtUp,
-    /// Messages wait for it.
-    Behind,
 }
 
 /// A named consumer: the server keeps its position.
@@ -88,22 +50,29 @@ pub struct Position {
     cursor: Cursor,
     /// The offset of that position.
     offset: Long,
+    /// Messages of the topic behind it, as far as this instance knows them.
+    lag: Long,
+    /// For how many milliseconds the oldest of them that is kept has waited.
+    lag_ms: Long,
 }
 
 impl From<ConsumerStatus> for Consumer {
     fn from(status: ConsumerStatus) -> Self {
-        let position = |(topic, cursor): (TopicName, broker::Cursor)| Position {
+        let position = |((topic, cursor), lag): ((TopicName, broker::Cursor), ConsumerLag)| Position {
             topic: topic.to_string(),
             cursor: cursor.into(),
             offset: Long(cursor.offset),
+            lag: Long(lag.messages),
+            lag_ms: Long(milliseconds(lag.time)),
         };
+        let positions = status.position.cursors.into_iter().zip(status.lags);
         Self {
             name: status.name.name().to_owned(),
             owner: status.name.owner().map(str::to_owned),
             ack: status.position.ack.into(),
             connected: status.connected,
             last_used_at: DateTime(status.position.used_at),
-            positions: status.position.cursors.into_iter().map(position).collect(),
+            positions: positions.map(position).collect(),
         }
     }
 }
@@ -206,18 +175,17 @@ impl Topic {
         Ok(MessageConnection::new(page, self.info.messages))
     }
 
-    /// Its live subscriptions, those through patterns not included.
-    #[graphql(complexity = "list_weight(UNPAGED, child_complexity)")]
-    async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>> {
-        let list = self.client.subscriptions(&self.info.name).map_err(refuse)?;
-        let status = |info: broker::SubscriptionInfo| SubscriptionStatus {
-            lag: Long(info.lag),
-            state: if info.lag == 0 { SubscriptionState::CaughtUp } else { SubscriptionState::Behind },
-            overflow: info.overflow.into(),
-            consumer: info.consumer,
-            principal: info.principal.map(|name| name.to_string()),
-        };
-        Ok(list.into_iter().map(status).collect())
+    /// Its live subscriptions, those through patterns too: those that are furthest behind, the furthest first. Where several
+    /// instances share topics, those of the instance that answers.
+    #[graphql(complexity = "page_weight(first, child_complexity)")]
+    async fn subscriptions(
+        &self,
+        #[graphql(desc = "At most so many, 1 to 1,000 unless the server sets otherwise; 100 unless given.")]
+        first: Option<i32>,
+    ) -> Result<Vec<SubscriptionStatus>> {
+        let most = limit("first", first, self.client.settings().max_batch)?;
+        let list = self.client.subscriptions(&self.info.name, most).map_err(refuse)?;
+        Ok(list.into_iter().map(SubscriptionStatus::from).collect())
     }
 
     /// Its named consumers, by name.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Restricted, code, rule};
 use crate::{
-    doors::{Door, Options, RawWs, Start, numbers},
+    doors::{Door, Event, Options, RawWs, Start, numbers},
     harness::{Client, Response},
 };
 
@@ -50,9 +50,14 @@ async fn attempts(client: &Client, consumer: &str, owner: &str, cursor: &str) ->
     let ask = |response: Response| (code(&response), response.text);
     let acknowledged = client.post(&format!("{path}/ack"), &json!({"cursor": cursor, "owner": owner})).await;
     let deleted = client.delete(&format!("{path}?owner={owner}")).await;
-    let mut found = vec![ask(acknowledged), ask(deleted)];
-    for mutation in ["acknowledge", "deleteConsumer"] {
-        let more = if mutation == "acknowledge" { format!(", cursor: {cursor:?}") } else { String::new() };
+    let moved = client.post(&format!("{path}/seek"), &json!({"last": 3, "owner": owner})).await;
+    let mut found = vec![ask(acknowledged), ask(deleted), ask(moved)];
+    for mutation in ["acknowledge", "deleteConsumer", "seekConsumer"] {
+        let more = match mutation {
+            "acknowledge" => format!(", cursor: {cursor:?}"),
+            "seekConsumer" => ", to: {last: 3}".to_owned(),
+            _ => String::new(),
+        };
         let query =
             format!("mutation {{ {mutation}(topic: \"news\", consumer: {consumer:?}, owner: {owner:?}{more}) }}");
         found.push(ask(client.graphql_raw(&query, json!({})).await));
@@ -118,7 +123,40 @@ async fn nobody_moves_or_deletes_anothers_consumer() {
     assert_eq!(owners.len(), 2, "{listed}");
     assert!(owners.contains(&"alice".into()), "{listed}");
     // Whoever manages the topic may.
+    let moved = boss.post("/topics/news/consumers/tab/seek", &json!({"last": 2, "owner": "alice"})).await;
+    assert_eq!(moved.expect(200)["cursor"], seen[1].cursor.as_str());
+    assert_eq!(numbers(&door.messages(2).await), [3, 4]);
     let moved = boss.post("/topics/news/consumers/tab/ack", &json!({"cursor": cursor, "owner": "alice"})).await;
     moved.expect(200);
     boss.delete("/topics/news/consumers/tab?owner=alice").await.expect(200);
+}
+
+/// A subscription is ended by whoever it belongs to and by whoever manages what it reads. For others it does not exist,
+/// unless they may read the same: then they may see that it does.
+#[tokio::test]
+async fn nobody_ends_anothers_subscription() {
+    let server = Restricted::start(&(rules() + &rule("carol", "subscribe = [\"other\"]\nmanage = [\"other\"]")));
+    let (alice, bob, carol, boss) = (server.key("alice"), server.key("bob"), server.key("carol"), server.key("boss"));
+    server.admin.create("news").await;
+    let path = |listed: &Value| {
+        let of = |one: &&Value| one["principal"] == "alice";
+        let one = listed["subscriptions"].as_array().unwrap().iter().find(of).unwrap_or_else(|| panic!("{listed}"));
+        format!("/subscriptions/{}", one["id"].as_str().unwrap())
+    };
+    for source in ["news", "news.>"] {
+        let topic = source.replace('>', "today");
+        server.admin.publish(&topic, 0.into()).await;
+        let mut door = RawWs::with(&alice, source, Start::Live, &Options::default()).await;
+        let listed = boss.get(&format!("/topics/{topic}/subscriptions")).await.expect(200);
+        bob.delete(&path(&listed)).await.expect_error(403, "FORBIDDEN");
+        carol.delete(&path(&listed)).await.expect_error(404, "NOT_FOUND");
+        server.admin.publish(&topic, 1.into()).await;
+        assert_eq!(numbers(&door.messages(1).await), [1]);
+        boss.delete(&path(&listed)).await.expect(200);
+        assert_eq!(door.event().await, Event::Error("DISCONNECTED".to_owned()));
+        let mut again = RawWs::with(&alice, source, Start::Live, &Options::default()).await;
+        let listed = boss.get(&format!("/topics/{topic}/subscriptions")).await.expect(200);
+        alice.delete(&path(&listed)).await.expect(200);
+        assert_eq!(again.event().await, Event::Error("DISCONNECTED".to_owned()));
+    }
 }

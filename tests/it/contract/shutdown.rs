@@ -10,7 +10,7 @@ use crate::{
         raw_ws::{Frame, Socket},
         sse::code_in,
     },
-    harness::{TestServer, alone, eventually},
+    harness::{TestServer, alone, eventually, within},
     process::Process,
     raw::Raw,
 };
@@ -137,6 +137,7 @@ async fn before_the_drain_it_is_open_and_not_ready() {
     let mut server = Process::start(&[("DRAIN_DELAY", "60s")]);
     let mut ws = RawWs::to(&server.client, "news", Start::Live).await;
     let mut sse = Sse::to(&server.client, "news", Start::Live).await;
+    let mut graphql = GraphqlWs::open(&server.client).await;
     server.signal("TERM");
     eventually("503", || async { (server.client.get("/health/ready").await.status == 503).then_some(()) }).await;
     server.client.get("/health/ready").await.expect_error(503, "UNAVAILABLE");
@@ -166,6 +167,16 @@ async fn before_the_drain_it_is_open_and_not_ready() {
         assert!(head.status == 503 && body.contains("UNAVAILABLE"), "{head:?} {body}");
         assert!(head.headers.contains_key("retry-after"), "{head:?}");
     }
+    // A client of GraphQL takes a refused subscription for its end, and one that was closed with 1001 subscribes again.
+    graphql.assert_open().await;
+    let query = json!({"query": "{ topics { totalCount } }"});
+    graphql.socket.send(json!({"id": "q", "type": "subscribe", "payload": query}).to_string()).await;
+    assert_eq!(graphql.socket.json().await["type"], "next");
+    assert_eq!(graphql.socket.json().await["type"], "complete");
+    let query = json!({"query": "subscription { messages(topic: \"other\") { offset } }"});
+    graphql.socket.send(json!({"id": "s", "type": "subscribe", "payload": query}).to_string()).await;
+    let frame = graphql.socket.frame().await;
+    assert!(matches!(frame, Frame::Closed(Some(1001))), "{frame:?}");
     ws.socket.send(r#"{"type":"subscribe","topic":"other"}"#).await;
     let frame = ws.socket.json().await;
     assert_eq!((&frame["type"], &frame["error"]["code"]), (&"error".into(), &"UNAVAILABLE".into()), "{frame}");
@@ -211,6 +222,49 @@ async fn a_draining_server_takes_nothing_new() {
         }
     };
     assert_eq!((messages, code), (10_000, Some(1001)));
+}
+
+/// A crowd is sent away one after the other, so that it does not come back all at once. Whoever has more to do goes at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_ends_bit_by_bit() {
+    const CROWD: usize = 200;
+    let server = TestServer::with(|config| config.server.drain = Duration::from_secs(8));
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = || ended.load(std::sync::atomic::Ordering::SeqCst);
+    let mut crowd = tokio::task::JoinSet::new();
+    for number in 0..CROWD {
+        let mut door = RawWs::to(&server, &format!("topic-{number}"), Start::Live).await;
+        let ended = ended.clone();
+        crowd.spawn(async move {
+            let event = door.event().await;
+            ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            event
+        });
+    }
+    let mut publisher = RawWs::open(&server).await;
+    publisher.assert_open().await;
+    server.ask_to_stop();
+    eventually("the first to go", || async { (count() > 0).then_some(()) }).await;
+    assert!(count() < CROWD, "all went at once");
+    // This one is told that it is late, and to come back.
+    publisher.socket.send(r#"{"type":"publish","topic":"news","data":1}"#).await;
+    let told = publisher.socket.frame().await;
+    assert!(matches!(&told, Frame::Text(text) if text.contains("UNAVAILABLE")), "{told:?}");
+    let told = publisher.socket.frame().await;
+    assert!(matches!(told, Frame::Closed(Some(1001))), "{told:?}");
+    // Between the first and the last there are others.
+    let mut seen = std::collections::BTreeSet::new();
+    within("the last to go", async {
+        while count() < CROWD {
+            seen.insert(count());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(seen.len() >= 10, "{seen:?}");
+    while let Some(event) = crowd.join_next().await {
+        assert_eq!(event.unwrap(), Event::Closed(Some(1001)));
+    }
 }
 
 /// On an engine that takes its time, publishes are on their way when the server is told to stop: what is answered reaches

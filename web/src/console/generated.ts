@@ -26,12 +26,26 @@ export type Overflow =
   /** It gets only the newest message of each key; gaps say what was skipped. Messages without a key are all kept. */
   | 'LATEST_PER_KEY';
 
-/** Whether messages wait for a subscription. */
+/** Where a consumer is moved: exactly one of these. */
+export type SeekInput = {
+  /** Behind this position: a message's own cursor, or, of a pattern, a pattern cursor. */
+  after?: string | null | undefined;
+  /** Before the first message published at or after this time. */
+  since?: string | null | undefined;
+  /** Before the last so many kept messages; 0 is the end. */
+  last?: number | null | undefined;
+};
+
+/** How a subscription is getting on. */
 export type SubscriptionState =
-  /** Messages wait for it. */
+  /** It has been at the end, and messages wait for it. */
   | 'BEHIND'
+  /** It has begun in the past and has not come to the end yet. */
+  | 'CATCHING_UP'
   /** It has read everything. */
-  | 'CAUGHT_UP';
+  | 'CAUGHT_UP'
+  /** Messages have waited for it for 5 seconds, and it has taken none meanwhile. */
+  | 'STALLED';
 
 /** What became of a topic. */
 export type TopicEventKind =
@@ -54,14 +68,31 @@ export type SubscriptionsQueryVariables = Exact<{
 }>;
 
 
-export type SubscriptionsQuery = { topic: { subscriptions: Array<{ state: SubscriptionState, lag: number, overflow: Overflow, consumer: string | null, principal: string | null }> } | null };
+export type SubscriptionsQuery = { topic: { subscriptions: Array<{ id: string, state: SubscriptionState, lag: number, lagMs: number, missed: number, door: string, address: string | null, pattern: string | null, since: string, overflow: Overflow, consumer: string | null, principal: string | null, filterHitRate: number | null }> } | null };
 
 export type ConsumersQueryVariables = Exact<{
   name: string;
 }>;
 
 
-export type ConsumersQuery = { consumers: Array<{ name: string, owner: string | null, ack: AckMode, connected: boolean, lastUsedAt: string, positions: Array<{ topic: string, offset: number, cursor: string }> }> };
+export type ConsumersQuery = { consumers: Array<{ name: string, owner: string | null, ack: AckMode, connected: boolean, lastUsedAt: string, positions: Array<{ topic: string, offset: number, cursor: string, lag: number }> }> };
+
+export type DisconnectMutationVariables = Exact<{
+  id: string | number;
+}>;
+
+
+export type DisconnectMutation = { disconnect: boolean };
+
+export type SeekConsumerMutationVariables = Exact<{
+  topic: string;
+  consumer: string;
+  owner?: string | null | undefined;
+  to: SeekInput;
+}>;
+
+
+export type SeekConsumerMutation = { seekConsumer: string };
 
 export type PublishMutationVariables = Exact<{
   topic: string;
@@ -215,11 +246,19 @@ export const SubscriptionsDocument = new TypedDocumentString(`
     query Subscriptions($name: String!) {
   topic(name: $name) {
     subscriptions {
+      id
       state
       lag
+      lagMs
+      missed
+      door
+      address
+      pattern
+      since
       overflow
       consumer
       principal
+      filterHitRate
     }
   }
 }
@@ -236,10 +275,21 @@ export const ConsumersDocument = new TypedDocumentString(`
       topic
       offset
       cursor
+      lag
     }
   }
 }
     `) as unknown as TypedDocumentString<ConsumersQuery, ConsumersQueryVariables>;
+export const DisconnectDocument = new TypedDocumentString(`
+    mutation Disconnect($id: ID!) {
+  disconnect(subscription: $id)
+}
+    `) as unknown as TypedDocumentString<DisconnectMutation, DisconnectMutationVariables>;
+export const SeekConsumerDocument = new TypedDocumentString(`
+    mutation SeekConsumer($topic: String!, $consumer: String!, $owner: String, $to: SeekInput!) {
+  seekConsumer(topic: $topic, consumer: $consumer, owner: $owner, to: $to)
+}
+    `) as unknown as TypedDocumentString<SeekConsumerMutation, SeekConsumerMutationVariables>;
 export const PublishDocument = new TypedDocumentString(`
     mutation Publish($topic: String!, $data: JSON!, $key: String, $messageId: ID) {
   publish(topic: $topic, data: $data, key: $key, messageId: $messageId) {

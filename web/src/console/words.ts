@@ -63,6 +63,7 @@ const REASONS: Record<string, string> = {
   SLOW_CONSUMER: 'this page read too slowly, and the history no longer has them',
   EXPIRED: 'the history no longer has them',
   NEW_EPOCH: 'the topic was created again, or the server restarted without its messages',
+  SEEK: 'its consumer was moved past them',
   COMPACTED: 'newer messages of the same keys have replaced them',
 };
 

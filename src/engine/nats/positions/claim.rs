@@ -32,7 +32,8 @@ impl Shared {
             if there.is_none() {
                 self.consumers.check_room(key)?;
             }
-            let fresh = || Position { ack, cursors: Vec::new(), used_at: Timestamp::now(), since: None, ttl: None };
+            let used_at = Timestamp::now();
+            let fresh = || Position { ack, cursors: Vec::new(), used_at, since: None, ttl: None, seeks: 0 };
             let position = there.filter(|_| resumed).map_or_else(fresh, |there| Position { ack, ..there.position() });
             let stage = if resumed { Stage::Held } else { Stage::New };
             let hold = Hold { claim: mine.to_owned(), stage };

@@ -176,18 +176,29 @@ test('the lag of a consumer is followed, it is acknowledged for, and deleted', a
   await until('a lag of 7', async () => (await lag()) === '7');
   await page.getByRole('img', { name: /consumers: 7/ }).waitFor();
   const subscriptions = page.getByRole('region', { name: 'Subscriptions' });
-  await subscriptions.getByRole('cell', { name: 'billing' }).waitFor();
+  await subscriptions.getByRole('cell', { name: 'billing', exact: true }).waitFor();
+  await subscriptions.getByRole('cell', { name: /^graphql · 127\.0\.0\.1/ }).first().waitFor();
 
   await page.getByRole('button', { name: 'Acknowledge all for billing' }).click();
   await until('no lag', async () => (await lag()) === '0');
   const [consumer] = (await execute(origin, '{ consumers(topic: "orders") { positions { offset } } }')).consumers;
   assert.equal(consumer.positions[0].offset, 7);
 
+  // Moved back, its stream delivers all of them again.
+  await page.getByLabel('Move billing to').selectOption('oldest');
+  await page.getByRole('button', { name: 'Move billing', exact: true }).click();
+  await until('a lag of 7', async () => (await lag()) === '7');
+  // Ended from here, the stream says so.
+  await page.getByRole('button', { name: 'Disconnect billing' }).click();
+  await button(dialog(page, 'End the subscription'), 'Disconnect').click();
+  const told = await ended;
+  assert.ok(told.includes('DISCONNECTED'), told.slice(-500));
+  assert.ok(told.split('event: next').length - 1 >= 14, told);
+
   await page.getByRole('button', { name: 'Delete the consumer billing' }).click();
   await button(dialog(page, 'Delete the consumer'), 'Delete').click();
   await consumers.getByText('No named consumers.').waitFor();
   assert.deepEqual((await execute(origin, '{ consumers(topic: "orders") { name } }')).consumers, []);
-  await ended;
   clean();
 });
 
