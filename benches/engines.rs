@@ -158,8 +158,14 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
                         return;
                     }
                     let channel = &channels[usize::try_from(number % channels.len() as u64).unwrap()];
-                    let new_message =
-                        NewMessage { data: data.clone(), id: None, key: None, expected_offset: None, origin: None };
+                    let new_message = NewMessage {
+                        data: data.clone(),
+                        id: None,
+                        key: None,
+                        expected_offset: None,
+                        origin: None,
+                        ttl: None,
+                    };
                     engine.append(channel, new_message).await.unwrap();
                 }
             })

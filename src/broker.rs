@@ -12,6 +12,7 @@ mod consumers;
 mod metrics;
 mod principal;
 mod publish;
+mod reclaim;
 mod rights;
 mod settings;
 mod subscribe;
@@ -30,7 +31,7 @@ use std::sync::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Deliver, Epoch,
+    Ack, Age, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerName, ConsumerStatus, Cursor, Defect, Deliver, Epoch,
     Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Inbox, Key, MAX_NAME_BYTES, MAX_NESTING, Message,
     MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor, Payload, Publication, ReadStatus, ShapeId,
     Source, Start, SubscriptionInfo, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,

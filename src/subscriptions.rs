@@ -235,8 +235,14 @@ mod tests {
         }
 
         async fn publish(&self, topic: &str) {
-            let new_message =
-                NewMessage { data: Payload::null(), id: None, key: None, expected_offset: None, origin: None };
+            let new_message = NewMessage {
+                data: Payload::null(),
+                id: None,
+                key: None,
+                expected_offset: None,
+                origin: None,
+                ttl: None,
+            };
             self.broker.publish(&TopicName::parse(topic).unwrap(), new_message).await.unwrap();
         }
 

@@ -74,6 +74,7 @@ fn new_message() -> NewMessage {
         key: None,
         expected_offset: None,
         origin: None,
+        ttl: None,
     }
 }
 

@@ -38,6 +38,7 @@ fn new_message(data: impl std::fmt::Display) -> NewMessage {
         key: None,
         expected_offset: None,
         origin: None,
+        ttl: None,
     }
 }
 

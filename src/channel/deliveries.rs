@@ -260,7 +260,7 @@ mod tests {
 
         fn publish(&self) {
             let data = Payload::null();
-            let new_message = NewMessage { data, id: None, key: None, expected_offset: None, origin: None };
+            let new_message = NewMessage { data, id: None, key: None, expected_offset: None, origin: None, ttl: None };
             self.topic.append(new_message).unwrap();
         }
 

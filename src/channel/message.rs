@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Cursor, Filter, Key, MessageId, NewMessage, Payload, Timestamp, TopicName};
+use super::{Age, Cursor, Filter, Key, MessageId, NewMessage, Payload, Timestamp, TopicName};
 
 /// Which form of a message is meant: all who ask for the same shape share one rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub struct Message {
     /// When it was accepted; never decreases within a topic.
     pub published_at: Timestamp,
     derived: Mutex<Derived>,
+    /// How long it is kept after that, if its publisher has said so.
+    pub ttl: Option<Age>,
 }
 
 impl Message {
@@ -63,6 +65,23 @@ impl Message {
             data: new_message.data,
             published_at,
             derived: Mutex::default(),
+            ttl: new_message.ttl,
+        })
+    }
+
+    /// What stays of the message where its place in the order is still needed, and nothing that it says.
+    pub(super) fn hollow(&self) -> Arc<Self> {
+        Arc::new(Self {
+            topic: self.topic.clone(),
+            cursor: self.cursor,
+            prev: self.prev,
+            sequence: self.sequence,
+            id: self.id.clone(),
+            key: None,
+            data: Payload::hollow(),
+            published_at: self.published_at,
+            derived: Mutex::new(Derived { cold: true, ..Derived::default() }),
+            ttl: None,
         })
     }
 

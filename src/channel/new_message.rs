@@ -1,6 +1,6 @@
 //! A message on its way into a topic: from its publisher, or from the store that has numbered it.
 
-use super::{Key, MessageId, Payload, Timestamp};
+use super::{Age, Key, MessageId, Payload, Timestamp};
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct NewMessage {
     pub expected_offset: Option<u64>,
     /// Set for an imported message: it was published before, in another incarnation of its topic.
     pub origin: Option<Origin>,
+    /// How long it is kept after its publication, at most; never nothing.
+    pub ttl: Option<Age>,
 }
 
 /// What a message keeps of its first publication. The topic's rate limited that one, so it does not limit the import.
@@ -43,6 +45,8 @@ pub struct Committed {
     pub key: Option<Key>,
     /// Its data.
     pub data: Payload,
+    /// How long it is kept after its publication, at most.
+    pub ttl: Option<Age>,
 }
 
 impl NewMessage {

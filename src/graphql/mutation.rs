@@ -12,7 +12,7 @@ use super::{
     types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
-    broker::{self, Client, ConsumerName, Error, NewMessage, Payload, Source, TopicConfig, TopicInfo, TopicName},
+    broker::{self, Age, Client, ConsumerName, Error, NewMessage, Payload, Source, TopicConfig, TopicInfo, TopicName},
     wire,
 };
 
@@ -34,6 +34,8 @@ pub struct PublishInput {
     key: Option<String>,
     /// Publish only if this is the topic's newest offset; 0 means that it has had no message.
     expected_offset: Option<Long>,
+    /// How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody.
+    ttl: Option<String>,
 }
 
 /// How many messages the batches of one operation have published and refused.
@@ -69,6 +71,7 @@ pub struct Input<'a> {
     pub id: Option<&'a str>,
     pub key: Option<&'a str>,
     pub expected_offset: Option<u64>,
+    pub ttl: Option<&'a str>,
 }
 
 /// What a client acknowledges.
@@ -87,6 +90,7 @@ pub fn new_message(client: &Client, input: Input<'_>) -> Result<(TopicName, NewM
     let data = input.data.ok_or_else(|| Error::bad_request("data", "is missing"))?;
     let data = data.within(client.settings().max_payload_bytes)?;
     let new_message = wire::new_message(data, input.id, input.key, input.expected_offset)?;
+    let new_message = NewMessage { ttl: input.ttl.map(Age::parse_ttl).transpose()?, ..new_message };
     Ok((TopicName::parse(input.topic)?, new_message))
 }
 
@@ -145,16 +149,22 @@ impl PublishInput {
             id: self.message_id.as_deref().map(String::as_str),
             key: self.key.as_deref(),
             expected_offset: self.expected_offset.map(|offset| offset.0),
+            ttl: self.ttl.as_deref(),
         };
         new_message(client, input)
     }
 }
 
-fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
+fn settings(
+    max_messages: Option<i32>,
+    max_publish_rate: Option<i32>,
+    max_age: Option<&str>,
+) -> Result<TopicConfig, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
     Ok(TopicConfig {
         max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("max_messages"))?,
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
+        max_age: max_age.map(|age| Age::parse("max_age", age)).transpose()?,
     })
 }
 
@@ -174,23 +184,30 @@ impl Mutation {
             desc = "Messages a second that may be published; 0 means no limit; the server's setting unless given."
         )]
         max_publish_rate: Option<i32>,
+        #[graphql(
+            desc = "How old its messages may become, like `90s` or `24h`; `0s` means no limit; the server's setting unless given."
+        )]
+        max_age: Option<String>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, max_age.as_deref()).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.create_topic(&name, settings).await.map_err(refuse)?))
     }
 
-    /// Changes a topic's settings; what is not given stays. A smaller history takes effect at once.
+    /// Changes a topic's settings; what is not given stays. A smaller history and a shorter age take effect at once.
     async fn update_topic(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The topic's name.")] name: String,
         #[graphql(desc = "The bound of its history in messages, from 1.")] max_messages: Option<i32>,
         #[graphql(desc = "Messages a second that may be published; 0 means no limit.")] max_publish_rate: Option<i32>,
+        #[graphql(desc = "How old its messages may become, like `90s` or `24h`; `0s` means no limit.")] max_age: Option<
+            String,
+        >,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, max_age.as_deref()).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.update_topic(&name, settings).await.map_err(refuse)?))
     }
@@ -222,8 +239,12 @@ impl Mutation {
         #[graphql(desc = "For filters and for keeping the latest of each key. 1 to 255 bytes.")] key: Option<String>,
         #[graphql(desc = "Publish only if this is the topic's newest offset; 0 means that it has had no message.")]
         expected_offset: Option<Long>,
+        #[graphql(
+            desc = "How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody."
+        )]
+        ttl: Option<String>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, message_id, key, expected_offset };
+        let input = PublishInput { topic, data, message_id, key, expected_offset, ttl };
         let client = ctx.data::<Client>()?;
         publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
     }

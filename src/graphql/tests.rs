@@ -51,7 +51,7 @@ async fn publish(broker: &Broker, count: u64) {
     for number in 1..=count {
         let data = Payload::parse(&number.to_string(), 100).unwrap();
         broker
-            .publish(&topic, NewMessage { data, id: None, key: None, expected_offset: None, origin: None })
+            .publish(&topic, NewMessage { data, id: None, key: None, expected_offset: None, origin: None, ttl: None })
             .await
             .unwrap();
     }

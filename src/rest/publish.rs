@@ -124,7 +124,7 @@ fn batch_response(results: Vec<Result<Publication, Problem>>) -> Response {
 }
 
 fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), Error> {
-    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset"])?;
+    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset", "ttl"])?;
     let topic = TopicName::parse(&fields.required("topic")?)?;
     Ok((topic, fields.new_message(UnknownFields::Refused, client.settings().max_payload_bytes)?))
 }
@@ -179,6 +179,8 @@ pub struct PublishItem {
     key: Option<String>,
     /// Publish only if this is the topic's newest offset.
     expected_offset: Option<u64>,
+    /// How long the message is kept at most, like `30s` or `24h`.
+    ttl: Option<String>,
 }
 
 /// A message with its id.

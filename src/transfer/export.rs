@@ -135,6 +135,7 @@ fn write_channels(
                 given_id: *given_id,
                 key: message.key.as_ref().map(Key::as_str),
                 data: message.data.as_str(),
+                ttl: message.ttl,
             })?;
             before = message.cursor.offset;
         }
@@ -257,7 +258,7 @@ impl ExportWriter {
     }
 
     fn message(&mut self, message: StoredMessage<'_>) -> Result<(), String> {
-        let StoredMessage { offset, after_loss, at, id, given_id, key, data } = message;
+        let StoredMessage { offset, after_loss, at, id, given_id, key, data, ttl } = message;
         // The data is parsed again, because an export must not hold anything that an import refuses.
         let data: &RawValue =
             serde_json::from_str(data).map_err(|error| format!("the data of message {offset}: {error}"))?;
@@ -271,6 +272,7 @@ impl ExportWriter {
             key: key.map(Cow::Borrowed),
             published_at: TimeText(at),
             data,
+            ttl,
         }))
     }
 

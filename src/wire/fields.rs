@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::names::{refuse_misspelt, refuse_unknown};
-use crate::broker::{Error, Key, MessageId, NewMessage, Payload};
+use crate::broker::{Age, Error, Key, MessageId, NewMessage, Payload};
 
 /// The fields of one JSON object, each still as text. Of a repeated key the last counts.
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -25,7 +25,7 @@ pub enum UnknownFields {
 }
 
 /// What stands beside `message`, not within it.
-const BESIDE_MESSAGE: [&str; 3] = ["data", "key", "expected_offset"];
+const BESIDE_MESSAGE: [&str; 4] = ["data", "key", "expected_offset", "ttl"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -156,7 +156,7 @@ impl<'a> Fields<'a> {
         self.present(name).map(|value| value.get().parse().map_err(|_| wrong())).transpose()
     }
 
-    /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`.
+    /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`, `ttl`.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
@@ -170,7 +170,7 @@ impl<'a> Fields<'a> {
         let (data, inner_id) = match &nested {
             None => (self.raw("data"), None),
             Some(message) => {
-                message.allow("message", &["id", "payload", "data", "key", "expected_offset"], unknown)?;
+                message.allow("message", &["id", "payload", "data", "key", "expected_offset", "ttl"], unknown)?;
                 if let Some(outer) = BESIDE_MESSAGE.into_iter().find(|name| message.raw(name).is_some()) {
                     let error = format!("has no `{outer}`: that stands beside `message`");
                     return Err(Error::bad_request("message", error));
@@ -182,7 +182,8 @@ impl<'a> Fields<'a> {
         let id = self.text("id")?.or(inner_id);
         let data = Payload::from_raw(data, max_payload_bytes)?;
         let expected_offset = self.number("expected_offset", u64::MAX)?;
-        new_message(data, id.as_deref(), self.text("key")?.as_deref(), expected_offset)
+        let new_message = new_message(data, id.as_deref(), self.text("key")?.as_deref(), expected_offset)?;
+        Ok(NewMessage { ttl: self.text("ttl")?.map(|ttl| Age::parse_ttl(&ttl)).transpose()?, ..new_message })
     }
 }
 
@@ -228,6 +229,7 @@ pub fn new_message(
         key: key.map(Key::parse).transpose()?,
         expected_offset,
         origin: None,
+        ttl: None,
     })
 }
 
@@ -283,12 +285,17 @@ mod tests {
         assert_eq!(new_message(r#"{"data":null}"#).unwrap().data.as_str(), "null");
         let nested = new_message(r#"{"message":{"id":"7","payload":[1, 2]}}"#).unwrap();
         assert_eq!((nested.data.as_str(), nested.id.unwrap().as_str()), ("[1,2]", "7"));
+        let short = new_message(r#"{"data":1,"ttl":"1500ms"}"#).unwrap();
+        assert_eq!(short.ttl, Some(Age::from_millis(1_500)));
         for bad in [
             r"{}",
             r#"{"data":1,"message":{"payload":2}}"#,
             r#"{"message":{}}"#,
             r#"{"message":3}"#,
             r#"{"data":1,"id":2}"#,
+            r#"{"data":1,"ttl":5}"#,
+            r#"{"data":1,"ttl":"0s"}"#,
+            r#"{"message":{"payload":1,"ttl":"5s"}}"#,
             // What stands beside `message` must not get lost within it.
             r#"{"message":{"payload":1,"key":"a"}}"#,
             r#"{"message":{"payload":1,"expectedOffset":1}}"#,

@@ -24,6 +24,7 @@ pub struct Defaults {
     pub key: Option<String>,
     pub id: Option<String>,
     pub expected_offset: Option<u64>,
+    pub ttl: Option<String>,
     /// Whether data are strings, also where they are JSON.
     pub is_text: bool,
     /// Whether lines are objects with a message in each.
@@ -41,6 +42,7 @@ pub struct Line {
     pub key: Option<String>,
     pub id: String,
     pub expected_offset: Option<u64>,
+    pub ttl: Option<String>,
 }
 
 /// What a line holds: a message, or nothing that can be published. An error ends the input.
@@ -54,7 +56,7 @@ pub struct Input {
 }
 
 /// A line that is an object.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Object {
     topic: Option<String>,
     #[serde(default, deserialize_with = "present")]
@@ -62,6 +64,7 @@ struct Object {
     key: Option<String>,
     id: Option<String>,
     expected_offset: Option<u64>,
+    ttl: Option<String>,
 }
 
 impl Input {
@@ -155,7 +158,7 @@ fn payload(number: u64, text: &str, defaults: &Defaults) -> Result<Line, (u64, S
         let wrong = |error| (number, format!("is not JSON ({error}); --text publishes lines as strings"));
         read.map_err(wrong)?.get().to_owned()
     };
-    line(number, Object { topic: None, data: None, key: None, id: None, expected_offset: None }, data, defaults)
+    line(number, Object::default(), data, defaults)
 }
 
 /// A line that is an object with a message in it.
@@ -176,6 +179,7 @@ fn line(number: u64, object: Object, data: String, defaults: &Defaults) -> Resul
         // Made here, and not at the server, so that it is the same in every attempt.
         id: object.id.or_else(|| defaults.id.clone()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         expected_offset: object.expected_offset.or(defaults.expected_offset),
+        ttl: object.ttl.or_else(|| defaults.ttl.clone()),
     })
 }
 
@@ -204,6 +208,9 @@ mod tests {
         assert_eq!((line.topic.as_str(), line.data.as_str(), line.id.as_str()), ("a", "null", "7"));
         assert_eq!((line.key.as_deref(), line.expected_offset), (Some("k"), Some(4)));
         assert_eq!(object(1, r#"{"data":1}"#, &defaults()).unwrap().topic, "news");
+        let short = Defaults { ttl: Some("5s".to_owned()), ..defaults() };
+        assert_eq!(object(1, r#"{"data":1,"ttl":"1h"}"#, &short).unwrap().ttl.as_deref(), Some("1h"));
+        assert_eq!(payload(1, "1", &short).unwrap().ttl.as_deref(), Some("5s"));
         for bad in [r#"{"topic":"a"}"#, "1", "{", r#"{"data":1,"key":2}"#] {
             assert!(object(9, bad, &defaults()).is_err(), "{bad}");
         }

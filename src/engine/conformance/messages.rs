@@ -56,6 +56,7 @@ pub(super) async fn messages_keep_all_they_have(a: &Instance, b: &Instance) -> R
             key: Some(Key::parse(text)?),
             expected_offset: None,
             origin: None,
+            ttl: None,
         };
         last = a.append(&here, new_message).await?.cursor.offset;
     }

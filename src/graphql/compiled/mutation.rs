@@ -47,6 +47,7 @@ struct Message {
     id: Source,
     key: Source,
     expected_offset: Source,
+    ttl: Source,
 }
 
 enum Messages {
@@ -192,8 +193,14 @@ fn write_list(selection: &Selection<ResultPart>, results: &[PublishResult], out:
 impl Message {
     fn of<'a>(arguments: impl Iterator<Item = (&'a str, &'a Value)>, variables: &Variables) -> Option<Self> {
         let absent = || Source::Absent;
-        let mut message =
-            Self { topic: absent(), data: absent(), id: absent(), key: absent(), expected_offset: absent() };
+        let mut message = Self {
+            topic: absent(),
+            data: absent(),
+            id: absent(),
+            key: absent(),
+            expected_offset: absent(),
+            ttl: absent(),
+        };
         for (name, value) in arguments {
             let place = match name {
                 "topic" => &mut message.topic,
@@ -201,6 +208,7 @@ impl Message {
                 "messageId" => &mut message.id,
                 "key" => &mut message.key,
                 "expectedOffset" => &mut message.expected_offset,
+                "ttl" => &mut message.ttl,
                 _ => return None,
             };
             *place = variables.source(value)?;
@@ -217,28 +225,34 @@ impl Message {
             client,
             given.get(&self.topic),
             given.get(&self.data),
-            [given.get(&self.id), given.get(&self.key), given.get(&self.expected_offset)],
+            [&self.id, &self.key, &self.expected_offset, &self.ttl].map(|source| given.get(source)),
         )
     }
 
     fn bytes(&self) -> usize {
-        let Self { topic, data, id, key, expected_offset } = self;
-        size_of::<Self>() + [topic, data, id, key, expected_offset].map(Source::bytes).iter().sum::<usize>()
+        let Self { topic, data, id, key, expected_offset, ttl } = self;
+        size_of::<Self>() + [topic, data, id, key, expected_offset, ttl].map(Source::bytes).iter().sum::<usize>()
     }
 }
 
-/// Reads a message to publish: its topic, its data, and its id, key and expected offset, which may be missing.
+/// Reads a message to publish: its topic, its data, and its id, key, expected offset and ttl, which may be missing.
 fn read_message(
     client: &Client,
     topic: Got<'_>,
     data: Got<'_>,
-    [given_id, key, offset]: [Got<'_>; 3],
+    [given_id, key, offset, ttl]: [Got<'_>; 4],
 ) -> Option<NewItem> {
     let (topic, data) = (topic.required(text)?, data.data()?);
     let (given_id, key) = (given_id.optional(id)?, key.optional(text)?);
-    let expected_offset = offset.optional(long)?;
-    let input =
-        Input { topic: &topic, data: Some(data), id: given_id.as_deref(), key: key.as_deref(), expected_offset };
+    let (expected_offset, ttl) = (offset.optional(long)?, ttl.optional(text)?);
+    let input = Input {
+        topic: &topic,
+        data: Some(data),
+        id: given_id.as_deref(),
+        key: key.as_deref(),
+        expected_offset,
+        ttl: ttl.as_deref(),
+    };
     Some(mutation::new_message(client, input))
 }
 
@@ -281,7 +295,7 @@ impl Messages {
 /// Reads one message of a list that a client gave as a variable.
 fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
     let fields: Fields<'_> = serde_json::from_str(item.get()).ok()?;
-    let (mut topic, mut data, mut further) = (None, None, [None; 3]);
+    let (mut topic, mut data, mut further) = (None, None, [None; 4]);
     for (name, value) in fields.values() {
         let place = match name {
             "topic" => &mut topic,
@@ -289,6 +303,7 @@ fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
             "messageId" => &mut further[0],
             "key" => &mut further[1],
             "expectedOffset" => &mut further[2],
+            "ttl" => &mut further[3],
             _ => return None,
         };
         if place.replace(value).is_some() {

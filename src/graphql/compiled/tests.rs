@@ -428,6 +428,7 @@ async fn publish(broker: &Broker, choices: &mut Choices<'_>) {
         key: key.map(|key| Key::parse(key).unwrap()),
         expected_offset: None,
         origin: None,
+        ttl: None,
     };
     broker.publish(&topic, new_message).await.unwrap();
 }

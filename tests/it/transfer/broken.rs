@@ -100,8 +100,8 @@ fn whatever_is_damaged_is_found() {
 fn what_makes_no_sense_is_refused() {
     for (number, shown, instead, why) in [
         (1, "pub-sub", "sub-pub", "is of format \"sub-pub\", not \"pub-sub\""),
-        (1, ":2,", ":3,", "is of version 3; this build reads versions 1 to 2"),
-        (1, ":2,", ":0,", "is of version 0; this build reads versions 1 to 2"),
+        (1, ":2,", ":4,", "is of version 4; this build reads versions 1 to 3"),
+        (1, ":2,", ":0,", "is of version 0; this build reads versions 1 to 3"),
         (1, "{\"format\"", "[\"format\"", "is not the first line of an export"),
         (2, "1000", "0", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),
         (2, "1000", "1000001", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),
@@ -111,6 +111,8 @@ fn what_makes_no_sense_is_refused() {
         (2, "\"name\"", "\"nome\"", "missing field `name`"),
         (2, "\"floor\"", "\"flaw\":1,\"floor\"", "unknown field `flaw`"),
         (2, ":1000", ":\"many\"", "invalid type: string \"many\""),
+        (2, "\"floor\"", "\"maxAge\":\"soon\",\"floor\"", "must be a duration like"),
+        (3, "\"data\"", "\"ttl\":5,\"data\"", "invalid type: integer"),
         (3, ":5,", ":4,", "offset must be more than 4 and at most 9, not 4"),
         (3, "goal-1", "", "id: must be 1 to 255 bytes of UTF-8 without control characters"),
         (3, "2026-11-26T14", "yesterday", "expected a time like"),

@@ -62,8 +62,8 @@ impl LogError {
 pub enum OpenError {
     #[error("{} is in use by another process", .0.display())]
     Locked(PathBuf),
-    #[error("{file} has format version {found}; this build reads version {known}")]
-    UnknownVersion { file: String, found: u32, known: u32 },
+    #[error("{file} has format version {found}; this build reads versions {oldest} to {known}")]
+    UnknownVersion { file: String, found: u32, oldest: u32, known: u32 },
     /// Something that was synced reads differently now, or is of a kind that this build does not know. It is never
     /// skipped. The operator restores the file, or lets `pub-sub repair` cut the log.
     #[error("{file} is damaged at byte {at}: {why}")]

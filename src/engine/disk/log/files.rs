@@ -14,8 +14,11 @@ use super::{
     frame::{FRAME_HEADER_BYTES, MAX_PAYLOAD, frame_header, is_valid},
 };
 
-/// The version of everything in a segment. A build reads only its own version.
-pub(super) const FORMAT: u32 = 2;
+/// The version of everything in a segment that this build writes.
+pub(super) const FORMAT: u32 = 3;
+
+/// The oldest version that it reads.
+pub(super) const OLDEST_FORMAT: u32 = 2;
 
 /// The size of a segment's header: magic, version, segment number, the highest sequence number in the segments
 /// before, and the checksum of these. The sequence number is in the header so that it outlives every record that had
@@ -92,9 +95,14 @@ pub(super) fn number_of(file_name: &str) -> Option<u64> {
 
 /// Returns the header of segment `number`, before which sequence numbers up to `sequence` were used.
 pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    header_of(FORMAT, number, sequence)
+}
+
+/// Returns the header of a segment of a version.
+pub(super) fn header_of(version: u32, number: u64, sequence: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut header = [0; SEGMENT_HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    header[8..12].copy_from_slice(&version.to_le_bytes());
     header[12..20].copy_from_slice(&number.to_le_bytes());
     header[20..28].copy_from_slice(&sequence.to_le_bytes());
     let sum = crc32fast::hash(&header[..28]);
@@ -127,16 +135,24 @@ pub(super) fn read_header(bytes: &[u8], number: u64) -> SegmentHeader {
     }
     // The version is checked before the checksum because a later version may arrange the rest differently.
     let version = header[8..12].first_chunk::<4>().map_or(0, |v| u32::from_le_bytes(*v));
-    if version != FORMAT {
+    if !(OLDEST_FORMAT..=FORMAT).contains(&version) {
         let checksum_holds = header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
         return SegmentHeader::OtherVersion { version, checksum_holds };
     }
     let sequence = header[20..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    if *header == segment_header(number, sequence) {
+    if *header == header_of(version, number, sequence) {
         SegmentHeader::Valid { sequence }
     } else {
         SegmentHeader::Bad("the header's checksum or number differs")
     }
+}
+
+/// Returns whether a segment is of an earlier version, so that what this build writes must not be appended to it.
+pub(super) fn is_of_earlier_version(storage: &dyn Storage, number: u64) -> bool {
+    let mut start = [0; 12];
+    let read = |start: &mut [u8]| storage.open(number).and_then(|mut file| file.read(start));
+    let is_read = read(&mut start).is_ok_and(|read| read == start.len());
+    !is_read || start[8..] != FORMAT.to_le_bytes()
 }
 
 /// The directory on a real disk. It is locked against other processes while this value exists.

@@ -4,9 +4,13 @@
 //! signed ones in zigzag encoding. Texts and byte strings are preceded by their length, except the last field of a
 //! record, which takes the rest of the payload.
 //!
-//! The format has one version: a change here that an older build would misread increments [`super::files::FORMAT`].
+//! A change here that an older build would misread increments [`super::files::FORMAT`]. Records of version 2 are those of
+//! version 3 without a time that messages are kept, and without hollow ones.
 
-use super::frame::{close_frame, open_frame};
+use super::{
+    fields::{FieldReader, Malformed, NOT_UTF8, put_bytes, put_i64, put_u64},
+    frame::{close_frame, open_frame},
+};
 
 /// The most bytes that the fields around a record's texts and byte strings can take.
 pub(super) const FIELDS: usize = 96;
@@ -28,6 +32,8 @@ const ID: u8 = 10;
 const IMPLICIT: u8 = 1;
 const ID_IS_GIVEN: u8 = 1;
 const HAS_KEY: u8 = 2;
+const HAS_TTL: u8 = 8;
+const HOLLOW: u8 = 16;
 
 /// A record that a caller appends. It borrows, and its bytes are copied once, into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +76,11 @@ pub struct MessageRecord<'a> {
     pub id_is_given: bool,
     pub key: Option<&'a [u8]>,
     pub data: &'a [u8],
+    /// How long the message is kept after its publication, in milliseconds; 0 if it says nothing about that.
+    pub ttl_ms: u64,
+    /// Whether only the place of the message is left: its time was over, and its key and data are gone. Others in the
+    /// chain of `prev` need it.
+    pub is_hollow: bool,
 }
 
 impl Record<'_> {
@@ -150,6 +161,16 @@ impl Record<'_> {
 }
 
 impl MessageRecord<'_> {
+    /// When its own time is over, in milliseconds since 1970, if it has one.
+    pub(super) fn ends_at(&self) -> Option<i64> {
+        (self.ttl_ms > 0).then(|| self.at_ms.saturating_add_unsigned(self.ttl_ms))
+    }
+
+    /// What stays of it where its place is still needed. The id stays, because it may still be known.
+    fn hollow(self) -> Self {
+        Self { key: None, data: &[], ttl_ms: 0, is_hollow: true, ..self }
+    }
+
     fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let m = self;
         out.push(MESSAGE);
@@ -160,13 +181,25 @@ impl MessageRecord<'_> {
         put_u64(out, sequence);
         put_u64(out, sequence.saturating_sub(m.prev_sequence));
         put_i64(out, m.at_ms);
-        out.push(if m.id_is_given { ID_IS_GIVEN } else { 0 } | if m.key.is_some() { HAS_KEY } else { 0 });
+        let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
+        let further = flag(m.ttl_ms > 0, HAS_TTL) | flag(m.is_hollow, HOLLOW);
+        out.push(flag(m.id_is_given, ID_IS_GIVEN) | flag(m.key.is_some(), HAS_KEY) | further);
         put_bytes(out, m.id);
         if let Some(key) = m.key {
             put_bytes(out, key);
         }
+        if m.ttl_ms > 0 {
+            put_u64(out, m.ttl_ms);
+        }
         out.extend_from_slice(m.data);
     }
+}
+
+/// Appends the frame of a message of which only its place is left.
+pub(super) fn encode_hollow(message: MessageRecord<'_>, sequence: u64, out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    message.hollow().encode(sequence, out);
+    close_frame(out, start);
 }
 
 /// What the log knows about a topic's offsets apart from its messages.
@@ -294,11 +327,6 @@ pub(super) struct ConsumerId<'a> {
     pub key: &'a [u8],
 }
 
-/// A payload whose checksum is right but whose content this version does not understand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Malformed(pub &'static str);
-
 impl<'a> StoredRecord<'a> {
     /// Decodes one payload, without allocating.
     ///
@@ -332,9 +360,9 @@ impl<'a> StoredRecord<'a> {
             },
             MESSAGE => Self::message(&mut fields)?,
             CONSUMER_PUT => {
-                Self::ConsumerPut { consumer: fields.consumer()?, sequence: fields.u64()?, blob: fields.rest() }
+                Self::ConsumerPut { consumer: consumer(&mut fields)?, sequence: fields.u64()?, blob: fields.rest() }
             }
-            CONSUMER_DELETED => Self::ConsumerDeleted { consumer: fields.consumer()?, sequence: fields.u64()? },
+            CONSUMER_DELETED => Self::ConsumerDeleted { consumer: consumer(&mut fields)?, sequence: fields.u64()? },
             RESERVATION => {
                 let topic_id = fields.u64()?;
                 let (reserved, last, dense_from) = (fields.u64()?, fields.u64()?, fields.u64()?);
@@ -362,12 +390,30 @@ impl<'a> StoredRecord<'a> {
         let sequence = fields.u64()?;
         let prev_sequence = sequence.saturating_sub(fields.u64()?);
         let at_ms = fields.i64()?;
-        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY)?;
+        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY | HAS_TTL | HOLLOW)?;
         let id = fields.bytes()?;
         let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
         let id_is_given = flags & ID_IS_GIVEN != 0;
+        let ttl_ms = if flags & HAS_TTL != 0 { fields.u64()? } else { 0 };
+        if flags & HAS_TTL != 0 && ttl_ms == 0 {
+            return Err(Malformed("a message is kept for no time"));
+        }
+        let is_hollow = flags & HOLLOW != 0;
         let data = fields.rest();
-        let message = MessageRecord { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data };
+        let message = MessageRecord {
+            topic_id,
+            offset,
+            prev,
+            prev_sequence,
+            floor,
+            at_ms,
+            id,
+            id_is_given,
+            key,
+            data,
+            ttl_ms,
+            is_hollow,
+        };
         Ok(Self::Message { message, sequence })
     }
 
@@ -402,94 +448,8 @@ impl<'a> StoredRecord<'a> {
     }
 }
 
-fn put_u64(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_u64(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Reads fields from what is left of a payload.
-struct FieldReader<'a>(&'a [u8]);
-
-const TRUNCATED: Malformed = Malformed("a record ends within a field");
-const NOT_UTF8: Malformed = Malformed("a text is not UTF-8");
-
-impl<'a> FieldReader<'a> {
-    fn byte(&mut self) -> Result<u8, Malformed> {
-        let (&byte, rest) = self.0.split_first().ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(byte)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(*array)
-    }
-
-    fn flags(&mut self, known: u8) -> Result<u8, Malformed> {
-        let flags = self.byte()?;
-        if flags & !known == 0 { Ok(flags) } else { Err(Malformed("a record has an unknown flag")) }
-    }
-
-    fn u64(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                break;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("a number has more than 64 bits"))
-    }
-
-    /// Reads an offset that is stored as its distance below another one.
-    fn below(&mut self, offset: u64) -> Result<u64, Malformed> {
-        match self.u64()? {
-            0 => Err(Malformed("a message's prev or floor is not below its offset")),
-            back => offset.checked_sub(back).ok_or(Malformed("a message's prev or floor is below 0")),
-        }
-    }
-
-    fn i64(&mut self) -> Result<i64, Malformed> {
-        let value = self.u64()?;
-        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
-        let length = usize::try_from(self.u64()?).map_err(|_| TRUNCATED)?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
-    fn text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| NOT_UTF8)
-    }
-
-    fn consumer(&mut self) -> Result<ConsumerId<'a>, Malformed> {
-        let before = self.0;
-        let (source, name) = (self.text()?, self.text()?);
-        Ok(ConsumerId { source, name, key: &before[..before.len() - self.0.len()] })
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
-    }
+fn consumer<'a>(fields: &mut FieldReader<'a>) -> Result<ConsumerId<'a>, Malformed> {
+    let before = fields.0;
+    let (source, name) = (fields.text()?, fields.text()?);
+    Ok(ConsumerId { source, name, key: &before[..before.len() - fields.0.len()] })
 }

@@ -82,6 +82,8 @@ pub struct RecoveredMessage {
     pub id_is_given: bool,
     pub key: Option<Bytes>,
     pub data: Bytes,
+    pub ttl_ms: u64,
+    pub is_hollow: bool,
 }
 
 impl RecoveredMessage {
@@ -100,6 +102,8 @@ impl RecoveredMessage {
             id_is_given: message.id_is_given,
             key: message.key.map(Bytes::copy_from_slice),
             data: Bytes::copy_from_slice(message.data),
+            ttl_ms: message.ttl_ms,
+            is_hollow: message.is_hollow,
         }
     }
 }

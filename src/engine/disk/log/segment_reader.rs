@@ -2,7 +2,7 @@
 
 use super::{
     error::OpenError,
-    files::{FORMAT, SEGMENT_HEADER_BYTES, Scanned, SegmentHeader, SegmentScanner, file_name},
+    files::{FORMAT, OLDEST_FORMAT, SEGMENT_HEADER_BYTES, Scanned, SegmentHeader, SegmentScanner, file_name},
     footprint::KnownExtent,
     frame::{FRAME_HEADER_BYTES, is_after_sync},
     record::StoredRecord,
@@ -58,7 +58,7 @@ pub(super) fn read_segment(
             return Ok(SegmentEnd::IncompleteHeader { bytes: scanner.size() });
         }
         SegmentHeader::OtherVersion { version, .. } => {
-            return Err(OpenError::UnknownVersion { file, found: version, known: FORMAT });
+            return Err(OpenError::UnknownVersion { file, found: version, oldest: OLDEST_FORMAT, known: FORMAT });
         }
         SegmentHeader::Bad(why) => return Err(damaged(0, why)),
     }

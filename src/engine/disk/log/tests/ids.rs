@@ -24,6 +24,8 @@ fn given(topic_id: u64, offset: u64, at_ms: i64, id: &[u8]) -> Record<'_> {
         id_is_given: true,
         key: None,
         data,
+        ttl_ms: 0,
+        is_hollow: false,
     };
     Record::Message(message)
 }
