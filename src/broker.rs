@@ -16,6 +16,7 @@ mod metrics;
 mod open;
 mod principal;
 mod publish;
+mod reclaim;
 mod rights;
 mod seek;
 mod settings;
@@ -36,8 +37,8 @@ use std::sync::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerLag, ConsumerName, ConsumerStatus, Counted, Cursor, Defect,
-    Deliver, Epoch, Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Headers, Inbox, Key,
+    Ack, Age, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerLag, ConsumerName, ConsumerStatus, Counted, Cursor,
+    Defect, Deliver, Epoch, Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Headers, Inbox, Key,
     MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor,
     Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionId, SubscriptionInfo, SubscriptionState,
     Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,

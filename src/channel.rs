@@ -4,8 +4,11 @@
 //! What readers read is the channel, whatever the engine: an engine numbers and stores, and feeds the channel by one
 //! rule of continuity ([`Channel::feed`]).
 
+mod age;
+mod aging;
 mod append;
 mod attach;
+mod clock;
 mod config;
 mod consumer;
 mod consumer_name;
@@ -68,8 +71,12 @@ use parking_lot::Mutex;
 use ring::Admission;
 use slab::Slab;
 
+pub use age::Age;
+pub(crate) use aging::Aging;
+pub use aging::Reclaimed;
 pub use append::Feed;
 pub(crate) use append::Sent;
+pub use clock::Clock;
 pub use config::{TopicBounds, TopicConfig};
 pub use consumer::{
     Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLag, ConsumerLimits, ConsumerStatus, Consumers, Position,
@@ -258,6 +265,11 @@ impl Channel {
     #[must_use]
     pub fn max_messages(&self) -> usize {
         self.ring.lock().bounds.max_messages
+    }
+
+    /// What holds for it: its own settings over those of the server.
+    pub(crate) fn bounds(&self) -> TopicBounds {
+        self.ring.lock().bounds
     }
 
     /// The number of its newest message in the log that it shares with other topics; 0 without any.

@@ -28,8 +28,8 @@ pub use secret::Secret;
 pub use settings::{Bounds, Settings};
 
 use crate::channel::{
-    Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Publication, Refusal, Registry, TopicConfig,
-    TopicName,
+    Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Publication, Reclaimed, Refusal, Registry,
+    TopicConfig, TopicName,
 };
 
 /// An outcome that may come later.
@@ -111,6 +111,10 @@ pub trait Engine: Send + Sync + 'static {
     fn remember<'a>(&'a self, channel: &'a Arc<Channel>, ids: &'a [KnownId]) -> Later<'a, ()> {
         ready(channel.remember(ids))
     }
+
+    /// Messages of the topic were taken out of its history because they were too old: the engine may let go of them, too.
+    /// Whoever reads them again from a store finds out by their times that they are too old.
+    fn reclaimed(&self, _channel: &Arc<Channel>, _reclaimed: &Reclaimed) {}
 
     /// An implicit topic has no message, and no subscriber on this instance: it goes unless another instance needs it.
     fn release(&self, channel: &Arc<Channel>);

@@ -69,6 +69,7 @@
 //!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
+//!   reclaim.rs       takes messages out of memory that are too old
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
 //!   measures.rs open.rs                   what it counts as it works; the sockets and streams that are open
 //!   metrics.rs family.rs                  its metrics; families of series
@@ -88,7 +89,9 @@
 //!   append.rs restoring.rs                how messages get in: append, stage and commit, feed; and from a store at the start
 //!   attach.rs reader.rs reading.rs        how readers begin and read
 //!   info.rs page.rs lag.rs                what can be seen of it; pages of history; its subscriptions, and how far behind they are
-//!   ring.rs          the history, which is the broadcast channel; recent_ids.rs: ids that outlive their messages
+//!   ring.rs          the history, which is the broadcast channel; ring/ages.rs: messages that grow too old
+//!   recent_ids.rs    ids that outlive their messages
+//!   clock.rs aging.rs                     the time of day and the time that nobody sets; which topics grow old by it
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
 //!   subscriber.rs moment.rs count.rs      who it is; moments, to measure how long something took; counters for many threads
 //!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
@@ -97,7 +100,7 @@
 //!   config.rs        a topic's settings, from the doors to the stores
 //!   pattern.rs filter.rs overflow.rs consumer.rs            what a subscriber may ask for
 //!   incarnation.rs                        what an engine knows of one
-//!   name.rs payload.rs source.rs          types that are checked once, at the border
+//!   name.rs payload.rs source.rs age.rs   types that are checked once, at the border
 //!   message.rs new_message.rs publication.rs gap.rs cursor.rs timestamp.rs    what goes through a channel
 //! ```
 //!
@@ -145,7 +148,10 @@
 //! - **cursor**: a position that clients hold: epoch and offset, or, of a pattern, one position in each log.
 //! - **log**: an order that several topics share. **sequence**: a message's number in its log.
 //! - **ring**: the bounded history of a channel. **floor**: the newest offset that it no longer keeps.
-//! - **evicted**: left the ring because of a bound. **lost range**: offsets of which the engine has lost what there
+//! - **age**: how old the messages of a topic may become. **ttl**: the same for one message. A message beyond either is **too
+//!   old**, and read by nobody. The **sweep** **reclaims** its memory later. **hollow**: of a message that was too old in the
+//!   midst of the ring, the slot that stays.
+//! - **evicted**: left the ring because of a bound, or was too old at its front. **lost range**: offsets of which the engine has lost what there
 //!   was.
 //! - **gap**: the event that says what a subscriber missed, at that position in its stream.
 //! - **new message**: a message to publish. **publication**: what its publisher learns: id, cursor, time.

@@ -109,12 +109,16 @@ pub fn stream_event(message: &Message) -> Bytes {
 /// The name of the server-sent event that is a message.
 pub const MESSAGE_EVENT: &str = "message";
 
-/// The message as an object, as REST lists it.
+/// The message as an object, as REST lists it, with what was missed right before it.
 #[must_use]
-pub fn message_object(message: &Message) -> String {
+pub fn message_object(message: &Message, gap: Option<&Gap>) -> String {
     let mut object = String::with_capacity(message.data.len() + 256);
     object.push('{');
     write_message(&mut object, message);
+    if let Some(gap) = gap {
+        object.push_str(r#","gap":"#);
+        object.push_str(&gap_object(gap, Spelling::SnakeCase));
+    }
     object.push('}');
     object
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::FilterLimits;
-use crate::{channel::TopicBounds, engine::Bounds};
+use crate::{
+    channel::{Age, TopicBounds},
+    engine::Bounds,
+};
 
 /// What the broker may hold and how it behaves.
 #[derive(Clone, Debug)]
@@ -47,13 +50,16 @@ pub struct Settings {
     pub filter: FilterLimits,
     /// Topics that have series of their own in the metrics: those with the most messages.
     pub metrics_topics: usize,
+    /// How old messages may become, unless their topic sets its own; nothing means no limit.
+    pub max_age: Duration,
 }
 
 impl Settings {
     /// What holds for topics that set nothing for themselves.
     #[must_use]
     pub fn defaults(&self) -> TopicBounds {
-        TopicBounds::new(self.max_messages_per_topic, self.max_publish_rate)
+        let max_age = Age::of(self.max_age);
+        TopicBounds { max_age, ..TopicBounds::new(self.max_messages_per_topic, self.max_publish_rate) }
     }
 }
 
@@ -88,6 +94,7 @@ impl Default for Settings {
             dedup_bytes: 64 << 20,
             filter: FilterLimits::default(),
             metrics_topics: 0,
+            max_age: Duration::ZERO,
         }
     }
 }

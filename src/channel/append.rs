@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Admission, Channel, Committed, Cursor, Error, KnownId, Message, MessageId, NewMessage, Numbering, Publication,
-    ReadPosition, Refusal, Remembered, Ring, Stage, Staging, ring,
+    ReadPosition, Reclaimed, Refusal, Remembered, Ring, Stage, Staging, ring,
 };
 
 /// The outcome of feeding a message.
@@ -82,7 +82,7 @@ impl Channel {
         let given_id = message.given_id;
         // Only the ids of kept messages are compared: what is remembered beyond them differs between instances, but the
         // channels of all instances have to be the same.
-        if given_id && ring.find_id(&message.id).is_some() {
+        if given_id && ring.find_id(&message.id).is_some_and(|first| !ring.was_gone_at(first, message.at)) {
             // The message was stored twice, because the store had forgotten the id when it came again. The first one
             // stays.
             return Feed::Stale;
@@ -93,6 +93,7 @@ impl Channel {
             id: Some(message.id),
             key: message.key,
             headers: message.headers,
+            ttl: message.ttl,
             ..NewMessage::of(message.data)
         };
         ring.bucket.charge();
@@ -143,6 +144,11 @@ impl Channel {
         // accepted.
         outcomes.into_iter().for_each(ring::Outcome::send);
         moved
+    }
+
+    /// Takes messages out of the history that are too old to be read, `most` of them at most.
+    pub(crate) fn reclaim(&self, most: usize) -> Reclaimed {
+        self.ring.lock().reclaim(most)
     }
 
     /// The oldest `count` staged messages are not stored, or perhaps not.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use super::Error;
+use super::{Age, Error};
 
 /// What a topic sets for itself. What is `None` follows the server's settings, also when those change; in an update it
 /// stays as it is.
@@ -21,6 +21,9 @@ pub struct TopicConfig {
     /// Messages a second that may be published; 0 means no limit.
     #[serde(alias = "maxPublishRate", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub max_publish_rate: Option<u32>,
+    /// How old its messages may become; [`Age::UNLIMITED`] means that there is no limit.
+    #[serde(alias = "maxAge", skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Age>,
 }
 
 /// What holds for a topic: its own settings over those of the server.
@@ -30,6 +33,8 @@ pub struct TopicBounds {
     pub max_messages: usize,
     /// Messages a second that may be published; 0 means no limit.
     pub max_publish_rate: u32,
+    /// How old its messages may become; [`Age::UNLIMITED`] means that there is no limit.
+    pub max_age: Age,
 }
 
 /// The bytes of the first stored form.
@@ -39,7 +44,7 @@ impl TopicBounds {
     /// What holds where a topic sets nothing.
     #[must_use]
     pub const fn new(max_messages: usize, max_publish_rate: u32) -> Self {
-        Self { max_messages, max_publish_rate }
+        Self { max_messages, max_publish_rate, max_age: Age::UNLIMITED }
     }
 }
 
@@ -47,7 +52,7 @@ impl TopicConfig {
     /// A history of so many messages, and no limit on the rate.
     #[must_use]
     pub const fn keeping(max_messages: usize) -> Self {
-        Self { max_messages: Some(max_messages), max_publish_rate: Some(0) }
+        Self { max_messages: Some(max_messages), max_publish_rate: Some(0), max_age: None }
     }
 
     /// These settings; where they say nothing, those of `rest`.
@@ -56,6 +61,7 @@ impl TopicConfig {
         Self {
             max_messages: self.max_messages.or(rest.max_messages),
             max_publish_rate: self.max_publish_rate.or(rest.max_publish_rate),
+            max_age: self.max_age.or(rest.max_age),
         }
     }
 
@@ -65,6 +71,7 @@ impl TopicConfig {
         TopicBounds {
             max_messages: self.max_messages.unwrap_or(defaults.max_messages).max(1),
             max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
+            max_age: self.max_age.unwrap_or(defaults.max_age),
         }
     }
 
@@ -107,6 +114,7 @@ impl TopicConfig {
         let first = Self {
             max_messages: Some(max_messages).filter(|count| *count > 0),
             max_publish_rate: (*has_rate != 0).then(|| u32::from_le_bytes(*rate)),
+            max_age: None,
         };
         if further.is_empty() { Some(first) } else { Some(first.or(serde_json::from_slice(further).ok()?)) }
     }
@@ -128,7 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_stored_can_be_read() {
-        for config in [BOTH, TopicConfig::default(), TopicConfig { max_messages: None, ..BOTH }] {
+        let aged = TopicConfig { max_age: Some(Age::from_millis(90_000)), ..BOTH };
+        let unlimited = TopicConfig { max_age: Some(Age::UNLIMITED), ..TopicConfig::default() };
+        for config in [BOTH, aged, unlimited, TopicConfig::default(), TopicConfig { max_messages: None, ..BOTH }] {
             assert_eq!(TopicConfig::decode(&config.encode()), Some(config));
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<TopicConfig>(&json).unwrap(), config);
@@ -153,7 +163,14 @@ mod tests {
     fn exports_have_other_names_and_every_number_has_a_range() {
         let camel = r#"{"maxMessages":7,"maxPublishRate":0}"#;
         assert_eq!(serde_json::from_str::<TopicConfig>(camel).unwrap(), BOTH);
-        for bad in [r#"{"max_publish_rate":4294967296}"#, r#"{"max_messages":-1}"#, r#"{"max_messages":"7"}"#] {
+        let aged = serde_json::from_str::<TopicConfig>(r#"{"maxAge":"90s"}"#).unwrap();
+        assert_eq!(aged.max_age, Some(Age::from_millis(90_000)));
+        for bad in [
+            r#"{"max_age":90}"#,
+            r#"{"max_publish_rate":4294967296}"#,
+            r#"{"max_messages":-1}"#,
+            r#"{"max_messages":"7"}"#,
+        ] {
             assert!(serde_json::from_str::<TopicConfig>(bad).is_err(), "{bad}");
         }
     }
@@ -162,9 +179,12 @@ mod tests {
     fn a_change_goes_before_what_was_set_and_that_before_the_server() {
         let set = TopicConfig { max_publish_rate: None, ..BOTH };
         let change = TopicConfig { max_messages: Some(9), ..TopicConfig::default() };
-        assert_eq!(change.or(set), TopicConfig { max_messages: Some(9), max_publish_rate: None });
-        let defaults = TopicBounds { max_messages: 1, max_publish_rate: 5 };
-        assert_eq!(change.or(set).bounds(defaults), TopicBounds { max_messages: 9, max_publish_rate: 5 });
+        assert_eq!(change.or(set), TopicConfig { max_messages: Some(9), ..TopicConfig::default() });
+        let defaults = TopicBounds { max_age: Age::from_millis(7), ..TopicBounds::new(1, 5) };
+        let bounds = TopicBounds { max_messages: 9, ..defaults };
+        assert_eq!(change.or(set).bounds(defaults), bounds);
+        let unlimited = TopicConfig { max_age: Some(Age::UNLIMITED), ..change };
+        assert_eq!(unlimited.bounds(defaults), TopicBounds { max_age: Age::UNLIMITED, ..bounds });
         assert!(change.check(9).is_ok() && change.check(8).is_err());
     }
 }

@@ -7,7 +7,7 @@ use super::TopicName;
 pub enum GapReason {
     /// The subscriber fell off the history while connected, or skips by its `overflow` choice.
     SlowConsumer,
-    /// The next message after the asked position is no longer kept.
+    /// The next message after the asked position is no longer kept, or messages have become too old since.
     Expired,
     /// The asked position is of another incarnation of the topic.
     NewEpoch,

@@ -40,7 +40,7 @@ impl Channel {
             name: self.name.clone(),
             epoch: self.epoch,
             created_at: self.created_at,
-            messages: ring.len(),
+            messages: ring.live_len(),
             last_offset: ring.newest(),
             end: Cursor { epoch: self.epoch, offset: ring.last() },
             subscribers,
@@ -67,7 +67,7 @@ impl Channel {
     /// All that is kept of it at one moment.
     pub(crate) fn kept(&self) -> Kept {
         let ring = self.ring.lock();
-        Kept { floor: ring.floor(), last: ring.last(), messages: ring.kept(), ids: ring.ids_without_message() }
+        Kept { floor: ring.live_floor(), last: ring.last(), messages: ring.kept(), ids: ring.ids_without_message() }
     }
 }
 /// All that is kept of a topic.

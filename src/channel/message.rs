@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Counter, Cursor, Filter, Headers, Key, MessageId, NewMessage, Payload, Timestamp, TopicName, moment};
+use super::{Age, Counter, Cursor, Filter, Headers, Key, MessageId, NewMessage, Payload, Timestamp, TopicName, moment};
 
 /// Which form of a message is meant: all who ask for the same shape share one rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub struct Message {
     /// What goes with the data.
     pub headers: Option<Headers>,
     derived: Mutex<Derived>,
+    /// How long it is kept after that, if its publisher has said so.
+    pub ttl: Option<Age>,
     /// When this instance had it, in the microseconds of [`moment`].
     pub(crate) accepted_at: u64,
 }
@@ -79,6 +81,25 @@ impl Message {
             headers: new_message.headers,
             derived: Mutex::default(),
             accepted_at: moment::micros(),
+            ttl: new_message.ttl,
+        })
+    }
+
+    /// What stays of the message where its place in the order is still needed, and nothing that it says.
+    pub(super) fn hollow(&self) -> Arc<Self> {
+        Arc::new(Self {
+            topic: self.topic.clone(),
+            cursor: self.cursor,
+            prev: self.prev,
+            sequence: self.sequence,
+            id: self.id.clone(),
+            key: None,
+            data: Payload::hollow(),
+            published_at: self.published_at,
+            derived: Mutex::new(Derived { cold: true, ..Derived::default() }),
+            ttl: None,
+            headers: None,
+            accepted_at: self.accepted_at,
         })
     }
 

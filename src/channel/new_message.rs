@@ -1,6 +1,6 @@
 //! A message on its way into a topic: from its publisher, or from the store that has numbered it.
 
-use super::{Headers, Key, MessageId, Payload, Timestamp};
+use super::{Age, Headers, Key, MessageId, Payload, Timestamp};
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct NewMessage {
     pub origin: Option<Origin>,
     /// What goes with the data.
     pub headers: Option<Headers>,
+    /// How long it is kept after its publication, at most; never nothing.
+    pub ttl: Option<Age>,
 }
 
 /// What a message keeps of its first publication. The topic's rate limited that one, so it does not limit the import.
@@ -47,13 +49,15 @@ pub struct Committed {
     pub data: Payload,
     /// Its headers.
     pub headers: Option<Headers>,
+    /// How long it is kept after its publication, at most.
+    pub ttl: Option<Age>,
 }
 
 impl NewMessage {
     /// A message that has nothing but its data.
     #[must_use]
     pub fn of(data: Payload) -> Self {
-        Self { data, id: None, key: None, expected_offset: None, origin: None, headers: None }
+        Self { data, id: None, key: None, expected_offset: None, origin: None, headers: None, ttl: None }
     }
 
     /// The id of the message to be: the publisher's, else the one it had before, else a new one.

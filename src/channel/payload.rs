@@ -92,6 +92,11 @@ impl Payload {
         Self("null".into())
     }
 
+    /// Nothing: what stays of a payload that is not kept. It is no JSON, and nobody reads it.
+    pub(super) fn hollow() -> Self {
+        Self("".into())
+    }
+
     /// The payload, if it has at most `max_bytes`, counted as in [`Payload::from_raw`].
     ///
     /// # Errors

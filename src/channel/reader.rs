@@ -132,10 +132,13 @@ impl Reader {
         if *behind && wanted.overflow == Overflow::Latest {
             miss(missed, ring.skip_to_newest(position));
         }
-        let holds_gap = newest.is_none() && *behind && wanted.overflow == Overflow::LatestPerKey;
+        let is_alone = newest.is_none();
+        let holds_gap = is_alone && *behind && wanted.overflow == Overflow::LatestPerKey;
         let newest = newest.map_or(u64::MAX, |newest| newest());
         let (gap, rest) = ring.read(position, limit, newest, &mut batch);
-        if gap.is_some() && *caught_up && wanted.overflow == Overflow::Disconnect {
+        // A message that has become too old may be missed by one that is not slow.
+        let is_slow = |gap: &Gap| gap.reason == GapReason::SlowConsumer || gap.missed.is_none();
+        if gap.as_ref().is_some_and(is_slow) && *caught_up && wanted.overflow == Overflow::Disconnect {
             return Err(Error::SlowConsumer);
         }
         miss(missed, gap);
@@ -152,6 +155,8 @@ impl Reader {
         drop(ring);
 
         let (examined, mut passed) = (batch.len(), 0);
+        // A read passes so many messages that are too old, and the next one goes on with them: that is one gap.
+        let holds_gap = holds_gap || (is_alone && batch.is_empty());
         let mut superseded = superseded.into_iter();
         for message in batch {
             let skipped = superseded.next().unwrap_or(false);

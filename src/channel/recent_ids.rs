@@ -104,6 +104,11 @@ impl RecentIds {
         }
     }
 
+    /// Whether an id that was published at this time is still remembered.
+    pub fn covers(&self, at: Timestamp) -> bool {
+        at > self.horizon()
+    }
+
     /// Where the message with this id was.
     pub fn find(&self, topic: u64, id: &MessageId) -> Option<Remembered> {
         let entries = self.entries.lock();

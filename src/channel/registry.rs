@@ -1,5 +1,7 @@
 //! All topics on this instance, by name.
 
+mod aged;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     ops::Bound,
@@ -14,9 +16,9 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
 use super::{
-    Alive, Budget, Channel, Deliveries, Epoch, Error, Incarnation, Key, LogPosition, Member, Memberships, NewMessage,
-    News, Pattern, Patterns, Payload, Ring, Sequencer, Source, Start, SubscriptionId, Timestamp, TopicBounds,
-    TopicConfig, TopicEventKind, TopicInfo, TopicName, Waiter, recent_ids::RecentIds, ring::RingOwner,
+    Age, Aging, Alive, Budget, Channel, Deliveries, Epoch, Error, Incarnation, Key, LogPosition, Member, Memberships,
+    NewMessage, News, Pattern, Patterns, Payload, Ring, Sequencer, Source, Start, SubscriptionId, Timestamp,
+    TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName, Waiter, recent_ids::RecentIds, ring::RingOwner,
     sequencer::MAX_LOGS,
 };
 
@@ -103,6 +105,7 @@ pub struct Registry {
     sequencers: [Arc<Sequencer>; MAX_LOGS],
     defaults: TopicBounds,
     recent_ids: Arc<RecentIds>,
+    aging: Arc<Aging>,
 }
 
 #[derive(Default)]
@@ -163,8 +166,9 @@ impl Registry {
     pub fn new(settings: RegistrySettings) -> Arc<Self> {
         let (name, epoch) = (TopicName::reserved("$topics"), Epoch::random());
         let recent_ids = Arc::new(RecentIds::new(settings.dedup_window, settings.dedup_bytes));
-        let owner = RingOwner { topic: &name, epoch, serial: 0, recent_ids: &recent_ids };
-        let config = TopicConfig::keeping(1_000);
+        let aging = Arc::<Aging>::default();
+        let owner = RingOwner { topic: &name, epoch, serial: 0, recent_ids: &recent_ids, aging: &aging };
+        let config = TopicConfig { max_age: Some(Age::UNLIMITED), ..TopicConfig::keeping(1_000) };
         let ring = Ring::new(owner, config, settings.defaults, Budget::new(usize::MAX, usize::MAX));
         let events = Arc::new(Channel {
             serial: 0,
@@ -190,6 +194,7 @@ impl Registry {
             sequencers: std::array::from_fn(|index| Arc::new(Sequencer::new(index))),
             defaults: settings.defaults,
             recent_ids,
+            aging,
         })
     }
 
@@ -308,7 +313,7 @@ impl Registry {
             return Err(Error::TopicExists(name));
         }
         let serial = serial.unwrap_or_else(|| self.serial.fetch_add(1, Ordering::Relaxed));
-        let owner = RingOwner { topic: &name, epoch, serial, recent_ids: &self.recent_ids };
+        let owner = RingOwner { topic: &name, epoch, serial, recent_ids: &self.recent_ids, aging: &self.aging };
         let ring = Ring::new(owner, config, self.defaults, self.budget.clone());
         let channel = Arc::new(Channel {
             serial,
@@ -327,6 +332,10 @@ impl Registry {
         names.in_order.insert(name.clone());
         names.by_name.insert(name.clone(), channel.clone());
         names.by_epoch.insert(epoch, channel.clone());
+        if !channel.bounds().max_age.is_unlimited() {
+            // Once it is found by its epoch, the sweep does not take it for one that is gone.
+            self.aging.watch(epoch);
+        }
         self.announce(&name, TopicEventKind::Created);
         Ok(channel)
     }

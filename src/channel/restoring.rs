@@ -41,6 +41,21 @@ impl Restoring<'_> {
         self.ring.skip_to(offset);
     }
 
+    /// The next message, of which only its place is left because its own time was over.
+    pub fn feed_hollow(&mut self, offset: u64, sequence: u64, at: Timestamp, given_id: bool, stored: NewMessage) {
+        let cursor = Cursor { epoch: self.channel.epoch, offset };
+        let prev = self.ring.last();
+        if let Some(id) = stored.id.as_ref().filter(|_| given_id) {
+            self.ring.remember(id, Remembered { offset, at });
+        }
+        self.ring.feed_hollow(&Message::new(self.channel.name.clone(), cursor, prev, sequence, stored, at));
+    }
+
+    /// The history is complete. What is too old by now leaves it.
+    pub fn end(mut self) {
+        self.ring.reclaim(usize::MAX);
+    }
+
     /// The next message; `sequence` is its number in the shared log.
     pub fn feed(&mut self, offset: u64, sequence: u64, at: Timestamp, given_id: bool, stored: NewMessage) {
         let cursor = Cursor { epoch: self.channel.epoch, offset };

@@ -17,6 +17,7 @@
 //!  a gap 8..=9 (nobody can count it: 10 names 9 as its prev, and the receiver stands after 7), 10, 11, 12.
 //! ```
 
+mod ages;
 mod budget;
 mod evicted;
 mod eviction;
@@ -31,11 +32,13 @@ use std::{
 use super::{
     Cursor, Epoch, Error, Key, KnownId, Message, MessageId, NewMessage, Publication, ReadPosition, Refusal, Timestamp,
     TopicBounds, TopicConfig, TopicName,
+    aging::Aging,
     patterns::Matched,
     rate::Bucket,
     recent_ids::{RecentIds, Remembered},
 };
 
+use ages::Ages;
 pub(crate) use budget::Budget;
 use evicted::Evicted;
 use staging::Staged;
@@ -78,6 +81,7 @@ pub(crate) struct RingOwner<'a> {
     pub epoch: Epoch,
     pub serial: u64,
     pub recent_ids: &'a Arc<RecentIds>,
+    pub aging: &'a Arc<Aging>,
 }
 
 /// The bounded history of a topic.
@@ -121,12 +125,18 @@ pub(crate) struct Ring {
     /// What is remembered of messages that are not kept any more.
     evicted: Evicted,
     budget: Arc<Budget>,
+    /// How old the messages are; nothing where they may become as old as they like.
+    ages: Option<Box<Ages>>,
+    /// The newest offset that was evicted to make room, and the newest that was too old when it was evicted.
+    crowded_out: u64,
+    aged_out: u64,
+    aging: Arc<Aging>,
 }
 
 impl Ring {
     pub fn new(of: RingOwner<'_>, config: TopicConfig, defaults: TopicBounds, budget: Arc<Budget>) -> Self {
         let bounds = config.bounds(defaults);
-        Self {
+        let mut ring = Self {
             config,
             bounds,
             topic: of.topic.clone(),
@@ -153,11 +163,13 @@ impl Ring {
             latest: HashMap::new(),
             evicted: Evicted::default(),
             budget,
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        self.messages.len()
+            ages: None,
+            crowded_out: 0,
+            aged_out: 0,
+            aging: of.aging.clone(),
+        };
+        ring.set_max_age(bounds.max_age);
+        ring
     }
 
     pub fn is_unused(&self) -> bool {
@@ -241,7 +253,9 @@ impl Ring {
 
     /// The publication that this publisher-given id is remembered for.
     pub fn known(&self, id: &MessageId) -> Option<Publication> {
-        if let Some(message) = self.find_id(id) {
+        if let Some(message) = self.find_id(id)
+            && self.still_counts(message)
+        {
             return Some(Publication::of(message, true));
         }
         let Remembered { offset, at } = self.recent_ids.find(self.serial, id)?;
@@ -252,6 +266,12 @@ impl Ring {
             published_at: at,
             duplicate: true,
         })
+    }
+
+    /// Whether a publication with the id of this kept message is a duplicate. One that is too old counts within the window.
+    fn still_counts(&self, message: &Message) -> bool {
+        let is_gone = |now| self.is_gone(self.index_after(message.cursor.offset - 1), now);
+        !self.now().is_some_and(is_gone) || self.recent_ids.covers(message.published_at)
     }
 
     /// An id whose message was published before this history began and is not kept.
@@ -298,7 +318,7 @@ impl Ring {
             None => (self.last, self.last_published_at),
         };
         // The wall clock may step back. A topic's times do not, because readers search the history by time.
-        let now = new_message.origin.as_ref().map_or_else(Timestamp::now, |origin| origin.at);
+        let now = new_message.origin.as_ref().map_or_else(|| self.aging.clock.wall(), |origin| origin.at);
         let at = at.map_or(now, |last| now.max(last));
         let cursor = Cursor { epoch: self.epoch, offset: prev + 1 };
         Message::new(self.topic.clone(), cursor, prev, sequence, new_message, at)
@@ -366,15 +386,20 @@ impl Ring {
         }
         self.cost += cost;
         self.budget.add(cost);
+        if self.ages.is_some() || message.ttl.is_some() {
+            self.begin_life(&message);
+        }
         self.messages.push_back(message);
         if let Some(aged) = self.messages.len().checked_sub(YOUNG_MESSAGES + 1) {
             self.messages[aged].cool();
         }
     }
 
-    /// Changes the topic's settings; a smaller history takes effect at once.
+    /// Changes the topic's settings; a smaller history and a shorter age take effect at once.
     pub fn configure(&mut self, config: TopicConfig, defaults: TopicBounds) {
-        (self.config, self.bounds) = (config, config.bounds(defaults));
+        let bounds = config.bounds(defaults);
+        self.set_max_age(bounds.max_age);
+        (self.config, self.bounds) = (config, bounds);
         while self.messages.len() > self.bounds.max_messages && self.evict_oldest() {}
         if self.bucket.per_second() != self.bounds.max_publish_rate {
             self.bucket = Bucket::new(self.bounds.max_publish_rate);
@@ -384,6 +409,6 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.budget.remove(self.messages.len(), self.cost);
+        self.budget.remove(self.messages.len() - self.hollow(), self.cost);
     }
 }

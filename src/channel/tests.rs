@@ -1,6 +1,8 @@
 //! The rule by which engines feed channels, against a model: whatever an engine's feed loses, repeats or reorders, every
 //! reader's stream is the log, in order, each message once, and what the engine has lost is announced at its place.
 
+mod ages;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -63,6 +65,7 @@ impl World {
             key: None,
             data: Payload::parse(&offset.to_string(), 100).unwrap(),
             headers: None,
+            ttl: None,
         }
     }
 

@@ -18,7 +18,7 @@ use super::{Outcome, Problem, arguments, arguments::text};
 
 const MORE: &str = "DATA that is JSON is published as that, and anything else as a string. Each DATA is one message.\n\
     Lines of a file or of standard input must be JSON, unless --text makes a string of each. With --json they are\n\
-    objects with \"topic\", \"data\", \"key\", \"id\" and \"headers\", of which only \"data\" is needed where TOPIC is given; other fields are\n\
+    objects with \"topic\", \"data\", \"key\", \"id\", \"headers\" and \"ttl\", of which only \"data\" is needed where TOPIC is given; other fields are\n\
     ignored, so what `pub-sub sub --json` prints can be published again.\n\n\
     Messages are stored in the order of their lines. Each gets an id before it is sent, so that after a lost connection it\n\
     is sent again and stored once. A publish rate makes pub wait.\n\n\
@@ -73,7 +73,7 @@ fn input_arguments() -> [Arg; 4] {
     ]
 }
 
-fn message_arguments() -> [Arg; 4] {
+fn message_arguments() -> [Arg; 5] {
     [
         Arg::new("key").long("key").value_name("KEY").help("The key of every message that has none of its own"),
         Arg::new("id")
@@ -93,6 +93,10 @@ fn message_arguments() -> [Arg; 4] {
             .action(ArgAction::Append)
             .value_parser(header)
             .help("A header of every message that has none of its own; can be given several times"),
+        Arg::new("ttl")
+            .long("ttl")
+            .value_name("TIME")
+            .help("How long every message is kept at most that says nothing itself, like 90s or 24h"),
     ]
 }
 
@@ -110,6 +114,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Outcome, Problem> {
         id: text(matches, "id").map(str::to_owned),
         expected_offset: matches.get_one::<u64>("expected-offset").copied(),
         headers: matches.get_many("header").map(|headers| headers.cloned().collect()),
+        ttl: text(matches, "ttl").map(str::to_owned),
         is_text: matches.get_flag("text"),
         is_object: json,
     };

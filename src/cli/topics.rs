@@ -34,7 +34,7 @@ pub(super) fn command() -> Command {
         .subcommand(command("delete", "Delete topics with their messages and consumers").arg(name().num_args(1..)))
 }
 
-fn settings() -> [Arg; 2] {
+fn settings() -> [Arg; 3] {
     [
         Arg::new("max-messages")
             .long("max-messages")
@@ -46,6 +46,10 @@ fn settings() -> [Arg; 2] {
             .value_name("N")
             .value_parser(value_parser!(u32))
             .help("How many messages a second may be published; 0 = no limit"),
+        Arg::new("max-age")
+            .long("max-age")
+            .value_name("TIME")
+            .help("How old its messages may become, like 90s or 24h; 0s = no limit"),
     ]
 }
 
@@ -88,7 +92,7 @@ async fn one(remote: &Remote, command: &str, topic: &str, matches: &ArgMatches) 
         "update" => {
             let body = settings_of(matches);
             if body.as_object().is_none_or(serde_json::Map::is_empty) {
-                let message = "topics update: needs --max-messages or --max-publish-rate";
+                let message = "topics update: needs --max-messages, --max-publish-rate or --max-age";
                 return Err(Problem::Usage(message.to_owned()));
             }
             (remote.send(Method::PATCH, &path, Some(body.to_string())).await?, "updated")
@@ -115,6 +119,9 @@ fn settings_of(matches: &ArgMatches) -> Value {
     }
     if let Some(rate) = matches.get_one::<u32>("max-publish-rate") {
         body["max_publish_rate"] = (*rate).into();
+    }
+    if let Some(age) = text(matches, "max-age") {
+        body["max_age"] = age.into();
     }
     body
 }

@@ -173,6 +173,7 @@ keys! {
     max_publish_rate_per_client => broker.max_publish_rate_per_client: "The number of messages per second that one client may publish to all topics together. A client is a principal or, without credentials, an address; of IPv6, a network of 64 bits. A burst of one second's worth is allowed. A key may have its own rate in `ACCESS_FILE`. 0 = no limit.";
     ws_read_buffer_size >= 64 => socket.read_buffer_size: "Bytes to read from a WebSocket at once at first; up to 65536 while the client sends much. An idle connection keeps no buffer.";
     ws_write_buffer_size => socket.write_buffer_size: "Bytes with which the buffer for writing to a WebSocket begins. Pending data may grow beyond it and is sent in one write. An idle connection keeps no buffer.";
+    max_age => broker.max_age: "How old messages may become, unless their topic sets its own `max_age`. An older message is delivered to nobody, and leaves memory within seconds. 0 = no limit.";
     auto_create_topics => broker.auto_create_topics: "Whether publishing and subscribing create a topic that does not exist.";
     consumer_ttl => broker.consumer_ttl: "How long the position of a named consumer is kept while nobody uses it.";
     dedup_window => broker.dedup_window: "How long a publisher's message `id` is remembered after its first publish, even if the message is evicted. A repeated id is a duplicate within this time, and for as long as the message is kept.";

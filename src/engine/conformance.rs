@@ -4,6 +4,7 @@
 //! for tests and benchmarks alone (feature `test-support`). Nothing here asks how long something takes: what has to
 //! come is waited for, with a deadline.
 
+mod ages;
 mod consumers;
 mod messages;
 mod topics;
@@ -199,6 +200,8 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         messages::the_rate_holds,
         messages::every_reader_reads_the_log,
         messages::a_deletion_in_the_midst_of_publishing,
+        ages::what_is_too_old_is_gone_everywhere,
+        ages::a_short_time_ends,
         consumers::a_position_is_found_again,
         consumers::a_position_comes_from_elsewhere,
         consumers::a_newer_subscription_takes_over,
@@ -233,6 +236,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     let moved = KnownId { id: MessageId::parse("moved")?, at: Timestamp::now() };
     first.engine.remember(&channel, std::slice::from_ref(&moved)).await?;
     let position = consumers::leave_a_position(&first, &channel).await?;
+    let ages = ages::leave_ages(&first).await?;
     first.engine.close().await;
 
     let second = open().await?;
@@ -254,6 +258,7 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     ensure(next.offset > cursor.offset, || format!("{next:?} after {cursor:?}"))?;
     ensure(second.registry.find(&gone).is_none(), || "a deleted topic came back".to_owned())?;
     consumers::find_the_position(&second, &channel, &position).await?;
+    ages::find_the_ages(&second, &ages).await?;
     second.engine.close().await;
     Ok(())
 }

@@ -28,8 +28,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, ready};
 use crate::channel::{
-    Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Refusal, Registry, Stage, Staging,
-    TopicConfig, TopicName,
+    Age, Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Reclaimed, Refusal, Registry, Stage,
+    Staging, TopicConfig, TopicName,
 };
 use commit::{Committer, DiskHealth, FAILED};
 use log::{Log, LogError, MessageRecord, OpenError, Record};
@@ -130,7 +130,7 @@ impl Disk {
         Ok((channel, outcome))
     }
 
-    fn log_settings(&self) -> log::LogConfig {
+    fn log_settings(&self, registry: &Registry) -> log::LogConfig {
         let max_record_bytes = self.settings.max_payload_bytes.max(POSITION_BYTES) + BESIDE_DATA;
         log::LogConfig {
             fsync: self.settings.fsync,
@@ -138,6 +138,8 @@ impl Disk {
             queue_bytes: QUEUE_BYTES.max(2 * max_record_bytes),
             dedup_window: self.settings.dedup_window,
             dedup_bytes: self.settings.dedup_bytes,
+            max_age_of: |settings| Some(TopicConfig::decode(settings)?.max_age?.as_millis()),
+            default_max_age_ms: registry.defaults().max_age.as_millis(),
             ..log::LogConfig::default()
         }
     }
@@ -187,7 +189,7 @@ impl Engine for Disk {
     fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_> {
         Box::pin(async move {
             let directory = self.settings.directory.clone();
-            let (settings, health) = (self.log_settings(), self.health.clone());
+            let (settings, health) = (self.log_settings(&registry), self.health.clone());
             let restored = tokio::task::spawn_blocking(move || {
                 restore::open(&directory, settings, &registry, &consumers, health)
                     .map(|(log, used)| (log, used, registry, consumers))
@@ -264,6 +266,8 @@ impl Engine for Disk {
                     key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
                     data: message.data.as_str().as_bytes(),
                     headers: message.headers.as_ref().map(|headers| headers.as_json().as_bytes()),
+                    ttl_ms: message.ttl.map_or(0, Age::as_millis),
+                    is_hollow: false,
                 });
                 opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
             });
@@ -297,6 +301,12 @@ impl Engine for Disk {
             }
             Ok(())
         })
+    }
+
+    fn reclaimed(&self, channel: &Arc<Channel>, reclaimed: &Reclaimed) {
+        if let (Ok(opened), Some(floor)) = (self.opened(), reclaimed.floor) {
+            opened.log.trim(channel.serial(), floor.saturating_add(1));
+        }
     }
 
     fn release(&self, channel: &Arc<Channel>) {

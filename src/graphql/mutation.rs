@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     broker::{
-        self, Client, ConsumerName, Error, NewMessage, Payload, Source, Start, TopicConfig, TopicInfo, TopicName,
+        self, Age, Client, ConsumerName, Error, NewMessage, Payload, Source, Start, TopicConfig, TopicInfo, TopicName,
     },
     wire::{self, BesideData},
 };
@@ -38,6 +38,8 @@ pub struct PublishInput {
     expected_offset: Option<Long>,
     /// What goes with the data, such as the context of a trace.
     headers: Option<Headers>,
+    /// How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody.
+    ttl: Option<String>,
 }
 
 /// Where a consumer is moved: exactly one of these.
@@ -169,17 +171,23 @@ impl PublishInput {
                 key: self.key.as_deref(),
                 expected_offset: self.expected_offset.map(|offset| offset.0),
                 headers: self.headers.as_ref().map(|headers| headers.0.as_str()),
+                ttl: self.ttl.as_deref(),
             },
         };
         new_message(client, input)
     }
 }
 
-fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
+fn settings(
+    max_messages: Option<i32>,
+    max_publish_rate: Option<i32>,
+    max_age: Option<&str>,
+) -> Result<TopicConfig, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
     Ok(TopicConfig {
         max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("max_messages"))?,
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
+        max_age: max_age.map(|age| Age::parse("max_age", age)).transpose()?,
     })
 }
 
@@ -199,23 +207,30 @@ impl Mutation {
             desc = "Messages a second that may be published; 0 means no limit; the server's setting unless given."
         )]
         max_publish_rate: Option<i32>,
+        #[graphql(
+            desc = "How old its messages may become, like `90s` or `24h`; `0s` means no limit; the server's setting unless given."
+        )]
+        max_age: Option<String>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, max_age.as_deref()).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.create_topic(&name, settings).await.map_err(refuse)?))
     }
 
-    /// Changes a topic's settings; what is not given stays. A smaller history takes effect at once.
+    /// Changes a topic's settings; what is not given stays. A smaller history and a shorter age take effect at once.
     async fn update_topic(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The topic's name.")] name: String,
         #[graphql(desc = "The bound of its history in messages, from 1.")] max_messages: Option<i32>,
         #[graphql(desc = "Messages a second that may be published; 0 means no limit.")] max_publish_rate: Option<i32>,
+        #[graphql(desc = "How old its messages may become, like `90s` or `24h`; `0s` means no limit.")] max_age: Option<
+            String,
+        >,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, max_age.as_deref()).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.update_topic(&name, settings).await.map_err(refuse)?))
     }
@@ -249,8 +264,12 @@ impl Mutation {
         #[graphql(desc = "Publish only if this is the topic's newest offset; 0 means that it has had no message.")]
         expected_offset: Option<Long>,
         #[graphql(desc = "What goes with the data, such as the context of a trace.")] headers: Option<Headers>,
+        #[graphql(
+            desc = "How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody."
+        )]
+        ttl: Option<String>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, message_id, key, expected_offset, headers };
+        let input = PublishInput { topic, data, message_id, key, expected_offset, headers, ttl };
         let client = ctx.data::<Client>()?;
         publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
     }

@@ -56,7 +56,9 @@ pub async fn messages(
     // A page of large messages ends before `limit`, and `next` leads on.
     let limit = BatchLimit { messages: limit, bytes: 8 << 20 };
     let page = client.history(&topic, start.unwrap_or(Start::Oldest), limit).await?;
-    let messages: Vec<_> = page.messages.iter().map(|message| wire::message_object(message)).collect();
+    // What was missed before the first message is the page's own gap.
+    let gaps = page.with_gaps().enumerate().map(|(index, (message, gap))| (message, gap.filter(|_| index > 0)));
+    let messages: Vec<_> = gaps.map(|(message, gap)| wire::message_object(message, gap)).collect();
     let gap = page.gap.as_ref().map(|gap| wire::gap_object(gap, Spelling::SnakeCase));
     let gap = gap.as_deref().unwrap_or("null");
     let body = format!(r#"{{"messages":[{}],"gap":{gap},"next":"{}"}}"#, messages.join(","), page.end);
@@ -148,6 +150,8 @@ pub struct MessageBody {
     published_at: String,
     /// Another name of `published_at`.
     ts: String,
+    /// In the midst of a page: what was missed between the message before and this one. Absent when nothing was.
+    gap: Option<GapBody>,
 }
 
 /// What was missed.

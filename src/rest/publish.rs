@@ -124,7 +124,7 @@ fn batch_response(results: Vec<Result<Publication, Problem>>) -> Response {
 }
 
 fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), Error> {
-    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset", "headers"])?;
+    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset", "headers", "ttl"])?;
     let topic = TopicName::parse(&fields.required("topic")?)?;
     Ok((topic, fields.new_message(UnknownFields::Refused, client.settings().max_payload_bytes)?))
 }
@@ -182,6 +182,8 @@ pub struct PublishItem {
     /// What goes with the data, such as `traceparent`: at most 32 strings, names of 1 to 64 letters, digits and `-_.` (and other
     /// characters of a token), values of at most 1,024 bytes, all together at most 4,096 bytes as JSON.
     headers: Option<BTreeMap<String, String>>,
+    /// How long the message is kept at most, like `30s` or `24h`.
+    ttl: Option<String>,
 }
 
 /// A message with its id.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    broker::{Error, TopicConfig, TopicInfo, TopicName},
+    broker::{Age, Error, TopicConfig, TopicInfo, TopicName},
     problem::ErrorBody,
     wire::Fields,
 };
@@ -44,6 +44,8 @@ pub struct TopicBody {
     max_publish_rate: u32,
     /// Made by a publish or subscribe; goes away when unused.
     implicit: bool,
+    /// How old its messages may become, like `24h`; `0s` = no limit.
+    max_age: String,
 }
 
 impl From<TopicInfo> for TopicBody {
@@ -63,6 +65,7 @@ impl From<TopicInfo> for TopicBody {
             max_messages: info.bounds.max_messages,
             max_publish_rate: info.bounds.max_publish_rate,
             implicit: info.implicit,
+            max_age: info.bounds.max_age.to_string(),
         }
     }
 }
@@ -80,6 +83,8 @@ pub struct TopicDone {
     max_publish_rate: u32,
     /// When it was made (RFC 3339).
     created_at: String,
+    /// How old its messages may become, like `24h`; `0s` = no limit.
+    max_age: String,
 }
 
 impl TopicDone {
@@ -90,6 +95,7 @@ impl TopicDone {
             max_messages: info.bounds.max_messages,
             max_publish_rate: info.bounds.max_publish_rate,
             created_at: info.created_at.to_string(),
+            max_age: info.bounds.max_age.to_string(),
         })
     }
 }
@@ -98,13 +104,14 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
     Ok(TopicConfig {
         max_messages: fields.number("max_messages", usize::MAX)?,
         max_publish_rate: fields.number("max_publish_rate", u32::MAX)?,
+        max_age: fields.text("max_age")?.map(|age| Age::parse("max_age", &age)).transpose()?,
     })
 }
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
 pub async fn create_topic(Caller(client): Caller, _: NoQuery, body: Text) -> RestResult<impl IntoResponse> {
-    let fields = fields(body.as_str()?, &["name", "max_messages", "max_publish_rate"])?;
+    let fields = fields(body.as_str()?, &["name", "max_messages", "max_publish_rate", "max_age"])?;
     let name = TopicName::parse(&fields.required("name")?)?;
     let info = client.create_topic(&name, topic_settings(&fields)?).await?;
     Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
@@ -118,7 +125,7 @@ pub async fn update_topic(
     _: NoQuery,
     body: Text,
 ) -> RestResult<Json<TopicDone>> {
-    let settings = topic_settings(&fields(body.as_str()?, &["max_messages", "max_publish_rate"])?)?;
+    let settings = topic_settings(&fields(body.as_str()?, &["max_messages", "max_publish_rate", "max_age"])?)?;
     Ok(TopicDone::new("updated", &client.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
 
@@ -167,6 +174,8 @@ pub struct CreateTopic {
     max_messages: Option<usize>,
     /// Messages a second that may be published; 0 = no limit.
     max_publish_rate: Option<u32>,
+    /// How old its messages may become, like `24h`; `0s` = no limit.
+    max_age: Option<String>,
 }
 
 /// What changes in a topic.
@@ -177,4 +186,6 @@ pub struct TopicChange {
     max_messages: Option<usize>,
     /// Messages a second that may be published; 0 = no limit.
     max_publish_rate: Option<u32>,
+    /// How old its messages may become, like `24h`; `0s` = no limit.
+    max_age: Option<String>,
 }

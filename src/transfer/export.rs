@@ -136,6 +136,7 @@ fn write_channels(
                 key: message.key.as_ref().map(Key::as_str),
                 data: message.data.as_str(),
                 headers: message.headers.as_ref().map(Headers::as_json),
+                ttl: message.ttl,
             })?;
             before = message.cursor.offset;
         }
@@ -258,7 +259,7 @@ impl ExportWriter {
     }
 
     fn message(&mut self, message: StoredMessage<'_>) -> Result<(), String> {
-        let StoredMessage { offset, after_loss, at, id, given_id, key, data, headers } = message;
+        let StoredMessage { offset, after_loss, at, id, given_id, key, data, headers, ttl } = message;
         // The data is parsed again, because an export must not hold anything that an import refuses.
         let data: &RawValue =
             serde_json::from_str(data).map_err(|error| format!("the data of message {offset}: {error}"))?;
@@ -277,6 +278,7 @@ impl ExportWriter {
             headers,
             published_at: TimeText(at),
             data,
+            ttl,
         }))
     }
 

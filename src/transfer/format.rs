@@ -8,13 +8,13 @@ use std::{borrow::Cow, fmt, io::Write};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Error as _};
 use serde_json::{Value, value::RawValue};
 
-use crate::channel::{Ack, Epoch, Timestamp, TopicConfig};
+use crate::channel::{Ack, Age, Epoch, Timestamp, TopicConfig};
 
 /// The name of the format in the first line.
 pub(super) const FORMAT: &str = "pub-sub";
 
-/// The version of all lines. A reader accepts its own and earlier versions. Version 1 has no ids without
-/// messages, and version 2 no headers.
+/// The version of all lines. A reader accepts its own and earlier versions. Version 1 has no ids without messages, version 2
+/// no headers and no ages.
 pub(super) const VERSION: u32 = 3;
 
 /// The first line.
@@ -87,6 +87,9 @@ pub(super) struct MessageLine<'a> {
     pub published_at: TimeText,
     #[serde(borrow)]
     pub data: &'a RawValue,
+    /// How long the message is kept after its publication, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Age>,
 }
 
 /// A publisher's id that is still known although its message is gone.

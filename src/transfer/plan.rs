@@ -345,6 +345,7 @@ pub(super) fn new_message(message: &format::MessageLine<'_>, max_payload_bytes: 
             key: message.key.as_deref().map(Key::parse).transpose()?,
             headers: message.headers.map_or(Ok(None), |headers| Headers::parse(headers.get()))?,
             origin: Some(Origin { at: message.published_at.0, made_up_id }),
+            ttl: message.ttl.filter(|ttl| !ttl.is_unlimited()),
             ..NewMessage::of(Payload::existing(message.data, max_payload_bytes)?)
         })
     };

@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::names::{refuse_misspelt, refuse_unknown};
-use crate::broker::{Error, Headers, Key, MessageId, NewMessage, Payload};
+use crate::broker::{Age, Error, Headers, Key, MessageId, NewMessage, Payload};
 
 /// The fields of one JSON object, each still as text. Of a repeated key the last counts.
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -25,7 +25,7 @@ pub enum UnknownFields {
 }
 
 /// What stands beside `message`, not within it.
-const BESIDE_MESSAGE: [&str; 4] = ["data", "key", "expected_offset", "headers"];
+const BESIDE_MESSAGE: [&str; 5] = ["data", "key", "expected_offset", "headers", "ttl"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
     }
 
     /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`,
-    /// `headers`.
+    /// `headers`, `ttl`.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
@@ -171,7 +171,8 @@ impl<'a> Fields<'a> {
         let (data, inner_id) = match &nested {
             None => (self.raw("data"), None),
             Some(message) => {
-                message.allow("message", &["id", "payload", "data", "key", "expected_offset", "headers"], unknown)?;
+                let known = ["id", "payload", "data", "key", "expected_offset", "headers", "ttl"];
+                message.allow("message", &known, unknown)?;
                 if let Some(outer) = BESIDE_MESSAGE.into_iter().find(|name| message.raw(name).is_some()) {
                     let error = format!("has no `{outer}`: that stands beside `message`");
                     return Err(Error::bad_request("message", error));
@@ -184,7 +185,8 @@ impl<'a> Fields<'a> {
         let data = Payload::from_raw(data, max_payload_bytes)?;
         let expected_offset = self.number("expected_offset", u64::MAX)?;
         let (key, headers) = (self.text("key")?, self.present("headers").map(RawValue::get));
-        new_message(data, BesideData { id: id.as_deref(), key: key.as_deref(), expected_offset, headers })
+        let (id, key, ttl) = (id.as_deref(), key.as_deref(), self.text("ttl")?);
+        new_message(data, BesideData { id, key, expected_offset, headers, ttl: ttl.as_deref() })
     }
 }
 
@@ -225,6 +227,8 @@ pub struct BesideData<'a> {
     pub expected_offset: Option<u64>,
     /// The headers, as JSON text.
     pub headers: Option<&'a str>,
+    /// How long it is kept.
+    pub ttl: Option<&'a str>,
 }
 
 /// A message to publish, made of what a client gave.
@@ -232,12 +236,13 @@ pub struct BesideData<'a> {
 /// # Errors
 /// [`Error::BadRequest`] that names the field.
 pub fn new_message(data: Payload, beside: BesideData<'_>) -> Result<NewMessage, Error> {
-    let BesideData { id, key, expected_offset, headers } = beside;
+    let BesideData { id, key, expected_offset, headers, ttl } = beside;
     Ok(NewMessage {
         id: id.map(MessageId::parse).transpose()?,
         key: key.map(Key::parse).transpose()?,
         expected_offset,
         headers: headers.map_or(Ok(None), Headers::parse)?,
+        ttl: ttl.map(Age::parse_ttl).transpose()?,
         ..NewMessage::of(data)
     })
 }
@@ -298,12 +303,17 @@ mod tests {
         assert_eq!(with_headers(r#"{"a":"b"}"#).unwrap().headers.unwrap().as_json(), r#"{"a":"b"}"#);
         assert!(with_headers("null").unwrap().headers.is_none() && with_headers("{}").unwrap().headers.is_none());
         assert!(with_headers("[]").is_err() && with_headers("\"a\"").is_err() && with_headers("{\"a\":1}").is_err());
+        let short = new_message(r#"{"data":1,"ttl":"1500ms"}"#).unwrap();
+        assert_eq!(short.ttl, Some(Age::from_millis(1_500)));
         for bad in [
             r"{}",
             r#"{"data":1,"message":{"payload":2}}"#,
             r#"{"message":{}}"#,
             r#"{"message":3}"#,
             r#"{"data":1,"id":2}"#,
+            r#"{"data":1,"ttl":5}"#,
+            r#"{"data":1,"ttl":"0s"}"#,
+            r#"{"message":{"payload":1,"ttl":"5s"}}"#,
             // What stands beside `message` must not get lost within it.
             r#"{"message":{"payload":1,"key":"a"}}"#,
             r#"{"message":{"payload":1,"expectedOffset":1}}"#,

@@ -1,6 +1,7 @@
 //! The scenarios of the contract. Each runs on the engine that `TEST_ENGINE` names, except those in a module called
 //! `memory`; what brings its own engine, or needs none, is beside this module.
 
+mod ages;
 mod bad_http;
 mod bad_input;
 mod consumers;

@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pub_sub::engine::{
-    Disk, Engine, Memory,
-    conformance::{Instance, restarts, suite},
-    disk::{Fsync, Settings},
+use pub_sub::{
+    channel::{
+        Age, NewMessage, Origin, Payload, Registry, RegistrySettings, Timestamp, TopicBounds, TopicConfig, TopicName,
+    },
+    engine::{
+        Disk, Engine, Memory,
+        conformance::{Instance, restarts, suite},
+        disk::{Fsync, Settings},
+    },
 };
 
 async fn alone(engine: Arc<dyn Engine>) {
@@ -70,4 +75,37 @@ async fn disk_interval() {
 #[tokio::test]
 async fn disk_never() {
     on_disk(Fsync::Never).await;
+}
+
+/// What was too old when the log was written stays gone, though the clock says at the next start that it is young.
+#[tokio::test]
+async fn a_clock_that_was_set_back_revives_nothing_at_a_start() {
+    const MINUTE: i64 = 60_000;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let first = reopen(directory.path(), Fsync::Always).await.unwrap();
+    let config = TopicConfig { max_age: Some(Age::from_millis(600_000)), ..TopicConfig::keeping(10) };
+    for (name, minutes_ago) in [("old", 20), ("recent", 0)] {
+        let channel = first.engine.create(&TopicName::parse(name).unwrap(), config, false).await.unwrap();
+        let at = Timestamp(Timestamp::now().0 - minutes_ago * MINUTE);
+        let origin = Some(Origin { at, made_up_id: None });
+        let data = Payload::parse("1", 10).unwrap();
+        let new_message = NewMessage { origin, ..NewMessage::of(data) };
+        first.engine.append(&channel, new_message).await.unwrap();
+    }
+    first.engine.close().await;
+    let registry = Registry::new(RegistrySettings {
+        max_topics: 10,
+        max_bytes_per_topic: 1 << 20,
+        max_history_bytes: 1 << 20,
+        max_patterns: 1,
+        defaults: TopicBounds::new(10, 0),
+        dedup_window: Duration::ZERO,
+        dedup_bytes: 0,
+    });
+    registry.clock().set_by(-60 * MINUTE);
+    let second = disk(directory.path(), Fsync::Always);
+    second.open(registry.clone(), first.consumers.clone()).await.unwrap();
+    let kept = registry.page("", None, 10, |_| true).0.into_iter().map(|info| (info.name.to_string(), info.messages));
+    assert_eq!(kept.collect::<Vec<_>>(), [("old".to_owned(), 0), ("recent".to_owned(), 1)]);
+    second.close().await;
 }

@@ -1,7 +1,7 @@
 //! What leaves the history, and what is remembered of it.
 
 use super::{Ring, evicted};
-use crate::channel::{Error, recent_ids::Remembered};
+use crate::channel::{Error, Message, recent_ids::Remembered};
 
 /// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so
 /// many.
@@ -43,9 +43,26 @@ impl Ring {
     }
 
     pub(super) fn evict_oldest(&mut self) -> bool {
+        let is_gone = self.now().is_some_and(|now| self.is_gone(0, now));
         let Some(message) = self.messages.pop_front() else { return false };
+        *(if is_gone { &mut self.aged_out } else { &mut self.crowded_out }) = message.cursor.offset;
+        let is_hollow = self.end_oldest_life(message.cursor.offset);
         self.cost -= message.cost();
-        self.budget.remove(1, message.cost());
+        self.budget.remove(usize::from(!is_hollow), message.cost());
+        self.forget(&message);
+        if let Some(next) = self.messages.front()
+            && next.prev != message.cursor.offset
+        {
+            self.lost_ranges -= 1;
+            self.lost_until = next.prev;
+        }
+        let (offset, at, sequence) = (message.cursor.offset, message.published_at, message.sequence);
+        self.remember_one(evicted::Entry { offset, at, sequence });
+        true
+    }
+
+    /// The message is not found by its id and its key any more. A publisher's id is remembered for its window.
+    pub(super) fn forget(&mut self, message: &Message) {
         if self.ids.get(&message.id) == Some(&message.cursor.offset) {
             self.ids.remove(&message.id);
             let remembered = Remembered { offset: message.cursor.offset, at: message.published_at };
@@ -56,15 +73,6 @@ impl Ring {
         {
             self.latest.remove(key);
         }
-        if let Some(next) = self.messages.front()
-            && next.prev != message.cursor.offset
-        {
-            self.lost_ranges -= 1;
-            self.lost_until = next.prev;
-        }
-        let (offset, at, sequence) = (message.cursor.offset, message.published_at, message.sequence);
-        self.remember_one(evicted::Entry { offset, at, sequence });
-        true
     }
 
     pub(super) fn remember_one(&mut self, entry: evicted::Entry) {

@@ -17,8 +17,8 @@ impl Ring {
         };
         match *start {
             Start::Live => (self.end(), None),
-            Start::Oldest => (oldest, None),
-            Start::Last(count) => (before(self.messages.len().saturating_sub(count as usize)), None),
+            Start::Oldest => (before(self.first_live()), None),
+            Start::Last(count) => (before(self.slot_of_last(count as usize)), None),
             Start::After(cursor) if cursor.epoch != self.epoch => (oldest, Some(self.new_epoch())),
             // The cursor says nothing about this topic's log.
             Start::AfterPattern(_) => (oldest, Some(self.new_epoch())),
@@ -115,7 +115,7 @@ impl Ring {
     }
 
     /// What lies after `after` up to and including `to`.
-    fn gap(&self, after: u64, to: u64, missed: Option<u64>, reason: GapReason) -> Gap {
+    pub(super) fn gap(&self, after: u64, to: u64, missed: Option<u64>, reason: GapReason) -> Gap {
         Gap { topic: self.topic.clone(), missed, from_offset: after + 1, to_offset: to, reason }
     }
 
@@ -139,14 +139,25 @@ impl Ring {
         let mut gap = None;
         if position.after < floor {
             let missed = (position.after >= self.lost_until).then(|| gone.saturating_sub(position.seen));
-            gap = Some(self.gap(position.after, floor, missed, GapReason::SlowConsumer));
+            // What was too old when it left was not missed for being slow.
+            let by_age = (self.crowded_out.max(self.lost_until)..self.aged_out).contains(&position.after);
+            let reason = if by_age { GapReason::Expired } else { GapReason::SlowConsumer };
+            gap = Some(self.gap(position.after, floor, missed, reason));
             *position = ReadPosition { after: floor, seen: gone };
         }
-        let start = self.index_after(position.after).min(self.messages.len());
+        let mut start = self.index_after(position.after).min(self.messages.len());
+        let now = self.now();
+        if let Some(now) = now {
+            let (next, gone) = self.pass_gone(start, now, newest, position);
+            start = next;
+            if let Some(gone) = gone {
+                gap = Some(gap.map_or(gone.clone(), |gap| gap.and_then(&gone)));
+            }
+        }
         let (mut read, mut bytes) = (0, 0);
         let mut whole = true;
-        for message in self.messages.range(start..).take(limit.messages) {
-            if bytes >= limit.bytes || message.sequence > newest {
+        for (slot, message) in (start..).zip(self.messages.range(start..)).take(limit.messages) {
+            if bytes >= limit.bytes || message.sequence > newest || now.is_some_and(|now| self.is_gone(slot, now)) {
                 break;
             }
             if position.after < message.prev {
@@ -204,23 +215,29 @@ impl Ring {
         self.messages.get(index).map(|message| message.published_at)
     }
 
-    /// The kept messages, oldest first, and of each whether its id is the publisher's.
-    pub fn kept(&self) -> Vec<(Arc<Message>, bool)> {
-        let given = |message: &Message| self.ids.get(&message.id) == Some(&message.cursor.offset);
-        self.messages.iter().map(|message| (message.clone(), given(message))).collect()
-    }
-
     /// Whether a newer kept message has the same key.
     pub fn superseded(&self, message: &Message) -> bool {
         let latest = message.key.as_ref().and_then(|key| self.latest.get(key));
-        latest.is_some_and(|offset| *offset > message.cursor.offset)
+        let is_gone = |offset: u64| {
+            let now = self.now();
+            now.is_some_and(|now| self.is_gone(self.index_after(offset.saturating_sub(1)), now))
+        };
+        latest.is_some_and(|offset| *offset > message.cursor.offset && !is_gone(*offset))
     }
 
-    /// Up to `max` kept messages before `before`, oldest first, and whether there are earlier ones.
-    pub fn read_before(&self, before: u64, max: usize, out: &mut Vec<Arc<Message>>) -> bool {
+    /// The slots of up to `max` kept messages before `before`, oldest first, and whether there are earlier ones.
+    pub fn slots_before(&self, before: u64, max: usize) -> (Vec<usize>, bool) {
         let end = self.index_after(before.saturating_sub(1)).min(self.messages.len());
-        let start = end.saturating_sub(max);
-        out.extend(self.messages.range(start..end).cloned());
-        start > 0
+        let (first, now) = (self.first_live(), self.now());
+        let is_live = |slot: &usize| now.is_none_or(|now| !self.is_gone(*slot, now));
+        let mut slots: Vec<usize> = (first.min(end)..end).rev().filter(is_live).take(max).collect();
+        slots.reverse();
+        let has_earlier = slots.first().is_some_and(|oldest| *oldest > first);
+        (slots, has_earlier)
+    }
+
+    /// The message in a slot.
+    pub fn message_in(&self, slot: usize) -> Option<&Arc<Message>> {
+        self.messages.get(slot)
     }
 }

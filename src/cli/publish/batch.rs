@@ -69,6 +69,9 @@ fn body(lines: &[Line]) -> String {
         if let Some(headers) = &line.headers {
             fields["headers"] = json!(headers);
         }
+        if let Some(ttl) = &line.ttl {
+            fields["ttl"] = ttl.as_str().into();
+        }
         let fields = fields.to_string();
         // The data go as they came, with every digit.
         body.push_str(&format!("{},\"data\":{}}}", &fields[..fields.len() - 1], line.data));
@@ -91,9 +94,10 @@ mod tests {
             id: "7".to_owned(),
             expected_offset: key.map(|_| 5),
             headers: key.map(|key| [(key.to_owned(), "v".to_owned())].into()),
+            ttl: key.map(|_| "5s".to_owned()),
         };
         let text = body(&[line("1.50e400", None), line("{}", Some("k"))]);
-        let wanted = r#"[{"topic":"a\"b","id":"7","data":1.50e400},{"topic":"a\"b","id":"7","key":"k","expected_offset":5,"headers":{"k":"v"},"data":{}}]"#;
+        let wanted = r#"[{"topic":"a\"b","id":"7","data":1.50e400},{"topic":"a\"b","id":"7","key":"k","expected_offset":5,"headers":{"k":"v"},"ttl":"5s","data":{}}]"#;
         assert_eq!(text, wanted);
     }
 

@@ -26,6 +26,7 @@ pub struct Defaults {
     pub id: Option<String>,
     pub expected_offset: Option<u64>,
     pub headers: Option<BTreeMap<String, String>>,
+    pub ttl: Option<String>,
     /// Whether data are strings, also where they are JSON.
     pub is_text: bool,
     /// Whether lines are objects with a message in each.
@@ -44,6 +45,7 @@ pub struct Line {
     pub id: String,
     pub expected_offset: Option<u64>,
     pub headers: Option<BTreeMap<String, String>>,
+    pub ttl: Option<String>,
 }
 
 /// What a line holds: a message, or nothing that can be published. An error ends the input.
@@ -66,6 +68,7 @@ struct Object {
     id: Option<String>,
     expected_offset: Option<u64>,
     headers: Option<BTreeMap<String, String>>,
+    ttl: Option<String>,
 }
 
 impl Input {
@@ -181,6 +184,7 @@ fn line(number: u64, object: Object, data: String, defaults: &Defaults) -> Resul
         id: object.id.or_else(|| defaults.id.clone()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         expected_offset: object.expected_offset.or(defaults.expected_offset),
         headers: object.headers.or_else(|| defaults.headers.clone()),
+        ttl: object.ttl.or_else(|| defaults.ttl.clone()),
     })
 }
 
@@ -214,6 +218,9 @@ mod tests {
         assert_eq!(object(1, r#"{"data":1}"#, &with_header).unwrap().headers, Some(headers("1")));
         let own = object(1, r#"{"data":1,"headers":{"a":"2"}}"#, &with_header).unwrap();
         assert_eq!(own.headers, Some(headers("2")));
+        let short = Defaults { ttl: Some("5s".to_owned()), ..defaults() };
+        assert_eq!(object(1, r#"{"data":1,"ttl":"1h"}"#, &short).unwrap().ttl.as_deref(), Some("1h"));
+        assert_eq!(payload(1, "1", &short).unwrap().ttl.as_deref(), Some("5s"));
         for bad in [r#"{"topic":"a"}"#, "1", "{", r#"{"data":1,"key":2}"#, r#"{"data":1,"headers":{"a":1}}"#] {
             assert!(object(9, bad, &defaults()).is_err(), "{bad}");
         }

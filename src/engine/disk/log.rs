@@ -31,6 +31,10 @@
 //! segments, the log is compacted: the live records of the oldest segment are copied to the tail, in steps between
 //! batches, and the segment is removed. Meanwhile the log can grow by another quarter.
 //!
+//! Nothing that is too old stays for long: a segment that holds such messages is compacted an hour after the first of them
+//! became too old, whatever space it takes. Of a message whose own time is over in the midst of a history, its place stays,
+//! because others name it as their `prev`.
+//!
 //! A publisher's id outlives its message. Before a segment is removed, the ids in it that are still within the
 //! deduplication window are copied to the tail as records of their own. An import adds such records for ids whose
 //! messages the log never had. The id records of a segment count as live until the newest of them has expired.
@@ -133,6 +137,12 @@ pub struct LogConfig {
     /// The limit in bytes for ids without a message, in the log and in what is recovered. The oldest ids are dropped
     /// first.
     pub dedup_bytes: u64,
+    /// Reads from a topic's settings how old its messages may become, in milliseconds; 0 means no limit.
+    pub max_age_of: fn(&[u8]) -> Option<u64>,
+    /// How old the messages of a topic may become whose settings say nothing about that.
+    pub default_max_age_ms: u64,
+    /// How long messages that are too old may stay on the disk, before their segment is rewritten.
+    pub keep_aged: Duration,
 }
 
 impl Default for LogConfig {
@@ -145,6 +155,9 @@ impl Default for LogConfig {
             reserve_offsets: 10_000,
             dedup_window: Duration::from_secs(300),
             dedup_bytes: 64 << 20,
+            max_age_of: |_| None,
+            default_max_age_ms: 0,
+            keep_aged: Duration::from_hours(1),
         }
     }
 }
@@ -152,6 +165,10 @@ impl Default for LogConfig {
 impl LogConfig {
     fn dedup_window_ms(&self) -> i64 {
         i64::try_from(self.dedup_window.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn keep_aged_ms(&self) -> i64 {
+        i64::try_from(self.keep_aged.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn check(&self) -> Result<(), OpenError> {
@@ -309,8 +326,9 @@ impl<T: Send + 'static> Log<T> {
     pub fn trim(&self, topic_id: u64, floor: u64) {
         let has_work = {
             let mut ledger = self.ledger.lock();
+            let rewrite = ledger.next_rewrite();
             ledger.trim(topic_id, floor);
-            ledger.has_work(ledger::now_ms())
+            ledger.next_rewrite() < rewrite || ledger.has_work(ledger::now_ms())
         };
         if has_work {
             self.queue.notify();

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     channel::{
-        Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Deletion, Epoch, Headers, Incarnation, Key, MessageId,
-        NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicConfig, TopicName,
+        Age, Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Deletion, Epoch, Headers, Incarnation, Key,
+        MessageId, NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicConfig, TopicName,
     },
     engine::position,
 };
@@ -43,6 +43,8 @@ pub(super) fn open(
     report(&recovered);
     registry.sequencer(0).begin(Epoch::from_bits(recovered.identity), recovered.next_sequence.saturating_sub(1));
     remember_deletions(&recovered, registry);
+    // A clock that was set back since must not bring back what was too old.
+    registry.clock().know(newest_time(&recovered));
     let held = restore_consumers(&recovered, consumers);
     let highest = recovered.highest_id;
     let (mut unused, mut evicted) = (Vec::new(), Vec::new());
@@ -60,6 +62,7 @@ pub(super) fn open(
             evicted.push((id, implicit, settings, floor));
         }
     }
+    registry.clock().know(Timestamp(i64::MIN));
     let slot = Arc::new(OnceLock::new());
     let committer = Committer::new(registry.clone(), health, slot.clone());
     let log = Arc::new(ready.start(Box::new(committer))?);
@@ -161,6 +164,12 @@ fn is_unused(channel: &Channel, consumers: &Consumers) -> bool {
     channel.is_implicit() && !consumers.any(&Source::Topic(channel.name().clone()))
 }
 
+/// When the newest message in the log was published.
+fn newest_time(recovered: &log::Recovered) -> Timestamp {
+    let newest = recovered.topics.iter().filter_map(|topic| Some(topic.messages.last()?.at_ms));
+    Timestamp(newest.max().unwrap_or(i64::MIN))
+}
+
 /// The number of the newest message in the log.
 fn newest_sequence(recovered: &log::Recovered) -> u64 {
     let newest = recovered.topics.iter().filter_map(|topic| Some(topic.messages.last()?.sequence));
@@ -210,6 +219,9 @@ fn restore(topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Opt
         history.skip_to(message.offset.saturating_sub(1));
         let given_id = message.id_is_given || message.sequence > retried_from;
         match message_of(&message) {
+            Some(stored) if message.is_hollow => {
+                history.feed_hollow(message.offset, message.sequence, Timestamp(message.at_ms), given_id, stored);
+            }
             Some(stored) => {
                 history.feed(message.offset, message.sequence, Timestamp(message.at_ms), given_id, stored);
             }
@@ -217,7 +229,7 @@ fn restore(topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Opt
         }
     }
     history.skip_to(topic.next_offset.saturating_sub(1));
-    drop(history);
+    history.end();
     Some(channel)
 }
 
@@ -233,6 +245,7 @@ fn message_of(stored: &RecoveredMessage) -> Option<NewMessage> {
             Some(headers) => Some(Headers::stored(text(headers)?)),
             None => None,
         },
-        ..NewMessage::of(Payload::stored(text(&stored.data)?))
+        ttl: Some(Age::from_millis(stored.ttl_ms)).filter(|ttl| !ttl.is_unlimited()),
+        ..NewMessage::of(if stored.is_hollow { Payload::null() } else { Payload::stored(text(&stored.data)?) })
     })
 }

@@ -4,7 +4,9 @@ use std::{path::Path, time::Duration};
 
 use super::log::{self, LogSnapshotTopic};
 use crate::{
-    channel::{ConsumerKey, ConsumerName, Epoch, Position, Source, Timestamp, TopicBounds, TopicConfig, TopicName},
+    channel::{
+        Age, ConsumerKey, ConsumerName, Epoch, Position, Source, Timestamp, TopicBounds, TopicConfig, TopicName,
+    },
     engine::position,
 };
 
@@ -38,6 +40,8 @@ pub struct Topic {
     /// Publishers' ids that are still known although their messages are gone, the oldest first.
     pub ids: Vec<StoredId>,
     messages: Vec<log::MessageLocation>,
+    /// How old its messages may become.
+    max_age: Age,
 }
 
 /// A publisher's id, and the message that had it.
@@ -70,6 +74,8 @@ pub struct StoredMessage<'a> {
     pub data: &'a str,
     /// Its headers, as a JSON object.
     pub headers: Option<&'a str>,
+    /// How long it is kept after its publication, at most.
+    pub ttl: Option<Age>,
 }
 
 impl Snapshot {
@@ -100,7 +106,8 @@ impl Snapshot {
             consumers.push((key, position));
         }
         consumers.sort_by(|(a, _), (b, _)| (a.source.as_str(), &a.name).cmp(&(b.source.as_str(), &b.name)));
-        let topics: Result<Vec<_>, _> = std::mem::take(&mut log.topics).into_iter().map(topic_of).collect();
+        let topics: Result<Vec<_>, _> =
+            std::mem::take(&mut log.topics).into_iter().map(|topic| topic_of(topic, defaults)).collect();
         let mut topics = topics?;
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         let torn_bytes = log.torn_bytes;
@@ -117,7 +124,7 @@ impl Snapshot {
         mut take: impl FnMut(StoredMessage<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut buffer = Vec::new();
-        let mut before = topic.floor;
+        let (mut before, now) = (topic.floor, Timestamp::now());
         for stored_at in &topic.messages {
             let stored = self.log.message(stored_at, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
             let text = |bytes| std::str::from_utf8(bytes).ok();
@@ -137,8 +144,15 @@ impl Snapshot {
                     key: optional(stored.key)?,
                     data: text(stored.data)?,
                     headers: optional(stored.headers)?,
+                    ttl: Some(Age::from_millis(stored.ttl_ms)).filter(|ttl| !ttl.is_unlimited()),
                 })
             };
+            let max_age = topic.max_age.as_millis();
+            let is_past = |age: u64| age > 0 && stored.at_ms.saturating_add_unsigned(age) <= now.0;
+            if stored.is_hollow || is_past(stored.ttl_ms) || is_past(max_age) {
+                // Nobody would be delivered it any more.
+                continue;
+            }
             let message = read()
                 .ok_or_else(|| format!("DATA_DIR: message {} of {:?} cannot be read", stored.offset, topic.name))?;
             take(message)?;
@@ -148,7 +162,7 @@ impl Snapshot {
     }
 }
 
-fn topic_of(topic: LogSnapshotTopic) -> Result<Topic, String> {
+fn topic_of(topic: LogSnapshotTopic, defaults: TopicBounds) -> Result<Topic, String> {
     let LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
     let config = TopicConfig::decode(&settings).ok_or_else(|| unknown("settings"))?;
@@ -162,6 +176,7 @@ fn topic_of(topic: LogSnapshotTopic) -> Result<Topic, String> {
         last,
         ids: ids.into_iter().filter_map(id_of).collect(),
         messages,
+        max_age: config.bounds(defaults).max_age,
     })
 }
 

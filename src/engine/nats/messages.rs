@@ -24,12 +24,15 @@ use super::{
     topics::Topics,
 };
 use crate::channel::{
-    Channel, Committed, Epoch, Feed, Headers, Key, KnownId, MessageId, NewMessage, Numbering, Payload, Timestamp,
+    Age, Channel, Committed, Epoch, Feed, Headers, Key, KnownId, MessageId, NewMessage, Numbering, Payload, Timestamp,
 };
 use missed::{MissedMessages, Step};
 
 /// The header of a message's key.
 const KEY_HEADER: &str = "Pubsub-Key";
+
+/// The header of the time that a message is kept at most, in milliseconds.
+const TTL_HEADER: &str = "Pubsub-Ttl";
 
 /// The pause between two requests to the registry.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -62,6 +65,9 @@ pub(super) fn headers(channel: &Channel, id: &MessageId, new_message: &NewMessag
         if let (Ok(name), Ok(value)) = (HeaderName::from_str(&name), HeaderValue::from_str(&value)) {
             headers.insert(name, value);
         }
+    }
+    if let Some(ttl) = new_message.ttl {
+        headers.insert(TTL_HEADER, ttl.as_millis().to_string());
     }
     if let Some(expected) = new_message.expected_offset {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
@@ -125,7 +131,9 @@ fn read(item: &Item, prev: u64) -> Committed {
     let key = item.header(KEY_HEADER).and_then(decode).and_then(|key| Key::parse(&key).ok());
     let at = published_at(item);
     let headers = item.headers.as_ref().and_then(publishers_headers);
-    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(generated), given_id, key, data, headers }
+    let ttl = item.header(TTL_HEADER).and_then(|ttl| ttl.parse().ok()).map(Age::from_millis);
+    let ttl = ttl.filter(|ttl| !ttl.is_unlimited());
+    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(generated), given_id, key, data, headers, ttl }
 }
 
 /// A message that belongs to no topic and will be deleted.
@@ -342,6 +350,16 @@ mod tests {
         // Messages of other services.
         for id in ["", "a", "0123456789abcdef.", "0123456789abcdef..end", "0123456789abcdef.=2"] {
             assert_eq!(read(id, false), ("nats-7".to_owned(), false), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_message_says_how_long_it_is_kept() {
+        let mut short = item("0123456789abcdef.a", false);
+        assert_eq!(read(&short, 0).ttl, None);
+        for (text, ttl) in [("1500", Some(Age::from_millis(1_500))), ("0", None), ("soon", None)] {
+            short.headers.get_or_insert_default().insert(TTL_HEADER, text);
+            assert_eq!(read(&short, 0).ttl, ttl, "{text}");
         }
     }
 

@@ -48,6 +48,7 @@ struct Message {
     key: Source,
     expected_offset: Source,
     headers: Source,
+    ttl: Source,
 }
 
 enum Messages {
@@ -200,6 +201,7 @@ impl Message {
             key: absent(),
             expected_offset: absent(),
             headers: absent(),
+            ttl: absent(),
         };
         for (name, value) in arguments {
             let place = match name {
@@ -209,6 +211,7 @@ impl Message {
                 "key" => &mut message.key,
                 "expectedOffset" => &mut message.expected_offset,
                 "headers" => &mut message.headers,
+                "ttl" => &mut message.ttl,
                 _ => return None,
             };
             *place = variables.source(value)?;
@@ -225,27 +228,29 @@ impl Message {
             client,
             given.get(&self.topic),
             given.get(&self.data),
-            [&self.id, &self.key, &self.expected_offset, &self.headers].map(|source| given.get(source)),
+            [&self.id, &self.key, &self.expected_offset, &self.headers, &self.ttl].map(|source| given.get(source)),
         )
     }
 
     fn bytes(&self) -> usize {
-        let Self { topic, data, id, key, expected_offset, headers } = self;
-        size_of::<Self>() + [topic, data, id, key, expected_offset, headers].map(Source::bytes).iter().sum::<usize>()
+        let Self { topic, data, id, key, expected_offset, headers, ttl } = self;
+        let sources = [topic, data, id, key, expected_offset, headers, ttl];
+        size_of::<Self>() + sources.map(Source::bytes).iter().sum::<usize>()
     }
 }
 
-/// Reads a message to publish: its topic, its data, and its id, key, expected offset and headers, which may be missing.
+/// Reads a message to publish: its topic, its data, and its id, key, expected offset, headers and ttl, which may be missing.
 fn read_message(
     client: &Client,
     topic: Got<'_>,
     data: Got<'_>,
-    [given_id, key, offset, headers]: [Got<'_>; 4],
+    [given_id, key, offset, headers, ttl]: [Got<'_>; 5],
 ) -> Option<NewItem> {
     let (topic, data) = (topic.required(text)?, data.data()?);
     let (given_id, key) = (given_id.optional(id)?, key.optional(text)?);
-    let (expected_offset, headers) = (offset.optional(long)?, headers.optional(object)?);
-    let beside = BesideData { id: given_id.as_deref(), key: key.as_deref(), expected_offset, headers };
+    let (expected_offset, headers, ttl) = (offset.optional(long)?, headers.optional(object)?, ttl.optional(text)?);
+    let beside =
+        BesideData { id: given_id.as_deref(), key: key.as_deref(), expected_offset, headers, ttl: ttl.as_deref() };
     let input = Input { topic: &topic, data: Some(data), beside };
     Some(mutation::new_message(client, input))
 }
@@ -289,7 +294,7 @@ impl Messages {
 /// Reads one message of a list that a client gave as a variable.
 fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
     let fields: Fields<'_> = serde_json::from_str(item.get()).ok()?;
-    let (mut topic, mut data, mut further) = (None, None, [None; 4]);
+    let (mut topic, mut data, mut further) = (None, None, [None; 5]);
     for (name, value) in fields.values() {
         let place = match name {
             "topic" => &mut topic,
@@ -298,6 +303,7 @@ fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
             "key" => &mut further[1],
             "expectedOffset" => &mut further[2],
             "headers" => &mut further[3],
+            "ttl" => &mut further[4],
             _ => return None,
         };
         if place.replace(value).is_some() {

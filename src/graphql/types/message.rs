@@ -16,7 +16,7 @@ use crate::{
 pub enum GapReason {
     /// The subscriber fell off the history while connected, or skips by its `overflow` choice.
     SlowConsumer,
-    /// The next message after the asked position is no longer kept.
+    /// The next message after the asked position is no longer kept, or messages have become too old since.
     Expired,
     /// The asked position is of another incarnation of the topic: it was recreated, or its log was reset.
     NewEpoch,
@@ -174,19 +174,13 @@ impl MessageConnection {
 
     fn messages(&self) -> impl Iterator<Item = Message> {
         // What was missed stands before the message behind it.
-        let first = std::iter::once(self.page.gap.clone());
-        let between = self.page.messages.windows(2).map(|pair| {
-            let (before, message) = (&pair[0], &pair[1]);
-            (message.prev != before.cursor.offset).then(|| BrokerGap {
-                topic: message.topic.clone(),
-                missed: None,
-                from_offset: before.cursor.offset + 1,
-                to_offset: message.prev,
-                reason: BrokerGapReason::Expired,
-            })
-        });
-        let messages = self.page.messages.iter().zip(first.chain(between));
-        messages.map(|(message, gap)| Message { message: message.clone(), gap, pattern_cursor: None, filtered: false })
+        let messages = self.page.with_gaps();
+        messages.map(|(message, gap)| Message {
+            message: message.clone(),
+            gap: gap.cloned(),
+            pattern_cursor: None,
+            filtered: false,
+        })
     }
 }
 

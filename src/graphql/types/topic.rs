@@ -131,6 +131,11 @@ impl Topic {
         int(self.info.bounds.max_publish_rate as usize)
     }
 
+    /// How old its messages may become, like `24h`; `0s` means no limit.
+    async fn max_age(&self) -> String {
+        self.info.bounds.max_age.to_string()
+    }
+
     /// Made by a publish or a subscribe; goes away when it has no message, subscriber or consumer.
     async fn implicit(&self) -> bool {
         self.info.implicit

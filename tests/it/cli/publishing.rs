@@ -166,3 +166,18 @@ async fn a_server_that_is_not_there_is_named() {
     let wanted = format!("pub-sub: connection refused: is the server running at http://127.0.0.1:{nobody}?\n");
     assert_eq!(refused(&output, 1), wanted);
 }
+
+/// A message that is kept for a short time only, as the flag or its line says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_has_a_time_of_its_own() {
+    let server = in_memory(|_| {});
+    printed(&run(server.addr, &["pub", "news", "1", "2", "--ttl", "30ms"]).await);
+    let lines = "{\"data\":3,\"ttl\":\"1h\"}\n{\"data\":4}\n";
+    printed(&run_with(server.addr, &["pub", "news", "--json", "--ttl", "20ms"], lines).await);
+    let kept = async || {
+        let page = server.get("/topics/news/messages").await.expect(200);
+        (page["messages"].as_array().unwrap().len() == 1).then(|| page["messages"][0]["data"].clone())
+    };
+    assert_eq!(crate::harness::eventually("the others are too old", kept).await, 3);
+    assert!(refused(&run(server.addr, &["pub", "news", "1", "--ttl", "soon"]).await, 1).contains("ttl: "));
+}

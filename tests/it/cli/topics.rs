@@ -8,16 +8,18 @@ use super::{in_memory, printed, refused, run};
 async fn topics_are_made_changed_and_deleted() {
     let server = in_memory(|_| {});
     let topics = async |arguments: &[&str]| run(server.addr, &[&["topics"], arguments].concat()).await;
-    let created = topics(&["create", "news", "--max-messages", "5", "--max-publish-rate", "7"]).await;
+    let created =
+        topics(&["create", "news", "--max-messages", "5", "--max-publish-rate", "7", "--max-age", "90s"]).await;
     assert_eq!(printed(&created), "created news\n");
     assert!(refused(&topics(&["create", "news"]).await, 1).contains("(TOPIC_EXISTS)"));
     server.publish_numbers("news", 1..=2).await;
     let shown = printed(&topics(&["show", "news"]).await);
+    assert!(shown.contains("max age            90s\n"), "{shown}");
     assert!(shown.contains("max publish rate   7\n") && shown.contains("message count      2\n"), "{shown}");
 
     let updated = printed(&topics(&["update", "news", "--max-messages", "1", "--json"]).await);
     assert_eq!(serde_json::from_str::<Value>(&updated).unwrap()["status"], "updated");
-    assert!(refused(&topics(&["update", "news"]).await, 2).contains("--max-messages or --max-publish-rate"));
+    assert!(refused(&topics(&["update", "news"]).await, 2).contains("--max-messages, --max-publish-rate or --max-age"));
 
     printed(&topics(&["create", "wörter/x"]).await);
     let list = printed(&topics(&[]).await);

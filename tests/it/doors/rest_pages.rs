@@ -25,6 +25,12 @@ struct Page<'a> {
     next: String,
 }
 
+/// What was missed before a message in the midst of a page.
+#[derive(Deserialize)]
+struct Before {
+    gap: Option<Gap>,
+}
+
 impl RestPages {
     async fn page(&mut self, query: &str) -> Result<(), String> {
         let response = self.client.get(&format!("/topics/{}/messages?limit=100&{query}", encode(&self.topic))).await;
@@ -36,11 +42,12 @@ impl RestPages {
         assert!(page.messages.len() <= 100, "{response:?}");
         self.next = page.next;
         self.queue.extend(page.gap.map(Event::Gap));
-        self.queue.extend(
-            page.messages.iter().map(|message| {
-                Event::Message(serde_json::from_str::<MessageFields<'_>>(message.get()).unwrap().read())
-            }),
-        );
+        for message in page.messages {
+            let before: Before = serde_json::from_str(message.get()).unwrap();
+            self.queue.extend(before.gap.map(Event::Gap));
+            self.queue
+                .push_back(Event::Message(serde_json::from_str::<MessageFields<'_>>(message.get()).unwrap().read()));
+        }
         Ok(())
     }
 }

@@ -111,6 +111,8 @@ fn what_makes_no_sense_is_refused() {
         (2, "\"name\"", "\"nome\"", "missing field `name`"),
         (2, "\"floor\"", "\"flaw\":1,\"floor\"", "unknown field `flaw`"),
         (2, ":1000", ":\"many\"", "invalid type: string \"many\""),
+        (2, "\"floor\"", "\"maxAge\":\"soon\",\"floor\"", "must be a duration like"),
+        (3, "\"data\"", "\"ttl\":5,\"data\"", "invalid type: integer"),
         (3, ":5,", ":4,", "offset must be more than 4 and at most 9, not 4"),
         (3, "goal-1", "", "id: must be 1 to 255 bytes of UTF-8 without control characters"),
         (3, "2026-11-26T14", "yesterday", "expected a time like"),

@@ -14,7 +14,7 @@ use super::{
     frame::{FRAME_HEADER_BYTES, MAX_PAYLOAD, frame_header, is_valid},
 };
 
-/// The version of everything in a segment that this build writes. Version 3 has headers of messages.
+/// The version of everything in a segment that this build writes. Version 3 has headers of messages, and times to keep them.
 pub(super) const FORMAT: u32 = 3;
 
 /// The oldest version that it reads: everything that is in it means the same in all later ones.
@@ -95,10 +95,11 @@ pub(super) fn number_of(file_name: &str) -> Option<u64> {
 
 /// Returns the header of segment `number`, before which sequence numbers up to `sequence` were used.
 pub(super) fn segment_header(number: u64, sequence: u64) -> [u8; SEGMENT_HEADER_BYTES] {
-    header_of_version(FORMAT, number, sequence)
+    header_of(FORMAT, number, sequence)
 }
 
-fn header_of_version(version: u32, number: u64, sequence: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+/// Returns the header of a segment of a version.
+pub(super) fn header_of(version: u32, number: u64, sequence: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut header = [0; SEGMENT_HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&version.to_le_bytes());
@@ -139,11 +140,19 @@ pub(super) fn read_header(bytes: &[u8], number: u64) -> SegmentHeader {
         return SegmentHeader::OtherVersion { version, checksum_holds };
     }
     let sequence = header[20..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    if *header == header_of_version(version, number, sequence) {
+    if *header == header_of(version, number, sequence) {
         SegmentHeader::Valid { sequence }
     } else {
         SegmentHeader::Bad("the header's checksum or number differs")
     }
+}
+
+/// Returns whether a segment is of an earlier version, so that what this build writes must not be appended to it.
+pub(super) fn is_of_earlier_version(storage: &dyn Storage, number: u64) -> bool {
+    let mut start = [0; 12];
+    let read = |start: &mut [u8]| storage.open(number).and_then(|mut file| file.read(start));
+    let is_read = read(&mut start).is_ok_and(|read| read == start.len());
+    !is_read || start[8..] != FORMAT.to_le_bytes()
 }
 
 /// The directory on a real disk. It is locked against other processes while this value exists.

@@ -4,7 +4,9 @@
 //! in one segment) stands for many. The number of live records is always exact. When a run is trimmed in part, its
 //! bytes are reduced in proportion; they are exact again when the run is gone.
 
+mod aged;
 mod ids;
+mod space;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -12,7 +14,7 @@ pub(super) use ids::now_ms;
 
 use super::{
     LogConfig,
-    record::{OffsetState, StoredRecord},
+    record::{MessageRecord, OffsetState, StoredRecord},
 };
 
 /// The location of the latest record of a topic's or consumer's state. Records with a lower `sequence` are dead.
@@ -30,6 +32,8 @@ struct OffsetRun {
     last: u64,
     segment: u64,
     bytes: u64,
+    /// The lowest time of publication.
+    oldest_at: i64,
 }
 
 impl TopicUsage {
@@ -77,6 +81,8 @@ struct TopicUsage {
     /// The runs by offset. Their segments can be in any order, because compaction copies old messages to new
     /// segments.
     runs: VecDeque<OffsetRun>,
+    /// How old its messages may become, in milliseconds; 0 means no limit.
+    max_age: u64,
 }
 
 #[derive(Debug)]
@@ -93,6 +99,8 @@ struct SegmentUsage {
     newest_given_id_at: i64,
     /// The deletions in this segment. They must outlive every older segment, or what they deleted would come back.
     deletions: u64,
+    /// When the first of its messages has become too old, or will.
+    aged_at: i64,
 }
 
 impl SegmentUsage {
@@ -105,6 +113,7 @@ impl SegmentUsage {
             newest_kept_id_at: i64::MIN,
             newest_given_id_at: i64::MIN,
             deletions: 0,
+            aged_at: i64::MAX,
         }
     }
 
@@ -136,6 +145,13 @@ pub(super) struct Ledger {
     next_id_expiry: i64,
     /// Whether the log is being read. Then messages can come before the creation of their topic.
     reading: bool,
+    /// Reads from a topic's settings how old its messages may become, in milliseconds, and what holds without.
+    max_age_of: fn(&[u8]) -> Option<u64>,
+    default_max_age: u64,
+    /// How long something that is too old may stay on the disk, in milliseconds.
+    keep_aged: i64,
+    /// The lowest `aged_at` of all segments, or an earlier time.
+    next_aged: i64,
 }
 
 impl Ledger {
@@ -153,6 +169,10 @@ impl Ledger {
             id_bytes: 0,
             next_id_expiry: i64::MAX,
             reading: true,
+            max_age_of: settings.max_age_of,
+            default_max_age: settings.default_max_age_ms,
+            keep_aged: settings.keep_aged_ms(),
+            next_aged: i64::MAX,
         }
     }
 
@@ -188,7 +208,8 @@ impl Ledger {
                 {
                     segment.newest_given_id_at = segment.newest_given_id_at.max(message.at_ms);
                 }
-                self.add_message(number, message.topic_id, message.offset, bytes);
+                self.note_ttl(number, message);
+                self.add_message(number, message, bytes);
             }
             StoredRecord::Id(id) => self.add_id(number, id.at_ms, bytes),
             StoredRecord::TopicCreated { topic_id, .. } => {
@@ -238,9 +259,11 @@ impl Ledger {
             }
             StoredRecord::Sequences { .. } | StoredRecord::CleanShutdown => {}
         }
+        self.note_max_age(stored);
     }
 
-    fn add_message(&mut self, number: u64, topic_id: u64, offset: u64, bytes: u64) {
+    fn add_message(&mut self, number: u64, message: &MessageRecord<'_>, bytes: u64) {
+        let MessageRecord { topic_id, offset, at_ms, .. } = *message;
         let Some(topic) = topic(&mut self.topics, topic_id, self.reading) else { return };
         if offset >= topic.last {
             (topic.last, topic.last_segment) = (offset, number);
@@ -285,8 +308,11 @@ impl Ledger {
             Some(run) if run.segment == number && run.last.checked_add(1) == Some(offset) => {
                 run.last = offset;
                 run.bytes += bytes;
+                run.oldest_at = run.oldest_at.min(at_ms);
             }
-            _ => topic.runs.insert(at, OffsetRun { first: offset, last: offset, segment: number, bytes }),
+            _ => topic
+                .runs
+                .insert(at, OffsetRun { first: offset, last: offset, segment: number, bytes, oldest_at: at_ms }),
         }
         self.add_live(number, bytes);
         if let Some((segment, taken)) = gone {
@@ -321,13 +347,20 @@ impl Ledger {
 
     /// Says that the topic's messages below `floor` are not needed any more. A floor never sinks.
     pub(super) fn trim(&mut self, topic_id: u64, floor: u64) {
-        let Self { topics, segments, drained, live_bytes, window, .. } = self;
+        let Self { topics, segments, drained, live_bytes, window, next_aged, .. } = self;
         let active = segments.last_key_value().map(|(number, _)| *number);
         let Some(topic) = topics.get_mut(&topic_id) else { return };
         topic.floor = topic.floor.max(floor);
         while let Some(run) = topic.runs.front_mut()
             && run.first < topic.floor
         {
+            // Evicted for its age or not, it is too old one day.
+            if let Some(at) = run.aged_at(topic.max_age)
+                && let Some(segment) = segments.get_mut(&run.segment)
+            {
+                segment.aged_at = segment.aged_at.min(at);
+                *next_aged = at.min(*next_aged);
+            }
             let (number, records, bytes) = if run.last < topic.floor {
                 let lost = (run.segment, run.records(), run.bytes);
                 topic.runs.pop_front();
@@ -365,33 +398,6 @@ impl Ledger {
         self.topics.get(&topic_id).map(offsets).unwrap_or_default()
     }
 
-    /// Returns a sealed segment that can be removed without copying anything.
-    pub(super) fn removable(&self, now: i64) -> Option<u64> {
-        self.drained.first().filter(|(until, _)| *until < now).map(|(_, number)| *number).or_else(|| {
-            let (number, oldest) = self.segments.first_key_value()?;
-            let over = oldest.live_records == 0 && oldest.ids_expire_at(self.window) < now;
-            (over && self.segments.len() > 1).then_some(*number)
-        })
-    }
-
-    /// Returns the segment to compact, if the log takes more than 1.5 times the live bytes plus two segments. The two
-    /// segments keep small logs from being compacted. A segment in which only ids are live, and few of them, comes
-    /// first; otherwise it is the oldest segment.
-    pub(super) fn segment_to_compact(&self) -> Option<u64> {
-        let crowded = self.bytes > self.live_bytes + self.live_bytes / 2 + 2 * self.segment_bytes;
-        if !crowded || self.segments.len() < 2 {
-            return None;
-        }
-        let ids = |number: &u64| self.segments.get(number).map(|segment| (segment.id_bytes, segment.bytes));
-        let drained = self.drained.iter().filter_map(|(_, number)| Some((ids(number)?, *number)));
-        let fewest = drained.filter(|((ids, bytes), _)| 2 * ids <= *bytes).min().map(|(_, number)| number);
-        fewest.or_else(|| self.segments.first_key_value().map(|(number, _)| *number))
-    }
-
-    pub(super) fn has_work(&self, now: i64) -> bool {
-        self.removable(now).is_some() || self.segment_to_compact().is_some()
-    }
-
     pub(super) fn contains(&self, number: u64) -> bool {
         self.segments.contains_key(&number)
     }
@@ -400,22 +406,13 @@ impl Ledger {
         self.segments.get(&number).map_or(0, |segment| segment.live_records)
     }
 
-    /// Returns the topics whose highest offset is recorded only in segment `number`, with the reservations that must
-    /// be written before the segment is removed.
-    pub(super) fn offsets_ending_in(&self, number: u64) -> Vec<(u64, OffsetState)> {
-        let ends_here = |topic: &TopicUsage| topic.last_segment == number && topic.stored_last < topic.last;
-        let topics = self.topics.iter().filter(|(_, topic)| ends_here(topic));
-        let mark =
-            |t: &TopicUsage| OffsetState { last: t.last, reserved: t.reserved.max(t.last), dense_from: t.dense_from };
-        topics.map(|(id, topic)| (*id, mark(topic))).collect()
-    }
-
     pub(super) fn remove_segment(&mut self, number: u64) {
         if let Some(segment) = self.segments.remove(&number) {
             self.drained.remove(&(segment.ids_expire_at(self.window), number));
             self.bytes -= segment.bytes;
             self.live_bytes -= segment.live_bytes;
             self.id_bytes -= segment.id_bytes;
+            self.find_next_aged();
         }
     }
 

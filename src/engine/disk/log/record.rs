@@ -4,7 +4,8 @@
 //! signed ones in zigzag encoding. Texts and byte strings are preceded by their length, except the last field of a
 //! record, which takes the rest of the payload.
 //!
-//! A change here that an older build would misread increments [`super::files::FORMAT`].
+//! A change here that an older build would misread increments [`super::files::FORMAT`]. Records of version 2 are those of
+//! version 3 without headers, without a time that messages are kept, and without hollow ones.
 
 use super::{
     fields::{ConsumerId, FieldReader, Malformed, NOT_UTF8, put_bytes, put_i64, put_u64},
@@ -31,8 +32,9 @@ const ID: u8 = 10;
 const IMPLICIT: u8 = 1;
 const ID_IS_GIVEN: u8 = 1;
 const HAS_KEY: u8 = 2;
-/// Since format 3.
 const HAS_HEADERS: u8 = 4;
+const HAS_TTL: u8 = 8;
+const HOLLOW: u8 = 16;
 
 /// A record that a caller appends. It borrows, and its bytes are copied once, into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,11 @@ pub struct MessageRecord<'a> {
     pub key: Option<&'a [u8]>,
     pub data: &'a [u8],
     pub headers: Option<&'a [u8]>,
+    /// How long the message is kept after its publication, in milliseconds; 0 if it says nothing about that.
+    pub ttl_ms: u64,
+    /// Whether only the place of the message is left: its time was over, and its key and data are gone. Others in the
+    /// chain of `prev` need it.
+    pub is_hollow: bool,
 }
 
 impl Record<'_> {
@@ -158,6 +165,16 @@ impl Record<'_> {
 }
 
 impl MessageRecord<'_> {
+    /// When its own time is over, in milliseconds since 1970, if it has one.
+    pub(super) fn ends_at(&self) -> Option<i64> {
+        (self.ttl_ms > 0).then(|| self.at_ms.saturating_add_unsigned(self.ttl_ms))
+    }
+
+    /// What stays of it where its place is still needed. The id stays, because it may still be known.
+    fn hollow(self) -> Self {
+        Self { key: None, data: &[], ttl_ms: 0, is_hollow: true, ..self }
+    }
+
     fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
         let m = self;
         out.push(MESSAGE);
@@ -168,10 +185,9 @@ impl MessageRecord<'_> {
         put_u64(out, sequence);
         put_u64(out, sequence.saturating_sub(m.prev_sequence));
         put_i64(out, m.at_ms);
-        let flag = |is_set, flag| if is_set { flag } else { 0 };
-        out.push(
-            flag(m.id_is_given, ID_IS_GIVEN) | flag(m.key.is_some(), HAS_KEY) | flag(m.headers.is_some(), HAS_HEADERS),
-        );
+        let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
+        let further = flag(m.headers.is_some(), HAS_HEADERS) | flag(m.ttl_ms > 0, HAS_TTL) | flag(m.is_hollow, HOLLOW);
+        out.push(flag(m.id_is_given, ID_IS_GIVEN) | flag(m.key.is_some(), HAS_KEY) | further);
         put_bytes(out, m.id);
         if let Some(key) = m.key {
             put_bytes(out, key);
@@ -179,8 +195,18 @@ impl MessageRecord<'_> {
         if let Some(headers) = m.headers {
             put_bytes(out, headers);
         }
+        if m.ttl_ms > 0 {
+            put_u64(out, m.ttl_ms);
+        }
         out.extend_from_slice(m.data);
     }
+}
+
+/// Appends the frame of a message of which only its place is left.
+pub(super) fn encode_hollow(message: MessageRecord<'_>, sequence: u64, out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    message.hollow().encode(sequence, out);
+    close_frame(out, start);
 }
 
 /// What the log knows about a topic's offsets apart from its messages.
@@ -362,14 +388,32 @@ impl<'a> StoredRecord<'a> {
         let sequence = fields.u64()?;
         let prev_sequence = sequence.saturating_sub(fields.u64()?);
         let at_ms = fields.i64()?;
-        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY | HAS_HEADERS)?;
+        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY | HAS_HEADERS | HAS_TTL | HOLLOW)?;
         let id = fields.bytes()?;
         let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
         let headers = if flags & HAS_HEADERS != 0 { Some(fields.bytes()?) } else { None };
         let id_is_given = flags & ID_IS_GIVEN != 0;
+        let ttl_ms = if flags & HAS_TTL != 0 { fields.u64()? } else { 0 };
+        if flags & HAS_TTL != 0 && ttl_ms == 0 {
+            return Err(Malformed("a message is kept for no time"));
+        }
+        let is_hollow = flags & HOLLOW != 0;
         let data = fields.rest();
-        let message =
-            MessageRecord { topic_id, offset, prev, prev_sequence, floor, at_ms, id, id_is_given, key, data, headers };
+        let message = MessageRecord {
+            topic_id,
+            offset,
+            prev,
+            prev_sequence,
+            floor,
+            at_ms,
+            id,
+            id_is_given,
+            key,
+            data,
+            headers,
+            ttl_ms,
+            is_hollow,
+        };
         Ok(Self::Message { message, sequence })
     }
 

@@ -83,6 +83,8 @@ pub struct RecoveredMessage {
     pub key: Option<Bytes>,
     pub data: Bytes,
     pub headers: Option<Bytes>,
+    pub ttl_ms: u64,
+    pub is_hollow: bool,
 }
 
 impl RecoveredMessage {
@@ -102,6 +104,8 @@ impl RecoveredMessage {
             key: message.key.map(Bytes::copy_from_slice),
             data: Bytes::copy_from_slice(message.data),
             headers: message.headers.map(Bytes::copy_from_slice),
+            ttl_ms: message.ttl_ms,
+            is_hollow: message.is_hollow,
         }
     }
 }

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::{
     Counters,
     error::LogError,
-    files::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentScanner, Storage, file_name, segment_header},
+    files::{
+        SEGMENT_HEADER_BYTES, SegmentFile, SegmentScanner, Storage, file_name, is_of_earlier_version, segment_header,
+    },
     footprint::Footprint,
     frame::{FRAME_HEADER_BYTES, frames, mark_after_sync, write_checksums},
     ledger::Ledger,
@@ -52,6 +54,8 @@ pub(super) struct SegmentStore {
     sync_pending: bool,
     /// Whether the last record says that the log was closed.
     ends_clean: bool,
+    /// Whether the tail segment is of an earlier version, so that nothing may be appended to it.
+    is_earlier: bool,
     ledger: Arc<Mutex<Ledger>>,
     counters: Arc<Counters>,
 }
@@ -67,6 +71,7 @@ impl SegmentStore {
         ledger: Arc<Mutex<Ledger>>,
         counters: Arc<Counters>,
     ) -> Self {
+        let is_earlier = is_of_earlier_version(&*storage, number);
         Self {
             storage,
             segment_bytes,
@@ -80,6 +85,7 @@ impl SegmentStore {
             unsynced_since: None,
             sync_pending: true,
             ends_clean,
+            is_earlier,
             ledger,
             counters,
         }
@@ -144,7 +150,8 @@ impl SegmentStore {
 
     /// Begins a new segment if the tail has no room for a frame of `first` bytes.
     fn make_room_for(&mut self, first: u64) -> Result<(), LogError> {
-        if self.length > SEGMENT_HEADER_BYTES as u64 && self.length + first > self.segment_bytes {
+        let is_full = self.length > SEGMENT_HEADER_BYTES as u64 && self.length + first > self.segment_bytes;
+        if is_full || self.is_earlier {
             self.rotate()?;
         }
         Ok(())
@@ -296,7 +303,7 @@ impl SegmentStore {
 
     /// Seals the tail segment and begins the next one. A sealed segment is synced under every policy, because only
     /// the last segment may end in the middle of a record.
-    fn rotate(&mut self) -> Result<(), LogError> {
+    pub(super) fn rotate(&mut self) -> Result<(), LogError> {
         self.sync()?;
         let number = self.number + 1;
         match begin_segment(&*self.storage, number, self.sequence) {
@@ -304,6 +311,7 @@ impl SegmentStore {
                 self.counters.syncs.add(1);
                 self.file = file;
                 self.number = number;
+                self.is_earlier = false;
                 self.length = SEGMENT_HEADER_BYTES as u64;
                 self.ledger.lock().begin_segment(number, SEGMENT_HEADER_BYTES as u64);
                 Ok(())

@@ -1,5 +1,6 @@
 //! Tests of the log on a simulated disk that fails on request, and on the real one.
 
+mod ages;
 mod damage;
 mod faults;
 mod ids;
@@ -140,6 +141,8 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
         key,
         data,
         headers,
+        ttl_ms: 0,
+        is_hollow: false,
     })
 }
 

@@ -15,7 +15,7 @@ use super::{
     frame::{self, FRAME_HEADER_BYTES, frames, write_checksums},
     ledger::{Ledger, now_ms},
     queue::{Batch, Queue, WakeReason},
-    record::{FIELDS, OffsetState, StoredRecord, encode_id, encode_reservation},
+    record::{FIELDS, OffsetState, StoredRecord, encode_hollow, encode_id, encode_reservation},
     segment_store::SegmentStore,
 };
 
@@ -52,6 +52,8 @@ pub(super) struct LogWriter<T> {
     refused: Option<RefusedBatch>,
     /// Compaction pauses until this time because the disk was full.
     compaction_paused_until: Option<Instant>,
+    /// When the log was started, by the wall clock and by one that nobody sets.
+    started: (i64, Instant),
 }
 
 impl<T> LogWriter<T> {
@@ -76,7 +78,15 @@ impl<T> LogWriter<T> {
             copies: Vec::new(),
             refused: None,
             compaction_paused_until: None,
+            started: (now_ms(), Instant::now()),
         }
+    }
+
+    /// Returns the time in milliseconds since 1970, as if nobody had set the clock since the start: what is too old leaves
+    /// the disk for good, and a clock that is wrong for a while must not do that.
+    fn now_ms(&self) -> i64 {
+        let (wall, started) = self.started;
+        wall.saturating_add_unsigned(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Runs until the log is closed or fails.
@@ -98,7 +108,7 @@ impl<T> LogWriter<T> {
         let mut yield_first = false;
         loop {
             let busy = self.compaction_paused_until.is_none()
-                && (self.compaction.is_some() || self.ledger.lock().has_work(now_ms()));
+                && (self.compaction.is_some() || self.ledger.lock().has_work(self.now_ms()));
             let mut batch = std::mem::replace(&mut self.batch, Batch::new());
             let wake_reason = self.queue.take(&mut batch, self.deadline(), busy, yield_first);
             yield_first = batch.tokens.len() > 1;
@@ -125,7 +135,7 @@ impl<T> LogWriter<T> {
         let wakes_at = if self.compaction_paused_until.is_none() { self.ledger.lock().next_expiry() } else { None };
         let ids = wakes_at.and_then(|at| {
             // One millisecond more, so that the ids have expired by then.
-            let left = at.saturating_sub(now_ms()).saturating_add(1);
+            let left = at.saturating_sub(self.now_ms()).saturating_add(1);
             Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
         });
         [sync, self.compaction_paused_until, probe, ids].into_iter().flatten().min()
@@ -275,7 +285,7 @@ impl<T> LogWriter<T> {
             return Ok(());
         }
         self.compaction_paused_until = None;
-        self.ledger.lock().expire_ids(now_ms());
+        self.ledger.lock().expire_ids(self.now_ms());
         match self.remove_dead().and_then(|()| self.copy_live_records(budget)) {
             Err(LogError::Full | LogError::Write(_)) => {
                 // Records that were copied are live at the tail now. The next compaction finds the originals dead.
@@ -289,24 +299,30 @@ impl<T> LogWriter<T> {
 
     fn remove_dead(&mut self) -> Result<(), LogError> {
         loop {
-            let Some(number) = self.ledger.lock().removable(now_ms()) else { return Ok(()) };
+            let Some(number) = self.ledger.lock().removable(self.now_ms()) else { return Ok(()) };
             self.store.remove_segment(number)?;
         }
     }
 
     fn copy_live_records(&mut self, budget: usize) -> Result<(), LogError> {
+        let now = self.now_ms();
         let (crowded, under_way) = {
             let ledger = self.ledger.lock();
-            (ledger.segment_to_compact(), self.compaction.take().filter(|(number, _)| ledger.contains(*number)))
+            (ledger.segment_to_compact(now), self.compaction.take().filter(|(number, _)| ledger.contains(*number)))
         };
         let (number, mut scanner) = match (under_way, crowded) {
             (Some(compaction), _) => compaction,
-            (None, Some(number)) => (number, self.open_compaction(number)?),
+            (None, Some(number)) => {
+                // What is copied must not be appended to what is read.
+                if self.ledger.lock().active_segment() == Some(number) {
+                    self.store.rotate()?;
+                }
+                (number, self.open_compaction(number)?)
+            }
             (None, None) => return Ok(()),
         };
         let until = scanner.position().saturating_add(budget as u64);
         self.copies.clear();
-        let now = now_ms();
         let done = loop {
             if scanner.position() >= until {
                 break false;
@@ -319,6 +335,14 @@ impl<T> LogWriter<T> {
                 };
             let ledger = self.ledger.lock();
             match StoredRecord::decode(&frame[FRAME_HEADER_BYTES..]) {
+                Ok(StoredRecord::Message { message, sequence })
+                    if message.ends_at().is_some_and(|at| at <= now)
+                        && ledger.is_live(number, &StoredRecord::Message { message, sequence }) =>
+                {
+                    let from = self.copies.len();
+                    encode_hollow(message, sequence, &mut self.copies);
+                    write_checksums(&mut self.copies[from..]);
+                }
                 Ok(stored) if ledger.is_live(number, &stored) => frame::copy_frame(frame, &mut self.copies),
                 Ok(stored) => {
                     if let Some(id) = ledger.live_id(number, &stored, now) {

@@ -94,6 +94,6 @@ impl Ledger {
     /// 1970.
     pub(in super::super) fn next_expiry(&self) -> Option<i64> {
         let drained = self.drained.first().map_or(i64::MAX, |(until, _)| *until);
-        Some(drained.min(self.next_id_expiry)).filter(|at| *at < i64::MAX)
+        Some(drained.min(self.next_id_expiry).min(self.next_rewrite())).filter(|at| *at < i64::MAX)
     }
 }

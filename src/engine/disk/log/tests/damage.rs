@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        files::{FORMAT, OLDEST_FORMAT, READ_BYTES, SEGMENT_HEADER_BYTES, segment_header},
+        files::{FORMAT, READ_BYTES, SEGMENT_HEADER_BYTES, segment_header},
         frame::{FRAME_HEADER_BYTES, MAX_PAYLOAD, checksum, frames},
         record::StoredRecord,
     },
@@ -163,21 +163,6 @@ fn another_format_version_is_refused() {
     bytes[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
     let error = reopen(&SimulatedDisk::with([(1, bytes)]), &settings(Fsync::Always, 1000)).err().expect("refused");
     assert_eq!(error.to_string(), "00000000000000000001.seg has format version 4; this build reads versions 2 to 3");
-}
-
-/// What an earlier build has written is read, and what comes next goes into segments of this version.
-#[test]
-fn an_earlier_format_version_is_read() {
-    let (mut bytes, _) = small();
-    bytes[8..12].copy_from_slice(&OLDEST_FORMAT.to_le_bytes());
-    let sum = crc32fast::hash(&bytes[..28]).to_le_bytes();
-    bytes[28..32].copy_from_slice(&sum);
-    let (recovered, _) = reopen(&SimulatedDisk::with([(1, bytes)]), &settings(Fsync::Always, 1000)).expect("opens");
-    assert_eq!(
-        offsets(&recovered),
-        offsets(&reopen(&SimulatedDisk::with([(1, small().0)]), &settings(Fsync::Always, 1000)).expect("opens").0)
-    );
-    assert!(!recovered.topics.is_empty());
 }
 
 #[test]

@@ -25,6 +25,8 @@ fn given(topic_id: u64, offset: u64, at_ms: i64, id: &[u8]) -> Record<'_> {
         key: None,
         data,
         headers: None,
+        ttl_ms: 0,
+        is_hollow: false,
     };
     Record::Message(message)
 }
