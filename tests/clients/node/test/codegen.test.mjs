@@ -1,19 +1,21 @@
-// Runs graphql-codegen on schema.graphql with the client preset, as a project sets it up. tsc compiles the result
-// together with code that uses it.
+// Runs graphql-codegen on schema.graphql with clients/codegen.yml, as a project does that copies the two files. tsc compiles
+// the result together with code that uses it.
 
 import { execFile } from 'node:child_process';
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { buildSchema, parse, printSchema, validate } from 'graphql';
+import { documentedOperations } from '../lib/documents.mjs';
 import * as all from '../lib/operations.mjs';
+import { TOP } from '../lib/server.mjs';
 
 const { INVALID, ...OPERATIONS } = all;
-const SCHEMA = fileURLToPath(new URL('../../../../schema.graphql', import.meta.url));
+const SCHEMA = path.join(TOP, 'schema.graphql');
 const MODULES = fileURLToPath(new URL('../node_modules', import.meta.url));
 
 /** Runs a package's command. If it fails, its output is the error message. */
@@ -26,29 +28,32 @@ async function run(folder, command, ...args) {
   }
 }
 
+/** Makes a project with these sources, generates the types of its operations, and compiles it. */
+async function compile(t, sources) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'pub-sub-codegen-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  symlinkSync(MODULES, path.join(folder, 'node_modules'));
+  copyFileSync(SCHEMA, path.join(folder, 'schema.graphql'));
+  copyFileSync(path.join(TOP, 'clients/codegen.yml'), path.join(folder, 'codegen.yml'));
+  mkdirSync(path.join(folder, 'src'));
+  for (const [name, text] of Object.entries(sources)) writeFileSync(path.join(folder, 'src', name), text);
+  await run(folder, 'graphql-codegen', '--config', 'codegen.yml');
+  const flags = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'esnext', '--moduleResolution', 'bundler'];
+  await run(folder, 'tsc', ...flags, ...Object.keys(sources).map((name) => path.join('src', name)));
+  return readFileSync(path.join(folder, 'src/gql/graphql.ts'), 'utf8');
+}
+
+const schema = buildSchema(readFileSync(SCHEMA, 'utf8'));
+
 test('graphql-js builds the schema, and the operations are valid on it', () => {
-  const schema = buildSchema(readFileSync(SCHEMA, 'utf8'));
   for (const { text } of Object.values(OPERATIONS)) assert.deepEqual(validate(schema, parse(text)), []);
   assert.ok(printSchema(schema).length > 1_000);
 });
 
-test('graphql-codegen writes types that tsc compiles', { timeout: 120_000 }, async (t) => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'pub-sub-codegen-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const write = (name, text) => writeFileSync(path.join(folder, name), text);
-  symlinkSync(MODULES, path.join(folder, 'node_modules'));
-  write('codegen.json', JSON.stringify({
-    schema: SCHEMA,
-    documents: ['operations.ts'],
-    generates: { './gql/': { preset: 'client' } },
-    config: {
-      scalars: { JSON: 'unknown', DateTime: 'string', Cursor: 'string', Long: { input: 'number | string', output: 'number' } },
-      strictScalars: true,
-    },
-  }));
+test('graphql-codegen writes types that tsc compiles', { timeout: 240_000 }, async (t) => {
   const documents = Object.values(OPERATIONS).map(({ name, text }) => `export const ${name} = graphql(\`${text}\`);`);
-  write('operations.ts', ["import { graphql } from './gql';", ...documents].join('\n\n'));
-  write('use.ts', `import type { ResultOf, VariablesOf } from '@graphql-typed-document-node/core';
+  const operations = ["import { graphql } from './gql';", ...documents].join('\n\n');
+  const use = `import type { ResultOf, VariablesOf } from '@graphql-typed-document-node/core';
 import type { GapReason } from './gql/graphql';
 import { Messages, Publish, Topic } from './operations';
 
@@ -63,6 +68,7 @@ export function read(
 }
 
 export const count = ({ topic }: ResultOf<typeof Topic>): number => topic?.messageCount ?? 0;
+export const large: VariablesOf<typeof Publish> = { topic: 'news', data: 1, expectedOffset: '9007199254740993' };
 
 // @ts-expect-error a gap may take the place of a message
 export const always = ({ messages }: ResultOf<typeof Messages>): string => messages.cursor;
@@ -72,8 +78,24 @@ export const without: VariablesOf<typeof Messages> = { last: 3 };
 export const unknown: VariablesOf<typeof Messages> = { topic: 'news', ack: 'SOMETIMES' };
 // @ts-expect-error the topic may not exist
 export const never = ({ topic }: ResultOf<typeof Topic>): number => topic.messageCount;
-`);
-  await run(folder, 'graphql-codegen', '--config', 'codegen.json');
-  const flags = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'esnext', '--moduleResolution', 'bundler'];
-  await run(folder, 'tsc', ...flags, 'use.ts');
+// @ts-expect-error a cursor is text
+export const number: VariablesOf<typeof Messages> = { topic: 'news', after: 1 };
+// @ts-expect-error data may be anything, so that it cannot be used before it is checked
+export const field = ({ messages }: ResultOf<typeof Messages>): unknown => messages?.data.total;
+`;
+  await compile(t, { 'operations.ts': operations, 'use.ts': use });
+});
+
+test('the operations of README.md and docs/ are valid, and tsc compiles their types', { timeout: 240_000 }, async (t) => {
+  const operations = documentedOperations();
+  assert.ok(operations.length >= 12, `only ${operations.length} operations were found`);
+  const invalid = operations.filter(({ text }) => validate(schema, parse(text)).length > 0);
+  // This one shows how an operation is refused.
+  assert.deepEqual(invalid.map(({ text }) => text.replace(/\s+/g, ' ')), [`query ${parse(invalid[0].text).definitions[0].name.value} { nothing }`]);
+  const valid = operations.filter((operation) => !invalid.includes(operation));
+  const documents = valid.map(({ at, text }, index) => `// ${at}\nexport const Operation${index} = graphql(\`${text}\`);`);
+  const types = await compile(t, { 'operations.ts': ["import { graphql } from './gql';", ...documents].join('\n\n') });
+  assert.equal(types.match(/^export const \w+Document = /gm).length, valid.length);
+  // A scalar that is not mapped would be `any`.
+  assert.doesNotMatch(types, /\bany\b(?! )/);
 });
