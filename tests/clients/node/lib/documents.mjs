@@ -1,4 +1,4 @@
-// The GraphQL operations in the code blocks of the project's documents.
+// The GraphQL operations in the code blocks of the project's documents, and in the sources of its TypeScript package.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -8,10 +8,11 @@ import { TOP } from './server.mjs';
 const inside = (folder, ending) => readdirSync(path.join(TOP, folder)).filter((name) => name.endsWith(ending)).map((name) => `${folder}/${name}`);
 
 /** Returns the files that have operations, by their paths in the project. */
-const files = () => ['README.md', ...inside('docs', '.md')];
+const files = () => ['README.md', ...inside('docs', '.md'), ...inside('clients/typescript', '.md'), ...inside('clients/typescript/src', '.ts')];
 
 /** Returns the text of each code block, with the number of its first line. */
 function blocks(file, text) {
+  if (!file.endsWith('.md')) return [{ line: 1, text }];
   const found = [];
   let open;
   for (const [index, line] of text.split('\n').entries()) {
