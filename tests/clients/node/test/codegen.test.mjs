@@ -10,6 +10,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { buildSchema, parse, printSchema, validate } from 'graphql';
+import { parse as parseYaml } from 'yaml';
 import { documentedOperations } from '../lib/documents.mjs';
 import * as all from '../lib/operations.mjs';
 import { TOP } from '../lib/server.mjs';
@@ -48,6 +49,12 @@ const schema = buildSchema(readFileSync(SCHEMA, 'utf8'));
 test('graphql-js builds the schema, and the operations are valid on it', () => {
   for (const { text } of Object.values(OPERATIONS)) assert.deepEqual(validate(schema, parse(text)), []);
   assert.ok(printSchema(schema).length > 1_000);
+});
+
+test('the chat example maps every scalar in the same way', () => {
+  const scalars = (name) => parseYaml(readFileSync(path.join(TOP, name), 'utf8')).config.scalars;
+  assert.deepEqual(scalars('examples/chat/codegen.yml'), scalars('clients/codegen.yml'));
+  assert.deepEqual(Object.keys(scalars('clients/codegen.yml')).sort(), Object.values(schema.getTypeMap()).filter((type) => type.constructor.name === 'GraphQLScalarType' && !['String', 'Int', 'Float', 'Boolean', 'ID'].includes(type.name)).map(({ name }) => name).sort());
 });
 
 const USE = `import type { ResultOf, VariablesOf } from '@graphql-typed-document-node/core';
