@@ -24,7 +24,8 @@ export async function authorization({ token }: Server): Promise<Record<string, s
 /** Executes a query or mutation, once. */
 export async function execute<Data>(server: Server, query: string, variables: object, signal: AbortSignal): Promise<Data> {
   const headers = { 'Content-Type': 'application/json', ...(await authorization(server)) };
-  let body: { data?: Data | null; errors?: GraphQLProblem[] };
+  // What is refused before it is known to be GraphQL, such as a body that is too large, has the form of the REST interface.
+  let body: { data?: Data | null; errors?: GraphQLProblem[]; error?: { code: string; message: string } };
   try {
     const response = await fetch(address(server, 'graphql'), {
       method: 'POST',
@@ -39,6 +40,7 @@ export async function execute<Data>(server: Server, query: string, variables: ob
     throw lost(cause);
   }
   if (body.errors?.[0]) throw refused(body.errors[0]);
+  if (body.error) throw refused({ message: body.error.message, extensions: body.error });
   if (!body.data) throw lost(new Error('the response is not one of pub-sub'));
   return body.data;
 }

@@ -355,6 +355,8 @@ describe('clients/typescript: publish', { concurrency: 2 }, () => {
   test('what cannot succeed is an error at once, and trying again ends', options, async (t) => {
     const server = await Server.start(t);
     await assert.rejects(publish({ url: server.origin, topic: 'a.*', data: 1 }), (error) => error instanceof PubSubError && error.code === 'INVALID_TOPIC' && !error.isTransient);
+    await assert.rejects(publish({ url: server.origin, topic: 'orders', data: 'x'.repeat(5_000_000) }), { code: 'PAYLOAD_TOO_LARGE' });
+    await assert.rejects(publish({ url: `${server.origin}/nowhere`, topic: 'orders', data: 1 }), { code: 'NOT_FOUND' });
     await publish({ url: server.origin, topic: 'orders', data: 1 });
     await assert.rejects(publish({ url: server.origin, topic: 'orders', data: 1, expectedOffset: 7 }), { code: 'CONFLICT' });
     await server.kill();
