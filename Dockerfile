@@ -1,15 +1,34 @@
-# Builds the pages for browsers: the console and GraphiQL with everything that they need, so that they work without another
-# network.
-FROM node:20-bookworm-slim AS web
+# Builds an image for the architecture of this machine, or with `docker buildx build --platform linux/amd64,linux/arm64` for
+# others, too. Everything that is built runs on this machine's own architecture (BUILDPLATFORM).
+
+# The pages for browsers: the console and GraphiQL with everything that they need, so that they work without another network.
+FROM --platform=$BUILDPLATFORM node:20-bookworm-slim AS web
 WORKDIR /web
 COPY web/package.json web/package-lock.json web/.npmrc ./
 RUN npm ci
 COPY web .
 RUN npm run build
 
-FROM rust:1-slim-bookworm AS build
+FROM --platform=$BUILDPLATFORM rust:1-slim-bookworm AS build
 WORKDIR /build
 ENV CARGO_INCREMENTAL=0
+
+# The architectures of this machine and of the image. If they differ, this installs a cross-compiler, and the builds below use
+# it.
+ARG BUILDARCH
+ARG TARGETARCH
+RUN case "$TARGETARCH" in \
+        "$BUILDARCH") exit ;; \
+        amd64) name=x86_64 package=x86-64 ;; \
+        arm64) name=aarch64 package=aarch64 ;; \
+        *) echo "there is no cross-compiler for $TARGETARCH here" >&2; exit 1 ;; \
+    esac \
+    && apt-get update -qq \
+    && apt-get install -qqy --no-install-recommends "gcc-$package-linux-gnu" "libc6-dev-$TARGETARCH-cross" \
+    && rm -rf /var/lib/apt/lists/* \
+    && rustup target add "$name-unknown-linux-gnu" \
+    && printf '[build]\ntarget = "%s-unknown-linux-gnu"\n[target.%s-unknown-linux-gnu]\nlinker = "%s-linux-gnu-gcc"\n' \
+        "$name" "$name" "$name" > "$CARGO_HOME/config.toml"
 
 # The dependencies have their own layer, which is built again only when the manifests change. Every target that the
 # manifest names has to exist.
@@ -27,7 +46,7 @@ COPY src src
 COPY --from=web /web/dist web/dist
 RUN find build.rs src -type f -exec touch {} + \
     && cargo build --release --locked --bin pub-sub \
-    && cp target/release/pub-sub /pub-sub \
+    && find target -path '*/release/pub-sub' -type f -exec cp {} /pub-sub ';' \
     && mkdir /data
 
 # This image contains glibc and libgcc, and nothing else: no shell, no package manager.

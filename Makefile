@@ -15,7 +15,7 @@ DENY := $(if $(findstring $(DENY_VERSION),$(shell cargo-deny --version 2>/dev/nu
 
 .DEFAULT_GOAL := help
 
-.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise explore curl audit advisories clients bench-engines image
+.PHONY: nats-server pip node web help run web test fmt fmt-check lint doc unit engines engine-all promise explore curl audit advisories clients packaging dist deb bench-engines image
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,7 +36,7 @@ test: export PROPTEST_RNG_SEED ?= 20261128
 test: export SEED ?= 20261128
 
 # `web` comes first, so that the build for the tests has the console and GraphiQL, and is the one that `clients` needs.
-test: web fmt-check lint doc unit engines promise fuzz audit clients bench-smoke ## Run all checks and tests
+test: web fmt-check lint doc unit engines promise fuzz audit clients packaging bench-smoke ## Run all checks and tests
 
 fmt: ## Format the code
 	$(CARGO) fmt
@@ -113,6 +113,41 @@ clients: web nats-server ## Test stock clients and a browser against this server
 	$(CARGO) build --locked --bin pub-sub --test wake_model
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/debug/pub-sub} tests/clients/run.sh
 	PUB_SUB_BIN=$${PUB_SUB_BIN:-$(CURDIR)/target/debug/pub-sub} CI=true tests/clients/browser/run.sh
+
+# ---- packages
+
+# Where the archive and the Debian package are put, and what cargo-deb gets besides.
+DIST ?= target
+DEB ?= target
+DEB_FLAGS ?=
+CARGO_DEB ?= $(TOOLS)/bin/cargo-deb
+VERSION_OF = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+RELEASE = pub-sub-$(VERSION_OF)-$(shell uname -m)-linux
+# A release build with the pages, unless PUB_SUB_BIN names a binary.
+STAGE = packaging/stage.sh $(or $(PUB_SUB_BIN),target/release/pub-sub) target/stage
+
+.PHONY: stage
+
+stage: $(if $(PUB_SUB_BIN),,web)
+	$(if $(PUB_SUB_BIN),,$(CARGO) build --release --locked)
+	$(STAGE)
+
+dist: stage ## Make the release archive: binary, man pages, completions, unit
+	tar --create --gzip --directory target --owner 0 --group 0 --transform 's,^stage,$(RELEASE),' --file $(DIST)/$(RELEASE).tar.gz stage
+
+deb: stage $(CARGO_DEB) ## Make the Debian package
+	$(CARGO_DEB) --no-build --output $(DEB)/ $(DEB_FLAGS)
+
+# The checks pack a debug build, because a release build takes longer than they do. PUB_SUB_BIN names another binary.
+packaging: $(CARGO_DEB) pip ## Check unit, packages, archive, Kubernetes and Compose files; installs what it needs
+	$(if $(PUB_SUB_BIN),,$(CARGO) build --locked --bin pub-sub --test wake_model)
+	PUB_SUB_BIN=$${PUB_SUB_BIN:-target/debug/pub-sub} CARGO_DEB=$(CARGO_DEB) packaging/check.sh
+
+CARGO_DEB_VERSION := 3.8.0
+
+# There is no wheel of a version that knows this edition of Rust. This takes two minutes, once.
+$(TOOLS)/bin/cargo-deb:
+	$(CARGO) install cargo-deb --version $(CARGO_DEB_VERSION) --locked --debug --no-default-features --root $(TOOLS)
 
 bench-engines: nats-server ## Measure the cost of each engine beside memory
 	$(CARGO) bench --locked --bench engines

@@ -50,6 +50,7 @@ if [ "$(cat "$here/node/node_modules/.pinned" 2>/dev/null)" != "$pinned" ]; then
     (cd "$here/node" && npm ci --no-audit --no-fund --loglevel=error) || fail 'npm ci in tests/clients/node failed: the Node clients cannot be installed'
     printf '%s\n' "$pinned" > "$here/node/node_modules/.pinned"
 fi
+"$here/build.sh" clients/typescript || fail 'the package in clients/typescript could not be built'
 venv=$top/target/clients-venv
 pinned=$(cat "$here/python/requirements.txt" <(python3 --version) | sha256sum)
 if [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$pinned" ]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the pages in headless Chromium, against PUB_SUB_BIN (or the newer of target/release and
-# target/debug). Installs what it needs: Debian's chromium, and playwright-core from npm to control it.
+# Tests the pages, the TypeScript package and the chat example in headless Chromium, against PUB_SUB_BIN (or the newer of
+# target/release and target/debug). Installs what it needs: Debian's chromium, and playwright-core from npm to control it.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -19,4 +19,5 @@ export CHROMIUM
 if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
   npm ci --no-audit --no-fund
 fi
+../build.sh clients/typescript examples/chat
 exec npm test

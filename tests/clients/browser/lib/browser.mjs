@@ -1,4 +1,4 @@
-// A page in headless Chromium that can reach one server and nothing else, and that records every problem.
+// A page in headless Chromium that can reach one server, or those that are named, and nothing else. It records every problem.
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -33,9 +33,10 @@ export async function close() {
 
 /**
  * Opens a fresh page at `path`. `options` are Playwright's, and `prepare` gets the context before anything is loaded. `clean`
- * fails if the page has done something that it must not do, and lists all of it in order, without what is `expected`.
+ * fails if the page has done something that it must not do, and lists all of it in order, without what is `expected`. The page
+ * may use the servers of the origins `also`, too.
  */
-export async function open(t, origin, { path: address = '/graphql', ...options } = {}, prepare = () => {}) {
+export async function open(t, origin, { path: address = '/graphql', also = [], ...options } = {}, prepare = () => {}) {
   browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
   const context = await browser.newContext({ viewport: { width: 1_280, height: 800 }, ...options });
   t.after(() => context.close());
@@ -45,7 +46,8 @@ export async function open(t, origin, { path: address = '/graphql', ...options }
   const faults = [];
   t.after(() => faults.forEach((fault) => t.diagnostic(fault)));
   const requests = [];
-  const own = (url) => ['data:', 'blob:'].includes(url.protocol) || url.host === new URL(origin).host;
+  const hosts = [origin, ...also].map((one) => new URL(one).host);
+  const own = (url) => ['data:', 'blob:'].includes(url.protocol) || hosts.includes(url.host);
   const seen = (url) => {
     requests.push(url);
     if (!own(new URL(url))) faults.push(`asked another host: ${url}`);

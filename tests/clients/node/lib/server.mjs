@@ -135,8 +135,11 @@ export class Proxy extends Endpoint {
   #sockets = new Set();
   #random;
   cutsLeft = 0;
-  /** The number of bytes from the server that every connection receives before a cut. */
+  /** The number of bytes from the server that every connection receives before a cut, and how many more it may be. */
   spared = 100;
+  more = 3_000;
+  /** Whether new connections are closed at once, as if there were no server. */
+  refuses = false;
   cuts = 0;
   accepted = 0;
   onCut = () => {};
@@ -158,6 +161,7 @@ export class Proxy extends Endpoint {
   }
 
   #accept(client) {
+    if (this.refuses) return client.destroy();
     this.accepted += 1;
     const upstream = net.connect(this.#target.port, '127.0.0.1');
     const pair = { client, upstream };
@@ -169,7 +173,7 @@ export class Proxy extends Endpoint {
     };
     for (const socket of [client, upstream]) socket.setNoDelay(true).on('error', end).on('close', end);
     client.on('data', (bytes) => upstream.write(bytes));
-    let budget = this.cutsLeft > 0 ? this.spared + Math.floor(this.#random() * 3_000) : Infinity;
+    let budget = this.cutsLeft > 0 ? this.spared + Math.floor(this.#random() * this.more) : Infinity;
     upstream.on('data', (bytes) => {
       if (bytes.length < budget) {
         budget -= bytes.length;
