@@ -123,10 +123,9 @@ def compose(*names: str) -> None:
     for service, content in whole["services"].items():
         for volume in content.get("volumes", []):
             source = volume.split(":")[0]
-            # The dashboard and the alert rules come with the rest of operations/.
-            if source.startswith("./") and not source.startswith("./operations/"):
+            if source.startswith("./"):
                 check((TOP / source).is_file(), f"{names[-1]}: {service} mounts {source}, which does not exist")
-            elif not source.startswith("./"):
+            else:
                 check(source in whole["volumes"], f"{names[-1]}: {service} has a volume {source}")
         for other in content.get("depends_on", {}):
             check("healthcheck" in whole["services"][other], f"{names[-1]}: {other} has no health check, and {service} waits for it")

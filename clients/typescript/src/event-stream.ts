@@ -14,6 +14,7 @@ interface Frame {
   data: unknown;
   id: string;
   key?: string;
+  headers?: Record<string, string>;
   offset: number;
   cursor: string;
   pattern_cursor?: string;
@@ -101,12 +102,11 @@ async function open(subscription: Subscription, listener: Listener, closed: Abor
   // The `consumer` event follows, with a position.
   source.addEventListener('open', () => closed.aborted || subscription.consumer !== undefined || listener.onLive(start.after));
   on('consumer', ({ consumer }) => listener.onLive(consumer.cursor));
-  on('message', ({ topic, data, id, key, offset, cursor, pattern_cursor, published_at }, position) =>
-    listener.onMessage(
-      { id: cursor, messageId: id, topic, data, key: key ?? null, offset, cursor, patternCursor: pattern_cursor ?? null, publishedAt: published_at },
-      position,
-    ),
-  );
+  on('message', ({ id, key, headers, pattern_cursor, published_at, ...frame }, position) => {
+    const { topic, data, offset, cursor } = frame;
+    const absent = { key: key ?? null, headers: headers ?? null, patternCursor: pattern_cursor ?? null };
+    listener.onMessage({ id: cursor, messageId: id, topic, data, offset, cursor, publishedAt: published_at, ...absent }, position);
+  });
   on('gap', ({ topic, missed, from_offset, to_offset, reason }) =>
     listener.onGap({ topic, missed: missed ?? null, fromOffset: from_offset, toOffset: to_offset, reason }, undefined),
   );

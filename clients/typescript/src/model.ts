@@ -10,6 +10,8 @@ export interface Message<Data = unknown> {
   /** What was published. Numbers beyond 2^53 lose digits, as everywhere in JavaScript. */
   data: Data;
   key: string | null;
+  /** What the publisher gave with the data, such as the context of a trace. */
+  headers: Record<string, string> | null;
   /** The message's number in its topic. It only grows, but it may skip numbers. */
   offset: number;
   /** The message's position in its topic, for `after`. */

@@ -9,6 +9,8 @@ export interface PublishOptions extends Server {
   /** The message's id: the server stores it once, however often it is published. A random one unless given. */
   id?: string;
   key?: string;
+  /** What goes with the data, such as the context of a trace. */
+  headers?: Record<string, string>;
   /** Publish only if this is the topic's newest offset, else fail with `CONFLICT`. */
   expectedOffset?: number;
   /**
@@ -21,8 +23,8 @@ export interface PublishOptions extends Server {
 
 const RETRY_FOR_MS = 240_000;
 
-const PUBLISH = `mutation Publish($topic: String!, $data: JSON!, $messageId: ID, $key: String, $expectedOffset: Long) {
-  publish(topic: $topic, data: $data, messageId: $messageId, key: $key, expectedOffset: $expectedOffset) {
+const PUBLISH = `mutation Publish($topic: String!, $data: JSON!, $messageId: ID, $key: String, $headers: Headers, $expectedOffset: Long) {
+  publish(topic: $topic, data: $data, messageId: $messageId, key: $key, headers: $headers, expectedOffset: $expectedOffset) {
     id messageId topic offset cursor publishedAt duplicate
   }
 }`;
@@ -32,9 +34,9 @@ const PUBLISH = `mutation Publish($topic: String!, $data: JSON!, $messageId: ID,
  * responds, so that the message is stored once, also if a response is lost. Rejects with a `PubSubError`.
  */
 export async function publish(options: PublishOptions): Promise<Publication> {
-  const { topic, data, key, expectedOffset, retryForMs = RETRY_FOR_MS } = options;
+  const { topic, data, key, headers, expectedOffset, retryForMs = RETRY_FOR_MS } = options;
   const signal = options.signal ?? new AbortController().signal;
-  const variables = { topic, data, key, expectedOffset, messageId: options.id ?? randomId() };
+  const variables = { topic, data, key, headers, expectedOffset, messageId: options.id ?? randomId() };
   const end = Date.now() + retryForMs;
   for (let failures = 0; ; failures += 1) {
     signal.throwIfAborted();

@@ -20,7 +20,7 @@ const MESSAGES = `subscription Messages(
   messages(
     topic: $topic, last: $last, after: $after, since: $since, filter: $filter, overflow: $overflow,
     consumer: $consumer, consumerTtl: $consumerTtl, ack: $ack
-  ) { id messageId topic data key offset cursor patternCursor publishedAt }
+  ) { id messageId topic data key headers offset cursor patternCursor publishedAt }
 }`;
 
 interface Result {

@@ -248,10 +248,11 @@ for (const transport of TRANSPORTS) {
       const consumed = new Consumer(t, proxy, { transport, topic: 'orders.*', filter: { field: 'total', gte: 10 } });
       await consumed.live();
       await server.publish('orders.eu', { total: 5 });
-      const { cursor } = await server.publish('orders.us', { total: 10 }, { key: 'k', id: 'first' });
+      const headers = { traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' };
+      const { cursor } = await publish({ url: server.origin, topic: 'orders.us', data: { total: 10 }, key: 'k', id: 'first', headers });
       await consumed.has(1);
       const { patternCursor, publishedAt, ...message } = consumed.events.items[0].message;
-      assert.deepEqual(message, { id: cursor, messageId: 'first', topic: 'orders.us', data: { total: 10 }, key: 'k', offset: 1, cursor });
+      assert.deepEqual(message, { id: cursor, messageId: 'first', topic: 'orders.us', data: { total: 10 }, key: 'k', headers, offset: 1, cursor });
       assert.match(patternCursor, /^p/);
       assert.ok(Date.parse(publishedAt) > 0);
       apart(proxy);
