@@ -165,6 +165,7 @@ async fn alone(instance: &Instance, count: u64, topics: u64, bytes: usize, serve
                         expected_offset: None,
                         origin: None,
                         ttl: None,
+                        expected_key_offset: None,
                     };
                     engine.append(channel, new_message).await.unwrap();
                 }

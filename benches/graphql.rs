@@ -38,7 +38,15 @@ fn broker() -> Broker {
 
 async fn publish(service: &Service, topic: &TopicName) {
     let data = Payload::parse(r#"{"number":1}"#, 100).unwrap();
-    let new_message = NewMessage { data, id: None, key: None, expected_offset: None, origin: None, ttl: None };
+    let new_message = NewMessage {
+        data,
+        id: None,
+        key: None,
+        expected_offset: None,
+        origin: None,
+        ttl: None,
+        expected_key_offset: None,
+    };
     service.broker.publish(topic, new_message).await.unwrap();
 }
 

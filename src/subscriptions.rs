@@ -242,6 +242,7 @@ mod tests {
                 expected_offset: None,
                 origin: None,
                 ttl: None,
+                expected_key_offset: None,
             };
             self.broker.publish(&TopicName::parse(topic).unwrap(), new_message).await.unwrap();
         }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-pub use fields::{Fields, UnknownFields, decoded, new_message};
+pub use fields::{Fields, UnknownFields, decoded, expecting_of_key, new_message};
 pub use names::refuse_unknown;
 pub use options::{Options, parse_duration, parse_filter, same_last, start_from_text};
 

@@ -75,6 +75,7 @@ fn new_message() -> NewMessage {
         expected_offset: None,
         origin: None,
         ttl: None,
+        expected_key_offset: None,
     }
 }
 

@@ -151,7 +151,7 @@ async fn execute(world: &World, text: &str, name: Option<&str>, variables: &str)
     let topic = world.client.topics("", None, 1).unwrap_or_default().0;
     if let Some(topic) = topic.first() {
         let data = broker::Payload::parse("[1]", 10).unwrap();
-        let new_message = broker::NewMessage { data, id: None, key: None, expected_offset: None, origin: None, ttl: None };
+        let new_message = broker::NewMessage { data, id: None, key: None, expected_offset: None, origin: None, ttl: None, expected_key_offset: None };
         let _ = world.client.publish(&topic.name, new_message).await;
     }
     // Each batch is bounded, and there is little to read.

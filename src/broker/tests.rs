@@ -39,6 +39,7 @@ fn new_message(data: impl std::fmt::Display) -> NewMessage {
         expected_offset: None,
         origin: None,
         ttl: None,
+        expected_key_offset: None,
     }
 }
 

@@ -96,6 +96,7 @@ impl Channel {
             expected_offset: None,
             origin: None,
             ttl: message.ttl,
+            expected_key_offset: None,
         };
         ring.bucket.charge();
         let sequence = message.offset;
@@ -206,6 +207,15 @@ impl Channel {
         }
         ring.check_room(new_message.cost())?;
         Ok(None)
+    }
+
+    /// Checks the conditions of a message that another store will number. Returns the topic's newest offset, behind which it
+    /// was checked.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] or [`Error::KeyConflict`].
+    pub(crate) fn check_conditions(&self, new_message: &NewMessage) -> Result<u64, Error> {
+        self.ring.lock().check_conditions(new_message)
     }
 
     /// Takes a token of the topic's rate for a message that will be fed back; [`Channel::feed`] does not take it again.

@@ -260,7 +260,15 @@ mod tests {
 
         fn publish(&self) {
             let data = Payload::null();
-            let new_message = NewMessage { data, id: None, key: None, expected_offset: None, origin: None, ttl: None };
+            let new_message = NewMessage {
+                data,
+                id: None,
+                key: None,
+                expected_offset: None,
+                origin: None,
+                ttl: None,
+                expected_key_offset: None,
+            };
             self.topic.append(new_message).unwrap();
         }
 

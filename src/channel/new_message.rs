@@ -17,6 +17,8 @@ pub struct NewMessage {
     pub origin: Option<Origin>,
     /// How long it is kept after its publication, at most; never nothing.
     pub ttl: Option<Age>,
+    /// Publish only if this is the newest offset of the message's key (0: no message of the key is kept).
+    pub expected_key_offset: Option<u64>,
 }
 
 /// What a message keeps of its first publication. The topic's rate limited that one, so it does not limit the import.

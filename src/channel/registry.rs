@@ -406,6 +406,7 @@ impl Registry {
                 expected_offset: None,
                 origin: None,
                 ttl: None,
+                expected_key_offset: None,
             });
         }
     }

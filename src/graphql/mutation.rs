@@ -36,6 +36,8 @@ pub struct PublishInput {
     expected_offset: Option<Long>,
     /// How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody.
     ttl: Option<String>,
+    /// Publish only if this is the newest offset of the key; 0 means that no message of it is kept.
+    expected_key_offset: Option<Long>,
 }
 
 /// How many messages the batches of one operation have published and refused.
@@ -72,6 +74,7 @@ pub struct Input<'a> {
     pub key: Option<&'a str>,
     pub expected_offset: Option<u64>,
     pub ttl: Option<&'a str>,
+    pub expected_key_offset: Option<u64>,
 }
 
 /// What a client acknowledges.
@@ -91,6 +94,7 @@ pub fn new_message(client: &Client, input: Input<'_>) -> Result<(TopicName, NewM
     let data = data.within(client.settings().max_payload_bytes)?;
     let new_message = wire::new_message(data, input.id, input.key, input.expected_offset)?;
     let new_message = NewMessage { ttl: input.ttl.map(Age::parse_ttl).transpose()?, ..new_message };
+    let new_message = wire::expecting_of_key(new_message, input.expected_key_offset)?;
     Ok((TopicName::parse(input.topic)?, new_message))
 }
 
@@ -150,6 +154,7 @@ impl PublishInput {
             key: self.key.as_deref(),
             expected_offset: self.expected_offset.map(|offset| offset.0),
             ttl: self.ttl.as_deref(),
+            expected_key_offset: self.expected_key_offset.map(|offset| offset.0),
         };
         new_message(client, input)
     }
@@ -224,6 +229,7 @@ impl Mutation {
     }
 
     /// Publishes a message and answers where it stands, after the engine has accepted it.
+    #[expect(clippy::too_many_arguments, reason = "these are the arguments of the field")]
     async fn publish(
         &self,
         ctx: &Context<'_>,
@@ -243,8 +249,12 @@ impl Mutation {
             desc = "How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody."
         )]
         ttl: Option<String>,
+        #[graphql(
+            desc = "Publish only if this is the newest offset of the key; 0 means that no message of it is kept."
+        )]
+        expected_key_offset: Option<Long>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, message_id, key, expected_offset, ttl };
+        let input = PublishInput { topic, data, message_id, key, expected_offset, ttl, expected_key_offset };
         let client = ctx.data::<Client>()?;
         publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
     }

@@ -345,6 +345,7 @@ pub(super) fn new_message(message: &format::MessageLine<'_>, max_payload_bytes: 
             expected_offset: None,
             origin: Some(Origin { at: message.published_at.0, made_up_id }),
             ttl: message.ttl.filter(|ttl| !ttl.is_unlimited()),
+            expected_key_offset: None,
         })
     };
     read().map_err(|error: Error| error.to_string())

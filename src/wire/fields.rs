@@ -25,7 +25,7 @@ pub enum UnknownFields {
 }
 
 /// What stands beside `message`, not within it.
-const BESIDE_MESSAGE: [&str; 4] = ["data", "key", "expected_offset", "ttl"];
+const BESIDE_MESSAGE: [&str; 5] = ["data", "key", "expected_offset", "ttl", "expected_key_offset"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -156,7 +156,8 @@ impl<'a> Fields<'a> {
         self.present(name).map(|value| value.get().parse().map_err(|_| wrong())).transpose()
     }
 
-    /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`, `ttl`.
+    /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`,
+    /// `ttl`, `expected_key_offset`.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
@@ -170,7 +171,11 @@ impl<'a> Fields<'a> {
         let (data, inner_id) = match &nested {
             None => (self.raw("data"), None),
             Some(message) => {
-                message.allow("message", &["id", "payload", "data", "key", "expected_offset", "ttl"], unknown)?;
+                message.allow(
+                    "message",
+                    &["id", "payload", "data", "key", "expected_offset", "ttl", "expected_key_offset"],
+                    unknown,
+                )?;
                 if let Some(outer) = BESIDE_MESSAGE.into_iter().find(|name| message.raw(name).is_some()) {
                     let error = format!("has no `{outer}`: that stands beside `message`");
                     return Err(Error::bad_request("message", error));
@@ -183,7 +188,9 @@ impl<'a> Fields<'a> {
         let data = Payload::from_raw(data, max_payload_bytes)?;
         let expected_offset = self.number("expected_offset", u64::MAX)?;
         let new_message = new_message(data, id.as_deref(), self.text("key")?.as_deref(), expected_offset)?;
-        Ok(NewMessage { ttl: self.text("ttl")?.map(|ttl| Age::parse_ttl(&ttl)).transpose()?, ..new_message })
+        let ttl = self.text("ttl")?.map(|ttl| Age::parse_ttl(&ttl)).transpose()?;
+        let expected = self.number("expected_key_offset", u64::MAX)?;
+        expecting_of_key(NewMessage { ttl, ..new_message }, expected)
     }
 }
 
@@ -230,7 +237,19 @@ pub fn new_message(
         expected_offset,
         origin: None,
         ttl: None,
+        expected_key_offset: None,
     })
+}
+
+/// The message with a condition on the newest offset of its key.
+///
+/// # Errors
+/// [`Error::BadRequest`] for a condition without a key.
+pub fn expecting_of_key(new_message: NewMessage, expected: Option<u64>) -> Result<NewMessage, Error> {
+    if expected.is_some() && new_message.key.is_none() {
+        return Err(Error::bad_request("expected_key_offset", "needs a key"));
+    }
+    Ok(NewMessage { expected_key_offset: expected, ..new_message })
 }
 
 #[cfg(test)]
@@ -295,6 +314,7 @@ mod tests {
             r#"{"data":1,"id":2}"#,
             r#"{"data":1,"ttl":5}"#,
             r#"{"data":1,"ttl":"0s"}"#,
+            r#"{"data":1,"expected_key_offset":1}"#,
             r#"{"message":{"payload":1,"ttl":"5s"}}"#,
             // What stands beside `message` must not get lost within it.
             r#"{"message":{"payload":1,"key":"a"}}"#,

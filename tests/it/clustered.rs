@@ -67,7 +67,8 @@ async fn found<const N: usize>(name: &TopicName, instances: [&Instance; N]) -> [
 async fn append(instance: &Instance, channel: &Arc<Channel>, id: Option<&str>) -> Publication {
     let id = id.map(|id| MessageId::parse(id).unwrap());
     let data = Payload::parse("1", 10).unwrap();
-    let new_message = NewMessage { data, id, key: None, expected_offset: None, origin: None, ttl: None };
+    let new_message =
+        NewMessage { data, id, key: None, expected_offset: None, origin: None, ttl: None, expected_key_offset: None };
     instance.engine.append(channel, new_message).await.unwrap()
 }
 
@@ -99,7 +100,15 @@ async fn an_id_outlives_its_message() {
         let mut begun = Vec::new();
         for _ in 0..100 {
             let data = Payload::parse("1", 10).unwrap();
-            let new_message = NewMessage { data, id: None, key: None, expected_offset: None, origin: None, ttl: None };
+            let new_message = NewMessage {
+                data,
+                id: None,
+                key: None,
+                expected_offset: None,
+                origin: None,
+                ttl: None,
+                expected_key_offset: None,
+            };
             begun.push(a.engine.append(&here, new_message));
         }
         for append in begun {

@@ -89,7 +89,15 @@ async fn a_clock_that_was_set_back_revives_nothing_at_a_start() {
         let at = Timestamp(Timestamp::now().0 - minutes_ago * MINUTE);
         let origin = Some(Origin { at, made_up_id: None });
         let data = Payload::parse("1", 10).unwrap();
-        let new_message = NewMessage { data, id: None, key: None, expected_offset: None, origin, ttl: None };
+        let new_message = NewMessage {
+            data,
+            id: None,
+            key: None,
+            expected_offset: None,
+            origin,
+            ttl: None,
+            expected_key_offset: None,
+        };
         first.engine.append(&channel, new_message).await.unwrap();
     }
     first.engine.close().await;

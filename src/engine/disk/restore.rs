@@ -245,5 +245,6 @@ fn message_of(stored: &RecoveredMessage) -> Option<NewMessage> {
         expected_offset: None,
         origin: None,
         ttl: Some(Age::from_millis(stored.ttl_ms)).filter(|ttl| !ttl.is_unlimited()),
+        expected_key_offset: None,
     })
 }

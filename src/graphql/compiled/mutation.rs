@@ -48,6 +48,7 @@ struct Message {
     key: Source,
     expected_offset: Source,
     ttl: Source,
+    expected_key_offset: Source,
 }
 
 enum Messages {
@@ -200,6 +201,7 @@ impl Message {
             key: absent(),
             expected_offset: absent(),
             ttl: absent(),
+            expected_key_offset: absent(),
         };
         for (name, value) in arguments {
             let place = match name {
@@ -209,6 +211,7 @@ impl Message {
                 "key" => &mut message.key,
                 "expectedOffset" => &mut message.expected_offset,
                 "ttl" => &mut message.ttl,
+                "expectedKeyOffset" => &mut message.expected_key_offset,
                 _ => return None,
             };
             *place = variables.source(value)?;
@@ -225,22 +228,24 @@ impl Message {
             client,
             given.get(&self.topic),
             given.get(&self.data),
-            [&self.id, &self.key, &self.expected_offset, &self.ttl].map(|source| given.get(source)),
+            [&self.id, &self.key, &self.expected_offset, &self.ttl, &self.expected_key_offset]
+                .map(|source| given.get(source)),
         )
     }
 
     fn bytes(&self) -> usize {
-        let Self { topic, data, id, key, expected_offset, ttl } = self;
-        size_of::<Self>() + [topic, data, id, key, expected_offset, ttl].map(Source::bytes).iter().sum::<usize>()
+        let Self { topic, data, id, key, expected_offset, ttl, expected_key_offset } = self;
+        let sources = [topic, data, id, key, expected_offset, ttl, expected_key_offset];
+        size_of::<Self>() + sources.map(Source::bytes).iter().sum::<usize>()
     }
 }
 
-/// Reads a message to publish: its topic, its data, and its id, key, expected offset and ttl, which may be missing.
+/// Reads a message to publish: its topic, its data, and its id, key, conditions and ttl, which may be missing.
 fn read_message(
     client: &Client,
     topic: Got<'_>,
     data: Got<'_>,
-    [given_id, key, offset, ttl]: [Got<'_>; 4],
+    [given_id, key, offset, ttl, key_offset]: [Got<'_>; 5],
 ) -> Option<NewItem> {
     let (topic, data) = (topic.required(text)?, data.data()?);
     let (given_id, key) = (given_id.optional(id)?, key.optional(text)?);
@@ -252,6 +257,7 @@ fn read_message(
         key: key.as_deref(),
         expected_offset,
         ttl: ttl.as_deref(),
+        expected_key_offset: key_offset.optional(long)?,
     };
     Some(mutation::new_message(client, input))
 }
@@ -295,7 +301,7 @@ impl Messages {
 /// Reads one message of a list that a client gave as a variable.
 fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
     let fields: Fields<'_> = serde_json::from_str(item.get()).ok()?;
-    let (mut topic, mut data, mut further) = (None, None, [None; 4]);
+    let (mut topic, mut data, mut further) = (None, None, [None; 5]);
     for (name, value) in fields.values() {
         let place = match name {
             "topic" => &mut topic,
@@ -304,6 +310,7 @@ fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
             "key" => &mut further[1],
             "expectedOffset" => &mut further[2],
             "ttl" => &mut further[3],
+            "expectedKeyOffset" => &mut further[4],
             _ => return None,
         };
         if place.replace(value).is_some() {

@@ -429,6 +429,7 @@ async fn publish(broker: &Broker, choices: &mut Choices<'_>) {
         expected_offset: None,
         origin: None,
         ttl: None,
+        expected_key_offset: None,
     };
     broker.publish(&topic, new_message).await.unwrap();
 }
