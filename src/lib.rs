@@ -80,7 +80,7 @@
 //!   memory.rs        stores nothing, shares nothing
 //!   disk.rs          one log of all topics in segments (log.rs), with group commit (commit.rs); read at the start (restore.rs);
 //!                    `pub-sub repair` (repair.rs)
-//!   nats.rs          streams and buckets that instances share: published to (publish.rs), followed (follow.rs, messages.rs,
+//!   nats.rs          streams and buckets that instances share: published to (append.rs, publish.rs), followed (follow.rs, messages.rs,
 //!                    topics.rs, positions.rs), changed on condition (store.rs); publishers' ids (known_ids.rs, same_id.rs)
 //!   position.rs      how a consumer's position is stored
 //!   conformance.rs   what every engine is tested for; with the feature `test-support` alone

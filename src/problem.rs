@@ -142,7 +142,7 @@ pub struct Problem {
     pub message: Cow<'static, str>,
     /// When the same may be tried again.
     pub retry_after: Option<Duration>,
-    /// With [`Code::Conflict`]: the topic's newest offset.
+    /// With [`Code::Conflict`]: the newest offset of the topic, or of the key.
     pub current_offset: Option<u64>,
     /// With [`Code::Unknown`]: the id with which to publish again.
     pub id: Option<Box<str>>,
@@ -280,6 +280,10 @@ impl From<Error> for Problem {
                 let field = Some("expected_offset");
                 Problem { current_offset: Some(current), field, ..problem(Code::Conflict) }
             }
+            Error::KeyConflict { current } => {
+                let field = Some("expected_key_offset");
+                Problem { current_offset: Some(current), field, ..problem(Code::Conflict) }
+            }
             Error::PayloadTooLarge { .. } => problem(Code::PayloadTooLarge),
             Error::RateLimited { wait, .. } | Error::ClientRateLimited { wait, .. } => {
                 Problem { retry_after: Some(wait), ..problem(Code::RateLimited) }
@@ -341,6 +345,7 @@ mod tests {
             "MAX_MESSAGES: is not max_messages"
         );
         assert!(spelled(Error::Conflict { current: 3 }).starts_with("EXPECTED_OFFSET: "));
+        assert!(spelled(Error::KeyConflict { current: 3 }).starts_with("EXPECTED_KEY_OFFSET: "));
         assert_eq!(spelled(Error::Unavailable("not now")), "not now");
     }
 

@@ -207,6 +207,15 @@ impl Channel {
         Ok(None)
     }
 
+    /// Checks the conditions of a message that another store will number. Returns the topic's newest offset, behind which it
+    /// was checked.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] or [`Error::KeyConflict`].
+    pub(crate) fn check_conditions(&self, new_message: &NewMessage) -> Result<u64, Error> {
+        self.ring.lock().check_conditions(new_message)
+    }
+
     /// Takes a token of the topic's rate for a message that will be fed back; [`Channel::feed`] does not take it again.
     /// One that was let through before, in another incarnation of its topic, is let through again.
     ///

@@ -48,6 +48,12 @@ pub enum Error {
         /// The topic's newest offset, 0 when it has none.
         current: u64,
     },
+    /// `expected_key_offset` does not hold.
+    #[error("expected_key_offset: the key's newest offset is {current}")]
+    KeyConflict {
+        /// The newest offset of the key, 0 when no message of it is kept.
+        current: u64,
+    },
     /// A payload over the bound.
     #[error("data: the payload must be at most {limit} bytes")]
     PayloadTooLarge {

@@ -19,6 +19,8 @@ pub struct NewMessage {
     pub headers: Option<Headers>,
     /// How long it is kept after its publication, at most; never nothing.
     pub ttl: Option<Age>,
+    /// Publish only if this is the newest offset of the message's key (0: no message of the key is kept).
+    pub expected_key_offset: Option<u64>,
 }
 
 /// What a message keeps of its first publication. The topic's rate limited that one, so it does not limit the import.
@@ -57,7 +59,16 @@ impl NewMessage {
     /// A message that has nothing but its data.
     #[must_use]
     pub fn of(data: Payload) -> Self {
-        Self { data, id: None, key: None, expected_offset: None, origin: None, headers: None, ttl: None }
+        Self {
+            data,
+            id: None,
+            key: None,
+            expected_offset: None,
+            origin: None,
+            headers: None,
+            ttl: None,
+            expected_key_offset: None,
+        }
     }
 
     /// The id of the message to be: the publisher's, else the one it had before, else a new one.

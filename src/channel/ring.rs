@@ -301,14 +301,37 @@ impl Ring {
                 return Ok(Admission::Staged(staged.message.cursor.offset));
             }
         }
-        let newest = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
-        if new_message.expected_offset.is_some_and(|expected| expected != newest) {
-            return Err(Error::Conflict { current: newest }.into());
-        }
+        self.check_conditions(&new_message)?;
         if new_message.origin.is_none() {
             self.bucket.take()?;
         }
         Ok(Admission::Fresh(new_message))
+    }
+
+    /// Checks what a publisher expects. Returns the newest offset, messages on their way included.
+    pub fn check_conditions(&self, new_message: &NewMessage) -> Result<u64, Error> {
+        let newest = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
+        if new_message.expected_offset.is_some_and(|expected| expected != newest) {
+            return Err(Error::Conflict { current: newest });
+        }
+        if let (Some(expected), Some(key)) = (new_message.expected_key_offset, &new_message.key) {
+            let current = self.newest_of_key(key);
+            if current != expected {
+                return Err(Error::KeyConflict { current });
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The newest offset of a key, of a message on its way or one that is kept; 0 without any.
+    fn newest_of_key(&self, key: &Key) -> u64 {
+        let staged = self.staged.iter().rev().find(|staged| staged.message.key.as_ref() == Some(key));
+        if let Some(staged) = staged {
+            return staged.message.cursor.offset;
+        }
+        let latest = self.latest.get(key).copied().unwrap_or(0);
+        let is_gone = |now| self.is_gone(self.index_after(latest.saturating_sub(1)), now);
+        if self.now().is_some_and(is_gone) { 0 } else { latest }
     }
 
     /// Gives the next number.

@@ -196,6 +196,7 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         messages::an_id_is_stored_once,
         messages::an_id_from_elsewhere_is_a_duplicate,
         messages::a_condition_lets_one_through,
+        messages::a_condition_on_a_key_lets_one_through,
         messages::the_bound_holds_and_is_told,
         messages::the_rate_holds,
         messages::every_reader_reads_the_log,

@@ -7,6 +7,7 @@
 //!
 //! What a client was told, holds: a publish is answered when the stream has it and this instance's channel, too.
 
+mod append;
 mod catch_up;
 mod changes;
 mod follow;
@@ -35,20 +36,19 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, Secret};
 use crate::channel::{
-    Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Publication, Refusal, Registry, Source,
-    TopicConfig, TopicName,
+    Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Registry, Source, TopicConfig, TopicName,
 };
+use append::Sending;
 use follow::{Progress, follow};
 use link::Link;
 use messages::{MessagesHandler, Orphan};
-use names::{CLASSES, Names, class_in, encode};
-use publish::Outgoing;
+use names::{CLASSES, Names};
 use topics::Topics;
 
 pub use setup::exists;
@@ -150,13 +150,6 @@ const START: Duration = Duration::from_secs(5);
 /// How long a stop waits for what is on its way.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// An answer that comes when the cluster has given it.
-fn later(answered: oneshot::Receiver<Result<Publication, Refusal>>) -> Append {
-    Append::pending(async move {
-        answered.await.unwrap_or_else(|_| Err(Error::Unavailable("the server is shutting down").into()))
-    })
-}
-
 /// The engine that instances share.
 pub struct Nats {
     settings: Settings,
@@ -166,7 +159,7 @@ pub struct Nats {
 struct Opened {
     inner: Arc<Inner>,
     positions: Arc<positions::Shared>,
-    sending: mpsc::Sender<Outgoing>,
+    sending: Sending,
 }
 
 struct Inner {
@@ -285,7 +278,8 @@ impl Engine for Nats {
                 names,
             });
             let positions = positions::Shared::new(consumers, inner.names.consumers(), link.clone(), in_flight);
-            let (sending, queue) = mpsc::channel(publish::QUEUE);
+            let (sender, queue) = mpsc::channel(publish::QUEUE);
+            let sending = Sending { inner: inner.clone(), queue: sender };
             tasks.spawn(publish::send_all(link, queue, inner.stop.clone()));
             tasks.spawn(setup::delete_orphans(inner.clone(), orphans));
             let (tell, started) = oneshot::channel();
@@ -314,57 +308,10 @@ impl Engine for Nats {
     }
 
     fn append(&self, channel: &Arc<Channel>, new_message: NewMessage) -> Append {
-        let begin = || -> Result<Append, Refusal> {
-            let opened = self.opened()?;
-            let inner = &opened.inner;
-            if let Some(first) = channel.check_append(&new_message)? {
-                return Ok(Ok(first).into());
-            }
-            inner.check()?;
-            let is_first = channel.is_implicit() && channel.never_published();
-            let pin = is_first && inner.topics.is_others(&encode(channel.name().as_str()), &inner.instance);
-            let class = class_in(channel);
-            let (id, returns) = (new_message.message_id(), new_message.origin.is_some());
-            // Where one has a condition that does not hold, another one without it may be stored.
-            let given = new_message.id.is_some() && new_message.expected_offset.is_none();
-            if given && let Some(answered) = inner.same_id.enter(channel, &id) {
-                return Ok(later(answered));
-            }
-            let (answer, answered) = oneshot::channel();
-            let outgoing = Outgoing {
-                subject: inner.names.subject(class, channel.name()),
-                headers: publish::marked(messages::headers(channel, &id, &new_message), &new_message),
-                payload: new_message.data.as_bytes(),
-                id,
-                channel: channel.clone(),
-                begun: Instant::now(),
-                known_before: channel.last(),
-                progress: inner.progress(class),
-                stream: inner.names.stream(class),
-                expected: new_message.expected_offset,
-                pin: pin.then(|| inner.clone()),
-                given: given.then(|| inner.clone()),
-                answer,
-                on_its_way: inner.in_flight.token(),
-            };
-            if let Err(error) = channel.reserve_rate(returns) {
-                outgoing.left(&Err(error.clone().into()));
-                return Err(error.into());
-            }
-            opened.sending.try_send(outgoing).map_err(|refused| {
-                channel.release_rate();
-                let (outgoing, why) = match refused {
-                    mpsc::error::TrySendError::Full(outgoing) => {
-                        (outgoing, "NATS does not keep up; nothing was stored")
-                    }
-                    mpsc::error::TrySendError::Closed(outgoing) => (outgoing, "the server is shutting down"),
-                };
-                outgoing.left(&Err(Error::Unavailable(why).into()));
-                Error::Unavailable(why)
-            })?;
-            Ok(later(answered))
-        };
-        begin().unwrap_or_else(|refusal| Err(refusal).into())
+        match self.opened() {
+            Ok(opened) => opened.sending.append(channel, new_message),
+            Err(error) => Err(error.into()).into(),
+        }
     }
 
     fn remember<'a>(&'a self, channel: &'a Arc<Channel>, ids: &'a [KnownId]) -> Later<'a, ()> {

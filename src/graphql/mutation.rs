@@ -40,6 +40,8 @@ pub struct PublishInput {
     headers: Option<Headers>,
     /// How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody.
     ttl: Option<String>,
+    /// Publish only if this is the newest offset of the key; 0 means that no message of it is kept.
+    expected_key_offset: Option<Long>,
 }
 
 /// Where a consumer is moved: exactly one of these.
@@ -172,6 +174,7 @@ impl PublishInput {
                 expected_offset: self.expected_offset.map(|offset| offset.0),
                 headers: self.headers.as_ref().map(|headers| headers.0.as_str()),
                 ttl: self.ttl.as_deref(),
+                expected_key_offset: self.expected_key_offset.map(|offset| offset.0),
             },
         };
         new_message(client, input)
@@ -268,8 +271,12 @@ impl Mutation {
             desc = "How long the message is kept at most, like `30s` or `24h`. After that it is delivered to nobody."
         )]
         ttl: Option<String>,
+        #[graphql(
+            desc = "Publish only if this is the newest offset of the key; 0 means that no message of it is kept."
+        )]
+        expected_key_offset: Option<Long>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, message_id, key, expected_offset, headers, ttl };
+        let input = PublishInput { topic, data, message_id, key, expected_offset, headers, ttl, expected_key_offset };
         let client = ctx.data::<Client>()?;
         publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
     }

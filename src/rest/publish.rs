@@ -124,7 +124,9 @@ fn batch_response(results: Vec<Result<Publication, Problem>>) -> Response {
 }
 
 fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), Error> {
-    let fields = fields(text, &["topic", "data", "message", "id", "key", "expected_offset", "headers", "ttl"])?;
+    const KNOWN: [&str; 9] =
+        ["topic", "data", "message", "id", "key", "expected_offset", "headers", "ttl", "expected_key_offset"];
+    let fields = fields(text, &KNOWN)?;
     let topic = TopicName::parse(&fields.required("topic")?)?;
     Ok((topic, fields.new_message(UnknownFields::Refused, client.settings().max_payload_bytes)?))
 }
@@ -184,6 +186,8 @@ pub struct PublishItem {
     headers: Option<BTreeMap<String, String>>,
     /// How long the message is kept at most, like `30s` or `24h`.
     ttl: Option<String>,
+    /// Publish only if this is the newest offset of the key; 0 means that no message of it is kept.
+    expected_key_offset: Option<u64>,
 }
 
 /// A message with its id.

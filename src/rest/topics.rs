@@ -180,7 +180,11 @@ pub struct CreateTopic {
 
 /// What changes in a topic.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "bodies are read field by field; this says in the document what they hold")]
+#[expect(
+    dead_code,
+    clippy::struct_field_names,
+    reason = "bodies are read field by field; this says in the document what they hold, by their names"
+)]
 pub struct TopicChange {
     /// The bound of its history in messages, from 1.
     max_messages: Option<usize>,

@@ -25,7 +25,7 @@ pub enum UnknownFields {
 }
 
 /// What stands beside `message`, not within it.
-const BESIDE_MESSAGE: [&str; 5] = ["data", "key", "expected_offset", "headers", "ttl"];
+const BESIDE_MESSAGE: [&str; 6] = ["data", "key", "expected_offset", "headers", "ttl", "expected_key_offset"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
     }
 
     /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`,
-    /// `headers`, `ttl`.
+    /// `headers`, `ttl`, `expected_key_offset`.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
@@ -171,7 +171,8 @@ impl<'a> Fields<'a> {
         let (data, inner_id) = match &nested {
             None => (self.raw("data"), None),
             Some(message) => {
-                let known = ["id", "payload", "data", "key", "expected_offset", "headers", "ttl"];
+                let outer = BESIDE_MESSAGE.into_iter();
+                let known: Vec<_> = ["id", "payload"].into_iter().chain(outer).collect();
                 message.allow("message", &known, unknown)?;
                 if let Some(outer) = BESIDE_MESSAGE.into_iter().find(|name| message.raw(name).is_some()) {
                     let error = format!("has no `{outer}`: that stands beside `message`");
@@ -186,7 +187,9 @@ impl<'a> Fields<'a> {
         let expected_offset = self.number("expected_offset", u64::MAX)?;
         let (key, headers) = (self.text("key")?, self.present("headers").map(RawValue::get));
         let (id, key, ttl) = (id.as_deref(), key.as_deref(), self.text("ttl")?);
-        new_message(data, BesideData { id, key, expected_offset, headers, ttl: ttl.as_deref() })
+        let expected_key_offset = self.number("expected_key_offset", u64::MAX)?;
+        let ttl = ttl.as_deref();
+        new_message(data, BesideData { id, key, expected_offset, headers, ttl, expected_key_offset })
     }
 }
 
@@ -229,6 +232,8 @@ pub struct BesideData<'a> {
     pub headers: Option<&'a str>,
     /// How long it is kept.
     pub ttl: Option<&'a str>,
+    /// What the newest offset of its key has to be.
+    pub expected_key_offset: Option<u64>,
 }
 
 /// A message to publish, made of what a client gave.
@@ -236,13 +241,17 @@ pub struct BesideData<'a> {
 /// # Errors
 /// [`Error::BadRequest`] that names the field.
 pub fn new_message(data: Payload, beside: BesideData<'_>) -> Result<NewMessage, Error> {
-    let BesideData { id, key, expected_offset, headers, ttl } = beside;
+    let BesideData { id, key, expected_offset, headers, ttl, expected_key_offset } = beside;
+    if expected_key_offset.is_some() && key.is_none() {
+        return Err(Error::bad_request("expected_key_offset", "needs a key"));
+    }
     Ok(NewMessage {
         id: id.map(MessageId::parse).transpose()?,
         key: key.map(Key::parse).transpose()?,
         expected_offset,
         headers: headers.map_or(Ok(None), Headers::parse)?,
         ttl: ttl.map(Age::parse_ttl).transpose()?,
+        expected_key_offset,
         ..NewMessage::of(data)
     })
 }
@@ -313,6 +322,7 @@ mod tests {
             r#"{"data":1,"id":2}"#,
             r#"{"data":1,"ttl":5}"#,
             r#"{"data":1,"ttl":"0s"}"#,
+            r#"{"data":1,"expected_key_offset":1}"#,
             r#"{"message":{"payload":1,"ttl":"5s"}}"#,
             // What stands beside `message` must not get lost within it.
             r#"{"message":{"payload":1,"key":"a"}}"#,

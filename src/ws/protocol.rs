@@ -34,7 +34,8 @@ const MAX_WAITING: usize = 1_024;
 /// a frame does not read are ignored in it.
 const ORIGINAL_FIELDS: [&str; 6] = ["type", "topic", "message", "client_id", "last_n", "request_id"];
 /// What a frame to publish reads.
-const PUBLISH_FIELDS: [&str; 8] = ["topic", "data", "message", "id", "key", "expected_offset", "ttl", "request_id"];
+const PUBLISH_FIELDS: [&str; 9] =
+    ["topic", "data", "message", "id", "key", "expected_offset", "ttl", "expected_key_offset", "request_id"];
 /// What a frame to subscribe reads.
 const SUBSCRIBE_FIELDS: [&str; 11] = [
     "topic",

@@ -4,6 +4,7 @@
 mod ages;
 mod bad_http;
 mod bad_input;
+mod conditions;
 mod consumers;
 mod cuts;
 mod delivery;

@@ -177,7 +177,7 @@ fn setting_the_clock_revives_nothing_and_loses_nothing() {
     assert_eq!(world.offsets(&Start::Oldest), [1], "what was published with the wrong time has its time, too");
     world.registry.clock().set_by(-7_200 * SECOND);
     before_and_after_the_sweep(&world, || {
-        assert_eq!(world.offsets(&Start::Oldest), [1], "set back: nothing comes back")
+        assert_eq!(world.offsets(&Start::Oldest), [1], "set back: nothing comes back");
     });
     world.publish(None);
     world.pass(5 * SECOND);
@@ -315,8 +315,17 @@ fn ids_and_keys_of_what_is_too_old() {
         let new = NewMessage { expected_offset: Some(offset), ..NewMessage::of(data) };
         world.topic.append(new).map(|done| done.cursor.offset)
     };
+    let on_key = |offset| {
+        let (data, key) = (Payload::null(), Key::parse("k").ok());
+        let plain = NewMessage { key, ..NewMessage::of(data) };
+        world.topic.append(NewMessage { expected_key_offset: Some(offset), ..plain }).map(|done| done.cursor.offset)
+    };
+    assert!(on_key(3).is_err(), "no message of the key is kept");
     assert!(expected(1).is_err(), "a message that is too old is still the newest that there was");
     assert_eq!(expected(3).unwrap(), 4);
+    assert_eq!(on_key(0).unwrap(), 5);
+    assert!(on_key(0).is_err());
+    assert_eq!(on_key(5).unwrap(), 6);
 }
 
 #[test]
@@ -462,25 +471,25 @@ proptest! {
         // Where a topic gets its first age, that of its messages is what the wall clock says.
         let longest = if jumps { 1_000_000 } else { 0 };
         let world = Aged::with(aged(longest * TEN));
-        let mut log = Log { bound: 10, max_age: (longest * TEN) as i64, ..Log::default() };
+        let mut log = Log { bound: 10, max_age: (longest * TEN).cast_signed(), ..Log::default() };
         let mut readers: [Option<Following>; 3] = Default::default();
         for act in acts {
             match act {
                 Act::Publish(ttl) => {
                     world.publish(ttl.map(|ttl| ttl * TEN));
-                    let until = ttl.map_or(i64::MAX, |ttl| log.now + (ttl * TEN) as i64);
+                    let until = ttl.map_or(i64::MAX, |ttl| log.now + (ttl * TEN).cast_signed());
                     log.messages.push((log.now, until, false));
                 }
                 Act::Pass(tens) => {
-                    world.pass(tens * TEN as i64);
-                    log.now += tens * TEN as i64;
+                    world.pass(tens * TEN.cast_signed());
+                    log.now += tens * TEN.cast_signed();
                 }
                 Act::SetClock(by) => if jumps { world.registry.clock().set_by(by * SECOND) },
                 Act::SetAge(tens) => {
                     let tens = if tens == 0 { longest } else { tens };
                     let max_age = Some(Age::from_millis(tens * TEN));
                     world.set(TopicConfig { max_age, ..world.topic.config() });
-                    log.max_age = (tens * TEN) as i64;
+                    log.max_age = (tens * TEN).cast_signed();
                 }
                 Act::SetBound(bound) => {
                     world.set(TopicConfig { max_messages: Some(bound), ..world.topic.config() });
@@ -516,7 +525,7 @@ proptest! {
             while following.read(&log, 3) == ReadStatus::More {}
             prop_assert_eq!(following.after, log.messages.len() as u64);
         }
-        world.pass(1_000 * TEN as i64);
+        world.pass(1_000 * TEN.cast_signed());
         world.set(TopicConfig { max_age: Some(Age::from_millis(1)), ..world.topic.config() });
         world.reclaim();
         prop_assert_eq!(world.registry.messages(), 0);

@@ -244,6 +244,43 @@ pub(super) async fn a_condition_lets_one_through(a: &Instance, b: &Instance) -> 
     ensure(told, || format!("{refused:?}, and the newest is {current}"))
 }
 
+pub(super) async fn a_condition_on_a_key_lets_one_through(a: &Instance, b: &Instance) -> Result<(), Failure> {
+    let name = fresh("key")?;
+    let here = a.create(&name, CONFIG).await?;
+    let there = b.channel(&name).await?;
+    let of_key = |key: &str, expected: Option<u64>| -> Result<NewMessage, Failure> {
+        Ok(NewMessage { key: Some(Key::parse(key)?), expected_key_offset: expected, ..new_message(1)? })
+    };
+    let mut current = 0;
+    for round in 0..5 {
+        // Others publish meanwhile, and their keys do not matter.
+        let others = a.append(&here, of_key("other", None)?);
+        let (one, two, other) = tokio::join!(
+            a.append(&here, of_key("k", Some(current))?),
+            b.append(&there, of_key("k", Some(current))?),
+            others,
+        );
+        other?;
+        let winner = match (one, two) {
+            (Ok(winner), Err(Refusal::Error(Error::KeyConflict { current: told })))
+            | (Err(Refusal::Error(Error::KeyConflict { current: told })), Ok(winner)) => {
+                ensure(told == winner.cursor.offset, || format!("{told} was told, not {winner:?}"))?;
+                winner
+            }
+            both => return Err(Failure(format!("{both:?} in round {round}"))),
+        };
+        current = winner.cursor.offset;
+    }
+    let refused = b.append(&there, of_key("none", Some(current))?).await;
+    ensure(matches!(refused, Err(Refusal::Error(Error::KeyConflict { current: 0 }))), || format!("{refused:?}"))?;
+    b.append(&there, of_key("none", Some(0))?).await?;
+    // An id goes before the condition.
+    let with_id = NewMessage { id: Some(MessageId::parse("once")?), ..of_key("k", Some(current))? };
+    let first = b.append(&there, with_id.clone()).await?;
+    let again = a.append(&here, with_id).await?;
+    ensure(again.duplicate && again.cursor == first.cursor, || format!("{again:?} after {first:?}"))
+}
+
 pub(super) async fn the_bound_holds_and_is_told(a: &Instance, b: &Instance) -> Result<(), Failure> {
     let name = fresh("bound")?;
     let here = a.create(&name, TopicConfig { max_messages: Some(5), ..CONFIG }).await?;

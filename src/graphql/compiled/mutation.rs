@@ -49,6 +49,7 @@ struct Message {
     expected_offset: Source,
     headers: Source,
     ttl: Source,
+    expected_key_offset: Source,
 }
 
 enum Messages {
@@ -202,6 +203,7 @@ impl Message {
             expected_offset: absent(),
             headers: absent(),
             ttl: absent(),
+            expected_key_offset: absent(),
         };
         for (name, value) in arguments {
             let place = match name {
@@ -212,6 +214,7 @@ impl Message {
                 "expectedOffset" => &mut message.expected_offset,
                 "headers" => &mut message.headers,
                 "ttl" => &mut message.ttl,
+                "expectedKeyOffset" => &mut message.expected_key_offset,
                 _ => return None,
             };
             *place = variables.source(value)?;
@@ -228,29 +231,36 @@ impl Message {
             client,
             given.get(&self.topic),
             given.get(&self.data),
-            [&self.id, &self.key, &self.expected_offset, &self.headers, &self.ttl].map(|source| given.get(source)),
+            [&self.id, &self.key, &self.expected_offset, &self.headers, &self.ttl, &self.expected_key_offset]
+                .map(|source| given.get(source)),
         )
     }
 
     fn bytes(&self) -> usize {
-        let Self { topic, data, id, key, expected_offset, headers, ttl } = self;
-        let sources = [topic, data, id, key, expected_offset, headers, ttl];
+        let Self { topic, data, id, key, expected_offset, headers, ttl, expected_key_offset } = self;
+        let sources = [topic, data, id, key, expected_offset, headers, ttl, expected_key_offset];
         size_of::<Self>() + sources.map(Source::bytes).iter().sum::<usize>()
     }
 }
 
-/// Reads a message to publish: its topic, its data, and its id, key, expected offset, headers and ttl, which may be missing.
+/// Reads a message to publish: its topic, its data, and its id, key, conditions, headers and ttl, which may be missing.
 fn read_message(
     client: &Client,
     topic: Got<'_>,
     data: Got<'_>,
-    [given_id, key, offset, headers, ttl]: [Got<'_>; 5],
+    [given_id, key, offset, headers, ttl, key_offset]: [Got<'_>; 6],
 ) -> Option<NewItem> {
     let (topic, data) = (topic.required(text)?, data.data()?);
     let (given_id, key) = (given_id.optional(id)?, key.optional(text)?);
     let (expected_offset, headers, ttl) = (offset.optional(long)?, headers.optional(object)?, ttl.optional(text)?);
-    let beside =
-        BesideData { id: given_id.as_deref(), key: key.as_deref(), expected_offset, headers, ttl: ttl.as_deref() };
+    let beside = BesideData {
+        id: given_id.as_deref(),
+        key: key.as_deref(),
+        expected_offset,
+        headers,
+        ttl: ttl.as_deref(),
+        expected_key_offset: key_offset.optional(long)?,
+    };
     let input = Input { topic: &topic, data: Some(data), beside };
     Some(mutation::new_message(client, input))
 }
@@ -294,7 +304,7 @@ impl Messages {
 /// Reads one message of a list that a client gave as a variable.
 fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
     let fields: Fields<'_> = serde_json::from_str(item.get()).ok()?;
-    let (mut topic, mut data, mut further) = (None, None, [None; 5]);
+    let (mut topic, mut data, mut further) = (None, None, [None; 6]);
     for (name, value) in fields.values() {
         let place = match name {
             "topic" => &mut topic,
@@ -304,6 +314,7 @@ fn read_given(item: &RawValue, client: &Client) -> Option<NewItem> {
             "expectedOffset" => &mut further[2],
             "headers" => &mut further[3],
             "ttl" => &mut further[4],
+            "expectedKeyOffset" => &mut further[5],
             _ => return None,
         };
         if place.replace(value).is_some() {

@@ -172,7 +172,7 @@ impl MessageRecord<'_> {
 
     /// What stays of it where its place is still needed. The id stays, because it may still be known.
     fn hollow(self) -> Self {
-        Self { key: None, data: &[], ttl_ms: 0, is_hollow: true, ..self }
+        Self { key: None, headers: None, data: &[], ttl_ms: 0, is_hollow: true, ..self }
     }
 
     fn encode(&self, sequence: u64, out: &mut Vec<u8>) {

@@ -11,14 +11,14 @@ use super::{
 /// A topic whose settings have a second byte has an age of so many seconds.
 fn with_ages(keep_aged: Duration) -> LogConfig {
     let max_age_of = |settings: &[u8]| settings.get(1).map(|seconds| u64::from(*seconds) * 1_000);
-    LogConfig { keep_aged, max_age_of, ..settings(Fsync::Always, 1 << 20) }
+    LogConfig { max_age_of, keep_aged, ..settings(Fsync::Always, 1 << 20) }
 }
 
-fn aged<'a>(topic_id: u64, offset: u64, seconds_ago: i64, ttl_ms: u64, data: &'a [u8]) -> Record<'a> {
+fn aged(topic_id: u64, offset: u64, seconds_ago: i64, ttl_ms: u64, data: &[u8]) -> Record<'_> {
     let Record::Message(message) = message(topic_id, offset, data) else { unreachable!() };
     let at_ms = now_ms() - seconds_ago * 1_000;
     let key = data.ends_with(b"secret").then_some(&b"secret key"[..]);
-    Record::Message(MessageRecord { at_ms, ttl_ms, key, ..message })
+    Record::Message(MessageRecord { at_ms, key, ttl_ms, ..message })
 }
 
 fn has(simulated: &SimulatedDisk, text: &[u8]) -> bool {
