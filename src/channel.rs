@@ -24,6 +24,7 @@ mod message;
 pub(crate) mod moment;
 mod name;
 mod new_message;
+mod overdue;
 mod overflow;
 mod owner;
 mod page;
@@ -39,6 +40,7 @@ mod registry;
 mod restoring;
 mod ring;
 mod sequencer;
+mod silence;
 mod source;
 mod subscriber;
 #[cfg(test)]
@@ -154,6 +156,7 @@ pub struct Channel {
     patterns: Arc<Patterns>,
     /// The order that its messages share with those of other topics.
     sequencer: Arc<Sequencer>,
+    silence: silence::Silence,
     /// Counts this incarnation, deleted or not, until nobody reads it any more.
     _alive: Alive,
 }

@@ -68,6 +68,7 @@
 //!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
+//!   request_id.rs                         the id of the request that a task responds to
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
 //!   measures.rs open.rs                   what it counts as it works; the sockets and streams that are open
 //!   metrics.rs family.rs                  its metrics; families of series
@@ -89,6 +90,7 @@
 //!   info.rs page.rs lag.rs                what can be seen of it; pages of history; its subscriptions, and how far behind they are
 //!   ring.rs          the history, which is the broadcast channel; recent_ids.rs: ids that outlive their messages
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
+//!   silence.rs overdue.rs                 topics that expect news, and who looks whether it comes
 //!   subscriber.rs moment.rs count.rs      who it is; moments, to measure how long something took; counters for many threads
 //!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
 //!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern

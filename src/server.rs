@@ -58,6 +58,8 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     say_who_may_come_in(&access, &config);
     tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
     let mut deliverers: JoinSet<()> = broker.deliverers().collect();
+    // It ends with those.
+    deliverers.spawn(broker.clone().watch_silence());
     let settings = config.server.clone();
     let reload = access.reload().clone();
     let shared = listener::Shared { reload, front, settings, connections: connections.clone(), sockets };

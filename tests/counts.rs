@@ -33,10 +33,9 @@ use pub_sub::{
     browser::{AllowedOrigins, Browsers},
     front::{self, Front},
     rest,
-    socket::ConnectionInfo,
+    socket::{ConnectionInfo, Stops},
 };
 use tokio::{runtime::Runtime, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 /// Rounds that each count is taken over, so that what happens now and then (a queue that grows) is not taken for a cost of
 /// every message.
@@ -171,7 +170,7 @@ fn front() -> Front {
         connections: Arc::new(|| 0),
         heartbeat: quiet,
         request_timeout: quiet,
-        stop: CancellationToken::new(),
+        stops: Stops::default(),
     };
     Front::new(front::Parts {
         router: rest::routes(context.clone()),

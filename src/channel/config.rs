@@ -3,6 +3,8 @@
 //! A new setting is a field of [`TopicConfig`] and of [`TopicBounds`]. Merging, checking and storing it is done here
 //! for every engine, for exports and for imports; each door maps it once.
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::Error;
@@ -21,6 +23,9 @@ pub struct TopicConfig {
     /// Messages a second that may be published; 0 means no limit.
     #[serde(alias = "maxPublishRate", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub max_publish_rate: Option<u32>,
+    /// Milliseconds of silence after which the topic is said to be silent, 1,000 or more; 0 means never.
+    #[serde(alias = "expectEvery", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub expect_every: Option<u64>,
 }
 
 /// What holds for a topic: its own settings over those of the server.
@@ -30,7 +35,13 @@ pub struct TopicBounds {
     pub max_messages: usize,
     /// Messages a second that may be published; 0 means no limit.
     pub max_publish_rate: u32,
+    /// After how long a silence the topic is said to be silent, if it is at all.
+    pub expect_every: Option<Duration>,
 }
+
+/// The shortest and the longest silence that a topic may be said to be silent after, in milliseconds. Silence is looked for
+/// about once a second.
+const SILENCES: RangeInclusive<u64> = 1_000..=366 * 24 * 3_600_000;
 
 /// The bytes of the first stored form.
 const FIRST_FORM: usize = 13;
@@ -39,7 +50,7 @@ impl TopicBounds {
     /// What holds where a topic sets nothing.
     #[must_use]
     pub const fn new(max_messages: usize, max_publish_rate: u32) -> Self {
-        Self { max_messages, max_publish_rate }
+        Self { max_messages, max_publish_rate, expect_every: None }
     }
 }
 
@@ -47,7 +58,7 @@ impl TopicConfig {
     /// A history of so many messages, and no limit on the rate.
     #[must_use]
     pub const fn keeping(max_messages: usize) -> Self {
-        Self { max_messages: Some(max_messages), max_publish_rate: Some(0) }
+        Self { max_messages: Some(max_messages), max_publish_rate: Some(0), expect_every: None }
     }
 
     /// These settings; where they say nothing, those of `rest`.
@@ -56,6 +67,7 @@ impl TopicConfig {
         Self {
             max_messages: self.max_messages.or(rest.max_messages),
             max_publish_rate: self.max_publish_rate.or(rest.max_publish_rate),
+            expect_every: self.expect_every.or(rest.expect_every),
         }
     }
 
@@ -65,6 +77,7 @@ impl TopicConfig {
         TopicBounds {
             max_messages: self.max_messages.unwrap_or(defaults.max_messages).max(1),
             max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
+            expect_every: self.expect_every.filter(|silence| *silence > 0).map(Duration::from_millis),
         }
     }
 
@@ -75,6 +88,9 @@ impl TopicConfig {
     pub fn check(self, max_messages_limit: usize) -> Result<(), Error> {
         if self.max_messages.is_some_and(|count| count == 0 || count > max_messages_limit) {
             return Err(Error::bad_request("max_messages", format!("must be from 1 to {max_messages_limit}")));
+        }
+        if self.expect_every.is_some_and(|silence| silence != 0 && !SILENCES.contains(&silence)) {
+            return Err(Error::bad_request("expect_every", "must be from 1s to 366d, or 0s for never"));
         }
         Ok(())
     }
@@ -107,6 +123,7 @@ impl TopicConfig {
         let first = Self {
             max_messages: Some(max_messages).filter(|count| *count > 0),
             max_publish_rate: (*has_rate != 0).then(|| u32::from_le_bytes(*rate)),
+            expect_every: None,
         };
         if further.is_empty() { Some(first) } else { Some(first.or(serde_json::from_slice(further).ok()?)) }
     }
@@ -128,7 +145,8 @@ mod tests {
 
     #[test]
     fn what_is_stored_can_be_read() {
-        for config in [BOTH, TopicConfig::default(), TopicConfig { max_messages: None, ..BOTH }] {
+        let expecting = TopicConfig { expect_every: Some(300_000), ..BOTH };
+        for config in [BOTH, TopicConfig::default(), TopicConfig { max_messages: None, ..BOTH }, expecting] {
             assert_eq!(TopicConfig::decode(&config.encode()), Some(config));
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<TopicConfig>(&json).unwrap(), config);
@@ -162,9 +180,17 @@ mod tests {
     fn a_change_goes_before_what_was_set_and_that_before_the_server() {
         let set = TopicConfig { max_publish_rate: None, ..BOTH };
         let change = TopicConfig { max_messages: Some(9), ..TopicConfig::default() };
-        assert_eq!(change.or(set), TopicConfig { max_messages: Some(9), max_publish_rate: None });
-        let defaults = TopicBounds { max_messages: 1, max_publish_rate: 5 };
-        assert_eq!(change.or(set).bounds(defaults), TopicBounds { max_messages: 9, max_publish_rate: 5 });
+        assert_eq!(change.or(set), TopicConfig { max_messages: Some(9), ..TopicConfig::default() });
+        let defaults = TopicBounds::new(1, 5);
+        assert_eq!(change.or(set).bounds(defaults), TopicBounds::new(9, 5));
         assert!(change.check(9).is_ok() && change.check(8).is_err());
+        for (silence, good) in [(0, true), (1, false), (999, false), (1_000, true), (u64::MAX, false)] {
+            let config = TopicConfig { expect_every: Some(silence), ..TopicConfig::default() };
+            assert_eq!(config.check(9).is_ok(), good, "{silence}");
+        }
+        let off = TopicConfig { expect_every: Some(0), ..TopicConfig::default() };
+        let on = TopicConfig { expect_every: Some(2_000), ..TopicConfig::default() };
+        assert_eq!(off.or(on).bounds(defaults).expect_every, None);
+        assert_eq!(TopicConfig::default().or(on).bounds(defaults).expect_every, Some(Duration::from_secs(2)));
     }
 }

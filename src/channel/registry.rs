@@ -15,9 +15,12 @@ use slab::Slab;
 
 use super::{
     Alive, Budget, Channel, Deliveries, Epoch, Error, Incarnation, Key, LogPosition, Member, Memberships, NewMessage,
-    News, Pattern, Patterns, Payload, Ring, Sequencer, Source, Start, SubscriptionId, Timestamp, TopicBounds,
-    TopicConfig, TopicEventKind, TopicInfo, TopicName, Waiter, recent_ids::RecentIds, ring::RingOwner,
+    News, Pattern, Patterns, Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig, TopicEventKind,
+    TopicInfo, TopicName,
+    recent_ids::RecentIds,
+    ring::RingOwner,
     sequencer::MAX_LOGS,
+    silence::{Expecting, Silence},
 };
 
 /// Deletions that are remembered: a subscriber of a pattern that was away learns of them.
@@ -92,7 +95,7 @@ impl Matching {
 pub struct Registry {
     names: RwLock<Names>,
     max_topics: usize,
-    patterns: Arc<Patterns>,
+    pub(super) patterns: Arc<Patterns>,
     budget: Arc<Budget>,
     serial: AtomicU64,
     /// Topics in memory, deleted ones that are still being read included.
@@ -103,6 +106,7 @@ pub struct Registry {
     sequencers: [Arc<Sequencer>; MAX_LOGS],
     defaults: TopicBounds,
     recent_ids: Arc<RecentIds>,
+    pub(super) expecting: Expecting,
 }
 
 #[derive(Default)]
@@ -177,6 +181,7 @@ impl Registry {
             news: News::new(Deliveries::new()),
             patterns: Patterns::new(0),
             sequencer: Arc::new(Sequencer::new(0)),
+            silence: Silence::default(),
             _alive: Alive::new(&Arc::default()),
         });
         Arc::new(Self {
@@ -190,7 +195,18 @@ impl Registry {
             sequencers: std::array::from_fn(|index| Arc::new(Sequencer::new(index))),
             defaults: settings.defaults,
             recent_ids,
+            expecting: Expecting::default(),
         })
+    }
+
+    /// Announces what became of a topic, if it is there. Returns whether it is.
+    pub(super) fn announce_of(&self, channel: &Arc<Channel>, kind: TopicEventKind) -> bool {
+        let names = self.names.read();
+        let is_current = names.is_current(channel);
+        if is_current {
+            self.announce(&channel.name, kind);
+        }
+        is_current
     }
 
     /// The order of one of the engine's logs.
@@ -321,12 +337,14 @@ impl Registry {
             news: News::new(self.deliveries().clone()),
             patterns: self.patterns.clone(),
             sequencer: self.sequencer(log).clone(),
+            silence: Silence::default(),
             _alive: Alive::new(&self.alive),
         });
         stored(&channel)?;
         names.in_order.insert(name.clone());
         names.by_name.insert(name.clone(), channel.clone());
         names.by_epoch.insert(epoch, channel.clone());
+        self.expecting.note(&channel);
         self.announce(&name, TopicEventKind::Created);
         Ok(channel)
     }
@@ -380,6 +398,7 @@ impl Registry {
         let names = self.names.read();
         channel.implicit.store(implicit, Ordering::Release);
         channel.ring.lock().configure(config, self.defaults);
+        self.expecting.note(channel);
         if names.is_current(channel) {
             self.announce(&channel.name, TopicEventKind::Updated);
         }
@@ -446,16 +465,6 @@ impl Registry {
     /// The broker's own events: topics created, updated, deleted.
     pub(crate) fn events(&self) -> &Arc<Channel> {
         &self.events
-    }
-
-    /// The live subscription of this instance that has this id. Looks at all of them.
-    pub(crate) fn find_subscription(&self, id: SubscriptionId) -> Option<(Arc<Waiter>, Source)> {
-        if let Some(waiter) = self.patterns.find_subscription(id) {
-            let pattern = waiter.subscriber.pattern.clone()?;
-            return Some((waiter, Source::Pattern(pattern)));
-        }
-        let found = |topic: Arc<Channel>| Some((topic.find_subscription(id)?, Source::Topic(topic.name.clone())));
-        self.all().into_iter().find_map(found)
     }
 
     /// Those who deliver the news of all topics.

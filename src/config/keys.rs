@@ -243,6 +243,6 @@ keys! {
     allowed_origins => server.allowed_origins: "The origins whose pages may use the server from a browser: a list such as `https://app.example.org,https://example.org`, or `*` for all. Pages of the server's own origin always may. Empty = also pages from every port of `localhost`, `127.0.0.1` and `[::1]`. Pages of other origins cannot read responses, open WebSockets, or send requests that change something.";
     connection_init_timeout => graphql.connection_init_timeout: "How long a GraphQL WebSocket may take to send `connection_init` (close code 4408), how long a reserved event stream may wait to be connected, and how long a WebSocket stays open that needs credentials and has no valid ones (close code 4401 on `/ws`, else 4403).";
     metrics_topics if series => broker.metrics_topics: "The number of topics, at most 1000, that have series of their own in `/metrics`: those with the most messages. 0 = none.";
-    log as "DIRECTIVES" if directives => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`.";
+    log as "DIRECTIVES" if directives => server.log: "What to log: a level, or `tracing` directives such as `info,pub_sub=debug`. A change in the settings file counts on SIGHUP.";
     log_format in &["text", "json"] => server.log_format: "The format of the log on standard error: `text` or `json`, with one line per event.";
 }

@@ -172,11 +172,16 @@ impl PublishInput {
     }
 }
 
-fn settings(max_messages: Option<i32>, max_publish_rate: Option<i32>) -> Result<TopicConfig, Error> {
+fn settings(
+    max_messages: Option<i32>,
+    max_publish_rate: Option<i32>,
+    expect_every: Option<&str>,
+) -> Result<TopicConfig, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
     Ok(TopicConfig {
         max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("max_messages"))?,
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
+        expect_every: expect_every.map(|text| wire::parse_milliseconds("expect_every", text)).transpose()?,
     })
 }
 
@@ -196,9 +201,13 @@ impl Mutation {
             desc = "Messages a second that may be published; 0 means no limit; the server's setting unless given."
         )]
         max_publish_rate: Option<i32>,
+        #[graphql(
+            desc = "After how long without a message the topic is said to be silent, from 1s, such as `5m`; never unless given."
+        )]
+        expect_every: Option<String>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, expect_every.as_deref()).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.create_topic(&name, settings).await.map_err(refuse)?))
     }
@@ -210,9 +219,13 @@ impl Mutation {
         #[graphql(desc = "The topic's name.")] name: String,
         #[graphql(desc = "The bound of its history in messages, from 1.")] max_messages: Option<i32>,
         #[graphql(desc = "Messages a second that may be published; 0 means no limit.")] max_publish_rate: Option<i32>,
+        #[graphql(
+            desc = "After how long without a message the topic is said to be silent, from 1s; `0s` means never."
+        )]
+        expect_every: Option<String>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, expect_every.as_deref()).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.update_topic(&name, settings).await.map_err(refuse)?))
     }

@@ -253,16 +253,15 @@ impl Session {
         }
     }
 
-    /// Replies with the error. Malformed frames in a row are counted, and so are those that nobody may send without saying
-    /// who it is.
+    /// Replies with the error. Malformed frames in a row are counted, and so are those that nobody may send.
     fn refused(&mut self, out: &mut Outbox, echo: &Echo<'_>, error: Error) -> Flow {
         let malformed = matches!(error, Error::BadRequest { .. });
         let is_nobody = matches!(error, Error::Unauthenticated(_)) && self.sign_in.is_nobody();
-        // While the server drains, a client that has more to do does it elsewhere.
-        let leaves = matches!(error, Error::Unavailable(_)) && self.sign_in.client().is_draining();
+        let cannot_now = matches!(error, Error::Unavailable(_));
         refuse(out, echo, &error.into());
         match () {
-            () if leaves => Flow::Leave,
+            // A client that has more to do does it elsewhere.
+            () if cannot_now && self.sign_in.client().is_draining() => Flow::Leave,
             () if is_nobody => self.count_refused_credentials(),
             () if malformed => Flow::Malformed,
             () => Flow::Go,

@@ -22,7 +22,7 @@ use pub_sub::{
     access::{self, Access, Visitor},
     broker::{Broker, ClientInfo, Principal},
     graphql,
-    socket::{self, Sockets},
+    socket::{self, Sockets, Stops},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -79,8 +79,8 @@ impl Service {
         let quiet = Duration::from_hours(1);
         // Nothing but deliveries happens: no pings, no time limits.
         let settings = socket::Settings { ping_interval: quiet, write_timeout: quiet, ..socket::Settings::default() };
-        let sockets =
-            Sockets { settings: Arc::new(settings), tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let (tasks, stop, stops) = (TaskTracker::new(), CancellationToken::new(), Stops::default());
+        let sockets = Sockets { settings: Arc::new(settings), tasks, stop, stops };
         let context = graphql::Context {
             access: Access::open(&access::Settings::default(), 0).unwrap(),
             started: Instant::now(),
