@@ -17,6 +17,7 @@ mod open;
 mod principal;
 mod publish;
 mod reclaim;
+mod request_id;
 mod rights;
 mod seek;
 mod settings;
@@ -29,9 +30,12 @@ mod tests;
 mod topics;
 mod trace;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 // Doors import from here what they need of the layers beneath.
@@ -56,6 +60,7 @@ use open::OpenConnections;
 pub use principal::{Grant, Identity, Kind, Principal, PrincipalConnection, Watch, WeakPrincipal};
 use publish::InFlight;
 pub use publish::Publishing;
+pub use request_id::RequestId;
 pub use rights::{Right, Rights};
 pub use settings::Settings;
 pub use subscribe::Subscribe;
@@ -68,6 +73,9 @@ use crate::{
 };
 
 const SHUTTING_DOWN: Error = Error::Unavailable("the server is shutting down");
+
+/// How often silent topics are looked for.
+const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The one broker behind all doors; clones share it.
 #[derive(Clone)]
@@ -419,6 +427,27 @@ impl Broker {
         match self.0.engine.health() {
             Health::Ready => Ok(()),
             Health::ReadOnly(why) | Health::Starting(why) => Err(Error::Unavailable(why)),
+        }
+    }
+
+    /// Says in the log and in the topics' events which topics have become silent for longer than they expect, and which speak
+    /// again, about once a second, for ever.
+    pub async fn watch_silence(self) {
+        let mut looking = tokio::time::interval(SILENCE_INTERVAL);
+        looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            looking.tick().await;
+            // Before the engine has read what exists, and where it is cut off from others, it knows too little.
+            if self.0.engine.health() != Health::Ready {
+                continue;
+            }
+            for (topic, is_silent) in self.0.registry.look_for_silence() {
+                if is_silent {
+                    tracing::warn!(?topic, "the topic is silent for longer than it expects");
+                } else {
+                    tracing::info!(?topic, "the topic is not silent any more");
+                }
+            }
         }
     }
 

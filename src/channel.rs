@@ -28,6 +28,7 @@ mod message;
 pub(crate) mod moment;
 mod name;
 mod new_message;
+mod overdue;
 mod overflow;
 mod owner;
 mod page;
@@ -43,6 +44,7 @@ mod registry;
 mod restoring;
 mod ring;
 mod sequencer;
+mod silence;
 mod source;
 mod subscriber;
 #[cfg(test)]
@@ -163,6 +165,7 @@ pub struct Channel {
     patterns: Arc<Patterns>,
     /// The order that its messages share with those of other topics.
     sequencer: Arc<Sequencer>,
+    silence: silence::Silence,
     /// Counts this incarnation, deleted or not, until nobody reads it any more.
     _alive: Alive,
 }

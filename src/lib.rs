@@ -70,6 +70,7 @@
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
 //!   reclaim.rs       takes messages out of memory that are too old
+//!   request_id.rs                         the id of the request that a task responds to
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
 //!   measures.rs open.rs                   what it counts as it works; the sockets and streams that are open
 //!   metrics.rs family.rs                  its metrics; families of series
@@ -93,6 +94,7 @@
 //!   recent_ids.rs    ids that outlive their messages
 //!   clock.rs aging.rs                     the time of day and the time that nobody sets; which topics grow old by it
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
+//!   silence.rs overdue.rs                 topics that expect news, and who looks whether it comes
 //!   subscriber.rs moment.rs count.rs      who it is; moments, to measure how long something took; counters for many threads
 //!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
 //!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern

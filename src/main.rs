@@ -88,7 +88,7 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         Some(("openapi", _)) => print(&pub_sub::rest::openapi_text()),
         Some(("export", matches)) => export(&config, matches.get_one::<PathBuf>("output")),
         Some(("import", matches)) => import(&config, matches.get_one::<PathBuf>("file")),
-        _ => start(config),
+        _ => start(config, || load(matches).map(|config| config.server.log)),
     }
 }
 
@@ -128,7 +128,7 @@ fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
     let import = transfer::Import::read(config, file)?;
     runtime(config.server.worker_threads)?.block_on(async {
         let stop = CancellationToken::new();
-        let signalled = until_second_signal(stop.clone())?;
+        let signalled = until_second_signal(stop.clone(), || Ok(()))?;
         tokio::select! {
             imported = import.run(&stop) => imported,
             () = signalled => Err("a second signal: what was imported so far is left as it is".to_owned()),
@@ -136,12 +136,13 @@ fn import(config: &Config, file: Option<&PathBuf>) -> Result<(), String> {
     })
 }
 
-fn start(config: Config) -> Result<(), String> {
+/// Serves. `log` reads again what is to be logged.
+fn start(config: Config, log: impl Fn() -> Result<String, String>) -> Result<(), String> {
     telemetry::start(&config.server.log, &config.server.log_format)?;
     raise_file_limit();
     runtime(config.server.worker_threads)?.block_on(async {
         let stop = CancellationToken::new();
-        let signalled = until_second_signal(stop.clone())?;
+        let signalled = until_second_signal(stop.clone(), || log().and_then(|log| telemetry::change(&log)))?;
         let listener = listener::bind(&config.server).await?;
         tokio::select! {
             served = serve(listener, config, stop) => served.map_err(|error| error.to_string()),
@@ -153,21 +154,36 @@ fn start(config: Config) -> Result<(), String> {
     })
 }
 
-/// The first signal cancels `stop`. The returned future ends with the second signal.
-fn until_second_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, String> {
+/// The first signal cancels `stop`. The returned future ends with the second signal. `hung_up` is called for each SIGHUP.
+fn until_second_signal(
+    stop: CancellationToken,
+    hung_up: impl Fn() -> Result<(), String>,
+) -> Result<impl Future<Output = ()>, String> {
     let signals = |kind| signal(kind).map_err(|error| error.to_string());
     let (interrupt, terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
-    Ok(wait_for_signals(interrupt, terminate, signals(SignalKind::hangup())?, stop))
+    Ok(wait_for_signals(interrupt, terminate, signals(SignalKind::hangup())?, stop, hung_up))
 }
 
-async fn wait_for_signals(mut interrupt: Signal, mut terminate: Signal, mut hangup: Signal, stop: CancellationToken) {
+async fn wait_for_signals(
+    mut interrupt: Signal,
+    mut terminate: Signal,
+    mut hangup: Signal,
+    stop: CancellationToken,
+    hung_up: impl Fn() -> Result<(), String>,
+) {
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             // A terminal that is closed sends it, and so do tools that rotate logs or reload settings.
             _ = hangup.recv() => {
-                tracing::info!("SIGHUP: the files of access rules, keys and certificates are read again; settings are read only at the start");
+                match hung_up() {
+                    Ok(()) => tracing::info!(
+                        "SIGHUP: LOG and the files of access rules, keys and certificates are read again; other settings are read \
+                         only at the start"
+                    ),
+                    Err(error) => tracing::warn!(%error, "SIGHUP: what is logged stays as it was"),
+                }
                 continue;
             }
         }

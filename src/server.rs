@@ -64,6 +64,8 @@ pub async fn serve(listeners: impl Into<Listeners>, config: Config, stop: Cancel
     tasks.spawn(access.clone().keep_up_to_date(settled.clone()));
     let mut deliverers: JoinSet<()> = broker.deliverers().collect();
     deliverers.spawn(broker.reclaimer());
+    // It ends with those.
+    deliverers.spawn(broker.clone().watch_silence());
     let settings = config.server.clone();
     let reload = access.reload().clone();
     let shared = listener::Shared { reload, front, settings, connections: connections.clone(), sockets };

@@ -1,5 +1,7 @@
 //! What is logged, and how.
 
+use std::sync::OnceLock;
+
 use tracing_subscriber::EnvFilter;
 
 /// What the NATS client says in passing, the engine says in its own words. Later directives go before these.
@@ -33,6 +35,35 @@ pub fn start(directives: &str, format: &str) -> Result<(), String> {
     // Whoever reads standard error may have gone away. Reporting that there would panic.
     let builder = builder.log_internal_errors(false);
     // A second start, as in tests, keeps the first.
-    let _ = if format == "json" { builder.json().try_init() } else { builder.try_init() };
+    if format == "json" {
+        let builder = builder.json().with_filter_reloading();
+        let handle = builder.reload_handle();
+        let change: Change = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+        if builder.try_init().is_ok() {
+            let _ = CHANGE.set(change);
+        }
+    } else {
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        let change: Change = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+        if builder.try_init().is_ok() {
+            let _ = CHANGE.set(change);
+        }
+    }
     Ok(())
+}
+
+/// Sets another filter.
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// Changes what the log of this process has, once it was started.
+static CHANGE: OnceLock<Change> = OnceLock::new();
+
+/// Logs what these directives say from here on.
+///
+/// # Errors
+/// One line that names the setting; nothing has changed then.
+pub fn change(directives: &str) -> Result<(), String> {
+    let filter = filter(directives).map_err(|error| format!("LOG: {error}"))?;
+    CHANGE.get().map_or(Ok(()), |change| change(filter))
 }

@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 pub use fields::{BesideData, Fields, UnknownFields, decoded, new_message};
 pub use names::refuse_unknown;
-pub use options::{Options, parse_duration, parse_filter, same_last, seek_target, start_from_text};
+pub use options::{
+    Options, duration_text, parse_duration, parse_filter, parse_milliseconds, same_last, seek_target, start_from_text,
+};
 
 use crate::{
     broker::{AnyCursor, ConsumerInfo, Cursor, Error, Gap, Message, PatternCursor, ShapeId, Start, Timestamp, quote},

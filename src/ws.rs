@@ -1,5 +1,6 @@
 //! The raw `/ws` door: one JSON object a text frame.
 
+mod fields;
 mod protocol;
 
 use std::time::Duration;

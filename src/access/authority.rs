@@ -17,7 +17,7 @@ use super::{
     sessions::Sessions,
 };
 use crate::{
-    broker::{ClientInfo, Error, Grant, Identity, Kind, MetricSample, Principal, Timestamp},
+    broker::{ClientInfo, Error, Grant, Identity, Kind, MetricSample, Principal, RequestId, Timestamp},
     problem::{Code, Problem},
     socket::Upgrade,
 };
@@ -182,7 +182,10 @@ impl Access {
         self.0.refusals.count(reason);
         let (outcome, address) = (reason.label(), address.map(tracing::field::display));
         self.0.refusals.log(|left_out| {
-            tracing::warn!(target: "pub_sub::audit", operation = "authenticate", door, address, outcome, left_out, "audit");
+            let request = RequestId::current().map(tracing::field::display);
+            tracing::warn!(
+                target: "pub_sub::audit", operation = "authenticate", door, address, outcome, left_out, request, "audit"
+            );
         });
         Problem::new(Code::Unauthenticated, message)
     }

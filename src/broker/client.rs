@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{
     AnyCursor, BatchLimit, Broker, ClientConnection, ClientInfo, ConsumerName, ConsumerStatus, Cursor, Error, Inbox,
-    NewMessage, Page, Pattern, Principal, Publication, Publish, Publishing, Right, Settings, Source, Start, Subscribe,
-    Subscription, SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals, TraceContext, Watch,
-    measures::Arrival,
+    NewMessage, Page, Pattern, Principal, Publication, Publish, Publishing, RequestId, Right, Settings, Source, Start,
+    Subscribe, Subscription, SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals, TraceContext,
+    Watch, measures::Arrival,
 };
 use crate::channel::{Overflow, Waiter, spread_waits};
 
@@ -425,7 +425,8 @@ impl Client {
         let ClientInfo { door, address } = self.info;
         let address = address.map(tracing::field::display);
         // Debug escapes what could begin a line of its own in the log.
-        tracing::info!(target: "pub_sub::audit", ?principal, operation, ?topic, door, address, ?outcome, "audit");
+        let request = RequestId::current().map(tracing::field::display);
+        tracing::info!(target: "pub_sub::audit", ?principal, operation, ?topic, door, address, ?outcome, request, "audit");
         result
     }
 }

@@ -30,6 +30,11 @@ impl Broker {
             |name, help, value: usize| MetricSample { name, label: None, counter: false, help, value: value as u64 };
         let mut samples = vec![
             gauge("topics", "Topics that exist.", totals.topics),
+            gauge(
+                "silent_topics",
+                "Topics in which nothing was published for longer than they expect.",
+                self.0.registry.silent(),
+            ),
             gauge("subscriptions", "Live subscriptions.", totals.subscriptions),
             gauge("patterns", "Different patterns that are subscribed.", totals.patterns),
             gauge("consumers", "Named consumers that this instance knows.", self.0.consumers.count()),

@@ -3,6 +3,8 @@
 //! A new setting is a field of [`TopicConfig`] and of [`TopicBounds`]. Merging, checking and storing it is done here
 //! for every engine, for exports and for imports; each door maps it once.
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::{Age, Error};
@@ -24,6 +26,9 @@ pub struct TopicConfig {
     /// How old its messages may become; [`Age::UNLIMITED`] means that there is no limit.
     #[serde(alias = "maxAge", skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Age>,
+    /// Milliseconds of silence after which the topic is said to be silent, 1,000 or more; 0 means never.
+    #[serde(alias = "expectEvery", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub expect_every: Option<u64>,
 }
 
 /// What holds for a topic: its own settings over those of the server.
@@ -35,7 +40,13 @@ pub struct TopicBounds {
     pub max_publish_rate: u32,
     /// How old its messages may become; [`Age::UNLIMITED`] means that there is no limit.
     pub max_age: Age,
+    /// After how long a silence the topic is said to be silent, if it is at all.
+    pub expect_every: Option<Duration>,
 }
+
+/// The shortest and the longest silence that a topic may be said to be silent after, in milliseconds. Silence is looked for
+/// about once a second.
+const SILENCES: RangeInclusive<u64> = 1_000..=366 * 24 * 3_600_000;
 
 /// The bytes of the first stored form.
 const FIRST_FORM: usize = 13;
@@ -44,7 +55,7 @@ impl TopicBounds {
     /// What holds where a topic sets nothing.
     #[must_use]
     pub const fn new(max_messages: usize, max_publish_rate: u32) -> Self {
-        Self { max_messages, max_publish_rate, max_age: Age::UNLIMITED }
+        Self { max_messages, max_publish_rate, max_age: Age::UNLIMITED, expect_every: None }
     }
 }
 
@@ -52,7 +63,7 @@ impl TopicConfig {
     /// A history of so many messages, and no limit on the rate.
     #[must_use]
     pub const fn keeping(max_messages: usize) -> Self {
-        Self { max_messages: Some(max_messages), max_publish_rate: Some(0), max_age: None }
+        Self { max_messages: Some(max_messages), max_publish_rate: Some(0), max_age: None, expect_every: None }
     }
 
     /// These settings; where they say nothing, those of `rest`.
@@ -62,6 +73,7 @@ impl TopicConfig {
             max_messages: self.max_messages.or(rest.max_messages),
             max_publish_rate: self.max_publish_rate.or(rest.max_publish_rate),
             max_age: self.max_age.or(rest.max_age),
+            expect_every: self.expect_every.or(rest.expect_every),
         }
     }
 
@@ -72,6 +84,7 @@ impl TopicConfig {
             max_messages: self.max_messages.unwrap_or(defaults.max_messages).max(1),
             max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
             max_age: self.max_age.unwrap_or(defaults.max_age),
+            expect_every: self.expect_every.filter(|silence| *silence > 0).map(Duration::from_millis),
         }
     }
 
@@ -82,6 +95,9 @@ impl TopicConfig {
     pub fn check(self, max_messages_limit: usize) -> Result<(), Error> {
         if self.max_messages.is_some_and(|count| count == 0 || count > max_messages_limit) {
             return Err(Error::bad_request("max_messages", format!("must be from 1 to {max_messages_limit}")));
+        }
+        if self.expect_every.is_some_and(|silence| silence != 0 && !SILENCES.contains(&silence)) {
+            return Err(Error::bad_request("expect_every", "must be from 1s to 366d, or 0s for never"));
         }
         Ok(())
     }
@@ -115,6 +131,7 @@ impl TopicConfig {
             max_messages: Some(max_messages).filter(|count| *count > 0),
             max_publish_rate: (*has_rate != 0).then(|| u32::from_le_bytes(*rate)),
             max_age: None,
+            expect_every: None,
         };
         if further.is_empty() { Some(first) } else { Some(first.or(serde_json::from_slice(further).ok()?)) }
     }
@@ -138,7 +155,9 @@ mod tests {
     fn what_is_stored_can_be_read() {
         let aged = TopicConfig { max_age: Some(Age::from_millis(90_000)), ..BOTH };
         let unlimited = TopicConfig { max_age: Some(Age::UNLIMITED), ..TopicConfig::default() };
-        for config in [BOTH, aged, unlimited, TopicConfig::default(), TopicConfig { max_messages: None, ..BOTH }] {
+        let expecting = TopicConfig { expect_every: Some(300_000), ..BOTH };
+        let one = TopicConfig { max_messages: None, ..BOTH };
+        for config in [BOTH, aged, unlimited, TopicConfig::default(), one, expecting] {
             assert_eq!(TopicConfig::decode(&config.encode()), Some(config));
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<TopicConfig>(&json).unwrap(), config);
@@ -186,5 +205,13 @@ mod tests {
         let unlimited = TopicConfig { max_age: Some(Age::UNLIMITED), ..change };
         assert_eq!(unlimited.bounds(defaults), TopicBounds { max_age: Age::UNLIMITED, ..bounds });
         assert!(change.check(9).is_ok() && change.check(8).is_err());
+        for (silence, good) in [(0, true), (1, false), (999, false), (1_000, true), (u64::MAX, false)] {
+            let config = TopicConfig { expect_every: Some(silence), ..TopicConfig::default() };
+            assert_eq!(config.check(9).is_ok(), good, "{silence}");
+        }
+        let off = TopicConfig { expect_every: Some(0), ..TopicConfig::default() };
+        let on = TopicConfig { expect_every: Some(2_000), ..TopicConfig::default() };
+        assert_eq!(off.or(on).bounds(defaults).expect_every, None);
+        assert_eq!(TopicConfig::default().or(on).bounds(defaults).expect_every, Some(Duration::from_secs(2)));
     }
 }

@@ -11,10 +11,20 @@ pub enum TopicEventKind {
     Updated,
     /// It is gone.
     Deleted,
+    /// Nothing was published in it for longer than it expects.
+    Silent,
+    /// Something was published in it again.
+    Resumed,
 }
 
 impl TopicEventKind {
-    const ALL: [TopicEventKind; 3] = [TopicEventKind::Created, TopicEventKind::Updated, TopicEventKind::Deleted];
+    const ALL: [TopicEventKind; 5] = [
+        TopicEventKind::Created,
+        TopicEventKind::Updated,
+        TopicEventKind::Deleted,
+        TopicEventKind::Silent,
+        TopicEventKind::Resumed,
+    ];
 
     /// The kind's name at every door.
     #[must_use]
@@ -23,6 +33,8 @@ impl TopicEventKind {
             TopicEventKind::Created => "CREATED",
             TopicEventKind::Updated => "UPDATED",
             TopicEventKind::Deleted => "DELETED",
+            TopicEventKind::Silent => "SILENT",
+            TopicEventKind::Resumed => "RESUMED",
         }
     }
 

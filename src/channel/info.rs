@@ -27,6 +27,8 @@ pub struct TopicInfo {
     pub implicit: bool,
     /// When its newest message was published.
     pub last_published_at: Option<Timestamp>,
+    /// Whether nothing was published in it for longer than it expects.
+    pub silent: bool,
 }
 
 impl Channel {
@@ -47,6 +49,7 @@ impl Channel {
             bounds: ring.bounds,
             implicit: self.implicit.load(Ordering::Relaxed),
             last_published_at: ring.last_published_at,
+            silent: self.is_silent(),
         }
     }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Channel, ConsumerLag, Cursor, Filter, Overflow, Pattern, ReadPosition, Start, SubscriptionId, Timestamp, Waiter,
-    moment,
+    Channel, ConsumerLag, Cursor, Filter, Overflow, Pattern, ReadPosition, Registry, Source, Start, SubscriptionId,
+    Timestamp, Waiter, moment,
 };
 
 /// A subscription for which messages wait is stalled when it has read nothing for so long.
@@ -197,5 +197,17 @@ impl Channel {
     pub(crate) fn find_subscription(&self, id: SubscriptionId) -> Option<Arc<Waiter>> {
         let waiters = self.waiters.lock();
         waiters.iter().map(|(_, waiter)| waiter).find(|waiter| waiter.subscriber.id == id).cloned()
+    }
+}
+
+impl Registry {
+    /// The live subscription of this instance that has this id. Looks at all of them.
+    pub(crate) fn find_subscription(&self, id: SubscriptionId) -> Option<(Arc<Waiter>, Source)> {
+        if let Some(waiter) = self.patterns.find_subscription(id) {
+            let pattern = waiter.subscriber.pattern.clone()?;
+            return Some((waiter, Source::Pattern(pattern)));
+        }
+        let found = |topic: Arc<Channel>| Some((topic.find_subscription(id)?, Source::Topic(topic.name.clone())));
+        self.all().into_iter().find_map(found)
     }
 }

@@ -1,6 +1,7 @@
 //! All topics on this instance, by name.
 
 mod aged;
+mod listed;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -17,9 +18,12 @@ use slab::Slab;
 
 use super::{
     Age, Aging, Alive, Budget, Channel, Deliveries, Epoch, Error, Incarnation, Key, LogPosition, Member, Memberships,
-    NewMessage, News, Pattern, Patterns, Payload, Ring, Sequencer, Source, Start, SubscriptionId, Timestamp,
-    TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName, Waiter, recent_ids::RecentIds, ring::RingOwner,
+    NewMessage, News, Pattern, Patterns, Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig,
+    TopicEventKind, TopicInfo, TopicName,
+    recent_ids::RecentIds,
+    ring::RingOwner,
     sequencer::MAX_LOGS,
+    silence::{Expecting, Silence},
 };
 
 /// Deletions that are remembered: a subscriber of a pattern that was away learns of them.
@@ -94,7 +98,7 @@ impl Matching {
 pub struct Registry {
     names: RwLock<Names>,
     max_topics: usize,
-    patterns: Arc<Patterns>,
+    pub(super) patterns: Arc<Patterns>,
     budget: Arc<Budget>,
     serial: AtomicU64,
     /// Topics in memory, deleted ones that are still being read included.
@@ -106,6 +110,7 @@ pub struct Registry {
     defaults: TopicBounds,
     recent_ids: Arc<RecentIds>,
     aging: Arc<Aging>,
+    pub(super) expecting: Expecting,
 }
 
 #[derive(Default)]
@@ -181,6 +186,7 @@ impl Registry {
             news: News::new(Deliveries::new()),
             patterns: Patterns::new(0),
             sequencer: Arc::new(Sequencer::new(0)),
+            silence: Silence::default(),
             _alive: Alive::new(&Arc::default()),
         });
         Arc::new(Self {
@@ -195,7 +201,18 @@ impl Registry {
             defaults: settings.defaults,
             recent_ids,
             aging,
+            expecting: Expecting::default(),
         })
+    }
+
+    /// Announces what became of a topic, if it is there. Returns whether it is.
+    pub(super) fn announce_of(&self, channel: &Arc<Channel>, kind: TopicEventKind) -> bool {
+        let names = self.names.read();
+        let is_current = names.is_current(channel);
+        if is_current {
+            self.announce(&channel.name, kind);
+        }
+        is_current
     }
 
     /// The order of one of the engine's logs.
@@ -326,6 +343,7 @@ impl Registry {
             news: News::new(self.deliveries().clone()),
             patterns: self.patterns.clone(),
             sequencer: self.sequencer(log).clone(),
+            silence: Silence::default(),
             _alive: Alive::new(&self.alive),
         });
         stored(&channel)?;
@@ -336,6 +354,7 @@ impl Registry {
             // Once it is found by its epoch, the sweep does not take it for one that is gone.
             self.aging.watch(epoch);
         }
+        self.expecting.note(&channel);
         self.announce(&name, TopicEventKind::Created);
         Ok(channel)
     }
@@ -389,6 +408,7 @@ impl Registry {
         let names = self.names.read();
         channel.implicit.store(implicit, Ordering::Release);
         channel.ring.lock().configure(config, self.defaults);
+        self.expecting.note(channel);
         if names.is_current(channel) {
             self.announce(&channel.name, TopicEventKind::Updated);
         }
@@ -404,47 +424,6 @@ impl Registry {
         }
     }
 
-    /// Up to `limit` topics in the order of their names, of those that are `shown`: those that begin with `prefix` and
-    /// come after `after`; and whether there are more.
-    #[must_use]
-    pub fn page(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-        shown: impl Fn(&str) -> bool,
-    ) -> (Vec<TopicInfo>, bool) {
-        let names = self.names.read();
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        let shown = names.with_prefix(prefix, from).filter(|name| shown(name.as_str()));
-        let mut channels = shown.filter_map(|name| names.by_name.get(name));
-        let found: Vec<_> = channels.by_ref().take(limit).cloned().collect();
-        let more = channels.next().is_some();
-        drop(channels);
-        drop(names);
-        (found.iter().map(|channel| channel.info()).collect(), more)
-    }
-
-    /// How many topics begin with `prefix`, of those that are `shown`.
-    #[must_use]
-    pub fn count_shown(&self, prefix: &str, shown: impl Fn(&str) -> bool) -> usize {
-        let names = self.names.read();
-        names.with_prefix(prefix, Bound::Included(prefix)).filter(|name| shown(name.as_str())).count()
-    }
-
-    /// How many topics begin with `prefix`.
-    #[must_use]
-    pub fn count(&self, prefix: &str) -> usize {
-        let names = self.names.read();
-        if prefix.is_empty() {
-            return names.in_order.len();
-        }
-        names.with_prefix(prefix, Bound::Included(prefix)).count()
-    }
-
     /// Every topic.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Channel>> {
@@ -454,16 +433,6 @@ impl Registry {
     /// The broker's own events: topics created, updated, deleted.
     pub(crate) fn events(&self) -> &Arc<Channel> {
         &self.events
-    }
-
-    /// The live subscription of this instance that has this id. Looks at all of them.
-    pub(crate) fn find_subscription(&self, id: SubscriptionId) -> Option<(Arc<Waiter>, Source)> {
-        if let Some(waiter) = self.patterns.find_subscription(id) {
-            let pattern = waiter.subscriber.pattern.clone()?;
-            return Some((waiter, Source::Pattern(pattern)));
-        }
-        let found = |topic: Arc<Channel>| Some((topic.find_subscription(id)?, Source::Topic(topic.name.clone())));
-        self.all().into_iter().find_map(found)
     }
 
     /// Those who deliver the news of all topics.

@@ -56,7 +56,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Position, String)> {
     let ttl = written.ttl.map(Duration::from_millis);
     let since = written.since.and_then(|since| since.parse().ok());
     let (used_at, seeks) = (Timestamp(written.used_at), written.seeks);
-    Some((Position { ack, used_at, cursors, since, ttl, seeks }, written.holder.to_owned()))
+    Some((Position { ack, cursors, since, used_at, ttl, seeks }, written.holder.to_owned()))
 }
 
 #[cfg(test)]

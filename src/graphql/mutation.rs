@@ -185,12 +185,14 @@ fn settings(
     max_messages: Option<i32>,
     max_publish_rate: Option<i32>,
     max_age: Option<&str>,
+    expect_every: Option<&str>,
 ) -> Result<TopicConfig, Error> {
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
     Ok(TopicConfig {
         max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("max_messages"))?,
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
         max_age: max_age.map(|age| Age::parse("max_age", age)).transpose()?,
+        expect_every: expect_every.map(|text| wire::parse_milliseconds("expect_every", text)).transpose()?,
     })
 }
 
@@ -214,9 +216,14 @@ impl Mutation {
             desc = "How old its messages may become, like `90s` or `24h`; `0s` means no limit; the server's setting unless given."
         )]
         max_age: Option<String>,
+        #[graphql(
+            desc = "After how long without a message the topic is said to be silent, from 1s, such as `5m`; never unless given."
+        )]
+        expect_every: Option<String>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate, max_age.as_deref()).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, max_age.as_deref(), expect_every.as_deref());
+        let settings = settings.map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.create_topic(&name, settings).await.map_err(refuse)?))
     }
@@ -231,9 +238,14 @@ impl Mutation {
         #[graphql(desc = "How old its messages may become, like `90s` or `24h`; `0s` means no limit.")] max_age: Option<
             String,
         >,
+        #[graphql(
+            desc = "After how long without a message the topic is said to be silent, from 1s; `0s` means never."
+        )]
+        expect_every: Option<String>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate, max_age.as_deref()).map_err(refuse)?;
+        let settings = settings(max_messages, max_publish_rate, max_age.as_deref(), expect_every.as_deref());
+        let settings = settings.map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.update_topic(&name, settings).await.map_err(refuse)?))
     }

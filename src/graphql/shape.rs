@@ -217,7 +217,8 @@ impl Execution {
 /// The error of a request that ended in a bug. Only the operator is to see what it was, and finds it in the log by its id.
 pub fn internal() -> ServerError {
     let id = uuid::Uuid::new_v4();
-    tracing::error!(%id, "an execution ended without a result");
+    let request = broker::RequestId::current().map(tracing::field::display);
+    tracing::error!(%id, request, "an execution ended without a result");
     let problem = Problem::new(Code::Internal, "something went wrong here; the log has it by its id");
     let error = types::problem(&problem).extend_with(|_, extensions| extensions.set("errorId", id.to_string()));
     error.into_server_error(Pos::default())

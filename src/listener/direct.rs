@@ -27,8 +27,9 @@ use super::{
     chunks::Chunked,
     deadline::Alarm,
     head::{self, Framing, Head, Parsed},
-    respond::{MAX_BUFFER, respond},
+    respond::{MAX_BUFFER, id_of, respond},
 };
+use crate::broker::RequestId;
 
 /// How long the rest of a request may take to come. Behind that it is hyper's, with all the time that a request has. Most
 /// clients that send a request in two pieces send the second one at once.
@@ -149,18 +150,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Direct<'a, S> {
         *request.method_mut() = head.method;
         *request.uri_mut() = head.uri;
         *request.headers_mut() = head.headers;
-        match self.response(request).await {
-            Some(response) => self.write(response).await,
+        let id = id_of(&request);
+        match self.response(request, &id).await {
+            Some(response) => self.write(response, &id).await,
             None => Ok(Done::Gone),
         }
     }
 
     /// The response. `None` if the client goes away meanwhile; what it has asked for is then dropped.
-    async fn response(&mut self, request: Request<Body>) -> Option<Response<Body>> {
+    async fn response(&mut self, request: Request<Body>, id: &RequestId) -> Option<Response<Body>> {
         let Served { front, info, .. } = self.served;
         let mut responding = pin!(respond(front, info, request));
         poll_fn(|cx| {
-            if let Poll::Ready(response) = responding.as_mut().poll(cx) {
+            if let Poll::Ready(response) = id.enter(|| responding.as_mut().poll(cx)) {
                 return Poll::Ready(Some(response));
             }
             while self.unread.len() < MAX_BUFFER {
@@ -175,16 +177,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Direct<'a, S> {
     }
 
     /// Writes a response. Head and body leave in one write if the body is small and there.
-    async fn write(&mut self, response: Response<Body>) -> io::Result<Done> {
+    async fn write(&mut self, response: Response<Body>, id: &RequestId) -> io::Result<Done> {
         let (parts, mut body) = response.into_parts();
         let closes = self.served.stop.is_cancelled() || closes(&parts.headers);
         let Some(length) = body.size_hint().exact() else {
             let mut out = Vec::new();
-            head::write(&mut out, &parts, Framing::Chunked, closes);
+            head::write(&mut out, &parts, id, Framing::Chunked, closes);
             return Ok(Done::Streams(out, body));
         };
         let mut out = Vec::with_capacity(512 + length.min(PIECE as u64) as usize);
-        head::write(&mut out, &parts, Framing::Length(length), closes);
+        head::write(&mut out, &parts, id, Framing::Length(length), closes);
         while head::has_body(parts.status)
             && let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
         {

@@ -1,9 +1,11 @@
 //! The heads of requests and responses of HTTP/1 where hyper does not read and write them.
 
-use std::{cell::RefCell, fmt::Write as _, mem::MaybeUninit, time::SystemTime};
+use std::{cell::RefCell, fmt::Write as _, io::Write as _, mem::MaybeUninit, time::SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, response};
 use bytes::Bytes;
+
+use crate::broker::RequestId;
 
 /// Lines that the head of a request may have. hyper reads those that have more.
 const MAX_LINES: usize = 64;
@@ -95,7 +97,7 @@ pub(super) fn has_body(status: StatusCode) -> bool {
 }
 
 /// Appends the head of a response. `closes`: whether the connection ends with it.
-pub(super) fn write(out: &mut Vec<u8>, response: &response::Parts, framing: Framing, closes: bool) {
+pub(super) fn write(out: &mut Vec<u8>, response: &response::Parts, id: &RequestId, framing: Framing, closes: bool) {
     let status = response.status;
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -114,6 +116,8 @@ pub(super) fn write(out: &mut Vec<u8>, response: &response::Parts, framing: Fram
         Framing::Length(length) => line(out, "content-length", Digits::of(length).text()),
         Framing::Chunked => line(out, "transfer-encoding", b"chunked"),
     }
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "x-request-id: {id}\r\n");
     if closes {
         line(out, "connection", b"close");
     }
@@ -231,15 +235,17 @@ mod tests {
 
     #[test]
     fn heads_of_responses() {
+        let id = RequestId::given(b"mine").unwrap();
         let written = |status: u16, framing, closes| {
             let response = Response::builder().status(status).header("x-own", "y").header("content-length", "7");
             let (parts, _) = response.body(Body::empty()).unwrap().into_parts();
             let mut out = Vec::new();
-            write(&mut out, &parts, framing, closes);
+            write(&mut out, &parts, &id, framing, closes);
             let text = String::from_utf8(out).unwrap();
             let (text, date) = text.split_once("date: ").unwrap();
             assert!(httpdate::parse_http_date(date.strip_suffix("\r\n\r\n").unwrap()).is_ok(), "{date:?}");
-            text.to_owned()
+            assert!(text.contains("x-request-id: mine\r\n"), "{text}");
+            text.replacen("x-request-id: mine\r\n", "", 1)
         };
         let ok = "HTTP/1.1 200 OK\r\nx-own: y\r\n";
         assert_eq!(written(200, Framing::Length(0), false), format!("{ok}content-length: 0\r\n"));

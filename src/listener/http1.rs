@@ -24,7 +24,7 @@ use super::{
     deadline::{Activity, Answering, Deadline, Watched},
     direct::{Direct, Next},
     pieces::Pieces,
-    respond::{MAX_BUFFER, WatchedBody, respond},
+    respond::{MAX_BUFFER, WatchedBody, respond_with_id},
     stream::HttpStream,
 };
 
@@ -69,7 +69,7 @@ async fn by_hyper<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S,
         let request = request.map(|body| axum::body::Body::new(WatchedBody::new(body, unread.clone())));
         let (front, info) = (front.clone(), info.clone());
         async move {
-            let response = respond(&front, &info, request).await;
+            let response = respond_with_id(&front, &info, request).await;
             let mut response = response.map(|body| Answering { body: Pieces::new(body, MAX_BUFFER), _guard: guard });
             if is_unread.load(Ordering::Relaxed) {
                 // hyper then closes the connection after the response, and a client that is not told sends its next request

@@ -27,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Times,
     pieces::Pieces,
-    respond::{MAX_BUFFER, respond},
+    respond::{MAX_BUFFER, respond_with_id},
 };
 use crate::{front::Front, socket::ConnectionInfo};
 
@@ -220,7 +220,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let info = ConnectionInfo { guard: Arc::new((counted.enter(), info.guard.clone())), ..info.clone() };
         let (front, streams) = (front.clone(), counted.clone());
         async move {
-            let response = respond(&front, &info, request).await;
+            let response = respond_with_id(&front, &info, request).await;
             let held = |body| Held { body: Pieces::new(body, PIECE), waiting: streams.wait(), _guard: info.guard };
             Ok::<_, Infallible>(response.map(held))
         }

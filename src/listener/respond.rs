@@ -16,6 +16,7 @@ use axum::{
 use hyper::body::{Frame, Incoming, SizeHint};
 
 use crate::{
+    broker::RequestId,
     front::Front,
     headers,
     problem::{Code, Problem},
@@ -29,8 +30,31 @@ const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 /// Bytes of the head of a request, and of what is read and written at once.
 pub(super) const MAX_BUFFER: usize = 64 << 10;
 
-/// The app's response to a request that came over this connection.
+/// The name of the header that carries a request's id, both ways.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of a request: the client's, if it gives a usable one once, or a new one.
+pub fn id_of(request: &Request<Body>) -> RequestId {
+    let mut given = request.headers().get_all(REQUEST_ID).into_iter();
+    let only = given.next().filter(|_| given.next().is_none());
+    only.and_then(|value| RequestId::given(value.as_bytes())).unwrap_or_else(RequestId::made)
+}
+
+/// The app's response to a request that came over this connection, with the request's id.
+pub async fn respond_with_id(front: &Front, connection: &ConnectionInfo, request: Request<Body>) -> Response {
+    let id = id_of(&request);
+    let mut response = id.clone().responding(respond(front, connection, request)).await;
+    if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The app's response to a request that came over this connection, for those who write the request's id beside it.
 pub async fn respond(front: &Front, connection: &ConnectionInfo, mut request: Request<Body>) -> Response {
+    // Where nobody looks, this costs a comparison.
+    let asked =
+        tracing::enabled!(tracing::Level::DEBUG).then(|| Box::new((request.method().clone(), request.uri().clone())));
     let is_head = request.method() == Method::HEAD;
     if request.version() == Version::HTTP_2 {
         as_in_http1(&mut request);
@@ -54,6 +78,10 @@ pub async fn respond(front: &Front, connection: &ConnectionInfo, mut request: Re
         *response.body_mut() = body;
     }
     protect(&mut response);
+    if let Some((method, uri)) = asked.as_deref() {
+        let (id, status) = (RequestId::current().map(tracing::field::display), response.status().as_u16());
+        tracing::debug!(%method, path = uri.path(), status, request = id, "responded");
+    }
     response
 }
 

@@ -12,7 +12,7 @@ use crate::{
     access::Caller,
     broker::{Age, Error, TopicConfig, TopicInfo, TopicName},
     problem::ErrorBody,
-    wire::Fields,
+    wire::{self, Fields},
 };
 
 /// A topic as REST shows it.
@@ -46,6 +46,12 @@ pub struct TopicBody {
     implicit: bool,
     /// How old its messages may become, like `24h`; `0s` = no limit.
     max_age: String,
+    /// After how long without a message the topic is said to be silent, such as `5m`; absent where it is never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect_every: Option<String>,
+    /// With `expect_every`: whether it is silent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent: Option<bool>,
 }
 
 impl From<TopicInfo> for TopicBody {
@@ -66,6 +72,8 @@ impl From<TopicInfo> for TopicBody {
             max_publish_rate: info.bounds.max_publish_rate,
             implicit: info.implicit,
             max_age: info.bounds.max_age.to_string(),
+            expect_every: info.bounds.expect_every.map(wire::duration_text),
+            silent: info.bounds.expect_every.map(|_| info.silent),
         }
     }
 }
@@ -105,13 +113,18 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
         max_messages: fields.number("max_messages", usize::MAX)?,
         max_publish_rate: fields.number("max_publish_rate", u32::MAX)?,
         max_age: fields.text("max_age")?.map(|age| Age::parse("max_age", &age)).transpose()?,
+        expect_every: fields
+            .text("expect_every")?
+            .map(|text| wire::parse_milliseconds("expect_every", &text))
+            .transpose()?,
     })
 }
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
 pub async fn create_topic(Caller(client): Caller, _: NoQuery, body: Text) -> RestResult<impl IntoResponse> {
-    let fields = fields(body.as_str()?, &["name", "max_messages", "max_publish_rate", "max_age"])?;
+    let known = ["name", "max_messages", "max_publish_rate", "max_age", "expect_every"];
+    let fields = fields(body.as_str()?, &known)?;
     let name = TopicName::parse(&fields.required("name")?)?;
     let info = client.create_topic(&name, topic_settings(&fields)?).await?;
     Ok((StatusCode::CREATED, TopicDone::new("created", &info)))
@@ -125,7 +138,8 @@ pub async fn update_topic(
     _: NoQuery,
     body: Text,
 ) -> RestResult<Json<TopicDone>> {
-    let settings = topic_settings(&fields(body.as_str()?, &["max_messages", "max_publish_rate", "max_age"])?)?;
+    let known = ["max_messages", "max_publish_rate", "max_age", "expect_every"];
+    let settings = topic_settings(&fields(body.as_str()?, &known)?)?;
     Ok(TopicDone::new("updated", &client.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
 
@@ -176,6 +190,8 @@ pub struct CreateTopic {
     max_publish_rate: Option<u32>,
     /// How old its messages may become, like `24h`; `0s` = no limit.
     max_age: Option<String>,
+    /// After how long without a message the topic is said to be silent, from `1s`, such as `5m`; `0s` = never.
+    expect_every: Option<String>,
 }
 
 /// What changes in a topic.
@@ -192,4 +208,6 @@ pub struct TopicChange {
     max_publish_rate: Option<u32>,
     /// How old its messages may become, like `24h`; `0s` = no limit.
     max_age: Option<String>,
+    /// After how long without a message the topic is said to be silent, from `1s`, such as `5m`; `0s` = never.
+    expect_every: Option<String>,
 }

@@ -182,8 +182,11 @@ impl<'a> PlanReader<'a> {
     fn topic(&mut self, topic: &format::TopicLine<'_>) -> Result<(), String> {
         self.pass_end();
         topic.config.check(self.config.broker.max_messages_limit).map_err(|error| match error {
-            // The one setting that has a bound, in the spelling of the file.
-            Error::BadRequest { message, .. } => format!("maxMessages {message} (MAX_MESSAGES_LIMIT)"),
+            // In the spelling of the file.
+            Error::BadRequest { field: "max_messages", message } => {
+                format!("maxMessages {message} (MAX_MESSAGES_LIMIT)")
+            }
+            Error::BadRequest { field: "expect_every", message } => format!("expectEvery {message}"),
             error => error.to_string(),
         })?;
         if topic.last < topic.floor {

@@ -153,6 +153,23 @@ pub fn parse_duration(field: &'static str, text: &str) -> Result<Duration, Error
     read().ok_or_else(|| Error::bad_request(field, "must be a duration like 1500ms, 90s, 15m or 24h"))
 }
 
+/// [`parse_duration`] in milliseconds.
+///
+/// # Errors
+/// As there.
+pub fn parse_milliseconds(field: &'static str, text: &str) -> Result<u64, Error> {
+    Ok(u64::try_from(parse_duration(field, text)?.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A duration as [`parse_duration`] reads it, in the largest unit that it is a whole number of.
+#[must_use]
+pub fn duration_text(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let found = units.into_iter().find(|(_, unit)| milliseconds >= *unit && milliseconds.is_multiple_of(*unit));
+    found.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", milliseconds / unit))
+}
+
 /// A filter as JSON.
 ///
 /// # Errors
@@ -187,6 +204,15 @@ mod tests {
         {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["0s", "7ms", "1500ms", "2s", "90s", "5m", "36h", "2d"] {
+            assert_eq!(duration_text(parse_duration("x", text).unwrap()), text);
+        }
+        assert_eq!(duration_text(Duration::from_secs(120)), "2m");
+        assert_eq!(parse_milliseconds("x", "2s"), Ok(2_000));
     }
 
     #[test]

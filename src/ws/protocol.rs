@@ -14,6 +14,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::fields::{ACK_FIELDS, AUTH_FIELDS, PUBLISH_FIELDS, SUBSCRIBE_FIELDS, UNKNOWN_FIELDS};
 use crate::{
     access::{ACCESS_CHANGED, SignIn},
     broker::{
@@ -23,43 +24,15 @@ use crate::{
     problem::Problem,
     socket::{CloseCode, Flow, Outbox, Protocol},
     subscriptions::{BATCH_LIMIT, Limit, Readable, Subscriptions},
-    wire::{self, Fields, Options, UnknownFields},
+    wire::{self, Fields, Options},
 };
 
 /// Publishes and acknowledgements on one connection that may wait for the engine. An engine takes so many at once where
 /// taking several at once makes it faster.
 const MAX_WAITING: usize = 1_024;
 
-/// What a client may send in any frame: the frames of the original service have all of these, whatever their type. Those that
-/// a frame does not read are ignored in it.
-const ORIGINAL_FIELDS: [&str; 6] = ["type", "topic", "message", "client_id", "last_n", "request_id"];
-/// What a frame to publish reads.
-const PUBLISH_FIELDS: [&str; 9] =
-    ["topic", "data", "message", "id", "key", "expected_offset", "ttl", "expected_key_offset", "request_id"];
-/// What a frame to subscribe reads.
-const SUBSCRIBE_FIELDS: [&str; 11] = [
-    "topic",
-    "last",
-    "last_n",
-    "after",
-    "since",
-    "filter",
-    "consumer",
-    "ack",
-    "consumer_ttl",
-    "overflow",
-    "request_id",
-];
-/// What an acknowledgement reads.
-const ACK_FIELDS: [&str; 5] = ["topic", "consumer", "owner", "cursor", "request_id"];
-/// What a frame to sign in reads.
-const AUTH_FIELDS: [&str; 2] = ["token", "request_id"];
-
 /// Frames that may fail for want of valid credentials before the connection is closed.
 const MAX_REFUSED_CREDENTIALS: u32 = 3;
-
-/// Other fields are ignored, too.
-const UNKNOWN_FIELDS: UnknownFields = UnknownFields::Ignored(&ORIGINAL_FIELDS);
 
 /// The types of frames that a client may send.
 const TYPES: &str = "subscribe, unsubscribe, publish, ack, auth or ping";
@@ -254,16 +227,15 @@ impl Session {
         }
     }
 
-    /// Replies with the error. Malformed frames in a row are counted, and so are those that nobody may send without saying
-    /// who it is.
+    /// Replies with the error. Malformed frames in a row are counted, and so are those that nobody may send.
     fn refused(&mut self, out: &mut Outbox, echo: &Echo<'_>, error: Error) -> Flow {
         let malformed = matches!(error, Error::BadRequest { .. });
         let is_nobody = matches!(error, Error::Unauthenticated(_)) && self.sign_in.is_nobody();
-        // While the server drains, a client that has more to do does it elsewhere.
-        let leaves = matches!(error, Error::Unavailable(_)) && self.sign_in.client().is_draining();
+        let cannot_now = matches!(error, Error::Unavailable(_));
         refuse(out, echo, &error.into());
         match () {
-            () if leaves => Flow::Leave,
+            // A client that has more to do does it elsewhere.
+            () if cannot_now && self.sign_in.client().is_draining() => Flow::Leave,
             () if is_nobody => self.count_refused_credentials(),
             () if malformed => Flow::Malformed,
             () => Flow::Go,

@@ -281,7 +281,9 @@ async fn a_hangup_does_not_end_it() {
             (server
                 .log()
                 .iter()
-                .filter(|line| line.contains("SIGHUP: the files of access rules, keys and certificates are read again"))
+                .filter(|line| {
+                    line.contains("SIGHUP: LOG and the files of access rules, keys and certificates are read again")
+                })
                 .count()
                 == count)
                 .then_some(())

@@ -211,6 +211,7 @@ impl Follow {
             // Before that, no message could come.
             self.heard.set();
         }
+        self.seen.reconnected();
         // Without a position, nothing else tells what the server has forgotten.
         if was_connected && begun.resumed == Some(false) && self.position.is_none() {
             note("the server does not know this consumer any more: what was published meanwhile may be missed");

@@ -38,11 +38,11 @@ pub(super) async fn a_change_is_in_force_everywhere(a: &Instance, b: &Instance) 
         a.append(&here, new_message(number)?).await?;
     }
     let there = b.channel(&name).await?;
-    let change = TopicConfig { max_publish_rate: Some(9), ..TopicConfig::keeping(2) };
+    let change = TopicConfig { max_publish_rate: Some(9), expect_every: Some(5_000), ..TopicConfig::keeping(2) };
     b.engine.update(&there, change, false).await?;
     ensure(there.config().max_messages == Some(2), || "not in force where it was made".to_owned())?;
     for channel in [&here, &there] {
-        eventually("the change is known", || (channel.config().max_publish_rate == Some(9)).then_some(())).await?;
+        eventually("the change is known", || (channel.config() == change).then_some(())).await?;
         eventually("the history is cut", || kept(channel).ok().filter(|data| data == &["4", "5"])).await?;
     }
     Ok(())

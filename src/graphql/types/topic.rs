@@ -11,6 +11,7 @@ use super::{
 use crate::{
     broker::{self, Ack, BatchLimit, Client, ConsumerLag, ConsumerStatus, Source, Start, TopicInfo, TopicName},
     graphql::scalars::{Cursor, DateTime, Long},
+    wire,
 };
 
 /// When a consumer's position moves.
@@ -144,6 +145,16 @@ impl Topic {
     /// When its newest message was published; null without any.
     async fn last_published_at(&self) -> Option<DateTime> {
         self.info.last_published_at.map(DateTime)
+    }
+
+    /// After how long without a message the topic is said to be silent, such as `5m`; null where it is never.
+    async fn expect_every(&self) -> Option<String> {
+        self.info.bounds.expect_every.map(wire::duration_text)
+    }
+
+    /// Whether nothing was published in it for longer than it expects.
+    async fn silent(&self) -> bool {
+        self.info.silent
     }
 
     /// A page of its history, oldest first: the `first` messages after a position, or the `last` ones before one. Without
@@ -280,6 +291,10 @@ pub enum TopicEventKind {
     Updated,
     /// It is gone.
     Deleted,
+    /// Nothing was published in it for longer than it expects (`expectEvery`).
+    Silent,
+    /// Something was published in it again.
+    Resumed,
 }
 
 /// Something became of a topic.

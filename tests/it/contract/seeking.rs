@@ -19,7 +19,7 @@ const AUTO: fn() -> Options = || Options::consumer("tab-42", "AUTO");
 
 /// Moves the consumer through either interface, and returns its new position.
 async fn seek(client: &Client, way: usize, source: &str, to: Value) -> String {
-    if way % 2 == 0 {
+    if way.is_multiple_of(2) {
         let path = format!("/topics/{}/consumers/tab-42/seek", encode(source));
         let told = client.post(&path, &to).await.expect(200);
         assert_eq!((&told["status"], &told["topic"]), (&"moved".into(), &source.into()), "{told}");

@@ -53,6 +53,10 @@ export type TopicEventKind =
   | 'CREATED'
   /** It is gone. */
   | 'DELETED'
+  /** Something was published in it again. */
+  | 'RESUMED'
+  /** Nothing was published in it for longer than it expects (`expectEvery`). */
+  | 'SILENT'
   /** Its settings changed. */
   | 'UPDATED';
 
