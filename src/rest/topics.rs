@@ -198,7 +198,6 @@ pub struct CreateTopic {
 #[derive(ToSchema)]
 #[expect(
     dead_code,
-    clippy::struct_field_names,
     reason = "bodies are read field by field; this says in the document what they hold, by their names"
 )]
 pub struct TopicChange {
