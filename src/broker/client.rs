@@ -197,7 +197,7 @@ impl Client {
         }
     }
 
-    /// See [`Broker::publish_many`].
+    /// Publishes several messages in their order; each has its own result, and one that is refused does not stop the others.
     pub async fn publish_many(
         &self,
         items: impl Iterator<Item = Result<(TopicName, NewMessage), Error>>,

@@ -4,13 +4,12 @@
 use std::{
     fmt,
     future::Future,
+    hash::{BuildHasher as _, RandomState},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
-
-use crate::channel::Epoch;
 
 /// The longest id that a client may give.
 const MAX_BYTES: usize = 128;
@@ -43,13 +42,13 @@ impl RequestId {
         is_id.then(|| Self(Id::Given(text.into())))
     }
 
-    /// A new one. No other request of this process has it, and hardly one of another.
+    /// A new one. Hardly any other request has it, and it does not tell how many requests there were between two.
     #[must_use]
     pub fn made() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        static BASE: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-        let base = *BASE.get_or_init(|| Epoch::random().to_bits());
-        Self(Id::Made(base.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))))
+        static HASHER: OnceLock<RandomState> = OnceLock::new();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(Id::Made(HASHER.get_or_init(RandomState::new).hash_one(number)))
     }
 
     /// Responds to the request: what is logged meanwhile has this id.

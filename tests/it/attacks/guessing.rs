@@ -83,6 +83,7 @@ async fn asked_by_rest(client: &Client, topic: &str, cursor: &str) -> BTreeMap<S
             .headers
             .iter()
             .filter(|(name, _)| *name != "date")
+            .filter(|(name, _)| *name != "x-request-id")
             .map(|(name, value)| (name.as_str(), value))
             .collect();
         told.insert(what, format!("{} {headers:?} {}", response.status, leveled(&response.text, topic)));
