@@ -61,6 +61,10 @@ impl Sending {
             }
             self.inner.check()?;
             sync(link, &stream, &progress).await?;
+            // The message itself may have come meanwhile by another instance: an id goes before a condition.
+            if let Some(first) = channel.check_append(&new_message)? {
+                return Ok(first);
+            }
             let newest = channel.check_conditions(&new_message)?;
             let conditional =
                 NewMessage { expected_offset: Some(newest), expected_key_offset: None, ..new_message.clone() };
