@@ -93,7 +93,7 @@ test('after a restart the page continues behind its last message, and says what 
   mend();
   await rowsOf(page).getByText('{"n":9}').waitFor();
   await rowsOf(page).getByText('Gap: 3 messages missed (offsets 4 to 6): the history no longer has them').waitFor();
-  await page.getByText('3 missed').waitFor();
+  await page.getByText('3 missed', { exact: true }).waitFor();
   await picture(page, 'console-resumed.png');
 });
 
