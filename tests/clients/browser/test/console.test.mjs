@@ -112,7 +112,7 @@ test('a gap stands at its place, with its count, offsets and reason', async (t) 
   const gap = 'Gap: 5 messages missed (offsets 2 to 6): the history no longer has them';
   await until('the gap before the messages', async () => (await rowsOf(page).allInnerTexts())[0] === gap);
   assert.equal(await rowsOf(page).count(), 4);
-  await page.getByText('5 missed').waitFor();
+  await page.getByText('5 missed', { exact: true }).waitFor();
   await rowsOf(page).first().click();
   await page.getByRole('region', { name: 'The gap' }).getByText('EXPIRED').waitFor();
 
