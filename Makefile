@@ -66,7 +66,7 @@ engine-%: nats-server
 	TEST_ENGINE=$* RUST_TEST_THREADS=$(THREADS) $(CARGO) test --locked --test it -- contract:: --skip ::memory::
 
 # SEED repeats the decisions of another run. ENGINE is memory, disk or nats; the default is all three in turn.
-promise: SECONDS ?= 30
+promise: SECONDS ?= 20
 promise: nats-server ## Check random use of every interface against a model for SECONDS; prints its SEED
 	SEED=$(SEED) ENGINE=$(ENGINE) SECONDS=$(SECONDS) $(CARGO) test --locked --test promise
 

@@ -226,9 +226,8 @@ impl<'a> Judge<'a> {
         if new && segment.is_first && stored.is_some_and(|place| place.epoch == epoch) {
             return false;
         }
-        // That of a pattern does not name the incarnations in which it stands.
-        let stands_in_it = self.begin.is_resumed() && first.is_some_and(|first| first <= span.lo);
-        if new && segment.is_first && stands_in_it && self.is_deleted_sometime(incarnation) {
+        // If this one was being deleted when the subscription began, the new one may be the next, of which nothing is known yet.
+        if new && segment.is_first && self.begin.is_resumed() && self.is_being_deleted(incarnation) {
             return false;
         }
         let newest = Place { epoch: epoch.to_owned(), offset: u64::MAX };
@@ -237,9 +236,11 @@ impl<'a> Judge<'a> {
             && self.may_be_of(segment, &newest)
     }
 
-    /// Whether somebody has deleted this incarnation, or may have.
-    fn is_deleted_sometime(&self, incarnation: &Incarnation) -> bool {
-        incarnation.deleted.is_some() || self.model.deleting.iter().any(|(topic, _)| *topic == incarnation.topic)
+    /// Whether somebody had asked for the deletion of this incarnation when the subscription stood.
+    fn is_being_deleted(&self, incarnation: &Incarnation) -> bool {
+        let before = |sent: Micros| self.leg.stood.is_none_or(|stood| sent < stood);
+        let deleting = || self.model.deleting.iter().any(|(topic, sent)| *topic == incarnation.topic && before(*sent));
+        incarnation.deleted.is_some_and(|(sent, _)| before(sent)) || deleting()
     }
 
     /// The incarnation that a segment without a message is about, where there is no doubt.
