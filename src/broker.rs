@@ -430,8 +430,8 @@ impl Broker {
         }
     }
 
-    /// Says in the log and in the topics' events which topics have become silent for longer than they expect, and which speak
-    /// again, about once a second, for ever.
+    /// Looks about once a second, for ever, in which topics nothing was published for longer than their `expect_every`, and in
+    /// which something was published again. Says so in the log and in the topics' events.
     pub async fn watch_silence(self) {
         let mut looking = tokio::time::interval(SILENCE_INTERVAL);
         looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -443,9 +443,9 @@ impl Broker {
             }
             for (topic, is_silent) in self.0.registry.look_for_silence() {
                 if is_silent {
-                    tracing::warn!(?topic, "the topic is silent for longer than it expects");
+                    tracing::warn!(?topic, "nothing was published in the topic for longer than its expect_every");
                 } else {
-                    tracing::info!(?topic, "the topic is not silent any more");
+                    tracing::info!(?topic, "something was published in the topic again");
                 }
             }
         }

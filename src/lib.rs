@@ -50,6 +50,7 @@
 //! headers.rs         headers as RFC 9110 writes them; query_string.rs: parameters; body.rs: reading request bodies
 //! problem.rs         the one table: error -> code -> status, and the error object of all doors
 //! telemetry.rs       the log
+//! https.rs           how the server itself sends requests to others
 //! traces.rs          traces for an OpenTelemetry collector; traces/post.rs: how they get there
 //!
 //! access.rs          who may come in: finds the principal of a credential
@@ -71,6 +72,7 @@
 //!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
 //!   reclaim.rs       takes messages out of memory that are too old
 //!   request_id.rs                         the id of the request that a task responds to
+//!   trace.rs                              the context of a trace, and what records it
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
 //!   measures.rs open.rs                   what it counts as it works; the sockets and streams that are open
 //!   metrics.rs family.rs                  its metrics; families of series
@@ -94,11 +96,11 @@
 //!   recent_ids.rs    ids that outlive their messages
 //!   clock.rs aging.rs                     the time of day and the time that nobody sets; which topics grow old by it
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
-//!   silence.rs overdue.rs                 topics that expect news, and who looks whether it comes
+//!   silence.rs overdue.rs                 topics with expect_every; finding those in which nothing was published for too long
 //!   subscriber.rs moment.rs count.rs      who it is; moments, to measure how long something took; counters for many threads
 //!   deliveries.rs owner.rs                who delivers news without waking the connections' tasks; a connection as they see it
 //!   sequencer.rs patterns.rs              the order that topics share, and positions over all of them; who reads by pattern
-//!   registry.rs events.rs                 all topics; what happens to them
+//!   registry.rs events.rs                 all topics, and lists of them (registry/listed.rs); what happens to them
 //!   config.rs        a topic's settings, from the doors to the stores
 //!   pattern.rs filter.rs overflow.rs consumer.rs            what a subscriber may ask for
 //!   incarnation.rs                        what an engine knows of one
@@ -202,6 +204,7 @@ mod event_stream;
 pub mod front;
 pub mod graphql;
 mod headers;
+mod https;
 pub mod listener;
 pub mod metrics;
 mod pages;

@@ -53,8 +53,14 @@ impl Settings {
         if !self.endpoint.is_empty() {
             let uri: Option<hyper::Uri> = self.endpoint.parse().ok();
             let is_http = |uri: &hyper::Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-            if !uri.as_ref().is_some_and(is_http) {
+            let Some(uri) = uri.filter(is_http) else {
                 return Err("OTLP_ENDPOINT: must be a URL like http://localhost:4318".to_owned());
+            };
+            // The log and `pub-sub config` show the URL.
+            if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+                return Err(
+                    "OTLP_ENDPOINT: must not contain a user or a password; OTLP_HEADERS has room for them".to_owned()
+                );
             }
         }
         self.headers().map(drop)
@@ -226,5 +232,30 @@ impl Publish for Publishing {
             Err(error) => self.span.set_status(Status::error(error.to_string())),
         }
         self.span.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked() {
+        let checked = |endpoint: &str, headers: &str| {
+            let headers = Secret::new(headers.to_owned());
+            Settings { endpoint: endpoint.to_owned(), headers, ..Settings::default() }.check()
+        };
+        for (endpoint, headers) in
+            [("", ""), ("http://localhost:4318", "a=b"), ("https://a.example/otlp/", "authorization=Bearer x=, b=")]
+        {
+            assert_eq!(checked(endpoint, headers), Ok(()), "{endpoint} {headers}");
+        }
+        for endpoint in ["localhost:4318", "ftp://a", "http://", "/v1/traces", "http://user:secret@a"] {
+            let refused = checked(endpoint, "").unwrap_err();
+            assert!(refused.starts_with("OTLP_ENDPOINT: ") && !refused.contains("secret"), "{refused}");
+        }
+        for headers in ["a", "a b=c", "=c", "a=b\u{1}c"] {
+            assert!(checked("", headers).unwrap_err().starts_with("OTLP_HEADERS: "), "{headers}");
+        }
     }
 }

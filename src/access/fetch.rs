@@ -3,20 +3,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+use std::{error::Error, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, StatusCode, Uri, header};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::RootCertStore;
 use tokio::time::timeout;
 
 use super::{KeySet, jwks};
+use crate::https::{self, HttpsClient};
 
 /// Bytes of the largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -27,7 +23,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Fetches the keys at one address. Redirects are not followed: they would let the server of the keys choose any other.
 pub(super) struct Fetcher {
     uri: Uri,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: HttpsClient,
 }
 
 /// Checks the address of a set of keys: `https`, or `http` on this machine alone, because whoever can change the answer on
@@ -60,26 +56,17 @@ impl Fetcher {
     /// What is wrong, without the address.
     pub fn new(url: &str) -> Result<Self, String> {
         let uri = check_url(url)?;
-        let mut trusted = RootCertStore::empty();
-        if uri.scheme_str() == Some("https") {
-            let system = rustls_native_certs::load_native_certs();
-            trusted.add_parsable_certificates(system.certs);
-            if trusted.is_empty() {
-                return Err("this system has no trusted certificates, which https needs".to_owned());
-            }
+        let is_https = uri.scheme_str() == Some("https");
+        let trusted = if is_https { https::system_roots() } else { RootCertStore::empty() };
+        if is_https && trusted.is_empty() {
+            return Err("this system has no trusted certificates, which https needs".to_owned());
         }
         Self::trusting(uri, trusted)
     }
 
     fn trusting(uri: Uri, trusted: RootCertStore) -> Result<Self, String> {
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(trusted)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         // The next fetch is minutes away.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        let client = https::client(trusted, |builder| _ = builder.pool_max_idle_per_host(0))?;
         Ok(Self { uri, client })
     }
 
@@ -97,7 +84,7 @@ impl Fetcher {
         let request = Request::get(self.uri.clone())
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
             .header(header::USER_AGENT, concat!("pub-sub/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|error| error.to_string())?;
         let response = self.client.request(request).await.map_err(|error| causes(&error))?;
         if response.status() != StatusCode::OK {

@@ -202,22 +202,19 @@ impl Client {
         &self,
         items: impl Iterator<Item = Result<(TopicName, NewMessage), Error>>,
     ) -> Vec<Result<Publication, Error>> {
-        let mut traced = Vec::new();
-        let checked = items.map(|item| {
-            let checked = item.and_then(|(topic, new_message)| {
-                self.check_publish(&topic).map_err(|error| self.broker.refused(error))?;
-                let (new_message, recorded) = self.in_trace(&topic, new_message);
-                Ok(((topic, new_message), recorded))
-            });
-            let (item, recorded) =
-                checked.map_or_else(|error| (Err(error), None), |(item, recorded)| (Ok(item), recorded));
-            traced.push(recorded);
-            item
+        // With the places of their messages. It stays empty, without an allocation, where nothing is recorded.
+        let mut recorded = Vec::new();
+        let checked = items.enumerate().map(|(place, item)| {
+            let (topic, new_message) = item?;
+            self.check_publish(&topic).map_err(|error| self.broker.refused(error))?;
+            let (new_message, publish) = self.in_trace(&topic, new_message);
+            recorded.extend(publish.map(|publish| (place, publish)));
+            Ok((topic, new_message))
         });
         let mut results = self.broker.publish_many(self.info.door, checked).await;
-        for (recorded, result) in traced.into_iter().zip(&results) {
-            if let Some(recorded) = recorded {
-                recorded.end(result);
+        for (place, publish) in recorded {
+            if let Some(result) = results.get(place) {
+                publish.end(result);
             }
         }
         let mut rate = 0;

@@ -84,7 +84,7 @@ impl Measures {
         let reason = match error {
             Error::Unauthenticated(_) | Error::Forbidden { .. } => "access",
             Error::ClientRateLimited { .. } => "client_rate",
-            Error::Conflict { .. } => "conflict",
+            Error::Conflict { .. } | Error::KeyConflict { .. } => "conflict",
             Error::LimitReached { .. } => "limit",
             Error::TopicNotFound(_) => "topic_not_found",
             Error::RateLimited { .. } => "topic_rate",
@@ -189,5 +189,21 @@ impl Measures {
                 self.confirmation.counted(),
             ),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_by_their_reasons() {
+        let measures = Measures::default();
+        let conditions = [Error::Conflict { current: 1 }, Error::KeyConflict { current: 1 }];
+        let others = [Error::TopicNotFound("a".to_owned()), Error::Unavailable("no"), Error::InvalidTopic("no")];
+        conditions.iter().chain(&others).for_each(|error| measures.refused(error));
+        let counts = REFUSALS.iter().zip(&measures.refused).map(|(name, count)| (*name, count.load(Ordering::Relaxed)));
+        let counted: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("conflict", 2), ("invalid", 1), ("topic_not_found", 1), ("unavailable", 1)]);
     }
 }

@@ -32,7 +32,7 @@ impl Broker {
             gauge("topics", "Topics that exist.", totals.topics),
             gauge(
                 "silent_topics",
-                "Topics in which nothing was published for longer than they expect.",
+                "Topics in which nothing was published for longer than their expect_every.",
                 self.0.registry.silent(),
             ),
             gauge("subscriptions", "Live subscriptions.", totals.subscriptions),

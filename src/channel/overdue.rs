@@ -1,18 +1,18 @@
-//! Looking for topics that are silent for longer than they should be, and announcing them.
+//! Finds the topics in which nothing was published for longer than their `expect_every`, and announces them.
 
 use std::sync::{Weak, atomic::Ordering};
 
 use super::{Registry, Timestamp, TopicEventKind, TopicName};
 
 impl Registry {
-    /// How many topics were silent for longer than they expect when they were last looked at.
+    /// In how many topics nothing had been published for longer than their `expect_every`, when they were last looked at.
     #[must_use]
     pub fn silent(&self) -> usize {
         self.expecting.silent.load(Ordering::Relaxed)
     }
 
-    /// Looks for topics that have become silent, or speak again, and announces them. Returns their names, and whether each is
-    /// silent. To be called about once a second.
+    /// Finds the topics that have become silent, and those in which something was published again, and announces them. Returns
+    /// their names, and whether each is silent. To be called about once a second.
     pub fn look_for_silence(&self) -> Vec<(TopicName, bool)> {
         let expecting = &self.expecting;
         let watched: Vec<_> = {

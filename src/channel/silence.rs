@@ -1,6 +1,6 @@
-//! Topics that expect news: who is silent for longer than it should be.
+//! Topics with `expect_every`: one is silent when nothing was published in it for longer than that.
 //!
-//! Publishing does nothing for this. Somebody looks now and then at the topics that expect news, of which there are few.
+//! Publishing does nothing for this. A task of the broker looks at these topics, of which there are few, once a second.
 
 use std::sync::{
     Arc, Weak,
@@ -11,15 +11,15 @@ use parking_lot::Mutex;
 
 use super::{Channel, Timestamp};
 
-/// The topics that expect news, and perhaps some that do not any more.
+/// The topics with `expect_every`, and perhaps some that had it.
 #[derive(Default)]
 pub(super) struct Expecting {
     pub topics: Mutex<Vec<Weak<Channel>>>,
-    /// How many of them were silent for too long when they were last looked at.
+    /// How many of them were silent when they were last looked at.
     pub silent: AtomicUsize,
 }
 
-/// What a topic knows about its own silence.
+/// What is known of one topic.
 #[derive(Default)]
 pub(super) struct Silence {
     is_watched: AtomicBool,
@@ -37,12 +37,12 @@ impl Expecting {
 }
 
 impl Channel {
-    /// Whether it was found to be silent for longer than it expects.
+    /// Whether it was silent when it was last looked at.
     pub(crate) fn is_silent(&self) -> bool {
         self.silence.is_silent.load(Ordering::Relaxed)
     }
 
-    /// Whether it is silent now; `None` where it does not expect anything.
+    /// Whether nothing was published in it for longer than its `expect_every`; `None` where it has none.
     pub(super) fn is_overdue(&self, now: Timestamp) -> Option<bool> {
         let ring = self.ring.lock();
         let expected = ring.bounds.expect_every.filter(|_| !ring.closed)?;

@@ -262,7 +262,7 @@ impl Mutation {
     }
 
     /// Publishes a message and answers where it stands, after the engine has accepted it.
-    #[allow(clippy::too_many_arguments, reason = "each is an argument of the field")]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of the field")]
     async fn publish(
         &self,
         ctx: &Context<'_>,

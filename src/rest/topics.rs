@@ -49,7 +49,7 @@ pub struct TopicBody {
     /// After how long without a message the topic is said to be silent, such as `5m`; absent where it is never.
     #[serde(skip_serializing_if = "Option::is_none")]
     expect_every: Option<String>,
-    /// With `expect_every`: whether it is silent.
+    /// With `expect_every`: whether nothing was published for longer than that.
     #[serde(skip_serializing_if = "Option::is_none")]
     silent: Option<bool>,
 }

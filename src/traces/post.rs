@@ -1,19 +1,15 @@
 //! How spans get to the collector: the client that OpenTelemetry's exporter posts them with.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use async_graphql::async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, Response};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use opentelemetry_http::{HttpClient, HttpError};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{runtime::Handle, time::timeout};
+
+use crate::https::{self, HttpsClient};
 
 /// How long the collector may take for one batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +19,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// Posts on the server's runtime, whatever thread asks for it: OpenTelemetry exports from a thread of its own.
 pub(super) struct Poster {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpsClient,
     runtime: Handle,
 }
 
@@ -33,15 +29,7 @@ impl Poster {
     /// # Errors
     /// What is wrong, in one line.
     pub fn new() -> Result<Self, String> {
-        let mut trusted = RootCertStore::empty();
-        trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(trusted)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), runtime: Handle::current() })
+        Ok(Self { client: https::client(https::system_roots(), |_| {})?, runtime: Handle::current() })
     }
 }
 

@@ -41,6 +41,7 @@ mod reader;
 mod report;
 mod round;
 mod schema;
+mod segments;
 mod server;
 mod websocket;
 

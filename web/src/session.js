@@ -142,6 +142,20 @@ export function authorized(session, fetch) {
   };
 }
 
+/**
+ * Signs in with what a person has typed or pasted, if the server takes it. Returns what is wrong, an empty text if nothing is, and
+ * `null` if the person has dismissed the question meanwhile.
+ */
+export async function signInWith(session, text, url, fetch) {
+  const credential = credentialIn(text);
+  const problem = credential
+    ? await check(credential, url, fetch)
+    : 'A key or token consists of letters, digits and signs of ASCII, without spaces.';
+  if (session.state.message === null) return null;
+  if (!problem) session.signIn(credential);
+  return problem;
+}
+
 /** Asks the server whether it takes the credential. Returns what is wrong, or an empty text. */
 export async function check(credential, url, fetch) {
   const headers = { 'content-type': 'application/json', Authorization: `Bearer ${credential}` };

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { authorized, check, credentialIn, isRefused, messageIn, Session, unauthenticated, withCredential } from '../src/session.js';
+import { authorized, check, credentialIn, isRefused, messageIn, Session, signInWith, unauthenticated, withCredential } from '../src/session.js';
 
 /** A storage of one tab. */
 function storage() {
@@ -111,4 +111,23 @@ test('a credential is checked before it is kept', async () => {
   assert.equal(await messageIn(new Response('<p>', { status: 502 })), 'The server responded with the status 502.');
   const graphql = Response.json({ errors: [{ message: 'expired', extensions: { code: 'UNAUTHENTICATED' } }] });
   assert.equal(await messageIn(graphql), 'expired');
+});
+
+test('one signs in with what the server takes, unless one has given up meanwhile', async () => {
+  const taken = async () => new Response('{}');
+  const session = new Session(null);
+  void session.ask('who is it?');
+  assert.match(await signInWith(session, 'two words', '/graphql', taken), /without spaces/);
+  const refused = async () => new Response('{"errors":[{"message":"sign in"}]}', { status: 401 });
+  assert.equal(await signInWith(session, 'wrong', '/graphql', refused), 'sign in');
+  assert.equal(session.credential, '');
+  assert.equal(await signInWith(session, ' Bearer right ', '/graphql', taken), '');
+  assert.deepEqual(session.state, { credential: 'right', message: null });
+  void session.ask('again?');
+  const slow = async () => {
+    session.dismiss();
+    return new Response('{}');
+  };
+  assert.equal(await signInWith(session, 'other', '/graphql', slow), null);
+  assert.equal(session.credential, 'right');
 });

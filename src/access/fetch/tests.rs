@@ -1,9 +1,10 @@
 //! Fetching from a server on this machine, which misbehaves in every way that has a name.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
+use rustls::crypto::ring;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -1,4 +1,4 @@
-//! Topics that expect news.
+//! Topics with `expect_every`, in which nothing is published for longer.
 
 use serde_json::{Value, json};
 

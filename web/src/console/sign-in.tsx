@@ -1,7 +1,7 @@
 // The dialog that asks for a key or token, and again while the server refuses it.
 
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { check, credentialIn } from '../session.js';
+import { signInWith } from '../session.js';
 import { endpoint, session } from './api.ts';
 import { access } from './page.ts';
 import { Dialog, Field, Problem } from './ui.tsx';
@@ -24,17 +24,12 @@ function Form({ message }: { message: string }) {
 
   const submit = async (event: Event) => {
     event.preventDefault();
-    const credential = credentialIn(input.current?.value ?? '');
     setChecking(true);
-    const problem = credential
-      ? await check(credential, endpoint.href, window.fetch.bind(window))
-      : 'A key or token consists of letters, digits and signs of ASCII, without spaces.';
+    const problem = await signInWith(session, input.current?.value ?? '', endpoint.href, window.fetch.bind(window));
     setChecking(false);
-    // Somebody may have closed the dialog meanwhile.
-    if (session.state.message === null) return;
+    if (problem === null) return;
     setWrong(problem);
     if (problem) input.current?.select();
-    else session.signIn(credential);
   };
 
   return (

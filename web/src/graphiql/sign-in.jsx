@@ -3,7 +3,7 @@
 import { Button, Dialog, ToolbarButton, useGraphiQLActions } from '@graphiql/react';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { endpoint } from './fetcher.js';
-import { check, credentialIn } from '../session.js';
+import { signInWith } from '../session.js';
 
 export function useSession(session) {
   return useSyncExternalStore(session.subscribe, () => session.state);
@@ -28,17 +28,12 @@ function SignInDialog({ session }) {
 
   const submit = async (event) => {
     event.preventDefault();
-    const credential = credentialIn(input.current.value);
     setChecking(true);
-    const problem = credential
-      ? await check(credential, endpoint.href, window.fetch.bind(window))
-      : 'A key or token consists of letters, digits and signs of ASCII, without spaces.';
+    const problem = await signInWith(session, input.current.value, endpoint.href, window.fetch.bind(window));
     setChecking(false);
-    // Somebody may have closed the dialog meanwhile.
-    if (session.state.message === null) return;
+    if (problem === null) return;
     setWrong(problem);
     if (problem) input.current?.select();
-    else session.signIn(credential);
   };
 
   const change = (isOpen) => {
