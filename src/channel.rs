@@ -79,7 +79,7 @@ pub use aging::Reclaimed;
 pub use append::Feed;
 pub(crate) use append::Sent;
 pub use clock::Clock;
-pub use config::{TopicBounds, TopicConfig};
+pub use config::{MAX_KEYS, Retention, TopicBounds, TopicConfig};
 pub use consumer::{
     Ack, Claim, Consumer, ConsumerInfo, ConsumerKey, ConsumerLag, ConsumerLimits, ConsumerStatus, Consumers, Position,
     Sought,

@@ -10,7 +10,8 @@ use crate::channel::{Counter, Histogram, moment};
 const DOORS: [&str; 4] = ["graphql", "rest", "ws", "none"];
 
 /// Why messages are missed.
-const GAP_REASONS: [GapReason; 4] = [GapReason::SlowConsumer, GapReason::Expired, GapReason::NewEpoch, GapReason::Seek];
+const GAP_REASONS: [GapReason; 5] =
+    [GapReason::SlowConsumer, GapReason::Expired, GapReason::NewEpoch, GapReason::Seek, GapReason::Compacted];
 
 /// Why publishes are refused.
 const REFUSALS: [&str; 9] = [

@@ -94,6 +94,7 @@ impl Channel {
             key: message.key,
             headers: message.headers,
             ttl: message.ttl,
+            is_removal: message.is_removal,
             ..NewMessage::of(message.data)
         };
         ring.bucket.charge();

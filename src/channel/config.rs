@@ -29,6 +29,23 @@ pub struct TopicConfig {
     /// Milliseconds of silence after which the topic is said to be silent, 1,000 or more; 0 means never.
     #[serde(alias = "expectEvery", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
     pub expect_every: Option<u64>,
+    /// Which of its messages are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// How many keys may have a value where only the newest message of each key is kept, 1 or more.
+    #[serde(alias = "maxKeys", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
+    pub max_keys: Option<usize>,
+}
+
+/// Which messages of a topic are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Retention {
+    /// The newest ones, up to the topic's bounds.
+    #[default]
+    History,
+    /// The newest one of each key, however old it is.
+    LatestPerKey,
 }
 
 /// What holds for a topic: its own settings over those of the server.
@@ -42,7 +59,14 @@ pub struct TopicBounds {
     pub max_age: Age,
     /// After how long a silence the topic is said to be silent, if it is at all.
     pub expect_every: Option<Duration>,
+    /// Which of its messages are kept.
+    pub retention: Retention,
+    /// How many keys may have a value where only the newest message of each key is kept, 1 or more.
+    pub max_keys: usize,
 }
+
+/// How many keys of a topic may have a value, unless the server's or the topic's settings say something else.
+pub const MAX_KEYS: usize = 1_000_000;
 
 /// The shortest and the longest silence that a topic may be said to be silent after, in milliseconds. Silence is looked for
 /// about once a second.
@@ -55,7 +79,14 @@ impl TopicBounds {
     /// What holds where a topic sets nothing.
     #[must_use]
     pub const fn new(max_messages: usize, max_publish_rate: u32) -> Self {
-        Self { max_messages, max_publish_rate, max_age: Age::UNLIMITED, expect_every: None }
+        Self {
+            max_messages,
+            max_publish_rate,
+            max_age: Age::UNLIMITED,
+            expect_every: None,
+            retention: Retention::History,
+            max_keys: MAX_KEYS,
+        }
     }
 }
 
@@ -63,7 +94,14 @@ impl TopicConfig {
     /// A history of so many messages, and no limit on the rate.
     #[must_use]
     pub const fn keeping(max_messages: usize) -> Self {
-        Self { max_messages: Some(max_messages), max_publish_rate: Some(0), max_age: None, expect_every: None }
+        Self {
+            max_messages: Some(max_messages),
+            max_publish_rate: Some(0),
+            max_age: None,
+            expect_every: None,
+            retention: None,
+            max_keys: None,
+        }
     }
 
     /// These settings; where they say nothing, those of `rest`.
@@ -74,6 +112,8 @@ impl TopicConfig {
             max_publish_rate: self.max_publish_rate.or(rest.max_publish_rate),
             max_age: self.max_age.or(rest.max_age),
             expect_every: self.expect_every.or(rest.expect_every),
+            retention: self.retention.or(rest.retention),
+            max_keys: self.max_keys.or(rest.max_keys),
         }
     }
 
@@ -85,6 +125,8 @@ impl TopicConfig {
             max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
             max_age: self.max_age.unwrap_or(defaults.max_age),
             expect_every: self.expect_every.filter(|silence| *silence > 0).map(Duration::from_millis),
+            retention: self.retention.unwrap_or_default(),
+            max_keys: self.max_keys.unwrap_or(defaults.max_keys).max(1),
         }
     }
 
@@ -130,8 +172,7 @@ impl TopicConfig {
         let first = Self {
             max_messages: Some(max_messages).filter(|count| *count > 0),
             max_publish_rate: (*has_rate != 0).then(|| u32::from_le_bytes(*rate)),
-            max_age: None,
-            expect_every: None,
+            ..Self::default()
         };
         if further.is_empty() { Some(first) } else { Some(first.or(serde_json::from_slice(further).ok()?)) }
     }

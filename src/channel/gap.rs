@@ -13,6 +13,9 @@ pub enum GapReason {
     NewEpoch,
     /// The subscriber's consumer was moved forward: it passes over what lies between.
     Seek,
+    /// Only the newest message of each key is kept, and these are not the newest of their keys any more; or they were
+    /// removals of keys that are no longer remembered.
+    Compacted,
 }
 
 impl GapReason {
@@ -24,6 +27,7 @@ impl GapReason {
             GapReason::Expired => "EXPIRED",
             GapReason::NewEpoch => "NEW_EPOCH",
             GapReason::Seek => "SEEK",
+            GapReason::Compacted => "COMPACTED",
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct Message {
     derived: Mutex<Derived>,
     /// How long it is kept after that, if its publisher has said so.
     pub ttl: Option<Age>,
+    /// Whether it says that its key has no value any more; its data is null then.
+    pub is_removal: bool,
     /// When this instance had it, in the microseconds of [`moment`].
     pub(crate) accepted_at: u64,
 }
@@ -82,6 +84,7 @@ impl Message {
             derived: Mutex::default(),
             accepted_at: moment::micros(),
             ttl: new_message.ttl,
+            is_removal: new_message.is_removal,
         })
     }
 
@@ -98,6 +101,7 @@ impl Message {
             published_at: self.published_at,
             derived: Mutex::new(Derived { cold: true, ..Derived::default() }),
             ttl: None,
+            is_removal: false,
             headers: None,
             accepted_at: self.accepted_at,
         })

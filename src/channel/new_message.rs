@@ -21,6 +21,8 @@ pub struct NewMessage {
     pub ttl: Option<Age>,
     /// Publish only if this is the newest offset of the message's key (0: no message of the key is kept).
     pub expected_key_offset: Option<u64>,
+    /// Whether it says that its key has no value any more; its data is null then.
+    pub is_removal: bool,
 }
 
 /// What a message keeps of its first publication. The topic's rate limited that one, so it does not limit the import.
@@ -53,6 +55,8 @@ pub struct Committed {
     pub headers: Option<Headers>,
     /// How long it is kept after its publication, at most.
     pub ttl: Option<Age>,
+    /// Whether it says that its key has no value any more.
+    pub is_removal: bool,
 }
 
 impl NewMessage {
@@ -68,6 +72,7 @@ impl NewMessage {
             headers: None,
             ttl: None,
             expected_key_offset: None,
+            is_removal: false,
         }
     }
 

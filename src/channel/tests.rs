@@ -66,6 +66,7 @@ impl World {
             data: Payload::parse(&offset.to_string(), 100).unwrap(),
             headers: None,
             ttl: None,
+            is_removal: false,
         }
     }
 

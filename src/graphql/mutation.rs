@@ -193,6 +193,7 @@ fn settings(
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
         max_age: max_age.map(|age| Age::parse("max_age", age)).transpose()?,
         expect_every: expect_every.map(|text| wire::parse_milliseconds("expect_every", text)).transpose()?,
+        ..TopicConfig::default()
     })
 }
 

@@ -117,6 +117,7 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
             .text("expect_every")?
             .map(|text| wire::parse_milliseconds("expect_every", &text))
             .transpose()?,
+        ..TopicConfig::default()
     })
 }
 

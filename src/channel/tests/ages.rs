@@ -344,6 +344,7 @@ fn what_a_store_feeds_has_the_age_of_its_publication() {
             data: Payload::null(),
             ttl: ttl.map(Age::from_millis),
             headers: None,
+            is_removal: false,
         })
     };
     assert_eq!(feed(10, 0, 30 * SECOND, None, "a"), Feed::Taken);

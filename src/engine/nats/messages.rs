@@ -133,7 +133,8 @@ fn read(item: &Item, prev: u64) -> Committed {
     let headers = item.headers.as_ref().and_then(publishers_headers);
     let ttl = item.header(TTL_HEADER).and_then(|ttl| ttl.parse().ok()).map(Age::from_millis);
     let ttl = ttl.filter(|ttl| !ttl.is_unlimited());
-    Committed { offset: item.sequence, prev, at, id: id.unwrap_or_else(generated), given_id, key, data, headers, ttl }
+    let id = id.unwrap_or_else(generated);
+    Committed { offset: item.sequence, prev, at, id, given_id, key, data, headers, ttl, is_removal: false }
 }
 
 /// A message that belongs to no topic and will be deleted.

@@ -22,6 +22,8 @@ pub enum GapReason {
     NewEpoch,
     /// The subscriber's consumer was moved forward by `seekConsumer`, and passes over these.
     Seek,
+    /// The topic keeps the newest message of each key only: these have been replaced since, or removed.
+    Compacted,
 }
 
 /// What a subscriber missed at one position of its stream.
