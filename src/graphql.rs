@@ -246,8 +246,8 @@ fn executor(started: Instant, settings: &Settings) -> (Executor, Counts) {
     (Executor::new(schema, validator, settings.documents.clone(), documents, persisted, renderings), counts)
 }
 
-/// What lies behind the transports, for the fuzz targets alone.
-#[cfg(fuzzing)]
+/// What lies behind the transports, for the tests with random inputs alone.
+#[cfg(feature = "test-support")]
 #[doc(hidden)]
 pub mod fuzz {
     pub use super::{

@@ -191,7 +191,7 @@
 //!   have.
 
 // Each part's `fuzz` shows its private parts to the targets in `fuzz/`, in their builds alone.
-#![cfg_attr(fuzzing, allow(missing_docs, reason = "what they show is private, and documented as such"))]
+#![cfg_attr(feature = "test-support", allow(missing_docs, reason = "what they show is private, and documented as such"))]
 
 pub mod access;
 mod body;

@@ -41,8 +41,8 @@ use crate::{
     proxies::TrustedProxies,
 };
 
-/// The reader of frames, for the fuzz targets alone.
-#[cfg(fuzzing)]
+/// The reader of frames, for the tests with random inputs alone.
+#[cfg(feature = "test-support")]
 #[doc(hidden)]
 pub mod fuzz {
     pub use super::frame::{Inbound, Incoming};

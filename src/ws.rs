@@ -20,8 +20,8 @@ use crate::{
 };
 use protocol::Session;
 
-/// The protocol without a connection, for the fuzz targets alone.
-#[cfg(fuzzing)]
+/// The protocol without a connection, for the tests with random inputs alone.
+#[cfg(feature = "test-support")]
 #[doc(hidden)]
 pub mod fuzz {
     pub use super::protocol::Session;

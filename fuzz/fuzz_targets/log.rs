@@ -1,24 +1,8 @@
-//! The disk engine's log, read back from bytes that nobody has written.
-//!
-//! An input is a sequence of records, each behind a byte with its length; the checksums are put in, which no fuzzer would
-//! find. What is left when a length is too long stands behind the last record as a torn end.
+//! Records of the disk engine's log for libFuzzer, which finds inputs by what they reach in the code.
 
 #![no_main]
 
-use libfuzzer_sys::{Corpus, fuzz_target};
-use pub_sub::engine::disk::fuzz;
+#[path = "../targets/log.rs"]
+mod target;
 
-fuzz_target!(|input: &[u8]| -> Corpus {
-    let (mut rest, mut payloads) = (input, Vec::new());
-    while let Some((length, behind)) = rest.split_first()
-        && let Some((payload, behind)) = behind.split_at_checked(usize::from(*length))
-        && !payload.is_empty()
-    {
-        payloads.push(payload);
-        rest = behind;
-    }
-    let sound = payloads.iter().all(|payload| fuzz::record(payload));
-    // Damage in the middle is never passed over.
-    assert_eq!(fuzz::log(&payloads, rest), sound);
-    Corpus::Keep
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| target::run(input));

@@ -36,7 +36,7 @@ use log::{Log, LogError, MessageRecord, OpenError, Record};
 use token::{CommitReply, Token};
 
 pub use log::Fsync;
-#[cfg(fuzzing)]
+#[cfg(feature = "test-support")]
 #[doc(hidden)]
 pub use log::fuzz;
 pub use repair::repair;

@@ -38,7 +38,7 @@ pub use absent::is_json;
 pub use cache::{Cached, DocumentCache};
 pub use rewrite::Fragments;
 pub use scan::scan;
-#[cfg(fuzzing)]
+#[cfg(feature = "test-support")]
 pub use steps::take as steps_taken;
 
 /// The name of the schema's mutation type; fragments on it are dissolved at a mutation's root.
@@ -479,19 +479,19 @@ fn short(name: &str) -> &str {
 
 /// Counts the steps of the checks, so that tests can bound them instead of the time they take.
 mod steps {
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "test-support"))]
     thread_local! {
         static TAKEN: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     }
 
     /// Called for every node visited; free outside of tests.
     pub(super) fn tick() {
-        #[cfg(any(test, fuzzing))]
+        #[cfg(any(test, feature = "test-support"))]
         TAKEN.with(|taken| taken.set(taken.get() + 1));
     }
 
     /// Steps taken on this thread since this was last called.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "test-support"))]
     pub fn take() -> u64 {
         TAKEN.with(|taken| taken.replace(0))
     }

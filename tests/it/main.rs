@@ -23,6 +23,10 @@ mod harness;
 mod process;
 mod raw;
 
+// What is checked of inputs from strangers, for random ones here and for those of the fuzzer.
+#[path = "../../fuzz/targets/mod.rs"]
+mod targets;
+
 // The same tokens as in the unit tests, made without the library that checks them.
 #[path = "../support/nats.rs"]
 mod nats;
@@ -46,6 +50,7 @@ mod layers;
 mod metrics;
 mod origins;
 mod permissions;
+mod random_input;
 mod readme;
 mod settings;
 mod traces;

@@ -52,7 +52,7 @@ mod fields;
 mod files;
 mod footprint;
 mod frame;
-#[cfg(fuzzing)]
+#[cfg(feature = "test-support")]
 pub mod fuzz;
 mod identity;
 mod ids;
