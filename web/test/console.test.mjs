@@ -5,8 +5,8 @@ import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { load } from './lib/load.mjs';
 
-const [words, routes, shell, samples, { waitOf }, { MAX_HELD, MAX_ROWS, Tail }] = await Promise.all(
-  ['words.ts', 'routes.ts', 'shell.ts', 'samples.ts', 'line.ts', 'tail.ts'].map(load),
+const [words, routes, shell, samples, { waitOf }, { MAX_HELD, MAX_ROWS, Tail }, { headersIn }] = await Promise.all(
+  ['words.ts', 'routes.ts', 'shell.ts', 'samples.ts', 'line.ts', 'tail.ts', 'headers.ts'].map(load),
 );
 
 test('numbers and times as people read them', () => {
@@ -31,6 +31,15 @@ test('a gap in words', () => {
   assert.equal(words.missedIn(gap(0, 1, 0, 'NEW_EPOCH')), 'Another epoch of the topic begins here');
   assert.equal(words.offsetsOf(gap(0, 1, 0, 'NEW_EPOCH')), '');
   assert.equal(words.reasonOf(gap(1, 1, 1, 'A_LATER_REASON')), 'A_LATER_REASON');
+});
+
+test('headers, one a line', () => {
+  assert.equal(headersIn(' \n\n'), null);
+  assert.deepEqual(headersIn('a: 1\n\n  b:x: y \nc:'), { a: '1', b: 'x: y', c: '' });
+  assert.deepEqual(Object.keys(headersIn('__proto__: 1')), ['__proto__']);
+  assert.throws(() => headersIn('a: 1\nno colon'), /Line 2 of the headers/);
+  assert.throws(() => headersIn(': 1'), /Line 1 of the headers/);
+  assert.throws(() => headersIn('a: 1\na: 2'), /“a” stands there twice/);
 });
 
 test('errors in plain words', () => {

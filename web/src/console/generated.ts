@@ -65,7 +65,7 @@ export type TopicQueryVariables = Exact<{
 }>;
 
 
-export type TopicQuery = { topic: { createdAt: string, cursor: string, name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number } | null };
+export type TopicQuery = { topic: { createdAt: string, cursor: string, name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number } | null };
 
 export type SubscriptionsQueryVariables = Exact<{
   name: string;
@@ -103,6 +103,8 @@ export type PublishMutationVariables = Exact<{
   data: unknown;
   key?: string | null | undefined;
   messageId?: string | number | null | undefined;
+  headers?: unknown;
+  ttl?: string | null | undefined;
 }>;
 
 
@@ -137,7 +139,7 @@ export type MessagesSubscriptionVariables = Exact<{
 
 export type MessagesSubscription = { messages: { messageId: string, key: string | null, data: unknown, offset: number, cursor: string, publishedAt: string } | null };
 
-export type TopicLineFragment = { name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number };
+export type TopicLineFragment = { name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number };
 
 export type TopicsQueryVariables = Exact<{
   prefix?: string | null | undefined;
@@ -145,7 +147,7 @@ export type TopicsQueryVariables = Exact<{
 }>;
 
 
-export type TopicsQuery = { topics: { totalCount: number, nodes: Array<{ name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number }>, pageInfo: { hasNextPage: boolean } } };
+export type TopicsQuery = { topics: { totalCount: number, nodes: Array<{ name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number }>, pageInfo: { hasNextPage: boolean } } };
 
 export type NewestQueryVariables = Exact<{
   name: string;
@@ -168,6 +170,8 @@ export type CreateTopicMutationVariables = Exact<{
   name: string;
   maxMessages?: number | null | undefined;
   maxPublishRate?: number | null | undefined;
+  maxAge?: string | null | undefined;
+  expectEvery?: string | null | undefined;
 }>;
 
 
@@ -177,6 +181,8 @@ export type UpdateTopicMutationVariables = Exact<{
   name: string;
   maxMessages?: number | null | undefined;
   maxPublishRate?: number | null | undefined;
+  maxAge?: string | null | undefined;
+  expectEvery?: string | null | undefined;
 }>;
 
 
@@ -222,6 +228,8 @@ export const TopicLineFragmentDoc = new TypedDocumentString(`
   messageCount
   maxMessages
   maxPublishRate
+  maxAge
+  expectEvery
   lastOffset
   lastPublishedAt
   subscriberCount
@@ -242,6 +250,8 @@ export const TopicDocument = new TypedDocumentString(`
   messageCount
   maxMessages
   maxPublishRate
+  maxAge
+  expectEvery
   lastOffset
   lastPublishedAt
   subscriberCount
@@ -295,8 +305,15 @@ export const SeekConsumerDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<SeekConsumerMutation, SeekConsumerMutationVariables>;
 export const PublishDocument = new TypedDocumentString(`
-    mutation Publish($topic: String!, $data: JSON!, $key: String, $messageId: ID) {
-  publish(topic: $topic, data: $data, key: $key, messageId: $messageId) {
+    mutation Publish($topic: String!, $data: JSON!, $key: String, $messageId: ID, $headers: Headers, $ttl: String) {
+  publish(
+    topic: $topic
+    data: $data
+    key: $key
+    messageId: $messageId
+    headers: $headers
+    ttl: $ttl
+  ) {
     messageId
     offset
     cursor
@@ -345,6 +362,8 @@ export const TopicsDocument = new TypedDocumentString(`
   messageCount
   maxMessages
   maxPublishRate
+  maxAge
+  expectEvery
   lastOffset
   lastPublishedAt
   subscriberCount
@@ -389,22 +408,26 @@ export const StatsDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<StatsQuery, StatsQueryVariables>;
 export const CreateTopicDocument = new TypedDocumentString(`
-    mutation CreateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int) {
+    mutation CreateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int, $maxAge: String, $expectEvery: String) {
   createTopic(
     name: $name
     maxMessages: $maxMessages
     maxPublishRate: $maxPublishRate
+    maxAge: $maxAge
+    expectEvery: $expectEvery
   ) {
     name
   }
 }
     `) as unknown as TypedDocumentString<CreateTopicMutation, CreateTopicMutationVariables>;
 export const UpdateTopicDocument = new TypedDocumentString(`
-    mutation UpdateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int) {
+    mutation UpdateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int, $maxAge: String, $expectEvery: String) {
   updateTopic(
     name: $name
     maxMessages: $maxMessages
     maxPublishRate: $maxPublishRate
+    maxAge: $maxAge
+    expectEvery: $expectEvery
   ) {
     name
   }

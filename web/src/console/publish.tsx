@@ -3,6 +3,7 @@
 import { useState } from 'preact/hooks';
 import { execute, messageOf } from './api.ts';
 import { PublishDocument } from './generated.ts';
+import { headersIn } from './headers.ts';
 import { parse, problemIn } from './json.ts';
 import { Field, Problem } from './ui.tsx';
 
@@ -12,6 +13,8 @@ export function Publish({ topic }: { topic: string }) {
   const [data, setData] = useState(EXAMPLE);
   const [key, setKey] = useState('');
   const [messageId, setMessageId] = useState('');
+  const [headers, setHeaders] = useState('');
+  const [ttl, setTtl] = useState('');
   const [problem, setProblem] = useState('');
   const [isNoJson, setNoJson] = useState(false);
   const [done, setDone] = useState('');
@@ -25,8 +28,16 @@ export function Publish({ topic }: { topic: string }) {
     if (wrong) return;
     setBusy(true);
     try {
+      const given = headersIn(headers);
       // What is not given is left out: null would be a value.
-      const variables = { topic, data: parse(text), ...(key && { key }), ...(messageId && { messageId }) };
+      const variables = {
+        topic,
+        data: parse(text),
+        ...(key && { key }),
+        ...(messageId && { messageId }),
+        ...(given && { headers: given }),
+        ...(ttl.trim() && { ttl: ttl.trim() }),
+      };
       const { publish: published } = await execute(PublishDocument, variables);
       setDone(
         published.duplicate
@@ -92,6 +103,37 @@ export function Publish({ topic }: { topic: string }) {
           )}
         </Field>
       </div>
+      <details>
+        <summary>Headers and time to live</summary>
+        <Field label="Headers" hint="One a line, like traceparent: 00-…">
+          {({ id, hint }) => (
+            <textarea
+              id={id}
+              aria-describedby={hint}
+              rows={2}
+              autocomplete="off"
+              autocapitalize="off"
+              spellcheck={false}
+              value={headers}
+              onInput={(event) => setHeaders(event.currentTarget.value)}
+            />
+          )}
+        </Field>
+        <Field label="Time to live" hint="How long the message is kept at most, like 30s">
+          {({ id, hint }) => (
+            <input
+              id={id}
+              aria-describedby={hint}
+              autocomplete="off"
+              autocapitalize="off"
+              spellcheck={false}
+              placeholder="the topic’s"
+              value={ttl}
+              onInput={(event) => setTtl(event.currentTarget.value)}
+            />
+          )}
+        </Field>
+      </details>
       <Problem id="publish-problem" text={problem} />
       <div class="actions">
         <span role="status" class="done">

@@ -30,6 +30,9 @@ export function useAction(act: () => Promise<void>) {
 /** The number in a field; null where it is empty. */
 const numberIn = (text: string) => (text.trim() === '' ? null : Number(text));
 
+/** The text in a field; null where it is empty. */
+const textIn = (text: string) => text.trim() || null;
+
 const NAME_HINT = 'Up to 255 bytes. Dots separate segments: orders.eu.paid';
 
 /** Creates a topic, or changes `topic`. */
@@ -46,8 +49,17 @@ function Settings({ topic, onClose }: { topic: TopicLineFragment | undefined; on
   const [name, setName] = useState(topic?.name ?? '');
   const [size, setSize] = useState(topic ? String(topic.maxMessages) : '');
   const [rate, setRate] = useState(topic ? String(topic.maxPublishRate) : '');
+  const [age, setAge] = useState(topic?.maxAge ?? '');
+  const [silence, setSilence] = useState(topic?.expectEvery ?? '');
   const { run, problem, isBusy } = useAction(async () => {
-    const settings = { name, maxMessages: numberIn(size), maxPublishRate: numberIn(rate) };
+    const settings = {
+      name,
+      maxMessages: numberIn(size),
+      maxPublishRate: numberIn(rate),
+      maxAge: textIn(age),
+      // An empty field means never, and a topic that is changed keeps what is not said.
+      expectEvery: textIn(silence) ?? (topic ? '0s' : null),
+    };
     if (topic) await execute(UpdateTopicDocument, settings);
     else {
       await execute(CreateTopicDocument, settings);
@@ -56,6 +68,7 @@ function Settings({ topic, onClose }: { topic: TopicLineFragment | undefined; on
     onClose();
   });
   const number = { type: 'number', inputMode: 'numeric', step: 1, placeholder: topic ? '' : 'the server’s' } as const;
+  const duration = { autocomplete: 'off', autocapitalize: 'off', spellcheck: false, placeholder: topic ? '' : 'the server’s' } as const;
   return (
     <form onSubmit={run}>
       {!topic && (
@@ -84,6 +97,25 @@ function Settings({ topic, onClose }: { topic: TopicLineFragment | undefined; on
         <Field label="Publish rate" hint="Messages a second at most; 0: no limit">
           {({ id, hint }) => (
             <input id={id} aria-describedby={hint} {...number} min={0} value={rate} onInput={(event) => setRate(event.currentTarget.value)} />
+          )}
+        </Field>
+      </div>
+      <div class="pair">
+        <Field label="Age" hint="How old messages may become, like 24h; 0s: no limit">
+          {({ id, hint }) => (
+            <input id={id} aria-describedby={hint} {...duration} value={age} onInput={(event) => setAge(event.currentTarget.value)} />
+          )}
+        </Field>
+        <Field label="Expected every" hint="Longer silence is reported, like 5m">
+          {({ id, hint }) => (
+            <input
+              id={id}
+              aria-describedby={hint}
+              {...duration}
+              placeholder="never"
+              value={silence}
+              onInput={(event) => setSilence(event.currentTarget.value)}
+            />
           )}
         </Field>
       </div>

@@ -96,13 +96,13 @@ function Figures({ topic }: { topic: Topic }) {
         name="History"
         note={
           <>
-            of {count(topic.maxMessages)} kept <Meter value={topic.messageCount} max={topic.maxMessages} />
+            of {count(topic.maxMessages)} kept{topic.maxAge === '0s' ? '' : ` for ${topic.maxAge}`} <Meter value={topic.messageCount} max={topic.maxMessages} />
           </>
         }
       >
         {count(topic.messageCount)}
       </Figure>
-      <Figure name="Newest offset" note={topic.lastPublishedAt ? ago(topic.lastPublishedAt, now.value) : 'no message yet'}>
+      <Figure name="Newest offset" note={newestNote(topic)}>
         {count(topic.lastOffset)}
       </Figure>
       <Figure name="Subscribers" note="with this page">
@@ -110,6 +110,12 @@ function Figures({ topic }: { topic: Topic }) {
       </Figure>
     </dl>
   );
+}
+
+/** When the newest message came, and how often one is expected. */
+function newestNote({ lastPublishedAt, expectEvery }: Topic): string {
+  const came = lastPublishedAt ? ago(lastPublishedAt, now.value) : 'no message yet';
+  return expectEvery ? `${came}, expected every ${expectEvery}` : came;
 }
 
 /** There is no topic of this name. */

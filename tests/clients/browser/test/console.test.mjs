@@ -31,6 +31,8 @@ test('a topic is created, published to, seen, changed and deleted, from this ser
   await button(page, 'New topic').click();
   await dialog(page, 'New topic').getByLabel('Name').fill('orders.eu');
   await dialog(page, 'New topic').getByLabel('History').fill('5');
+  await dialog(page, 'New topic').getByLabel('Age').fill('24h');
+  await dialog(page, 'New topic').getByLabel('Expected every').fill('5m');
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { name: 'orders.eu', level: 1 }).waitFor();
   assert.equal(new URL(page.url()).hash, '#/topics/orders.eu');
@@ -41,11 +43,20 @@ test('a topic is created, published to, seen, changed and deleted, from this ser
   await form.getByLabel('Data (JSON)').fill('{"n": 12345678901234567890, "price": 1.50}');
   await form.getByLabel('Key').fill('customer-7');
   await form.getByLabel('Id').fill('first');
+  await form.getByText('Headers and time to live').click();
+  await form.getByLabel('Headers').fill('trace');
+  await button(form, 'Publish').click();
+  await form.getByRole('alert').getByText('Line 1 of the headers').waitFor();
+  await form.getByLabel('Headers').fill('trace: 7\nunit: kg');
+  await form.getByLabel('Time to live').fill('1h');
   await button(form, 'Publish').click();
   await form.getByText('Published with offset 1.').waitFor();
   await rowsOf(page).getByText('{"n":12345678901234567890,"price":1.50}').waitFor();
   const kept = await fetch(`${origin}/topics/orders.eu/messages`);
-  assert.ok((await kept.text()).includes('{"n":12345678901234567890,"price":1.50}'));
+  const stored = await kept.text();
+  assert.ok(stored.includes('{"n":12345678901234567890,"price":1.50}'), stored);
+  assert.deepEqual(JSON.parse(stored).messages[0].headers, { trace: '7', unit: 'kg' });
+  await page.getByText('expected every 5m').waitFor();
   await button(form, 'Publish').click();
   await form.getByText('nothing was stored').waitFor();
 
@@ -60,7 +71,7 @@ test('a topic is created, published to, seen, changed and deleted, from this ser
   // From outside, and the figures follow.
   for (let n = 3; n <= 8; n += 1) await publish(origin, 'orders.eu', { n });
   await rowsOf(page).getByText('{"n":8}').waitFor();
-  await page.getByText('of 5 kept').waitFor();
+  await page.getByText('of 5 kept for 24h').waitFor();
   await until('the newest offset', async () => (await page.locator('.figures').innerText()).includes('Newest offset\n8'));
 
   // By the keyboard alone: up to a message, its details, and a replay from there.
@@ -80,8 +91,11 @@ test('a topic is created, published to, seen, changed and deleted, from this ser
 
   await button(page, 'Change').click();
   await dialog(page, 'Change the topic').getByLabel('History').fill('3');
+  await dialog(page, 'Change the topic').getByLabel('Age').fill('0s');
+  await dialog(page, 'Change the topic').getByLabel('Expected every').fill('');
   await button(page, 'Save').click();
   await page.getByText('of 3 kept').waitFor();
+  await until('no silence is reported', async () => !(await page.locator('.figures').innerText()).includes('expected every'));
 
   await button(page, 'Delete').click();
   await dialog(page, 'Delete the topic').getByText('3 messages').waitFor();
