@@ -38,6 +38,7 @@ export async function generate() {
         JSON: 'unknown',
         Cursor: 'string',
         DateTime: 'string',
+        Headers: 'Record<string, string>',
         // The page compares 64-bit numbers and shows them. Up to 2^53 they are exact.
         Long: 'number',
       },

@@ -117,6 +117,7 @@ test('how dense offsets are is read from messages that follow each other', () =>
 
 const delivered = (offset, data = offset) => ({
   messageId: `m${offset}`,
+  headers: null,
   key: null,
   offset,
   cursor: `c${offset}`,

@@ -41,7 +41,7 @@ function world(t, start = {}) {
   t.after(() => follower.stop());
   void follower.run();
   const message = (offset) => ({
-    data: { messages: { messageId: `m${offset}`, key: null, data: offset, offset, cursor: `c${offset}`, publishedAt: '' } },
+    data: { messages: { messageId: `m${offset}`, key: null, headers: null, data: offset, offset, cursor: `c${offset}`, publishedAt: '' } },
   });
   const set = (values) => {
     if (values.exists !== undefined) exists = values.exists;

@@ -101,6 +101,18 @@ export function Details({ topic, row, consumers, onReplay, onClose }: DetailsPro
         )}
         <dt>Id</dt>
         <dd>{message.messageId}</dd>
+        {message.headers !== null && (
+          <>
+            <dt>Headers</dt>
+            <dd>
+              {Object.entries(message.headers).map(([name, value]) => (
+                <div key={name}>
+                  {name}: {value}
+                </div>
+              ))}
+            </dd>
+          </>
+        )}
         <dt>Cursor</dt>
         <dd>{message.cursor}</dd>
       </dl>

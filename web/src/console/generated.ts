@@ -103,7 +103,7 @@ export type PublishMutationVariables = Exact<{
   data: unknown;
   key?: string | null | undefined;
   messageId?: string | number | null | undefined;
-  headers?: unknown;
+  headers?: Record<string, string> | null | undefined;
   ttl?: string | null | undefined;
 }>;
 
@@ -137,7 +137,7 @@ export type MessagesSubscriptionVariables = Exact<{
 }>;
 
 
-export type MessagesSubscription = { messages: { messageId: string, key: string | null, data: unknown, offset: number, cursor: string, publishedAt: string } | null };
+export type MessagesSubscription = { messages: { messageId: string, key: string | null, headers: Record<string, string> | null, data: unknown, offset: number, cursor: string, publishedAt: string } | null };
 
 export type TopicLineFragment = { name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number };
 
@@ -336,6 +336,7 @@ export const MessagesDocument = new TypedDocumentString(`
   messages(topic: $topic, last: $last, after: $after, since: $since) {
     messageId
     key
+    headers
     data
     offset
     cursor

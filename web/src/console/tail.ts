@@ -16,6 +16,7 @@ const SLACK = 200;
 export type Message = {
   messageId: string;
   key: string | null;
+  headers: Record<string, string> | null;
   offset: number;
   cursor: string;
   publishedAt: string;

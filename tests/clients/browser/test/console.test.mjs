@@ -80,7 +80,9 @@ test('a topic is created, published to, seen, changed and deleted, from this ser
   await page.keyboard.press('Enter');
   const details = page.getByRole('region', { name: 'Message 8' });
   await details.getByText('"n": 8').waitFor();
-  await page.keyboard.press('ArrowUp');
+  for (let n = 0; n < 7; n += 1) await page.keyboard.press('ArrowUp');
+  await page.getByRole('region', { name: 'Message 1' }).getByText('trace: 7').waitFor();
+  for (let n = 0; n < 6; n += 1) await page.keyboard.press('ArrowDown');
   await page.getByRole('region', { name: 'Message 7' }).waitFor();
   await page.keyboard.press('Escape');
   assert.equal(await page.locator('.details').count(), 0);
