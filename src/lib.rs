@@ -74,7 +74,7 @@
 //!   request_id.rs                         the id of the request that a task responds to
 //!   trace.rs                              the context of a trace, and what records it
 //!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
-//!   measures.rs open.rs                   what it counts as it works; the sockets and streams that are open
+//!   measures.rs exemplars.rs open.rs      what it counts as it works; the newest trace of each bucket; what is open
 //!   metrics.rs family.rs                  its metrics; families of series
 //!
 //! engine.rs          the trait: what survives the process, what instances share
@@ -191,7 +191,10 @@
 //!   have.
 
 // Each part's `fuzz` shows its private parts to the targets in `fuzz/`, in their builds alone.
-#![cfg_attr(feature = "test-support", allow(missing_docs, reason = "what they show is private, and documented as such"))]
+#![cfg_attr(
+    feature = "test-support",
+    allow(missing_docs, reason = "what they show is private, and documented as such")
+)]
 
 pub mod access;
 mod body;

@@ -14,7 +14,7 @@ use axum::{
 
 use crate::{
     access::Caller,
-    broker::{MetricFamily, MetricKind, MetricSeries, MetricValue, bounds_in_seconds},
+    broker::{Exemplar, MetricFamily, MetricKind, MetricSeries, MetricValue, bounds_in_seconds},
     headers,
     problem::{self, Problem},
 };
@@ -89,7 +89,7 @@ fn render(families: impl Iterator<Item = MetricFamily>, form: Form) -> String {
             Form::OpenMetrics => writeln!(text, "# TYPE {of_family} {kind}\n# HELP {of_family} {help}"),
         };
         for series in &family.series {
-            write_series(&mut text, &name, series);
+            write_series(&mut text, &name, series, form);
         }
     }
     if form == Form::OpenMetrics {
@@ -98,7 +98,7 @@ fn render(families: impl Iterator<Item = MetricFamily>, form: Form) -> String {
     text
 }
 
-fn write_series(text: &mut String, name: &str, MetricSeries { labels, value }: &MetricSeries) {
+fn write_series(text: &mut String, name: &str, MetricSeries { labels, value }: &MetricSeries, form: Form) {
     let of = |more: Option<(&str, &str)>| {
         let all = labels.iter().map(|(label, value)| (*label, &**value)).chain(more);
         let written: Vec<_> = all.map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
@@ -107,17 +107,27 @@ fn write_series(text: &mut String, name: &str, MetricSeries { labels, value }: &
     let _ = match value {
         MetricValue::Whole(number) => writeln!(text, "{name}{} {number}", of(None)),
         MetricValue::Number(number) => writeln!(text, "{name}{} {number}", of(None)),
-        MetricValue::Counted(counted) => {
+        MetricValue::Counted(counted, exemplars) => {
             let mut below = 0;
             let bounds = bounds_in_seconds().map(|bound| bound.to_string()).chain(["+Inf".to_owned()]);
-            for (bound, count) in bounds.zip(counted.counts) {
+            // Only OpenMetrics knows exemplars.
+            let exemplars = if form == Form::OpenMetrics { exemplars.as_slice() } else { &[] };
+            for (bucket, (bound, count)) in bounds.zip(counted.counts).enumerate() {
                 below += count;
-                let _ = writeln!(text, "{name}_bucket{} {below}", of(Some(("le", &bound))));
+                let exemplar = exemplars.get(bucket).and_then(Option::as_ref).map(exemplar).unwrap_or_default();
+                let _ = writeln!(text, "{name}_bucket{} {below}{exemplar}", of(Some(("le", &bound))));
             }
             let (seconds, rest) = (counted.sum / 1_000_000, counted.sum % 1_000_000);
             writeln!(text, "{name}_sum{labels} {seconds}.{rest:06}\n{name}_count{labels} {below}", labels = of(None))
         }
     };
+}
+
+/// What stands behind a bucket: the id of a trace, how long it took and when, in seconds.
+fn exemplar(Exemplar { trace_id, micros, at }: &Exemplar) -> String {
+    let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
+    let (at, at_rest) = (at.0.div_euclid(1_000), at.0.rem_euclid(1_000));
+    format!(" # {{trace_id=\"{trace_id}\"}} {seconds}.{rest:06} {at}.{at_rest:03}")
 }
 
 /// A label's value as both forms write it.
@@ -177,6 +187,19 @@ mod tests {
         ] {
             assert!(text.lines().any(|known| known == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn openmetrics_has_exemplars() {
+        let mut counted = crate::broker::Counted::default();
+        (counted.counts[0], counted.counts[1], counted.sum) = (1, 1, 101);
+        let at = crate::broker::Timestamp(1_795_000_000_007);
+        let exemplars = vec![None, Some(Exemplar { trace_id: "4bf9".into(), micros: 61, at })];
+        let family = MetricFamily::with_exemplars("z_seconds", "Time.", counted, exemplars);
+        let text = |form| render([family.clone()].into_iter(), form);
+        let line = "pubsub_z_seconds_bucket{le=\"0.0001\"} 2 # {trace_id=\"4bf9\"} 0.000061 1795000000.007";
+        assert!(text(Form::OpenMetrics).lines().any(|known| known == line), "{}", text(Form::OpenMetrics));
+        assert!(!text(Form::Prometheus).contains(" # "));
     }
 
     #[test]

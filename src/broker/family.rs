@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::MetricSample;
+use super::{Exemplar, MetricSample};
 use crate::channel::{BOUNDS, Counted};
 
 /// All series of one name.
@@ -45,8 +45,8 @@ pub enum MetricValue {
     Whole(u64),
     /// Any number, such as one of seconds.
     Number(f64),
-    /// What a histogram has counted.
-    Counted(Box<Counted>),
+    /// What a histogram has counted, and an exemplar of each bucket that has one.
+    Counted(Box<Counted>, Vec<Option<Exemplar>>),
 }
 
 impl MetricKind {
@@ -78,7 +78,18 @@ impl MetricFamily {
     /// A histogram of durations.
     #[must_use]
     pub fn histogram(name: &'static str, help: &'static str, counted: Counted) -> Self {
-        Self::of(MetricKind::Histogram, name, help, MetricValue::Counted(Box::new(counted)))
+        Self::with_exemplars(name, help, counted, Vec::new())
+    }
+
+    /// A histogram of durations, with an exemplar of each bucket that has one.
+    #[must_use]
+    pub fn with_exemplars(
+        name: &'static str,
+        help: &'static str,
+        counted: Counted,
+        exemplars: Vec<Option<Exemplar>>,
+    ) -> Self {
+        Self::of(MetricKind::Histogram, name, help, MetricValue::Counted(Box::new(counted), exemplars))
     }
 
     /// The same with one more series.

@@ -1,9 +1,10 @@
 //! What the broker counts as it works: how much goes in and out by which door, how long it takes, what is refused and missed.
-//! None of it takes a lock or allocates.
+//! None of it takes a lock or allocates,
+//! but for exemplars, which are of messages whose traces are recorded.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Error, Event, GapReason, MetricFamily, MetricKind, MetricValue};
+use super::{Error, Event, GapReason, MetricFamily, MetricKind, MetricValue, TraceContext, exemplars::Exemplars};
 use crate::channel::{Counter, Histogram, moment};
 
 /// The interfaces that messages come in by and go out through; the last stands for parts of the server itself.
@@ -31,6 +32,7 @@ const REFUSALS: [&str; 9] = [
 pub(super) struct Measures {
     publish: Histogram,
     delivery: Histogram,
+    deliveries_traced: Exemplars,
     confirmation: Histogram,
     doors: [Traffic; DOORS.len()],
     gaps: [AtomicU64; GAP_REASONS.len()],
@@ -124,6 +126,11 @@ impl Measures {
         }
     }
 
+    /// A live subscription is about to write a message whose trace is recorded, so long after it was accepted.
+    pub fn delivered_traced(&self, trace: &TraceContext, micros: u64) {
+        self.deliveries_traced.note(trace, micros);
+    }
+
     /// Subscribers are told of gaps.
     pub fn told(&self, events: &[Event]) {
         for event in events {
@@ -178,10 +185,11 @@ impl Measures {
                 "From a publish's arrival at the broker until its outcome was known, for those that were accepted.",
                 self.publish.counted(),
             ),
-            MetricFamily::histogram(
+            MetricFamily::with_exemplars(
                 "delivery_latency_seconds",
                 "From a message's acceptance until it was written for a live subscriber.",
                 self.delivery.counted(),
+                self.deliveries_traced.all(),
             ),
             MetricFamily::histogram(
                 "confirmation_latency_seconds",

@@ -114,7 +114,7 @@ impl Subscription {
             if let Some(lease) = self.lease.as_mut().filter(|_| is_live) {
                 lease.accepted(read);
             }
-            self.record(read);
+            self.record(read, is_live.then_some(now));
         }
         match &progress {
             Progress::More => waiter.wake(),
@@ -124,8 +124,8 @@ impl Subscription {
         progress
     }
 
-    /// Records the deliveries of messages whose traces are sampled.
-    fn record(&self, events: &[Event]) {
+    /// Records the deliveries of messages whose traces are sampled; `live` is the moment, where these are not replayed.
+    fn record(&self, events: &[Event], live: Option<u64>) {
         let Some(tracer) = self.broker.tracer() else { return };
         let door = self.source.waiter().subscriber.door;
         let consumer = self.lease.as_ref().map(Lease::name);
@@ -134,6 +134,10 @@ impl Subscription {
                 && let Some(context) = TraceContext::of(message.headers.as_ref()).filter(TraceContext::is_sampled)
             {
                 tracer.deliver(message, &context, door, consumer);
+                if let Some(now) = live {
+                    let micros = now.saturating_sub(message.accepted_at);
+                    self.broker.0.measures.delivered_traced(&context, micros);
+                }
             }
         }
     }

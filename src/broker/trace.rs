@@ -14,6 +14,9 @@ pub const TRACE_STATE: &str = "tracestate";
 /// Bytes of a context of version 00, and of the fields that later versions share with it.
 const PARENT_BYTES: usize = 55;
 
+/// Where the id of the trace stands in these.
+const TRACE_ID: std::ops::Range<usize> = 3..35;
+
 /// A request's place in a trace; clones are cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
@@ -46,6 +49,12 @@ impl TraceContext {
     #[must_use]
     pub fn parent(&self) -> &str {
         &self.parent
+    }
+
+    /// The id of the trace, in hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> &str {
+        self.parent.get(TRACE_ID).unwrap_or_default()
     }
 
     /// What tracing systems add.

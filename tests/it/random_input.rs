@@ -19,13 +19,28 @@ const MAX_PIECE: usize = 64;
 /// A change of an input. Positions are taken modulo its length.
 #[derive(Clone, Debug)]
 enum Change {
-    Flip { at: usize, bit: u8 },
-    Insert { at: usize, piece: Vec<u8> },
-    Remove { at: usize, bytes: usize },
+    Flip {
+        at: usize,
+        bit: u8,
+    },
+    Insert {
+        at: usize,
+        piece: Vec<u8>,
+    },
+    Remove {
+        at: usize,
+        bytes: usize,
+    },
     /// Repeats a piece at another position.
-    Copy { from: usize, bytes: usize, to: usize },
+    Copy {
+        from: usize,
+        bytes: usize,
+        to: usize,
+    },
     /// What is behind here goes.
-    Cut { at: usize },
+    Cut {
+        at: usize,
+    },
 }
 
 impl Change {

@@ -134,6 +134,15 @@ async fn a_message_is_traced_from_its_publisher_to_its_subscribers() {
         deliveries.iter().map(|span| attribute(&span.attributes, "messaging.consumer.group.name")).collect();
     consumers.sort();
     assert_eq!(consumers, [None, Some("worker".to_owned())]);
+    // OpenMetrics leads from the latency of deliveries to the trace.
+    let request = server.request(reqwest::Method::GET, "/metrics").header("accept", "application/openmetrics-text");
+    let metrics = server.send(request).await.text;
+    let exemplar = format!(" # {{trace_id=\"{TRACE}\"}} ");
+    let buckets = metrics.lines().filter(|line| line.starts_with("pubsub_delivery_latency_seconds_bucket"));
+    let with_exemplar: Vec<_> = buckets.filter_map(|line| line.split_once(&exemplar)).collect();
+    assert!((1..=2).contains(&with_exemplar.len()), "{metrics}");
+    let (seconds, at) = with_exemplar[0].1.split_once(' ').unwrap();
+    assert!(seconds.parse::<f64>().unwrap() < 60.0 && at.parse::<f64>().unwrap() > 1.7e9, "{seconds} {at}");
     let resource = collector.resources.lock().unwrap().clone();
     assert_eq!(attribute(&resource, "service.name").as_deref(), Some("pub-sub"));
     let headers = collector.headers.lock().unwrap().clone().unwrap();
