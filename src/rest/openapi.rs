@@ -49,7 +49,29 @@ const SCHEMES: [&str; 3] = ["bearer", "key", "cookie"];
 /// The routes that need no credentials.
 const OPEN: [&str; 3] = ["/health", "/health/live", "/health/ready"];
 
-/// Adds to the document what holds for all routes: how credentials are sent, and how they are refused.
+/// How a request is refused that needs credentials.
+const REFUSED: [(&str, &str); 2] = [
+    ("401", "`UNAUTHENTICATED`: without valid credentials, where some are needed"),
+    ("403", "`FORBIDDEN`: the principal may not do this, or a web page of this origin may not"),
+];
+
+/// The errors of every route that uses the broker.
+const ANYWHERE: [(&str, &str); 2] = [
+    ("500", "`INTERNAL`: a fault of the server; its log has the cause, with the request's id"),
+    (
+        "503",
+        "`UNAVAILABLE`: the server is stopping, or its engine is out of reach; `Retry-After` says when to try again",
+    ),
+];
+
+/// The errors of every route that reads a body.
+const OF_BODIES: [(&str, &str); 3] = [
+    ("408", "`BAD_REQUEST`: the body took too long to arrive"),
+    ("413", "`PAYLOAD_TOO_LARGE`: the body is larger than the server takes"),
+    ("415", "`BAD_REQUEST`: the body is not JSON in UTF-8, or is compressed"),
+];
+
+/// Adds to the document what holds for all routes: how credentials are sent, and which errors any of them may have.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -79,21 +101,23 @@ impl Modify for Credentials {
                 if OPEN.contains(&path.as_str()) {
                     operation.security = Some(Vec::new());
                 } else if path != cookie::PATH {
-                    add_refusals(operation);
+                    add_errors(operation, &REFUSED);
+                    add_errors(operation, &ANYWHERE);
+                }
+                if operation.request_body.is_some() {
+                    add_errors(operation, &OF_BODIES);
                 }
             }
         }
     }
 }
 
-fn add_refusals(operation: &mut Operation) {
-    for (status, description) in [
-        ("401", "`UNAUTHENTICATED`: without valid credentials, where some are needed"),
-        ("403", "`FORBIDDEN`: the principal may not do this, or a web page of this origin may not"),
-    ] {
+/// Adds errors that the operation does not describe itself.
+fn add_errors(operation: &mut Operation, errors: &[(&str, &str)]) {
+    for (status, description) in errors {
         let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
-        let response = ResponseBuilder::new().description(description).content("application/json", body).build();
-        operation.responses.responses.insert(status.to_owned(), response.into());
+        let response = ResponseBuilder::new().description(*description).content("application/json", body).build();
+        operation.responses.responses.entry((*status).to_owned()).or_insert_with(|| response.into());
     }
 }
 
@@ -122,6 +146,24 @@ mod tests {
         described.sort_unstable();
         assert_eq!(described, routes);
     }
+
+    /// Whoever generates a client learns of every status that may come.
+    #[test]
+    fn the_document_names_the_errors_of_bodies() {
+        let document = serde_json::to_value(Document::openapi()).unwrap();
+        let mut bodies = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let has_body = operation["requestBody"].is_object();
+                bodies += usize::from(has_body);
+                for status in ["408", "413", "415"] {
+                    assert_eq!(operation["responses"][status].is_object(), has_body, "{status} {method} {path}");
+                }
+            }
+        }
+        assert!(bodies >= 5, "{bodies}");
+    }
+
     /// Every operation says how credentials are sent and refused, but for those that need none.
     #[test]
     fn the_document_says_how_to_sign_in() {
