@@ -117,6 +117,8 @@ enum Attempt {
 
 /// Sends the queued messages in order, and gives each one to a task of its own that waits for the response.
 pub(super) async fn send_all(link: Link, mut queue: mpsc::Receiver<Outgoing>, stop: CancellationToken) {
+    // Shared, because each message has a task that uses it.
+    let link = Arc::new(link);
     while let Some(Some(outgoing)) = stop.run_until_cancelled(queue.recv()).await {
         // The client sends what it is given without a connection as soon as there is one, long after the publisher
         // was told that the message is not stored. So nothing is given to it before.
@@ -179,20 +181,32 @@ async fn await_response(
     outgoing: &Outgoing,
     sent: Result<PublishAckFuture, PublishError>,
 ) -> Result<Publication, Refusal> {
-    let mut sent = sent;
+    match outcome(link, sent).await {
+        Attempt::Stored { sequence, duplicate } => stored(link, outgoing, sequence, duplicate, false).await,
+        // On the heap, because it is rare and large, and each message has a task.
+        failed => Box::pin(retry(link, outgoing, failed)).await,
+    }
+}
+
+/// Waits for the response to one attempt.
+async fn outcome(link: &Link, sent: Result<PublishAckFuture, PublishError>) -> Attempt {
+    match sent {
+        // The client's own timeout is that of all its requests, which is longer.
+        Ok(response) => timeout(ATTEMPT_TIMEOUT, response.into_future()).await.map_or(Attempt::NoResponse, read),
+        // The message was not even sent.
+        Err(error) => match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => Attempt::Rejected(too_large(link)),
+            _ => Attempt::RetryAfter(Duration::from_millis(100)),
+        },
+    }
+}
+
+/// Sends the message again after a first attempt that has not stored it, as far as is known.
+async fn retry(link: &Link, outgoing: &Outgoing, mut tried: Attempt) -> Result<Publication, Refusal> {
     // Whether an attempt without a response may have been stored.
     let mut may_be_stored = false;
     let mut expected = None;
     loop {
-        let tried = match sent {
-            // The client's own timeout is that of all its requests, which is longer.
-            Ok(response) => timeout(ATTEMPT_TIMEOUT, response.into_future()).await.map_or(Attempt::NoResponse, read),
-            // The message was not even sent.
-            Err(error) => match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => Attempt::Rejected(too_large(link)),
-                _ => Attempt::RetryAfter(Duration::from_millis(100)),
-            },
-        };
         let pause = match tried {
             Attempt::Stored { sequence, duplicate } => {
                 let may_be_own = duplicate && may_be_stored && sequence > outgoing.known_before;
@@ -221,11 +235,12 @@ async fn await_response(
             let error = if may_be_stored { Error::Unknown(outgoing.id.clone()) } else { Error::Unavailable(NOT_NOW) };
             return Err(error.into());
         }
-        sent = if link.is_up() {
+        let sent = if link.is_up() {
             send(link, outgoing, expected).await
         } else {
             Err(PublishError::new(PublishErrorKind::Other))
         };
+        tried = outcome(link, sent).await;
     }
 }
 
@@ -301,7 +316,7 @@ async fn stored(
         Some(first) => Ok(Publication { duplicate: duplicate || first.cursor.offset != sequence, ..first }),
         // So many messages followed it that it has already left the history.
         None => {
-            let (offset, published_at) = first_of(link, outgoing, sequence).await;
+            let (offset, published_at) = Box::pin(first_of(link, outgoing, sequence)).await;
             let (topic, cursor) = (channel.name().clone(), Cursor { epoch: channel.epoch(), offset });
             Ok(Publication { id: id.clone(), topic, cursor, published_at, duplicate })
         }
