@@ -127,12 +127,12 @@ pub trait Engine: Send + Sync + 'static {
         ready(Ok(()))
     }
 
-    /// Waits, but not for long, until this instance knows what a client may have learned from another: the topic, its
-    /// newest incarnation, and its messages up to a cursor. An engine for a single instance knows all there is.
+    /// Waits, but not for long, until this instance knows what a client may have learned from another: the topics, their
+    /// newest incarnations, and the messages up to a cursor. An engine for a single instance knows all there is.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if that cannot be learned now: what is not known then may be there all the same.
-    fn catch_up<'a>(&'a self, _name: &'a TopicName, _cursor: Option<Cursor>) -> Later<'a, ()> {
+    fn catch_up(&self, _cursor: Option<Cursor>) -> Later<'_, ()> {
         ready(Ok(()))
     }
 

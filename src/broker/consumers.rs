@@ -25,6 +25,11 @@ impl Broker {
             known = self.0.consumers.get(&key);
             topic = self.topic_of(&key, cursor);
         }
+        if known.is_some() && topic.is_none() {
+            // Consumers and topics of other instances come on different ways, so the consumer may be known before the topic.
+            self.0.engine.catch_up(Some(cursor)).await?;
+            topic = self.topic_of(&key, cursor);
+        }
         let (Some(known), Some(topic)) = (known, topic) else {
             return Err(Error::bad_request(
                 "cursor",

@@ -109,8 +109,8 @@ impl Broker {
         if let Some(since) = since {
             self.0.engine.catch_up_logs(since).await?;
         }
-        match cursors.iter().max_by_key(|(_, cursor)| cursor.offset) {
-            Some((name, cursor)) => self.0.engine.catch_up(name, Some(*cursor)).await,
+        match cursors.values().max_by_key(|cursor| cursor.offset) {
+            Some(cursor) => self.0.engine.catch_up(Some(*cursor)).await,
             None => Ok(()),
         }
     }

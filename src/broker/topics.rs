@@ -60,7 +60,7 @@ impl Broker {
             return Ok(channel);
         }
         self.check_opened()?;
-        let learned = self.0.engine.catch_up(name, cursor).await;
+        let learned = self.0.engine.catch_up(cursor).await;
         let channel = self.find(name);
         match learned {
             Err(why) if !channel.as_ref().is_ok_and(covers) => Err(why),

@@ -332,7 +332,7 @@ impl Engine for Nats {
         catch_up::within_time(async move { self.inner()?.catch_up_logs(position).await })
     }
 
-    fn catch_up<'a>(&'a self, _: &'a TopicName, cursor: Option<Cursor>) -> Later<'a, ()> {
+    fn catch_up(&self, cursor: Option<Cursor>) -> Later<'_, ()> {
         catch_up::within_time(async move { self.inner()?.catch_up(cursor).await })
     }
 

@@ -36,7 +36,7 @@ pub(super) async fn a_place_is_known_where_it_was_never_asked_for(a: &Instance, 
     let name = fresh("elsewhere")?;
     let here = a.create(&name, TopicConfig { max_messages: Some(50_000), ..CONFIG }).await?;
     let done = a.append(&here, new_message(1)?).await?;
-    b.engine.catch_up(&name, Some(done.cursor)).await?;
+    b.engine.catch_up(Some(done.cursor)).await?;
     let there = b.channel(&name).await?;
     ensure(kept(&there)? == ["1"], || format!("the other instance has {:?} after catching up", kept(&there)))
 }

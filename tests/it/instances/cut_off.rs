@@ -266,6 +266,29 @@ async fn a_first_message_keeps_an_implicit_topic() {
     }
 }
 
+/// A topic is made while the other instance is cut off. Once that is back, it may know the consumer of a pattern before the topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_waits_for_a_topic_that_is_new_here() {
+    let nats = Nats::single().await;
+    let a = instance(&nats);
+    let (b, proxy) = behind_a_proxy(&nats).await;
+    becomes_ready(&b).await;
+    let mut door = RawWs::with(&a, "new.*", Start::Live, &Options::consumer("worker", "EXPLICIT")).await;
+    for number in 0..20 {
+        proxy.cut();
+        let topic = format!("new.{number}");
+        a.create(&topic).await;
+        publish(&a, &topic, true).await;
+        let message = door.event().await.message();
+        proxy.heal();
+        let acknowledged = super::in_the_end("acknowledgement", || async {
+            let response = b.post("/topics/new.*/consumers/worker/ack", &json!({"cursor": message.cursor})).await;
+            (response.status != 503).then_some(response)
+        });
+        acknowledged.await.expect(200);
+    }
+}
+
 /// A consumer's connection and its instance's connection break; acknowledgements go through the other instance meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_goes_on_elsewhere_while_its_instance_is_cut_off() {
