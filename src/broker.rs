@@ -4,7 +4,6 @@
 //! [`Broker`] is a clonable handle to the shared state, and nobody outside sees a lock. No lock is held over an await.
 //! The order in which locks are taken stands at [`Channel`](crate::channel::Channel).
 
-mod any_cursor;
 mod client;
 mod client_info;
 mod client_rates;
@@ -22,6 +21,7 @@ mod request_id;
 mod rights;
 mod seek;
 mod settings;
+mod state;
 mod subscribe;
 mod subscribe_pattern;
 mod subscribe_topic;
@@ -42,14 +42,13 @@ use std::{
 // Doors import from here what they need of the layers beneath.
 pub use crate::channel::quote;
 pub use crate::channel::{
-    Ack, Age, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerLag, ConsumerName, ConsumerStatus, Counted, Cursor,
-    Defect, Deliver, Epoch, Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Headers, Inbox, Key,
-    MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor,
-    Payload, Publication, ReadStatus, ShapeId, Source, Start, SubscriptionId, SubscriptionInfo, SubscriptionState,
-    Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
+    Ack, Age, AnyCursor, BEHIND_MESSAGES, BatchLimit, ConsumerInfo, ConsumerLag, ConsumerName, ConsumerStatus, Counted,
+    Cursor, Defect, Deliver, Epoch, Error, Event, Filter, FilterError, FilterLimits, Gap, GapReason, Headers, Inbox,
+    Key, MAX_NAME_BYTES, MAX_NESTING, Message, MessageId, NewMessage, Notifier, Overflow, Page, Pattern, PatternCursor,
+    Payload, Publication, ReadStatus, Retention, ShapeId, Source, Start, SubscriptionId, SubscriptionInfo,
+    SubscriptionState, Timestamp, TopicBounds, TopicConfig, TopicEventKind, TopicInfo, TopicName,
 };
 pub use crate::engine::{MetricSample, Secret};
-pub use any_cursor::AnyCursor;
 pub use client::Client;
 pub use client_info::ClientInfo;
 use client_rates::ClientRates;
@@ -65,6 +64,7 @@ pub use publish::Publishing;
 pub use request_id::RequestId;
 pub use rights::{Right, Rights};
 pub use settings::Settings;
+pub use state::StatePage;
 pub use subscribe::Subscribe;
 pub use subscription::{Newest, Progress, Subscription};
 pub use trace::{Publish, TRACE_PARENT, TRACE_STATE, TraceContext, Tracer};
@@ -193,7 +193,7 @@ impl Broker {
     /// [`Error::TopicExists`], [`Error::LimitReached`], [`Error::BadRequest`] for a setting out of bounds,
     /// [`Error::Unavailable`] while draining or cut off from the engine.
     pub async fn create_topic(&self, name: &TopicName, config: TopicConfig) -> Result<TopicInfo, Error> {
-        config.check(self.0.settings.max_messages_limit)?;
+        config.check(self.0.settings.max_messages_limit, self.0.settings.max_keys)?;
         self.check_writable()?;
         loop {
             let Some(channel) = self.0.registry.find(name) else {
@@ -214,7 +214,7 @@ impl Broker {
     /// # Errors
     /// [`Error::TopicNotFound`], [`Error::BadRequest`] for a setting out of bounds, [`Error::Unavailable`].
     pub async fn update_topic(&self, name: &TopicName, config: TopicConfig) -> Result<TopicInfo, Error> {
-        config.check(self.0.settings.max_messages_limit)?;
+        config.check(self.0.settings.max_messages_limit, self.0.settings.max_keys)?;
         self.check_writable()?;
         let channel = self.look_up(name, None).await?;
         self.0.engine.update(&channel, config, false).await?;

@@ -6,6 +6,7 @@
 
 mod age;
 mod aging;
+mod any_cursor;
 mod append;
 mod attach;
 mod clock;
@@ -76,6 +77,7 @@ use slab::Slab;
 pub use age::Age;
 pub(crate) use aging::Aging;
 pub use aging::Reclaimed;
+pub use any_cursor::AnyCursor;
 pub use append::Feed;
 pub(crate) use append::Sent;
 pub use clock::Clock;
@@ -108,6 +110,7 @@ pub use publication::{KnownId, Publication};
 pub use reader::{BEHIND_MESSAGES, Event};
 pub use reading::{BatchLimit, ReadStatus, Start};
 pub use registry::{Registry, RegistrySettings};
+pub(crate) use restoring::Restoring;
 pub use sequencer::{LogPosition, PatternCursor};
 pub use source::Source;
 pub use subscriber::SubscriptionId;
@@ -124,7 +127,8 @@ pub(crate) use reader::{ALONE, Reader, Shown, Wanted};
 use reading::ReadPosition;
 pub(crate) use recent_ids::Remembered;
 pub(crate) use registry::{Deletion, Matching};
-use ring::{Budget, Ring};
+pub(crate) use ring::StateStep;
+use ring::{Begun, Budget, Ring};
 pub(crate) use ring::{Numbering, Stage, Staging};
 use sequencer::Sequencer;
 pub(crate) use subscriber::Subscriber;
@@ -262,6 +266,17 @@ impl Channel {
     #[must_use]
     pub fn floor(&self) -> u64 {
         self.ring.lock().floor()
+    }
+
+    /// The newest offset that has left by the bounds of a history.
+    pub(crate) fn history_floor(&self) -> u64 {
+        self.ring.lock().history_floor()
+    }
+
+    /// Calls `store` with the newest offset, messages on their way included. No message is numbered meanwhile.
+    pub(crate) fn with_newest<R>(&self, store: impl FnOnce(u64) -> R) -> R {
+        let ring = self.ring.lock();
+        store(ring.newest_staged())
     }
 
     /// The bound of its history in messages, its own or the server's.

@@ -258,6 +258,7 @@ pub mod fuzz {
     };
 
     /// What executes the requests of all transports.
+    #[must_use]
     pub fn executor(settings: &super::Settings) -> Executor {
         super::executor(super::Instant::now(), settings).0
     }

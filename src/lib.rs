@@ -70,10 +70,11 @@
 //!   subscribe.rs subscribe_topic.rs subscribe_pattern.rs    where a subscription begins
 //!   subscription.rs consumer.rs           what it reads, whose position it moves
 //!   publish.rs consumers.rs seek.rs       publishing; consumers from outside a subscription; moving one
+//!   state.rs         pages of a topic's state
 //!   reclaim.rs       takes messages out of memory that are too old
 //!   request_id.rs                         the id of the request that a task responds to
 //!   trace.rs                              the context of a trace, and what records it
-//!   any_cursor.rs settings.rs client_rates.rs    a cursor of either kind; the bounds; publish rates of addresses
+//!   settings.rs client_rates.rs           the bounds; publish rates of addresses
 //!   measures.rs exemplars.rs open.rs      what it counts as it works; the newest trace of each bucket; what is open
 //!   metrics.rs family.rs                  its metrics; families of series
 //!
@@ -92,7 +93,9 @@
 //!   append.rs restoring.rs                how messages get in: append, stage and commit, feed; and from a store at the start
 //!   attach.rs reader.rs reading.rs        how readers begin and read
 //!   info.rs page.rs lag.rs                what can be seen of it; pages of history; its subscriptions, and how far behind they are
-//!   ring.rs          the history, which is the broadcast channel; ring/ages.rs: messages that grow too old
+//!   ring.rs          the history, which is the broadcast channel; ring/ages.rs: messages that grow too old; ring/keyed.rs: the newest
+//!                    message of each key (holes.rs: reading it; compaction.rs: replacing; retention.rs: the setting); ring/state.rs: reading
+//!                    the newest of each key
 //!   recent_ids.rs    ids that outlive their messages
 //!   clock.rs aging.rs                     the time of day and the time that nobody sets; which topics grow old by it
 //!   waiter.rs inbox.rs                    a waiting subscription; how a connection learns of news
@@ -106,6 +109,7 @@
 //!   incarnation.rs                        what an engine knows of one
 //!   name.rs payload.rs source.rs age.rs   types that are checked once, at the border
 //!   message.rs new_message.rs publication.rs gap.rs cursor.rs timestamp.rs    what goes through a channel
+//!   any_cursor.rs    a cursor of either kind
 //! ```
 //!
 //! # A message's way
@@ -153,8 +157,13 @@
 //! - **log**: an order that several topics share. **sequence**: a message's number in its log.
 //! - **ring**: the bounded history of a channel. **floor**: the newest offset that it no longer keeps.
 //! - **age**: how old the messages of a topic may become. **ttl**: the same for one message. A message beyond either is **too
-//!   old**, and read by nobody. The **sweep** **reclaims** its memory later. **hollow**: of a message that was too old in the
-//!   midst of the ring, the slot that stays.
+//!   old**, and read by nobody. The **sweep** **reclaims** its memory later. **hollow**: of a message that was too old, or replaced,
+//!   in the midst of the ring, the slot that stays.
+//! - **removal**: a message that says that its key has no value any more. **retention**: which messages of a topic are kept: its
+//!   history, or the newest one of each key. **replaced**: of a message there, that a newer one of its key has come. **hole**: where
+//!   messages are missing in the midst of a ring. A removal is **forgotten** after `TOMBSTONE_TTL`.
+//!   **key mark**: what the disk's log keeps of the newest message of a key that is not needed any more, as long as older ones may
+//!   be there.
 //! - **evicted**: left the ring because of a bound, or was too old at its front. **lost range**: offsets of which the engine has lost what there
 //!   was.
 //! - **gap**: the event that says what a subscriber missed, at that position in its stream.
@@ -175,6 +184,9 @@
 //!   one.
 //! - **in flight**: on its way to the client. **acknowledge**: say that it arrived, so that the consumer's position
 //!   moves.
+//! - **state** of a topic: of each key the newest kept message, unless that is a **removal**. A subscription that begins with it
+//!   gets those messages, then the **marker** that says that they are all, then live ones. **superseded**: of a message, that a
+//!   newer one of its key is kept.
 //! - **overflow**: what a subscription chose for the case that it falls behind.
 //! - **lag**: the messages that a subscription has not read, or that lie behind a consumer's position. **seek**: move a
 //!   consumer to another position, forward or back.

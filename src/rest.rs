@@ -6,6 +6,7 @@ mod messages;
 mod openapi;
 mod publish;
 mod sse;
+mod state;
 mod status;
 mod subscriptions;
 mod topics;
@@ -56,12 +57,14 @@ pub fn routes(context: Context) -> Router {
         .route("/topics", get(topics::list_topics).post(topics::create_topic))
         .route("/topics/{name}", get(topics::get_topic).delete(topics::delete_topic).patch(topics::update_topic))
         .route("/topics/{name}/messages", get(messages::messages))
+        .route("/topics/{name}/state", get(state::state))
         .route("/topics/{name}/subscriptions", get(subscriptions::list_subscriptions))
         .route("/subscriptions/{id}", delete(subscriptions::disconnect))
         .route("/topics/{name}/consumers", get(consumers::list_consumers))
         .route("/topics/{name}/consumers/{consumer}", delete(consumers::delete_consumer))
         .route("/topics/{name}/consumers/{consumer}/ack", post(consumers::acknowledge))
         .route("/topics/{name}/consumers/{consumer}/seek", post(consumers::seek))
+        .route("/topics/{name}/state/{key}", delete(publish::remove_key))
         .route("/publish", post(publish::publish))
         .route("/stats", get(status::stats))
         .route("/health", get(status::health))

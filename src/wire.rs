@@ -138,6 +138,9 @@ fn write_message(out: &mut String, message: &Message) {
         out.push_str(r#","key":"#);
         quote(key.as_str(), out);
     }
+    if message.is_removal {
+        out.push_str(r#","removed":true"#);
+    }
     if let Some(headers) = &message.headers {
         out.push_str(r#","headers":"#);
         out.push_str(headers.as_json());
@@ -188,6 +191,16 @@ fn gap_fields(gap: &Gap, spelling: Spelling) -> String {
 #[must_use]
 pub fn deleted_frame(topic: &str) -> String {
     format!(r#"{{"type":"info","topic":{},"msg":"topic_deleted","ts":"{}"}}"#, quoted(topic), Timestamp::now())
+}
+
+/// The frame that says that the state of a topic or pattern is complete at this position.
+#[must_use]
+pub fn state_frame(source: &str, at: &AnyCursor) -> String {
+    let name = match at {
+        AnyCursor::Topic(_) => "cursor",
+        AnyCursor::Pattern(_) => "pattern_cursor",
+    };
+    format!(r#"{{"type":"state","topic":{},"{name}":"{at}","ts":"{}"}}"#, quoted(source), Timestamp::now())
 }
 
 /// How a named consumer was resumed, for the first message of a new subscription.

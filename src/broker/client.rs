@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{
     AnyCursor, BatchLimit, Broker, ClientConnection, ClientInfo, ConsumerName, ConsumerStatus, Cursor, Error, Inbox,
     NewMessage, Page, Pattern, Principal, Publication, Publish, Publishing, RequestId, Right, Settings, Source, Start,
-    Subscribe, Subscription, SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals, TraceContext,
-    Watch, measures::Arrival,
+    StatePage, Subscribe, Subscription, SubscriptionId, SubscriptionInfo, TopicConfig, TopicInfo, TopicName, Totals,
+    TraceContext, Watch, measures::Arrival,
 };
 use crate::channel::{Overflow, Waiter, spread_waits};
 
@@ -256,6 +256,24 @@ impl Client {
     pub async fn history_before(&self, name: &TopicName, before: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         self.principal.check_topic(Right::Subscribe, name)?;
         self.broker.history_before(name, before, limit).await
+    }
+
+    /// See [`Broker::state`].
+    pub async fn state(
+        &self,
+        name: &TopicName,
+        prefix: &str,
+        after: Option<Cursor>,
+        limit: BatchLimit,
+    ) -> Result<StatePage, Error> {
+        self.principal.check_topic(Right::Subscribe, name)?;
+        self.broker.state(name, prefix, after, limit).await
+    }
+
+    /// See [`Broker::count_state`].
+    pub async fn count_state(&self, name: &TopicName, prefix: &str) -> Result<usize, Error> {
+        self.principal.check_topic(Right::Subscribe, name)?;
+        self.broker.count_state(name, prefix).await
     }
 
     // ---- subscriptions and consumers

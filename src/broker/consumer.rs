@@ -147,7 +147,7 @@ impl Lease {
     pub fn accepted(&mut self, read: &[Event]) {
         let first = read.iter().find_map(|event| match event {
             Event::Message(message, _) => Some(message.accepted_at),
-            Event::Gap(_) | Event::Deleted { .. } => None,
+            Event::Gap(_) | Event::Deleted { .. } | Event::StateComplete(_) => None,
         });
         if self.first_read == 0 && self.ack == Ack::Auto {
             self.first_read = first.unwrap_or(0);

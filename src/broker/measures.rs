@@ -106,7 +106,7 @@ impl Measures {
         let messages = || {
             events.iter().filter_map(|event| match event {
                 Event::Message(message, _) => Some(message),
-                Event::Gap(_) | Event::Deleted { .. } => None,
+                Event::Gap(_) | Event::Deleted { .. } | Event::StateComplete(_) => None,
             })
         };
         let (mut count, mut bytes) = (0, 0);

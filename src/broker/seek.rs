@@ -7,7 +7,7 @@ use super::{
     consumer::Lease,
     subscribe_pattern::{PATTERN_CURSOR_NEEDED, PatternStart},
     subscribe_topic::TOPIC_CURSOR_NEEDED,
-    subscription::ReadFrom,
+    subscription::{Marker, ReadFrom},
     topics::{ahead, is_ahead},
 };
 use crate::channel::{
@@ -98,6 +98,10 @@ impl Subscription {
     pub(super) fn follow_seek(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         let Some(Standing { cursors, since, .. }) = self.lease.as_mut().and_then(Lease::sought) else { return Ok(()) };
         let mut skipped = Vec::new();
+        if self.marker != Marker::None {
+            // The state was not read from there, but its client still waits to be told when it is at the end.
+            self.marker = Marker::AtEnd;
+        }
         match &mut self.source {
             ReadFrom::Topic { reader, .. } => {
                 if let Some(cursor) = cursors.get(reader.topic.name()) {

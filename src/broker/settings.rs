@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::FilterLimits;
 use crate::{
-    channel::{Age, TopicBounds},
+    channel::{Age, MAX_KEYS, TopicBounds},
     engine::Bounds,
 };
 
@@ -52,6 +52,11 @@ pub struct Settings {
     pub metrics_topics: usize,
     /// How old messages may become, unless their topic sets its own; nothing means no limit.
     pub max_age: Duration,
+    /// How many keys of one topic may have a value that keeps the newest message of each key, unless the topic sets fewer; 1 or
+    /// more.
+    pub max_keys: usize,
+    /// How long the removal of a key is remembered in such a topic; nothing means as long as the topic.
+    pub tombstone_ttl: Duration,
 }
 
 impl Settings {
@@ -59,7 +64,12 @@ impl Settings {
     #[must_use]
     pub fn defaults(&self) -> TopicBounds {
         let max_age = Age::of(self.max_age);
-        TopicBounds { max_age, ..TopicBounds::new(self.max_messages_per_topic, self.max_publish_rate) }
+        TopicBounds {
+            max_age,
+            max_keys: self.max_keys,
+            tombstone_ttl: Age::of(self.tombstone_ttl),
+            ..TopicBounds::new(self.max_messages_per_topic, self.max_publish_rate)
+        }
     }
 }
 
@@ -95,6 +105,8 @@ impl Default for Settings {
             filter: FilterLimits::default(),
             metrics_topics: 0,
             max_age: Duration::ZERO,
+            max_keys: MAX_KEYS,
+            tombstone_ttl: Duration::from_hours(24),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     AnyCursor, Broker, ClientInfo, Principal, Subscription,
     consumer::Lease,
-    subscription::ReadFrom,
+    subscription::{Marker, ReadFrom},
     topics::{DOTS, is_dots},
 };
 use crate::channel::{
@@ -261,6 +261,7 @@ impl Broker {
             ended: None,
             watch,
             begins_at,
+            marker: Marker::None,
         }
     }
 

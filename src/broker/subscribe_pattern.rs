@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{AnyCursor, Broker, Subscription, consumer::Lease, subscribe::Begin, subscription::ReadFrom};
+use super::{
+    AnyCursor, Broker, Subscription,
+    consumer::Lease,
+    subscribe::Begin,
+    subscription::{Marker, ReadFrom},
+};
 use crate::channel::{
     Channel, Cursor, Deletion, Error, LogPosition, Matching, Member, Pattern, PatternCursor, Start, TopicName, Wanted,
 };
@@ -43,6 +48,7 @@ impl Broker {
     ) -> Result<Subscription, Error> {
         let Begin { principal, start, resume, waiter } = begin;
         let kept = lease.as_ref().filter(|lease| lease.info.resumed).map(Lease::cursors);
+        let marker = Marker::of(start.as_ref(), resume.is_some(), kept.is_some());
         let from = match (resume.or(if kept.is_some() { None } else { start }), kept) {
             (Some(Start::After(_)), _) => {
                 return Err(Error::bad_request("after", PATTERN_CURSOR_NEEDED));
@@ -52,7 +58,7 @@ impl Broker {
                 PatternStart::Position(cursor)
             }
             (Some(start), _) => {
-                if matches!(start, Start::Since(_)) {
+                if matches!(start, Start::Since(_) | Start::State) {
                     self.0.engine.catch_up_to_newest().await?;
                 }
                 PatternStart::Start(start)
@@ -96,6 +102,7 @@ impl Broker {
             ended: None,
             watch: principal.watch(waiter),
             begins_at,
+            marker,
         })
     }
 

@@ -6,6 +6,7 @@ use super::{
     AnyCursor, Broker, Subscription,
     consumer::Lease,
     subscribe::Begin,
+    subscription::Marker,
     topics::{ahead, is_ahead},
 };
 use crate::channel::{Channel, Cursor, Error, Start, TopicName};
@@ -62,6 +63,7 @@ impl Broker {
                 (_, AnyCursor::Pattern(_)) => continue,
             };
             subscription.begins_at = AnyCursor::Topic(begins_at);
+            subscription.marker = Marker::of(asked.as_ref(), resume.is_some(), stored.is_some());
             if let Some(lease) = &mut lease {
                 if !beginning.is_stored {
                     lease.begin(name, begins_at)?;
@@ -96,7 +98,7 @@ impl Broker {
     ) -> Result<Option<Arc<Channel>>, Error> {
         let cursor = match beginning.start {
             Start::After(cursor) => cursor,
-            Start::Since(_) => {
+            Start::Since(_) | Start::State => {
                 self.0.engine.catch_up_to_newest().await?;
                 return Ok(Some(topic));
             }

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{AnyCursor, Broker, Principal, Right, TraceContext, consumer::Lease, principal::Watch};
 use crate::channel::{
-    ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Pattern, ReadStatus, Reader,
-    Waiter, Wanted, moment,
+    ALONE, BatchLimit, ConsumerInfo, Error, Event, LogPosition, Member, Memberships, Overflow, Pattern, ReadStatus,
+    Reader, Start, Waiter, Wanted, moment,
 };
 
 /// How many messages one topic of a pattern may deliver in a row while others wait.
@@ -37,6 +37,29 @@ impl ReadFrom {
     }
 }
 
+/// When a subscription that begins with the state is told that it has it all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marker {
+    /// It is not told, or was told already.
+    None,
+    /// When each topic was read to its end that was there when it began.
+    Behind,
+    /// When it is at the end: it goes on from a position before which its client has everything.
+    AtEnd,
+}
+
+impl Marker {
+    /// For a client that asks for this start. One that comes back has what stands before its position; of a `known`
+    /// consumer nobody knows whether its client has anything.
+    pub fn of(asked: Option<&Start>, resumes: bool, is_known: bool) -> Self {
+        match (asked, resumes, is_known) {
+            (Some(Start::State), true, _) => Self::AtEnd,
+            (Some(Start::State), false, false) => Self::Behind,
+            _ => Self::None,
+        }
+    }
+}
+
 /// How much had been published at a moment, as one subscription sees it.
 #[derive(Debug)]
 pub struct Newest(NewestOf);
@@ -59,6 +82,8 @@ pub struct Subscription {
     pub(super) watch: Watch,
     /// Where it began: whoever subscribes after this gets the same.
     pub(super) begins_at: AnyCursor,
+    /// Whether it is still to be told that it has the state.
+    pub(super) marker: Marker,
 }
 
 impl Subscription {
@@ -97,12 +122,20 @@ impl Subscription {
                 }
                 match rest {
                     Ok(ReadStatus::More) => Progress::More,
-                    Ok(ReadStatus::CaughtUp) => Progress::CaughtUp,
+                    Ok(ReadStatus::CaughtUp) => {
+                        if std::mem::replace(&mut self.marker, Marker::None) != Marker::None {
+                            events.push(Event::StateComplete(AnyCursor::Topic(reader.cursor())));
+                        }
+                        Progress::CaughtUp
+                    }
                     Ok(ReadStatus::Closed) => Progress::Ended(Error::TopicDeleted(reader.topic.name().clone())),
                     Err(error) => Progress::Ended(error),
                 }
             }
-            ReadFrom::Pattern { member, .. } => read_pattern(member, &self.wanted, &mut self.lease, limit, events),
+            ReadFrom::Pattern { member, .. } => {
+                let mut reading = PatternReading { member, lease: &mut self.lease, marker: &mut self.marker };
+                reading.read(&self.wanted, limit, events)
+            }
         };
         let waiter = self.source.waiter();
         let now = moment::micros();
@@ -200,6 +233,15 @@ impl Subscription {
         &self.begins_at
     }
 
+    /// What it has subscribed to: a topic's name or a pattern.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        match &self.source {
+            ReadFrom::Topic { reader, .. } => reader.topic.name().as_str(),
+            ReadFrom::Pattern { pattern, .. } => pattern.as_str(),
+        }
+    }
+
     /// The consumer of the subscription as it was when subscribing.
     #[must_use]
     pub fn consumer(&self) -> Option<&ConsumerInfo> {
@@ -222,20 +264,55 @@ impl Subscription {
     }
 }
 
-fn read_pattern(
-    member: &Member,
-    wanted: &Wanted,
-    lease: &mut Option<Lease>,
-    limit: BatchLimit,
-    events: &mut Vec<Event>,
-) -> Progress {
-    let share = BatchLimit { messages: limit.messages.min(PATTERN_QUANTUM), bytes: limit.bytes / 4 + 1 };
-    events.extend(member.take_deleted().into_iter().map(|topic| Event::Deleted { topic, unread: true }));
-    let (mut read, mut bytes) = (0, 0);
-    while read < limit.messages && bytes < limit.bytes {
-        let Some(mut reader) = member.take_next() else { return Progress::CaughtUp };
+/// What changes when a pattern is read.
+struct PatternReading<'a> {
+    member: &'a Member,
+    lease: &'a mut Option<Lease>,
+    marker: &'a mut Marker,
+}
+
+impl PatternReading<'_> {
+    fn read(&mut self, wanted: &Wanted, limit: BatchLimit, events: &mut Vec<Event>) -> Progress {
+        let share = BatchLimit { messages: limit.messages.min(PATTERN_QUANTUM), bytes: limit.bytes / 4 + 1 };
+        // Nobody falls behind before the state is complete, also not in a topic whose state is.
+        let patient =
+            (*self.marker == Marker::Behind).then(|| Wanted { overflow: Overflow::History, ..wanted.clone() });
+        let deleted = self.member.take_deleted().into_iter();
+        events.extend(deleted.map(|topic| Event::Deleted { topic, unread: true }));
+        let (mut read, mut bytes) = (0, 0);
+        while read < limit.messages && bytes < limit.bytes {
+            self.mark_state(events);
+            let Some(reader) = self.member.take_next() else { break };
+            let before = events.len();
+            let wanted = patient.as_ref().filter(|_| *self.marker == Marker::Behind).unwrap_or(wanted);
+            if let Err(error) = self.read_topic(reader, wanted, share, events) {
+                return Progress::Ended(error);
+            }
+            // What a filter passes over is work, too: each topic counts.
+            read += (events.len() - before).max(1);
+            bytes += events.iter().skip(before).map(Event::bytes).sum::<usize>();
+        }
+        self.mark_state(events);
+        if self.member.has_unread() {
+            return Progress::More;
+        }
+        if std::mem::replace(self.marker, Marker::None) != Marker::None {
+            events.push(Event::StateComplete(AnyCursor::Pattern(self.member.cursor())));
+        }
+        Progress::CaughtUp
+    }
+
+    /// Reads a batch of one topic.
+    fn read_topic(
+        &mut self,
+        mut reader: Reader,
+        wanted: &Wanted,
+        share: BatchLimit,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Error> {
+        let Self { member, lease, .. } = self;
         let (serial, log) = (reader.topic.serial(), reader.topic.log());
-        let before = events.len();
+        let (before, in_state) = (events.len(), reader.is_in_state());
         let newest = || member.newest_of(log);
         let rest = reader.read(wanted, share, events, Some(newest), || member.finish(serial));
         let epoch = reader.topic.log_epoch();
@@ -244,28 +321,37 @@ fn read_pattern(
                 *position = Some(member.passed(log, LogPosition { epoch, sequence: message.sequence }));
             }
         }
+        if let Some(sequence) = reader.looked_at().filter(|_| in_state) {
+            // What is no part of the state lies before the position, too.
+            member.looked_at(log, LogPosition { epoch, sequence });
+        }
+        if in_state && !reader.is_in_state() {
+            member.state_was_read();
+        }
         if let Some(lease) = lease {
             lease.passed(|| member.cursor());
-        }
-        // What a filter passes over is work, too: each topic counts.
-        read += (events.len() - before).max(1);
-        bytes += events.iter().skip(before).map(Event::bytes).sum::<usize>();
-        if let Some(lease) = lease {
             lease.delivered(reader.topic.name(), reader.cursor());
         }
-        match rest {
-            Ok(ReadStatus::More) => member.requeue(reader),
-            Ok(ReadStatus::CaughtUp) => {}
-            Ok(ReadStatus::Closed) => {
+        match rest? {
+            ReadStatus::More => member.requeue(reader),
+            ReadStatus::CaughtUp => {}
+            ReadStatus::Closed => {
                 if let Some(lease) = lease {
                     lease.topic_ended(reader.topic.name(), reader.cursor());
                 }
                 events.push(Event::Deleted { topic: reader.topic.name().clone(), unread: false });
             }
-            Err(error) => return Progress::Ended(error),
+        }
+        Ok(())
+    }
+
+    /// Says that the state is complete as soon as it is.
+    fn mark_state(&mut self, events: &mut Vec<Event>) {
+        if *self.marker == Marker::Behind && self.member.has_read_state() {
+            *self.marker = Marker::None;
+            events.push(Event::StateComplete(AnyCursor::Pattern(self.member.cursor())));
         }
     }
-    if member.has_unread() { Progress::More } else { Progress::CaughtUp }
 }
 
 impl Drop for Subscription {

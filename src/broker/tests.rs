@@ -62,7 +62,7 @@ fn offsets(events: &[Event]) -> Vec<(u64, u64)> {
                 assert_eq!(gap.missed, Some(gap.to_offset + 1 - gap.from_offset));
                 (gap.from_offset, gap.to_offset)
             }
-            Event::Deleted { .. } => (0, 0),
+            Event::Deleted { .. } | Event::StateComplete(_) => (0, 0),
         })
         .collect()
 }
@@ -353,6 +353,7 @@ mod access;
 mod consumers;
 mod random;
 mod resume;
+mod state;
 
 #[test]
 fn renderings_and_verdicts_are_made_once() {

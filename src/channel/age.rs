@@ -20,8 +20,8 @@ impl Age {
 
     /// So many milliseconds; more than a hundred years become a hundred years.
     #[must_use]
-    pub fn from_millis(milliseconds: u64) -> Self {
-        Self(milliseconds.min(LONGEST))
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Self(if milliseconds < LONGEST { milliseconds } else { LONGEST })
     }
 
     /// A setting's time, in whole milliseconds. What is shorter than one, and not nothing, becomes one.

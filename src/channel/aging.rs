@@ -30,13 +30,16 @@ impl Aging {
     }
 }
 
-/// What one step of the sweep has taken out of a topic's history.
+/// What is no longer kept of a topic: what a step of the sweep has taken out of its history, or what messages have replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reclaimed {
     /// The newest offset that is no longer kept, if it has moved.
     pub floor: Option<u64>,
-    /// The offsets, behind it, of messages whose own time was over.
+    /// The offsets of messages whose own time was over; where the newest message of each key is kept, of all of them, and else
+    /// of those behind the floor.
     pub within: Vec<u64>,
+    /// The offsets of messages that newer ones of their keys have replaced.
+    pub replaced: Vec<u64>,
     /// Whether the step had to end before everything was taken out that is too old.
     pub more: bool,
 }

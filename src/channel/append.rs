@@ -56,6 +56,8 @@ impl Channel {
         let mut last = self.sequencer.lock();
         let sequence = *last + 1;
         let publication = ring.push(new_message, sequence)?;
+        // Nothing stores what was replaced.
+        ring.forget_replaced();
         *last = sequence;
         self.announce(&mut ring, before, sequence);
         drop(last);
@@ -123,15 +125,14 @@ impl Channel {
     }
 
     /// The oldest `count` staged messages are stored: readers find them from here on, and their publishers get their
-    /// outcome. Returns the newest offset that is no longer kept, if it moved. Messages of one log are committed in its
-    /// order.
-    pub(crate) fn commit(self: &Arc<Self>, count: usize) -> Option<u64> {
+    /// outcome. Returns what is no longer kept by that. Messages of one log are committed in its order.
+    pub(crate) fn commit(self: &Arc<Self>, count: usize) -> Reclaimed {
         let mut ring = self.ring.lock();
         let (before, floor) = (ring.end(), ring.floor());
         let mut last = self.sequencer.lock();
         let mut outcomes = Vec::with_capacity(count);
         let committed = ring.commit(count, &mut outcomes);
-        let moved = Some(ring.floor()).filter(|now| *now != floor);
+        let reclaimed = ring.reclaimed_since(floor);
         if let Some((first, newest)) = committed {
             *last = newest.max(*last);
             self.announce(&mut ring, before, first);
@@ -144,7 +145,7 @@ impl Channel {
         // Readers are woken first: a server that stops once every publish has its outcome still delivers what it has
         // accepted.
         outcomes.into_iter().for_each(ring::Outcome::send);
-        moved
+        reclaimed
     }
 
     /// Takes messages out of the history that are too old to be read, `most` of them at most.
@@ -204,7 +205,7 @@ impl Channel {
         if let Some(first) = new_message.id.as_ref().and_then(|id| ring.known(id)) {
             return Ok(Some(first));
         }
-        ring.check_room(new_message.cost())?;
+        ring.check_room(new_message.cost(), new_message.key.as_ref())?;
         Ok(None)
     }
 

@@ -39,6 +39,9 @@ impl Channel {
         let next_sequence = if gap.is_some() { 0 } else { ring.next_sequence(position).unwrap_or_default() };
         let mut reader = Reader::from(self.clone(), (position, gap));
         reader.next_sequence = next_sequence;
+        if *start == Start::State {
+            reader.begin_state(ring.begin_state());
+        }
         (reader, has_unread)
     }
 }

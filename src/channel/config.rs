@@ -48,6 +48,28 @@ pub enum Retention {
     LatestPerKey,
 }
 
+impl Retention {
+    /// The name at every door.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Retention::History => "HISTORY",
+            Retention::LatestPerKey => "LATEST_PER_KEY",
+        }
+    }
+
+    /// The retention of this name.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        [Self::History, Self::LatestPerKey]
+            .into_iter()
+            .find(|retention| retention.code() == text)
+            .ok_or_else(|| Error::bad_request("retention", "must be HISTORY or LATEST_PER_KEY"))
+    }
+}
+
 /// What holds for a topic: its own settings over those of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicBounds {
@@ -63,10 +85,15 @@ pub struct TopicBounds {
     pub retention: Retention,
     /// How many keys may have a value where only the newest message of each key is kept, 1 or more.
     pub max_keys: usize,
+    /// How long the removal of a key is remembered there; [`Age::UNLIMITED`] means as long as the topic.
+    pub tombstone_ttl: Age,
 }
 
 /// How many keys of a topic may have a value, unless the server's or the topic's settings say something else.
 pub const MAX_KEYS: usize = 1_000_000;
+
+/// How long the removal of a key is remembered, unless the server's settings say something else: 24 hours.
+const TOMBSTONE_TTL_MS: u64 = 24 * 3_600_000;
 
 /// The shortest and the longest silence that a topic may be said to be silent after, in milliseconds. Silence is looked for
 /// about once a second.
@@ -86,6 +113,16 @@ impl TopicBounds {
             expect_every: None,
             retention: Retention::History,
             max_keys: MAX_KEYS,
+            tombstone_ttl: Age::from_millis(TOMBSTONE_TTL_MS),
+        }
+    }
+
+    /// How many messages of the topic are kept at most, however many keys they have.
+    #[must_use]
+    pub fn keeps(&self) -> usize {
+        match self.retention {
+            Retention::History => self.max_messages,
+            Retention::LatestPerKey => usize::MAX,
         }
     }
 }
@@ -120,21 +157,30 @@ impl TopicConfig {
     /// What holds for a topic with these settings.
     #[must_use]
     pub fn bounds(self, defaults: TopicBounds) -> TopicBounds {
+        let retention = self.retention.unwrap_or_default();
         TopicBounds {
             max_messages: self.max_messages.unwrap_or(defaults.max_messages).max(1),
             max_publish_rate: self.max_publish_rate.unwrap_or(defaults.max_publish_rate),
-            max_age: self.max_age.unwrap_or(defaults.max_age),
+            max_age: match retention {
+                Retention::History => self.max_age.unwrap_or(defaults.max_age),
+                Retention::LatestPerKey => Age::UNLIMITED,
+            },
             expect_every: self.expect_every.filter(|silence| *silence > 0).map(Duration::from_millis),
-            retention: self.retention.unwrap_or_default(),
+            retention,
             max_keys: self.max_keys.unwrap_or(defaults.max_keys).max(1),
+            tombstone_ttl: defaults.tombstone_ttl,
         }
     }
 
-    /// Whether a topic may be set to this, where the largest bound of a history is `max_messages_limit`.
+    /// Whether a topic may be set to this, where the largest bound of a history is `max_messages_limit`, and that of keys
+    /// `max_keys_limit`.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the setting.
-    pub fn check(self, max_messages_limit: usize) -> Result<(), Error> {
+    pub fn check(self, max_messages_limit: usize, max_keys_limit: usize) -> Result<(), Error> {
+        if self.max_keys.is_some_and(|count| count == 0 || count > max_keys_limit) {
+            return Err(Error::bad_request("max_keys", format!("must be from 1 to {max_keys_limit}")));
+        }
         if self.max_messages.is_some_and(|count| count == 0 || count > max_messages_limit) {
             return Err(Error::bad_request("max_messages", format!("must be from 1 to {max_messages_limit}")));
         }
@@ -198,7 +244,8 @@ mod tests {
         let unlimited = TopicConfig { max_age: Some(Age::UNLIMITED), ..TopicConfig::default() };
         let expecting = TopicConfig { expect_every: Some(300_000), ..BOTH };
         let one = TopicConfig { max_messages: None, ..BOTH };
-        for config in [BOTH, aged, unlimited, TopicConfig::default(), one, expecting] {
+        let latest = TopicConfig { retention: Some(Retention::LatestPerKey), max_keys: Some(9), ..BOTH };
+        for config in [BOTH, aged, unlimited, TopicConfig::default(), one, expecting, latest] {
             assert_eq!(TopicConfig::decode(&config.encode()), Some(config));
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<TopicConfig>(&json).unwrap(), config);
@@ -245,10 +292,16 @@ mod tests {
         assert_eq!(change.or(set).bounds(defaults), bounds);
         let unlimited = TopicConfig { max_age: Some(Age::UNLIMITED), ..change };
         assert_eq!(unlimited.bounds(defaults), TopicBounds { max_age: Age::UNLIMITED, ..bounds });
-        assert!(change.check(9).is_ok() && change.check(8).is_err());
+        assert!(change.check(9, 1).is_ok() && change.check(8, 1).is_err());
+        for (keys, good) in [(0, false), (1, true), (5, true), (6, false)] {
+            let config = TopicConfig { max_keys: Some(keys), ..TopicConfig::default() };
+            assert_eq!(config.check(9, 5).is_ok(), good, "{keys}");
+        }
+        let latest = TopicConfig { retention: Some(Retention::LatestPerKey), ..change }.bounds(defaults);
+        assert_eq!((latest.max_age, latest.keeps(), latest.max_messages), (Age::UNLIMITED, usize::MAX, 9));
         for (silence, good) in [(0, true), (1, false), (999, false), (1_000, true), (u64::MAX, false)] {
             let config = TopicConfig { expect_every: Some(silence), ..TopicConfig::default() };
-            assert_eq!(config.check(9).is_ok(), good, "{silence}");
+            assert_eq!(config.check(9, 1).is_ok(), good, "{silence}");
         }
         let off = TopicConfig { expect_every: Some(0), ..TopicConfig::default() };
         let on = TopicConfig { expect_every: Some(2_000), ..TopicConfig::default() };

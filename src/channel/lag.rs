@@ -190,7 +190,7 @@ impl Channel {
 
     /// How many messages were readable here since the instance knows the topic.
     pub(crate) fn total(&self) -> u64 {
-        self.ring.lock().end().seen
+        self.ring.lock().total()
     }
 
     /// The subscription of this topic, not through a pattern, that has this id.

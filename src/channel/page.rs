@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BatchLimit, Channel, Cursor, Gap, Message, ReadStatus, Start};
+use super::{BatchLimit, Channel, Cursor, Gap, Message, ReadStatus, Start, StateStep};
 
 impl Channel {
     /// Kept messages from a start on, oldest first.
@@ -43,6 +43,18 @@ impl Channel {
             end: Cursor { epoch: self.epoch, offset: position.after },
             holes,
         }
+    }
+
+    /// Looks for values of keys that begin with `prefix` behind an offset, for a bounded time: until there are as many as
+    /// the limit says, or enough was looked at.
+    pub(crate) fn step_of_state(
+        &self,
+        after: u64,
+        prefix: &str,
+        limit: BatchLimit,
+        found: &mut Vec<Arc<Message>>,
+    ) -> StateStep {
+        self.ring.lock().step_of_state(after, prefix, limit, found)
     }
 
     /// Kept messages before an offset, oldest first.

@@ -53,6 +53,8 @@ struct Unread {
     last_log: usize,
     /// Topics that were deleted with unread messages before the subscription began.
     deleted: Vec<TopicName>,
+    /// How many topics are read whose state is not complete.
+    in_state: usize,
 }
 
 /// What is unread of one log.
@@ -105,7 +107,20 @@ impl Member {
 
     /// Sets where a topic is read from, before anything of the subscription was read.
     pub fn seed(&self, reader: Reader) {
-        self.unread.lock().enqueue(reader);
+        let mut unread = self.unread.lock();
+        unread.in_state += usize::from(reader.is_in_state());
+        unread.enqueue(reader);
+    }
+
+    /// Whether all topics were at the end once that are read for their state.
+    pub fn has_read_state(&self) -> bool {
+        self.unread.lock().in_state == 0
+    }
+
+    /// A topic that was read for its state is at the end.
+    pub fn state_was_read(&self) {
+        let mut unread = self.unread.lock();
+        unread.in_state = unread.in_state.saturating_sub(1);
     }
 
     /// Says that a topic of the pattern was deleted with unread messages.
@@ -172,6 +187,14 @@ impl Member {
         PatternCursor { logs: self.unread.lock().logs.iter().filter_map(|log| log.position).collect() }
     }
 
+    /// All messages of this log up to a number were looked at.
+    pub fn looked_at(&self, log: usize, position: LogPosition) {
+        let known = &mut self.unread.lock().logs[log].position;
+        if known.is_none_or(|known| known.epoch != position.epoch || known.sequence < position.sequence) {
+            *known = Some(position);
+        }
+    }
+
     /// Puts a reader that has more to read back into its log's queue.
     pub fn requeue(&self, reader: Reader) {
         self.unread.lock().enqueue(reader);
@@ -206,6 +229,7 @@ impl Member {
         // Queues skip what has no reader.
         unread.readers.retain(|_, reader| is_kept(reader.topic.name.as_str()));
         unread.deleted.retain(|name| is_kept(name.as_str()));
+        unread.in_state = unread.readers.values().filter(|reader| reader.is_in_state()).count();
     }
 
     pub fn has_unread(&self) -> bool {

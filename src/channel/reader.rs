@@ -5,8 +5,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{
-    BatchLimit, Channel, Cursor, Error, Filter, Gap, GapReason, Key, Message, Overflow, Pattern, PatternCursor,
-    ReadPosition, ReadStatus, Start, TopicName, Waiter,
+    AnyCursor, BatchLimit, Begun, Channel, Cursor, Error, Filter, Gap, GapReason, Key, Message, Overflow, Pattern,
+    PatternCursor, ReadPosition, ReadStatus, Start, TopicName, Waiter, reading::Pieces,
 };
 
 /// A subscription is behind when more messages than this wait for it: more than one batch, so that the
@@ -30,13 +30,15 @@ pub enum Event {
         /// Whether messages went with it that the subscriber had not read; how many is not known any more.
         unread: bool,
     },
+    /// What was delivered until here is the state at this position; live messages follow.
+    StateComplete(AnyCursor),
 }
 
 impl Event {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Event::Message(message, _) => message.data.len(),
-            Event::Gap(_) | Event::Deleted { .. } => 0,
+            Event::Gap(_) | Event::Deleted { .. } | Event::StateComplete(_) => 0,
         }
     }
 }
@@ -99,17 +101,36 @@ pub(crate) struct Reader {
     caught_up: bool,
     /// Fell behind, and has not been at the end since.
     behind: bool,
+    /// When it began to read the state, until it has been at the end once.
+    state: Option<Begun>,
+    /// The number in the shared log of the newest message that it has looked at for the state.
+    looked_at: Option<u64>,
 }
 
 impl Reader {
     /// Begins live, with the message of this number in the shared log.
     pub fn at(topic: Arc<Channel>, position: ReadPosition, next_sequence: u64) -> Self {
-        Self { topic, position, gap: None, next_sequence, caught_up: true, behind: false }
+        Self { caught_up: true, next_sequence, ..Self::from(topic, (position, None)) }
     }
 
     /// Begins in the past: the replay is not "falling behind".
     pub fn from(topic: Arc<Channel>, (position, gap): (ReadPosition, Option<Gap>)) -> Self {
-        Self { topic, position, gap, next_sequence: 0, caught_up: false, behind: false }
+        Self { topic, position, gap, next_sequence: 0, caught_up: false, behind: false, state: None, looked_at: None }
+    }
+
+    /// Reads the state as of this moment and what comes behind it, until it has been at the end once.
+    pub fn begin_state(&mut self, begun: Begun) {
+        self.state = Some(begun);
+    }
+
+    /// Whether it reads the state, and has not been at the end.
+    pub fn is_in_state(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// See the field.
+    pub fn looked_at(&self) -> Option<u64> {
+        self.looked_at
     }
 
     /// Reads one batch. A gap is delivered as soon as it is met, whatever follows, since other topics may be read next
@@ -125,9 +146,10 @@ impl Reader {
         at_end: impl FnOnce(),
     ) -> Result<ReadStatus, Error> {
         let mut batch = SmallVec::<[Arc<Message>; LIVE_MESSAGES]>::new();
+        let mut pieces = Pieces::new();
         let mut superseded = Vec::new();
-        let Self { topic, position, gap: missed, next_sequence, caught_up, behind } = self;
-        let ring = topic.ring.lock();
+        let Self { topic, position, gap: missed, next_sequence, caught_up, behind, state, looked_at } = self;
+        let mut ring = topic.ring.lock();
         *behind |= *caught_up && ring.end().seen.saturating_sub(position.seen) > BEHIND_MESSAGES;
         if *behind && wanted.overflow == Overflow::Latest {
             miss(missed, ring.skip_to_newest(position));
@@ -135,20 +157,26 @@ impl Reader {
         let is_alone = newest.is_none();
         let holds_gap = is_alone && *behind && wanted.overflow == Overflow::LatestPerKey;
         let newest = newest.map_or(u64::MAX, |newest| newest());
-        let (gap, rest) = ring.read(position, limit, newest, &mut batch);
-        // A message that has become too old may be missed by one that is not slow.
-        let is_slow = |gap: &Gap| gap.reason == GapReason::SlowConsumer || gap.missed.is_none();
-        if gap.as_ref().is_some_and(is_slow) && *caught_up && wanted.overflow == Overflow::Disconnect {
+        let rest = match state {
+            Some(begun) => {
+                let read = ring.read_state(position, begun, limit, newest, &mut batch);
+                *looked_at = read.sequence.or(*looked_at);
+                pieces.push((read.gap, 0));
+                read.rest
+            }
+            None => ring.read_pieces(position, limit, newest, &mut batch, &mut pieces),
+        };
+        let is_told = pieces.iter().filter_map(|(gap, _)| gap.as_ref()).any(is_slow);
+        if is_told && *caught_up && wanted.overflow == Overflow::Disconnect {
             return Err(Error::SlowConsumer);
         }
-        miss(missed, gap);
         if *behind && wanted.overflow == Overflow::LatestPerKey {
             superseded.extend(batch.iter().map(|message| ring.superseded(message)));
         }
         match ring.next_sequence(*position) {
             Some(next) if rest == ReadStatus::More => *next_sequence = next,
             _ => {
-                (*caught_up, *behind) = (true, false);
+                (*caught_up, *behind, *state) = (true, false, None);
                 at_end();
             }
         }
@@ -156,9 +184,18 @@ impl Reader {
 
         let (examined, mut passed) = (batch.len(), 0);
         // A read passes so many messages that are too old, and the next one goes on with them: that is one gap.
-        let holds_gap = holds_gap || (is_alone && batch.is_empty());
+        let ends_in_gap = pieces.last().is_some_and(|(gap, begin)| gap.is_some() && *begin == examined);
+        let holds_last = holds_gap || (is_alone && ends_in_gap);
         let mut superseded = superseded.into_iter();
-        for message in batch {
+        let mut pieces = pieces.into_iter().peekable();
+        for (place, message) in batch.into_iter().enumerate() {
+            while let Some((gap, _)) = pieces.next_if(|(_, begin)| *begin <= place) {
+                // What was missed before messages that nobody wants is a gap of its own.
+                if gap.is_some() && place > 0 && !holds_gap {
+                    events.extend(wanted.told(missed));
+                }
+                miss(missed, gap);
+            }
             let skipped = superseded.next().unwrap_or(false);
             if !wanted.takes(&message) {
                 continue;
@@ -178,7 +215,13 @@ impl Reader {
             events.extend(wanted.told(missed));
             events.push(Event::Message(message, None));
         }
-        if !(rest == ReadStatus::More && holds_gap) {
+        for (gap, _) in pieces {
+            if gap.is_some() && examined > 0 && !holds_gap {
+                events.extend(wanted.told(missed));
+            }
+            miss(missed, gap);
+        }
+        if !(rest == ReadStatus::More && holds_last) {
             events.extend(wanted.told(missed));
         }
         wanted.count_filtered(examined, passed);
@@ -209,6 +252,12 @@ impl Reader {
         let offset = missed_from.map_or(self.position.after, |from| from.min(self.position.after));
         Cursor { epoch: self.topic.epoch, offset }
     }
+}
+
+/// Whether a gap is what a subscriber misses that is slow. A message that has become too old may be missed by one that is not,
+/// and where the newest message of each key is kept, it still gets what there is.
+fn is_slow(gap: &Gap) -> bool {
+    gap.reason == GapReason::SlowConsumer || (gap.missed.is_none() && gap.reason != GapReason::Compacted)
 }
 
 /// Adds a gap to what was missed before it.

@@ -1,6 +1,8 @@
 //! How a reader asks for messages: from where, how many, and what a read says besides them.
 
-use super::{Cursor, PatternCursor, Timestamp};
+use smallvec::SmallVec;
+
+use super::{Cursor, Gap, PatternCursor, Timestamp};
 
 /// Where a receiver begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub enum Start {
     AfterPattern(PatternCursor),
     /// With the first message at or after a time.
     Since(Timestamp),
+    /// With the state: of each key the newest kept message. Behind that it goes on live.
+    State,
 }
 
 /// What one read found, besides the messages.
@@ -48,6 +52,9 @@ impl BatchLimit {
         Self { messages, bytes: usize::MAX }
     }
 }
+
+/// What was missed, and how many messages of a batch stand before it. Most batches have one piece.
+pub(super) type Pieces = SmallVec<[(Option<Gap>, usize); 1]>;
 
 /// Where a receiver stands: behind the message at `after`, which is the `seen`-th that the ring has held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,8 +18,8 @@ use slab::Slab;
 
 use super::{
     Age, Aging, Alive, Budget, Channel, Deliveries, Epoch, Error, Incarnation, Key, LogPosition, Member, Memberships,
-    NewMessage, News, Pattern, Patterns, Payload, Ring, Sequencer, Start, Timestamp, TopicBounds, TopicConfig,
-    TopicEventKind, TopicInfo, TopicName,
+    NewMessage, News, Pattern, Patterns, Payload, Reclaimed, Retention, Ring, Sequencer, Start, Timestamp, TopicBounds,
+    TopicConfig, TopicEventKind, TopicInfo, TopicName,
     recent_ids::RecentIds,
     ring::RingOwner,
     sequencer::MAX_LOGS,
@@ -350,7 +350,8 @@ impl Registry {
         names.in_order.insert(name.clone());
         names.by_name.insert(name.clone(), channel.clone());
         names.by_epoch.insert(epoch, channel.clone());
-        if !channel.bounds().max_age.is_unlimited() {
+        let bounds = channel.bounds();
+        if !bounds.max_age.is_unlimited() || bounds.retention == Retention::LatestPerKey {
             // Once it is found by its epoch, the sweep does not take it for one that is gone.
             self.aging.watch(epoch);
         }
@@ -403,15 +404,22 @@ impl Registry {
         true
     }
 
-    /// Sets a topic to what the engine has kept. A smaller history takes effect at once.
-    pub fn apply(&self, channel: &Arc<Channel>, implicit: bool, config: TopicConfig) {
+    /// Sets a topic to what the engine has kept. A smaller history takes effect at once. Returns what is no longer kept by
+    /// that.
+    pub fn apply(&self, channel: &Arc<Channel>, implicit: bool, config: TopicConfig) -> Reclaimed {
         let names = self.names.read();
         channel.implicit.store(implicit, Ordering::Release);
-        channel.ring.lock().configure(config, self.defaults);
+        let reclaimed = {
+            let mut ring = channel.ring.lock();
+            let floor = ring.floor();
+            ring.configure(config, self.defaults);
+            ring.reclaimed_since(floor)
+        };
         self.expecting.note(channel);
         if names.is_current(channel) {
             self.announce(&channel.name, TopicEventKind::Updated);
         }
+        reclaimed
     }
 
     /// Called under the registry's lock, so that events stand in the order in which things happened.

@@ -2,7 +2,7 @@
 
 use parking_lot::MutexGuard;
 
-use super::{Channel, Cursor, Message, MessageId, NewMessage, Numbering, Remembered, Ring, Timestamp};
+use super::{Channel, Cursor, Message, MessageId, NewMessage, Numbering, Reclaimed, Remembered, Ring, Timestamp};
 
 /// A channel whose history is being brought back. Nobody else sees the channel's history while this lives.
 pub(crate) struct Restoring<'a> {
@@ -41,6 +41,18 @@ impl Restoring<'_> {
         self.ring.skip_to(offset);
     }
 
+    /// Says that the history has holes: that others than the newest message of each key are missing in it. Messages up to `floor`
+    /// have left by the bounds of a history; `sequence` is the newest number in the shared log that one of them may have.
+    pub fn begin_with_holes(&mut self, floor: u64, numbering: Numbering, sequence: u64) {
+        self.ring.begin_with_holes(floor, numbering, sequence);
+    }
+
+    /// What lies up to `offset` and was not brought back was replaced, or its time is over. `sequence` is the number in the
+    /// shared log of the newest message there.
+    pub fn pass_compacted(&mut self, offset: u64, sequence: u64) {
+        self.ring.pass_compacted(offset, sequence, self.channel.created_at);
+    }
+
     /// The next message, of which only its place is left because its own time was over.
     pub fn feed_hollow(&mut self, offset: u64, sequence: u64, at: Timestamp, given_id: bool, stored: NewMessage) {
         let cursor = Cursor { epoch: self.channel.epoch, offset };
@@ -51,9 +63,9 @@ impl Restoring<'_> {
         self.ring.feed_hollow(&Message::new(self.channel.name.clone(), cursor, prev, sequence, stored, at));
     }
 
-    /// The history is complete. What is too old by now leaves it.
-    pub fn end(mut self) {
-        self.ring.reclaim(usize::MAX);
+    /// The history is complete. What is too old by now leaves it. Returns what that is.
+    pub fn end(mut self) -> Reclaimed {
+        self.ring.reclaim(usize::MAX)
     }
 
     /// The next message; `sequence` is its number in the shared log.

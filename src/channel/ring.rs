@@ -19,10 +19,15 @@
 
 mod ages;
 mod budget;
+mod compaction;
 mod evicted;
 mod eviction;
+mod holes;
+mod keyed;
 mod read;
+mod retention;
 mod staging;
+mod state;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -41,8 +46,10 @@ use super::{
 use ages::Ages;
 pub(crate) use budget::Budget;
 use evicted::Evicted;
+use keyed::Keyed;
 use staging::Staged;
 pub(crate) use staging::{Outcome, Stage, Staging};
+pub(crate) use state::{Begun, StateStep};
 
 /// How many of a topic's newest messages keep what was rendered for them. A receiver that is a full batch behind still
 /// shares it; one that reads from the past renders for itself.
@@ -127,6 +134,8 @@ pub(crate) struct Ring {
     budget: Arc<Budget>,
     /// How old the messages are; nothing where they may become as old as they like.
     ages: Option<Box<Ages>>,
+    /// What is missing in its midst; nothing where it has never kept the newest message of each key.
+    keyed: Option<Box<Keyed>>,
     /// The newest offset that was evicted to make room, and the newest that was too old when it was evicted.
     crowded_out: u64,
     aged_out: u64,
@@ -164,11 +173,13 @@ impl Ring {
             evicted: Evicted::default(),
             budget,
             ages: None,
+            keyed: None,
             crowded_out: 0,
             aged_out: 0,
             aging: of.aging.clone(),
         };
         ring.set_max_age(bounds.max_age);
+        ring.set_retention(bounds.retention);
         ring
     }
 
@@ -188,12 +199,31 @@ impl Ring {
 
     /// The end of the history.
     pub fn end(&self) -> ReadPosition {
-        ReadPosition { after: self.last, seen: self.total }
+        match &self.keyed {
+            Some(keyed) => keyed.position_at(self.last),
+            None => ReadPosition { after: self.last, seen: self.total },
+        }
+    }
+
+    /// How many messages were ever readable here.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// The newest position that is no longer kept: a receiver standing before it has missed something.
     pub fn floor(&self) -> u64 {
         self.messages.front().map_or(self.newest, |oldest| oldest.prev)
+    }
+
+    /// The newest position that has left by the bounds of a history: what a newer message of its key has replaced does not
+    /// count.
+    pub fn history_floor(&self) -> u64 {
+        self.keyed.as_ref().map_or_else(|| self.floor(), |keyed| keyed.history_until)
+    }
+
+    /// The newest offset, messages on their way included.
+    pub fn newest_staged(&self) -> u64 {
+        self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset)
     }
 
     /// How many messages have left the ring.
@@ -302,6 +332,7 @@ impl Ring {
             }
         }
         self.check_conditions(&new_message)?;
+        self.check_key(new_message.key.as_ref(), new_message.is_removal)?;
         if new_message.origin.is_none() {
             self.bucket.take()?;
         }
@@ -310,7 +341,7 @@ impl Ring {
 
     /// Checks what a publisher expects. Returns the newest offset, messages on their way included.
     pub fn check_conditions(&self, new_message: &NewMessage) -> Result<u64, Error> {
-        let newest = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
+        let newest = self.newest_staged();
         if new_message.expected_offset.is_some_and(|expected| expected != newest) {
             return Err(Error::Conflict { current: newest });
         }
@@ -323,15 +354,16 @@ impl Ring {
         Ok(newest)
     }
 
-    /// The newest offset of a key, of a message on its way or one that is kept; 0 without any.
+    /// The newest offset of a key, of a message on its way or one that is kept; 0 if it has no value.
     fn newest_of_key(&self, key: &Key) -> u64 {
         let staged = self.staged.iter().rev().find(|staged| staged.message.key.as_ref() == Some(key));
         if let Some(staged) = staged {
-            return staged.message.cursor.offset;
+            return if staged.message.is_removal { 0 } else { staged.message.cursor.offset };
         }
-        let latest = self.latest.get(key).copied().unwrap_or(0);
-        let is_gone = |now| self.is_gone(self.index_after(latest.saturating_sub(1)), now);
-        if self.now().is_some_and(is_gone) { 0 } else { latest }
+        let Some(latest) = self.latest.get(key).copied() else { return 0 };
+        let newest = self.now().map_or(Some(latest), |now| self.newest_live(latest, now)).unwrap_or(0);
+        let is_removal = self.message_of(newest).is_some_and(|message| message.is_removal);
+        if is_removal { 0 } else { newest }
     }
 
     /// Gives the next number.
@@ -351,7 +383,7 @@ impl Ring {
     pub fn push(&mut self, new_message: NewMessage, sequence: u64) -> Result<Publication, Error> {
         let given_id = new_message.id.is_some();
         let message = self.number(new_message, sequence);
-        self.check_room(message.cost())?;
+        self.check_room(message.cost(), message.key.as_ref())?;
         let publication = Publication::of(&message, false);
         self.insert(message, given_id);
         Ok(publication)
@@ -362,7 +394,7 @@ impl Ring {
     pub fn feed(&mut self, message: Arc<Message>, given_id: bool) {
         let offset = message.cursor.offset;
         self.make_room(message.cost());
-        if self.messages.is_empty() && self.budget.used() + message.cost() > self.budget.total {
+        if self.messages.is_empty() && !self.keeps_latest() && self.budget.used() + message.cost() > self.budget.total {
             self.skip_to(offset);
         } else {
             self.insert(message, given_id);
@@ -389,6 +421,7 @@ impl Ring {
         let cost = message.cost();
         self.make_room(cost);
         match self.messages.back() {
+            _ if self.keyed.is_some() => self.begin_slot(&message),
             Some(before) => self.lost_ranges += usize::from(before.cursor.offset != message.prev),
             None if self.newest != message.prev => self.lost_until = message.prev,
             None => {}
@@ -404,15 +437,20 @@ impl Ring {
         if given_id {
             self.ids.insert(message.id.clone(), message.cursor.offset);
         }
-        if let Some(key) = &message.key {
-            self.latest.insert(key.clone(), message.cursor.offset);
-        }
+        let before = message.key.as_ref().map(|key| self.latest.insert(key.clone(), message.cursor.offset));
         self.cost += cost;
         self.budget.add(cost);
         if self.ages.is_some() || message.ttl.is_some() {
             self.begin_life(&message);
+            self.link_newest(before.flatten());
         }
+        let is_removal = message.is_removal;
         self.messages.push_back(message);
+        if let Some(before) = before
+            && self.keyed.is_some()
+        {
+            self.settle(is_removal, before);
+        }
         if let Some(aged) = self.messages.len().checked_sub(YOUNG_MESSAGES + 1) {
             self.messages[aged].cool();
         }
@@ -423,7 +461,8 @@ impl Ring {
         let bounds = config.bounds(defaults);
         self.set_max_age(bounds.max_age);
         (self.config, self.bounds) = (config, bounds);
-        while self.messages.len() > self.bounds.max_messages && self.evict_oldest() {}
+        self.set_retention(bounds.retention);
+        while !self.keeps_latest() && self.messages.len() > self.bounds.max_messages && self.evict_oldest() {}
         if self.bucket.per_second() != self.bounds.max_publish_rate {
             self.bucket = Bucket::new(self.bounds.max_publish_rate);
         }

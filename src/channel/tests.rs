@@ -2,6 +2,8 @@
 //! reader's stream is the log, in order, each message once, and what the engine has lost is announced at its place.
 
 mod ages;
+mod keys;
+mod keys_at_random;
 
 use proptest::prelude::*;
 
@@ -103,7 +105,7 @@ impl Model {
                     assert!(missed > 0, "{gap:?} of nothing in {:?}", self.events);
                     assert!(gap.missed.is_none_or(|told| told == missed), "{missed} missed, {gap:?}");
                 }
-                Event::Deleted { .. } => panic!("{:?}", self.events),
+                Event::Deleted { .. } | Event::StateComplete(_) => panic!("{:?}", self.events),
             }
         }
         assert_eq!(rest.next(), None, "neither read nor told of: {:?}", self.events);

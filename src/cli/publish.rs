@@ -7,7 +7,7 @@ mod sender;
 
 use std::{io::IsTerminal as _, num::NonZeroU32, time::Duration};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
 use self::{
     input::{Defaults, Input},
@@ -18,14 +18,18 @@ use super::{Outcome, Problem, arguments, arguments::text};
 
 const MORE: &str = "DATA that is JSON is published as that, and anything else as a string. Each DATA is one message.\n\
     Lines of a file or of standard input must be JSON, unless --text makes a string of each. With --json they are\n\
-    objects with \"topic\", \"data\", \"key\", \"id\", \"headers\" and \"ttl\", of which only \"data\" is needed where TOPIC is given; other fields are\n\
-    ignored, so what `pub-sub sub --json` prints can be published again.\n\n\
+    objects with \"topic\", \"data\", \"key\", \"id\", \"headers\", \"ttl\" and \"remove\", of which only \"data\" is needed where TOPIC is\n\
+    given; other fields are ignored, so what `pub-sub sub --json` prints can be published again. A message with \"remove\"\n\
+    removes its key, and needs no data.\n\n\
     Messages are stored in the order of their lines. Each gets an id before it is sent, so that after a lost connection it\n\
     is sent again and stored once. A publish rate makes pub wait.\n\n\
     Exit codes:\n  \
     0  everything was published\n  \
     1  a message was refused (standard error has its line), or the server could not be reached\n  \
     2  wrong usage";
+
+/// What makes a message that is not one of many lines.
+const ONE_MESSAGE: &str = "one-message";
 
 pub(super) fn command() -> Command {
     Command::new("pub")
@@ -34,6 +38,7 @@ pub(super) fn command() -> Command {
         .disable_help_flag(true)
         .args(input_arguments())
         .args(message_arguments())
+        .group(ArgGroup::new(ONE_MESSAGE).args(["data", "remove"]))
         .arg(
             Arg::new("rate")
                 .long("rate")
@@ -73,20 +78,32 @@ fn input_arguments() -> [Arg; 4] {
     ]
 }
 
-fn message_arguments() -> [Arg; 5] {
+fn message_arguments() -> [Arg; 7] {
     [
+        Arg::new("remove")
+            .long("remove")
+            .action(ArgAction::SetTrue)
+            .requires("key")
+            .conflicts_with_all(["file", "text", "ttl"])
+            .help("Remove the key: say that it has no value any more"),
         Arg::new("key").long("key").value_name("KEY").help("The key of every message that has none of its own"),
         Arg::new("id")
             .long("id")
             .value_name("ID")
-            .requires("data")
+            .requires(ONE_MESSAGE)
             .help("The id of the message; an id that is known is stored once"),
         Arg::new("expected-offset")
             .long("expected-offset")
             .value_name("N")
-            .requires("data")
+            .requires(ONE_MESSAGE)
             .value_parser(value_parser!(u64))
             .help("Publish only if this is the topic's newest offset; 0 if it has no message"),
+        Arg::new("expected-key-offset")
+            .long("expected-key-offset")
+            .value_name("N")
+            .requires_all([ONE_MESSAGE, "key"])
+            .value_parser(value_parser!(u64))
+            .help("Publish only if this is the newest offset of the key; 0 if the key has no value"),
         Arg::new("header")
             .long("header")
             .value_name("NAME=VALUE")
@@ -113,13 +130,16 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Outcome, Problem> {
         key: text(matches, "key").map(str::to_owned),
         id: text(matches, "id").map(str::to_owned),
         expected_offset: matches.get_one::<u64>("expected-offset").copied(),
+        expected_key_offset: matches.get_one::<u64>("expected-key-offset").copied(),
         headers: matches.get_many("header").map(|headers| headers.cloned().collect()),
         ttl: text(matches, "ttl").map(str::to_owned),
+        is_removal: matches.get_flag("remove"),
         is_text: matches.get_flag("text"),
         is_object: json,
     };
     let data: Vec<String> = matches.get_many("data").into_iter().flatten().cloned().collect();
     let input = match (data.as_slice(), text(matches, "file")) {
+        _ if defaults.is_removal => Input::removal(defaults),
         ([], None) if std::io::stdin().is_terminal() => {
             return Err(Problem::Usage("pub: DATA is missing; with - it reads lines from the terminal".to_owned()));
         }

@@ -24,13 +24,14 @@ use super::{
 };
 
 /// Where a subscription may begin: at most one of them.
-const STARTS: [&str; 3] = ["last", "after", "since"];
+const STARTS: [&str; 4] = ["last", "after", "since", "state"];
 
 const ABOUT: &str = "Print the messages of a topic or pattern as they come";
 
 const MORE: &str = "By default, standard output has the data of each message as one line of JSON. With --json it has the whole\n\
     message, and a line for each gap. What was missed is also said on standard error: how many messages, which\n\
     offsets, and why.\n\n\
+    With --state, standard error says when the state is complete, or with --json a line with the type \"state\".\n\n\
     A lost connection is made again, and the subscription goes on after the last message that was printed.\n\n\
     Exit codes:\n  \
     0  --count messages were printed; --timeout has passed (without --count); SIGINT, SIGTERM, or the reader of\n     \
@@ -58,7 +59,7 @@ pub(super) fn command() -> Command {
         .arg(arguments::help())
 }
 
-fn starts() -> [Arg; 3] {
+fn starts() -> [Arg; 4] {
     let start = |name: &'static str| {
         let others = STARTS.into_iter().filter(move |other| *other != name);
         Arg::new(name).long(name).conflicts_with_all(others)
@@ -69,6 +70,9 @@ fn starts() -> [Arg; 3] {
         start("since")
             .value_name("TIME")
             .help("Begin with what was published since then: RFC 3339, or 10m for the last 10 minutes"),
+        start("state")
+            .action(clap::ArgAction::SetTrue)
+            .help("Begin with the newest message of each key, without removed keys, and say when that is complete"),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 mod table;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -34,8 +34,22 @@ pub(super) fn command() -> Command {
         .subcommand(command("delete", "Delete topics with their messages and consumers").arg(name().num_args(1..)))
 }
 
-fn settings() -> [Arg; 3] {
+fn settings() -> [Arg; 7] {
     [
+        Arg::new("latest-per-key")
+            .long("latest-per-key")
+            .action(ArgAction::SetTrue)
+            .help("Keep the newest message of each key, however old it is"),
+        Arg::new("history")
+            .long("history")
+            .action(ArgAction::SetTrue)
+            .conflicts_with("latest-per-key")
+            .help("Keep the newest messages, whatever keys they have"),
+        Arg::new("max-keys")
+            .long("max-keys")
+            .value_name("N")
+            .value_parser(value_parser!(u64).range(1..))
+            .help("With --latest-per-key: how many keys may have a value"),
         Arg::new("max-messages")
             .long("max-messages")
             .value_name("N")
@@ -50,6 +64,10 @@ fn settings() -> [Arg; 3] {
             .long("max-age")
             .value_name("TIME")
             .help("How old its messages may become, like 90s or 24h; 0s = no limit"),
+        Arg::new("expect-every")
+            .long("expect-every")
+            .value_name("TIME")
+            .help("After how long without a message it is said to be silent, like 5m; 0s = never"),
     ]
 }
 
@@ -92,7 +110,7 @@ async fn one(remote: &Remote, command: &str, topic: &str, matches: &ArgMatches) 
         "update" => {
             let body = settings_of(matches);
             if body.as_object().is_none_or(serde_json::Map::is_empty) {
-                let message = "topics update: needs --max-messages, --max-publish-rate or --max-age";
+                let message = "topics update: needs a setting, such as --max-messages or --latest-per-key";
                 return Err(Problem::Usage(message.to_owned()));
             }
             (remote.send(Method::PATCH, &path, Some(body.to_string())).await?, "updated")
@@ -123,6 +141,17 @@ fn settings_of(matches: &ArgMatches) -> Value {
     if let Some(age) = text(matches, "max-age") {
         body["max_age"] = age.into();
     }
+    if let Some(silence) = text(matches, "expect-every") {
+        body["expect_every"] = silence.into();
+    }
+    for (flag, retention) in [("history", "HISTORY"), ("latest-per-key", "LATEST_PER_KEY")] {
+        if matches.get_flag(flag) {
+            body["retention"] = retention.into();
+        }
+    }
+    if let Some(keys) = matches.get_one::<u64>("max-keys") {
+        body["max_keys"] = (*keys).into();
+    }
     body
 }
 
@@ -141,6 +170,8 @@ struct Listed {
     max_messages: u64,
     max_publish_rate: u64,
     last_published_at: Option<String>,
+    #[serde(default)]
+    retention: String,
 }
 
 async fn list(remote: &Remote, prefix: Option<&str>, json: bool) -> Result<Outcome, Problem> {
@@ -165,10 +196,13 @@ async fn list(remote: &Remote, prefix: Option<&str>, json: bool) -> Result<Outco
             }
             let topic: Listed = serde_json::from_str(topic.get()).map_err(unreadable)?;
             let rate = if topic.max_publish_rate == 0 { "-".to_owned() } else { topic.max_publish_rate.to_string() };
-            let numbers =
-                [topic.message_count, topic.subscriber_count, topic.max_messages].map(|number| number.to_string());
+            let numbers = [topic.message_count, topic.subscriber_count].map(|number| number.to_string());
+            let keeps = match topic.retention.as_str() {
+                "LATEST_PER_KEY" => "1 a key".to_owned(),
+                _ => topic.max_messages.to_string(),
+            };
             let last = topic.last_published_at.unwrap_or_else(|| "-".to_owned());
-            table.row([vec![topic.name], numbers.to_vec(), vec![rate, last]].concat());
+            table.row([vec![topic.name], numbers.to_vec(), vec![keeps, rate, last]].concat());
         }
         match page.next {
             // A server that repeats itself must not be asked for ever.

@@ -209,6 +209,8 @@ keys! {
     drain_timeout or drain_seconds => server.drain: "How long a draining server waits for its connections before it drops them. More than 100 connections are told to end one after the other over three quarters of this time, so that their clients do not come back all at once. `DRAIN_SECONDS` is another name of this setting.";
     max_topics => broker.max_topics: "The number of topics that may exist.";
     max_payload_bytes >= 1 => broker.max_payload_bytes: "Bytes of compact JSON in the data of one message.";
+    max_keys >= 1 => broker.max_keys: "How many keys of one topic may have a value where only the newest message of each key is kept (`retention`: `LATEST_PER_KEY`), unless the topic sets fewer with `max_keys`. One key too many is refused.";
+    tombstone_ttl => broker.tombstone_ttl: "How long the removal of a key is remembered in such a topic. A subscriber that has been away for longer gets a gap `COMPACTED` in its place. 0 = as long as the topic.";
     max_messages_limit >= 1 => broker.max_messages_limit: "The largest history, in messages, that a topic may set for itself.";
     max_bytes_per_topic => broker.max_bytes_per_topic: "Bytes of memory for the history of one topic. The oldest message is evicted first.";
     max_history_bytes => broker.max_history_bytes: "Bytes of memory for all histories together. At the bound, a topic evicts its own oldest messages to make room for a new one. If it has none, the new message is refused.";

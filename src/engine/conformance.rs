@@ -6,7 +6,9 @@
 
 mod ages;
 mod consumers;
+mod keys;
 mod messages;
+mod state;
 mod topics;
 
 use std::{
@@ -203,6 +205,11 @@ pub async fn suite(a: &Instance, b: &Instance) -> Result<(), Failure> {
         messages::a_deletion_in_the_midst_of_publishing,
         ages::what_is_too_old_is_gone_everywhere,
         ages::a_short_time_ends,
+        state::the_newest_of_each_key,
+        keys::a_removal_is_stored,
+        keys::the_newest_of_each_key_is_kept,
+        keys::one_key_too_many_is_refused,
+        keys::a_history_becomes_the_newest_of_each_key,
         consumers::a_position_is_found_again,
         consumers::a_position_comes_from_elsewhere,
         consumers::a_newer_subscription_takes_over,
@@ -238,6 +245,8 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     first.engine.remember(&channel, std::slice::from_ref(&moved)).await?;
     let position = consumers::leave_a_position(&first, &channel).await?;
     let ages = ages::leave_ages(&first).await?;
+    let with_state = state::leave_states(&first).await?;
+    let keys = keys::leave_keys(&first).await?;
     first.engine.close().await;
 
     let second = open().await?;
@@ -259,7 +268,10 @@ pub async fn restarts<F: Future<Output = Result<Instance, String>>>(start: impl 
     ensure(next.offset > cursor.offset, || format!("{next:?} after {cursor:?}"))?;
     ensure(second.registry.find(&gone).is_none(), || "a deleted topic came back".to_owned())?;
     consumers::find_the_position(&second, &channel, &position).await?;
+    // The time that passes in the first of these is less than that for which removals are remembered.
     ages::find_the_ages(&second, &ages).await?;
+    keys::find_the_keys(&second, keys.as_ref()).await?;
+    state::find_the_states(&second, &with_state).await?;
     second.engine.close().await;
     Ok(())
 }

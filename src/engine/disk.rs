@@ -5,6 +5,9 @@
 //! when the log says that it is stored by the policy ([`Fsync`]); then its publisher gets the outcome.
 
 mod commit;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tasks that end with a process that is killed")]
+mod kills;
 mod log;
 mod positions;
 mod repair;
@@ -28,8 +31,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, ready};
 use crate::channel::{
-    Age, Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Reclaimed, Refusal, Registry, Stage,
-    Staging, TopicConfig, TopicName,
+    Age, Channel, Consumers, Error, Incarnation, KnownId, MessageId, NewMessage, Reclaimed, Refusal, Registry,
+    Retention, Stage, Staging, TopicConfig, TopicName,
 };
 use commit::{Committer, DiskHealth, FAILED};
 use log::{Log, LogError, MessageRecord, OpenError, Record};
@@ -78,6 +81,9 @@ type Stored = oneshot::Receiver<Result<(), Error>>;
 /// The engine that survives the process.
 pub struct Disk {
     settings: Settings,
+    /// See [`log::LogConfig`].
+    segment_bytes: u64,
+    keep_aged: Duration,
     opened: OnceLock<Opened>,
     health: Arc<DiskHealth>,
 }
@@ -95,7 +101,8 @@ impl Disk {
     /// The engine, not yet open.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, opened: OnceLock::new(), health: Arc::default() }
+        let log::LogConfig { segment_bytes, keep_aged, .. } = log::LogConfig::default();
+        Self { settings, segment_bytes, keep_aged, opened: OnceLock::new(), health: Arc::default() }
     }
 
     fn opened(&self) -> Result<&Opened, Error> {
@@ -138,10 +145,36 @@ impl Disk {
             queue_bytes: QUEUE_BYTES.max(2 * max_record_bytes),
             dedup_window: self.settings.dedup_window,
             dedup_bytes: self.settings.dedup_bytes,
+            segment_bytes: self.segment_bytes,
+            keep_aged: self.keep_aged,
             max_age_of: |settings| Some(TopicConfig::decode(settings)?.max_age?.as_millis()),
             default_max_age_ms: registry.defaults().max_age.as_millis(),
+            is_keyed,
             ..log::LogConfig::default()
         }
+    }
+}
+
+fn keeps_latest(config: TopicConfig) -> bool {
+    config.retention == Some(Retention::LatestPerKey)
+}
+
+/// Whether a topic with these settings keeps the newest message of each key only.
+fn is_keyed(settings: &[u8]) -> bool {
+    TopicConfig::decode(settings).is_some_and(keeps_latest)
+}
+
+/// Tells the log what is no longer kept of a topic.
+fn drop_records(log: &Log<Token>, channel: &Channel, Reclaimed { floor, within, replaced, .. }: &Reclaimed) {
+    let topic_id = channel.serial();
+    if !replaced.is_empty() {
+        log.replace(topic_id, replaced);
+    }
+    if !within.is_empty() {
+        log.forget(topic_id, within);
+    }
+    if let Some(floor) = floor {
+        log.trim(topic_id, floor.saturating_add(1));
     }
 }
 
@@ -227,12 +260,23 @@ impl Engine for Disk {
             if adopt && !implicit {
                 return Err(Error::TopicExists(channel.name().clone()));
             }
-            let (implicit, config) = (implicit && !adopt, change.or(channel.config()));
+            let (implicit, before) = (implicit && !adopt, channel.config());
+            let config = change.or(before);
+            opened.registry.prepare(channel, config)?;
             let (reply, outcome) = oneshot::channel();
-            let (topic_id, floor, settings) = (channel.serial(), channel.floor(), &config.encode());
-            let record = Record::TopicUpdated { topic_id, implicit, floor, settings };
+            let (topic_id, floor, settings) = (channel.serial(), channel.history_floor(), &config.encode());
             let token = Token::Updated(channel.clone(), implicit, config, CommitReply(reply));
-            opened.log.append(&record, token).map_err(|error| unavailable(&error))?;
+            // Every message before this record stands before it in the log, too.
+            let appended = channel.with_newest(|newest| {
+                let ends = keeps_latest(before) && !keeps_latest(config);
+                let compacted_until = if ends { newest } else { 0 };
+                let record = Record::TopicUpdated { topic_id, implicit, floor, compacted_until, settings };
+                opened.log.append(&record, token)
+            });
+            if let Err(error) = appended {
+                opened.registry.abandon(channel);
+                return Err(unavailable(&error));
+            }
             committed(outcome).await
         })
     }
@@ -252,25 +296,27 @@ impl Engine for Disk {
             Ok(opened) => opened,
             Err(error) => return Err(error.into()).into(),
         };
-        let staged =
-            channel.stage(new_message, |message, Stage { stored_before, sequence_before, given_id, floor }| {
-                let record = Record::Message(MessageRecord {
-                    topic_id: channel.serial(),
-                    offset: message.cursor.offset,
-                    prev: stored_before,
-                    prev_sequence: sequence_before,
-                    floor,
-                    at_ms: message.published_at.0,
-                    id: message.id.as_str().as_bytes(),
-                    id_is_given: given_id,
-                    key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
-                    data: message.data.as_str().as_bytes(),
-                    headers: message.headers.as_ref().map(|headers| headers.as_json().as_bytes()),
-                    ttl_ms: message.ttl.map_or(0, Age::as_millis),
-                    is_hollow: false,
-                });
-                opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
+        let staged = channel.stage(new_message, |message, stage| {
+            let Stage { stored_before, sequence_before, given_id, floor, replaces_older } = stage;
+            let record = Record::Message(MessageRecord {
+                topic_id: channel.serial(),
+                offset: message.cursor.offset,
+                prev: stored_before,
+                prev_sequence: sequence_before,
+                floor,
+                at_ms: message.published_at.0,
+                id: message.id.as_str().as_bytes(),
+                id_is_given: given_id,
+                key: message.key.as_ref().map(|key| key.as_str().as_bytes()),
+                data: message.data.as_str().as_bytes(),
+                headers: message.headers.as_ref().map(|headers| headers.as_json().as_bytes()),
+                ttl_ms: message.ttl.map_or(0, Age::as_millis),
+                is_hollow: false,
+                is_removal: message.is_removal,
+                replaces_older,
             });
+            opened.log.append(&record, Token::Message(channel.clone())).map_err(|error| unavailable(&error))
+        });
         match staged {
             Ok(Staging::Known(first)) => Ok(first).into(),
             Ok(Staging::Staged(answer)) => {
@@ -304,8 +350,8 @@ impl Engine for Disk {
     }
 
     fn reclaimed(&self, channel: &Arc<Channel>, reclaimed: &Reclaimed) {
-        if let (Ok(opened), Some(floor)) = (self.opened(), reclaimed.floor) {
-            opened.log.trim(channel.serial(), floor.saturating_add(1));
+        if let Ok(opened) = self.opened() {
+            drop_records(&opened.log, channel, reclaimed);
         }
     }
 

@@ -55,11 +55,14 @@ impl Engine for Memory {
     fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
         let update = || {
             let registry = self.registry()?;
+            let config = change.or(channel.config());
+            registry.prepare(channel, config)?;
             // Of two calls that adopt it at the same time, one is refused.
             if adopt && !channel.adopt() {
+                registry.abandon(channel);
                 return Err(Error::TopicExists(channel.name().clone()));
             }
-            registry.apply(channel, channel.is_implicit(), change.or(channel.config()));
+            registry.apply(channel, channel.is_implicit(), config);
             Ok(())
         };
         ready(update())

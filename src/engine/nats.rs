@@ -42,7 +42,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Append, Engine, Health, Later, MetricSample, Opening, Positions, Secret};
 use crate::channel::{
-    Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Registry, Source, TopicConfig, TopicName,
+    Channel, Consumers, Cursor, Error, KnownId, NewMessage, PatternCursor, Registry, Retention, Source, TopicConfig,
+    TopicName,
 };
 use append::Sending;
 use follow::{Progress, follow};
@@ -254,6 +255,17 @@ impl Inner {
     }
 }
 
+/// A stream keeps the newest messages of a topic, whatever keys they have.
+fn check_retention(config: TopicConfig) -> Result<(), Error> {
+    match config.retention {
+        Some(Retention::LatestPerKey) => {
+            let why = "LATEST_PER_KEY is not available with ENGINE=nats, where a topic keeps its newest messages";
+            Err(Error::bad_request("retention", why))
+        }
+        Some(Retention::History) | None => Ok(()),
+    }
+}
+
 impl Engine for Nats {
     fn open(&self, registry: Arc<Registry>, consumers: Arc<Consumers>) -> Opening<'_> {
         Box::pin(async move {
@@ -296,11 +308,17 @@ impl Engine for Nats {
     }
 
     fn create<'a>(&'a self, name: &'a TopicName, config: TopicConfig, implicit: bool) -> Later<'a, Arc<Channel>> {
-        Box::pin(async move { self.inner()?.create(name, config, implicit).await })
+        Box::pin(async move {
+            check_retention(config)?;
+            self.inner()?.create(name, config, implicit).await
+        })
     }
 
     fn update<'a>(&'a self, channel: &'a Arc<Channel>, change: TopicConfig, adopt: bool) -> Later<'a, ()> {
-        Box::pin(async move { self.inner()?.update(channel, change, adopt).await })
+        Box::pin(async move {
+            check_retention(change)?;
+            self.inner()?.update(channel, change, adopt).await
+        })
     }
 
     fn delete<'a>(&'a self, channel: &'a Arc<Channel>) -> Later<'a, ()> {

@@ -492,6 +492,7 @@ mod steps {
 
     /// Steps taken on this thread since this was last called.
     #[cfg(any(test, feature = "test-support"))]
+    #[allow(clippy::must_use_candidate, reason = "a test also begins to count by this")]
     pub fn take() -> u64 {
         TAKEN.with(|taken| taken.replace(0))
     }

@@ -60,6 +60,7 @@ pub type Documents = DocumentCache<Programs<Arc<Shape>>>;
 /// A request whose document and variables have passed all checks that need no schema.
 pub struct Prepared {
     with_cursors: bool,
+    resume: Option<Start>,
     trace: Option<TraceContext>,
     work: Work,
     /// What it does.
@@ -126,7 +127,7 @@ impl Executor {
     /// The same without anything ever being compiled. Its shapes have numbers of their own, so that it can be compared with
     /// another one on the same messages.
     #[cfg(test)]
-    pub fn never_compiling(self, renderings: Arc<Renderings>) -> Self {
+    pub(super) fn never_compiling(self, renderings: Arc<Renderings>) -> Self {
         let shared = Arc::into_inner(self.0).expect("it is shared by nobody yet");
         Self(Arc::new(Shared { compiles: false, shapes: Shapes::new(renderings, 1 << 32), ..shared }))
     }
@@ -159,9 +160,9 @@ impl Executor {
     /// What is wrong, as GraphQL errors.
     pub fn prepare(&self, asked: Asked) -> Result<Prepared, Vec<ServerError>> {
         let one = |error| vec![server_error(error)];
-        let Asked { query, hash, operation, mut variables, with_cursors, trace, call, .. } = asked;
+        let Asked { query, hash, operation, mut variables, with_cursors, resume, trace, call, .. } = asked;
         if let Some(call) = call {
-            return Ok(Prepared { with_cursors, trace, kind: call.kind(), work: Work::Compiled(call) });
+            return Ok(Prepared { with_cursors, resume, trace, kind: call.kind(), work: Work::Compiled(call) });
         }
         let text = self.0.persisted.resolve(query, hash.as_deref()).map_err(|refusal| {
             let error = types::problem(&refusal.into()).into_server_error(Pos::default());
@@ -175,7 +176,7 @@ impl Executor {
             .map_err(|errors| errors.into_iter().map(server_error).collect::<Vec<_>>())?;
         document.fill_defaults(operation.as_deref(), &mut variables);
         let whole = Whole { text, hash, operation, variables, document };
-        Ok(Prepared { with_cursors, trace, kind, work: Work::Executed(Box::new(whole)) })
+        Ok(Prepared { with_cursors, resume, trace, kind, work: Work::Executed(Box::new(whole)) })
     }
 
     /// Keeps a document that the schema has found valid, too, and compiles it.
@@ -252,7 +253,8 @@ impl Executor {
         if refused { Err(in_document_order(response.errors)) } else { Ok(response) }
     }
 
-    /// Opens a subscription whose news come to `inbox` under `key`.
+    /// Opens a subscription whose news come to `inbox` under `key`. `resume` is where the transport says that the client was,
+    /// and goes before what the request says.
     ///
     /// # Errors
     /// Why it was refused, as GraphQL errors.
@@ -265,6 +267,7 @@ impl Executor {
         resume: Option<Start>,
     ) -> Result<Operation, Vec<ServerError>> {
         let with_cursors = prepared.with_cursors;
+        let resume = resume.or(prepared.resume);
         let (subscription, shape) = match prepared.work {
             Work::Compiled(call) => self.open_compiled(call, client, inbox, key, resume).await?,
             Work::Executed(whole) => {

@@ -9,7 +9,7 @@ use async_graphql::{Context, Description, ID, InputObject, Name, Object, Result,
 
 use super::{
     scalars::{Cursor, Data, DateTime, Headers, Long},
-    types::{Publication, PublishResult, Topic, UNPAGED, list_weight, refuse},
+    types::{Publication, PublishResult, Retention, Topic, UNPAGED, list_weight, refuse},
 };
 use crate::{
     broker::{
@@ -42,6 +42,9 @@ pub struct PublishInput {
     ttl: Option<String>,
     /// Publish only if this is the newest offset of the key; 0 means that no message of it is kept.
     expected_key_offset: Option<Long>,
+    /// Whether it removes its key, as `removeKey` does. The data must be null then.
+    #[graphql(default)]
+    remove: bool,
 }
 
 /// Where a consumer is moved: exactly one of these.
@@ -175,31 +178,40 @@ impl PublishInput {
                 headers: self.headers.as_ref().map(|headers| headers.0.as_str()),
                 ttl: self.ttl.as_deref(),
                 expected_key_offset: self.expected_key_offset.map(|offset| offset.0),
+                remove: self.remove,
             },
         };
         new_message(client, input)
     }
 }
 
-fn settings(
+/// What a topic sets for itself, as a client gave it.
+struct Given<'a> {
     max_messages: Option<i32>,
     max_publish_rate: Option<i32>,
-    max_age: Option<&str>,
-    expect_every: Option<&str>,
-) -> Result<TopicConfig, Error> {
+    max_age: Option<&'a str>,
+    expect_every: Option<&'a str>,
+    retention: Option<Retention>,
+    max_keys: Option<i32>,
+}
+
+fn settings(given: &Given<'_>) -> Result<TopicConfig, Error> {
+    let Given { max_messages, max_publish_rate, max_age, expect_every, retention, max_keys } = *given;
     let negative = |field| move |_| Error::bad_request(field, "must not be negative");
     Ok(TopicConfig {
         max_messages: max_messages.map(usize::try_from).transpose().map_err(negative("max_messages"))?,
         max_publish_rate: max_publish_rate.map(u32::try_from).transpose().map_err(negative("max_publish_rate"))?,
         max_age: max_age.map(|age| Age::parse("max_age", age)).transpose()?,
         expect_every: expect_every.map(|text| wire::parse_milliseconds("expect_every", text)).transpose()?,
-        ..TopicConfig::default()
+        retention: retention.map(Into::into),
+        max_keys: max_keys.map(usize::try_from).transpose().map_err(negative("max_keys"))?,
     })
 }
 
 #[Object(use_type_description)]
 impl Mutation {
     /// Creates a topic. One that only exists implicitly is adopted; a second creation is refused with `TOPIC_EXISTS`.
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of the field")]
     async fn create_topic(
         &self,
         ctx: &Context<'_>,
@@ -221,15 +233,22 @@ impl Mutation {
             desc = "After how long without a message the topic is said to be silent, from 1s, such as `5m`; never unless given."
         )]
         expect_every: Option<String>,
+        #[graphql(desc = "Which of its messages are kept: `HISTORY` unless given.")] retention: Option<Retention>,
+        #[graphql(
+            desc = "How many keys may have a value where only the newest message of each key is kept; the server's setting unless given, which is also the most."
+        )]
+        max_keys: Option<i32>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate, max_age.as_deref(), expect_every.as_deref());
-        let settings = settings.map_err(refuse)?;
+        let (max_age, expect_every) = (max_age.as_deref(), expect_every.as_deref());
+        let given = Given { max_messages, max_publish_rate, max_age, expect_every, retention, max_keys };
+        let settings = settings(&given).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.create_topic(&name, settings).await.map_err(refuse)?))
     }
 
     /// Changes a topic's settings; what is not given stays. A smaller history and a shorter age take effect at once.
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of the field")]
     async fn update_topic(
         &self,
         ctx: &Context<'_>,
@@ -243,10 +262,17 @@ impl Mutation {
             desc = "After how long without a message the topic is said to be silent, from 1s; `0s` means never."
         )]
         expect_every: Option<String>,
+        #[graphql(
+            desc = "Which of its messages are kept. `LATEST_PER_KEY` takes all others out at once, and is refused while messages without a key are kept."
+        )]
+        retention: Option<Retention>,
+        #[graphql(desc = "How many keys may have a value where only the newest message of each key is kept.")]
+        max_keys: Option<i32>,
     ) -> Result<Topic> {
         let name = TopicName::parse(&name).map_err(refuse)?;
-        let settings = settings(max_messages, max_publish_rate, max_age.as_deref(), expect_every.as_deref());
-        let settings = settings.map_err(refuse)?;
+        let (max_age, expect_every) = (max_age.as_deref(), expect_every.as_deref());
+        let given = Given { max_messages, max_publish_rate, max_age, expect_every, retention, max_keys };
+        let settings = settings(&given).map_err(refuse)?;
         let client = ctx.data::<Client>()?;
         Ok(topic(client, client.update_topic(&name, settings).await.map_err(refuse)?))
     }
@@ -289,7 +315,50 @@ impl Mutation {
         )]
         expected_key_offset: Option<Long>,
     ) -> Result<Publication> {
-        let input = PublishInput { topic, data, message_id, key, expected_offset, headers, ttl, expected_key_offset };
+        let input = PublishInput {
+            topic,
+            data,
+            message_id,
+            key,
+            expected_offset,
+            headers,
+            ttl,
+            expected_key_offset,
+            remove: false,
+        };
+        let client = ctx.data::<Client>()?;
+        publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
+    }
+
+    /// Publishes that a key has no value any more: a message with `removed: true` and `data: null`. A key may be removed that
+    /// has no value.
+    async fn remove_key(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The topic's name.")] topic: String,
+        #[graphql(desc = "1 to 255 bytes.")] key: String,
+        #[graphql(
+            desc = "Makes removing idempotent: with an id that the topic knows, nothing is stored, and the publication is the first one's. 1 to 255 bytes. The other interfaces call it `id`."
+        )]
+        message_id: Option<ID>,
+        #[graphql(desc = "Remove only if this is the topic's newest offset; 0 means that it has had no message.")]
+        expected_offset: Option<Long>,
+        #[graphql(
+            desc = "Remove only if this is the newest offset of the key; 0 means that no message of it is kept."
+        )]
+        expected_key_offset: Option<Long>,
+    ) -> Result<Publication> {
+        let input = PublishInput {
+            topic,
+            data: Data(Some(Payload::null())),
+            message_id,
+            key: Some(key),
+            expected_offset,
+            headers: None,
+            ttl: None,
+            expected_key_offset,
+            remove: true,
+        };
         let client = ctx.data::<Client>()?;
         publish(client, input.new_message(client)).await.map(Publication).map_err(refuse)
     }

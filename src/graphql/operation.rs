@@ -2,6 +2,7 @@
 
 use std::{
     borrow::{Borrow, BorrowMut},
+    iter::Peekable,
     sync::Arc,
 };
 
@@ -39,6 +40,7 @@ impl Operation {
     }
 
     /// Bounds a batch by what the connection adds to every result, such as a long id.
+    #[must_use]
     pub fn with_overhead(mut self, bytes: usize) -> Self {
         let messages = BATCH_LIMIT.bytes / bytes.max(1);
         self.batch.messages = messages.clamp(1, BATCH_LIMIT.messages);
@@ -58,24 +60,27 @@ impl Operation {
         while let Some(event) = events.next() {
             match event {
                 Event::Message(message, position) => {
-                    let result = self.render(&message, None, position.as_ref());
-                    each(&result, Some(position_of(&message, position)));
+                    let told = Told { gap: None, state: state_behind(&mut events) };
+                    self.message(&message, position, told, &mut each);
                 }
                 Event::Gap(gap) => {
                     // The next message says what was missed before it. Where none follows, a result without one does.
                     let follows =
                         |event: &Event| matches!(event, Event::Message(message, _) if message.topic == gap.topic);
-                    if let Some(Event::Message(message, position)) = events.next_if(follows) {
-                        let result = self.render(&message, Some(&gap), position.as_ref());
-                        each(&result, Some(position_of(&message, position)));
+                    let next = events.next_if(follows);
+                    let told = Told { gap: Some(&gap), state: state_behind(&mut events) };
+                    if let Some(Event::Message(message, position)) = next {
+                        self.message(&message, position, told, &mut each);
                     } else {
-                        each(&self.without_message(&gap_extension(&gap)), None);
+                        self.no_message(told, &mut each);
                     }
                 }
+                Event::StateComplete(at) => self.no_message(Told { gap: None, state: Some(at) }, &mut each),
                 // The topic was deleted with messages that were not read, and how many is not known any more.
                 Event::Deleted { topic, unread: true } => {
                     let extension = format!(r#""deleted":{{"topic":{}}}"#, wire::quoted(topic.as_str()));
-                    each(&self.without_message(&extension), None);
+                    let result = self.shape.make(None);
+                    each(&self.extended(result.into(), &[Some(extension)]), None);
                 }
                 // The stream of a pattern goes on; clients learn of deleted topics by `topicEvents`.
                 Event::Deleted { unread: false, .. } => {}
@@ -89,38 +94,51 @@ impl Operation {
         Some(last.into())
     }
 
-    fn render(
+    /// Makes the result of a message.
+    fn message(
         &mut self,
         message: &Arc<broker::Message>,
-        gap: Option<&Gap>,
-        pattern_cursor: Option<&PatternCursor>,
-    ) -> Bytes {
+        position: Option<PatternCursor>,
+        told: Told<'_>,
+        each: &mut impl FnMut(&[u8], Option<AnyCursor>),
+    ) {
+        let result = self.render(message, told.gap, position.as_ref());
+        let extensions = told.extensions();
+        let behind = told.state.unwrap_or_else(|| position_of(message, position));
         if let Some(cursor) = &mut self.cursor {
-            *cursor = pattern_cursor.map_or_else(|| message.cursor.to_string(), ToString::to_string);
+            *cursor = behind.to_string();
         }
+        each(&self.extended(result, &extensions), Some(behind));
+    }
+
+    /// Makes a result that has null instead of a message.
+    fn no_message(&mut self, told: Told<'_>, each: &mut impl FnMut(&[u8], Option<AnyCursor>)) {
+        if let (Some(cursor), Some(at)) = (&mut self.cursor, &told.state) {
+            *cursor = at.to_string();
+        }
+        let result = self.shape.make(None);
+        each(&self.extended(result.into(), &told.extensions()), told.state);
+    }
+
+    fn render(&self, message: &Arc<broker::Message>, gap: Option<&Gap>, position: Option<&PatternCursor>) -> Bytes {
         let shape = &self.shape;
         shape.count_wanted();
-        let make = || Bytes::from(shape.make(Some(Delivered { message, gap, pattern_cursor })));
+        let make = || Bytes::from(shape.make(Some(Delivered { message, gap, pattern_cursor: position })));
         // A gap is this subscriber's alone, and so is a position over several logs.
-        let own = gap.is_some() || pattern_cursor.is_some_and(|cursor| cursor.logs.len() > 1);
-        let result = if own { make() } else { message.rendering(shape.id, |_| make()) };
-        self.extended(result, gap.map(gap_extension))
+        let own = gap.is_some() || position.is_some_and(|cursor| cursor.logs.len() > 1);
+        if own { make() } else { message.rendering(shape.id, |_| make()) }
     }
 
     /// A result with what is said beside it.
-    fn extended(&mut self, result: Bytes, first: Option<String>) -> Bytes {
+    fn extended(&mut self, result: Bytes, told: &[Option<String>]) -> Bytes {
+        let greeting = self.greeting.take();
         let cursor = self.cursor.as_ref().map(|cursor| format!(r#""cursor":"{cursor}""#));
-        let extensions: Vec<_> = [first, self.greeting.take(), cursor].into_iter().flatten().collect();
+        let extensions: Vec<_> = told.iter().chain([&greeting, &cursor]).flatten().map(String::as_str).collect();
         if extensions.is_empty() { result } else { with_extensions(&result, &extensions.join(",")) }
     }
 
-    /// A result that has null instead of a message.
-    fn without_message(&mut self, extension: &str) -> Bytes {
-        let result = self.shape.make(None);
-        self.extended(result.into(), Some(extension.to_owned()))
-    }
-
     /// See [`broker::Subscription::begins_at`].
+    #[must_use]
     pub fn begins_at(&self) -> &AnyCursor {
         self.subscription.begins_at()
     }
@@ -155,8 +173,28 @@ fn position_of(message: &broker::Message, pattern_cursor: Option<PatternCursor>)
     pattern_cursor.map_or(AnyCursor::Topic(message.cursor), AnyCursor::Pattern)
 }
 
-fn gap_extension(gap: &Gap) -> String {
-    format!(r#""gap":{}"#, wire::gap_object(gap, Spelling::CamelCase))
+/// What is said beside a message.
+struct Told<'a> {
+    /// What was missed before it.
+    gap: Option<&'a Gap>,
+    /// Where the state is complete behind it.
+    state: Option<AnyCursor>,
+}
+
+impl Told<'_> {
+    fn extensions(&self) -> [Option<String>; 2] {
+        let gap = self.gap.map(|gap| format!(r#""gap":{}"#, wire::gap_object(gap, Spelling::CamelCase)));
+        let state = self.state.as_ref().map(|at| format!(r#""state":{{"complete":true,"cursor":"{at}"}}"#));
+        [gap, state]
+    }
+}
+
+/// Where the state is complete, if that is what comes next.
+fn state_behind(events: &mut Peekable<impl Iterator<Item = Event>>) -> Option<AnyCursor> {
+    match events.next_if(|event| matches!(event, Event::StateComplete(_))) {
+        Some(Event::StateComplete(at)) => Some(at),
+        _ => None,
+    }
 }
 
 /// Adds extensions to a result that has none.

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::{compiled::Call, json, shape::Shape};
 use crate::{
-    broker::{TRACE_PARENT, TRACE_STATE, TraceContext},
-    wire::Fields,
+    broker::{Start, TRACE_PARENT, TRACE_STATE, TraceContext},
+    wire::{self, Fields},
 };
 
 /// A request as a client sent it.
@@ -28,6 +28,8 @@ pub struct Asked {
     pub ack: Option<String>,
     /// Whether every result is to carry the position to resume after.
     pub with_cursors: bool,
+    /// Where a client that comes back says it was: as `Last-Event-ID`, for transports without headers.
+    pub resume: Option<Start>,
     /// The trace that the request is part of.
     pub trace: Option<TraceContext>,
     /// The operation with the values of its arguments, if it was compiled. The request then needs nothing else.
@@ -102,9 +104,10 @@ impl<'a> Unresolved<'a> {
     }
 
     /// The request for what was compiled.
+    #[must_use]
     pub fn compiled(self, call: Call<Arc<Shape>>) -> Asked {
-        let Extensions { operation_id, ack, with_cursors, trace, .. } = self.extensions;
-        Asked { operation_id, ack, with_cursors, trace, call: Some(call), ..Asked::default() }
+        let Extensions { operation_id, ack, with_cursors, resume, trace, .. } = self.extensions;
+        Asked { operation_id, ack, with_cursors, resume, trace, call: Some(call), ..Asked::default() }
     }
 
     /// The request with its variables.
@@ -119,9 +122,9 @@ impl<'a> Unresolved<'a> {
         if self.query.is_none() && hash.is_none() {
             return Err(Unread::form("query: is missing"));
         }
-        let Extensions { operation_id, ack, with_cursors, trace, .. } = self.extensions;
+        let Extensions { operation_id, ack, with_cursors, resume, trace, .. } = self.extensions;
         let (query, operation) = (self.query.map(Cow::into_owned), self.operation.map(Cow::into_owned));
-        Ok(Asked { query, hash, operation, variables, operation_id, ack, with_cursors, trace, call: None })
+        Ok(Asked { query, hash, operation, variables, operation_id, ack, with_cursors, resume, trace, call: None })
     }
 }
 
@@ -146,6 +149,8 @@ pub struct Extensions {
     ack: Option<String>,
     /// Whether every result is to carry the position to resume after.
     with_cursors: bool,
+    /// Where a client that comes back says it was.
+    resume: Option<Start>,
     /// The trace that the request is part of.
     trace: Option<TraceContext>,
 }
@@ -169,11 +174,14 @@ pub fn read_extensions(text: &str) -> Result<Extensions, Unread> {
     if guarantee.as_deref().is_some_and(|guarantee| guarantee != "cursor") {
         return Err(Unread::content("extensions.delivery-guarantee: must be \"cursor\""));
     }
+    let resume = string(&fields, PATH, "lastEventId").map_err(own)?.filter(|id| !id.is_empty());
+    let resume = resume.map(|id| wire::parse_position("extensions.lastEventId", &id)).transpose();
     Ok(Extensions {
         hash: hash.transpose().map_err(own)?.flatten(),
         operation_id: string(&fields, PATH, "operationId").map(owned).map_err(own)?,
         ack: string(&fields, PATH, "ack").map(owned).map_err(own)?,
         with_cursors: guarantee.is_some(),
+        resume: resume.map_err(|error| Unread::content(error.to_string()))?,
         // What cannot be used is ignored, as in a header.
         trace: fields
             .text(TRACE_PARENT)

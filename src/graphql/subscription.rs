@@ -180,6 +180,7 @@ pub struct MessagesArguments<'a> {
     pub last: Option<i32>,
     pub after: Option<&'a str>,
     pub since: Option<Timestamp>,
+    pub state: Option<bool>,
     pub consumer: Option<&'a str>,
     pub ack: Option<Ack>,
     pub consumer_ttl: Option<&'a str>,
@@ -197,6 +198,7 @@ impl MessagesArguments<'_> {
             last: self.last.map(not_negative).transpose()?,
             after: self.after.map(|cursor| Cursor::position("after", cursor).map(Into::into)).transpose()?,
             since: self.since,
+            state: self.state.unwrap_or_default(),
             filter: None,
             consumer: self.consumer.map(ConsumerName::parse).transpose()?,
             consumer_ttl: self.consumer_ttl.map(|text| wire::parse_duration("consumer_ttl", text)).transpose()?,
@@ -219,7 +221,8 @@ impl SubscriptionRoot {
     /// The messages of a topic, or of all topics whose names match a pattern (`*` is any one segment, `>` at the end one or
     /// more): history from the asked position, then live, in order, each once. Where messages could not be delivered,
     /// `gap` of the next one and the result's `extensions.gap` say how many and which. Where no message follows that, the
-    /// result has null and `extensions.gap`. With none of `last`, `after` and `since` it begins live.
+    /// result has null and `extensions.gap`. With none of `last`, `after`, `since` and
+    /// `state` it begins live.
     #[expect(clippy::too_many_arguments, reason = "the names and the flat form are the contract's")]
     async fn messages(
         &self,
@@ -229,6 +232,10 @@ impl SubscriptionRoot {
         #[graphql(desc = "Begin after this position: a message's `cursor`, or its `patternCursor` for a pattern.")]
         after: Option<Cursor>,
         #[graphql(desc = "Begin with messages published at or after this time.")] since: Option<DateTime>,
+        #[graphql(
+            desc = "Begin with the newest kept message of each key, without removed keys; then go on live. When that is complete, the result's `extensions.state` says so, with the position: that of the last message, or where there is none one with null."
+        )]
+        state: Option<bool>,
         #[graphql(desc = "Only messages that match; others are neither delivered nor counted as missed.")]
         filter: Option<Filter>,
         #[graphql(
@@ -248,6 +255,7 @@ impl SubscriptionRoot {
             last,
             after: after.as_ref().map(|cursor| cursor.0.as_str()),
             since: since.map(|time| time.0),
+            state,
             consumer: consumer.as_deref(),
             ack: ack.map(Into::into),
             consumer_ttl: consumer_ttl.as_deref(),

@@ -2,6 +2,7 @@
 
 mod message;
 mod publication;
+mod state;
 mod subscription_status;
 mod topic;
 
@@ -11,8 +12,9 @@ use async_graphql::{
 
 pub use message::{Message, MessageConnection, PageInfo};
 pub use publication::{Publication, PublishError, PublishResult};
+pub use state::StateConnection;
 pub use subscription_status::Overflow;
-pub use topic::{AckMode, Consumer, Topic, TopicConnection, TopicEvent, limit};
+pub use topic::{AckMode, Consumer, Retention, Topic, TopicConnection, TopicEvent, limit};
 
 use super::scalars::Long;
 use crate::{

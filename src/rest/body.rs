@@ -103,15 +103,15 @@ impl<S: Send + Sync> FromRequestParts<S> for TopicPath {
     }
 }
 
-/// A topic's name or a pattern, and a consumer's name.
-pub struct ConsumerPath(pub String, pub String);
+/// A topic's name or a pattern, and the name of a consumer, or a key.
+pub struct NamedPath(pub String, pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for ConsumerPath {
+impl<S: Send + Sync> FromRequestParts<S> for NamedPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        path.map(|Path((topic, consumer))| Self(topic, consumer)).map_err(|_| undecodable())
+        path.map(|Path((topic, name))| Self(topic, name)).map_err(|_| undecodable())
     }
 }
 
@@ -156,6 +156,21 @@ impl Query {
             text.parse().map_err(|_| Error::bad_request(name, message))
         };
         self.text(name).map(read).transpose()
+    }
+
+    /// True or false, which is the same as nothing.
+    pub fn flag(&self, name: &'static str) -> Result<bool, Error> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Error::bad_request(name, "must be true or false")),
+        }
+    }
+
+    /// An offset.
+    pub fn offset(&self, name: &'static str) -> Result<Option<u64>, Error> {
+        let wrong = || Error::bad_request(name, format!("must be a whole number from 0 to {}", u64::MAX));
+        self.text(name).map(|text| text.parse().map_err(|_| wrong())).transpose()
     }
 
     /// A number of items from 1 to `most`; 100 unless given.

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     RestResult,
-    body::{ConsumerPath, NoQuery, Query, Text, TopicPath, fields},
+    body::{NamedPath, NoQuery, Query, Text, TopicPath, fields},
     subscriptions::milliseconds,
 };
 use crate::{
@@ -80,7 +80,7 @@ fn position(((topic, cursor), lag): ((TopicName, Cursor), ConsumerLag)) -> Posit
 #[utoipa::path(delete, path = "/topics/{name}/consumers/{consumer}", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded"), ("owner" = Option<String>, Query, description = "The principal whom it belongs to; one's own unless given, or the only one of the name among those that one manages")), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
 pub async fn delete_consumer(
     Caller(client): Caller,
-    ConsumerPath(topic, consumer): ConsumerPath,
+    NamedPath(topic, consumer): NamedPath,
     query: Query,
 ) -> RestResult<Json<ConsumerDone>> {
     query.allow(&["owner"])?;
@@ -93,7 +93,7 @@ pub async fn delete_consumer(
 #[utoipa::path(post, path = "/topics/{name}/consumers/{consumer}/ack", tag = "consumers", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), request_body(content = AckBody), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`NOT_FOUND`")))]
 pub async fn acknowledge(
     Caller(client): Caller,
-    ConsumerPath(topic, consumer): ConsumerPath,
+    NamedPath(topic, consumer): NamedPath,
     _: NoQuery,
     body: Text,
 ) -> RestResult<Json<ConsumerDone>> {
@@ -110,7 +110,7 @@ pub async fn acknowledge(
 #[utoipa::path(post, path = "/topics/{name}/consumers/{consumer}/seek", tag = "consumers", params(("name" = String, Path, description = "The topic's name or the pattern, percent-encoded"), ("consumer" = String, Path, description = "The consumer's name, percent-encoded")), request_body(content = SeekBody), responses((status = 200, body = ConsumerDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, `NOT_FOUND`")))]
 pub async fn seek(
     Caller(client): Caller,
-    ConsumerPath(topic, consumer): ConsumerPath,
+    NamedPath(topic, consumer): NamedPath,
     _: NoQuery,
     body: Text,
 ) -> RestResult<Json<ConsumerDone>> {

@@ -26,7 +26,7 @@ use crate::{
 /// The parameters of a page.
 const PAGE_PARAMETERS: [&str; 5] = ["last", "last_n", "after", "since", "limit"];
 /// What an event stream has in addition.
-const STREAM_PARAMETERS: [&str; 5] = ["filter", "consumer", "ack", "consumer_ttl", "overflow"];
+const STREAM_PARAMETERS: [&str; 6] = ["state", "filter", "consumer", "ack", "consumer_ttl", "overflow"];
 /// Stock event stream clients (event-source-polyfill and its kin) add it and expect nothing.
 const IGNORED: [&str; 1] = ["evs_preamble"];
 
@@ -35,7 +35,7 @@ const STREAM: (&str, &str) = ("text", "event-stream");
 const PAGE: (&str, &str) = ("application", "json");
 
 /// A page of a topic's history, oldest first; with `Accept: text/event-stream`, the topic as server-sent events.
-#[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("last_n" = Option<u32>, Query, description = "Another name of `last`"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("consumer_ttl" = Option<String>, Query, description = "Of a stream: how long the consumer is kept while nobody uses it, like 15m; CONSUMER_TTL at most and unless given"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`"), (status = 429, body = ErrorBody, description = "`LIMIT_REACHED`: the principal has as many streams and sockets as `max_connections` allows")))]
+#[utoipa::path(get, path = "/topics/{name}/messages", tag = "messages", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("last" = Option<u32>, Query, description = "The last so many"), ("last_n" = Option<u32>, Query, description = "Another name of `last`"), ("after" = Option<String>, Query, description = "After this cursor"), ("since" = Option<String>, Query, description = "Published at or after this time (RFC 3339)"), ("limit" = Option<u32>, Query, description = "Of a page: 1 to MAX_BATCH; 100 unless given"), ("state" = Option<bool>, Query, description = "Of a stream: begin with the newest message of each key"), ("filter" = Option<String>, Query, description = "Of a stream: a filter as JSON"), ("consumer" = Option<String>, Query, description = "Of a stream: keep the position under this name"), ("ack" = Option<String>, Query, description = "Of a stream: AUTO or EXPLICIT"), ("consumer_ttl" = Option<String>, Query, description = "Of a stream: how long the consumer is kept while nobody uses it, like 15m; CONSUMER_TTL at most and unless given"), ("overflow" = Option<String>, Query, description = "Of a stream: HISTORY, LATEST, LATEST_PER_KEY or DISCONNECT"), ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: go on after this cursor")), responses((status = 200, content((PageBody = "application/json"), (String = "text/event-stream"))), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`"), (status = 429, body = ErrorBody, description = "`LIMIT_REACHED`: the principal has as many streams and sockets as `max_connections` allows")))]
 pub async fn messages(
     State(context): State<Context>,
     Caller(client): Caller,
@@ -102,7 +102,7 @@ async fn event_stream(
     let parameters = wire::LAST_EVENT_ID_PARAMETERS.iter().filter_map(|name| query.text(name));
     let resumed = header.into_iter().chain(parameters).find(|id| !id.is_empty());
     let text = |name| Ok(query.text(name).map(Into::into));
-    let options = Options::read(query.last()?, text, &client.settings().filter)?;
+    let options = Options::read((query.last()?, query.flag("state")?), text, &client.settings().filter)?;
     let mut request = options.subscribe(Source::parse(name)?)?;
     // A browser that reconnects repeats the address with its first start, so `Last-Event-ID` goes before that.
     if let Some(cursor) = resumed {
@@ -159,7 +159,7 @@ pub struct MessageBody {
 #[expect(dead_code, reason = "written as text; this says in the document what it holds")]
 pub struct GapBody {
     topic: String,
-    /// `SLOW_CONSUMER`, `EXPIRED` or `NEW_EPOCH`.
+    /// `SLOW_CONSUMER`, `EXPIRED`, `NEW_EPOCH`, `SEEK` or `COMPACTED`.
     reason: String,
     missed: Option<u64>,
     from_offset: u64,

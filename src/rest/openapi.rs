@@ -9,7 +9,7 @@ use utoipa::{
     },
 };
 
-use super::{consumers, messages, publish, status, subscriptions, topics};
+use super::{consumers, messages, publish, state, status, subscriptions, topics};
 use crate::access::cookie;
 
 #[derive(OpenApi)]
@@ -25,6 +25,8 @@ use crate::access::cookie;
         topics::update_topic,
         topics::delete_topic,
         messages::messages,
+        state::state,
+        publish::remove_key,
         consumers::list_consumers,
         consumers::delete_consumer,
         consumers::acknowledge,

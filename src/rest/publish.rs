@@ -13,13 +13,13 @@ use utoipa::ToSchema;
 
 use super::{
     Context, RestResult,
-    body::{Text, check_no_query, fields},
+    body::{NamedPath, Query, Text, check_no_query, fields},
 };
 use crate::{
-    access::Visitor,
-    broker::{Client, Cursor, Error, NewMessage, Publication, TopicName, quote},
+    access::{Caller, Visitor},
+    broker::{Client, Cursor, Error, NewMessage, Payload, Publication, TopicName, quote},
     problem::{ErrorBody, ErrorObject, Problem},
-    wire::UnknownFields,
+    wire::{self, BesideData, UnknownFields},
 };
 
 /// The position of a published message.
@@ -124,8 +124,8 @@ fn batch_response(results: Vec<Result<Publication, Problem>>) -> Response {
 }
 
 fn new_message(client: &Client, text: &str) -> Result<(TopicName, NewMessage), Error> {
-    const KNOWN: [&str; 9] =
-        ["topic", "data", "message", "id", "key", "expected_offset", "headers", "ttl", "expected_key_offset"];
+    const KNOWN: [&str; 10] =
+        ["topic", "data", "message", "id", "key", "expected_offset", "headers", "ttl", "expected_key_offset", "remove"];
     let fields = fields(text, &KNOWN)?;
     let topic = TopicName::parse(&fields.required("topic")?)?;
     Ok((topic, fields.new_message(UnknownFields::Refused, client.settings().max_payload_bytes)?))
@@ -155,6 +155,26 @@ pub async fn respond(visitor: Visitor, request: Request, within: Duration) -> Re
     }
     let results = client.publish_many(items.into_iter().map(|item| new_message(client, item.get()))).await;
     Ok(batch_response(results.into_iter().map(|result| result.map_err(Problem::from)).collect()))
+}
+
+/// Removes a key: publishes that it has no value any more. A key that has none may be removed, too.
+#[utoipa::path(delete, path = "/topics/{name}/state/{key}", tag = "publish", params(("name" = String, Path, description = "The topic's name, percent-encoded"), ("key" = String, Path, description = "The key, percent-encoded"), ("id" = Option<String>, Query, description = "Makes removing idempotent. 1 to 255 bytes"), ("expected_offset" = Option<u64>, Query, description = "Remove only if this is the topic's newest offset"), ("expected_key_offset" = Option<u64>, Query, description = "Remove only if this is the newest offset of the key; 0 means that no message of it is kept")), responses((status = 200, body = Published), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 404, body = ErrorBody, description = "`TOPIC_NOT_FOUND`, where topics are not made on demand"), (status = 409, body = ErrorBody, description = "`CONFLICT`"), (status = 429, body = ErrorBody, description = "`RATE_LIMITED`, of the topic or of the client, with `Retry-After`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
+pub async fn remove_key(
+    Caller(client): Caller,
+    NamedPath(topic, key): NamedPath,
+    query: Query,
+) -> RestResult<Response> {
+    query.allow(&["id", "expected_offset", "expected_key_offset"])?;
+    let removal = BesideData {
+        id: query.text("id"),
+        key: Some(&key),
+        expected_offset: query.offset("expected_offset")?,
+        expected_key_offset: query.offset("expected_key_offset")?,
+        remove: true,
+        ..BesideData::default()
+    };
+    let (topic, removal) = (TopicName::parse(&topic)?, wire::new_message(Payload::null(), removal)?);
+    Ok(published(&client.publish(&topic, removal).await?))
 }
 
 /// One message, or an array of them.
@@ -188,6 +208,8 @@ pub struct PublishItem {
     ttl: Option<String>,
     /// Publish only if this is the newest offset of the key; 0 means that no message of it is kept.
     expected_key_offset: Option<u64>,
+    /// Whether it removes its key, which then has no value any more. `data` is null then, or absent.
+    remove: Option<bool>,
 }
 
 /// A message with its id.
@@ -212,7 +234,6 @@ mod tests {
     use axum::body::to_bytes;
 
     use super::*;
-    use crate::{broker::Payload, wire};
 
     /// However it is written, the body is the one that the document of the API describes.
     #[tokio::test]

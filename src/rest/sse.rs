@@ -36,7 +36,7 @@ impl TopicStream {
     }
 }
 
-/// An event without an id: only messages move the position from which an `EventSource` resumes.
+/// An event without an id: only messages, and the end of the state, move the position from which an `EventSource` resumes.
 fn notice(out: &mut Vec<u8>, name: &'static str, frame: &str) {
     ServerSentEvent { id: None, name, data: &[frame.as_bytes()] }.write(out);
 }
@@ -66,6 +66,10 @@ impl StreamContent for TopicStream {
                 }
                 Event::Gap(gap) => notice(out, "gap", &wire::gap_frame(&gap)),
                 Event::Deleted { topic, .. } => notice(out, "deleted", &wire::deleted_frame(topic.as_str())),
+                Event::StateComplete(at) => {
+                    let frame = wire::state_frame(self.subscription.source(), &at);
+                    ServerSentEvent { id: Some(&at), name: "state", data: &[frame.as_bytes()] }.write(out);
+                }
             }
         }
         match progress {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    broker::{Age, Error, TopicConfig, TopicInfo, TopicName},
+    broker::{Age, Error, Retention, TopicConfig, TopicInfo, TopicName},
     problem::ErrorBody,
     wire::{self, Fields},
 };
@@ -20,7 +20,7 @@ use crate::{
 pub struct TopicBody {
     /// Its name.
     name: String,
-    /// Messages kept.
+    /// Messages kept; with `LATEST_PER_KEY`, the keys that have a value.
     message_count: usize,
     /// Live subscriptions.
     subscriber_count: usize,
@@ -46,6 +46,11 @@ pub struct TopicBody {
     implicit: bool,
     /// How old its messages may become, like `24h`; `0s` = no limit.
     max_age: String,
+    /// Which of its messages are kept: `HISTORY` or `LATEST_PER_KEY`.
+    retention: &'static str,
+    /// With `LATEST_PER_KEY`: how many keys may have a value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_keys: Option<usize>,
     /// After how long without a message the topic is said to be silent, such as `5m`; absent where it is never.
     #[serde(skip_serializing_if = "Option::is_none")]
     expect_every: Option<String>,
@@ -72,6 +77,8 @@ impl From<TopicInfo> for TopicBody {
             max_publish_rate: info.bounds.max_publish_rate,
             implicit: info.implicit,
             max_age: info.bounds.max_age.to_string(),
+            retention: info.bounds.retention.code(),
+            max_keys: (info.bounds.retention == Retention::LatestPerKey).then_some(info.bounds.max_keys),
             expect_every: info.bounds.expect_every.map(wire::duration_text),
             silent: info.bounds.expect_every.map(|_| info.silent),
         }
@@ -93,6 +100,8 @@ pub struct TopicDone {
     created_at: String,
     /// How old its messages may become, like `24h`; `0s` = no limit.
     max_age: String,
+    /// Which of its messages are kept: `HISTORY` or `LATEST_PER_KEY`.
+    retention: &'static str,
 }
 
 impl TopicDone {
@@ -104,6 +113,7 @@ impl TopicDone {
             max_publish_rate: info.bounds.max_publish_rate,
             created_at: info.created_at.to_string(),
             max_age: info.bounds.max_age.to_string(),
+            retention: info.bounds.retention.code(),
         })
     }
 }
@@ -117,14 +127,15 @@ fn topic_settings(fields: &Fields<'_>) -> Result<TopicConfig, Error> {
             .text("expect_every")?
             .map(|text| wire::parse_milliseconds("expect_every", &text))
             .transpose()?,
-        ..TopicConfig::default()
+        retention: fields.text("retention")?.map(|text| Retention::parse(&text)).transpose()?,
+        max_keys: fields.number("max_keys", usize::MAX)?,
     })
 }
 
 /// Creates a topic; one that exists only implicitly is adopted.
 #[utoipa::path(post, path = "/topics", tag = "topics", request_body(content = CreateTopic), responses((status = 201, body = TopicDone), (status = 400, body = ErrorBody, description = "`BAD_REQUEST`, `INVALID_TOPIC`"), (status = 409, body = ErrorBody, description = "`TOPIC_EXISTS`"), (status = 503, body = ErrorBody, description = "`LIMIT_REACHED`, `UNAVAILABLE`")))]
 pub async fn create_topic(Caller(client): Caller, _: NoQuery, body: Text) -> RestResult<impl IntoResponse> {
-    let known = ["name", "max_messages", "max_publish_rate", "max_age", "expect_every"];
+    let known = ["name", "max_messages", "max_publish_rate", "max_age", "expect_every", "retention", "max_keys"];
     let fields = fields(body.as_str()?, &known)?;
     let name = TopicName::parse(&fields.required("name")?)?;
     let info = client.create_topic(&name, topic_settings(&fields)?).await?;
@@ -139,7 +150,7 @@ pub async fn update_topic(
     _: NoQuery,
     body: Text,
 ) -> RestResult<Json<TopicDone>> {
-    let known = ["max_messages", "max_publish_rate", "max_age", "expect_every"];
+    let known = ["max_messages", "max_publish_rate", "max_age", "expect_every", "retention", "max_keys"];
     let settings = topic_settings(&fields(body.as_str()?, &known)?)?;
     Ok(TopicDone::new("updated", &client.update_topic(&TopicName::parse(&name)?, settings).await?))
 }
@@ -193,6 +204,10 @@ pub struct CreateTopic {
     max_age: Option<String>,
     /// After how long without a message the topic is said to be silent, from `1s`, such as `5m`; `0s` = never.
     expect_every: Option<String>,
+    /// Which of its messages are kept: `HISTORY` or `LATEST_PER_KEY`, the newest one of each key.
+    retention: Option<String>,
+    /// How many keys may have a value with `LATEST_PER_KEY`; at most the server's `MAX_KEYS`.
+    max_keys: Option<usize>,
 }
 
 /// What changes in a topic.
@@ -210,4 +225,8 @@ pub struct TopicChange {
     max_age: Option<String>,
     /// After how long without a message the topic is said to be silent, from `1s`, such as `5m`; `0s` = never.
     expect_every: Option<String>,
+    /// Which of its messages are kept: `HISTORY` or `LATEST_PER_KEY`, the newest one of each key.
+    retention: Option<String>,
+    /// How many keys may have a value with `LATEST_PER_KEY`; at most the server's `MAX_KEYS`.
+    max_keys: Option<usize>,
 }

@@ -89,6 +89,7 @@ struct Header {
 
 impl Inbound {
     /// Messages of up to `max_bytes`, read by `read_size` bytes at once at first. An idle one holds no buffer.
+    #[must_use]
     pub fn new(max_bytes: usize, read_size: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
@@ -141,6 +142,10 @@ impl Inbound {
     ///
     /// # Errors
     /// The code to close with, when the client breaks the rules.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "what it returns borrows from the reader, which no iterator can do"
+    )]
     pub fn next(&mut self) -> Result<Option<Incoming<'_>>, CloseCode> {
         loop {
             self.drop_handed_out();

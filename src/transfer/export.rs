@@ -137,6 +137,7 @@ fn write_channels(
                 data: message.data.as_str(),
                 headers: message.headers.as_ref().map(Headers::as_json),
                 ttl: message.ttl,
+                is_removal: message.is_removal,
             })?;
             before = message.cursor.offset;
         }
@@ -259,7 +260,7 @@ impl ExportWriter {
     }
 
     fn message(&mut self, message: StoredMessage<'_>) -> Result<(), String> {
-        let StoredMessage { offset, after_loss, at, id, given_id, key, data, headers, ttl } = message;
+        let StoredMessage { offset, after_loss, at, id, given_id, key, data, headers, ttl, is_removal } = message;
         // The data is parsed again, because an export must not hold anything that an import refuses.
         let data: &RawValue =
             serde_json::from_str(data).map_err(|error| format!("the data of message {offset}: {error}"))?;
@@ -279,6 +280,7 @@ impl ExportWriter {
             published_at: TimeText(at),
             data,
             ttl,
+            removed: is_removal,
         }))
     }
 

@@ -14,8 +14,8 @@ use crate::channel::{Ack, Age, Epoch, Timestamp, TopicConfig};
 pub(super) const FORMAT: &str = "pub-sub";
 
 /// The version of all lines. A reader accepts its own and earlier versions. Version 1 has no ids without messages, version 2
-/// no headers and no ages.
-pub(super) const VERSION: u32 = 3;
+/// no headers and no ages, version 3 no removals of keys and no retention.
+pub(super) const VERSION: u32 = 4;
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
@@ -90,6 +90,9 @@ pub(super) struct MessageLine<'a> {
     /// How long the message is kept after its publication, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Age>,
+    /// Whether it says that its key has no value any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub removed: bool,
 }
 
 /// A publisher's id that is still known although its message is gone.

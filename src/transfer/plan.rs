@@ -181,13 +181,16 @@ impl<'a> PlanReader<'a> {
 
     fn topic(&mut self, topic: &format::TopicLine<'_>) -> Result<(), String> {
         self.pass_end();
-        topic.config.check(self.config.broker.max_messages_limit).map_err(|error| match error {
-            // In the spelling of the file.
-            Error::BadRequest { field: "max_messages", message } => {
-                format!("maxMessages {message} (MAX_MESSAGES_LIMIT)")
+        topic.config.check(self.config.broker.max_messages_limit, self.config.broker.max_keys).map_err(|error| {
+            match error {
+                // In the spelling of the file.
+                Error::BadRequest { field: "max_messages", message } => {
+                    format!("maxMessages {message} (MAX_MESSAGES_LIMIT)")
+                }
+                Error::BadRequest { field: "max_keys", message } => format!("maxKeys {message} (MAX_KEYS)"),
+                Error::BadRequest { field: "expect_every", message } => format!("expectEvery {message}"),
+                error => error.to_string(),
             }
-            Error::BadRequest { field: "expect_every", message } => format!("expectEvery {message}"),
-            error => error.to_string(),
         })?;
         if topic.last < topic.floor {
             return Err("last must not be below floor".to_owned());
@@ -349,6 +352,7 @@ pub(super) fn new_message(message: &format::MessageLine<'_>, max_payload_bytes: 
             headers: message.headers.map_or(Ok(None), |headers| Headers::parse(headers.get()))?,
             origin: Some(Origin { at: message.published_at.0, made_up_id }),
             ttl: message.ttl.filter(|ttl| !ttl.is_unlimited()),
+            is_removal: message.removed,
             ..NewMessage::of(Payload::existing(message.data, max_payload_bytes)?)
         })
     };

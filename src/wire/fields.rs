@@ -25,7 +25,7 @@ pub enum UnknownFields {
 }
 
 /// What stands beside `message`, not within it.
-const BESIDE_MESSAGE: [&str; 6] = ["data", "key", "expected_offset", "headers", "ttl", "expected_key_offset"];
+const BESIDE_MESSAGE: [&str; 7] = ["data", "key", "expected_offset", "headers", "ttl", "expected_key_offset", "remove"];
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -156,19 +156,34 @@ impl<'a> Fields<'a> {
         self.present(name).map(|value| value.get().parse().map_err(|_| wrong())).transpose()
     }
 
+    /// `true` or `false`, which is what it is if it is absent.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for anything else.
+    pub fn flag(&self, name: &'static str) -> Result<bool, Error> {
+        match self.present(name).map(RawValue::get) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Error::bad_request(name, "must be true or false")),
+        }
+    }
+
     /// What a client publishes: `data`, or `message: {id, payload}` in its place; `id`, `key`, `expected_offset`,
-    /// `headers`, `ttl`, `expected_key_offset`.
+    /// `headers`, `ttl`, `expected_key_offset`, and `remove`, with which the data may be missing.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field, [`Error::PayloadTooLarge`].
     pub fn new_message(&self, unknown: UnknownFields, max_payload_bytes: usize) -> Result<NewMessage, Error> {
+        let remove = self.flag("remove")?;
         let nested = match (self.raw("data"), self.present("message")) {
             (Some(_), Some(_)) => return Err(Error::bad_request("message", "must not stand beside data")),
             (Some(_), None) => None,
+            (None, None) if remove => None,
             (None, Some(message)) => Some(Fields::parse("message", message.get())?),
             (None, None) => return Err(Error::bad_request("data", "is missing")),
         };
         let (data, inner_id) = match &nested {
+            None if remove => (Some(self.raw("data").unwrap_or(RawValue::NULL)), None),
             None => (self.raw("data"), None),
             Some(message) => {
                 let outer = BESIDE_MESSAGE.into_iter();
@@ -189,7 +204,7 @@ impl<'a> Fields<'a> {
         let (id, key, ttl) = (id.as_deref(), key.as_deref(), self.text("ttl")?);
         let expected_key_offset = self.number("expected_key_offset", u64::MAX)?;
         let ttl = ttl.as_deref();
-        new_message(data, BesideData { id, key, expected_offset, headers, ttl, expected_key_offset })
+        new_message(data, BesideData { id, key, expected_offset, headers, ttl, expected_key_offset, remove })
     }
 }
 
@@ -234,6 +249,8 @@ pub struct BesideData<'a> {
     pub ttl: Option<&'a str>,
     /// What the newest offset of its key has to be.
     pub expected_key_offset: Option<u64>,
+    /// Whether it says that its key has no value any more.
+    pub remove: bool,
 }
 
 /// A message to publish, made of what a client gave.
@@ -241,7 +258,10 @@ pub struct BesideData<'a> {
 /// # Errors
 /// [`Error::BadRequest`] that names the field.
 pub fn new_message(data: Payload, beside: BesideData<'_>) -> Result<NewMessage, Error> {
-    let BesideData { id, key, expected_offset, headers, ttl, expected_key_offset } = beside;
+    let BesideData { id, key, expected_offset, headers, ttl, expected_key_offset, remove } = beside;
+    if remove {
+        check_removal(&data, &beside)?;
+    }
     if expected_key_offset.is_some() && key.is_none() {
         return Err(Error::bad_request("expected_key_offset", "needs a key"));
     }
@@ -252,8 +272,26 @@ pub fn new_message(data: Payload, beside: BesideData<'_>) -> Result<NewMessage, 
         headers: headers.map_or(Ok(None), Headers::parse)?,
         ttl: ttl.map(Age::parse_ttl).transpose()?,
         expected_key_offset,
+        is_removal: remove,
         ..NewMessage::of(data)
     })
+}
+
+/// Whether a message that removes a key says nothing else.
+fn check_removal(data: &Payload, beside: &BesideData<'_>) -> Result<(), Error> {
+    if beside.key.is_none() {
+        return Err(Error::bad_request("remove", "needs a key"));
+    }
+    if data.as_str() != "null" {
+        return Err(Error::bad_request("data", "must be null, or left out, where a key is removed"));
+    }
+    if beside.ttl.is_some() {
+        return Err(Error::bad_request(
+            "ttl",
+            "must be left out where a key is removed: TOMBSTONE_TTL says how long that is known",
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -274,6 +312,8 @@ mod tests {
         assert!(fields.required("missing").is_err());
         assert!(fields.text("n").is_err());
         assert!(fields.number::<u32>("topic", 9).is_err());
+        assert_eq!((fields.flag("none"), fields.flag("missing")), (Ok(false), Ok(false)));
+        assert!(fields.flag("n").is_err() && fields.flag("topic").is_err());
         assert_eq!((fields.quoted("topic").as_deref(), fields.quoted("n")), (Some("\"b\""), None));
         let escaped = self::fields(r#"{"a":"\u0061\n","b":"\ud800"}"#).unwrap();
         assert_eq!((escaped.quoted("a").as_deref(), escaped.quoted("b")), (Some(r#""a\n""#), None));
@@ -314,7 +354,24 @@ mod tests {
         assert!(with_headers("[]").is_err() && with_headers("\"a\"").is_err() && with_headers("{\"a\":1}").is_err());
         let short = new_message(r#"{"data":1,"ttl":"1500ms"}"#).unwrap();
         assert_eq!(short.ttl, Some(Age::from_millis(1_500)));
+        for removal in [
+            r#"{"key":"k","remove":true}"#,
+            r#"{"key":"k","data":null,"remove":true}"#,
+            r#"{"key":"k","remove":true,"message":{"id":"7","payload":null}}"#,
+        ] {
+            let removal = new_message(removal).unwrap();
+            assert!(removal.is_removal && removal.data.as_str() == "null" && removal.key.is_some());
+        }
+        assert!(!new_message(r#"{"key":"k","data":null,"remove":false}"#).unwrap().is_removal);
         for bad in [
+            r#"{"key":"k","data":1,"remove":true}"#,
+            r#"{"key":"k","remove":1}"#,
+            r#"{"key":"k","remove":"true"}"#,
+            r#"{"key":"k","remove":true,"ttl":"5s"}"#,
+            r#"{"key":"k","remove":true,"message":{"id":"7"}}"#,
+            r#"{"key":"k","message":{"payload":null,"remove":true}}"#,
+            r#"{"data":null,"remove":true}"#,
+            r#"{"key":"k","remove":false}"#,
             r"{}",
             r#"{"data":1,"message":{"payload":2}}"#,
             r#"{"message":{}}"#,

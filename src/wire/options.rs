@@ -14,6 +14,8 @@ pub struct Options {
     pub after: Option<Start>,
     /// From a time on.
     pub since: Option<Timestamp>,
+    /// The newest message of each key.
+    pub state: bool,
     /// Only messages that match.
     pub filter: Option<Filter>,
     /// Keep the position under this name.
@@ -27,12 +29,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// The options that are given as text; `text` returns the one of a name.
+    /// The options of which most are given as text; `text` returns the one of a name.
     ///
     /// # Errors
     /// [`Error::BadRequest`] that names the field.
     pub fn read<'a>(
-        last: Option<u32>,
+        (last, state): (Option<u32>, bool),
         text: impl Fn(&'static str) -> Result<Option<Cow<'a, str>>, Error>,
         limits: &FilterLimits,
     ) -> Result<Self, Error> {
@@ -46,6 +48,7 @@ impl Options {
             last,
             after: text("after")?.map(|cursor| parse_position("after", &cursor)).transpose()?,
             since: text("since")?.map(|time| time.parse()).transpose()?,
+            state,
             filter: text("filter")?.map(|filter| parse_filter(&filter, limits)).transpose()?,
             consumer: text("consumer")?.map(|name| ConsumerName::parse(&name)).transpose()?,
             consumer_ttl: text("consumer_ttl")?.map(|text| parse_duration("consumer_ttl", &text)).transpose()?,
@@ -65,7 +68,17 @@ impl Options {
             "filter" => Ok(fields.present(name).map(|filter| Cow::Borrowed(filter.get()))),
             _ => fields.text(name),
         };
-        Self::read(last, text, limits)
+        Self::read((last, fields.flag("state")?), text, limits)
+    }
+
+    /// Where to begin: at most one of the four.
+    fn start(&self) -> Result<Option<Start>, Error> {
+        let other = start(self.last, self.after.clone(), self.since)?;
+        match (self.state, other) {
+            (false, other) => Ok(other),
+            (true, None) => Ok(Some(Start::State)),
+            (true, Some(_)) => Err(Error::bad_request("state", "must not stand beside last, after or since")),
+        }
     }
 
     /// The request for a topic or pattern.
@@ -78,7 +91,7 @@ impl Options {
         }
         Ok(Subscribe {
             source,
-            start: start(self.last, self.after, self.since)?,
+            start: self.start()?,
             resume: None,
             filter: self.filter,
             overflow: self.overflow.unwrap_or_default(),
@@ -234,8 +247,12 @@ mod tests {
         assert_eq!(ack.subscribe(source()).unwrap_err(), Error::bad_request("ack", "needs a consumer"));
         let two = Options { last: Some(1), since: Some(Timestamp::now()), ..Options::default() };
         assert!(matches!(two.subscribe(source()), Err(Error::BadRequest { field: "after", .. })));
+        let with_state = Options { last: Some(1), state: true, ..Options::default() };
+        assert!(matches!(with_state.subscribe(source()), Err(Error::BadRequest { field: "state", .. })));
+        let state = Options { state: true, ..Options::default() };
+        assert_eq!(state.subscribe(source()).unwrap().start, Some(Start::State));
         let text = |name| Ok((name == "overflow").then_some("latest".into()));
-        let wrong = Options::read(None, text, &FilterLimits::default()).err().unwrap();
+        let wrong = Options::read((None, false), text, &FilterLimits::default()).err().unwrap();
         assert_eq!(wrong.to_string(), "overflow: must be one of HISTORY, LATEST, LATEST_PER_KEY, DISCONNECT");
     }
 }

@@ -6,15 +6,27 @@ use crate::wire::UnknownFields;
 /// a frame does not read are ignored in it.
 const ORIGINAL_FIELDS: [&str; 6] = ["type", "topic", "message", "client_id", "last_n", "request_id"];
 /// What a frame to publish reads.
-pub(super) const PUBLISH_FIELDS: [&str; 10] =
-    ["topic", "data", "message", "id", "key", "expected_offset", "headers", "ttl", "expected_key_offset", "request_id"];
+pub(super) const PUBLISH_FIELDS: [&str; 11] = [
+    "topic",
+    "data",
+    "message",
+    "id",
+    "key",
+    "expected_offset",
+    "headers",
+    "ttl",
+    "expected_key_offset",
+    "remove",
+    "request_id",
+];
 /// What a frame to subscribe reads.
-pub(super) const SUBSCRIBE_FIELDS: [&str; 11] = [
+pub(super) const SUBSCRIBE_FIELDS: [&str; 12] = [
     "topic",
     "last",
     "last_n",
     "after",
     "since",
+    "state",
     "filter",
     "consumer",
     "ack",

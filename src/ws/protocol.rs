@@ -121,6 +121,7 @@ impl<'a> Echo<'a> {
 }
 
 impl Session {
+    #[must_use]
     pub fn new(sign_in: SignIn, settings: &super::Settings, inbox: Inbox) -> Self {
         let limit = Limit { what: "subscriptions on one connection", most: settings.max_subscriptions };
         Self {
@@ -417,6 +418,7 @@ impl Protocol for Session {
                 }
                 Event::Gap(gap) => out.text(&[wire::gap_frame(&gap).as_bytes()]),
                 Event::Deleted { topic, .. } => out.text(&[wire::deleted_frame(topic.as_str()).as_bytes()]),
+                Event::StateComplete(at) => out.text(&[wire::state_frame(subscription.source(), &at).as_bytes()]),
             }
         }
         if let Progress::Ended(error) = progress {

@@ -145,6 +145,8 @@ const ROUTES: &[(&str, Who, &str, &str)] = &[
     ("PATCH /topics/{name}", Entitled, "/topics/orders.eu", r#"{"max_messages":5}"#),
     ("DELETE /topics/{name}", Entitled, "/topics/orders.eu", ""),
     ("GET /topics/{name}/messages", Entitled, "/topics/orders.eu/messages", ""),
+    ("GET /topics/{name}/state", Entitled, "/topics/orders.eu/state", ""),
+    ("DELETE /topics/{name}/state/{key}", Entitled, "/topics/orders.eu/state/k", ""),
     ("GET /topics/{name}/subscriptions", Entitled, "/topics/orders.eu/subscriptions", ""),
     // Nobody learns of a subscription that is not theirs to end.
     ("DELETE /subscriptions/{id}", Known, "/subscriptions/0000000000000000", ""),
@@ -174,6 +176,7 @@ const FIELDS: &[(&str, Who, &str)] = &[
     ("Query.stats", Entitled, "{ stats { topics } }"),
     ("Query.health", Known, "{ health { status } }"),
     ("Topic.messages", Entitled, r#"{ topic(name: "orders.eu") { messages { nodes { data } } } }"#),
+    ("Topic.state", Entitled, r#"{ topic(name: "orders.eu") { state { nodes { data } } } }"#),
     ("Topic.subscriptions", Entitled, r#"{ topic(name: "orders.eu") { subscriptions { lag principal } } }"#),
     ("Topic.consumers", Entitled, r#"{ topic(name: "orders.eu") { consumers { name } } }"#),
     ("Mutation.createTopic", Entitled, r#"mutation { createTopic(name: "orders.eu") { name } }"#),
@@ -185,6 +188,7 @@ const FIELDS: &[(&str, Who, &str)] = &[
         Entitled,
         r#"mutation { publishMany(messages: [{topic: "orders.eu", data: 1}]) { publication { offset } error { code } } }"#,
     ),
+    ("Mutation.removeKey", Entitled, r#"mutation { removeKey(topic: "orders.eu", key: "k") { offset } }"#),
     (
         "Mutation.acknowledge",
         Entitled,
@@ -198,6 +202,11 @@ const FIELDS: &[(&str, Who, &str)] = &[
     ("Mutation.disconnect", Known, r#"mutation { disconnect(subscription: "0000000000000000") }"#),
     ("Mutation.deleteConsumer", Entitled, r#"mutation { deleteConsumer(topic: "orders.eu", consumer: "c") }"#),
     ("Subscription.messages", Entitled, r#"subscription { messages(topic: "orders.eu") { data } }"#),
+    (
+        "Subscription.messages with the state",
+        Entitled,
+        r#"subscription { messages(topic: "orders.eu", state: true) { data } }"#,
+    ),
     ("Subscription.messages of a pattern", Entitled, r#"subscription { messages(topic: "orders.*") { data } }"#),
     ("Subscription.topicEvents", Entitled, r#"subscription { topicEvents(pattern: "orders.*") { name } }"#),
 ];
@@ -206,8 +215,10 @@ const FIELDS: &[(&str, Who, &str)] = &[
 const FRAMES: &[(&str, Who, &str)] = &[
     ("subscribe", Entitled, r#"{"type":"subscribe","topic":"orders.eu"}"#),
     ("subscribe to a pattern", Entitled, r#"{"type":"subscribe","topic":"orders.>"}"#),
+    ("subscribe with the state", Entitled, r#"{"type":"subscribe","topic":"orders.eu","state":true}"#),
     ("unsubscribe", Everybody, r#"{"type":"unsubscribe","topic":"orders.eu"}"#),
     ("publish", Entitled, r#"{"type":"publish","topic":"orders.eu","data":1}"#),
+    ("publish a removal", Entitled, r#"{"type":"publish","topic":"orders.eu","key":"k","remove":true}"#),
     ("ack", Entitled, r#"{"type":"ack","topic":"orders.eu","consumer":"c","cursor":"CURSOR"}"#),
     ("ping", Everybody, r#"{"type":"ping"}"#),
 ];

@@ -30,6 +30,8 @@ pub enum Start {
     Last(u32),
     After(String),
     Since(String),
+    /// With the newest message of each key.
+    State,
 }
 
 /// What else a subscription may ask for.
@@ -62,6 +64,8 @@ pub enum Event {
     Gap(Gap),
     /// The topic was deleted.
     Deleted(String),
+    /// The state is complete at this position.
+    State(String),
     /// The subscription ended with this code.
     Error(String),
     /// The door closed in good order, with this code where it has one.
@@ -100,6 +104,7 @@ pub struct Message {
     /// The position over all topics, where it came through a pattern.
     pub pattern_cursor: Option<String>,
     pub key: Option<String>,
+    pub removed: bool,
 }
 
 impl Message {
@@ -263,6 +268,8 @@ struct MessageFields<'a> {
     #[serde(alias = "patternCursor")]
     pattern_cursor: Option<String>,
     key: Option<String>,
+    #[serde(default)]
+    removed: bool,
 }
 
 impl MessageFields<'_> {
@@ -277,6 +284,7 @@ impl MessageFields<'_> {
             cursor: self.cursor,
             pattern_cursor: self.pattern_cursor,
             key: self.key,
+            removed: self.removed,
         }
     }
 }
@@ -289,6 +297,8 @@ fn read_frame(text: &str) -> Event {
         topic: Option<String>,
         msg: Option<String>,
         error: Option<Value>,
+        cursor: Option<String>,
+        pattern_cursor: Option<String>,
         ts: Value,
     }
     let frame: Kind = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -296,6 +306,7 @@ fn read_frame(text: &str) -> Event {
     match (frame.r#type.as_str(), frame.msg.as_deref()) {
         ("event", _) => Event::Message(serde_json::from_str::<MessageFields<'_>>(text).unwrap().read()),
         ("gap", _) => Event::Gap(serde_json::from_str(text).unwrap()),
+        ("state", _) => Event::State(frame.pattern_cursor.or(frame.cursor).unwrap()),
         ("info", Some("topic_deleted")) => Event::Deleted(frame.topic.unwrap()),
         ("error", _) => Event::Error(frame.error.unwrap()["code"].as_str().unwrap().to_owned()),
         _ => panic!("{text}"),
@@ -310,6 +321,7 @@ fn subscription(topic: &str, start: &Start, options: &Options) -> String {
         Start::Last(count) => arguments += &format!(", last: {count}"),
         Start::After(cursor) => arguments += &format!(", after: {cursor:?}"),
         Start::Since(time) => arguments += &format!(", since: {time:?}"),
+        Start::State => arguments += ", state: true",
     }
     if let Some(filter) = &options.filter {
         arguments += &format!(", filter: {}", literal(filter));
@@ -323,7 +335,7 @@ fn subscription(topic: &str, start: &Start, options: &Options) -> String {
         }
     }
     format!(
-        "subscription {{ messages({arguments}) {{ id: messageId topic data key offset cursor patternCursor publishedAt \
+        "subscription {{ messages({arguments}) {{ id: messageId topic data key removed offset cursor patternCursor publishedAt \
          gap {{ missed fromOffset toOffset reason }} }} }}"
     )
 }
@@ -340,7 +352,8 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// What one execution result of a subscription to `topic` says: a gap, a message, an end, in this order.
+/// What one execution result of a subscription to `topic` says: a gap, a message, the end of the state, an end, in this
+/// order.
 fn read_result(text: &str, topic: &str, consumer: &mut Option<Value>) -> Vec<Event> {
     #[derive(Deserialize)]
     struct Execution<'a> {
@@ -356,6 +369,12 @@ fn read_result(text: &str, topic: &str, consumer: &mut Option<Value>) -> Vec<Eve
         gap: Option<Gap>,
         consumer: Option<Value>,
         deleted: Option<Value>,
+        state: Option<State>,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        complete: bool,
+        cursor: String,
     }
     #[derive(Deserialize)]
     struct Data<'a> {
@@ -385,6 +404,10 @@ fn read_result(text: &str, topic: &str, consumer: &mut Option<Value>) -> Vec<Eve
     if let Some(gap) = result.extensions.gap {
         events.insert(0, Event::Gap(gap));
     }
+    events.extend(result.extensions.state.map(|state| {
+        assert!(state.complete);
+        Event::State(state.cursor)
+    }));
     events
         .extend(result.extensions.deleted.map(|deleted| Event::Deleted(deleted["topic"].as_str().unwrap().to_owned())));
     events.extend(result.errors.iter().map(|error| match code_of(error).as_str() {

@@ -2,6 +2,7 @@
 
 mod consumers;
 mod ids;
+mod keys;
 mod repair;
 mod room;
 

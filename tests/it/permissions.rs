@@ -94,7 +94,7 @@ fn the_table_names_every_operation() {
     let schema = read("schema.graphql");
     let roots = ["Query", "Mutation", "Subscription"].into_iter().flat_map(|root| fields(&schema, root));
     // What a topic shows of itself needs no more than the topic.
-    let of_topic = ["messages", "subscriptions", "consumers"];
+    let of_topic = ["messages", "state", "subscriptions", "consumers"];
     let topic = fields(&schema, "Topic");
     assert!(of_topic.iter().all(|field| topic.iter().any(|known| known == field)), "{topic:?}");
     let of_topic = of_topic.map(|field| format!("Topic.{field}"));
@@ -144,7 +144,11 @@ const CURSOR: &str = "00aa00aa00aa00aa-01";
 
 async fn over_rest(server: &TestServer, key: &str, operation: &str) -> Option<String> {
     let (method, path) = operation.split_once(' ').unwrap();
-    let path = path.replace("{name}", "t").replace("{consumer}", "c").replace("{id}", "0000000000000000");
+    let path = path
+        .replace("{name}", "t")
+        .replace("{consumer}", "c")
+        .replace("{id}", "0000000000000000")
+        .replace("{key}", "k");
     let body = match operation {
         "POST /publish" => json!({"topic": "t", "data": 1}),
         "POST /topics" => json!({"name": "t"}),
@@ -162,9 +166,11 @@ async fn over_graphql(server: &TestServer, key: &str, operation: &str) -> Option
     let document = match operation {
         "publish" => "mutation { publish(topic: \"t\", data: 1) { id } }",
         "publishMany" => "mutation { publishMany(messages: [{topic: \"t\", data: 1}]) { error { code } } }",
+        "removeKey" => "mutation { removeKey(topic: \"t\", key: \"k\") { id } }",
         "messages" => "subscription { messages(topic: \"t\") { id } }",
         "topicEvents" => "subscription { topicEvents { name } }",
         "Topic.messages" => "{ topic(name: \"t\") { messages { nodes { id } } } }",
+        "Topic.state" => "{ topic(name: \"t\") { state { nodes { id } } } }",
         "Topic.consumers" => "{ topic(name: \"t\") { consumers { name } } }",
         "Topic.subscriptions" => "{ topic(name: \"t\") { subscriptions { lag } } }",
         "topic" => "{ topic(name: \"t\") { name } }",

@@ -17,7 +17,7 @@ function world(t, start = {}) {
   const asked = [];
   const client = {
     subscribe: ({ variables, extensions }, sink) => {
-      const request = { variables, sink, isStopped: false, live: (cursor) => acknowledged.get(extensions.ack)(cursor) };
+      const request = { variables, extensions, sink, isStopped: false, live: (cursor) => acknowledged.get(extensions.ack)(cursor) };
       requests.push(request);
       return () => (request.isStopped = true);
     },
@@ -147,4 +147,29 @@ test('a follower that is stopped ends its subscription', async (t) => {
   await settle();
   assert.equal(requests[0].isStopped, true);
   assert.equal(requests.length, 1);
+});
+
+test('a state goes on where it was cut until it has come, and then as a tail does', async (t) => {
+  const { requests, tail, message } = world(t, { state: true, filter: { field: '$key', eq: 'a' } });
+  let completed = 0;
+  tail.complete = () => (completed += 1);
+  await settle();
+  const start = { topic: 'orders', state: true, filter: { field: '$key', eq: 'a' } };
+  assert.deepEqual([requests[0].variables, requests[0].extensions.lastEventId], [start, undefined]);
+  requests[0].live('c0');
+  requests[0].sink.error({ code: 1006 });
+  await settle();
+  assert.deepEqual([requests[1].variables, requests[1].extensions.lastEventId], [start, undefined]);
+  requests[1].live('c0');
+  requests[1].sink.next(message(1));
+  requests[1].sink.error({ code: 1006 });
+  await settle();
+  assert.deepEqual([requests[2].variables, requests[2].extensions.lastEventId], [start, 'c1']);
+  requests[2].live('c1');
+  requests[2].sink.next({ ...message(2), extensions: { state: { complete: true, cursor: 'c2' } } });
+  assert.equal(completed, 1);
+  requests[2].sink.error({ code: 1006 });
+  await settle();
+  const { filter } = start;
+  assert.deepEqual([requests[3].variables, requests[3].extensions.lastEventId], [{ topic: 'orders', after: 'c2', filter }, undefined]);
 });

@@ -24,6 +24,11 @@ export interface ConsumeOptions<Data = unknown> extends Server, Start {
   onMessage: (message: Message<Data>) => unknown;
   /** Called in the place of messages that could not be delivered, in order with `onMessage`. */
   onGap: (gap: Gap) => unknown;
+  /**
+   * With `state`: called once, in order with `onMessage`, when what was handled is the state at this position. What follows is
+   * live. It is not called for a `consumer` that the server knows already, because that goes on from its position.
+   */
+  onState?: (cursor: string) => unknown;
   /** Called for each error after which `consume` tries again. */
   onError?: (error: PubSubError) => void;
   onStatus?: (status: Status) => void;
@@ -41,7 +46,7 @@ export interface ConsumeOptions<Data = unknown> extends Server, Start {
 
 const MAX_WAITING = 1_000;
 
-type Item = ({ message: Message } | { gap: Gap }) & { position: string | undefined };
+type Item = ({ message: Message } | { gap: Gap } | { state: string }) & { position: string | undefined };
 /** Why a subscription has ended: with an error, because too many messages wait, or because it was told to. */
 type End = { error: unknown } | 'full' | 'aborted';
 
@@ -73,6 +78,7 @@ class Consumption {
   /** The gap that was told last, if no message came after it: the server may repeat it after a reconnect. */
   #toldGap: string | undefined;
   #wasEverLive = false;
+  #stateIsComplete = false;
 
   constructor(options: ConsumeOptions<never>) {
     this.#options = options;
@@ -119,7 +125,7 @@ class Consumption {
         if (this.#waiting.length >= this.#maxWaiting) finish('full');
       };
       const source = this.#options.transport === 'event-stream' ? overEventStream : overWebSocket;
-      const close = source({ ...this.#options, start: this.#start() }, {
+      const close = source({ ...this.#options, ...this.#start() }, {
         onLive: (position) => {
           wasLive = true;
           this.#options.onStatus?.('live');
@@ -127,6 +133,7 @@ class Consumption {
         },
         onGap: (gap, position) => take({ gap, position }),
         onMessage: (message, position) => take({ message, position }),
+        onState: (position) => take({ state: position, position }),
         onEnd: (error) => finish({ error }),
       });
       this.#signal.addEventListener('abort', abort);
@@ -138,18 +145,26 @@ class Consumption {
     return { end: this.#failure ?? this.#acknowledger?.failure ?? end, wasLive };
   }
 
-  #start(): Start {
-    if (this.#position !== undefined) return { after: this.#position };
-    const { last, after, since } = this.#options;
-    return { ...(last !== undefined && { last }), ...(after !== undefined && { after }), ...(since !== undefined && { since }) };
+  #start(): { start: Start; resume?: string } {
+    const { last, after, since, state, consumer } = this.#options;
+    // A consumer goes on from the position that the server keeps.
+    if (state && !this.#stateIsComplete && (consumer === undefined || this.#position === undefined)) {
+      // The server goes on behind the position, and says when the rest of the state has come.
+      return { start: { state }, ...(this.#position !== undefined && { resume: this.#position }) };
+    }
+    if (this.#position !== undefined) return { start: { after: this.#position } };
+    const start = { ...(last !== undefined && { last }), ...(after !== undefined && { after }), ...(since !== undefined && { since }) };
+    return { start };
   }
 
   #live(position: string | undefined, take: (item: Item) => void): void {
-    const { topic, since, consumer } = this.#options;
-    const continues = this.#position !== undefined || since !== undefined || consumer !== undefined;
+    const { topic, since, consumer, state } = this.#options;
+    const isInState = state === true && !this.#stateIsComplete;
+    const continues = this.#position !== undefined || since !== undefined || consumer !== undefined || isInState;
     if (this.#wasEverLive && !continues) {
       take({ gap: { topic, missed: null, fromOffset: null, toOffset: null, reason: 'UNKNOWN_POSITION' }, position });
-    } else {
+    } else if (!isInState || consumer !== undefined) {
+      // A state of which nothing was handled is read as a whole again.
       this.#position ??= position;
     }
     this.#wasEverLive = true;
@@ -173,6 +188,9 @@ class Consumption {
       const gap = JSON.stringify(item.gap);
       if (gap !== this.#toldGap) await this.#options.onGap(item.gap);
       this.#toldGap = gap;
+    } else if ('state' in item) {
+      await this.#options.onState?.(item.state);
+      this.#stateIsComplete = true;
     } else if (!this.#acknowledger?.isHandled(item.message.id)) {
       await this.#options.onMessage(item.message as Message<never>);
       this.#toldGap = undefined;

@@ -15,6 +15,7 @@ interface Frame {
   id: string;
   key?: string;
   headers?: Record<string, string>;
+  removed?: boolean;
   offset: number;
   cursor: string;
   pattern_cursor?: string;
@@ -39,10 +40,11 @@ async function begin(subscription: Subscription, signal: AbortSignal): Promise<S
   return found ? { after: found.cursor } : { last: EVERYTHING };
 }
 
-function addressOf({ topic, filter, overflow, consumer, consumerTtl, ...server }: Subscription, start: Start): URL {
+function addressOf({ topic, filter, overflow, consumer, consumerTtl, resume, ...server }: Subscription, start: Start): URL {
   const url = address(server, `topics/${encodeURIComponent(topic)}/messages`);
   const parameters = {
     ...start,
+    lastEventId: resume,
     filter: filter && JSON.stringify(filter),
     overflow,
     consumer,
@@ -102,11 +104,12 @@ async function open(subscription: Subscription, listener: Listener, closed: Abor
   // The `consumer` event follows, with a position.
   source.addEventListener('open', () => closed.aborted || subscription.consumer !== undefined || listener.onLive(start.after));
   on('consumer', ({ consumer }) => listener.onLive(consumer.cursor));
-  on('message', ({ id, key, headers, pattern_cursor, published_at, ...frame }, position) => {
+  on('message', ({ id, key, headers, removed, pattern_cursor, published_at, ...frame }, position) => {
     const { topic, data, offset, cursor } = frame;
-    const absent = { key: key ?? null, headers: headers ?? null, patternCursor: pattern_cursor ?? null };
+    const absent = { key: key ?? null, headers: headers ?? null, removed: removed ?? false, patternCursor: pattern_cursor ?? null };
     listener.onMessage({ id: cursor, messageId: id, topic, data, offset, cursor, publishedAt: published_at, ...absent }, position);
   });
+  on('state', ({ pattern_cursor, cursor }) => listener.onState(pattern_cursor ?? cursor));
   on('gap', ({ topic, missed, from_offset, to_offset, reason }) =>
     listener.onGap({ topic, missed: missed ?? null, fromOffset: from_offset, toOffset: to_offset, reason }, undefined),
   );

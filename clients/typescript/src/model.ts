@@ -12,6 +12,8 @@ export interface Message<Data = unknown> {
   key: string | null;
   /** What the publisher gave with the data, such as the context of a trace. */
   headers: Record<string, string> | null;
+  /** Whether this message removed its key, which then has no value any more. Its data is null. */
+  removed: boolean;
   /** The message's number in its topic. It only grows, but it may skip numbers. */
   offset: number;
   /** The message's position in its topic, for `after`. */
@@ -31,7 +33,7 @@ export interface Gap {
   fromOffset: number | null;
   toOffset: number | null;
   /**
-   * Why. Besides the server's reasons, `EXPIRED`, `NEW_EPOCH` and `SLOW_CONSUMER`, there are two: with `TOPIC_DELETED` a topic of
+   * Why. Besides the server's reasons, such as `EXPIRED`, `COMPACTED` and `SLOW_CONSUMER`, there are two: with `TOPIC_DELETED` a topic of
    * the pattern was deleted with messages that were not read, and with `UNKNOWN_POSITION` the connection broke before the client
    * had learned a position.
    */
@@ -59,6 +61,8 @@ export interface Start {
   after?: string;
   /** Messages that were published at this time or later. RFC 3339. */
   since?: string;
+  /** The state: the newest message of each key, without removed keys. `onState` of `consume` says when it is complete. */
+  state?: boolean;
 }
 
 /** Which messages are wanted: exactly one of `field`, `and`, `or` and `not`. */

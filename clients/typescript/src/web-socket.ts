@@ -14,19 +14,19 @@ const UNAUTHENTICATED = [4401, 4403];
 const FINAL = [1002, 1007, 1009, 4004, 4005, 4400, 4406, 4409, 4429];
 
 const MESSAGES = `subscription Messages(
-  $topic: String!, $last: Int, $after: Cursor, $since: DateTime, $filter: Filter, $overflow: Overflow,
+  $topic: String!, $last: Int, $after: Cursor, $since: DateTime, $state: Boolean, $filter: Filter, $overflow: Overflow,
   $consumer: String, $consumerTtl: String, $ack: AckMode
 ) {
   messages(
-    topic: $topic, last: $last, after: $after, since: $since, filter: $filter, overflow: $overflow,
+    topic: $topic, last: $last, after: $after, since: $since, state: $state, filter: $filter, overflow: $overflow,
     consumer: $consumer, consumerTtl: $consumerTtl, ack: $ack
-  ) { id messageId topic data key headers offset cursor patternCursor publishedAt }
+  ) { id messageId topic data key headers removed offset cursor patternCursor publishedAt }
 }`;
 
 interface Result {
   data?: { messages: Message | null } | null;
   errors?: readonly GraphQLProblem[];
-  extensions?: { gap?: Gap; deleted?: { topic: string }; cursor?: string };
+  extensions?: { gap?: Gap; deleted?: { topic: string }; state?: { cursor: string }; cursor?: string };
 }
 
 function variables({ topic, start, filter, overflow, consumer, consumerTtl }: Subscription): Record<string, unknown> {
@@ -74,18 +74,19 @@ export const overWebSocket: Source = (subscription, listener) => {
     isOver = true;
     listener.onEnd(error ?? cause);
   };
-  const next = ({ data, errors, extensions: { gap, deleted, cursor } = {} }: Result): void => {
+  const next = ({ data, errors, extensions: { gap, deleted, state, cursor } = {} }: Result): void => {
     if (isOver) return;
     if (gap) listener.onGap(gap, data?.messages ? undefined : cursor);
     if (deleted) listener.onGap({ ...deleted, missed: null, fromOffset: null, toOffset: null, reason: 'TOPIC_DELETED' }, cursor);
     const message = data?.messages;
     if (message) listener.onMessage(message, message.patternCursor ?? message.cursor);
+    if (state) listener.onState(state.cursor);
     // The stream completes after a result with errors.
     if (errors?.[0]) error ??= refused(errors[0]);
   };
   const stop = client.subscribe(
     // With the second extension, results without a message have a position, too.
-    { query: MESSAGES, variables: variables(subscription), extensions: { ack: 'live', 'delivery-guarantee': 'cursor' } },
+    { query: MESSAGES, variables: variables(subscription), extensions: { ack: 'live', 'delivery-guarantee': 'cursor', lastEventId: subscription.resume } },
     { next: (result) => next(result as Result), error: (cause) => end(ended(cause)), complete: () => end(lost(undefined)) },
   );
   return () => {

@@ -204,6 +204,7 @@ impl Client {
                 self.open.push(gap.clone());
                 self.gaps.push((step, gap));
             }
+            Event::StateComplete(_) => panic!("nobody has asked for the state"),
             Event::Deleted { topic, unread } => {
                 if unread {
                     self.gone.push((step, topic));

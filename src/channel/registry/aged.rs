@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    super::{Channel, Clock, Epoch},
+    super::{Channel, Clock, Epoch, Error, TopicConfig},
     Registry,
 };
 
@@ -12,6 +12,20 @@ impl Registry {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.aging.clock
+    }
+
+    /// Checks whether a topic may have these settings, before they are stored. If it is to keep the newest message of each key,
+    /// it takes no other message from here on, until [`Registry::apply`] or [`Registry::abandon`].
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] if what the topic keeps does not fit the settings.
+    pub fn prepare(&self, channel: &Channel, config: TopicConfig) -> Result<(), Error> {
+        channel.ring.lock().prepare(config, self.defaults)
+    }
+
+    /// Settings that were prepared are not stored.
+    pub fn abandon(&self, channel: &Channel) {
+        channel.ring.lock().abandon();
     }
 
     /// The topics whose messages grow too old.

@@ -18,7 +18,7 @@
 //! the wall clock says.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -29,26 +29,30 @@ use crate::channel::{Age, Gap, GapReason, Message, ReadPosition, Reclaimed, Time
 const MAX_PASSED: usize = 4_096;
 
 /// The end of the time of a hollow slot.
-const HOLLOW: i64 = i64::MIN;
+pub(super) const HOLLOW: i64 = i64::MIN;
 
 /// How old the messages of a ring are.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     /// One for each message of the ring, in the same order.
-    lives: VecDeque<Life>,
+    pub(super) lives: VecDeque<Life>,
     /// When each message's own time is over, and its offset.
     ends: BTreeSet<(i64, u64)>,
     /// How many slots are hollow.
-    hollow: usize,
+    pub(super) hollow: usize,
 }
 
 /// The life of one message, by the steady clock.
 #[derive(Clone, Copy, Debug)]
-struct Life {
+pub(super) struct Life {
     /// When it was published; never decreases from one message to the next.
     born: i64,
     /// When its own time is over.
-    until: i64,
+    pub(super) until: i64,
+    /// Of a hollow slot: when it was.
+    ended: i64,
+    /// The offset of the message of the same key before it; 0 where there was none.
+    older: u64,
 }
 
 impl Life {
@@ -77,8 +81,58 @@ impl Ring {
         life.is_some_and(|life| life.is_over(self.bounds.max_age, now))
     }
 
+    /// Whether the own time of the message in this slot was over in between.
+    pub(super) fn has_ended_between(&self, index: usize, begun: i64, now: i64) -> bool {
+        let life = self.ages.as_ref().and_then(|ages| ages.lives.get(index));
+        let end = life.map(|life| if life.until == HOLLOW { life.ended } else { life.until });
+        end.is_some_and(|end| begun < end && end <= now)
+    }
+
+    /// The newest message of a key that is not too old: the one at this offset, or one before it.
+    pub(super) fn newest_live(&self, mut offset: u64, now: i64) -> Option<u64> {
+        while offset > 0 {
+            let slot = self.index_after(offset - 1);
+            if self.messages.get(slot).is_none_or(|message| message.cursor.offset != offset) {
+                return None;
+            }
+            if !self.is_gone(slot, now) {
+                return Some(offset);
+            }
+            offset = self.ages.as_ref().and_then(|ages| ages.lives.get(slot)).map_or(0, |life| life.older);
+        }
+        None
+    }
+
+    /// The newest message has this one of the same key before it.
+    pub(super) fn link_newest(&mut self, older: Option<u64>) {
+        if let Some(life) = self.ages.as_mut().and_then(|ages| ages.lives.back_mut()) {
+            life.older = older.unwrap_or(0);
+        }
+    }
+
+    /// Finds out of each message which one of the same key is before it.
+    fn link_all(&mut self) {
+        let Some(ages) = &mut self.ages else { return };
+        let mut newest = HashMap::new();
+        for (message, life) in self.messages.iter().zip(&mut ages.lives) {
+            let older = message.key.as_ref().and_then(|key| newest.insert(key, message.cursor.offset));
+            life.older = older.unwrap_or(0);
+        }
+    }
+
+    /// Whether only the place of the message in this slot is left.
+    pub(super) fn is_hollow(&self, index: usize) -> bool {
+        self.ages.as_ref().and_then(|ages| ages.lives.get(index)).is_some_and(|life| life.until == HOLLOW)
+    }
+
+    /// The offsets of messages whose own time is over, and that have not left yet.
+    pub(super) fn offsets_over(&self, now: i64) -> impl Iterator<Item = u64> {
+        let ends = self.ages.iter().flat_map(move |ages| ages.ends.range(..=(now, u64::MAX)));
+        ends.map(|(_, offset)| *offset)
+    }
+
     /// How many of the oldest messages the topic's age has taken.
-    fn past(&self, now: i64) -> usize {
+    pub(super) fn past(&self, now: i64) -> usize {
         let Some(ages) = self.ages.as_ref().filter(|_| !self.bounds.max_age.is_unlimited()) else { return 0 };
         ages.lives.partition_point(|life| life.is_past(self.bounds.max_age, now))
     }
@@ -97,6 +151,9 @@ impl Ring {
 
     /// How many messages are kept and not too old.
     pub fn live_len(&self) -> usize {
+        if self.keeps_latest() {
+            return self.live_keys();
+        }
         let (Some(ages), Some(now)) = (&self.ages, self.now()) else { return self.messages.len() };
         let past = self.past(now);
         // Once the sweep was here, there is nothing to look for.
@@ -148,6 +205,9 @@ impl Ring {
 
     /// What lies between two slots, if anything does: messages that are too old, or what the engine has lost.
     pub fn hole_between(&self, older: usize, newer: usize) -> Option<Gap> {
+        if let Some(keyed) = &self.keyed {
+            return self.hole_between_among_holes(keyed, older, newer);
+        }
         let (after, to) = (self.messages.get(older)?.cursor.offset, self.messages.get(newer)?.prev);
         if after >= to {
             return None;
@@ -181,6 +241,7 @@ impl Ring {
                 self.begin_life(&message);
             }
         }
+        self.link_all();
         self.aging.watch(self.epoch);
     }
 
@@ -194,11 +255,29 @@ impl Ring {
         let age = self.aging.clock.latest().0.saturating_sub(message.published_at.0).max(0);
         let born = self.aging.clock.steady().saturating_sub(age);
         let born = ages.lives.back().map_or(born, |last| last.born.max(born));
-        let until = message.ttl.map_or(i64::MAX, |ttl| end(born, ttl));
+        let is_kept_for_its_key = message.is_removal && self.keyed.as_ref().is_some_and(|keyed| keyed.is_on);
+        let remembered = Some(self.bounds.tombstone_ttl).filter(|ttl| is_kept_for_its_key && !ttl.is_unlimited());
+        let until = message.ttl.or(remembered).map_or(i64::MAX, |age| end(born, age));
         if until < i64::MAX {
             ages.ends.insert((until, message.cursor.offset));
         }
-        ages.lives.push_back(Life { born, until });
+        ages.lives.push_back(Life { born, until, ended: HOLLOW, older: 0 });
+    }
+
+    /// Sets how long the removals are kept that are here.
+    pub(super) fn remember_removals(&mut self, ttl: Option<Age>) {
+        let Some(ages) = &mut self.ages else { return };
+        for (life, message) in ages.lives.iter_mut().zip(&self.messages) {
+            if !message.is_removal || life.until == HOLLOW {
+                continue;
+            }
+            ages.ends.remove(&(life.until, message.cursor.offset));
+            let ttl = message.ttl.or(ttl).filter(|ttl| !ttl.is_unlimited());
+            life.until = ttl.map_or(i64::MAX, |ttl| end(life.born, ttl));
+            if life.until < i64::MAX {
+                ages.ends.insert((life.until, message.cursor.offset));
+            }
+        }
     }
 
     /// Takes the place of a message whose own time was over before this history was brought back.
@@ -213,6 +292,10 @@ impl Ring {
             life.until = HOLLOW;
             ages.hollow += 1;
             self.budget.remove(1, 0);
+            let hollow = self.messages.back().cloned();
+            if let Some(hollow) = hollow {
+                self.note_hollow(slot, false, &hollow);
+            }
         }
     }
 
@@ -255,21 +338,29 @@ impl Ring {
             return Reclaimed::default();
         };
         let floor = self.floor();
-        let mut left = most - self.evict_gone(now, most);
+        let mut left = most - if self.keeps_latest() { 0 } else { self.evict_gone(now, most) };
         let mut within = Vec::new();
         while left > 0
             && let Some(offset) = self.next_end(now)
         {
-            self.hollow_out(offset);
+            let is_removal = self.note_forgotten(offset);
+            self.hollow_out(offset, is_removal);
             within.push(offset);
             left -= 1;
         }
+        if self.keeps_latest() {
+            self.tidy();
+        }
         let is_over = |ages: &Ages| ages.ends.is_empty() && ages.hollow == 0;
-        if left > 0 && self.bounds.max_age.is_unlimited() && self.ages.as_deref().is_some_and(is_over) {
+        if left > 0
+            && self.keyed.is_none()
+            && self.bounds.max_age.is_unlimited()
+            && self.ages.as_deref().is_some_and(is_over)
+        {
             self.ages = None;
             self.aging.forget(self.epoch);
         }
-        Reclaimed { floor: Some(self.floor()).filter(|now| *now != floor), within, more: left == 0 }
+        Reclaimed { within, more: left == 0, ..self.reclaimed_since(floor) }
     }
 
     /// The offset of a message whose own time is over, once.
@@ -283,8 +374,9 @@ impl Ring {
         Some(offset)
     }
 
-    /// Takes what the message at this offset holds, and leaves its slot.
-    fn hollow_out(&mut self, offset: u64) {
+    /// Takes what the message at this offset holds, and leaves its slot. `is_compacted` says why, where that matters: a newer
+    /// message of its key has come, or it was a removal.
+    pub(super) fn hollow_out(&mut self, offset: u64, is_compacted: bool) {
         let index = self.index_after(offset.saturating_sub(1));
         let Some(message) = self.messages.get(index).filter(|message| message.cursor.offset == offset).cloned() else {
             return;
@@ -295,14 +387,17 @@ impl Ring {
         self.cost -= freed;
         self.budget.remove(1, freed);
         if let Some(slot) = self.messages.get_mut(index) {
-            *slot = hollow;
+            *slot = hollow.clone();
         }
         if let Some(ages) = &mut self.ages
             && let Some(life) = ages.lives.get_mut(index)
         {
-            life.until = HOLLOW;
+            ages.ends.remove(&(life.until, offset));
+            (life.ended, life.until) = (life.until, HOLLOW);
             ages.hollow += 1;
         }
+        self.note_hollow(index, is_compacted, &hollow);
+        self.take_older_value(&message);
     }
 
     /// How many slots are hollow.

@@ -1,7 +1,7 @@
 //! What leaves the history, and what is remembered of it.
 
 use super::{Ring, evicted};
-use crate::channel::{Error, Message, recent_ids::Remembered};
+use crate::channel::{Error, Key, Message, recent_ids::Remembered};
 
 /// The part of a topic's bytes that what it remembers of evicted messages may take where bytes are short: one in so
 /// many.
@@ -10,6 +10,10 @@ const EVICTED_SHARE: usize = 8;
 impl Ring {
     /// Evicts until a message of `cost` fits all bounds, or nothing is left.
     pub(super) fn make_room(&mut self, cost: usize) {
+        // The newest message of a key leaves for a newer one alone.
+        if self.keeps_latest() {
+            return;
+        }
         while self.messages.len() >= self.bounds.max_messages && self.evict_oldest() {}
         while self.cost + cost > self.budget.per_topic || self.budget.used() + cost > self.budget.total {
             // What is remembered of evicted messages may take a small part of the room.
@@ -27,17 +31,34 @@ impl Ring {
     }
 
     /// All histories together may be full: a topic pays with its own oldest, never with another's, and one that has not
-    /// enough to pay with is refused.
+    /// enough to pay with is refused. One that keeps the newest message of each key pays with the one that is replaced alone.
     ///
     /// # Errors
     /// [`Error::LimitReached`].
-    pub fn check_room(&self, cost: usize) -> Result<(), Error> {
+    pub fn check_room(&self, cost: usize, key: Option<&Key>) -> Result<(), Error> {
+        if self.keeps_latest() {
+            return self.check_room_for_key(cost, key);
+        }
         if self.budget.used() + cost > self.budget.total.saturating_add(self.cost) {
             return Err(Error::LimitReached {
                 what: "bytes of history on this server",
                 limit: self.budget.total,
                 own: false,
             });
+        }
+        Ok(())
+    }
+
+    fn check_room_for_key(&self, cost: usize, key: Option<&Key>) -> Result<(), Error> {
+        let (more, way) = (self.staged_cost + cost, self.gives_way(key));
+        let what = "bytes of history in this topic";
+        for (used, limit, what) in [
+            (self.cost, self.budget.per_topic, what),
+            (self.budget.used(), self.budget.total, "bytes of history on this server"),
+        ] {
+            if used.saturating_add(more) > limit.saturating_add(way) {
+                return Err(Error::LimitReached { what, limit, own: false });
+            }
         }
         Ok(())
     }
@@ -50,8 +71,10 @@ impl Ring {
         self.cost -= message.cost();
         self.budget.remove(usize::from(!is_hollow), message.cost());
         self.forget(&message);
+        self.end_oldest_slot(&message, is_hollow);
         if let Some(next) = self.messages.front()
             && next.prev != message.cursor.offset
+            && self.keyed.is_none()
         {
             self.lost_ranges -= 1;
             self.lost_until = next.prev;
@@ -72,6 +95,7 @@ impl Ring {
             && self.latest.get(key) == Some(&message.cursor.offset)
         {
             self.latest.remove(key);
+            self.forget_key(message);
         }
     }
 
@@ -83,7 +107,10 @@ impl Ring {
 
     /// What is remembered of evicted messages counts as the history does.
     fn count_evicted(&mut self, before: usize) {
-        let now = self.evicted.bytes();
+        self.count_remembered(before, self.evicted.bytes());
+    }
+
+    pub(super) fn count_remembered(&mut self, before: usize, now: usize) {
         self.cost = self.cost + now - before;
         if now > before {
             self.budget.add_bytes(now - before);

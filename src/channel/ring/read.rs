@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Ring, evicted::Found};
-use crate::channel::{BatchLimit, Gap, GapReason, Message, ReadPosition, ReadStatus, Start, Timestamp};
+use smallvec::{Array, SmallVec};
+
+use super::{Ring, evicted::Found, keyed::Keyed};
+use crate::channel::{
+    BatchLimit, Gap, GapReason, Message, ReadPosition, ReadStatus, Start, Timestamp, reading::Pieces,
+};
 
 impl Ring {
     /// Resolves a start to the position behind which the receiver reads, and what it has missed already.
     pub fn locate(&self, start: &Start, created_at: Timestamp) -> (ReadPosition, Option<Gap>) {
+        if let Some(keyed) = &self.keyed {
+            return self.locate_among_holes(keyed, start, created_at);
+        }
         let (floor, gone) = (self.floor(), self.gone());
         let oldest = ReadPosition { after: floor, seen: gone };
         let before = |index: usize| {
@@ -17,7 +24,7 @@ impl Ring {
         };
         match *start {
             Start::Live => (self.end(), None),
-            Start::Oldest => (before(self.first_live()), None),
+            Start::Oldest | Start::State => (before(self.first_live()), None),
             Start::Last(count) => (before(self.slot_of_last(count as usize)), None),
             Start::After(cursor) if cursor.epoch != self.epoch => (oldest, Some(self.new_epoch())),
             // The cursor says nothing about this topic's log.
@@ -55,6 +62,9 @@ impl Ring {
 
     /// The gap of a reader whose position is of another epoch: it counts what is gone of this one.
     pub fn new_epoch(&self) -> Gap {
+        if self.keyed.is_some() {
+            return self.new_epoch_among_holes();
+        }
         let missed = self.numbering.before.filter(|_| self.lost_until == 0).map(|before| before + self.gone());
         self.gap(0, self.floor(), missed, GapReason::NewEpoch)
     }
@@ -89,7 +99,7 @@ impl Ring {
         self.expired(self.evicted.behind_offset(0))
     }
 
-    fn expired(&self, found: Found) -> Gap {
+    pub(super) fn expired(&self, found: Found) -> Gap {
         let (after, missed) = match found {
             Found::None => (self.floor(), Some(0)),
             Found::Behind { after, index } => (after, self.evicted_behind(after, Some(index))),
@@ -121,6 +131,9 @@ impl Ring {
 
     /// The number in the shared log with which the reader at `position` goes on, unless it is at the end.
     pub fn next_sequence(&self, position: ReadPosition) -> Option<u64> {
+        if let Some(keyed) = &self.keyed {
+            return self.next_sequence_among_holes(keyed, position.after);
+        }
         let next = self.messages.get(self.index_after(position.after)).map(|message| message.sequence);
         next.or_else(|| (position.after < self.last).then_some(self.newest_sequence))
     }
@@ -135,6 +148,10 @@ impl Ring {
         newest: u64,
         out: &mut impl Extend<Arc<Message>>,
     ) -> (Option<Gap>, ReadStatus) {
+        if let Some(keyed) = &self.keyed {
+            let gap = self.read_among_holes(keyed, position, limit, newest, out);
+            return (gap, self.status_at(position));
+        }
         let (floor, gone) = (self.floor(), self.gone());
         let mut gap = None;
         if position.after < floor {
@@ -177,12 +194,41 @@ impl Ring {
             gap = Some(self.with_lost_range(gap, position.after, self.last));
             position.after = self.last;
         }
-        let rest = match (position.after < self.last, self.closed) {
+        (gap, self.status_at(position))
+    }
+
+    /// Reads a batch across what is missing in its midst: [`Ring::read`] again and again. Each piece begins with what was missed.
+    pub fn read_pieces<A: Array<Item = Arc<Message>>>(
+        &self,
+        position: &mut ReadPosition,
+        limit: BatchLimit,
+        newest: u64,
+        out: &mut SmallVec<A>,
+        pieces: &mut Pieces,
+    ) -> ReadStatus {
+        let mut bytes = 0;
+        loop {
+            let begin = out.len();
+            let left = BatchLimit { messages: limit.messages - begin, bytes: limit.bytes - bytes };
+            let (gap, rest) = self.read(position, left, newest, out);
+            let is_nothing = gap.is_none() && out.len() == begin;
+            if begin == 0 || !is_nothing {
+                pieces.push((gap, begin));
+            }
+            bytes += out.iter().skip(begin).map(|message| message.data.len()).sum::<usize>();
+            let is_full = out.len() >= limit.messages || bytes >= limit.bytes;
+            if rest != ReadStatus::More || is_full || out.len() == begin {
+                return rest;
+            }
+        }
+    }
+
+    fn status_at(&self, position: &ReadPosition) -> ReadStatus {
+        match (position.after < self.last, self.closed) {
             (true, _) => ReadStatus::More,
             (false, false) => ReadStatus::CaughtUp,
             (false, true) => ReadStatus::Closed,
-        };
-        (gap, rest)
+        }
     }
 
     fn with_lost_range(&self, gap: Option<Gap>, after: u64, to: u64) -> Gap {
@@ -192,8 +238,11 @@ impl Ring {
 
     /// For a receiver that wants only the newest: moves `position` right before it and says what that skips.
     pub fn skip_to_newest(&self, position: &mut ReadPosition) -> Option<Gap> {
-        let target =
-            self.messages.back().map_or(self.end(), |newest| ReadPosition { after: newest.prev, seen: self.total - 1 });
+        let before = |newest: &Arc<Message>| match &self.keyed {
+            Some(keyed) => keyed.position_at(newest.prev),
+            None => ReadPosition { after: newest.prev, seen: self.total - 1 },
+        };
+        let target = self.messages.back().map_or(self.end(), before);
         let gap = self.skipped(*position, target, GapReason::SlowConsumer)?;
         *position = target;
         Some(gap)
@@ -204,25 +253,27 @@ impl Ring {
         if from.after >= to.after {
             return None;
         }
-        let countable = self.lost_ranges == 0 && from.after >= self.lost_until && to.after >= self.floor();
+        let counts_offsets = |keyed: &Keyed| !keyed.has_lost && from.after >= self.numbering.dense_from;
+        let counts = self.keyed.as_ref().map_or(to.after >= self.floor(), |keyed| counts_offsets(keyed));
+        let countable = self.lost_ranges == 0 && from.after >= self.lost_until && counts;
         let missed = countable.then(|| to.seen.saturating_sub(from.seen));
         Some(self.gap(from.after, to.after, missed, reason))
     }
 
     /// When the oldest kept message was published that a receiver at `position` has not passed.
     pub fn oldest_unread(&self, position: ReadPosition) -> Option<Timestamp> {
-        let index = usize::try_from(position.seen.saturating_sub(self.gone())).unwrap_or(usize::MAX);
+        let index = match &self.keyed {
+            Some(_) => self.index_after(position.after),
+            None => usize::try_from(position.seen.saturating_sub(self.gone())).unwrap_or(usize::MAX),
+        };
         self.messages.get(index).map(|message| message.published_at)
     }
 
     /// Whether a newer kept message has the same key.
     pub fn superseded(&self, message: &Message) -> bool {
-        let latest = message.key.as_ref().and_then(|key| self.latest.get(key));
-        let is_gone = |offset: u64| {
-            let now = self.now();
-            now.is_some_and(|now| self.is_gone(self.index_after(offset.saturating_sub(1)), now))
-        };
-        latest.is_some_and(|offset| *offset > message.cursor.offset && !is_gone(*offset))
+        let latest = message.key.as_ref().and_then(|key| self.latest.get(key).copied());
+        let newest = latest.and_then(|latest| self.now().map_or(Some(latest), |now| self.newest_live(latest, now)));
+        newest.is_some_and(|newest| newest > message.cursor.offset)
     }
 
     /// The slots of up to `max` kept messages before `before`, oldest first, and whether there are earlier ones.

@@ -47,8 +47,10 @@ pub(crate) struct Stage {
     pub sequence_before: u64,
     /// Whether the id is the publisher's.
     pub given_id: bool,
-    /// The newest offset that will not be kept any more once this message is.
+    /// The newest offset that will not be kept any more once this message is, by the bounds of a history.
     pub floor: u64,
+    /// Whether it takes the place of all older messages of its key.
+    pub replaces_older: bool,
 }
 
 impl Ring {
@@ -72,24 +74,33 @@ impl Ring {
         };
         let given_id = new_message.id.is_some();
         let mut message = self.number(new_message, 0);
-        self.check_room(message.cost())?;
-        let stored_before = self.staged.back().map_or(self.newest, |staged| staged.message.cursor.offset);
+        self.check_room(message.cost(), message.key.as_ref())?;
+        let stored_before = self.newest_staged();
         let floor = self.floor_with(message.cost());
         let sequence_before = self.newest_sequence();
-        let sequence = store(&message, Stage { stored_before, sequence_before, given_id, floor })?;
+        let replaces_older = self.keyed.as_ref().is_some_and(|keyed| keyed.is_on && !keyed.is_ending);
+        let stage = Stage { stored_before, sequence_before, given_id, floor, replaces_older };
+        let sequence = store(&message, stage)?;
         // Nobody else has the message yet.
         if let Some(message) = Arc::get_mut(&mut message) {
             message.sequence = sequence;
         }
         self.staged_cost += message.cost();
+        self.note_staged(&message);
         self.staged.push_back(Staged { message, given_id, waiting: vec![tell] });
         Ok(Staging::Staged(answer))
     }
 
     /// The floor when all staged messages and one more of this cost are committed.
     fn floor_with(&self, cost: usize) -> u64 {
+        if self.keeps_latest() {
+            return self.history_floor();
+        }
         let by_count = (self.messages.len() + self.staged.len() + 1).saturating_sub(self.bounds.max_messages);
         let gone = by_count.max(self.evicted_by_bytes(cost + self.staged_cost));
+        if gone == 0 {
+            return self.history_floor();
+        }
         if let Some(oldest) = self.messages.get(gone) {
             return oldest.prev;
         }
@@ -120,6 +131,7 @@ impl Ring {
             range = Some((range.map_or(message.sequence, |(first, _)| first), message.sequence));
             self.staged_cost -= message.cost();
             let publication = Publication::of(&message, false);
+            self.note_stored(&message);
             self.insert(message, given_id);
             outcomes.push(Outcome { publication, waiting });
         }
@@ -134,5 +146,6 @@ impl Ring {
                 let _ = waiting.send(Err(why(&staged.message)));
             }
         }
+        self.recount_staged();
     }
 }

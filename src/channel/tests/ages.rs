@@ -82,7 +82,7 @@ fn shown(event: &Event) -> String {
             let (reason, missed) = (&gap.reason.code()[..1], gap.missed.map_or("?".to_owned(), |n| n.to_string()));
             format!("{reason}{}-{}:{missed}", gap.from_offset, gap.to_offset)
         }
-        Event::Deleted { .. } => "deleted".to_owned(),
+        Event::Deleted { .. } | Event::StateComplete(_) => "deleted".to_owned(),
     }
 }
 
@@ -252,7 +252,7 @@ fn the_sweep_takes_bounded_steps_and_gives_the_memory_back() {
     world.pass(SECOND);
     assert_eq!((world.topic.info().messages, world.registry.messages()), (2, 12));
     for (within, more) in [(vec![2, 3, 4, 5], true), (vec![6, 7, 8, 9], true), (vec![10, 11], false)] {
-        assert_eq!(world.topic.reclaim(4), Reclaimed { floor: None, within, more });
+        assert_eq!(world.topic.reclaim(4), Reclaimed { floor: None, within, more, ..Reclaimed::default() });
     }
     assert_eq!(world.registry.messages(), 2);
     assert!(world.registry.history_bytes() < before + 12 * one);
@@ -261,8 +261,11 @@ fn the_sweep_takes_bounded_steps_and_gives_the_memory_back() {
     // What stands in front leaves at once, with the places behind it.
     world.set(TopicConfig { max_age: Some(Age::from_millis(1)), ..world.topic.config() });
     world.pass(SECOND);
-    assert_eq!(world.topic.reclaim(5), Reclaimed { floor: Some(5), within: vec![], more: true });
-    assert_eq!(world.topic.reclaim(100), Reclaimed { floor: Some(12), within: vec![], more: false });
+    assert_eq!(
+        world.topic.reclaim(5),
+        Reclaimed { floor: Some(5), within: vec![], more: true, ..Reclaimed::default() }
+    );
+    assert_eq!(world.topic.reclaim(100), Reclaimed { floor: Some(12), ..Reclaimed::default() });
     assert_eq!((world.registry.messages(), world.topic.info().messages), (0, 0));
     world.set(aged(0));
     world.reclaim();
@@ -455,7 +458,7 @@ impl Following {
                     }
                     (self.after, after_gap) = (gap.to_offset, true);
                 }
-                Event::Deleted { .. } => panic!("{events:?}"),
+                Event::Deleted { .. } | Event::StateComplete(_) => panic!("{events:?}"),
             }
         }
         self.has_read = true;

@@ -66,11 +66,17 @@ fn body(lines: &[Line]) -> String {
         if let Some(offset) = line.expected_offset {
             fields["expected_offset"] = offset.into();
         }
+        if let Some(offset) = line.expected_key_offset {
+            fields["expected_key_offset"] = offset.into();
+        }
         if let Some(headers) = &line.headers {
             fields["headers"] = json!(headers);
         }
         if let Some(ttl) = &line.ttl {
             fields["ttl"] = ttl.as_str().into();
+        }
+        if line.is_removal {
+            fields["remove"] = true.into();
         }
         let fields = fields.to_string();
         // The data go as they came, with every digit.
@@ -93,11 +99,13 @@ mod tests {
             key: key.map(str::to_owned),
             id: "7".to_owned(),
             expected_offset: key.map(|_| 5),
+            expected_key_offset: key.map(|_| 4),
             headers: key.map(|key| [(key.to_owned(), "v".to_owned())].into()),
             ttl: key.map(|_| "5s".to_owned()),
+            is_removal: key.is_some(),
         };
         let text = body(&[line("1.50e400", None), line("{}", Some("k"))]);
-        let wanted = r#"[{"topic":"a\"b","id":"7","data":1.50e400},{"topic":"a\"b","id":"7","key":"k","expected_offset":5,"headers":{"k":"v"},"ttl":"5s","data":{}}]"#;
+        let wanted = r#"[{"topic":"a\"b","id":"7","data":1.50e400},{"topic":"a\"b","id":"7","key":"k","expected_offset":5,"expected_key_offset":4,"headers":{"k":"v"},"ttl":"5s","remove":true,"data":{}}]"#;
         assert_eq!(text, wanted);
     }
 

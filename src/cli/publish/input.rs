@@ -25,8 +25,11 @@ pub struct Defaults {
     pub key: Option<String>,
     pub id: Option<String>,
     pub expected_offset: Option<u64>,
+    pub expected_key_offset: Option<u64>,
     pub headers: Option<BTreeMap<String, String>>,
     pub ttl: Option<String>,
+    /// Whether keys are removed.
+    pub is_removal: bool,
     /// Whether data are strings, also where they are JSON.
     pub is_text: bool,
     /// Whether lines are objects with a message in each.
@@ -44,8 +47,11 @@ pub struct Line {
     pub key: Option<String>,
     pub id: String,
     pub expected_offset: Option<u64>,
+    pub expected_key_offset: Option<u64>,
     pub headers: Option<BTreeMap<String, String>>,
     pub ttl: Option<String>,
+    /// Whether it removes its key.
+    pub is_removal: bool,
 }
 
 /// What a line holds: a message, or nothing that can be published. An error ends the input.
@@ -67,18 +73,36 @@ struct Object {
     key: Option<String>,
     id: Option<String>,
     expected_offset: Option<u64>,
+    expected_key_offset: Option<u64>,
     headers: Option<BTreeMap<String, String>>,
     ttl: Option<String>,
+    /// As a publish has it, and as a message has it that is delivered.
+    #[serde(alias = "removed")]
+    remove: Option<bool>,
 }
 
 impl Input {
+    /// One message that removes a key.
+    pub fn removal(defaults: Defaults) -> Self {
+        Self::of("argument", move |sender| {
+            // Nobody waits for it any more if this fails.
+            let _ = sender.blocking_send(Ok(line(1, Object::default(), "null".to_owned(), &defaults)));
+        })
+    }
+
     /// Each argument is a message.
     ///
     /// # Errors
     /// An id or an expected offset for several messages.
     pub fn arguments(data: Vec<String>, defaults: Defaults) -> Result<Self, Problem> {
-        if data.len() > 1 && (defaults.id.is_some() || defaults.expected_offset.is_some()) {
-            let flag = if defaults.id.is_some() { "--id" } else { "--expected-offset" };
+        let of_one = [
+            ("--id", defaults.id.is_some()),
+            ("--expected-offset", defaults.expected_offset.is_some()),
+            ("--expected-key-offset", defaults.expected_key_offset.is_some()),
+        ];
+        if data.len() > 1
+            && let Some((flag, _)) = of_one.into_iter().find(|(_, is_given)| *is_given)
+        {
             return Err(Problem::Usage(format!("{flag}: is for one message, and there are {}", data.len())));
         }
         let read = move |sender: &Sender<Read>| {
@@ -169,7 +193,11 @@ fn payload(number: u64, text: &str, defaults: &Defaults) -> Result<Line, (u64, S
 fn object(number: u64, text: &str, defaults: &Defaults) -> Result<Line, (u64, String)> {
     let mut object: Object =
         serde_json::from_str(text).map_err(|error| (number, format!("is not a message as JSON ({error})")))?;
-    let data = object.data.take().ok_or_else(|| (number, "has no `data`".to_owned()))?.get().to_owned();
+    let data = match object.data.take() {
+        Some(data) => data.get().to_owned(),
+        None if object.remove == Some(true) => "null".to_owned(),
+        None => return Err((number, "has no `data`".to_owned())),
+    };
     line(number, object, data, defaults)
 }
 
@@ -183,8 +211,10 @@ fn line(number: u64, object: Object, data: String, defaults: &Defaults) -> Resul
         // Made here, and not at the server, so that it is the same in every attempt.
         id: object.id.or_else(|| defaults.id.clone()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         expected_offset: object.expected_offset.or(defaults.expected_offset),
+        expected_key_offset: object.expected_key_offset.or(defaults.expected_key_offset),
         headers: object.headers.or_else(|| defaults.headers.clone()),
         ttl: object.ttl.or_else(|| defaults.ttl.clone()),
+        is_removal: object.remove.unwrap_or(defaults.is_removal),
     })
 }
 
@@ -221,7 +251,16 @@ mod tests {
         let short = Defaults { ttl: Some("5s".to_owned()), ..defaults() };
         assert_eq!(object(1, r#"{"data":1,"ttl":"1h"}"#, &short).unwrap().ttl.as_deref(), Some("1h"));
         assert_eq!(payload(1, "1", &short).unwrap().ttl.as_deref(), Some("5s"));
-        for bad in [r#"{"topic":"a"}"#, "1", "{", r#"{"data":1,"key":2}"#, r#"{"data":1,"headers":{"a":1}}"#] {
+        assert!(object(1, r#"{"key":"k","remove":true}"#, &defaults()).unwrap().is_removal);
+        assert!(object(1, r#"{"key":"k","data":null,"removed":true}"#, &defaults()).unwrap().is_removal);
+        for bad in [
+            r#"{"key":"k","remove":false}"#,
+            r#"{"topic":"a"}"#,
+            "1",
+            "{",
+            r#"{"data":1,"key":2}"#,
+            r#"{"data":1,"headers":{"a":1}}"#,
+        ] {
             assert!(object(9, bad, &defaults()).is_err(), "{bad}");
         }
         assert!(object(1, r#"{"data":1}"#, &Defaults::default()).unwrap_err().1.contains("topic"));

@@ -217,7 +217,8 @@ impl Follow {
             note("the server does not know this consumer any more: what was published meanwhile may be missed");
             self.missed().await?;
         }
-        if self.position.is_none() {
+        // The state is read again as a whole as long as nothing of it has come.
+        if self.position.is_none() && !(self.request.awaits_state() && self.request.consumer.is_none()) {
             self.position = begun.position;
         }
         Ok(())
@@ -239,6 +240,17 @@ impl Follow {
                 }
                 self.write_lines().await?;
                 Err(Stop::Ended(Ended::Deleted(topic)))
+            }
+            Item::StateComplete(position, text) => {
+                if self.form == Form::Data {
+                    // Whoever reads both sees that the lines before it are the state.
+                    self.write().await?;
+                    note("the state is complete; what follows is live");
+                }
+                self.whole(&text);
+                self.position = Some(position);
+                self.request.state_has_come();
+                Ok(())
             }
             Item::Confirm => {
                 // The answer says that everything before it has arrived, so that is written first.
@@ -273,6 +285,10 @@ impl Follow {
         let is_new = self.request.consumer.is_none() || self.seen.insert(&message.cursor);
         if is_new {
             self.output.line(if self.form == Form::Whole { &message.text } else { &message.data });
+            if let (Form::Data, Some(key)) = (self.form, &message.removed_key) {
+                // Data that are null may have been published, too.
+                note(&format!("the key {key:?} of the topic {:?} was removed", message.topic));
+            }
         }
         if self.request.consumer.is_some() {
             self.unacknowledged.take(message.topic, message.cursor);

@@ -15,6 +15,8 @@ pub enum Item {
     Gap(Gap, String),
     /// A topic was deleted. The text is the object as it came.
     Deleted(String, String),
+    /// The state is complete at this position. The text is the object as it came.
+    StateComplete(String, String),
     /// The subscription is open. It begins here, if that can be said.
     Subscribed(Subscribed),
     /// An acknowledgement was accepted or refused.
@@ -35,6 +37,8 @@ pub struct Message {
     /// Its data as JSON text.
     pub data: String,
     pub topic: String,
+    /// The key that it removes.
+    pub removed_key: Option<String>,
     /// Its position in its topic.
     pub cursor: String,
     /// Its position in the subscription, to go on after it.
@@ -58,6 +62,9 @@ struct Frame {
     topic: Option<String>,
     #[serde(default, deserialize_with = "present")]
     data: Option<Box<RawValue>>,
+    key: Option<String>,
+    #[serde(default)]
+    removed: bool,
     cursor: Option<String>,
     pattern_cursor: Option<String>,
     msg: Option<String>,
@@ -93,11 +100,16 @@ impl Item {
                 };
                 let data = data.get().to_owned();
                 let position = frame.pattern_cursor.unwrap_or_else(|| cursor.clone());
-                Item::Message(Message { text, data, topic, cursor, position })
+                let removed_key = frame.key.filter(|_| frame.removed);
+                Item::Message(Message { text, data, topic, removed_key, cursor, position })
             }
             ("gap", _) => Item::Gap(serde_json::from_str(&text).map_err(|_| unreadable())?, text),
             ("info", _) if frame.msg.as_deref() == Some("topic_deleted") => {
                 Item::Deleted(frame.topic.ok_or_else(unreadable)?, text)
+            }
+            ("state", _) => {
+                let position = frame.pattern_cursor.or(frame.cursor).ok_or_else(unreadable)?;
+                Item::StateComplete(position, text)
             }
             ("ack", _) if is_reply(SUBSCRIBE) => Item::Subscribed(Subscribed::of(frame.consumer)),
             ("consumer", _) => Item::Subscribed(Subscribed::of(frame.consumer)),
@@ -139,7 +151,10 @@ mod tests {
         let Item::Message(message) = read(r#"{"type":"event","topic":"a","data":null,"cursor":"e-1"}"#) else {
             panic!("no message")
         };
-        assert_eq!(message.data, "null");
+        assert_eq!((message.data.as_str(), message.removed_key), ("null", None));
+        let removal = r#"{"type":"event","topic":"a","data":null,"key":"k","removed":true,"cursor":"e-1"}"#;
+        let Item::Message(message) = read(removal) else { panic!("no message") };
+        assert_eq!(message.removed_key.as_deref(), Some("k"));
     }
 
     #[test]
@@ -152,6 +167,8 @@ mod tests {
         assert!(matches!(read(error), Item::Ended(refusal) if refusal.code == "CONSUMER_TAKEN_OVER"));
         let deleted = r#"{"type":"info","topic":"a","msg":"topic_deleted"}"#;
         assert!(matches!(read(deleted), Item::Deleted(topic, _) if topic == "a"));
+        let complete = r#"{"type":"state","topic":"a","cursor":"e-7"}"#;
+        assert!(matches!(read(complete), Item::StateComplete(position, _) if position == "e-7"));
         assert!(matches!(read(r#"{"type":"later"}"#), Item::Other));
         assert!(Item::read("<html>".to_owned()).is_err());
         assert!(Item::read(r#"{"type":"event","topic":"a"}"#.to_owned()).is_err());

@@ -13,6 +13,7 @@ enum Start {
     Last(u32),
     After(String),
     Since(String),
+    State,
 }
 
 /// What is subscribed to, and how.
@@ -44,6 +45,7 @@ impl Request {
             (.., Some(time)) => Start::Since(since(time).ok_or_else(|| {
                 wrong("since", "must be a time like 2026-11-28T12:00:00Z, or how long ago, like 10m")
             })?),
+            _ if matches.get_flag("state") => Start::State,
             _ => Start::Live,
         };
         let filter = match (text(matches, "filter"), text(matches, "key")) {
@@ -76,11 +78,26 @@ impl Request {
         self.ack.as_deref() == Some("EXPLICIT")
     }
 
+    /// Whether it is to begin with the state, which has not come completely.
+    pub fn awaits_state(&self) -> bool {
+        self.start == Start::State
+    }
+
+    /// The state has come: what follows is live.
+    pub fn state_has_come(&mut self) {
+        self.start = Start::Live;
+    }
+
     /// The path of the event stream that begins after `position`, or where the flags say.
     pub fn path(&self, position: Option<&str>) -> String {
-        let start = position.map_or_else(|| self.start.clone(), |position| Start::After(position.to_owned()));
+        let is_state = self.awaits_state();
+        // With this, the server says when the rest of the state has come, too.
+        let resume = position.filter(|_| is_state);
+        let other = position.filter(|_| !is_state);
+        let start = other.map_or_else(|| self.start.clone(), |position| Start::After(position.to_owned()));
         let (mut last, mut after, mut since) = (None, None, None);
         match start {
+            Start::State => {}
             Start::Live => {}
             Start::Last(count) => last = Some(count.to_string()),
             Start::After(cursor) => after = Some(cursor),
@@ -91,6 +108,8 @@ impl Request {
             ("last", last.as_deref()),
             ("after", after.as_deref()),
             ("since", since.as_deref()),
+            ("state", is_state.then_some("true")),
+            ("lastEventId", resume),
             ("filter", filter.as_deref()),
             ("overflow", self.overflow.as_deref()),
         ];
@@ -110,6 +129,7 @@ impl Request {
             Start::Last(count) => add("last", Some(count.into())),
             Start::After(cursor) => add("after", Some(cursor.into())),
             Start::Since(time) => add("since", Some(time.into())),
+            Start::State => add("state", Some(true.into())),
         }
         add("filter", self.filter.clone());
         add("consumer", self.consumer.clone().map(Value::from));
@@ -145,6 +165,19 @@ mod tests {
         let filter = "filter=%7B%22field%22%3A%22%24key%22%2C%22eq%22%3A%22a%26b%22%7D";
         assert_eq!(request.path(None), format!("/topics/orders.%2A/messages?last=5&{filter}&overflow=LATEST"));
         assert!(request.path(Some("p1-2")).starts_with("/topics/orders.%2A/messages?after=p1-2&"));
+    }
+
+    #[test]
+    fn the_state_is_resumed_until_it_has_come() {
+        let mut request = request(&["a", "--state"]).unwrap();
+        assert_eq!(request.path(None), "/topics/a/messages?state=true");
+        assert_eq!(request.path(Some("e-1")), "/topics/a/messages?state=true&lastEventId=e-1");
+        let frame: Value = serde_json::from_str(&request.frame(None, "1")).unwrap();
+        assert_eq!(frame["state"], true);
+        let resumed: Value = serde_json::from_str(&request.frame(Some("e-1"), "1")).unwrap();
+        assert_eq!((&resumed["state"], &resumed["after"]), (&Value::Null, &json!("e-1")));
+        request.state_has_come();
+        assert_eq!(request.path(Some("e-1")), "/topics/a/messages?after=e-1");
     }
 
     #[test]

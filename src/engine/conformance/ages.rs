@@ -21,7 +21,7 @@ fn after(channel: &std::sync::Arc<Channel>, cursor: Cursor) -> Result<Vec<String
     let shown = |event: &Event| match event {
         Event::Message(message, _) => message.data.as_str().to_owned(),
         Event::Gap(gap) => format!("{} {:?}", gap.reason.code(), gap.missed),
-        Event::Deleted { .. } => "deleted".to_owned(),
+        other => format!("{other:?}"),
     };
     Ok(events.iter().map(shown).collect())
 }

@@ -489,7 +489,7 @@ mod reader {
                             format!("{missed} were missed, and {gap:?} was told")
                         })?;
                     }
-                    Event::Deleted { .. } => return Err(Failure("the topic was not deleted".to_owned())),
+                    other => return Err(Failure(format!("{other:?} in a topic that is read from its beginning"))),
                 }
             }
             let left = rest.count();

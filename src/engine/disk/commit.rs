@@ -8,7 +8,7 @@ use std::{
     vec::Drain,
 };
 
-use super::{Log, LogError, log::Sink, refusal, save::save, token::Token, unavailable};
+use super::{Log, LogError, drop_records, log::Sink, refusal, save::save, token::Token, unavailable};
 use crate::channel::{Channel, Error, Registry, Saving};
 use parking_lot::Mutex;
 
@@ -87,8 +87,9 @@ impl Committer {
     fn finish_messages(&self, channel: &Arc<Channel>, count: usize, outcome: &Result<(), LogError>) {
         match outcome {
             Ok(()) => {
-                if let (Some(floor), Some(log)) = (channel.commit(count), self.log()) {
-                    log.trim(channel.serial(), floor + 1);
+                let reclaimed = channel.commit(count);
+                if let Some(log) = self.log() {
+                    drop_records(&log, channel, &reclaimed);
                 }
             }
             Err(error) => channel.roll_back(count, |message| refusal(error, &message.id)),
@@ -107,10 +108,13 @@ impl Committer {
             }
             Token::Updated(channel, implicit, config, reply) => {
                 if result.is_ok() {
-                    self.registry.apply(&channel, implicit, config);
+                    let reclaimed = self.registry.apply(&channel, implicit, config);
                     if let Some(log) = self.log() {
+                        drop_records(&log, &channel, &reclaimed);
                         log.trim(channel.serial(), channel.floor() + 1);
                     }
+                } else {
+                    self.registry.abandon(&channel);
                 }
                 reply.send(result);
             }

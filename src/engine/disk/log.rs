@@ -35,6 +35,14 @@
 //! became too old, whatever space it takes. Of a message whose own time is over in the midst of a history, its place stays,
 //! because others name it as their `prev`.
 //!
+//! Where a topic keeps the newest message of each key only, each message says that it replaces the older ones of its key, and
+//! the caller says when it was committed ([`Log::replace`]), and which of the newest messages are not needed any more
+//! ([`Log::forget`]): removals that are remembered no longer, and messages whose own time is over. Recovery finds the newest
+//! record of each key, in whatever order the records stand. What replaced a record is never lost before it:
+//! - A newer record of the key is on the disk before the segment of the older one is removed.
+//! - What was forgotten leaves a *key mark*, its record or its key and offset, and that outlives all older segments. The older
+//!   records of the key are in them.
+//!
 //! A publisher's id outlives its message. Before a segment is removed, the ids in it that are still within the
 //! deduplication window are copied to the tail as records of their own. An import adds such records for ids whose
 //! messages the log never had. The id records of a segment count as live until the newest of them has expired.
@@ -45,6 +53,7 @@
     reason = "a thread of its own beside the runtime, for a disk that keeps real time"
 )]
 
+mod compacted;
 mod contents;
 mod cut_files;
 mod error;
@@ -141,6 +150,8 @@ pub struct LogConfig {
     pub max_age_of: fn(&[u8]) -> Option<u64>,
     /// How old the messages of a topic may become whose settings say nothing about that.
     pub default_max_age_ms: u64,
+    /// Reads from a topic's settings whether it keeps the newest message of each key only.
+    pub is_keyed: fn(&[u8]) -> bool,
     /// How long messages that are too old may stay on the disk, before their segment is rewritten.
     pub keep_aged: Duration,
 }
@@ -157,6 +168,7 @@ impl Default for LogConfig {
             dedup_bytes: 64 << 20,
             max_age_of: |_| None,
             default_max_age_ms: 0,
+            is_keyed: |_| false,
             keep_aged: Duration::from_hours(1),
         }
     }
@@ -259,6 +271,11 @@ impl Ready {
         self.ledger.lock().trim(topic_id, floor);
     }
 
+    /// Same as [`Log::forget`], for recovered messages.
+    pub fn forget(&self, topic_id: u64, offsets: &[u64]) {
+        self.ledger.lock().forget(topic_id, offsets);
+    }
+
     /// Starts the log's thread.
     ///
     /// # Errors
@@ -316,18 +333,45 @@ impl<T: Send + 'static> Log<T> {
         if let Some(fault) = record.invalid_reason() {
             return Err(LogError::Invalid(fault));
         }
-        self.queue.push(record, bytes + FIELDS, token)
+        let with_history = match *record {
+            Record::TopicUpdated { topic_id, implicit, floor, compacted_until, settings } => {
+                // Each update stores again where the history begins, because only the latest one is kept.
+                let compacted_until = compacted_until.max(self.ledger.lock().compacted_until(topic_id));
+                Record::TopicUpdated { topic_id, implicit, floor, compacted_until, settings }
+            }
+            record => record,
+        };
+        self.queue.push(&with_history, bytes + FIELDS, token)
     }
 
     /// Says that the topic's messages below `floor` are not needed any more. A floor never sinks. The floor is not
     /// stored by this call but with the topic's next record, and that keeps the messages evicted after a restart. The
     /// call is cheap enough for every append. Where only some messages of a segment are freed, their bytes are
-    /// estimated in proportion.
+    /// estimated in proportion. Where the topic keeps the newest message of each key, this is the same as
+    /// [`Log::forget`] for each message below the floor.
     pub fn trim(&self, topic_id: u64, floor: u64) {
+        self.change(|ledger| ledger.trim(topic_id, floor));
+    }
+
+    /// Says that these messages of a topic that keeps the newest message of each key are not needed any more, because a newer
+    /// one of the key of each is committed. Only the sink may call it, when it is told about the newer one: until then the
+    /// older one may be copied, and no copy may stand behind the newer one. Recovery does the same by itself.
+    pub fn replace(&self, topic_id: u64, offsets: &[u64]) {
+        self.change(|ledger| ledger.replace(topic_id, offsets));
+    }
+
+    /// Says that these messages, each the newest of its key, are not needed any more. Recovery returns them as long as their
+    /// records are in the log, so a caller must see from the record itself that it is not needed. In a history this does
+    /// nothing, because their places are still needed there.
+    pub fn forget(&self, topic_id: u64, offsets: &[u64]) {
+        self.change(|ledger| ledger.forget(topic_id, offsets));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Ledger)) {
         let has_work = {
             let mut ledger = self.ledger.lock();
             let rewrite = ledger.next_rewrite();
-            ledger.trim(topic_id, floor);
+            change(&mut ledger);
             ledger.next_rewrite() < rewrite || ledger.has_work(ledger::now_ms())
         };
         if has_work {

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     channel::{
         Age, Channel, Consumer, ConsumerKey, ConsumerName, Consumers, Deletion, Epoch, Headers, Incarnation, Key,
-        MessageId, NewMessage, Numbering, Payload, Registry, Remembered, Source, Timestamp, TopicConfig, TopicName,
+        MessageId, NewMessage, Numbering, Payload, Reclaimed, Registry, Remembered, Restoring, Source, Timestamp,
+        TopicConfig, TopicName,
     },
     engine::position,
 };
@@ -51,13 +52,14 @@ pub(super) fn open(
     let retried_from = if recovered.clean { u64::MAX } else { newest_sequence(&recovered).saturating_sub(RETRIED) };
     for topic in recovered.topics {
         let (id, implicit, settings, known) = (topic.id, topic.implicit, topic.settings.clone(), topic.floor);
-        let Some(channel) = restore(topic, registry, retried_from) else { continue };
+        let Some((channel, over)) = restore(topic, registry, retried_from) else { continue };
         if is_unused(&channel, consumers) && registry.remove_unused(&channel, || {}) {
             unused.push(channel);
             continue;
         }
-        let floor = channel.floor();
-        ready.trim(id, floor + 1);
+        ready.forget(id, &over.within);
+        ready.trim(id, channel.floor() + 1);
+        let floor = channel.history_floor();
         if floor > known {
             evicted.push((id, implicit, settings, floor));
         }
@@ -83,7 +85,7 @@ pub(super) fn open(
         // A bound is lower than it was. What was evicted for that must not come back when the bound is raised again.
         let (reply, outcome) = oneshot::channel();
         let token = Token::Saved(CommitReply(reply));
-        let record = Record::TopicUpdated { topic_id, implicit, floor, settings: &settings };
+        let record = Record::TopicUpdated { topic_id, implicit, floor, compacted_until: 0, settings: &settings };
         stored = log.append(&record, token).is_ok().then_some(outcome);
     }
     // Nobody is shown the shorter history before that is stored, or else a kill would bring the rest back afterwards. The
@@ -176,44 +178,35 @@ fn newest_sequence(recovered: &log::Recovered) -> u64 {
     newest.max().unwrap_or(0)
 }
 
-/// Brings one topic back, if this version understands it. The ids of messages behind `retried_from` in the log count as
-/// their publishers' ids.
-fn restore(topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Option<Arc<Channel>> {
-    let RecoveredTopic { id, epoch, name, created_at_ms, implicit, settings, messages, .. } = topic;
-    let Ok(name) = TopicName::parse(&name) else {
-        tracing::error!(name, "the log has a topic of a name that this version does not allow; it is left alone");
+/// Brings one topic back, if this version understands it. Returns what was over by then, too. The ids of messages behind
+/// `retried_from` in the log count as their publishers' ids.
+fn restore(mut topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Option<(Arc<Channel>, Reclaimed)> {
+    let Ok(name) = TopicName::parse(&topic.name) else {
+        tracing::error!(
+            name = topic.name,
+            "the log has a topic of a name that this version does not allow; it is left alone"
+        );
         return None;
     };
-    let Some(config) = TopicConfig::decode(&settings) else {
+    let Some(config) = TopicConfig::decode(&topic.settings) else {
         tracing::error!(topic = %name, "the log has a topic whose settings cannot be read; it is left alone");
         return None;
     };
-    let epoch = Epoch::from_bits(epoch);
-    let created_at = Timestamp(created_at_ms);
-    let incarnation = Incarnation { name, epoch, created_at, implicit, config, serial: Some(id), log: 0 };
+    let (epoch, created_at) = (Epoch::from_bits(topic.epoch), Timestamp(topic.created_at_ms));
+    let incarnation =
+        Incarnation { name, epoch, created_at, implicit: topic.implicit, config, serial: Some(topic.id), log: 0 };
     let Ok(channel) = registry.insert(incarnation, |_| Ok(())) else { return None };
     let mut history = channel.restore();
-    let first = messages.first();
-    let (newest, last) =
-        first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
-    let before = (topic.dense_from == 0).then_some(last);
-    // Where no message is left, no reader can stand behind one.
-    let sequence = first.map_or(0, |first| first.prev_sequence);
-    match topic.evicted.first() {
-        // The history begins before what was evicted, so that gaps can count it.
-        Some(oldest) => {
-            let evicted = topic.evicted.iter().map(|stored| (stored.offset, Timestamp(stored.at_ms), stored.sequence));
-            history.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence);
-            history.remember_evicted((oldest.prev, oldest.prev_sequence), evicted);
-        }
-        None => history.begin(newest, last, Numbering { dense_from: topic.dense_from, before }, sequence),
-    }
+    let holes_until = begin_history(&topic, &mut history);
     for stored in &topic.ids {
         if let Some(id) = std::str::from_utf8(&stored.id).ok().and_then(|id| MessageId::parse(id).ok()) {
             history.remember_id(&id, Remembered { offset: stored.offset, at: Timestamp(stored.at_ms) });
         }
     }
-    for message in messages {
+    for message in std::mem::take(&mut topic.messages) {
+        if message.prev < holes_until {
+            history.pass_compacted(message.prev, message.prev_sequence);
+        }
         // Within an epoch offsets grow by one, except where a start skipped some because the log's end may have lost
         // messages.
         history.skip_to(message.offset.saturating_sub(1));
@@ -228,9 +221,37 @@ fn restore(topic: RecoveredTopic, registry: &Registry, retried_from: u64) -> Opt
             None => tracing::error!(topic = %channel.name(), "the log has a message that cannot be read; it is lost"),
         }
     }
+    if topic.last_offset < holes_until {
+        history.pass_compacted(topic.last_offset, topic.last_sequence);
+    }
     history.skip_to(topic.next_offset.saturating_sub(1));
-    history.end();
-    Some(channel)
+    let over = history.end();
+    Some((channel, over))
+}
+
+/// Says where a topic's history begins. Returns the offset below which messages may be missing between others, because
+/// newer ones of their keys have replaced them.
+fn begin_history(topic: &RecoveredTopic, history: &mut Restoring<'_>) -> u64 {
+    let first = topic.messages.first();
+    // Behind the newest of each key there may be a history; and where these have left, there is nothing else.
+    let holes_until = topic.compacted_until.saturating_add(1);
+    let has_holes = first.map_or(topic.compacted_until == u64::MAX, |first| first.offset < holes_until);
+    let numbering = |last| Numbering { dense_from: topic.dense_from, before: (topic.dense_from == 0).then_some(last) };
+    if has_holes {
+        let sequence = first.map_or(topic.last_sequence, |first| first.prev_sequence);
+        history.begin_with_holes(topic.floor, numbering(topic.floor), sequence);
+        return holes_until;
+    }
+    let (newest, last) =
+        first.map_or((topic.last_offset, topic.last_offset), |first| (first.prev, first.offset.saturating_sub(1)));
+    // Where no message is left, no reader can stand behind one.
+    history.begin(newest, last, numbering(last), first.map_or(0, |first| first.prev_sequence));
+    if let Some(oldest) = topic.evicted.first() {
+        // The history begins before what was evicted, so that gaps can count it.
+        let evicted = topic.evicted.iter().map(|stored| (stored.offset, Timestamp(stored.at_ms), stored.sequence));
+        history.remember_evicted((oldest.prev, oldest.prev_sequence), evicted);
+    }
+    0
 }
 
 fn message_of(stored: &RecoveredMessage) -> Option<NewMessage> {
@@ -246,6 +267,7 @@ fn message_of(stored: &RecoveredMessage) -> Option<NewMessage> {
             None => None,
         },
         ttl: Some(Age::from_millis(stored.ttl_ms)).filter(|ttl| !ttl.is_unlimited()),
+        is_removal: stored.is_removal,
         ..NewMessage::of(if stored.is_hollow { Payload::null() } else { Payload::stored(text(&stored.data)?) })
     })
 }

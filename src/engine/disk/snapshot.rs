@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use super::log::{self, LogSnapshotTopic};
+use super::{
+    is_keyed, keeps_latest,
+    log::{self, LogSnapshotTopic},
+};
 use crate::{
     channel::{
         Age, ConsumerKey, ConsumerName, Epoch, Position, Source, Timestamp, TopicBounds, TopicConfig, TopicName,
@@ -42,6 +45,10 @@ pub struct Topic {
     messages: Vec<log::MessageLocation>,
     /// How old its messages may become.
     max_age: Age,
+    /// Up to here its messages are the newest of their keys.
+    compacted_until: u64,
+    /// How long removals are remembered, if they are messages of no history.
+    tombstone_ttl: Age,
 }
 
 /// A publisher's id, and the message that had it.
@@ -76,6 +83,8 @@ pub struct StoredMessage<'a> {
     pub headers: Option<&'a str>,
     /// How long it is kept after its publication, at most.
     pub ttl: Option<Age>,
+    /// Whether it says that its key has no value any more.
+    pub is_removal: bool,
 }
 
 impl Snapshot {
@@ -90,8 +99,8 @@ impl Snapshot {
         }
         let keep =
             |settings: &[u8]| TopicConfig::decode(settings).map_or(1, |config| config.bounds(defaults).max_messages);
-        let read =
-            log::LogSnapshot::read(directory, &keep, dedup_window).map_err(|error| format!("DATA_DIR: {error}"))?;
+        let read = log::LogSnapshot::read(directory, &keep, is_keyed, dedup_window)
+            .map_err(|error| format!("DATA_DIR: {error}"))?;
         let mut log = read.ok_or_else(|| format!("DATA_DIR: there is no log in {shown}"))?;
         let mut consumers = Vec::new();
         for recovered in std::mem::take(&mut log.consumers) {
@@ -127,6 +136,9 @@ impl Snapshot {
         let (mut before, now) = (topic.floor, Timestamp::now());
         for stored_at in &topic.messages {
             let stored = self.log.message(stored_at, &mut buffer).map_err(|error| format!("DATA_DIR: {error}"))?;
+            // Where only the newest message of each key was kept, the others between them are not lost.
+            let is_compacted = topic.compacted_until > 0 && stored.prev <= topic.compacted_until;
+            let follows = if is_compacted { stored.prev } else { before };
             let text = |bytes| std::str::from_utf8(bytes).ok();
             let read = || {
                 let optional = |bytes: Option<_>| match bytes {
@@ -137,7 +149,8 @@ impl Snapshot {
                     offset: stored.offset,
                     // Within an epoch, offsets have no gap, except where an end of the log may have lost messages and
                     // offsets were skipped.
-                    after_loss: stored.offset - 1 != before,
+                    // Of the newest messages of keys, the others between them are not lost.
+                    after_loss: stored.offset - 1 != follows,
                     at: Timestamp(stored.at_ms),
                     id: text(stored.id)?,
                     given_id: stored.id_is_given,
@@ -145,11 +158,13 @@ impl Snapshot {
                     data: text(stored.data)?,
                     headers: optional(stored.headers)?,
                     ttl: Some(Age::from_millis(stored.ttl_ms)).filter(|ttl| !ttl.is_unlimited()),
+                    is_removal: stored.is_removal,
                 })
             };
             let max_age = topic.max_age.as_millis();
             let is_past = |age: u64| age > 0 && stored.at_ms.saturating_add_unsigned(age) <= now.0;
-            if stored.is_hollow || is_past(stored.ttl_ms) || is_past(max_age) {
+            let is_forgotten = stored.is_removal && is_past(topic.tombstone_ttl.as_millis());
+            if stored.is_hollow || is_past(stored.ttl_ms) || is_past(max_age) || is_forgotten {
                 // Nobody would be delivered it any more.
                 continue;
             }
@@ -163,9 +178,11 @@ impl Snapshot {
 }
 
 fn topic_of(topic: LogSnapshotTopic, defaults: TopicBounds) -> Result<Topic, String> {
-    let LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last } = topic;
+    let LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, compacted_until, messages, ids, last } =
+        topic;
     let unknown = |what| format!("DATA_DIR: the log has a topic whose {what} this version does not understand");
     let config = TopicConfig::decode(&settings).ok_or_else(|| unknown("settings"))?;
+    let bounds = config.bounds(defaults);
     Ok(Topic {
         name: TopicName::parse(&name).map_err(|_| unknown("name"))?,
         epoch: Epoch::from_bits(epoch),
@@ -176,7 +193,9 @@ fn topic_of(topic: LogSnapshotTopic, defaults: TopicBounds) -> Result<Topic, Str
         last,
         ids: ids.into_iter().filter_map(id_of).collect(),
         messages,
-        max_age: config.bounds(defaults).max_age,
+        max_age: bounds.max_age,
+        tombstone_ttl: if keeps_latest(config) { bounds.tombstone_ttl } else { Age::UNLIMITED },
+        compacted_until,
     })
 }
 

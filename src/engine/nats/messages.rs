@@ -34,6 +34,9 @@ const KEY_HEADER: &str = "Pubsub-Key";
 /// The header of the time that a message is kept at most, in milliseconds.
 const TTL_HEADER: &str = "Pubsub-Ttl";
 
+/// The header of a message that removes its key. Its value does not matter.
+const REMOVED_HEADER: &str = "Pubsub-Removed";
+
 /// The pause between two requests to the registry.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -68,6 +71,9 @@ pub(super) fn headers(channel: &Channel, id: &MessageId, new_message: &NewMessag
     }
     if let Some(ttl) = new_message.ttl {
         headers.insert(TTL_HEADER, ttl.as_millis().to_string());
+    }
+    if new_message.is_removal {
+        headers.insert(REMOVED_HEADER, "1");
     }
     if let Some(expected) = new_message.expected_offset {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
@@ -134,7 +140,9 @@ fn read(item: &Item, prev: u64) -> Committed {
     let ttl = item.header(TTL_HEADER).and_then(|ttl| ttl.parse().ok()).map(Age::from_millis);
     let ttl = ttl.filter(|ttl| !ttl.is_unlimited());
     let id = id.unwrap_or_else(generated);
-    Committed { offset: item.sequence, prev, at, id, given_id, key, data, headers, ttl, is_removal: false }
+    // Others than this service may have written it without a key, or with data.
+    let is_removal = item.header(REMOVED_HEADER).is_some() && key.is_some() && data.as_str() == "null";
+    Committed { offset: item.sequence, prev, at, id, given_id, key, data, headers, ttl, is_removal }
 }
 
 /// A message that belongs to no topic and will be deleted.

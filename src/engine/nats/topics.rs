@@ -105,7 +105,8 @@ impl TopicEntry {
             epoch,
             created_at: Timestamp(self.created_at),
             implicit: self.implicit,
-            config: self.config,
+            // A stream keeps the newest messages, whatever others have written here.
+            config: TopicConfig { retention: None, ..self.config },
             serial: None,
             log: CLASSES.iter().position(|class| *class == self.class)?,
         })
@@ -261,7 +262,7 @@ impl Topics {
             (Some(incarnation), Some(old)) if old.epoch() == incarnation.epoch => {
                 let Incarnation { implicit, config, .. } = incarnation;
                 if (old.is_implicit(), old.config()) != (implicit, config) {
-                    self.registry.apply(&old, implicit, config);
+                    let _ = self.registry.apply(&old, implicit, config);
                 }
                 // This instance has tried to release the topic, without success.
                 if old.is_closed() { self.insert(incarnation) } else { Some(old) }

@@ -260,6 +260,7 @@ fn read_message(
         headers,
         ttl: ttl.as_deref(),
         expected_key_offset: key_offset.optional(long)?,
+        remove: false,
     };
     let input = Input { topic: &topic, data: Some(data), beside };
     Some(mutation::new_message(client, input))

@@ -33,6 +33,7 @@ pub enum MessagePart {
     Data,
     Key,
     Headers,
+    Removed,
     Offset,
     PatternCursor,
     Previous,
@@ -89,6 +90,7 @@ impl Part for MessagePart {
             "data" => Self::Data,
             "key" => Self::Key,
             "headers" => Self::Headers,
+            "removed" => Self::Removed,
             "offset" => Self::Offset,
             "patternCursor" => Self::PatternCursor,
             "previous" => Self::Previous,
@@ -109,6 +111,7 @@ impl Part for MessagePart {
             Self::Headers => {
                 nullable(message.headers.as_ref(), out, |headers, out| out.push_str(headers.as_json()));
             }
+            Self::Removed => flag(message.is_removal, out),
             Self::Offset => number(message.cursor.offset, out),
             Self::PatternCursor => nullable(pattern_cursor, out, quoted),
             Self::Previous => {
@@ -169,7 +172,7 @@ impl Part for PublicationPart {
             Self::Topic => json::write_text(out, publication.topic.as_str()),
             Self::Offset => number(publication.cursor.offset, out),
             Self::PublishedAt => quoted(&publication.published_at, out),
-            Self::Duplicate => out.push_str(if publication.duplicate { "true" } else { "false" }),
+            Self::Duplicate => flag(publication.duplicate, out),
         }
     }
 }
@@ -226,6 +229,10 @@ impl Part for ErrorPart {
 fn quoted(text: &impl Display, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(out, "\"{text}\"");
+}
+
+fn flag(flag: bool, out: &mut String) {
+    out.push_str(if flag { "true" } else { "false" });
 }
 
 fn number(number: u64, out: &mut String) {

@@ -10,7 +10,7 @@ use super::{
     mutation::arguments,
     parts::MessagePart,
     selection::{Chosen, Selection, Selector},
-    variables::{Given, Source, Variables, ack, int, overflow, text, time},
+    variables::{Given, Source, Variables, ack, boolean, int, overflow, text, time},
 };
 use crate::{
     broker::{Error, Subscribe},
@@ -35,6 +35,7 @@ struct Arguments {
     last: Source,
     after: Source,
     since: Source,
+    state: Source,
     filter: Source,
     consumer: Source,
     ack: Source,
@@ -72,6 +73,7 @@ impl<S> Subscription<S> {
             last: given.get(&of.last).optional(int)?,
             after: after.as_deref(),
             since: given.get(&of.since).optional(time)?,
+            state: given.get(&of.state).optional(boolean)?,
             consumer: consumer.as_deref(),
             ack: given.get(&of.ack).optional(ack)?,
             consumer_ttl: consumer_ttl.as_deref(),
@@ -94,8 +96,9 @@ impl<S> Subscription<S> {
 
     /// The memory that this takes, in bytes.
     pub fn bytes(&self) -> usize {
-        let Arguments { topic, last, after, since, filter, consumer, ack, consumer_ttl, overflow } = &self.arguments;
-        let sources = [topic, last, after, since, filter, consumer, ack, consumer_ttl, overflow];
+        let Arguments { topic, last, after, since, state, filter, consumer, ack, consumer_ttl, overflow } =
+            &self.arguments;
+        let sources = [topic, last, after, since, state, filter, consumer, ack, consumer_ttl, overflow];
         size_of::<Self>() + self.key.len() + self.selection.bytes() + sources.map(Source::bytes).iter().sum::<usize>()
     }
 }
@@ -108,6 +111,7 @@ impl Arguments {
             last: absent(),
             after: absent(),
             since: absent(),
+            state: absent(),
             filter: absent(),
             consumer: absent(),
             ack: absent(),
@@ -120,6 +124,7 @@ impl Arguments {
                 "last" => &mut found.last,
                 "after" => &mut found.after,
                 "since" => &mut found.since,
+                "state" => &mut found.state,
                 "filter" => &mut found.filter,
                 "consumer" => &mut found.consumer,
                 "ack" => &mut found.ack,

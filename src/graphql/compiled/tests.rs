@@ -73,6 +73,7 @@ impl Choices<'_> {
                 ("data", ""),
                 ("key", ""),
                 ("headers", ""),
+                ("removed", ""),
                 ("offset", ""),
                 ("cursor", ""),
                 ("patternCursor", ""),
@@ -189,6 +190,7 @@ impl Choices<'_> {
         let alias = self.pick(&["", "news: "]);
         let topic = self.argument("topic", &["\"news\"", "\"n.*\"", "\"\""], ("source", "String!"), false);
         let last = self.argument("last", &["2", "null", "-1"], ("last", "Int"), true);
+        let state = self.argument("state", &["true", "false", "null"], ("state", "Boolean"), true);
         let after = if self.one_in(4) { self.variable("after", "Cursor") } else { "null".to_owned() };
         let overflow = self.argument("overflow", &["HISTORY", "LATEST"], ("overflow", "Overflow = HISTORY"), true);
         let filter = match self.pick(&[0, 0, 0, 0, 1, 2]) {
@@ -196,7 +198,7 @@ impl Choices<'_> {
             1 => "{field: \"$key\", exists: true}".to_owned(),
             _ => self.variable("filter", "Filter"),
         };
-        let root = format!("{alias}messages({topic}{last}{overflow} after: {after} filter: {filter}) ");
+        let root = format!("{alias}messages({topic}{last}{state}{overflow} after: {after} filter: {filter}) ");
         let selection = self.selection("Message", 3);
         self.document("subscription", &(root + &selection))
     }
@@ -221,6 +223,7 @@ impl Choices<'_> {
         let mut fields = Vec::new();
         for (name, _) in self.used.clone() {
             let (good, bad): (&[&str], &[&str]) = match name {
+                "state" => (&["true", "false", "null"], &["1", "\"true\""]),
                 "flag" | "other" => (&["true", "false"], &["null", "1"]),
                 "topic" => (&["\"news\"", "\"other\"", "\"n\\u0065ws\""], &["null", "5", "\"a>b\"", "\"\\ud83d\""]),
                 "source" => (&["\"news\"", "\"n.*\"", "\"n.1\""], &["null", "[]", "\"\""]),
@@ -434,6 +437,7 @@ async fn publish(broker: &Broker, choices: &mut Choices<'_>) {
         id: id.map(|id| MessageId::parse(id).unwrap()),
         key: key.map(|key| Key::parse(key).unwrap()),
         headers: Headers::parse(choices.pick(&["{}", r#"{"a":"\u00e9\\\"","b":""}"#])).unwrap(),
+        is_removal: key.is_some() && data == "null",
         ..NewMessage::of(Payload::parse(data, 100).unwrap())
     };
     broker.publish(&topic, new_message).await.unwrap();

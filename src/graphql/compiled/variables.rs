@@ -161,11 +161,7 @@ fn constant(value: &async_graphql_value::ConstValue) -> Option<Box<RawValue>> {
 impl Given<'_> {
     /// The value of a variable that is true or false.
     pub fn flag(&self, at: usize) -> Option<bool> {
-        match self.0.get(at).copied().flatten()?.get() {
-            "true" => Some(true),
-            "false" => Some(false),
-            _ => None,
-        }
+        boolean(self.0.get(at).copied().flatten()?)
     }
 
     /// The value of a source.
@@ -258,6 +254,15 @@ pub fn object(value: &RawValue) -> Option<&str> {
 /// An `Int`.
 pub fn int(value: &RawValue) -> Option<i32> {
     whole(value.get())
+}
+
+/// A `Boolean`.
+pub fn boolean(value: &RawValue) -> Option<bool> {
+    match value.get() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// A `DateTime`.

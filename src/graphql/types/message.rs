@@ -95,6 +95,11 @@ impl Message {
         self.message.headers.as_ref().map(|headers| Headers(headers.as_json().to_owned()))
     }
 
+    /// Whether this message removed its key, which then has no value any more. Its data is null.
+    async fn removed(&self) -> bool {
+        self.message.is_removal
+    }
+
     /// The message's number in its topic: grows strictly within an epoch, from 1.
     async fn offset(&self) -> Long {
         Long(self.message.cursor.offset)
@@ -154,6 +159,12 @@ pub struct MessageEdge {
     node: Message,
 }
 
+impl From<Message> for MessageEdge {
+    fn from(node: Message) -> Self {
+        Self { cursor: node.message.cursor.into(), node }
+    }
+}
+
 /// A page of a topic's history, oldest first.
 #[derive(Description)]
 pub struct MessageConnection {
@@ -190,7 +201,7 @@ impl MessageConnection {
 impl MessageConnection {
     /// The messages with their positions.
     async fn edges(&self) -> Vec<MessageEdge> {
-        self.messages().map(|node| MessageEdge { cursor: node.message.cursor.into(), node }).collect()
+        self.messages().map(MessageEdge::from).collect()
     }
 
     /// The messages.

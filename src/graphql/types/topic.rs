@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Description, Enum, ID, Object, Result, SimpleObject};
 
 use super::{
-    MessageConnection, PageInfo, UNPAGED, int, list_weight, page_weight, refuse,
+    MessageConnection, PageInfo, StateConnection, UNPAGED, int, list_weight, page_weight, refuse,
     subscription_status::{SubscriptionStatus, milliseconds},
 };
 use crate::{
@@ -22,6 +22,16 @@ pub enum AckMode {
     Auto,
     /// When the client acknowledges a cursor.
     Explicit,
+}
+
+/// Which messages of a topic are kept.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "broker::Retention")]
+pub enum Retention {
+    /// The newest ones, up to the bounds of its history.
+    History,
+    /// The newest one of each key, however old it is. Every message needs a key.
+    LatestPerKey,
 }
 
 /// A named consumer: the server keeps its position.
@@ -102,7 +112,7 @@ impl Topic {
         self.info.epoch.to_string().into()
     }
 
-    /// Messages kept in its history.
+    /// Messages kept in its history; where only the newest of each key is kept, the keys that have a value.
     async fn message_count(&self) -> i32 {
         int(self.info.messages)
     }
@@ -135,6 +145,16 @@ impl Topic {
     /// How old its messages may become, like `24h`; `0s` means no limit.
     async fn max_age(&self) -> String {
         self.info.bounds.max_age.to_string()
+    }
+
+    /// Which of its messages are kept.
+    async fn retention(&self) -> Retention {
+        self.info.bounds.retention.into()
+    }
+
+    /// How many keys may have a value where only the newest message of each key is kept.
+    async fn max_keys(&self) -> i32 {
+        int(self.info.bounds.max_keys)
     }
 
     /// Made by a publish or a subscribe; goes away when it has no message, subscriber or consumer.
@@ -189,6 +209,22 @@ impl Topic {
         let limit = BatchLimit::messages(limit("first", first, most)?);
         let page = self.client.history(name, start, limit).await.map_err(refuse)?;
         Ok(MessageConnection::new(page, self.info.messages))
+    }
+
+    /// A page of its state: of each key the newest kept message, in the order of offsets, without removed keys. A key whose value
+    /// changes while pages are read comes again, in its newest form. To go on live, subscribe after the `cursor` that the topic
+    /// had before the first page, or subscribe with `state: true` in the first place.
+    #[graphql(complexity = "page_weight(first, child_complexity)")]
+    async fn state(
+        &self,
+        #[graphql(desc = "Only keys that begin with this.")] prefix: Option<String>,
+        #[graphql(desc = "At most so many, 1 to 1,000 unless the server sets otherwise; 100 unless given.")]
+        first: Option<i32>,
+        #[graphql(desc = "Messages after this position.")] after: Option<Cursor>,
+    ) -> Result<StateConnection> {
+        let limit = limit("first", first, self.client.settings().max_batch)?;
+        let after = after.map(|cursor| cursor.of_topic("after")).transpose().map_err(refuse)?;
+        StateConnection::new(&self.client, &self.info.name, prefix.unwrap_or_default(), after, limit).await
     }
 
     /// Its live subscriptions, those through patterns too: those that are furthest behind, the furthest first. Where several

@@ -42,9 +42,17 @@ async fn a_condition_that_does_not_hold_is_refused() {
     let refusal = refused(&publish("0").await, 1);
     assert!(refusal.contains("argument 1: ") && refusal.contains("(CONFLICT)"), "{refusal}");
     printed(&publish("1").await);
+    let of_key = async |offset: &str| {
+        run(server.addr, &["pub", "news", "1", "--key", "k", "--expected-key-offset", offset]).await
+    };
+    printed(&of_key("0").await);
+    assert!(refused(&of_key("0").await, 1).contains("(CONFLICT)"));
+    printed(&of_key("3").await);
     for wrong in [
         &["pub"][..],
         &["pub", "news", "1", "2", "--expected-offset", "0"],
+        &["pub", "news", "1", "2", "--key", "k", "--expected-key-offset", "0"],
+        &["pub", "news", "1", "--expected-key-offset", "0"],
         &["pub", "news", "1", "2", "--id", "x"],
         &["pub", "news", "--id", "x"],
         &["pub", "news", "1", "--rate", "0"],
@@ -180,4 +188,29 @@ async fn a_message_has_a_time_of_its_own() {
     };
     assert_eq!(crate::harness::eventually("the others are too old", kept).await, 3);
     assert!(refused(&run(server.addr, &["pub", "news", "1", "--ttl", "soon"]).await, 1).contains("ttl: "));
+}
+
+/// A key is removed by a flag, or by a line that says so, also by one that `sub --json` has printed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_removed() {
+    let server = in_memory(|_| {});
+    printed(&run(server.addr, &["pub", "stock", "3", "--key", "apples"]).await);
+    let shown =
+        printed(&run(server.addr, &["pub", "stock", "--remove", "--key", "apples", "--id", "r", "--json"]).await);
+    assert_eq!(serde_json::from_str::<Value>(&shown).unwrap()["offset"], 2);
+    printed(&run_with(server.addr, &["pub", "stock", "--json"], "{\"key\":\"pears\",\"remove\":true}\n").await);
+    let sub = ["sub", "stock", "--last", "3", "--count", "3"];
+    let output = run(server.addr, &sub).await;
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(said.contains("the key \"apples\" of the topic \"stock\" was removed"), "{said}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "3\nnull\nnull\n");
+    let lines = printed(&run(server.addr, &[&sub[..], &["--json"]].concat()).await);
+    let copy = in_memory(|_| {});
+    printed(&run_with(copy.addr, &["pub", "--json"], &lines).await);
+    let page = copy.get("/topics/stock/messages").await.expect(200);
+    let removed: Vec<_> = page["messages"].as_array().unwrap().iter().map(|it| it["removed"] == true).collect();
+    assert_eq!(removed, [false, true, true], "{page}");
+    for wrong in [&["--remove"][..], &["--remove", "--key", "a", "1"], &["--remove", "--key", "a", "--ttl", "5s"]] {
+        refused(&run(server.addr, &[&["pub", "stock"], wrong].concat()).await, 2);
+    }
 }

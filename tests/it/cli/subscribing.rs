@@ -30,6 +30,35 @@ async fn a_durable_server_that_is_killed_loses_nothing() {
     assert!(sub.notes().iter().all(|note| !note.contains("missed")), "{:?}", sub.notes());
 }
 
+/// The state is said to be complete once, also where the server was killed: what comes later goes on behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_comes_first() {
+    let mut server = Restartable::durable();
+    let put = |key: &str, data: u64| json!({"topic": "prices", "key": key, "data": data});
+    let values = json!([put("a", 1), put("b", 2), put("a", 3), {"topic": "prices", "data": 4}]);
+    server.client().post("/publish", &values).await.expect(200);
+    let mut plain = start(server.addr(), &["sub", "prices", "--state"]);
+    let mut whole = start(server.addr(), &["sub", "prices", "--state", "--json"]);
+    assert_eq!(plain.numbers(2).await, [2, 3]);
+    plain.noted("the state is complete").await;
+    for wanted in [2, 3] {
+        assert_eq!(whole.json().await["data"], wanted);
+    }
+    let marker = whole.json().await;
+    assert_eq!((&marker["type"], marker["cursor"].is_string()), (&json!("state"), true), "{marker}");
+    server.kill().await;
+    for sub in [&plain, &whole] {
+        sub.noted("trying again").await;
+    }
+    server.start_again();
+    server.client().post("/publish", &json!([put("a", 5), put("a", 6)])).await.expect(200);
+    assert_eq!(plain.numbers(2).await, [5, 6]);
+    for wanted in [5, 6] {
+        assert_eq!(whole.json().await["data"], wanted);
+    }
+    assert_eq!(plain.notes().iter().filter(|note| note.contains("the state is complete")).count(), 1);
+}
+
 /// The same for a pattern, over a topic that was there and one that was not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pattern_is_resumed() {

@@ -8,18 +8,29 @@ use super::{in_memory, printed, refused, run};
 async fn topics_are_made_changed_and_deleted() {
     let server = in_memory(|_| {});
     let topics = async |arguments: &[&str]| run(server.addr, &[&["topics"], arguments].concat()).await;
-    let created =
-        topics(&["create", "news", "--max-messages", "5", "--max-publish-rate", "7", "--max-age", "90s"]).await;
+    let created = topics(&[
+        "create",
+        "news",
+        "--max-messages",
+        "5",
+        "--max-publish-rate",
+        "7",
+        "--max-age",
+        "90s",
+        "--expect-every",
+        "5m",
+    ])
+    .await;
     assert_eq!(printed(&created), "created news\n");
     assert!(refused(&topics(&["create", "news"]).await, 1).contains("(TOPIC_EXISTS)"));
     server.publish_numbers("news", 1..=2).await;
     let shown = printed(&topics(&["show", "news"]).await);
-    assert!(shown.contains("max age            90s\n"), "{shown}");
+    assert!(shown.contains("max age            90s\n") && shown.contains("expect every       5m\n"), "{shown}");
     assert!(shown.contains("max publish rate   7\n") && shown.contains("message count      2\n"), "{shown}");
 
     let updated = printed(&topics(&["update", "news", "--max-messages", "1", "--json"]).await);
     assert_eq!(serde_json::from_str::<Value>(&updated).unwrap()["status"], "updated");
-    assert!(refused(&topics(&["update", "news"]).await, 2).contains("--max-messages, --max-publish-rate or --max-age"));
+    assert!(refused(&topics(&["update", "news"]).await, 2).contains("such as --max-messages or --latest-per-key"));
 
     printed(&topics(&["create", "wörter/x"]).await);
     let list = printed(&topics(&[]).await);
@@ -28,6 +39,18 @@ async fn topics_are_made_changed_and_deleted() {
     assert_eq!(lines[1][..5], ["news", "1", "0", "1", "7"]);
     assert_eq!(lines[2], ["wörter/x", "0", "0", "1000", "-", "-"]);
     assert!(!list.contains('\x1b'), "no colours in a pipe: {list:?}");
+
+    printed(&topics(&["create", "rates", "--latest-per-key", "--max-keys", "9"]).await);
+    let shown = printed(&topics(&["show", "rates"]).await);
+    assert!(
+        shown.contains("retention          LATEST_PER_KEY\n") && shown.contains("max keys           9\n"),
+        "{shown}"
+    );
+    let listed = printed(&topics(&["list", "--prefix", "rates"]).await);
+    assert!(listed.lines().last().unwrap().contains("1 a key"), "{listed}");
+    printed(&topics(&["update", "rates", "--history"]).await);
+    assert!(printed(&topics(&["show", "rates"]).await).contains("retention          HISTORY\n"));
+    printed(&topics(&["delete", "rates"]).await);
 
     let gone = topics(&["delete", "none", "news", "wörter/x"]).await;
     assert_eq!(String::from_utf8(gone.stdout.clone()).unwrap(), "deleted news\ndeleted wörter/x\n");

@@ -67,12 +67,14 @@ impl Door for GraphqlSse {
             match sent.event.as_str() {
                 "next" => {
                     let events = read_result(&sent.data, &self.topic, &mut self.consumer);
-                    for event in events {
-                        if let Event::Message(message) = &event {
-                            assert_eq!(sent.id.as_deref(), Some(message.position()));
-                        }
-                        self.queue.push_back(event);
-                    }
+                    // The newest position that the result says.
+                    let position = events.iter().rev().find_map(|event| match event {
+                        Event::State(cursor) => Some(cursor.as_str()),
+                        Event::Message(message) => Some(message.position()),
+                        _ => None,
+                    });
+                    assert_eq!(sent.id.as_deref(), position);
+                    self.queue.extend(events);
                 }
                 "complete" | "" => {}
                 other => panic!("{other}: {sent:?}"),

@@ -152,6 +152,7 @@ impl Door for RawWs {
             Start::Last(count) => frame["last_n"] = count.into(),
             Start::After(cursor) => frame["after"] = cursor.into(),
             Start::Since(time) => frame["since"] = time.into(),
+            Start::State => frame["state"] = true.into(),
         }
         for (name, value) in [("consumer", options.consumer), ("ack", options.ack), ("overflow", options.overflow)] {
             if let Some(value) = value {

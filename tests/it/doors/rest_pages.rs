@@ -76,6 +76,7 @@ impl Door for RestPages {
             Start::Last(count) => self.page(&format!("last={count}")).await,
             Start::After(cursor) => self.page(&format!("after={cursor}")).await,
             Start::Since(time) => self.page(&format!("since={}", encode(&time))).await,
+            Start::State => panic!("pages of the history have no state"),
         }
     }
 

@@ -137,6 +137,7 @@ impl Door for Sse {
             Start::Last(count) => query.push(format!("last={count}")),
             Start::After(cursor) => resume = format!("Last-Event-ID: {cursor}\r\n"),
             Start::Since(time) => query.push(format!("since={}", encode(&time))),
+            Start::State => query.push("state=true".to_owned()),
         }
         let filter = options.filter.as_ref().map(Value::to_string);
         let named = [
@@ -181,6 +182,9 @@ impl Door for Sse {
                 }
                 Event::Gap(_) => assert_eq!(sent.event, "gap"),
                 Event::Deleted(_) => assert_eq!(sent.event, "deleted"),
+                Event::State(cursor) => {
+                    assert_eq!((sent.event.as_str(), sent.id.as_deref()), ("state", Some(cursor.as_str())));
+                }
                 _ => assert_eq!(sent.event, "error"),
             }
             return event;

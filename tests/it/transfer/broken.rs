@@ -100,8 +100,8 @@ fn whatever_is_damaged_is_found() {
 fn what_makes_no_sense_is_refused() {
     for (number, shown, instead, why) in [
         (1, "pub-sub", "sub-pub", "is of format \"sub-pub\", not \"pub-sub\""),
-        (1, ":3,", ":4,", "is of version 4; this build reads versions 1 to 3"),
-        (1, ":3,", ":0,", "is of version 0; this build reads versions 1 to 3"),
+        (1, ":3,", ":5,", "is of version 5; this build reads versions 1 to 4"),
+        (1, ":3,", ":0,", "is of version 0; this build reads versions 1 to 4"),
         (1, "{\"format\"", "[\"format\"", "is not the first line of an export"),
         (2, "1000", "0", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),
         (2, "1000", "1000001", "maxMessages must be from 1 to 1000000 (MAX_MESSAGES_LIMIT)"),
@@ -113,6 +113,9 @@ fn what_makes_no_sense_is_refused() {
         (2, ":1000", ":\"many\"", "invalid type: string \"many\""),
         (2, "\"floor\"", "\"maxAge\":\"soon\",\"floor\"", "must be a duration like"),
         (3, "\"data\"", "\"ttl\":5,\"data\"", "invalid type: integer"),
+        (3, "\"data\"", "\"removed\":1,\"data\"", "invalid type: integer"),
+        (2, "\"floor\"", "\"retention\":\"latest\",\"floor\"", "unknown variant `latest`"),
+        (2, "\"floor\"", "\"maxKeys\":0,\"floor\"", "maxKeys must be from 1 to 1000000"),
         (3, ":5,", ":4,", "offset must be more than 4 and at most 9, not 4"),
         (3, "goal-1", "", "id: must be 1 to 255 bytes of UTF-8 without control characters"),
         (3, "2026-11-26T14", "yesterday", "expected a time like"),

@@ -162,7 +162,7 @@ async fn messages_come_before_ids() {
     let export = export_of(&[("a", 1), ("b", 1)]);
     let export = export.replacen("{\"knownId\":", &message, 1).replace("\"floor\":9", "\"floor\":8");
     store.import(&export.replace("\"messages\":0", "\"messages\":1"));
-    let old = export_of(&[]).replace("\"version\":2", "\"version\":1").replace(",\"knownIds\":0", "");
+    let old = export_of(&[]).replace("\"version\":3", "\"version\":1").replace(",\"knownIds\":0", "");
     store.import(&old.replace("news", "old"));
     for _ in 0..2 {
         let server = store.serve();

@@ -141,3 +141,32 @@ async fn times_go_along() {
     // The import was not held back by the topic's rate, and does not hold back what comes.
     publish(&server.client, "news", "6", None, None).await;
 }
+
+/// A topic of keys goes along with its setting, its values and its removals.
+#[tokio::test]
+async fn keys_go_along() {
+    let (from, to) = (directory(), directory());
+    let (from, to) = (Store::disk(from.path()), Store::disk(to.path()));
+    let server = from.serve();
+    let settings = json!({"name": "stock", "retention": "LATEST_PER_KEY", "max_keys": 2});
+    server.client.post("/topics", &settings).await.expect(201);
+    for (key, number) in [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)] {
+        server.client.post("/publish", &json!({"topic": "stock", "key": key, "data": number})).await.expect(200);
+    }
+    server.client.delete("/topics/stock/state/b").await.expect(200);
+    server.client.post("/publish", &json!({"topic": "stock", "key": "c", "data": 7})).await.expect(200);
+    let export = from.export();
+    assert!(export.contains(r#""retention":"LATEST_PER_KEY","maxKeys":2"#), "{export}");
+    assert!(export.contains(r#""removed":true"#), "{export}");
+    to.import(&export);
+    let server = to.serve();
+    let page = server.client.get("/topics/stock/messages").await.expect(200);
+    let shown = |message: &Value| (message["key"].clone(), message["data"].clone(), message["removed"].clone());
+    let shown: Vec<_> = page["messages"].as_array().unwrap().iter().map(shown).collect();
+    let removal = ("b".into(), Value::Null, true.into());
+    assert_eq!(shown, [("a".into(), 5.into(), Value::Null), removal, ("c".into(), 7.into(), Value::Null)], "{page}");
+    let topic = server.client.get("/topics/stock").await.expect(200);
+    assert_eq!((&topic["retention"], &topic["messages"]), (&"LATEST_PER_KEY".into(), &2.into()));
+    let body = json!({"topic": "stock", "key": "d", "data": 1});
+    server.client.post("/publish", &body).await.expect_error(503, "LIMIT_REACHED");
+}

@@ -96,7 +96,10 @@ export function Details({ topic, row, consumers, onReplay, onClose }: DetailsPro
         {message.key !== null && (
           <>
             <dt>Key</dt>
-            <dd>{message.key}</dd>
+            <dd>
+              {message.key}
+              {message.removed && <span class="faint"> removed</span>}
+            </dd>
           </>
         )}
         <dt>Id</dt>

@@ -3,12 +3,15 @@
 
 import type { Client } from 'graphql-ws';
 import type { GraphQlError } from './api.ts';
-import { MessagesDocument, type MessagesSubscription } from './generated.ts';
+import { MessagesDocument, type Filter, type MessagesSubscription } from './generated.ts';
 import type { Tail } from './tail.ts';
 import { explained, span, type Gap } from './words.ts';
 
 /** Where a tail begins: nothing of it says live. */
-export type Start = { last?: number; since?: string; after?: string };
+export type Start = { last?: number; since?: string; after?: string; state?: boolean; filter?: Filter };
+
+/** What takes the messages: a tail, or the values of a state. */
+export type Taker = Pick<Tail, 'isFull' | 'release' | 'note' | 'gap' | 'message'> & { complete?(): void };
 
 /** What a follower needs of the page. */
 export type World = {
@@ -28,7 +31,7 @@ export type World = {
 /** `full` is a tail that is held and reads no further. */
 export type Phase = 'starting' | 'live' | 'broken' | 'full' | 'missing' | 'stopped';
 
-type Result = { data?: MessagesSubscription | null; errors?: GraphQlError[]; extensions?: { gap?: Gap } };
+type Result = { data?: MessagesSubscription | null; errors?: GraphQlError[]; extensions?: { gap?: Gap; state?: { complete: boolean } } };
 type End = { kind: 'broken' | 'full' | 'aborted' } | { kind: 'ended'; error: GraphQlError | undefined };
 
 /** The waits between attempts that the server refuses or that fail, in milliseconds. */
@@ -41,7 +44,7 @@ export class Follower {
   phase: Phase = 'starting';
   readonly #topic: string;
   readonly #start: Start;
-  readonly #tail: Tail;
+  readonly #tail: Taker;
   readonly #world: World;
   readonly #stopped = new AbortController();
   /** The position behind which it continues. */
@@ -50,13 +53,16 @@ export class Follower {
   /** When the connection broke, while it is broken. */
   #brokenAt: number | undefined;
   #released: () => void = () => {};
+  /** Whether the state has not come completely. */
+  #awaitsState: boolean;
 
-  constructor(topic: string, start: Start, tail: Tail, world: World) {
+  constructor(topic: string, start: Start, tail: Taker, world: World) {
     this.#topic = topic;
     this.#start = start;
     this.#tail = tail;
     this.#world = world;
     this.#position = start.after;
+    this.#awaitsState = start.state === true;
   }
 
   stop(): void {
@@ -115,8 +121,12 @@ export class Follower {
     return new Promise((resolve) => {
       const ack = `tail-${++lastAck}`;
       let error: GraphQlError | undefined;
-      const variables =
-        this.#position === undefined ? { topic: this.#topic, ...this.#start } : { topic: this.#topic, after: this.#position };
+      const { filter } = this.#start;
+      const goesOn = this.#position !== undefined && !this.#awaitsState;
+      const begin = goesOn ? { after: this.#position, ...(filter && { filter }) } : this.#start;
+      const variables = { topic: this.#topic, ...begin };
+      // The server goes on there, and says when the rest of the state has come.
+      const resume = this.#awaitsState && this.#position !== undefined && { lastEventId: this.#position };
       const forget = this.#world.onAcknowledged(ack, (cursor) => this.#acknowledged(cursor));
       const abort = () => finish({ kind: 'aborted' });
       const finish = (end: End) => {
@@ -126,7 +136,7 @@ export class Follower {
         resolve(end);
       };
       const stop = client.subscribe<MessagesSubscription>(
-        { query: MessagesDocument.toString(), variables, extensions: { ack } },
+        { query: MessagesDocument.toString(), variables, extensions: { ack, ...resume } },
         {
           next: (result) => {
             error ??= this.#result(result as Result);
@@ -144,7 +154,7 @@ export class Follower {
 
   /** The subscription is live, and begins here. */
   #acknowledged(cursor: string | undefined): void {
-    this.#position ??= cursor;
+    if (!this.#awaitsState) this.#position ??= cursor;
     if (this.#brokenAt !== undefined) {
       const seconds = (Date.now() - this.#brokenAt) / 1_000;
       const lasted = seconds < 1 ? 'less than a second' : span(seconds);
@@ -162,6 +172,10 @@ export class Follower {
       this.#tail.message(data.messages);
       this.#position = data.messages.cursor;
       this.#offset = data.messages.offset;
+    }
+    if (extensions?.state) {
+      this.#awaitsState = false;
+      this.#tail.complete?.();
     }
     this.#world.changed();
     return errors?.[0];

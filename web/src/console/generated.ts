@@ -12,6 +12,47 @@ export type AckMode =
   /** When the client acknowledges a cursor. */
   | 'EXPLICIT';
 
+/**
+ * Which messages are wanted: one condition on a field, or several joined. Exactly one of `field`, `and`, `or` and `not`;
+ * with `field`, all operators given must hold. At most 64 conditions, 4 KiB as JSON, unless the server sets otherwise.
+ */
+export type Filter = {
+  /**
+   * The way into the message's data, object keys and array indexes joined by `.`: `order.total`. `$key` is the
+   * message's key.
+   */
+  field?: string | null | undefined;
+  /**
+   * Equal to this JSON value; numbers by value, objects whatever the order of their keys. Null that is given is a value,
+   * too: only a field that is null equals it. For no condition, leave it out.
+   */
+  eq?: unknown;
+  /** Not equal to this JSON value, or missing. Null that is given is a value: only a field that is null fails. */
+  ne?: unknown;
+  /** Equal to one of these. */
+  in?: Array<unknown> | null | undefined;
+  /** Greater than this number or string. */
+  gt?: unknown;
+  /** Greater than or equal to this number or string. */
+  gte?: unknown;
+  /** Less than this number or string. */
+  lt?: unknown;
+  /** Less than or equal to this number or string. */
+  lte?: unknown;
+  /** Whether the field is there at all; null counts as there. */
+  exists?: boolean | null | undefined;
+  /** A string that begins so. */
+  startsWith?: string | null | undefined;
+  /** A string that has this part, or an array that has this element. */
+  contains?: unknown;
+  /** All of these hold. */
+  and?: Array<Filter> | null | undefined;
+  /** One of these holds. */
+  or?: Array<Filter> | null | undefined;
+  /** This does not hold. */
+  not?: Filter | null | undefined;
+};
+
 /** What happens to a subscription that falls behind (more than 64 messages wait for it), once it has caught up. */
 export type Overflow =
   /**
@@ -24,6 +65,13 @@ export type Overflow =
   /** It jumps to the newest message; a gap says what was skipped. */
   | 'LATEST'
   /** It gets only the newest message of each key; gaps say what was skipped. Messages without a key are all kept. */
+  | 'LATEST_PER_KEY';
+
+/** Which messages of a topic are kept. */
+export type Retention =
+  /** The newest ones, up to the bounds of its history. */
+  | 'HISTORY'
+  /** The newest one of each key, however old it is. Every message needs a key. */
   | 'LATEST_PER_KEY';
 
 /** Where a consumer is moved: exactly one of these. */
@@ -65,7 +113,7 @@ export type TopicQueryVariables = Exact<{
 }>;
 
 
-export type TopicQuery = { topic: { createdAt: string, cursor: string, name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number } | null };
+export type TopicQuery = { topic: { createdAt: string, cursor: string, name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, retention: Retention, maxKeys: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number } | null };
 
 export type SubscriptionsQueryVariables = Exact<{
   name: string;
@@ -134,12 +182,14 @@ export type MessagesSubscriptionVariables = Exact<{
   last?: number | null | undefined;
   after?: string | null | undefined;
   since?: string | null | undefined;
+  state?: boolean | null | undefined;
+  filter?: Filter | null | undefined;
 }>;
 
 
-export type MessagesSubscription = { messages: { messageId: string, key: string | null, headers: Record<string, string> | null, data: unknown, offset: number, cursor: string, publishedAt: string } | null };
+export type MessagesSubscription = { messages: { messageId: string, key: string | null, headers: Record<string, string> | null, removed: boolean, data: unknown, offset: number, cursor: string, publishedAt: string } | null };
 
-export type TopicLineFragment = { name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number };
+export type TopicLineFragment = { name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, retention: Retention, maxKeys: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number };
 
 export type TopicsQueryVariables = Exact<{
   prefix?: string | null | undefined;
@@ -147,7 +197,7 @@ export type TopicsQueryVariables = Exact<{
 }>;
 
 
-export type TopicsQuery = { topics: { totalCount: number, nodes: Array<{ name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number }>, pageInfo: { hasNextPage: boolean } } };
+export type TopicsQuery = { topics: { totalCount: number, nodes: Array<{ name: string, epoch: string, implicit: boolean, messageCount: number, maxMessages: number, maxPublishRate: number, maxAge: string, expectEvery: string | null, retention: Retention, maxKeys: number, lastOffset: number, lastPublishedAt: string | null, subscriberCount: number }>, pageInfo: { hasNextPage: boolean } } };
 
 export type NewestQueryVariables = Exact<{
   name: string;
@@ -172,6 +222,8 @@ export type CreateTopicMutationVariables = Exact<{
   maxPublishRate?: number | null | undefined;
   maxAge?: string | null | undefined;
   expectEvery?: string | null | undefined;
+  retention?: Retention | null | undefined;
+  maxKeys?: number | null | undefined;
 }>;
 
 
@@ -183,6 +235,8 @@ export type UpdateTopicMutationVariables = Exact<{
   maxPublishRate?: number | null | undefined;
   maxAge?: string | null | undefined;
   expectEvery?: string | null | undefined;
+  retention?: Retention | null | undefined;
+  maxKeys?: number | null | undefined;
 }>;
 
 
@@ -230,6 +284,8 @@ export const TopicLineFragmentDoc = new TypedDocumentString(`
   maxPublishRate
   maxAge
   expectEvery
+  retention
+  maxKeys
   lastOffset
   lastPublishedAt
   subscriberCount
@@ -252,6 +308,8 @@ export const TopicDocument = new TypedDocumentString(`
   maxPublishRate
   maxAge
   expectEvery
+  retention
+  maxKeys
   lastOffset
   lastPublishedAt
   subscriberCount
@@ -332,11 +390,19 @@ export const DeleteConsumerDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<DeleteConsumerMutation, DeleteConsumerMutationVariables>;
 export const MessagesDocument = new TypedDocumentString(`
-    subscription Messages($topic: String!, $last: Int, $after: Cursor, $since: DateTime) {
-  messages(topic: $topic, last: $last, after: $after, since: $since) {
+    subscription Messages($topic: String!, $last: Int, $after: Cursor, $since: DateTime, $state: Boolean, $filter: Filter) {
+  messages(
+    topic: $topic
+    last: $last
+    after: $after
+    since: $since
+    state: $state
+    filter: $filter
+  ) {
     messageId
     key
     headers
+    removed
     data
     offset
     cursor
@@ -365,6 +431,8 @@ export const TopicsDocument = new TypedDocumentString(`
   maxPublishRate
   maxAge
   expectEvery
+  retention
+  maxKeys
   lastOffset
   lastPublishedAt
   subscriberCount
@@ -409,26 +477,30 @@ export const StatsDocument = new TypedDocumentString(`
 }
     `) as unknown as TypedDocumentString<StatsQuery, StatsQueryVariables>;
 export const CreateTopicDocument = new TypedDocumentString(`
-    mutation CreateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int, $maxAge: String, $expectEvery: String) {
+    mutation CreateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int, $maxAge: String, $expectEvery: String, $retention: Retention, $maxKeys: Int) {
   createTopic(
     name: $name
     maxMessages: $maxMessages
     maxPublishRate: $maxPublishRate
     maxAge: $maxAge
     expectEvery: $expectEvery
+    retention: $retention
+    maxKeys: $maxKeys
   ) {
     name
   }
 }
     `) as unknown as TypedDocumentString<CreateTopicMutation, CreateTopicMutationVariables>;
 export const UpdateTopicDocument = new TypedDocumentString(`
-    mutation UpdateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int, $maxAge: String, $expectEvery: String) {
+    mutation UpdateTopic($name: String!, $maxMessages: Int, $maxPublishRate: Int, $maxAge: String, $expectEvery: String, $retention: Retention, $maxKeys: Int) {
   updateTopic(
     name: $name
     maxMessages: $maxMessages
     maxPublishRate: $maxPublishRate
     maxAge: $maxAge
     expectEvery: $expectEvery
+    retention: $retention
+    maxKeys: $maxKeys
   ) {
     name
   }

@@ -46,13 +46,13 @@ function Content({ row }: { row: Row }) {
       </span>
     );
   }
-  const { offset, publishedAt, key, text } = row.message;
+  const { offset, publishedAt, key, removed, text } = row.message;
   return (
     <>
       <span class="offset">{offset}</span>
       <span class="time">{clock(publishedAt)}</span>
       <span class="key">{key}</span>
-      <span class="data">{text.slice(0, PREVIEW)}</span>
+      <span class={removed ? 'data faint' : 'data'}>{removed ? 'key removed' : text.slice(0, PREVIEW)}</span>
     </>
   );
 }

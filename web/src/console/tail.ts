@@ -17,6 +17,8 @@ export type Message = {
   messageId: string;
   key: string | null;
   headers: Record<string, string> | null;
+  /** Whether it removed its key. Its data is null then. */
+  removed: boolean;
   offset: number;
   cursor: string;
   publishedAt: string;

@@ -3,7 +3,7 @@
 import { useState } from 'preact/hooks';
 import { execute, messageOf } from './api.ts';
 import { CreateTopicDocument, DeleteTopicDocument, UpdateTopicDocument } from './generated.ts';
-import type { TopicLineFragment } from './generated.ts';
+import type { Retention, TopicLineFragment } from './generated.ts';
 import { addressOf } from './routes.ts';
 import { Dialog, Field, Problem } from './ui.tsx';
 import { counted } from './words.ts';
@@ -51,14 +51,22 @@ function Settings({ topic, onClose }: { topic: TopicLineFragment | undefined; on
   const [rate, setRate] = useState(topic ? String(topic.maxPublishRate) : '');
   const [age, setAge] = useState(topic?.maxAge ?? '');
   const [silence, setSilence] = useState(topic?.expectEvery ?? '');
+  const [retention, setRetention] = useState<Retention>(topic?.retention ?? 'HISTORY');
+  const [keys, setKeys] = useState(topic?.retention === 'LATEST_PER_KEY' ? String(topic.maxKeys) : '');
+  const isKeyed = retention === 'LATEST_PER_KEY';
   const { run, problem, isBusy } = useAction(async () => {
+    // What was not changed is not sent: a server that cannot do it would refuse it.
+    const isChanged = retention !== (topic?.retention ?? 'HISTORY');
+    const kept = isKeyed
+      ? { maxMessages: null, maxAge: null, maxKeys: numberIn(keys) }
+      : { maxMessages: numberIn(size), maxAge: textIn(age), maxKeys: null };
     const settings = {
       name,
-      maxMessages: numberIn(size),
       maxPublishRate: numberIn(rate),
-      maxAge: textIn(age),
       // An empty field means never, and a topic that is changed keeps what is not said.
       expectEvery: textIn(silence) ?? (topic ? '0s' : null),
+      retention: isChanged ? retention : null,
+      ...kept,
     };
     if (topic) await execute(UpdateTopicDocument, settings);
     else {
@@ -88,12 +96,28 @@ function Settings({ topic, onClose }: { topic: TopicLineFragment | undefined; on
           )}
         </Field>
       )}
+      <Field label="Keeps" hint={isKeyed ? 'Every message needs a key' : 'Older messages leave for newer ones'}>
+        {({ id, hint }) => (
+          <select id={id} aria-describedby={hint} value={retention} onChange={(event) => setRetention(event.currentTarget.value as Retention)}>
+            <option value="HISTORY">its newest messages</option>
+            <option value="LATEST_PER_KEY">the newest message of each key</option>
+          </select>
+        )}
+      </Field>
       <div class="pair">
-        <Field label="History" hint="Messages that are kept">
-          {({ id, hint }) => (
-            <input id={id} aria-describedby={hint} {...number} min={1} value={size} onInput={(event) => setSize(event.currentTarget.value)} />
-          )}
-        </Field>
+        {isKeyed ? (
+          <Field label="Keys" hint="Keys that may have a value">
+            {({ id, hint }) => (
+              <input id={id} aria-describedby={hint} {...number} min={1} value={keys} onInput={(event) => setKeys(event.currentTarget.value)} />
+            )}
+          </Field>
+        ) : (
+          <Field label="History" hint="Messages that are kept">
+            {({ id, hint }) => (
+              <input id={id} aria-describedby={hint} {...number} min={1} value={size} onInput={(event) => setSize(event.currentTarget.value)} />
+            )}
+          </Field>
+        )}
         <Field label="Publish rate" hint="Messages a second at most; 0: no limit">
           {({ id, hint }) => (
             <input id={id} aria-describedby={hint} {...number} min={0} value={rate} onInput={(event) => setRate(event.currentTarget.value)} />
@@ -101,11 +125,13 @@ function Settings({ topic, onClose }: { topic: TopicLineFragment | undefined; on
         </Field>
       </div>
       <div class="pair">
-        <Field label="Age" hint="How old messages may become, like 24h; 0s: no limit">
-          {({ id, hint }) => (
-            <input id={id} aria-describedby={hint} {...duration} value={age} onInput={(event) => setAge(event.currentTarget.value)} />
-          )}
-        </Field>
+        {!isKeyed && (
+          <Field label="Age" hint="How old messages may become, like 24h; 0s: no limit">
+            {({ id, hint }) => (
+              <input id={id} aria-describedby={hint} {...duration} value={age} onInput={(event) => setAge(event.currentTarget.value)} />
+            )}
+          </Field>
+        )}
         <Field label="Expected every" hint="Longer silence is reported, like 5m">
           {({ id, hint }) => (
             <input

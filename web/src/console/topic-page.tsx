@@ -9,12 +9,13 @@ import { Plot } from './plot.tsx';
 import { Publish } from './publish.tsx';
 import { Consumers, lagOf, Subscriptions, type Consumer, type Subscription } from './readers.tsx';
 import { Series } from './samples.ts';
+import { StateView } from './state-view.tsx';
 import { isNoRight, numbersOf, problemOf, type Answer } from './store.ts';
 import { TailView } from './tail-view.tsx';
 import { DeleteTopic, TopicForm, useAction } from './topic-forms.tsx';
 import { NoAccess } from './topics-page.tsx';
 import { Figure, Meter, Problem } from './ui.tsx';
-import { ago, count, date, rate } from './words.ts';
+import { ago, count, date, mostKept, rate } from './words.ts';
 
 type Topic = NonNullable<TopicQuery['topic']>;
 
@@ -86,6 +87,7 @@ function useReadings(name: string, credential: string) {
 
 function Figures({ topic }: { topic: Topic }) {
   const { value, isEstimate } = numbersOf(topic.name).now;
+  const isKeyed = topic.retention === 'LATEST_PER_KEY';
   const limit = topic.maxPublishRate === 0 ? 'no limit' : `at most ${count(topic.maxPublishRate)}`;
   return (
     <dl class="figures">
@@ -93,10 +95,10 @@ function Figures({ topic }: { topic: Topic }) {
         {rate(value, isEstimate)}
       </Figure>
       <Figure
-        name="History"
+        name={isKeyed ? 'Keys' : 'History'}
         note={
           <>
-            of {count(topic.maxMessages)} kept{topic.maxAge === '0s' ? '' : ` for ${topic.maxAge}`} <Meter value={topic.messageCount} max={topic.maxMessages} />
+            of {count(mostKept(topic))} {keptAs(topic)} <Meter value={topic.messageCount} max={mostKept(topic)} />
           </>
         }
       >
@@ -110,6 +112,12 @@ function Figures({ topic }: { topic: Topic }) {
       </Figure>
     </dl>
   );
+}
+
+/** What is kept, and for how long. */
+function keptAs({ retention, maxAge }: Topic): string {
+  if (retention === 'LATEST_PER_KEY') return 'keys, the newest of each';
+  return maxAge === '0s' ? 'kept' : `kept for ${maxAge}`;
 }
 
 /** When the newest message came, and how often one is expected. */
@@ -209,6 +217,7 @@ export function TopicPage({ name }: { name: string }) {
           <Side topic={topic} readings={readings} lags={lags} />
         </div>
       )}
+      {topic && <StateView key={name} topic={name} />}
       {!topic && isRead && !problem && <NoTopic name={name} />}
       {!topic && problem?.code === 'UNAUTHENTICATED' && <NoAccess message={problem.message} />}
       {!topic && problem && problem.code !== 'UNAUTHENTICATED' && <p class="empty">{problem.message}</p>}

@@ -10,7 +10,7 @@ import { publishCommand } from './shell.ts';
 import { isNoRight, numbersOf, published, readStats, readTopics, stats, STEP, topics } from './store.ts';
 import { TopicForm } from './topic-forms.tsx';
 import { Command, Figure, Meter, Sparkline } from './ui.tsx';
-import { ago, bytes, count, rate } from './words.ts';
+import { ago, bytes, count, mostKept, rate } from './words.ts';
 
 /** Calls `listener` whenever a topic is created, changed or deleted. Returns what ends that. */
 function onTopicEvents(listener: () => void): () => void {
@@ -43,7 +43,7 @@ function Line({ topic }: { topic: TopicLineFragment }) {
       <th scope="row">
         <a href={addressOf(topic.name)}>{topic.name}</a>
         <span class="below">
-          {count(topic.messageCount)} of {count(topic.maxMessages)} kept{last ? ` · ${ago(last, now.value)}` : ''}
+          {count(topic.messageCount)} of {count(mostKept(topic))} {topic.retention === 'LATEST_PER_KEY' ? 'keys' : 'kept'}{last ? ` · ${ago(last, now.value)}` : ''}
         </span>
       </th>
       <td class="trend">
@@ -53,9 +53,9 @@ function Line({ topic }: { topic: TopicLineFragment }) {
       <td class="number">{count(topic.subscriberCount)}</td>
       <td class="history">
         <span class="number">
-          {count(topic.messageCount)} <span class="faint">/ {count(topic.maxMessages)}</span>
+          {count(topic.messageCount)} <span class="faint">/ {count(mostKept(topic))}</span>
         </span>
-        <Meter value={topic.messageCount} max={topic.maxMessages} />
+        <Meter value={topic.messageCount} max={mostKept(topic)} />
       </td>
       <td class="last">
         {last ? <time dateTime={last}>{ago(last, now.value)}</time> : <span class="faint">none yet</span>}

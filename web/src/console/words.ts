@@ -8,6 +8,10 @@ export const count = (value: number): string => whole.format(value);
 /** A count with its noun: "1 message", "2 messages". */
 export const counted = (value: number, noun: string): string => `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
 
+/** How many messages a topic may keep, or keys that keep one. */
+export const mostKept = (topic: { retention: string; maxMessages: number; maxKeys: number }): number =>
+  topic.retention === 'LATEST_PER_KEY' ? topic.maxKeys : topic.maxMessages;
+
 /** Messages a second. Null is a rate that is not known. */
 export function rate(value: number | null, isEstimate = false): string {
   if (value === null) return '–';

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 
 use super::{
+    compacted::MessageContents,
     record::{IdRecord, MessageRecord, OffsetState, StoredRecord},
     recovered::{RecoveredConsumer, RecoveredDeletion, RecoveredId},
 };
@@ -39,8 +40,11 @@ pub(super) struct TopicContents<M> {
     pub offsets: OffsetState,
     /// Messages up to this offset were evicted.
     pub floor: u64,
-    /// The messages in log order.
-    pub messages: Vec<M>,
+    /// Offset and sequence number of the newest message, whatever is left of it.
+    pub newest: (u64, u64),
+    /// Up to here its messages are the newest of their keys, although it keeps a history now.
+    pub compacted_until: u64,
+    pub messages: MessageContents<M>,
     /// The ids that publishers chose, with kept messages or without, in log order.
     pub ids: Vec<RecoveredId>,
 }
@@ -77,7 +81,9 @@ impl<M> Default for TopicContents<M> {
             updated: None,
             offsets: OffsetState::default(),
             floor: 0,
-            messages: Vec::new(),
+            newest: (0, 0),
+            compacted_until: 0,
+            messages: MessageContents::default(),
             ids: Vec::new(),
         }
     }
@@ -94,8 +100,13 @@ impl<M> TopicContents<M> {
 }
 
 impl<M> LogContents<M> {
-    /// Applies the next record of the log. `keep` returns what the reader keeps of a message with this sequence number.
-    pub fn apply(&mut self, stored: &StoredRecord<'_>, keep: impl FnOnce(&MessageRecord<'_>, u64) -> M) {
+    /// Applies the next record of the log. `keep` returns what the reader keeps of a message with this sequence number. Returns
+    /// the topic and the offset of a message that is not needed any more, because a newer one of its key has replaced it.
+    pub fn apply(
+        &mut self,
+        stored: &StoredRecord<'_>,
+        keep: impl FnOnce(&MessageRecord<'_>, u64) -> M,
+    ) -> Option<(u64, u64)> {
         self.sequence = self.sequence.max(stored.sequence());
         if let Some(id) = stored.topic_id() {
             self.highest_id = self.highest_id.max(id);
@@ -106,11 +117,12 @@ impl<M> LogContents<M> {
                 let created = Created { epoch, name, created_at_ms, implicit, settings };
                 self.topics.entry(topic_id).or_default().created = Some(created);
             }
-            StoredRecord::TopicUpdated { topic_id, sequence, implicit, floor, settings } => {
+            StoredRecord::TopicUpdated { topic_id, sequence, implicit, floor, compacted_until, settings } => {
                 let topic = self.topics.entry(topic_id).or_default();
                 topic.floor = topic.floor.max(floor);
                 if topic.updated.as_ref().is_none_or(|(old, ..)| *old <= sequence) {
                     topic.updated = Some((sequence, implicit, Bytes::copy_from_slice(settings)));
+                    topic.compacted_until = compacted_until;
                 }
             }
             StoredRecord::TopicDeleted { topic_id, sequence, epoch, name, newest_sequence } => {
@@ -124,10 +136,12 @@ impl<M> LogContents<M> {
                 } else {
                     let topic = self.topics.entry(message.topic_id).or_default();
                     topic.floor = topic.floor.max(message.floor);
+                    topic.newest = topic.newest.max((message.offset, sequence));
                     if message.id_is_given && message.at_ms >= self.ids_since {
                         topic.ids.push(RecoveredId::of(message, sequence));
                     }
-                    topic.messages.push(keep(message, sequence));
+                    let replaced = topic.messages.take(message, || keep(message, sequence));
+                    return replaced.map(|offset| (message.topic_id, offset));
                 }
             }
             StoredRecord::ConsumerPut { consumer, sequence, blob } => {
@@ -151,6 +165,7 @@ impl<M> LogContents<M> {
             }
             StoredRecord::Sequences { .. } | StoredRecord::CleanShutdown => {}
         }
+        None
     }
 
     fn consumer(&mut self, key: &[u8], sequence: u64, state: Option<RecoveredConsumer>) {

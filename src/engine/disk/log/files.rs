@@ -15,7 +15,8 @@ use super::{
 };
 
 /// The version of everything in a segment that this build writes. Version 3 has headers of messages, and times to keep them.
-pub(super) const FORMAT: u32 = 3;
+/// Version 4 has removals of keys, and messages that replace those of their key.
+pub(super) const FORMAT: u32 = 4;
 
 /// The oldest version that it reads: everything that is in it means the same in all later ones.
 pub(super) const OLDEST_FORMAT: u32 = 2;

@@ -7,13 +7,13 @@ use super::recovered::RecoveredId;
 /// The memory that an id takes beside its text, in bytes, for the limit.
 const ID_BYTES: u64 = 64;
 
-/// Returns the ids of a topic's messages before `first`, the first message that is kept. Each id comes once, the
-/// oldest first.
-pub(super) fn before(first: u64, mut ids: Vec<RecoveredId>) -> Vec<RecoveredId> {
+/// Returns the ids of a topic's messages that are not kept. Each id comes once, the oldest first. `kept` is the offsets of
+/// the messages that are, in order.
+pub(super) fn without_message(kept: &[u64], mut ids: Vec<RecoveredId>) -> Vec<RecoveredId> {
     let mut known = HashSet::new();
     // If two messages have one id, the newer one was accepted after the id of the older one had expired.
     ids.sort_unstable_by_key(|id| std::cmp::Reverse(id.sequence));
-    ids.retain(|id| known.insert(id.id.clone()) && id.offset < first);
+    ids.retain(|id| known.insert(id.id.clone()) && kept.binary_search(&id.offset).is_err());
     ids.reverse();
     ids.shrink_to_fit();
     ids

@@ -2,20 +2,25 @@
 //!
 //! The ledger does not list each record. A topic's messages come in offset order, so one *run* (consecutive offsets
 //! in one segment) stands for many. The number of live records is always exact. When a run is trimmed in part, its
-//! bytes are reduced in proportion; they are exact again when the run is gone.
+//! bytes are reduced in proportion; they are exact again when the run is gone. Where a topic keeps the newest message of each
+//! key, each message is a run, and its bytes are exact.
 
 mod aged;
 mod ids;
+mod keys;
+mod runs;
 mod space;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub(super) use ids::now_ms;
+use runs::{OffsetRuns, TakenRun};
 
 use super::{
     LogConfig,
     record::{MessageRecord, OffsetState, StoredRecord},
 };
+use aged::aged_at;
 
 /// The location of the latest record of a topic's or consumer's state. Records with a lower `sequence` are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,38 +30,9 @@ struct RecordLocation {
     sequence: u64,
 }
 
-/// The messages from `first` to `last`, without a gap, in one segment.
-#[derive(Clone, Debug)]
-struct OffsetRun {
-    first: u64,
-    last: u64,
-    segment: u64,
-    bytes: u64,
-    /// The lowest time of publication.
-    oldest_at: i64,
-}
-
-impl TopicUsage {
-    /// Returns the run that contains this offset.
-    fn run(&self, offset: u64) -> Option<&OffsetRun> {
-        let at = self.runs.partition_point(|run| run.last < offset);
-        self.runs.get(at).filter(|run| run.first <= offset)
-    }
-}
-
-impl OffsetRun {
-    fn records(&self) -> u64 {
-        self.last - self.first + 1
-    }
-
-    /// Removes the messages below `offset`, which is in the run but not its first offset. Returns the bytes they
-    /// took.
-    fn trim_front(&mut self, offset: u64) -> u64 {
-        let share = u128::from(self.bytes) * u128::from(offset - self.first) / u128::from(self.records());
-        let bytes = u64::try_from(share).unwrap_or(self.bytes);
-        self.first = offset;
-        self.bytes -= bytes;
-        bytes
+impl From<RecordLocation> for TakenRun {
+    fn from(RecordLocation { segment, bytes, .. }: RecordLocation) -> Self {
+        Self { segment, records: 1, bytes, oldest_at: i64::MAX }
     }
 }
 
@@ -78,11 +54,14 @@ struct TopicUsage {
     /// The highest offset so far, and the segment that holds or held its message.
     last: u64,
     last_segment: u64,
-    /// The runs by offset. Their segments can be in any order, because compaction copies old messages to new
-    /// segments.
-    runs: VecDeque<OffsetRun>,
+    /// The live messages.
+    runs: OffsetRuns,
     /// How old its messages may become, in milliseconds; 0 means no limit.
     max_age: u64,
+    /// Whether it keeps the newest message of each key only.
+    is_keyed: bool,
+    /// Up to here its messages are the newest of their keys, because it kept only these before it kept a history.
+    compacted_until: u64,
 }
 
 #[derive(Debug)]
@@ -99,6 +78,8 @@ struct SegmentUsage {
     newest_given_id_at: i64,
     /// The deletions in this segment. They must outlive every older segment, or what they deleted would come back.
     deletions: u64,
+    /// The key marks in this segment: topic and offset of each.
+    key_marks: BTreeSet<(u64, u64)>,
     /// When the first of its messages has become too old, or will.
     aged_at: i64,
 }
@@ -113,8 +94,14 @@ impl SegmentUsage {
             newest_kept_id_at: i64::MIN,
             newest_given_id_at: i64::MIN,
             deletions: 0,
+            key_marks: BTreeSet::new(),
             aged_at: i64::MAX,
         }
+    }
+
+    /// Returns whether nothing in this segment is needed but ids, whatever other segments there are.
+    fn is_spent(&self) -> bool {
+        self.live_records == 0 && self.deletions == 0 && self.key_marks.is_empty()
     }
 
     /// Returns when the last id in this segment expires.
@@ -133,7 +120,7 @@ pub(super) struct Ledger {
     consumers: HashMap<Box<[u8]>, RecordLocation>,
     bytes: u64,
     live_bytes: u64,
-    /// Sealed segments without a live record and without a deletion, by the time at which their last id expires.
+    /// Sealed segments without a live record, a deletion and a key mark, by the time at which their last id expires.
     drained: BTreeSet<(i64, u64)>,
     segment_bytes: u64,
     /// How long an id is known, in milliseconds, and the most bytes that ids may take.
@@ -148,6 +135,8 @@ pub(super) struct Ledger {
     /// Reads from a topic's settings how old its messages may become, in milliseconds, and what holds without.
     max_age_of: fn(&[u8]) -> Option<u64>,
     default_max_age: u64,
+    /// Reads from a topic's settings whether it keeps the newest message of each key only.
+    is_keyed: fn(&[u8]) -> bool,
     /// How long something that is too old may stay on the disk, in milliseconds.
     keep_aged: i64,
     /// The lowest `aged_at` of all segments, or an earlier time.
@@ -171,6 +160,7 @@ impl Ledger {
             reading: true,
             max_age_of: settings.max_age_of,
             default_max_age: settings.default_max_age_ms,
+            is_keyed: settings.is_keyed,
             keep_aged: settings.keep_aged_ms(),
             next_aged: i64::MAX,
         }
@@ -254,69 +244,37 @@ impl Ledger {
                 if self.consumers.get(consumer.key).is_some_and(|old| old.sequence < *sequence)
                     && let Some(old) = self.consumers.remove(consumer.key)
                 {
-                    self.remove_live(old.segment, 1, old.bytes);
+                    self.remove_live(&old.into());
                 }
             }
             StoredRecord::Sequences { .. } | StoredRecord::CleanShutdown => {}
         }
-        self.note_max_age(stored);
+        self.note_settings(stored);
     }
 
     fn add_message(&mut self, number: u64, message: &MessageRecord<'_>, bytes: u64) {
         let MessageRecord { topic_id, offset, at_ms, .. } = *message;
         let Some(topic) = topic(&mut self.topics, topic_id, self.reading) else { return };
+        let is_copy = offset <= topic.last;
         if offset >= topic.last {
             (topic.last, topic.last_segment) = (offset, number);
         }
-        if offset < topic.floor {
+        if message.is_key_mark() {
+            return self.add_key_mark(number, topic_id, offset);
+        }
+        // If this record is a copy, the older record of this message is dead from now on.
+        let old = topic.runs.take(offset);
+        let is_copy = is_copy && !self.reading;
+        if old.is_none() && (is_copy || offset < topic.floor) {
+            if is_copy {
+                self.add_dead_copy(number, topic_id, offset);
+            }
             return;
         }
-        // The runs before index `at` end below the offset.
-        let mut at = match topic.runs.back() {
-            // Usually the offset is above the newest run.
-            Some(run) if run.last < offset => topic.runs.len(),
-            _ => topic.runs.partition_point(|run| run.last < offset),
-        };
-        let mut gone = None;
-        if let Some(run) = topic.runs.get_mut(at)
-            && run.first <= offset
-        {
-            // This record is a copy, so the older record of this message is dead from now on. Copies come in order,
-            // so the message is usually the first of its run.
-            let segment = run.segment;
-            let mut taken = 0;
-            let mut front = None;
-            if run.first < offset {
-                let mut before = run.clone();
-                before.last = offset - 1;
-                before.bytes = run.trim_front(offset);
-                front = Some(before);
-            }
-            if run.last == offset {
-                taken += run.bytes;
-                topic.runs.remove(at);
-            } else {
-                taken += run.trim_front(offset + 1);
-            }
-            if let Some(before) = front {
-                topic.runs.insert(at, before);
-                at += 1;
-            }
-            gone = Some((segment, taken));
-        }
-        match at.checked_sub(1).and_then(|before| topic.runs.get_mut(before)) {
-            Some(run) if run.segment == number && run.last.checked_add(1) == Some(offset) => {
-                run.last = offset;
-                run.bytes += bytes;
-                run.oldest_at = run.oldest_at.min(at_ms);
-            }
-            _ => topic
-                .runs
-                .insert(at, OffsetRun { first: offset, last: offset, segment: number, bytes, oldest_at: at_ms }),
-        }
+        topic.runs.add(offset, number, bytes, at_ms, !message.replaces_older);
         self.add_live(number, bytes);
-        if let Some((segment, taken)) = gone {
-            self.remove_live(segment, 1, taken);
+        if let Some(old) = old {
+            self.remove_live(&old);
         }
     }
 
@@ -327,8 +285,8 @@ impl Ledger {
         };
         match stored {
             StoredRecord::Message { message, .. } => {
-                let run = self.topics.get(&message.topic_id).and_then(|topic| topic.run(message.offset));
-                run.is_some_and(|run| run.segment == number)
+                let topic = self.topics.get(&message.topic_id);
+                topic.and_then(|topic| topic.runs.segment_of(message.offset)) == Some(number)
             }
             StoredRecord::TopicCreated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.created)),
             StoredRecord::TopicUpdated { topic_id, .. } => self.topics.get(topic_id).is_some_and(|t| here(t.updated)),
@@ -347,29 +305,29 @@ impl Ledger {
 
     /// Says that the topic's messages below `floor` are not needed any more. A floor never sinks.
     pub(super) fn trim(&mut self, topic_id: u64, floor: u64) {
+        if self.topics.get(&topic_id).is_some_and(|topic| topic.is_keyed) {
+            self.forget_below(topic_id, floor);
+        } else {
+            self.evict(topic_id, floor);
+        }
+    }
+
+    /// Drops the topic's messages below `floor`.
+    pub(super) fn evict(&mut self, topic_id: u64, floor: u64) {
         let Self { topics, segments, drained, live_bytes, window, next_aged, .. } = self;
         let active = segments.last_key_value().map(|(number, _)| *number);
         let Some(topic) = topics.get_mut(&topic_id) else { return };
         topic.floor = topic.floor.max(floor);
-        while let Some(run) = topic.runs.front_mut()
-            && run.first < topic.floor
-        {
+        while let Some(taken) = topic.runs.take_below(topic.floor) {
             // Evicted for its age or not, it is too old one day.
-            if let Some(at) = run.aged_at(topic.max_age)
-                && let Some(segment) = segments.get_mut(&run.segment)
+            if let Some(at) = aged_at(taken.oldest_at, topic.max_age)
+                && let Some(segment) = segments.get_mut(&taken.segment)
             {
                 segment.aged_at = segment.aged_at.min(at);
                 *next_aged = at.min(*next_aged);
             }
-            let (number, records, bytes) = if run.last < topic.floor {
-                let lost = (run.segment, run.records(), run.bytes);
-                topic.runs.pop_front();
-                lost
-            } else {
-                (run.segment, topic.floor - run.first, run.trim_front(topic.floor))
-            };
-            if let Some(until) = remove_live(segments, live_bytes, active, *window, (number, records, bytes)) {
-                drained.insert((until, number));
+            if let Some(until) = remove_live(segments, live_bytes, active, *window, &taken) {
+                drained.insert((until, taken.segment));
             }
         }
     }
@@ -424,11 +382,12 @@ impl Ledger {
     fn remove_topic(&mut self, topic_id: u64) {
         let Some(topic) = self.topics.remove(&topic_id) else { return };
         for location in [topic.created, topic.updated, topic.reservation].into_iter().flatten() {
-            self.remove_live(location.segment, 1, location.bytes);
+            self.remove_live(&location.into());
         }
-        for run in &topic.runs {
-            self.remove_live(run.segment, run.records(), run.bytes);
+        for taken in topic.runs.take_all() {
+            self.remove_live(&taken);
         }
+        self.remove_key_marks(topic_id);
     }
 
     fn add_deletion(&mut self, number: u64) {
@@ -440,7 +399,7 @@ impl Ledger {
     fn replace_location(&mut self, old: Option<RecordLocation>, new: RecordLocation) {
         self.add_live(new.segment, new.bytes);
         if let Some(old) = old {
-            self.remove_live(old.segment, 1, old.bytes);
+            self.remove_live(&old.into());
         }
     }
 
@@ -452,18 +411,16 @@ impl Ledger {
         }
     }
 
-    fn remove_live(&mut self, number: u64, records: u64, bytes: u64) {
+    fn remove_live(&mut self, taken: &TakenRun) {
         let active = self.active_segment();
-        let lost = (number, records, bytes);
-        if let Some(until) = remove_live(&mut self.segments, &mut self.live_bytes, active, self.window, lost) {
-            self.drained.insert((until, number));
+        if let Some(until) = remove_live(&mut self.segments, &mut self.live_bytes, active, self.window, taken) {
+            self.drained.insert((until, taken.segment));
         }
     }
 
     fn check_drained(&mut self, number: u64) {
         if let Some(segment) = self.segments.get(&number)
-            && segment.live_records == 0
-            && segment.deletions == 0
+            && segment.is_spent()
         {
             self.drained.insert((segment.ids_expire_at(self.window), number));
         }
@@ -482,13 +439,12 @@ fn remove_live(
     live_bytes: &mut u64,
     active: Option<u64>,
     window: i64,
-    (number, records, bytes): (u64, u64, u64),
+    taken: &TakenRun,
 ) -> Option<i64> {
-    let segment = segments.get_mut(&number)?;
-    segment.live_records = segment.live_records.saturating_sub(records);
-    let bytes = bytes.min(segment.live_bytes - segment.id_bytes);
+    let segment = segments.get_mut(&taken.segment)?;
+    segment.live_records = segment.live_records.saturating_sub(taken.records);
+    let bytes = taken.bytes.min(segment.live_bytes - segment.id_bytes);
     segment.live_bytes -= bytes;
     *live_bytes -= bytes;
-    let drained = segment.live_records == 0 && segment.deletions == 0 && active != Some(number);
-    drained.then(|| segment.ids_expire_at(window))
+    (segment.is_spent() && active != Some(taken.segment)).then(|| segment.ids_expire_at(window))
 }

@@ -4,8 +4,9 @@
 //! signed ones in zigzag encoding. Texts and byte strings are preceded by their length, except the last field of a
 //! record, which takes the rest of the payload.
 //!
-//! A change here that an older build would misread increments [`super::files::FORMAT`]. Records of version 2 are those of
-//! version 3 without headers, without a time that messages are kept, and without hollow ones.
+//! A change here that an older build would misread increments [`super::files::FORMAT`]. Records of version 3 are those of
+//! version 4 without removals of keys and without messages that replace those of their key. Those of version 2 have no headers, no time that messages are kept, and no hollow
+//! messages either.
 
 use super::{
     fields::{ConsumerId, FieldReader, Malformed, NOT_UTF8, put_bytes, put_i64, put_u64},
@@ -30,19 +31,24 @@ const SEQUENCES: u8 = 9;
 const ID: u8 = 10;
 
 const IMPLICIT: u8 = 1;
+const IS_COMPACTED: u8 = 2;
 const ID_IS_GIVEN: u8 = 1;
 const HAS_KEY: u8 = 2;
 const HAS_HEADERS: u8 = 4;
 const HAS_TTL: u8 = 8;
 const HOLLOW: u8 = 16;
+const REMOVAL: u8 = 32;
+const REPLACES_OLDER: u8 = 64;
 
 /// A record that a caller appends. It borrows, and its bytes are copied once, into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// A topic is created. `topic_id` never names another topic, not even after a deletion.
     TopicCreated { topic_id: u64, epoch: u64, name: &'a str, created_at_ms: i64, implicit: bool, settings: &'a [u8] },
-    /// The topic's complete settings from here on, and the offset up to which its messages are evicted.
-    TopicUpdated { topic_id: u64, implicit: bool, floor: u64, settings: &'a [u8] },
+    /// The topic's complete settings from here on, and the offset up to which its messages are evicted. Where it keeps a
+    /// history from here on and kept only the newest message of each key before, `compacted_until` is the offset of its
+    /// newest message before this record, else 0.
+    TopicUpdated { topic_id: u64, implicit: bool, floor: u64, compacted_until: u64, settings: &'a [u8] },
     /// The topic and everything that belongs to it is deleted. Recovery lists its name, its epoch and the sequence
     /// number of its newest message (0 if it had none) as long as this record is in the log.
     TopicDeleted { topic_id: u64, epoch: u64, name: &'a str, newest_sequence: u64 },
@@ -59,6 +65,7 @@ pub enum Record<'a> {
 
 /// A message as it is stored. Within a topic, `offset` grows strictly from record to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the record")]
 pub struct MessageRecord<'a> {
     pub topic_id: u64,
     pub offset: u64,
@@ -83,6 +90,10 @@ pub struct MessageRecord<'a> {
     /// Whether only the place of the message is left: its time was over, and its key and data are gone. Others in the
     /// chain of `prev` need it.
     pub is_hollow: bool,
+    /// Whether the message says that its key has no value any more.
+    pub is_removal: bool,
+    /// Whether it takes the place of all older messages of its key, because its topic keeps the newest one of each key only.
+    pub replaces_older: bool,
 }
 
 impl Record<'_> {
@@ -128,12 +139,16 @@ impl Record<'_> {
                 put_bytes(out, name.as_bytes());
                 out.extend_from_slice(settings);
             }
-            Self::TopicUpdated { topic_id, implicit, floor, settings } => {
+            Self::TopicUpdated { topic_id, implicit, floor, compacted_until, settings } => {
                 out.push(TOPIC_UPDATED);
                 put_u64(out, topic_id);
                 put_u64(out, sequence);
                 put_u64(out, floor);
-                out.push(if implicit { IMPLICIT } else { 0 });
+                let is_compacted = if compacted_until > 0 { IS_COMPACTED } else { 0 };
+                out.push(if implicit { IMPLICIT } else { 0 } | is_compacted);
+                if compacted_until > 0 {
+                    put_u64(out, compacted_until);
+                }
                 out.extend_from_slice(settings);
             }
             Self::TopicDeleted { topic_id, epoch, name, newest_sequence } => {
@@ -172,7 +187,20 @@ impl MessageRecord<'_> {
 
     /// What stays of it where its place is still needed. The id stays, because it may still be known.
     fn hollow(self) -> Self {
-        Self { key: None, headers: None, data: &[], ttl_ms: 0, is_hollow: true, ..self }
+        let nothing = Self { headers: None, data: &[], ttl_ms: 0, is_removal: false, ..self };
+        Self { key: None, replaces_older: false, is_hollow: true, ..nothing }
+    }
+
+    /// What stays of the newest message of a key where neither it nor its place is needed any more: it says that the older
+    /// ones are not, either.
+    fn key_mark(self) -> Self {
+        let hollow = Self { id: &[], id_is_given: false, ..self.hollow() };
+        Self { key: self.key, replaces_older: true, ..hollow }
+    }
+
+    /// Returns whether only the key and the offset of the message are left.
+    pub(super) fn is_key_mark(&self) -> bool {
+        self.is_hollow && self.key.is_some()
     }
 
     fn encode(&self, sequence: u64, out: &mut Vec<u8>) {
@@ -186,8 +214,10 @@ impl MessageRecord<'_> {
         put_u64(out, sequence.saturating_sub(m.prev_sequence));
         put_i64(out, m.at_ms);
         let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
-        let further = flag(m.headers.is_some(), HAS_HEADERS) | flag(m.ttl_ms > 0, HAS_TTL) | flag(m.is_hollow, HOLLOW);
-        out.push(flag(m.id_is_given, ID_IS_GIVEN) | flag(m.key.is_some(), HAS_KEY) | further);
+        let fields =
+            flag(m.key.is_some(), HAS_KEY) | flag(m.headers.is_some(), HAS_HEADERS) | flag(m.ttl_ms > 0, HAS_TTL);
+        let kinds = flag(m.id_is_given, ID_IS_GIVEN) | flag(m.is_hollow, HOLLOW) | flag(m.is_removal, REMOVAL);
+        out.push(fields | kinds | flag(m.replaces_older, REPLACES_OLDER));
         put_bytes(out, m.id);
         if let Some(key) = m.key {
             put_bytes(out, key);
@@ -206,6 +236,13 @@ impl MessageRecord<'_> {
 pub(super) fn encode_hollow(message: MessageRecord<'_>, sequence: u64, out: &mut Vec<u8>) {
     let start = open_frame(out);
     message.hollow().encode(sequence, out);
+    close_frame(out, start);
+}
+
+/// Appends the frame of the newest message of a key of which only key and offset are left.
+pub(super) fn encode_key_mark(message: MessageRecord<'_>, sequence: u64, out: &mut Vec<u8>) {
+    let start = open_frame(out);
+    message.key_mark().encode(sequence, out);
     close_frame(out, start);
 }
 
@@ -292,6 +329,7 @@ pub(super) enum StoredRecord<'a> {
         sequence: u64,
         implicit: bool,
         floor: u64,
+        compacted_until: u64,
         settings: &'a [u8],
     },
     TopicDeleted {
@@ -342,13 +380,7 @@ impl<'a> StoredRecord<'a> {
                 name: fields.text()?,
                 settings: fields.rest(),
             },
-            TOPIC_UPDATED => Self::TopicUpdated {
-                topic_id: fields.u64()?,
-                sequence: fields.u64()?,
-                floor: fields.u64()?,
-                implicit: fields.flags(IMPLICIT)? != 0,
-                settings: fields.rest(),
-            },
+            TOPIC_UPDATED => Self::updated(&mut fields)?,
             TOPIC_DELETED => Self::TopicDeleted {
                 topic_id: fields.u64()?,
                 sequence: fields.u64()?,
@@ -382,13 +414,24 @@ impl<'a> StoredRecord<'a> {
         if fields.0.is_empty() { Ok(stored) } else { Err(Malformed("a record is followed by bytes of no field")) }
     }
 
+    fn updated(fields: &mut FieldReader<'a>) -> Result<Self, Malformed> {
+        let (topic_id, sequence, floor) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let flags = fields.flags(IMPLICIT | IS_COMPACTED)?;
+        let compacted_until = if flags & IS_COMPACTED != 0 { fields.u64()? } else { 0 };
+        let (implicit, settings) = (flags & IMPLICIT != 0, fields.rest());
+        if flags & IS_COMPACTED != 0 && compacted_until == 0 {
+            return Err(Malformed("a topic was compacted up to no offset"));
+        }
+        Ok(Self::TopicUpdated { topic_id, sequence, implicit, floor, compacted_until, settings })
+    }
+
     fn message(fields: &mut FieldReader<'a>) -> Result<Self, Malformed> {
         let (topic_id, offset) = (fields.u64()?, fields.u64()?);
         let (prev, floor) = (fields.below(offset)?, fields.below(offset)?);
         let sequence = fields.u64()?;
         let prev_sequence = sequence.saturating_sub(fields.u64()?);
         let at_ms = fields.i64()?;
-        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY | HAS_HEADERS | HAS_TTL | HOLLOW)?;
+        let flags = fields.flags(ID_IS_GIVEN | HAS_KEY | HAS_HEADERS | HAS_TTL | HOLLOW | REMOVAL | REPLACES_OLDER)?;
         let id = fields.bytes()?;
         let key = if flags & HAS_KEY != 0 { Some(fields.bytes()?) } else { None };
         let headers = if flags & HAS_HEADERS != 0 { Some(fields.bytes()?) } else { None };
@@ -397,7 +440,8 @@ impl<'a> StoredRecord<'a> {
         if flags & HAS_TTL != 0 && ttl_ms == 0 {
             return Err(Malformed("a message is kept for no time"));
         }
-        let is_hollow = flags & HOLLOW != 0;
+        let (is_hollow, is_removal) = (flags & HOLLOW != 0, flags & REMOVAL != 0);
+        let replaces_older = flags & REPLACES_OLDER != 0;
         let data = fields.rest();
         let message = MessageRecord {
             topic_id,
@@ -413,6 +457,8 @@ impl<'a> StoredRecord<'a> {
             headers,
             ttl_ms,
             is_hollow,
+            is_removal,
+            replaces_older,
         };
         Ok(Self::Message { message, sequence })
     }

@@ -2,12 +2,14 @@
 //!
 //! Recovery reads the log once, in log order. A topic's latest settings may be the last record, so its bound is not
 //! known before the end, and messages are dropped only then. Until then recovery holds everything in the segments.
-//! The compaction rule limits how much that is.
+//! The compaction rule limits how much that is. Where a topic keeps the newest message of each key, its messages say so, and
+//! recovery holds only these.
 
-use std::io;
+use std::{convert::Infallible, io};
 
 use super::{
     LogConfig,
+    compacted::{MessageBounds, SelectedMessages},
     contents::{Created, LogContents, TopicContents},
     cut_files,
     error::OpenError,
@@ -16,7 +18,7 @@ use super::{
     frame::write_checksums,
     identity, ids,
     ledger::{Ledger, now_ms},
-    newest::{NewestMessages, select_newest},
+    newest::NewestMessages,
     record::{OffsetState, StoredRecord, encode_reservation, encode_sequences},
     recovered::{MAX_DELETIONS, MAX_EVICTED, Recovered, RecoveredEvicted, RecoveredMessage, RecoveredTopic},
     segment_reader::{SegmentEnd, read_segment},
@@ -44,6 +46,7 @@ pub(super) struct LogReader {
     pub contents: LogContents<RecoveredMessage>,
     ends_clean: bool,
     recovered: Recovered,
+    is_keyed: fn(&[u8]) -> bool,
 }
 
 /// Reads all segments, cuts off a torn write at the end, and makes what was read durable.
@@ -113,6 +116,7 @@ impl LogReader {
             contents: LogContents { ids_since, ..LogContents::default() },
             ends_clean: true,
             recovered: Recovered::default(),
+            is_keyed: settings.is_keyed,
         }
     }
 
@@ -165,7 +169,9 @@ impl LogReader {
     fn take(&mut self, stored: &StoredRecord<'_>, frame: &[u8]) {
         // A new, empty segment after a clean shutdown does not change that the log ends cleanly.
         self.ends_clean = matches!(stored, StoredRecord::CleanShutdown) || (self.ends_clean && frame.is_empty());
-        self.contents.apply(stored, RecoveredMessage::copy);
+        if let Some((topic_id, offset)) = self.contents.apply(stored, RecoveredMessage::copy) {
+            self.ledger.replace(topic_id, &[offset]);
+        }
     }
 
     fn finish(
@@ -180,17 +186,29 @@ impl LogReader {
         recovered.highest_id = highest_id;
         recovered.orphaned_messages = orphaned;
         for (id, topic) in topics {
-            let TopicContents { created, messages, ids, floor, .. } = topic.with_latest_settings();
+            let TopicContents { created, messages, ids, floor, compacted_until, newest, .. } =
+                topic.with_latest_settings();
             let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else {
                 recovered.orphaned_messages += messages.len() as u64;
                 continue;
             };
-            let NewestMessages { kept: messages, evicted, detached } =
-                select_newest(messages, floor, keep(&settings), RecoveredMessage::link);
+            let (keep, is_keyed) = (keep(&settings), (self.is_keyed)(&settings));
+            let bounds = MessageBounds { floor, keep, is_keyed, compacted_until };
+            let Ok(selected) =
+                messages.select(bounds, RecoveredMessage::link, |message| Ok::<_, Infallible>(message.key.clone()));
+            let SelectedMessages { messages, compacted_until, replaced } = selected;
+            self.ledger.replace(id, &replaced);
+            let NewestMessages { kept: mut messages, evicted, detached } = messages;
+            // Where others are missing anyway, no message needs the place of a hollow one.
+            let is_needed = |message: &RecoveredMessage| !message.is_hollow || message.offset > compacted_until;
+            for hollow in messages.extract_if(.., |message| !is_needed(message)) {
+                self.ledger.replace(id, &[hollow.offset]);
+            }
             let newest_evicted = evicted.len().saturating_sub(MAX_EVICTED);
             let evicted = evicted[newest_evicted..].iter().map(RecoveredEvicted::of).collect();
             recovered.detached_messages += detached as u64;
-            let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
+            let kept: Vec<u64> = messages.iter().map(|message| message.offset).collect();
+            let ids = ids::without_message(&kept, ids);
             let OffsetState { last: last_offset, reserved, mut dense_from } = self.ledger.offsets(id);
             let used = last_offset.max(if recovered.whole { dense_from } else { reserved });
             if used > last_offset.max(dense_from) {
@@ -199,7 +217,7 @@ impl LogReader {
                 encode_reservation(id, skipped, &mut skips);
             }
             let next_offset = used.saturating_add(1);
-            self.ledger.trim(id, messages.first().map_or(last_offset.saturating_add(1), |message| message.offset));
+            self.ledger.evict(id, messages.first().map_or(last_offset.saturating_add(1), |message| message.offset));
             recovered.topics.push(RecoveredTopic {
                 id,
                 epoch,
@@ -208,10 +226,12 @@ impl LogReader {
                 implicit,
                 settings,
                 floor,
+                compacted_until,
                 messages,
                 evicted,
                 ids,
                 last_offset,
+                last_sequence: if newest.0 == last_offset { newest.1 } else { sequence },
                 next_offset,
                 dense_from,
             });

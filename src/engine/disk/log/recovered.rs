@@ -53,7 +53,11 @@ pub struct RecoveredTopic {
     pub settings: Bytes,
     /// Messages up to this offset were evicted and are never recovered.
     pub floor: u64,
-    /// The newest messages above the floor, by offset, as many as `keep` returned for these settings.
+    /// Up to here its messages are the newest of their keys, and others between them may be gone. This is `u64::MAX` where
+    /// the topic keeps the newest message of each key.
+    pub compacted_until: u64,
+    /// The newest messages above the floor, by offset: as many as `keep` returned for these settings, or the newest one of
+    /// each key.
     pub messages: Vec<RecoveredMessage>,
     /// The evicted messages right before those, if they are still in the log, by offset. A gap counts them. At most
     /// the newest [`MAX_EVICTED`] are listed.
@@ -63,6 +67,8 @@ pub struct RecoveredTopic {
     pub ids: Vec<RecoveredId>,
     /// The highest offset known to have been used, or 0 if there is none.
     pub last_offset: u64,
+    /// The sequence number of the message that had it, or a higher one if nothing is left of that message.
+    pub last_sequence: u64,
     /// The first offset that was certainly never shown to anybody.
     pub next_offset: u64,
     /// Offsets above this one were used without a gap.
@@ -85,6 +91,7 @@ pub struct RecoveredMessage {
     pub headers: Option<Bytes>,
     pub ttl_ms: u64,
     pub is_hollow: bool,
+    pub is_removal: bool,
 }
 
 impl RecoveredMessage {
@@ -106,6 +113,7 @@ impl RecoveredMessage {
             headers: message.headers.map(Bytes::copy_from_slice),
             ttl_ms: message.ttl_ms,
             is_hollow: message.is_hollow,
+            is_removal: message.is_removal,
         }
     }
 }

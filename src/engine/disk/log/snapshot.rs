@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::{
+    compacted::MessageBounds,
     contents::{Created, LogContents, TopicContents},
     error::OpenError,
     files::{FOOTPRINT, SegmentScanner, boot, file_name, number_of},
@@ -21,7 +24,7 @@ use super::{
     frame::{FRAME_HEADER_BYTES, is_valid},
     ids,
     ledger::now_ms,
-    newest::{ChainLink, select_newest},
+    newest::ChainLink,
     record::{MessageRecord, StoredRecord},
     recovered::{RecoveredConsumer, RecoveredId},
     segment_reader::read_segment,
@@ -50,6 +53,7 @@ pub struct LogSnapshotTopic {
     pub created_at_ms: i64,
     pub implicit: bool,
     pub settings: Box<[u8]>,
+    pub compacted_until: u64,
     pub messages: Vec<MessageLocation>,
     pub ids: Vec<RecoveredId>,
     /// The newest offset. Offsets up to here were used, or skipped after an end that may have lost some.
@@ -74,7 +78,7 @@ impl MessageLocation {
 
 impl LogSnapshot {
     /// Reads what the log in `directory` holds, or returns `None` if there is no log. `keep` returns for a topic's
-    /// settings how many of its newest messages to read. Ids without a message are read if they are not older than
+    /// settings how many of its newest messages to read, `is_keyed` whether it keeps the newest message of each key only. Ids without a message are read if they are not older than
     /// `dedup_window`.
     ///
     /// # Errors
@@ -82,6 +86,7 @@ impl LogSnapshot {
     pub fn read(
         directory: &Path,
         keep: &dyn Fn(&[u8]) -> usize,
+        is_keyed: fn(&[u8]) -> bool,
         dedup_window: Duration,
     ) -> Result<Option<Self>, OpenError> {
         let listing = OpenError::io(format!("reading {}", directory.display()));
@@ -107,11 +112,14 @@ impl LogSnapshot {
                     bytes,
                     segment,
                 };
-                contents.apply(stored, |message, _| location(message));
+                let _ = contents.apply(stored, |message, _| location(message));
             })?;
             torn_bytes = end.torn_bytes();
         }
-        let topics = contents.topics.into_values().filter_map(|topic| topic_of(topic, keep)).collect();
+        let mut topics = Vec::new();
+        for topic in contents.topics.into_values() {
+            topics.extend(topic_of(&segments, topic, keep, is_keyed)?);
+        }
         let consumers = contents.consumers.into_values().filter_map(|(_, state)| state).collect();
         Ok(Some(Self { segments, topics, consumers, torn_bytes }))
     }
@@ -125,31 +133,51 @@ impl LogSnapshot {
         location: &MessageLocation,
         buffer: &'a mut Vec<u8>,
     ) -> Result<MessageRecord<'a>, OpenError> {
-        let missing = || OpenError::Invalid("a location of another snapshot");
-        let (number, file) = self.segments.get(location.segment as usize).ok_or_else(missing)?;
-        let damaged = |why| OpenError::Damaged { file: file_name(*number), at: location.at, why };
-        buffer.resize(location.bytes as usize, 0);
-        let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
-        file.read_exact_at(buffer, location.at).map_err(reading)?;
-        if !is_valid(buffer) {
-            return Err(damaged("a record's checksum differs"));
-        }
-        match StoredRecord::decode(&buffer[FRAME_HEADER_BYTES..]) {
-            Ok(StoredRecord::Message { message, .. }) => Ok(message),
-            _ => Err(damaged("a record changed")),
-        }
+        read_message(&self.segments, location, buffer)
     }
 }
 
-fn topic_of(topic: TopicContents<MessageLocation>, keep: &dyn Fn(&[u8]) -> usize) -> Option<LogSnapshotTopic> {
-    let TopicContents { created, offsets, messages, ids, floor, .. } = topic.with_latest_settings();
-    let Created { epoch, name, created_at_ms, implicit, settings } = created?;
-    let used = messages.iter().map(|message| message.offset).max().unwrap_or(0);
-    let last = used.max(offsets.last).max(offsets.dense_from);
-    let messages = select_newest(messages, floor, keep(&settings), MessageLocation::link).kept;
+fn read_message<'a>(
+    segments: &[(u64, File)],
+    location: &MessageLocation,
+    buffer: &'a mut Vec<u8>,
+) -> Result<MessageRecord<'a>, OpenError> {
+    let missing = || OpenError::Invalid("a location of another snapshot");
+    let (number, file) = segments.get(location.segment as usize).ok_or_else(missing)?;
+    let damaged = |why| OpenError::Damaged { file: file_name(*number), at: location.at, why };
+    buffer.resize(location.bytes as usize, 0);
+    let reading = |error| OpenError::Io { doing: format!("reading {}", file_name(*number)), error };
+    file.read_exact_at(buffer, location.at).map_err(reading)?;
+    if !is_valid(buffer) {
+        return Err(damaged("a record's checksum differs"));
+    }
+    match StoredRecord::decode(&buffer[FRAME_HEADER_BYTES..]) {
+        Ok(StoredRecord::Message { message, .. }) => Ok(message),
+        _ => Err(damaged("a record changed")),
+    }
+}
+
+fn topic_of(
+    segments: &[(u64, File)],
+    topic: TopicContents<MessageLocation>,
+    keep: &dyn Fn(&[u8]) -> usize,
+    is_keyed: fn(&[u8]) -> bool,
+) -> Result<Option<LogSnapshotTopic>, OpenError> {
+    let TopicContents { created, offsets, messages, ids, floor, compacted_until, .. } = topic.with_latest_settings();
+    let Some(Created { epoch, name, created_at_ms, implicit, settings }) = created else { return Ok(None) };
+    let last = messages.highest(MessageLocation::link).max(offsets.last).max(offsets.dense_from);
+    let bounds = MessageBounds { floor, keep: keep(&settings), is_keyed: is_keyed(&settings), compacted_until };
+    let mut buffer = Vec::new();
+    let key_of =
+        |location: &MessageLocation| Ok(read_message(segments, location, &mut buffer)?.key.map(Bytes::copy_from_slice));
+    let selected = messages.select(bounds, MessageLocation::link, key_of)?;
+    let (messages, compacted_until) = (selected.messages.kept, selected.compacted_until);
     let settings = settings.as_ref().into();
-    let ids = ids::before(messages.first().map_or(u64::MAX, |first| first.offset), ids);
-    Some(LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, messages, ids, last })
+    let kept: Vec<u64> = messages.iter().map(|message| message.offset).collect();
+    let ids = ids::without_message(&kept, ids);
+    let topic =
+        LogSnapshotTopic { epoch, name, created_at_ms, implicit, settings, compacted_until, messages, ids, last };
+    Ok(Some(topic))
 }
 
 /// Opens all segments of one moment.

@@ -4,6 +4,8 @@ mod ages;
 mod damage;
 mod faults;
 mod ids;
+mod keys;
+mod keys_kept;
 mod order;
 mod power;
 mod repair;
@@ -143,6 +145,8 @@ fn message_after(topic_id: u64, prev: u64, offset: u64, data: &[u8]) -> Record<'
         headers,
         ttl_ms: 0,
         is_hollow: false,
+        is_removal: false,
+        replaces_older: false,
     })
 }
 
@@ -164,7 +168,7 @@ fn recovery_returns_everything_that_was_stored() {
         message(8, 1, b""),
         message(7, 2, b"two"),
         message(7, 3, &[0; 300]),
-        Record::TopicUpdated { topic_id: 8, implicit: false, floor: 0, settings: &[8, 1] },
+        Record::TopicUpdated { topic_id: 8, implicit: false, floor: 0, compacted_until: 0, settings: &[8, 1] },
         Record::ConsumerPut { source: "a", name: "x", blob: b"1" },
         Record::ConsumerPut { source: "a", name: "x", blob: b"2" },
         Record::ConsumerPut { source: "a", name: "y", blob: b"" },

@@ -15,7 +15,7 @@ use super::{
     frame::{self, FRAME_HEADER_BYTES, frames, write_checksums},
     ledger::{Ledger, now_ms},
     queue::{Batch, Queue, WakeReason},
-    record::{FIELDS, OffsetState, StoredRecord, encode_hollow, encode_id, encode_reservation},
+    record::{FIELDS, OffsetState, StoredRecord, encode_hollow, encode_id, encode_key_mark, encode_reservation},
     segment_store::SegmentStore,
 };
 
@@ -327,32 +327,16 @@ impl<T> LogWriter<T> {
             if scanner.position() >= until {
                 break false;
             }
+            let at = scanner.position();
             let frame =
                 match scanner.next().map_err(|e| LogError::failed(&format!("reading {}", file_name(number)), &e))? {
                     Scanned::End => break true,
                     Scanned::Invalid { at, why } => return Err(damaged(number, at, why)),
                     Scanned::Frame(frame) => frame,
                 };
-            let ledger = self.ledger.lock();
-            match StoredRecord::decode(&frame[FRAME_HEADER_BYTES..]) {
-                Ok(StoredRecord::Message { message, sequence })
-                    if message.ends_at().is_some_and(|at| at <= now)
-                        && ledger.is_live(number, &StoredRecord::Message { message, sequence }) =>
-                {
-                    let from = self.copies.len();
-                    encode_hollow(message, sequence, &mut self.copies);
-                    write_checksums(&mut self.copies[from..]);
-                }
-                Ok(stored) if ledger.is_live(number, &stored) => frame::copy_frame(frame, &mut self.copies),
-                Ok(stored) => {
-                    if let Some(id) = ledger.live_id(number, &stored, now) {
-                        let from = self.copies.len();
-                        encode_id(id, &mut self.copies);
-                        write_checksums(&mut self.copies[from..]);
-                    }
-                }
-                Err(fault) => return Err(damaged(number, scanner.position(), fault.0)),
-            }
+            let stored =
+                StoredRecord::decode(&frame[FRAME_HEADER_BYTES..]).map_err(|fault| damaged(number, at, fault.0))?;
+            copy_if_needed(&mut self.ledger.lock(), number, &stored, frame, now, &mut self.copies);
         };
         self.store.append_all(&mut self.copies)?;
         if !done {
@@ -384,6 +368,42 @@ impl<T> LogWriter<T> {
         self.queue.refuse(stopped(error), &mut behind);
         self.sink.committed(Err(stopped(error)), behind.tokens.drain(..));
     }
+}
+
+/// Copies what is needed of a record in segment `number`, whose frame this is: all of it, what is left of a message whose own
+/// time is over, a key mark, an id, or nothing.
+fn copy_if_needed(
+    ledger: &mut Ledger,
+    number: u64,
+    stored: &StoredRecord<'_>,
+    frame: &[u8],
+    now: i64,
+    copies: &mut Vec<u8>,
+) {
+    let from = copies.len();
+    if let StoredRecord::Message { message, sequence } = *stored
+        && message.ends_at().is_some_and(|at| at <= now)
+        && ledger.is_live(number, stored)
+    {
+        if ledger.is_compacted(message.topic_id, message.offset) {
+            ledger.forget(message.topic_id, &[message.offset]);
+        } else {
+            encode_hollow(message, sequence, copies);
+            return write_checksums(&mut copies[from..]);
+        }
+    }
+    if ledger.is_live(number, stored) {
+        return frame::copy_frame(frame, copies);
+    }
+    if let StoredRecord::Message { message, sequence } = *stored
+        && ledger.is_needed_mark(number, &message)
+    {
+        encode_key_mark(message, sequence, copies);
+    }
+    if let Some(id) = ledger.live_id(number, stored, now) {
+        encode_id(id, copies);
+    }
+    write_checksums(&mut copies[from..]);
 }
 
 /// A batch that was refused.

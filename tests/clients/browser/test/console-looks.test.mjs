@@ -51,6 +51,8 @@ for (const [look, options] of LOOKS) {
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('Enter');
     await page.getByRole('region', { name: 'Message 12' }).waitFor();
+    await page.getByText('State: the newest value of each key').click();
+    await page.getByText('No keys', { exact: true }).waitFor();
     await check('topic');
     if (options.isMobile) {
       const small = await page.locator('button:visible').evaluateAll((all) =>

@@ -252,7 +252,7 @@ for (const transport of TRANSPORTS) {
       const { cursor } = await publish({ url: server.origin, topic: 'orders.us', data: { total: 10 }, key: 'k', id: 'first', headers });
       await consumed.has(1);
       const { patternCursor, publishedAt, ...message } = consumed.events.items[0].message;
-      assert.deepEqual(message, { id: cursor, messageId: 'first', topic: 'orders.us', data: { total: 10 }, key: 'k', headers, offset: 1, cursor });
+      assert.deepEqual(message, { id: cursor, messageId: 'first', topic: 'orders.us', data: { total: 10 }, key: 'k', headers, removed: false, offset: 1, cursor });
       assert.match(patternCursor, /^p/);
       assert.ok(Date.parse(publishedAt) > 0);
       apart(proxy);

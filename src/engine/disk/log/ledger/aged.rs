@@ -4,27 +4,9 @@
 //! and the segment is removed. The time is kept for whole segments, that of the first of their messages to become too old,
 //! so no message costs memory here.
 
-use super::{
-    super::record::{MessageRecord, StoredRecord},
-    Ledger, OffsetRun, now_ms,
-};
+use super::{super::record::MessageRecord, Ledger, now_ms};
 
 impl Ledger {
-    /// Notes the age of a topic's messages that a record of the topic sets.
-    pub(super) fn note_max_age(&mut self, stored: &StoredRecord<'_>) {
-        let (topic_id, settings, is_creation) = match stored {
-            StoredRecord::TopicCreated { topic_id, settings, .. } => (topic_id, settings, true),
-            StoredRecord::TopicUpdated { topic_id, settings, .. } => (topic_id, settings, false),
-            _ => return,
-        };
-        let max_age = (self.max_age_of)(settings).unwrap_or(self.default_max_age);
-        if let Some(topic) = self.topics.get_mut(topic_id)
-            && (!is_creation || topic.updated.is_none())
-        {
-            topic.max_age = max_age;
-        }
-    }
-
     /// A message that is kept for some time was written to segment `number`.
     pub(super) fn note_ttl(&mut self, number: u64, message: &MessageRecord<'_>) {
         if let Some(ends_at) = message.ends_at() {
@@ -65,9 +47,7 @@ impl Ledger {
     }
 }
 
-impl OffsetRun {
-    /// When the first of the messages becomes too old, if there is an age that does this.
-    pub(super) fn aged_at(&self, max_age: u64) -> Option<i64> {
-        (max_age > 0).then(|| self.oldest_at.saturating_add_unsigned(max_age))
-    }
+/// When the first of some messages becomes too old, if there is an age that does this.
+pub(super) fn aged_at(oldest_at: i64, max_age: u64) -> Option<i64> {
+    (max_age > 0).then(|| oldest_at.saturating_add_unsigned(max_age))
 }

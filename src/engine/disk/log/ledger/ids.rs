@@ -70,7 +70,7 @@ impl Ledger {
             _ => return None,
         };
         // A live message carries its own id, whichever segment it is in.
-        let gone = self.topics.get(&id.topic_id).is_some_and(|topic| topic.run(id.offset).is_none());
+        let gone = self.topics.get(&id.topic_id).is_some_and(|topic| topic.runs.segment_of(id.offset).is_none());
         (gone && id.id.len() <= MAX_ID && id.at_ms.saturating_add(self.window) >= now).then_some(id)
     }
 

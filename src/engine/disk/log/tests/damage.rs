@@ -19,7 +19,8 @@ fn small() -> (Vec<u8>, Vec<usize>) {
         acks.wait(offset as usize);
         log.append(&message(1, offset, b"some words"), ()).expect("appended");
     }
-    log.append(&Record::TopicUpdated { topic_id: 1, implicit: true, floor: 0, settings: &[] }, ()).expect("appended");
+    log.append(&Record::TopicUpdated { topic_id: 1, implicit: true, floor: 0, compacted_until: 0, settings: &[] }, ())
+        .expect("appended");
     acks.wait(8);
     let bytes = simulated.segments().remove(&1).expect("one segment");
     let mut ends = vec![SEGMENT_HEADER_BYTES];
@@ -162,7 +163,7 @@ fn another_format_version_is_refused() {
     let (mut bytes, _) = small();
     bytes[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
     let error = reopen(&SimulatedDisk::with([(1, bytes)]), &settings(Fsync::Always, 1000)).err().expect("refused");
-    assert_eq!(error.to_string(), "00000000000000000001.seg has format version 4; this build reads versions 2 to 3");
+    assert_eq!(error.to_string(), "00000000000000000001.seg has format version 5; this build reads versions 2 to 4");
 }
 
 #[test]

@@ -327,7 +327,8 @@ fn a_failed_sync_in_the_background_ends_the_log_too() {
     log.append(&created(1, &[]), 0).expect("appended");
     acks.wait(1);
     simulated.set(Faults { sync_fails: true, ..Faults::default() });
-    log.append(&Record::TopicUpdated { topic_id: 1, implicit: false, floor: 0, settings: &[] }, 1).expect("accepted");
+    log.append(&Record::TopicUpdated { topic_id: 1, implicit: false, floor: 0, compacted_until: 0, settings: &[] }, 1)
+        .expect("accepted");
     acks.wait(2);
     assert_eq!(outcomes_of(&acks)[1], (1, None), "acknowledged after the write");
     wait_until("stopped", || matches!(log.append(&created(2, &[]), 2), Err(LogError::Stopped(_))));

@@ -27,6 +27,8 @@ fn given(topic_id: u64, offset: u64, at_ms: i64, id: &[u8]) -> Record<'_> {
         headers: None,
         ttl_ms: 0,
         is_hollow: false,
+        is_removal: false,
+        replaces_older: false,
     };
     Record::Message(message)
 }
@@ -292,7 +294,8 @@ fn a_snapshot_has_the_ids_too() {
     acks.wait(1);
     publish(&log, &acks, 1, 1..=100, now_ms());
     let ids = |window| {
-        let read = LogSnapshot::read(directory.path(), &keep, window).expect("reads").expect("there is a log");
+        let read =
+            LogSnapshot::read(directory.path(), &keep, |_| false, window).expect("reads").expect("there is a log");
         read.topics.into_iter().next().expect("a topic").ids
     };
     assert_eq!(ids(Duration::ZERO), []);

@@ -126,7 +126,8 @@ fn live(
             }
             (2..4, Some(topic)) => {
                 let settings = &[KEEP as u8, bytes[0], bytes[1]];
-                let record = Record::TopicUpdated { topic_id: topic, implicit: false, floor: 0, settings };
+                let record =
+                    Record::TopicUpdated { topic_id: topic, implicit: false, floor: 0, compacted_until: 0, settings };
                 let sequence = log.append(&record, done.len()).expect("appended");
                 (Operation::Updated { topic, version }, sequence)
             }

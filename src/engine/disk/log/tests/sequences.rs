@@ -23,7 +23,8 @@ fn evicted_messages_do_not_come_back_when_the_bound_is_raised() {
         log.append(&message(2, offset, b"text"), offset).expect("appended");
     }
     // The bound of the first topic is lowered and raised again. In the second topic the messages carry the floor.
-    let update = |floor| Record::TopicUpdated { topic_id: 1, implicit: false, floor, settings: &[100] };
+    let update =
+        |floor| Record::TopicUpdated { topic_id: 1, implicit: false, floor, compacted_until: 0, settings: &[100] };
     log.append(&update(18), 0).expect("appended");
     log.append(&update(0), 0).expect("appended");
     log.append(&with_floor(2, 21, 15), 21).expect("appended");

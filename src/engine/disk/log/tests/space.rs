@@ -79,7 +79,10 @@ fn latest_states_survive_compaction_and_older_ones_do_not_come_back() {
         append(&message(1, round + 1, &bytes), &mut appended);
         if round % 7 == 0 {
             let settings = &[5, bytes[0], bytes[1]];
-            append(&Record::TopicUpdated { topic_id: 2, implicit: false, floor: 0, settings }, &mut appended);
+            append(
+                &Record::TopicUpdated { topic_id: 2, implicit: false, floor: 0, compacted_until: 0, settings },
+                &mut appended,
+            );
             append(&Record::ConsumerPut { source: "s", name: "a", blob: &bytes }, &mut appended);
         }
         if round % 40 == 0 {

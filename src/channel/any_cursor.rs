@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::channel::{Cursor, Error, PatternCursor, Start};
+use super::{Cursor, Error, PatternCursor, Start};
 
 /// A position as clients give and get it: of a topic, or of a pattern over all topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
