@@ -83,7 +83,7 @@ impl Broker {
         if let (PatternStart::Kept { cursors, .. }, Some(lease)) = (&from, &mut lease) {
             // Positions in topics that are gone are dropped where the deletion is not remembered: no event can be made
             // of them.
-            let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
+            let alive: HashSet<_> = matching.topics.iter().chain(&matching.ending).map(|topic| topic.name()).collect();
             let remembered: HashSet<_> = matching.deletions.iter().map(|deletion| deletion.epoch).collect();
             if cursors.iter().any(|(name, cursor)| !alive.contains(name) && !remembered.contains(&cursor.epoch)) {
                 lease.prune(|name, cursor| alive.contains(name) || remembered.contains(&cursor.epoch));
@@ -162,7 +162,8 @@ impl PatternStart {
         if matches!(self, PatternStart::Start(Start::Live)) && note.is_none() {
             return Ok(());
         }
-        for topic in &matching.topics {
+        let ending = matching.ending.iter().filter(|topic| self.reads_to_the_end(topic, matching));
+        for topic in ending.chain(&matching.topics) {
             let TopicBeginning { start, earlier_incarnation } = self.beginning(topic, matching);
             let (reader, is_news) = topic.locate(&start);
             if let Some(note) = &mut note {
@@ -181,9 +182,28 @@ impl PatternStart {
         Ok(())
     }
 
+    /// Whether this incarnation, which is about to end, is read on where the subscriber stands.
+    fn reads_to_the_end(&self, ending: &Channel, matching: &Matching) -> bool {
+        match self {
+            PatternStart::Start(_) => false,
+            PatternStart::Position(_) => true,
+            // Its position may be in the next incarnation already.
+            PatternStart::Kept { cursors, .. } => !cursors
+                .get(ending.name())
+                .is_some_and(|cursor| matching.topics.iter().any(|topic| topic.epoch() == cursor.epoch)),
+        }
+    }
+
     fn beginning(&self, topic: &Channel, matching: &Matching) -> TopicBeginning {
         let epoch = topic.epoch();
         let from_first = Start::After(Cursor { epoch, offset: 0 });
+        let is_next = |ending: &Arc<Channel>| {
+            ending.name() == topic.name() && ending.epoch() != epoch && self.reads_to_the_end(ending, matching)
+        };
+        if matching.ending.iter().any(is_next) && matching.topics.iter().any(|alive| alive.epoch() == epoch) {
+            // It is read behind the incarnation before it, as by somebody who was there.
+            return TopicBeginning { start: from_first, earlier_incarnation: None };
+        }
         let start = match self {
             PatternStart::Start(Start::Live) => {
                 matching.sequence_of(topic.log()).map_or(from_first, Start::AfterSequence)
@@ -204,7 +224,7 @@ impl PatternStart {
 
     /// The topics that were deleted with unread messages and do not exist any more.
     fn deleted(&self, matching: &Matching) -> Vec<TopicName> {
-        let alive: HashSet<_> = matching.topics.iter().map(|topic| topic.name()).collect();
+        let alive: HashSet<_> = matching.topics.iter().chain(&matching.ending).map(|topic| topic.name()).collect();
         let unread = |deletion: &&Deletion| match self {
             PatternStart::Start(_) => false,
             PatternStart::Position(cursor) => is_unread(cursor, deletion, matching),

@@ -351,6 +351,7 @@ fn filters_pass_and_do_not_count_as_missed() {
 
 mod access;
 mod consumers;
+mod ending;
 mod random;
 mod resume;
 mod state;

@@ -80,6 +80,8 @@ pub(crate) struct Deletion {
 pub(crate) struct Matching {
     pub memberships: Memberships,
     pub topics: Vec<Arc<Channel>>,
+    /// Those whose incarnations are about to end: messages may come until they are closed.
+    pub ending: Vec<Arc<Channel>>,
     /// Topics of the pattern that were deleted, oldest first, as far as that is remembered.
     pub deletions: Vec<Deletion>,
     /// The newest position of each log.
@@ -119,6 +121,8 @@ struct Names {
     by_epoch: HashMap<Epoch, Arc<Channel>>,
     in_order: BTreeSet<TopicName>,
     deletions: VecDeque<Deletion>,
+    /// Incarnations that were taken out and are not closed yet.
+    ending: Vec<Arc<Channel>>,
 }
 
 impl Names {
@@ -267,8 +271,12 @@ impl Registry {
         drop(newest);
         let is_in = |name: &TopicName| parts.iter().any(|part| part.matches(name.as_str()));
         let topics = names.matching(pattern).filter(|topic| is_in(&topic.name)).collect();
-        let deletions = names.deletions.iter().filter(|deletion| is_in(&deletion.name));
-        Ok(Matching { memberships, topics, deletions: deletions.cloned().collect(), positions })
+        let ending: Vec<_> = names.ending.iter().filter(|topic| is_in(&topic.name)).cloned().collect();
+        // What is about to end is read to its end, and its deletion is told there.
+        let is_over = |deletion: &&Deletion| ending.iter().all(|topic| topic.epoch != deletion.epoch);
+        let deletions = names.deletions.iter().filter(|deletion| is_in(&deletion.name)).filter(is_over);
+        let deletions = deletions.cloned().collect();
+        Ok(Matching { memberships, topics, ending, deletions, positions })
     }
 
     /// Makes a subscriber of a pattern one of these parts of it instead. Messages of what both have in common go on reaching
@@ -288,7 +296,9 @@ impl Registry {
         let before = std::mem::replace(memberships, self.patterns.join_all(parts, member)?);
         member.keep(|name| parts.iter().any(|part| part.matches(name)));
         let is_new = |topic: &Arc<Channel>| !before.iter().any(|known| known.pattern.matches(topic.name.as_str()));
-        for topic in parts.iter().flat_map(|part| names.matching(part)).filter(is_new) {
+        let is_in = |topic: &&Arc<Channel>| parts.iter().any(|part| part.matches(topic.name.as_str()));
+        let ending = names.ending.iter().filter(is_in).cloned();
+        for topic in ending.chain(parts.iter().flat_map(|part| names.matching(part))).filter(is_new) {
             let (reader, is_news) = topic.locate(&Start::AfterSequence(member.read_up_to(topic.sequencer.index)));
             if is_news {
                 member.seed(reader);
@@ -369,6 +379,10 @@ impl Registry {
             channel.close();
             names.deleted(channel, 0);
             self.announce(&channel.name, TopicEventKind::Deleted);
+        } else if let Some(index) = names.ending.iter().position(|ending| Arc::ptr_eq(ending, channel)) {
+            names.ending.swap_remove(index);
+            channel.close();
+            return true;
         }
         current
     }
@@ -380,6 +394,7 @@ impl Registry {
         if names.is_current(channel) {
             names.remove(channel);
             names.deleted(channel, last);
+            names.ending.push(channel.clone());
             self.announce(&channel.name, TopicEventKind::Deleted);
         }
     }

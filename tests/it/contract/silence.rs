@@ -22,9 +22,9 @@ async fn a_silent_topic_says_so() {
     door.assert_open().await;
     for topic in ["rest", "graphql"] {
         if topic == "rest" {
-            server.post("/topics", &json!({"name": "rest", "expect_every": "1s"})).await.expect(201);
+            server.post("/topics", &json!({"name": "rest", "expect_every": "2s"})).await.expect(201);
         } else {
-            let query = "mutation { createTopic(name: \"graphql\", expectEvery: \"1s\") { name } }";
+            let query = "mutation { createTopic(name: \"graphql\", expectEvery: \"2s\") { name } }";
             server.graphql(query, Value::Null).await;
         }
         let mut kinds = Vec::new();
