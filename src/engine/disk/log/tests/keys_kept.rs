@@ -61,7 +61,8 @@ fn a_key_mark_outlives_the_older_segments_and_then_goes() {
     append(&[value(6, b"last", &[6; 300])]);
     wait_until("rewritten", || !has(&simulated, b"short-lived"));
     assert!(simulated.segments().contains_key(&1) && has(&simulated, &[1; 100]), "the older messages are still there");
-    assert_eq!(log.ledger.lock().key_marks(), 2);
+    // While a segment is rewritten, a mark may stand in two.
+    wait_until("each key has one mark", || log.ledger.lock().key_marks() == 2);
     // If the second segment was rewritten before the removal was forgotten, its record is a removal until the next time.
     let values = || {
         let mut kept = kept(&simulated.image().killed(), &settings);
