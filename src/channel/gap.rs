@@ -48,6 +48,15 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// One gap of two that follow each other, where there are both.
+    #[must_use]
+    pub fn joined(before: Option<Gap>, next: Option<Gap>) -> Option<Gap> {
+        match (before, next) {
+            (Some(before), Some(next)) => Some(before.and_then(&next)),
+            (before, next) => before.or(next),
+        }
+    }
+
     /// Joins a gap that follows directly; the earlier reason stays.
     #[must_use]
     pub fn and_then(self, next: &Gap) -> Gap {

@@ -12,7 +12,7 @@ impl Registry {
     }
 
     /// Finds the topics that have become silent, and those in which something was published again, and announces them. Returns
-    /// their names, and whether each is silent. To be called about once a second.
+    /// their names, each with whether it has become silent. The server calls this about once a second.
     pub fn look_for_silence(&self) -> Vec<(TopicName, bool)> {
         let expecting = &self.expecting;
         let watched: Vec<_> = {

@@ -25,8 +25,7 @@ impl Channel {
             bytes += messages.iter().skip(read).map(|message| message.data.len()).sum::<usize>();
             match missed {
                 Some(missed) if read > 0 => holes.push(missed),
-                Some(missed) => gap = Some(gap.map_or(missed.clone(), |gap| gap.and_then(&missed))),
-                None => {}
+                missed => gap = Gap::joined(gap, missed),
             }
             let has_moved = next != position;
             (position, rest) = (next, status);

@@ -262,10 +262,5 @@ fn is_slow(gap: &Gap) -> bool {
 
 /// Adds a gap to what was missed before it.
 fn miss(missed: &mut Option<Gap>, gap: Option<Gap>) {
-    if let Some(gap) = gap {
-        *missed = Some(match missed.take() {
-            Some(before) => before.and_then(&gap),
-            None => gap,
-        });
-    }
+    *missed = Gap::joined(missed.take(), gap);
 }

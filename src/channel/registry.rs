@@ -370,7 +370,7 @@ impl Registry {
         Ok(channel)
     }
 
-    /// Takes a topic out and ends its incarnation. Returns whether it was in.
+    /// Takes a topic out and ends its incarnation, also one that was taken out before and not ended. Returns whether it ended it.
     pub fn remove(&self, channel: &Arc<Channel>) -> bool {
         let mut names = self.names.write();
         let current = names.is_current(channel);

@@ -1,4 +1,4 @@
-//! Topics with `expect_every`: one is silent when nothing was published in it for longer than that.
+//! Topics with `expect_every`: such a topic is called silent when nothing was published in it for longer than that.
 //!
 //! Publishing does nothing for this. A task of the broker looks at these topics, of which there are few, once a second.
 

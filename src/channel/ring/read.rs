@@ -167,9 +167,7 @@ impl Ring {
         if let Some(now) = now {
             let (next, gone) = self.pass_gone(start, now, newest, position);
             start = next;
-            if let Some(gone) = gone {
-                gap = Some(gap.map_or(gone.clone(), |gap| gap.and_then(&gone)));
-            }
+            gap = Gap::joined(gap, gone);
         }
         let (mut read, mut bytes) = (0, 0);
         let mut whole = true;

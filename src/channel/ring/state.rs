@@ -95,7 +95,7 @@ impl Ring {
                 // It stands behind what was taken: the next batch begins with it.
                 return (gap, ReadStatus::More);
             }
-            gap = joined(gap, hole);
+            gap = Gap::joined(gap, hole);
             let len = piece.len();
             for (index, message) in piece.into_iter().enumerate() {
                 if !self.is_in_state(&message, begun.end.after) {
@@ -176,7 +176,7 @@ impl Ring {
         let missed = seen.saturating_sub(from.seen.max(begun.end.seen));
         let from_offset = hole.from_offset.max(begun.end.after + 1);
         let later = (missed > 0).then_some(Gap { missed: Some(missed), from_offset, ..hole });
-        joined(ended, later)
+        Gap::joined(ended, later)
     }
 
     /// [`Ring::told`] where the newest message of each key is kept. What was replaced comes in its newest form. What a reader may
@@ -256,12 +256,5 @@ impl Ring {
         let last = slot.checked_sub(1).and_then(|last| self.messages.get(last));
         let after = last.map_or(after, |last| last.cursor.offset.max(after));
         StateStep { after, more: slot < self.messages.len() }
-    }
-}
-
-fn joined(before: Option<Gap>, next: Option<Gap>) -> Option<Gap> {
-    match (before, next) {
-        (Some(before), Some(next)) => Some(before.and_then(&next)),
-        (before, next) => before.or(next),
     }
 }

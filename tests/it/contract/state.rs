@@ -278,8 +278,8 @@ async fn event_stream(server: &TestServer, query: &str, last_event_id: &str) -> 
     EventStream::open(server, &request).await.unwrap()
 }
 
-/// A browser repeats the address, and says where it was. It has what stands before that, so it is told again when it has the
-/// state.
+/// A browser that connects again sends the same address, with `state=true`, and the id of the last event that it got. It gets what
+/// follows that event, and then the marker.
 #[tokio::test]
 async fn last_event_id_goes_before_the_state() {
     let server = TestServer::start();
